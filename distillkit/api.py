@@ -1,0 +1,193 @@
+"""`run` and `arun`: one run from config to result. A library call raises; it never exits or prints by itself."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from distillkit.announce import Announcer
+from distillkit.config import RunConfig
+from distillkit.engine import Engine
+from distillkit.errors import MissingExtraError
+from distillkit.events import RunFinished, RunStarted
+from distillkit.ledger import Ledger
+from distillkit.loading import load_config
+from distillkit.preflight import Preflight, context_for, inspect_run
+from distillkit.registry import Registry
+from distillkit.roles import Plugin, Sink
+from distillkit.run_files import RunFiles, make_room, read_metrics, require_room, run_directory
+
+ConfigLike = RunConfig | Mapping[str, Any] | str | Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left."""
+
+    run_dir: Path
+    adapter_path: Path
+    """`adapter/` in PEFT format, or `model/` where all weights were trained."""
+    steps: int
+    eval: Mapping[str, Any]
+    """`before` and `after`, as in `summary.json`."""
+    metrics: Sequence[Mapping[str, JsonValue]]
+    """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
+    summary: Mapping[str, JsonValue]
+
+
+def run(
+    config: ConfigLike,
+    *,
+    plugins: Sequence[type[Plugin] | str | Path] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> RunResult:
+    """Run `config` to its end. Works in a notebook too, where an event loop is running already.
+
+    Args:
+        config: a `RunConfig`, a mapping as in a config file, or the path of one.
+        plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
+        resume: go on from the newest checkpoint in the run's directory.
+        overwrite: replace the run that the directory holds.
+
+    Raises:
+        DistillkitError: `InputError` before anything is loaded if the input is wrong; another child if the run fails.
+    """
+    call = arun(config, plugins=plugins, resume=resume, overwrite=overwrite)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(call)
+    return _in_thread(lambda: asyncio.run(call))
+
+
+async def arun(
+    config: ConfigLike,
+    *,
+    plugins: Sequence[type[Plugin] | str | Path] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> RunResult:
+    """`run` for code that is asynchronous itself."""
+    resolved, registry = resolve(config, plugins)
+    return await execute(resolved, registry, resume=resume, overwrite=overwrite)
+
+
+def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:
+    """A `RunConfig` and the registry that its names come from. Raises ConfigError."""
+    registry = Registry.discover()
+    scripts = [str(plugin) for plugin in plugins if isinstance(plugin, str | Path)]
+    for plugin in plugins:
+        if not isinstance(plugin, str | Path):
+            registry.add(plugin)
+    if isinstance(config, RunConfig):
+        for script in [*config.plugins, *scripts]:
+            registry.add_script(Path(script))
+        return config, registry
+    if isinstance(config, str | Path):
+        return load_config([Path(config)], scripts=scripts, registry=registry)
+    return load_config([], scripts=scripts, extra=config, registry=registry)
+
+
+async def execute(
+    config: RunConfig, registry: Registry, *, resume: bool = False, overwrite: bool = False
+) -> RunResult:
+    """Check, open, train, close. The one way in which a run happens."""
+    started = time.perf_counter()
+    run_dir = run_directory(config)
+    announcer = Announcer()
+    require_room(run_dir, resume=resume, overwrite=overwrite)
+    flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn)
+    if flight.missing:
+        raise MissingExtraError("\n".join(flight.missing))
+    make_room(run_dir, overwrite=overwrite and not resume)
+    files = RunFiles.open(run_dir)
+    ledger = Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction)
+    engine = Engine(flight, files, ledger, announcer)
+    error: str | None = None
+    try:
+        files.write_config(config, registry)
+        for note in flight.notes:
+            announcer.warn(note)
+        async with opened(flight, run_dir, announcer):
+            if resume:
+                await engine.resume()
+            announcer.emit(
+                RunStarted(config.name, run_dir, flight.plan, flight.intake.teachers, engine.step + 1, config.dump())
+            )
+            try:
+                await engine.run()
+            except BaseException as failure:
+                error = f"{type(failure).__name__}: {failure}"
+                raise
+            finally:
+                summary = summarize(engine, time.perf_counter() - started, error)
+                files.write_summary(summary)
+                announcer.emit(RunFinished(summary, error))
+    finally:
+        ledger.close()
+        files.close()
+    if engine.exported is None:
+        raise AssertionError("a run that ended well has exported its weights")
+    return RunResult(run_dir, engine.exported, engine.step, engine.evals, read_metrics(run_dir), summary)
+
+
+@asynccontextmanager
+async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> AsyncIterator[None]:
+    """Open every plugin, sinks first, and close them in reverse order however the run ends."""
+    async with AsyncExitStack() as stack:
+        for user, plugin in flight.cast.plugins.items():
+            context = context_for(user, flight.config, flight.shared, announcer.warn)
+            stack.push_async_callback(flight.shared.release, user)
+            stack.push_async_callback(plugin.close)
+            await plugin.open(replace(context, run_dir=run_dir, plan=flight.plan))
+            if isinstance(plugin, Sink):
+                announcer.attach([plugin])
+        yield
+
+
+def summarize(engine: Engine, wall_seconds: float, error: str | None) -> dict[str, JsonValue]:
+    """What `summary.json` holds."""
+    totals = engine.ledger.totals
+    summary: dict[str, JsonValue] = {
+        "name": engine.flight.config.name,
+        "status": "failed" if error else "completed",
+        "error": error,
+        "steps": engine.step,
+        "rows": totals.rows_admitted,
+        "failed_rows": totals.rows_failed,
+        "completions": totals.completions,
+        "trained_completions": totals.trained_completions,
+        "failed_completions": totals.failed_completions,
+        "completion_tokens": totals.completion_tokens,
+        "wall_s": round(wall_seconds, 3),
+        "train_s": round(engine.train_seconds, 3),
+        "sink_errors": dict(engine.announcer.failures),
+        "adapter_path": None if engine.exported is None else str(engine.exported),
+    }
+    evals = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
+    return summary | {"eval": evals}
+
+
+def _in_thread(call: Callable[[], RunResult]) -> RunResult:
+    """Run in a thread of its own, because this one's event loop is busy."""
+    results: list[RunResult | BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(call())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            results.append(error)
+
+    thread = threading.Thread(target=work, name="distillkit-run")
+    thread.start()
+    thread.join()
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]

@@ -1,0 +1,225 @@
+"""`RunConfig`: everything that a run is, in sections of few fields each."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from distillkit.errors import ConfigError
+from distillkit.registry import Registry
+from distillkit.roles import Evaluator, Loss, PromptBuilder, Router, Scorer, Sink, Student
+from distillkit.types import SamplingParams, Teacher
+from distillkit.validation import Problem, option_problems
+
+DEFAULT_MESSAGES_KEY = "teacher_messages"
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and no key unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DataConfig(Section):
+    """The prompts: JSON lines, one row each."""
+
+    path: str = Field(description="JSONL file with the rows to train on.")
+    eval_path: str | None = Field(None, description="JSONL file with held-out rows for the evaluators.")
+    max_rows: int | None = Field(None, ge=1, description="Use the first rows only.")
+    max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
+    epochs: int = Field(1, ge=1, description="How often the rows are gone through.")
+    shuffle: bool = Field(True, description="Shuffle the rows of each epoch by the run's seed.")
+
+
+class TeacherConfig(Section):
+    """One teacher: a frozen model, the rows that are routed to it, and how it is reached."""
+
+    model: str = Field(min_length=1, description="The teacher's model, as its scorer understands it.")
+    route_value: str | None = Field(None, description="The value of the route key in its rows; null: the model.")
+    teacher_messages_key: str = Field(
+        DEFAULT_MESSAGES_KEY, description="The row field with the privileged prompt that only this teacher reads."
+    )
+    missing_teacher_messages: Literal["student", "error"] | None = Field(
+        None,
+        description="A row without that field: scored under the student's messages, or an error. "
+        "Null: `student` for the key `teacher_messages`, `error` for a key of its own.",
+    )
+    tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
+    chat_template_kwargs: dict[str, JsonValue] | None = Field(
+        None, description="Options for its chat template (`enable_thinking: false`); null: the student's."
+    )
+    weight: float = Field(1.0, gt=0, description="For losses that blend the teachers of a row.")
+    scorer: Scorer = Field(description="How its logprobs are had; by default the scorer named like the student.")
+
+    @model_validator(mode="after")
+    def _bind_scorer(self) -> Self:
+        self.scorer.bind(self.teacher)
+        return self
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher as routers and prompt builders see it."""
+        missing = self.missing_teacher_messages
+        if missing is None:
+            missing = "student" if self.teacher_messages_key == DEFAULT_MESSAGES_KEY else "error"
+        name = self.route_value if self.route_value is not None else self.model
+        return Teacher(
+            name=name,
+            model=self.model,
+            weight=self.weight,
+            messages_key=self.teacher_messages_key,
+            missing_messages=missing,
+            tokenizer_model=self.tokenizer_model or self.model,
+            chat_template_kwargs=self.chat_template_kwargs,
+        )
+
+
+class SamplingConfig(Section):
+    """How the student's completions are drawn."""
+
+    completions_per_prompt: int = Field(1, ge=1, description="Completions of each prompt in a step.")
+    max_completion_tokens: int = Field(256, ge=1, description="A completion is cut here.")
+    temperature: float = Field(1.0, ge=0, description="1 samples the policy itself; 0 takes the likeliest token.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens of this total probability.")
+    top_k: int = Field(0, ge=0, description="Keep this many of the likeliest tokens; 0: all.")
+    stop: tuple[str, ...] = Field((), description="Strings that end a completion.")
+    chat_template_kwargs: dict[str, JsonValue] = Field(
+        default_factory=dict, description="Options for the student's chat template (`enable_thinking: false`)."
+    )
+
+    @property
+    def params(self) -> SamplingParams:
+        """The part that a Sampler sees."""
+        return SamplingParams(self.max_completion_tokens, self.temperature, self.top_p, self.top_k, self.stop)
+
+    @property
+    def is_on_policy(self) -> bool:
+        """Whether completions are drawn from exactly the law whose logprobs they carry."""
+        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
+
+
+class TrainConfig(Section):
+    """The loop: how many rows a step, how many steps, what is done every so often."""
+
+    prompt_groups_per_step: int = Field(8, ge=1, description="Rows (each with its completions) in a step.")
+    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps; null: when the rows are used up.")
+    num_substeps: int = Field(1, ge=1, description="Optimizer steps on the rollouts of one step.")
+    eval_every: int = Field(0, ge=0, description="Evaluate every so many steps; 0: only before and after.")
+    save_every: int = Field(0, ge=0, description="Write a checkpoint every so many steps; 0: only the last.")
+    keep_last: int = Field(2, ge=1, description="How many checkpoints are kept.")
+    sample_every: int = Field(1, ge=0, description="Write completions to samples.jsonl every so many steps; 0: never.")
+    samples_per_route: int = Field(1, ge=1, description="How many completions a route are written then.")
+    max_steps_off_policy: int = Field(
+        0, ge=0, description="k: step s trains completions of policy s-k, sampled while earlier steps train."
+    )
+    max_failed_fraction: float = Field(
+        0.1, ge=0, le=1, description="The run fails when more of the rows admitted so far than this have failed."
+    )
+
+
+def _path_shorthand(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
+class RunConfig(Section):
+    """One run. `RunConfig(...)` in Python takes plugin instances wherever a file takes a name."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The run's name; no slashes.")
+    seed: int = Field(0, ge=0, description="Data order, sampling and initialisation derive from it.")
+    log_path: str = Field("runs/{name}", description="Where the run writes; `{name}` is the run's name.")
+    plugins: tuple[str, ...] = Field((), description="Python files with plugins of your own.")
+    data: Annotated[DataConfig, BeforeValidator(_path_shorthand)] = Field(description="The prompts, or just their path.")
+    student: Student = Field(description="The model that is trained.")
+    teachers: tuple[TeacherConfig, ...] = Field(min_length=1, description="The frozen models that it learns from.")
+    router: Router = Field(description="Which teacher scores a row.")
+    prompts: PromptBuilder = Field(description="What student and teachers each read.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How completions are drawn.")
+    loss: Loss = Field(description="What is trained.")
+    train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
+    evaluators: tuple[Evaluator, ...] = Field((), description="How progress is judged, on `data.eval_path`.")
+    sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
+
+    def __init__(self, *, registry: Registry | None = None, **values: Any) -> None:  # noqa: ANN401 - fields of any type
+        """Validate `values`; names are looked up in `registry` (default: everything installed).
+
+        Raises:
+            ConfigError: naming each key that is wrong.
+        """
+        registry = registry or Registry.discover()
+        try:
+            self.__pydantic_validator__.validate_python(
+                with_defaults(values), self_instance=self, context={"registry": registry}
+            )
+        except ValidationError as error:
+            raise ConfigProblemsError(option_problems(error, RunConfig)) from error
+
+    @model_validator(mode="after")
+    def _check_routes(self) -> Self:
+        names = [teacher.teacher.name for teacher in self.teachers]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own")
+        if self.evaluators and self.data.eval_path is None:
+            raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
+        return self
+
+    def dump(self) -> dict[str, JsonValue]:
+        """The resolved config as plain JSON values; complete, so that it can be run again."""
+        return self.model_dump(mode="json")
+
+    def unreproducible(self, registry: Registry) -> list[str]:
+        """The keys whose plugin a config file could not choose by name, such as an instance from `__main__`."""
+        chosen = {
+            "student": self.student,
+            "router": self.router,
+            "prompts": self.prompts,
+            "loss": self.loss,
+            **{f"teachers.{i}.scorer": teacher.scorer for i, teacher in enumerate(self.teachers)},
+            **{f"evaluators.{i}": evaluator for i, evaluator in enumerate(self.evaluators)},
+            **{f"sinks.{i}": sink for i, sink in enumerate(self.sinks)},
+        }
+        return [key for key, plugin in chosen.items() if not registry.knows(plugin)]
+
+
+class ConfigProblemsError(ConfigError):
+    """A config is wrong in one or more keys."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        """Keep the problems, so that a loader can add file and line."""
+        lines = [f"{problem.key}: {problem.message}" if problem.location else problem.message for problem in problems]
+        super().__init__("\n".join(lines))
+        self.problems = problems
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the plugins that a short config leaves out.
+
+    The router is `field` for several teachers and `single` for one; a teacher's scorer is the one named like the
+    student; evaluators are `reverse_kl` where there are held-out rows.
+    """
+    filled: dict[str, Any] = dict(values)
+    teachers = filled.get("teachers")
+    scorer = _name_of(filled.get("student"))
+    if isinstance(teachers, list | tuple):
+        if scorer:
+            filled["teachers"] = [
+                {"scorer": scorer, **teacher} if isinstance(teacher, Mapping) else teacher for teacher in teachers
+            ]
+        filled.setdefault("router", "single" if len(teachers) == 1 else "field")
+    data = filled.get("data")
+    if isinstance(data, Mapping) and data.get("eval_path"):
+        filled.setdefault("evaluators", ["reverse_kl"])
+    elif isinstance(data, DataConfig) and data.eval_path:
+        filled.setdefault("evaluators", ["reverse_kl"])
+    for key, default in (("prompts", "messages"), ("loss", "importance_sampling"), ("sinks", ["console"])):
+        filled.setdefault(key, default)
+    return filled
+
+
+def _name_of(choice: object) -> str | None:
+    if isinstance(choice, Student):
+        return choice.name
+    if isinstance(choice, Mapping):
+        name = choice.get("name")
+        return name if isinstance(name, str) else None
+    return choice if isinstance(choice, str) else None

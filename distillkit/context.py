@@ -1,0 +1,82 @@
+"""What the engine hands to plugins: the run they belong to, and the live objects that they share."""
+
+import inspect
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, cast
+
+from distillkit.events import Plan
+
+T = TypeVar("T")
+log = logging.getLogger("distillkit")
+
+
+@dataclass(slots=True)
+class _Shared:
+    value: object
+    close: Callable[[], Awaitable[None] | None]
+    users: set[str]
+
+
+class SharedObjects:
+    """The one live object for each key of a run: a base model on a device, a service client, a deployment."""
+
+    def __init__(self) -> None:
+        """Start with nothing shared."""
+        self._objects: dict[Hashable, _Shared] = {}
+        self._lock = threading.RLock()
+
+    def get(
+        self, user: str, key: Hashable, make: Callable[[], T], close: Callable[[T], Awaitable[None] | None] | None
+    ) -> T:
+        """The object of `key`, made by the first user that asks. May be called from any thread."""
+        with self._lock:
+            if key not in self._objects:
+                value = make()
+                self._objects[key] = _Shared(value, lambda: close(value) if close else None, set())
+            shared = self._objects[key]
+            shared.users.add(user)
+            return cast(T, shared.value)
+
+    async def release(self, user: str) -> None:
+        """Forget `user`, and close what nobody else uses, the newest first."""
+        for key in reversed(list(self._objects)):
+            shared = self._objects[key]
+            shared.users.discard(user)
+            if not shared.users:
+                del self._objects[key]
+                closing = shared.close()
+                if inspect.isawaitable(closing):
+                    await closing
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """The run as one plugin sees it."""
+
+    user: str
+    """Which plugin this context was made for, such as `teachers.short.scorer`."""
+    name: str
+    seed: int
+    run_dir: Path | None
+    """Where the run writes; None in `distillkit check`, which writes nothing."""
+    notify: Callable[[str], None]
+    """Tells the user something once, on the terminal and in `run.log`."""
+    shared: SharedObjects = field(repr=False)
+    plan: Plan | None = None
+    """How much work the run is; None during `check`."""
+
+    def share(
+        self,
+        key: Hashable,
+        make: Callable[[], T],
+        close: Callable[[T], Awaitable[None] | None] | None = None,
+    ) -> T:
+        """The one live object for `key` in this run; closed by `close` after the plugin that used it last.
+
+        Student and scorers meet only here. `make` may take long: call this from a worker thread then.
+        """
+        return self.shared.get(self.user, key, make, close)

@@ -1,0 +1,170 @@
+"""The loop. A step is: route and render rows, sample, score, train, publish; the rest is when to look and to save."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit import checkpoint
+from distillkit.announce import Announcer
+from distillkit.errors import InputError
+from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
+from distillkit.events import EvalStage, Evaluated, StepFinished
+from distillkit.feed import Feed
+from distillkit.ledger import Ledger, Totals, failed_by_teacher
+from distillkit.metrics import route_metrics, step_metrics
+from distillkit.preflight import Preflight
+from distillkit.run_files import RunFiles
+from distillkit.schedule import Outcomes, Schedule, Window
+from distillkit.types import Batch, ScoredRollout
+
+
+@dataclass(slots=True)
+class Engine:
+    """One run, from the first evaluation to the last. The plugins are open when it starts."""
+
+    flight: Preflight
+    files: RunFiles
+    ledger: Ledger
+    announcer: Announcer
+    schedule: Schedule = field(init=False)
+    step: int = field(default=0, init=False)
+    """Steps trained so far, which is also the version of the published policy."""
+    train_seconds: float = field(default=0.0, init=False)
+    evals: dict[EvalStage, Mapping[str, JsonValue]] = field(default_factory=dict, init=False)
+    exported: Path | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Connect sampler and scorers."""
+        self.schedule = Schedule(self.flight.cast.sampler, self.flight.cast.scorers, self.announcer.emit)
+
+    async def run(self) -> None:
+        """Train until the plan is fulfilled. Whatever a plugin raises ends the run."""
+        await self.sync(())
+        if "before" not in self.evals and self.flight.config.evaluators:
+            self.files.write_metrics(self.step, await self.evaluate("before"))
+        feed = Feed(self.flight)
+        groups = feed.groups(first_step=self.step + 1)
+        # With k steps off policy, the windows of k steps to come are in flight while a step trains.
+        ahead = 1 + self.flight.config.train.max_steps_off_policy
+        windows = deque(self.schedule.start(feed.work(rows, self.step)) for rows in islice(groups, ahead))
+        try:
+            while windows:
+                started = time.perf_counter()
+                metrics = await self.train(windows.popleft(), in_flight=windows)
+                windows.extend(self.schedule.start(feed.work(rows, self.step)) for rows in islice(groups, 1))
+                self.train_seconds += time.perf_counter() - started
+                await self.look_and_save(metrics | {"time/step": time.perf_counter() - started})
+        finally:
+            for window in windows:
+                await window.cancel()
+        self.ledger.require_balance()
+
+    async def train(self, window: Window, in_flight: Sequence[Window]) -> dict[str, float]:
+        """Wait for a window's scores, train on them, publish the new weights; return the step's metrics."""
+        outcomes = await window.finished()
+        scored_at = time.perf_counter()
+        batches = self.batches(outcomes.scored)
+        metrics: dict[str, float] = {}
+        for batch in batches:
+            metrics |= (await self.flight.config.student.train(batch)).metrics
+        trained_at = time.perf_counter()
+        self.step += 1
+        self.ledger.settle(self.step, window.work, outcomes)
+        self.keep_samples(outcomes)
+        await self.sync(in_flight)
+        metrics |= {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
+        return metrics | self.measure(outcomes, batches)
+
+    def batches(self, scored: Sequence[ScoredRollout]) -> list[Batch]:
+        """The step's data, split into as many optimizer steps as `train.num_substeps` says; none without data."""
+        parts = min(self.flight.config.train.num_substeps, len(scored))
+        cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
+        return [self.flight.config.loss.batch(scored[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+
+    async def sync(self, in_flight: Sequence[Window]) -> None:
+        """Publish the policy of this step, once nothing samples from the one before."""
+        for window in in_flight:
+            await window.until_sampled()
+        weights = await self.flight.config.student.publish(self.step)
+        await self.flight.cast.sampler.sync(weights)
+        for scorer in self.flight.cast.scorers.values():
+            await scorer.on_sync(self.step)
+
+    def measure(self, outcomes: Outcomes, batches: Sequence[Batch]) -> dict[str, float]:
+        """The engine's own metrics of a step, the same on every backend."""
+        teachers, gauges = self.flight.intake.teachers, self.schedule.gauges
+        inflight = {f"teacher_route/{teacher.slug}/inflight": gauges.inflight[teacher.name] for teacher in teachers}
+        return {
+            **step_metrics(outcomes.scored, batches),
+            **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
+            **{name: float(value) for name, value in inflight.items()},
+            "completions/failed": float(len(outcomes.lost)),
+            "time/sample": outcomes.sample_seconds,
+            "time/score": outcomes.score_seconds,
+        }
+
+    def keep_samples(self, outcomes: Outcomes) -> None:
+        """Write some completions of each route, every `sample_every` steps."""
+        train = self.flight.config.train
+        if not train.sample_every or self.step % train.sample_every:
+            return
+        kept: dict[str, list[ScoredRollout]] = {}
+        for one in outcomes.scored:
+            kept.setdefault(one.prompts.route.label, []).append(one)
+        for scored in kept.values():
+            tokenizer = self.flight.renderer.student.tokenizer
+            self.files.write_samples(self.step, scored[: train.samples_per_route], tokenizer)
+
+    async def look_and_save(self, metrics: dict[str, float]) -> None:
+        """Evaluate and save when it is time; final weights are saved before the final evaluation."""
+        train, is_last = self.flight.config.train, self.step == self.flight.plan.steps
+        self.announcer.emit(StepFinished(self.step, metrics))
+        try:
+            if is_last or (train.save_every and self.step % train.save_every == 0):
+                await self.save()
+            if is_last:
+                self.exported = await self.flight.config.student.export(self.files.run_dir)
+                metrics |= await self.evaluate("after")
+            elif train.eval_every and self.step % train.eval_every == 0:
+                metrics |= await self.evaluate("during")
+        finally:
+            self.files.write_metrics(self.step, metrics)
+
+    async def evaluate(self, stage: EvalStage) -> dict[str, float]:
+        """Let every evaluator judge the published policy."""
+        config, teachers = self.flight.config, self.flight.intake.teachers
+        if not config.evaluators:
+            return {}
+        started = time.perf_counter()
+        prompts = [self.flight.render(row) for row in self.flight.eval_rows]
+        evaluation = Evaluation(
+            prompts, teachers, self.schedule, config.sampling.params, config.seed, stage, self.step, self.step
+        )
+        results = {evaluator.name: await evaluator.evaluate(evaluation) for evaluator in config.evaluators}
+        self.evals[stage] = eval_summary(results)
+        self.announcer.emit(Evaluated(stage, self.step, results, evaluation.examples()))
+        return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
+
+    async def save(self) -> None:
+        """Write a checkpoint of this step."""
+        totals, before = self.ledger.totals.state(), self.evals.get("before")
+        state = checkpoint.EngineState(self.step, totals, self.train_seconds, before)
+        config, plugins = self.flight.config, self.flight.cast.plugins
+        await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last)
+
+    async def resume(self) -> None:
+        """Go back to where the newest checkpoint stands."""
+        newest = checkpoint.checkpoints(self.files.run_dir)[-1]
+        state = await checkpoint.load(newest, self.flight.config.student, self.flight.cast.plugins)
+        if state.step >= self.flight.plan.steps:
+            raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
+        self.step, self.train_seconds = state.step, state.train_seconds
+        self.ledger.totals = Totals.restored(state.totals)
+        if state.before is not None:
+            self.evals["before"] = dict(state.before)
+        self.announcer.notice(f"resumed after step {self.step} from {newest}")

@@ -1,0 +1,61 @@
+"""What can go wrong, by who has to mend it.
+
+Every message says what was tried, where, and how to mend it. The command line turns `InputError` into exit code 2
+and every other `DistillkitError` into exit code 1; a library call never exits.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DistillkitError(Exception):
+    """Base class: catch this to catch everything that distillkit raises on purpose."""
+
+
+class InputError(DistillkitError, ValueError):
+    """The user's input is wrong: a config, a dataset, a name, a path. Nothing was loaded or created."""
+
+
+class ConfigError(InputError):
+    """A config key, value, plugin name or plugin option is wrong."""
+
+
+class PluginNotFoundError(ConfigError):
+    """No plugin of that role and name is registered."""
+
+
+class DataError(InputError):
+    """Rows of a dataset are wrong; the message names file, line and field of each."""
+
+
+class RowError(DataError):
+    """One field of one row is wrong; whoever reads the file adds its name and the line."""
+
+    def __init__(self, field: str, message: str) -> None:
+        """`field` is the row's key, such as `messages`."""
+        super().__init__(f"{field}: {message}")
+        self.field = field
+
+
+class MissingExtraError(InputError):
+    """A plugin needs packages that are not installed; the message names the pip command that mends it."""
+
+
+class PluginError(DistillkitError):
+    """A plugin broke the contract of its role; the message names its class."""
+
+
+class AlignmentError(DistillkitError):
+    """Logprobs, token ids or masks do not describe the same tokens. They are never padded or guessed."""
+
+
+class RunFailedError(DistillkitError):
+    """The run could not go on, or trained nothing."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """How to mend a name that is not known: `did you mean 'field'? Known: field, single`."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    start = f"did you mean {close[0]!r}? " if close else ""
+    return f"{start}Known: {', '.join(names) or 'none'}"

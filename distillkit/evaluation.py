@@ -1,0 +1,135 @@
+"""Evaluating one policy version: completions are drawn once and shared by all evaluators."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from distillkit.errors import RunFailedError
+from distillkit.events import EvalResult, EvalStage
+from distillkit.roles import Sampler
+from distillkit.schedule import Schedule, Work, sample_all
+from distillkit.seeds import derive_seed
+from distillkit.types import (
+    Prompts,
+    Rollout,
+    Route,
+    Row,
+    SampleKey,
+    SampleRequest,
+    SamplingParams,
+    ScoredRollout,
+    Teacher,
+)
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """The `EvalContext` that the engine gives to evaluators.
+
+    A held-out row's completion has the same seed at every evaluation of a run, so that before and after differ by the
+    policy and as little else as possible.
+    """
+
+    prompts: Sequence[Prompts]
+    teachers: Sequence[Teacher]
+    schedule: Schedule
+    params: SamplingParams
+    seed: int
+    stage: EvalStage
+    step: int
+    policy_version: int
+    _rollouts: Sequence[Rollout] | None = field(default=None, init=False)
+    _scored: Sequence[ScoredRollout] | None = field(default=None, init=False)
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The held-out rows, in file order."""
+        return [prompts.row for prompts in self.prompts]
+
+    def route(self, row: Row) -> Route:
+        """Which teachers the row is routed to."""
+        return next(prompts.route for prompts in self.prompts if prompts.row.row_id == row.row_id)
+
+    def _work(self) -> Work:
+        requests = tuple(
+            SampleRequest(
+                key := SampleKey(one.row.row_id, 0, 0),
+                one.student,
+                derive_seed(self.seed, "eval", key.row_id),
+                self.params,
+            )
+            for one in self.prompts
+        )
+        return Work({(one.row.row_id, 0): one for one in self.prompts}, requests)
+
+    async def rollouts(self) -> Sequence[Rollout]:
+        """The student's completions of the held-out rows, in row order."""
+        if self._rollouts is None:
+            work = self._work()
+            drawn, _ = await sample_all(self.schedule.sampler, work.requests)
+            self._rollouts = [drawn[request.key] for request in work.requests if request.key in drawn]
+        return self._rollouts
+
+    async def scored(self) -> Sequence[ScoredRollout]:
+        """The same completions with the scores of their routed teachers."""
+        if self._scored is None:
+            work = self._work()
+            if self._rollouts is None:
+                window = self.schedule.start(work)
+            else:
+                drawn = {rollout.key for rollout in self._rollouts}
+                kept = tuple(request for request in work.requests if request.key in drawn)
+                window = self.schedule.rescore(Work(work.prompts, kept), self._rollouts)
+            outcomes = await window.finished()
+            if not outcomes.scored:
+                reason = outcomes.lost[0].reason if outcomes.lost else "there are no held-out rows"
+                raise RunFailedError(f"evaluation at step {self.step}: no completion could be scored: {reason}")
+            self._scored = outcomes.scored
+            self._rollouts = self._rollouts or [one.rollout for one in outcomes.scored]
+        return self._scored
+
+    async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
+        """The teacher's own completions of the rows routed to it, or None where its scorer cannot sample."""
+        scorer = self.schedule.scorers[teacher]
+        if not isinstance(scorer, Sampler):
+            return None
+        requests = [
+            SampleRequest(
+                SampleKey(one.row.row_id, 0, 0),
+                one.teachers[teacher] if privileged else one.student,
+                derive_seed(self.seed, "teacher", seed, one.row.row_id),
+                self.params,
+            )
+            for one in self.prompts
+            if teacher in one.route.teachers
+        ]
+        drawn, _ = await sample_all(scorer, requests)
+        return [drawn[request.key] for request in requests if request.key in drawn]
+
+    def examples(self) -> tuple[ScoredRollout, ...]:
+        """One scored completion a route, the first of each, where evaluators asked for scores."""
+        first: dict[str, ScoredRollout] = {}
+        for one in self._scored or ():
+            first.setdefault(one.prompts.route.label, one)
+        return tuple(first.values())
+
+
+def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
+    """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route."""
+    slugs = {teacher.name: teacher.slug for teacher in teachers}
+    metrics: dict[str, float] = {}
+    for result in results.values():
+        metrics |= {f"eval/{name}": value for name, value in result.metrics.items()}
+        for route, values in result.routes.items():
+            metrics |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
+    return metrics
+
+
+def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, object]:
+    """The metrics of all evaluators, and below `routes` those of each route, as `summary.json` holds them."""
+    summary: dict[str, object] = {}
+    routes: dict[str, dict[str, float]] = {}
+    for result in results.values():
+        summary |= result.metrics
+        for route, values in result.routes.items():
+            routes.setdefault(route, {}).update(values)
+    return summary | {"routes": routes}

@@ -1,0 +1,103 @@
+"""What a run tells its sinks: one frozen record an occasion."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from distillkit.types import ScoredRollout, Teacher
+
+EvalStage = Literal["before", "during", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much work a run is, at most."""
+
+    rows: int
+    """Row-epochs that will be admitted."""
+    steps: int
+    eval_rows: int
+    completions: int
+    longest_prompt: int
+    """Tokens, of the student's prompts."""
+    sample_tokens: int
+    """At most: completions x max_completion_tokens."""
+    score_tokens: int
+    """At most, the teachers' prompts counted in."""
+    train_tokens: int
+    """At most, the student's prompts counted in."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    """Everything is loaded; the first evaluation or step comes next."""
+
+    name: str
+    run_dir: Path
+    plan: Plan
+    teachers: tuple[Teacher, ...]
+    first_step: int
+    """1, or the step after the checkpoint that was resumed."""
+    config: Mapping[str, object]
+    """The resolved config, as it stands in `config.yaml`."""
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseProgress:
+    """Work inside a step or an evaluation moved on."""
+
+    phase: Literal["sample", "score", "train", "eval"]
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """One optimizer step was trained and its weights published."""
+
+    step: int
+    """Counted from 1."""
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class EvalResult:
+    """What one evaluator found on the held-out rows."""
+
+    metrics: Mapping[str, float]
+    routes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same metrics for each route by its label, where they can be told apart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """An evaluation of one policy version is complete."""
+
+    stage: EvalStage
+    step: int
+    """Optimizer steps trained so far."""
+    results: Mapping[str, EvalResult]
+    """Evaluator name to result."""
+    examples: tuple[ScoredRollout, ...] = ()
+    """One completion a route, to look at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the user should know; it is in `run.log` too."""
+
+    message: str
+    level: Literal["info", "warning"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over, well or not."""
+
+    summary: Mapping[str, object]
+    """As in `summary.json`."""
+    error: str | None = None
+
+
+Event = RunStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished

@@ -1,0 +1,119 @@
+"""What became of every row and every completion. One line a row-epoch in `ledger.jsonl`, and totals that add up."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import IO
+
+from pydantic import JsonValue
+
+from distillkit.errors import RunFailedError
+from distillkit.schedule import Lost, Outcomes, RowKey, Work
+from distillkit.types import SampleKey
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the run began, over resumes too."""
+
+    rows_admitted: int = 0
+    rows_trained: int = 0
+    rows_failed: int = 0
+    completions: int = 0
+    trained_completions: int = 0
+    failed_completions: int = 0
+    completion_tokens: int = 0
+
+    def state(self) -> dict[str, JsonValue]:
+        """As JSON, for checkpoints."""
+        return dict(asdict(self))
+
+    @classmethod
+    def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
+        """What `state` gave."""
+        return cls(**{field.name: int(str(state[field.name])) for field in fields(cls)})
+
+
+class Ledger:
+    """Counts rows in and out, and writes down how each ended."""
+
+    def __init__(self, path: Path, max_failed_fraction: float) -> None:
+        """Append to `path`."""
+        self.totals = Totals()
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._max_failed_fraction = max_failed_fraction
+        self._reasons: Counter[str] = Counter()
+
+    def settle(self, step: int, work: Work, outcomes: Outcomes) -> None:
+        """Enter the end of every row of a step that was just trained. Raises RunFailedError past the limit."""
+        lost = {one.key: one for one in outcomes.lost}
+        tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
+        keys_of: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
+        for request in work.requests:
+            keys_of[request.key.row_id, request.key.epoch].append(request.key)
+        for (row_id, epoch), prompts in work.prompts.items():
+            keys = keys_of[row_id, epoch]
+            trained = [key for key in keys if key in tokens]
+            entry = {
+                "step": step,
+                "row_id": row_id,
+                "epoch": epoch,
+                "route": prompts.route.label,
+                "outcome": "trained" if trained else "failed",
+                "completions": [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys],
+            }
+            self._file.write(json.dumps(entry) + "\n")
+            self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained))
+        self._file.flush()
+        self._reasons.update(one.reason for one in outcomes.lost)
+        self._require_few_failures()
+
+    def _count(self, completions: int, *, trained: int, tokens: int) -> None:
+        totals = self.totals
+        totals.rows_admitted += 1
+        totals.rows_trained += bool(trained)
+        totals.rows_failed += not trained
+        totals.completions += completions
+        totals.trained_completions += trained
+        totals.failed_completions += completions - trained
+        totals.completion_tokens += tokens
+
+    def _require_few_failures(self) -> None:
+        totals = self.totals
+        if totals.rows_failed > self._max_failed_fraction * totals.rows_admitted:
+            raise RunFailedError(
+                f"{totals.rows_failed} of {totals.rows_admitted} rows failed, more than "
+                f"train.max_failed_fraction={self._max_failed_fraction:g} allows{self.reasons()}"
+            )
+
+    def reasons(self) -> str:
+        """The most frequent reasons for failures, as the end of a sentence."""
+        if not self._reasons:
+            return ""
+        return "; reasons: " + "; ".join(f"{reason} ({count}x)" for reason, count in self._reasons.most_common(3))
+
+    def require_balance(self) -> None:
+        """Raise unless everything that came in went out, and something was trained."""
+        totals = self.totals
+        if totals.rows_trained + totals.rows_failed != totals.rows_admitted:
+            raise RunFailedError(f"the ledger does not add up: {totals}; please report this")
+        if totals.trained_completions == 0:
+            raise RunFailedError(f"nothing was trained: all {totals.completions} completions failed{self.reasons()}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str, JsonValue]:
+    if lost is None:
+        return {"sample": sample, "outcome": "trained", "tokens": tokens}
+    entry: dict[str, JsonValue] = {"sample": sample, "outcome": "failed", "stage": lost.stage, "reason": lost.reason}
+    return entry | {"retryable": lost.retryable} | ({"teacher": lost.teacher} if lost.teacher else {})
+
+
+def failed_by_teacher(lost: Sequence[Lost]) -> dict[str, int]:
+    """How many completions each teacher failed to score."""
+    return dict(Counter(one.teacher for one in lost if one.teacher is not None))

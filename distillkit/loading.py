@@ -1,0 +1,211 @@
+"""Config files: read, merged, overridden from the command line, and turned into a `RunConfig`."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from distillkit.config import ConfigProblemsError, RunConfig
+from distillkit.errors import ConfigError
+from distillkit.registry import Registry
+from distillkit.validation import Location, Problem
+
+Tree = dict[str, Any]
+
+
+def load_config(
+    files: Sequence[Path],
+    overrides: Sequence[str] = (),
+    *,
+    scripts: Sequence[str] = (),
+    extra: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> tuple[RunConfig, Registry]:
+    """The config that `files` describe, later ones over earlier ones, `key=value` overrides over all.
+
+    Args:
+        files: YAML, TOML or JSON.
+        overrides: such as `train.max_steps=10` or `teachers.0.model=org/name`; values are YAML.
+        scripts: Python files with plugins, besides those that the config names under `plugins`.
+        extra: values over everything else, from code.
+        registry: where plugins are looked up; scripts are added to it. Default: everything installed.
+
+    Raises:
+        ConfigError: with file, line and key of everything that is wrong.
+    """
+    tree: Tree = {}
+    for file in files:
+        tree = merge(tree, read_config_file(file))
+    for override in overrides:
+        apply_override(tree, override)
+    tree = merge(tree, extra or {})
+    tree["plugins"] = _script_list(tree.get("plugins", ())) + [s for s in scripts if s not in tree.get("plugins", ())]
+    registry = registry or Registry.discover()
+    for script in tree["plugins"]:
+        registry.add_script(Path(script))
+    try:
+        return RunConfig(registry=registry, **tree), registry
+    except ConfigProblemsError as error:
+        raise ConfigError("\n".join(_at_line(problem, files) for problem in error.problems)) from error
+
+
+def _script_list(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple) and all(isinstance(script, str) for script in value):
+        return list(value)
+    raise ConfigError(f"plugins: wants a list of Python files, not {value!r}")
+
+
+def read_config_file(path: Path) -> Tree:
+    """One file as a mapping. Raises ConfigError naming file and line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such config file; `distillkit init` writes one to start from") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    tree = _parse(path, text)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no sections; a config is a mapping with `data`, `student` and `teachers`")
+    return cast(Tree, tree)
+
+
+def _parse(path: Path, text: str) -> object:
+    try:
+        match path.suffix.lower():
+            case ".toml":
+                return tomllib.loads(text)
+            case ".json":
+                return json.loads(text)
+            case ".yaml" | ".yml":
+                return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+            case suffix:
+                raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML in which a key that stands twice is an error, as in TOML."""
+
+
+def _unique_keys(loader: _StrictLoader, node: yaml.MappingNode) -> Tree:
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+        seen.add(key.value)
+    return cast(Tree, loader.construct_mapping(node, deep=True))
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """`over` laid on `base`: mappings merge, teachers merge by their route, everything else is replaced.
+
+    A plugin entry whose `name` changes is replaced whole, since its old options belong to another plugin.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        mine = merged.get(key)
+        if key == "teachers" and isinstance(mine, list) and isinstance(value, list):
+            merged[key] = _merge_teachers(mine, value)
+        elif isinstance(mine, dict) and isinstance(value, Mapping) and value.get("name") in (None, mine.get("name")):
+            merged[key] = merge(mine, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
+    if not all(isinstance(teacher, Mapping) for teacher in [*mine, *theirs]):
+        return theirs
+    merged = list(mine)
+    places = {_route_of(teacher): place for place, teacher in enumerate(mine)}
+    for teacher in theirs:
+        place = places.get(_route_of(teacher))
+        if place is None:
+            merged.append(teacher)
+        else:
+            merged[place] = merge(merged[place], teacher)
+    return merged
+
+
+def _route_of(teacher: Mapping[str, Any]) -> object:
+    return teacher.get("route_value", teacher.get("model"))
+
+
+def apply_override(tree: Tree, override: str) -> None:
+    """Set one `section.key=value` in place; list items are named by their number."""
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: wants section.key=value, such as train.max_steps=10")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML; quote it") from error
+    node: Any = tree
+    parts = key.split(".")
+    for part, below in zip(parts, parts[1:], strict=False):
+        node = _descend(node, part, below, override)
+    if isinstance(node, list):
+        node[_index(node, parts[-1], override)] = value
+    else:
+        node[parts[-1]] = value
+
+
+def _descend(node: Any, part: str, below: str, override: str) -> Any:  # noqa: ANN401 - parsed YAML
+    if isinstance(node, list):
+        return node[_index(node, part, override)]
+    inner = node.get(part)
+    if isinstance(inner, str):  # `data: rows.jsonl` and `student: local` are short for mappings
+        inner = {"path" if part == "data" else "name": inner}
+    if inner is None:
+        inner = {}
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"override {override!r}: {part!r} has no key {below!r}")
+    node[part] = inner
+    return inner
+
+
+def _index(items: list[Any], part: str, override: str) -> int:
+    if not part.isdigit() or int(part) >= len(items):
+        raise ConfigError(f"override {override!r}: the list has items 0 to {len(items) - 1}, not {part!r}")
+    return int(part)
+
+
+def _at_line(problem: Problem, files: Sequence[Path]) -> str:
+    """The problem with the file and line of its key, from the last file that has it."""
+    for file in reversed(files):
+        line = _line_of(file, problem.location)
+        if line is not None:
+            return f"{file}:{line}: {problem.key}: {problem.message}"
+    where = f"{files[-1]}: " if files else ""
+    return f"{where}{problem.key}: {problem.message}" if problem.location else f"{where}{problem.message}"
+
+
+def _line_of(file: Path, location: Location) -> int | None:
+    if file.suffix.lower() == ".toml" or not location:
+        return None
+    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)  # JSON is YAML
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                return None
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

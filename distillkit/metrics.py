@@ -1,0 +1,76 @@
+"""The numbers of a step, by the same names on every backend."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from distillkit.types import Batch, FloatArray, ScoredRollout, Teacher
+
+
+def gap_of(scored: ScoredRollout, teacher: str) -> FloatArray:
+    """[active tokens] `sampling_logprob - teacher_logprob`: its mean over sampled tokens estimates the reverse KL."""
+    active = scored.rollout.active
+    gap: FloatArray = scored.rollout.logprobs[active] - scored.scores[teacher].logprobs[active]
+    return gap
+
+
+def reverse_kl(scored: Iterable[ScoredRollout]) -> Mapping[str, float]:
+    """`KL(student || teacher)` estimated on the student's own tokens: nats a token, and nats a completion.
+
+    The sum over a completion of `log student - log teacher` at sampled tokens is an unbiased estimate of the reverse KL
+    between the two models' laws of whole completions (where these are sampled at temperature 1).
+    """
+    sums = [float(gap_of(one, teacher).sum(dtype=np.float64)) for one in scored for teacher in one.scores]
+    tokens = sum(int(one.rollout.active.sum()) for one in scored for _ in one.scores)
+    if not sums or not tokens:
+        return {}
+    return {"reverse_kl": sum(sums) / tokens, "reverse_kl_per_completion": sum(sums) / len(sums)}
+
+
+def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
+    """Means over the active tokens of a step's completions, each weighed alike."""
+    if not scored:
+        return {}
+    ours = np.concatenate([one.rollout.logprobs[one.rollout.active] for one in scored for _ in one.scores])
+    theirs = np.concatenate([one.scores[name].logprobs[one.rollout.active] for one in scored for name in one.scores])
+    lengths = [len(one.rollout.token_ids) for one in scored]
+    metrics = {
+        "train/reverse_kl": float(np.mean(ours - theirs, dtype=np.float64)),
+        "train/teacher_nll": float(-np.mean(theirs, dtype=np.float64)),
+        "train/sampling_nll": float(-np.mean(ours, dtype=np.float64)),
+        "train/active_tokens": float(sum(int(one.rollout.active.sum()) for one in scored)),
+        "completions/mean_length": float(np.mean(lengths)),
+        "completions/truncated_fraction": float(np.mean([one.rollout.finish_reason == "length" for one in scored])),
+    }
+    advantages = _active_advantages(scored, batches)
+    if advantages.size:
+        metrics["train/advantage"] = float(np.mean(advantages, dtype=np.float64))
+        metrics["train/abs_advantage"] = float(np.mean(np.abs(advantages), dtype=np.float64))
+    return metrics
+
+
+def _active_advantages(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> FloatArray:
+    active = {one.key: one.rollout.active for one in scored}
+    parts = [
+        datum.inputs["advantages"][active[datum.key]]
+        for batch in batches
+        for datum in batch.datums
+        if "advantages" in datum.inputs
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def route_metrics(
+    scored: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
+) -> dict[str, float]:
+    """For each teacher: completions with accepted scores, failed ones, and the reverse KL of this step."""
+    metrics: dict[str, float] = {}
+    for teacher in teachers:
+        mine = [one for one in scored if teacher.name in one.scores]
+        prefix = f"teacher_route/{teacher.slug}"
+        metrics[f"{prefix}/scored"] = float(len(mine))
+        metrics[f"{prefix}/failed"] = float(failed.get(teacher.name, 0))
+        gaps = [gap_of(one, teacher.name) for one in mine]
+        if gaps:
+            metrics[f"{prefix}/reverse_kl"] = float(np.mean(np.concatenate(gaps), dtype=np.float64))
+    return metrics

@@ -1,0 +1,164 @@
+"""Everything that can be found out about a run before anything is loaded, created or paid for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillkit.config import RunConfig
+from distillkit.context import RunContext, SharedObjects
+from distillkit.dataset import Dataset
+from distillkit.errors import InputError, suggest
+from distillkit.events import Plan
+from distillkit.intake import Intake, Lengths
+from distillkit.registry import Registry
+from distillkit.render import Renderer, Side, teacher_side
+from distillkit.roles import CheckReport, Plugin, Sampler, Scorer
+from distillkit.tokenizer import require_compatible
+from distillkit.types import Prompts, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The plugins of a run, by the key under which the config chooses them."""
+
+    plugins: Mapping[str, Plugin]
+    sampler: Sampler
+    scorers: Mapping[str, Scorer]
+    """By teacher name."""
+
+
+def cast_of(config: RunConfig) -> Cast:
+    """All plugins of a config, in the order in which they are opened."""
+    student = config.student
+    sampler = student.sampler if student.sampler is not None else student
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
+    plugins: dict[str, Plugin] = {f"sinks.{sink.name}": sink for sink in config.sinks}
+    plugins |= {"router": config.router, "prompts": config.prompts, "loss": config.loss, "student": student}
+    if student.sampler is not None:
+        plugins["student.sampler"] = student.sampler
+    for teacher in config.teachers:
+        plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
+    plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
+    return Cast(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A run that can start: its data is valid, its plugins fit together, its size is known."""
+
+    config: RunConfig
+    registry: Registry
+    cast: Cast
+    shared: SharedObjects
+    intake: Intake
+    renderer: Renderer
+    dataset: Dataset
+    eval_rows: tuple[Row, ...]
+    plan: Plan
+    reports: Mapping[str, CheckReport]
+    notes: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be installed before the run, one line each."""
+        return tuple(dict.fromkeys(report.missing for report in self.reports.values() if report.missing))
+
+    def render(self, row: Row) -> Prompts:
+        """A row's route and prompts as token ids."""
+        return self.intake.render(row, self.renderer)
+
+
+def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
+    """The run as the plugin at config key `user` sees it, before the run directory is there."""
+    return RunContext(user, config.name, config.seed, None, notify, shared)
+
+
+def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> Preflight:
+    """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
+
+    Raises:
+        InputError: (or a child) naming everything that is wrong at the first stage where something is.
+    """
+    cast = cast_of(config)
+    intake, eval_intake = Intake.of(config), Intake.of(config)
+    dataset = Dataset(Path(config.data.path), config.data.max_rows)
+    dataset.validate(intake.count)
+    eval_dataset = None
+    if config.data.eval_path is not None:
+        eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
+        eval_dataset.validate(eval_intake.count)
+    require_fit(config)
+    shared = SharedObjects()
+    contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
+    reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
+    require_capabilities(config)
+    renderer = make_renderer(config, contexts)
+    lengths = Lengths(intake, renderer)
+    dataset.validate(lengths.count)
+    if eval_dataset is not None:
+        eval_dataset.validate(Lengths(eval_intake, renderer).count)
+    notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
+    eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
+    plan = lengths.plan(config, len(dataset), len(eval_rows))
+    return Preflight(
+        config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes)
+    )
+
+
+def require_fit(config: RunConfig) -> None:
+    """Raise InputError unless the student can train what the loss makes."""
+    student, loss = config.student, config.loss
+    known = student.loss_functions()
+    if loss.loss_function not in known:
+        if loss.torch_loss() is None or not student.runs_torch_losses:
+            raise InputError(
+                f"student {student.name!r} does not know the loss function {loss.loss_function!r} of loss {loss.name!r}; "
+                f"{suggest(loss.loss_function, known)}"
+            )
+        return
+    unknown = sorted(set(loss.options()) - known[loss.loss_function])
+    if unknown:
+        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
+
+
+def require_capabilities(config: RunConfig) -> None:
+    """Raise InputError unless every scorer can give what the loss needs."""
+    for teacher in config.teachers:
+        offered = teacher.scorer.capabilities()
+        for need, least in config.loss.needs.items():
+            limit = offered.get(need, 0)
+            if limit is not None and limit < least:
+                can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items())
+                raise InputError(
+                    f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
+                    f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
+                )
+
+
+def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
+    """Read the tokenizers, and refuse a teacher whose ids mean something else."""
+    run = contexts["student"]
+    student = Side(
+        config.student.tokenizer(run), config.sampling.chat_template_kwargs, config.student.context_length(run)
+    )
+    sides: dict[str, Side] = {}
+    for section in config.teachers:
+        teacher = section.teacher
+        run = contexts[f"teachers.{teacher.name}.scorer"]
+        tokenizer = section.scorer.tokenizer(run)
+        if tokenizer is not student.tokenizer:
+            require_compatible(student.tokenizer, tokenizer, teacher.name)
+        sides[teacher.name] = teacher_side(teacher, tokenizer, section.scorer.context_length(run), student)
+    return Renderer(student, sides, config.sampling.max_completion_tokens)
+
+
+def _notes(config: RunConfig, intake: Intake) -> Iterator[str]:
+    for teacher in intake.teachers:
+        if not intake.rows_of[teacher.name]:
+            yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
+    if not config.sampling.is_on_policy:
+        yield (
+            "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, so the "
+            "ratio's denominator is not the law that sampled (docs/concepts.md)"
+        )

@@ -1,0 +1,190 @@
+"""Finding plugins (pluggy and entry points) and looking them up by role and name."""
+
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Self, cast
+
+import importlib_metadata
+import pluggy
+from pydantic import ValidationError
+
+from distillkit import hookspecs
+from distillkit.errors import ConfigError, InputError, PluginError, PluginNotFoundError, suggest
+from distillkit.roles import ROLES, Plugin
+from distillkit.validation import PluginOptionsError, option_problems
+
+ENTRY_POINT_GROUP = "distillkit"
+HOOK_OF_ROLE: Mapping[str, str] = {role: f"distillkit_{'losse' if role == 'loss' else role}s" for role in ROLES}
+
+
+@dataclass(frozen=True, slots=True)
+class PluginInfo:
+    """One plugin that can be chosen by name."""
+
+    role: str
+    name: str
+    cls: type[Plugin]
+    distribution: str
+    """The distribution that brought it, or the script or code that added it."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenEntryPoint:
+    """An entry point that could not be loaded; it hides no other."""
+
+    entry_point: str
+    """`distribution:entry-point`."""
+    error: str
+
+
+class Registry:
+    """The plugins that a run can choose from. An object, not a global: runs with different plugins do not mix."""
+
+    def __init__(self) -> None:
+        """An empty registry; `Registry.discover()` is the one with everything that is installed."""
+        self._manager = pluggy.PluginManager("distillkit")
+        self._manager.add_hookspecs(hookspecs)
+        self._plugins: dict[tuple[str, str], PluginInfo] = {}
+        self.broken: list[BrokenEntryPoint] = []
+
+    @classmethod
+    def discover(cls) -> Self:
+        """Every plugin of every installed distribution."""
+        registry = cls()
+        for entry_point in importlib_metadata.entry_points(group=ENTRY_POINT_GROUP):
+            registry._load_entry_point(entry_point)
+        return registry
+
+    def _load_entry_point(self, entry_point: importlib_metadata.EntryPoint) -> None:
+        distribution = entry_point.dist
+        name = distribution.name if distribution else "unknown"
+        key = f"{name}:{entry_point.name}"
+        try:
+            self._register(entry_point.load(), key, name, distribution.version if distribution else "unknown")
+        except PluginError as error:
+            self.broken.append(BrokenEntryPoint(key, str(error)))
+        except Exception as error:  # noqa: BLE001 - a stranger's package may fail in any way; it is kept and named
+            self.broken.append(BrokenEntryPoint(key, f"{type(error).__name__}: {error}"))
+
+    def _register(self, module: object, key: str, distribution: str, version: str) -> None:
+        before = dict(self._plugins)
+        self._manager.register(module, key)
+        try:
+            self._manager.check_pending()  # a hook of ours, misspelt
+            for role, hook in HOOK_OF_ROLE.items():
+                for cls in self._classes_of(hook, key):
+                    self._add(_require_role(cls, role, key), distribution, version)
+        except Exception:
+            self._plugins = before
+            self._manager.unregister(name=key)
+            raise
+
+    def _classes_of(self, hook: str, key: str) -> Iterable[object]:
+        for implementation in getattr(self._manager.hook, hook).get_hookimpls():
+            if implementation.plugin_name == key:
+                yield from implementation.function()
+
+    def add(self, cls: type[Plugin], source: str = "added in Python") -> type[Plugin]:
+        """Make one class known by its name, in its role. Usable as a decorator."""
+        if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
+            raise PluginError(f"{cls!r} is not a plugin class; subclass one of {', '.join(ROLES)}")
+        self._add(_require_role(cls, cls.role, source), source, "")
+        return cls
+
+    def add_script(self, path: Path) -> None:
+        """Load a Python file: its hooks count, and so does every complete role subclass that it defines."""
+        module = _import_script(path)
+        self._register(module, f"script:{path}", str(path), "")
+        for value in list(vars(module).values()):
+            if inspect.isclass(value) and issubclass(value, Plugin) and value.__module__ == module.__name__:
+                known = self._plugins.get((value.role, value.name))
+                if value.is_complete() and (known is None or known.cls is not value):
+                    self._add(value, str(path), "")
+
+    def _add(self, cls: type[Plugin], distribution: str, version: str) -> None:
+        key = (cls.role, cls.name)
+        known = self._plugins.get(key)
+        if known is not None and known.cls is not cls:
+            raise PluginError(
+                f"two {cls.role} plugins are named {cls.name!r}: {_path(known.cls)} of {known.distribution} and "
+                f"{_path(cls)} of {distribution}. Rename one, or uninstall its distribution."
+            )
+        self._plugins[key] = PluginInfo(cls.role, cls.name, cls, distribution, version)
+
+    def infos(self, role: str | None = None) -> list[PluginInfo]:
+        """All plugins (of one role), sorted by role in the order of the design, then by name."""
+        order = list(ROLES)
+        chosen = [info for info in self._plugins.values() if role in (None, info.role)]
+        return sorted(chosen, key=lambda info: (order.index(info.role), info.name))
+
+    def names(self, role: str) -> list[str]:
+        """The names that a config can choose from for a role."""
+        return [info.name for info in self.infos(role)]
+
+    def find(self, role: str, name: str) -> type[Plugin]:
+        """The class of that role and name. Raises PluginNotFoundError with the names that there are."""
+        if role not in ROLES:
+            raise PluginNotFoundError(f"there is no role {role!r}; {suggest(role, list(ROLES))}")
+        info = self._plugins.get((role, name))
+        if info is not None:
+            return info.cls
+        broken = "".join(f"\n  {b.entry_point} could not be loaded: {b.error}" for b in self.broken)
+        hint = f"\nIt may be in a package that is broken:{broken}" if broken else ""
+        raise PluginNotFoundError(f"no {role} is named {name!r}; {suggest(name, self.names(role))}{hint}")
+
+    def build(self, role: str, choice: object) -> Plugin:
+        """The plugin that a config's entry describes: a name, or a mapping with `name` and options."""
+        if isinstance(choice, str):
+            choice = {"name": choice}
+        if not isinstance(choice, Mapping) or not isinstance(choice.get("name"), str):
+            known = ", ".join(self.names(role))
+            raise ConfigError(f"wants the name of a {role} ({known}) or a mapping with a `name` and options")
+        cls = self.find(role, cast(str, choice["name"]))
+        options = {key: value for key, value in choice.items() if key != "name"}
+        try:
+            return cls.model_validate(options, context={"registry": self})
+        except ValidationError as error:
+            raise PluginOptionsError(option_problems(error, cls)) from error
+
+    def knows(self, plugin: Plugin) -> bool:
+        """Whether a config can choose this plugin's class by its name."""
+        info = self._plugins.get((plugin.role, plugin.name))
+        return info is not None and info.cls is type(plugin)
+
+
+def _require_role(cls: object, role: str, source: str) -> type[Plugin]:
+    if not (inspect.isclass(cls) and issubclass(cls, ROLES[role])):
+        raise PluginError(f"{source}: {cls!r} is no subclass of {ROLES[role].__name__}")
+    if inspect.isabstract(cls):
+        missing = ", ".join(sorted(cls.__abstractmethods__))
+        raise PluginError(f"{source}: {_path(cls)} does not implement {missing}")
+    if not cls.name:
+        raise PluginError(f"{source}: {_path(cls)} has no `name`; add `name: ClassVar[str] = ...`")
+    return cls
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _import_script(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"plugin script {path} is not there")
+    name = f"distillkit_script_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"plugin script {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise InputError(f"plugin script {path} failed to load: {type(error).__name__}: {error}") from error
+    return module

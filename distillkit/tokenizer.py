@@ -1,0 +1,102 @@
+"""What the engine needs of a tokenizer, and whether two of them mean the same by their ids."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pydantic import JsonValue
+
+from distillkit.errors import InputError
+from distillkit.types import Message
+
+PROBE = (
+    "The quick brown fox, aged 3.14159, can't  jump\tover 1,234,567 lazy dogs!\n\n"
+    "def f(x): return x**2  # naïve café — Здравствуй 你好 مرحبا 🦊\r\n<think> 00012 </think>"
+)
+"""Text whose encoding shows differences in merges, normalisation, digits and whitespace."""
+
+
+class Tokenizer(Protocol):
+    """The engine's view of a tokenizer; backends supply it."""
+
+    def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
+        """The ids of a chat prompt that ends where the assistant's answer begins; `options` go to the template."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of plain text, without special tokens around it."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids, without special tokens."""
+        ...
+
+    def show(self, ids: Sequence[int]) -> str:
+        """The text of ids with every special token visible."""
+        ...
+
+    def vocabulary(self) -> Mapping[str, int]:
+        """Every token's id, added tokens too."""
+        ...
+
+    def special_tokens(self) -> Mapping[str, int]:
+        """The ids of the tokens that stand for more than their text (`<|im_end|>`, ...)."""
+        ...
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """16 hex digits that change when an id's meaning, a special token or the encoding of text changes."""
+    content = [
+        sorted(tokenizer.vocabulary().items()),
+        sorted(tokenizer.special_tokens().items()),
+        tokenizer.encode(PROBE),
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def first_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
+    """The first way in which the teacher would read the student's ids differently, or None.
+
+    A teacher may know more tokens than the student: ids that the student cannot sample are never scored.
+    """
+    return (
+        _vocabulary_difference(student.vocabulary(), teacher.vocabulary())
+        or _special_difference(student.special_tokens(), teacher.special_tokens())
+        or _encoding_difference(student, teacher)
+    )
+
+
+def require_compatible(student: Tokenizer, teacher: Tokenizer, teacher_name: str) -> None:
+    """Raise InputError with the first difference if the teacher cannot score the student's ids."""
+    difference = first_difference(student, teacher)
+    if difference:
+        raise InputError(
+            f"teacher {teacher_name!r} cannot score the student's token ids: {difference}. "
+            "Choose a teacher of the student's model family, with the same tokenizer."
+        )
+
+
+def _vocabulary_difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str | None:
+    for token, index in sorted(student.items(), key=lambda item: item[1]):
+        theirs = teacher.get(token)
+        if theirs != index:
+            where = "not in the teacher's vocabulary" if theirs is None else f"id {theirs} in the teacher's"
+            return f"token {token!r} is id {index} in the student's vocabulary and {where}"
+    return None
+
+
+def _special_difference(student: Mapping[str, int], teacher: Mapping[str, int]) -> str | None:
+    for token, index in student.items():
+        if token not in teacher:
+            return f"{token!r} (id {index}) is a special token for the student and plain text for the teacher"
+    return None
+
+
+def _encoding_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
+    ours, theirs = student.encode(PROBE), teacher.encode(PROBE)
+    if ours == theirs:
+        return None
+    at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
+    shown = [tokenizer.decode(ids[at : at + 1]) for tokenizer, ids in ((student, ours), (teacher, theirs))]
+    return f"the same text is encoded differently: token {at} is {shown[0]!r} for the student, {shown[1]!r} for the teacher"

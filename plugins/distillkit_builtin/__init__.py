@@ -1,0 +1,1 @@
+"""The built-in plugins of distillkit. The engine reaches them through their entry point alone."""

@@ -1,0 +1,62 @@
+"""Is the final answer right?"""
+
+import re
+from typing import ClassVar
+
+from pydantic import Field, field_validator
+
+from distillkit import EvalContext, Evaluator
+from distillkit.events import EvalResult
+from distillkit.types import Rollout, Row
+
+
+class ExactMatch(Evaluator):
+    """Share of held-out completions whose final answer equals the row's `expected_answer`."""
+
+    name: ClassVar[str] = "exact_match"
+
+    pattern: str = Field(
+        r"^\s*Final:\s*(.+?)\s*$",
+        description="Regular expression for the last non-empty line; its first group is the answer.",
+    )
+
+    @field_validator("pattern")
+    @classmethod
+    def _one_group(cls, pattern: str) -> str:
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        if groups < 1:
+            raise ValueError("needs a group around the answer, such as `Final: (.+)`")
+        return pattern
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        """Compare after normalising space, commas and case; rows without an expected answer do not count."""
+        rows = {row.row_id: row for row in context.rows if row.expected_answer is not None}
+        judged = [(rollout, rows[rollout.key.row_id]) for rollout in await context.rollouts() if rollout.key.row_id in rows]
+        by_route: dict[str, list[tuple[Rollout, Row]]] = {}
+        for rollout, row in judged:
+            by_route.setdefault(context.route(row).label, []).append((rollout, row))
+        return EvalResult(self._measure(judged), {route: self._measure(mine) for route, mine in by_route.items()})
+
+    def _measure(self, judged: list[tuple[Rollout, Row]]) -> dict[str, float]:
+        answers = [self.answer(rollout.text) for rollout, _ in judged]
+        if not answers:
+            return {"no_expected_answer": 1.0}
+        right = [
+            answer is not None and answer == normalised(row.expected_answer or "")
+            for answer, (_, row) in zip(answers, judged, strict=True)
+        ]
+        return {"exact_match": sum(right) / len(right), "no_answer": sum(answer is None for answer in answers) / len(right)}
+
+    def answer(self, text: str) -> str | None:
+        """The normalised answer of a completion, or None where its last non-empty line holds none."""
+        lines = [line for line in text.splitlines() if line.strip()]
+        found = re.search(self.pattern, lines[-1]) if lines else None
+        return normalised(found.group(1)) if found else None
+
+
+def normalised(answer: str) -> str:
+    """Without spaces and commas, in one case: `1, 234` and `1234` are the same answer."""
+    return re.sub(r"[\s,]+", "", answer).casefold()

@@ -1,0 +1,56 @@
+"""The built-in plugins, made known through the very hooks that strangers use. Imports nothing heavy."""
+
+from collections.abc import Sequence
+
+from distillkit import Evaluator, Loss, PromptBuilder, Router, Scorer, Sink, Student, hookimpl
+from distillkit_builtin.console import ConsoleSink
+from distillkit_builtin.exact_match import ExactMatch
+from distillkit_builtin.importance_sampling import ImportanceSampling
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.pattern import Pattern
+from distillkit_builtin.prompts import MessagesPrompts
+from distillkit_builtin.reverse_kl import ReverseKL
+from distillkit_builtin.routers import FieldRouter, SingleRouter
+
+
+@hookimpl
+def distillkit_routers() -> Sequence[type[Router]]:
+    """`field` and `single`."""
+    return [FieldRouter, SingleRouter]
+
+
+@hookimpl
+def distillkit_prompt_builders() -> Sequence[type[PromptBuilder]]:
+    """`messages`."""
+    return [MessagesPrompts]
+
+
+@hookimpl
+def distillkit_students() -> Sequence[type[Student]]:
+    """`local`."""
+    return [LocalStudent]
+
+
+@hookimpl
+def distillkit_scorers() -> Sequence[type[Scorer]]:
+    """`local`."""
+    return [LocalScorer]
+
+
+@hookimpl
+def distillkit_losses() -> Sequence[type[Loss]]:
+    """`importance_sampling`."""
+    return [ImportanceSampling]
+
+
+@hookimpl
+def distillkit_evaluators() -> Sequence[type[Evaluator]]:
+    """`reverse_kl`, `exact_match` and `pattern`."""
+    return [ReverseKL, ExactMatch, Pattern]
+
+
+@hookimpl
+def distillkit_sinks() -> Sequence[type[Sink]]:
+    """`console`."""
+    return [ConsoleSink]

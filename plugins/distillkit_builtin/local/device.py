@@ -1,0 +1,71 @@
+"""Which device and number format a run computes on, and the one thread that does it."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit_builtin.local.requirements import DTypeName
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+
+class Device:
+    """A torch device and the single thread that uses it: student and teachers on one device take turns."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Nothing is allocated yet."""
+        self.device = device
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"distillkit-{device}")
+
+    async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do `work` in the device's thread, so that the event loop stays free."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+
+    def close(self) -> None:
+        """Let the thread end after what it is doing."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+
+def shared_device(run: RunContext, name: str) -> Device:
+    """The run's one `Device` for a name such as `auto`, `cpu` or `cuda:1`."""
+    device = resolve_device(name)
+    return run.share(("device", str(device)), lambda: Device(device), Device.close)
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"device {name!r} cannot be used: {reason}. Use auto, cpu, cuda, cuda:N or mps") from error
+    return device
+
+
+def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 where the device computes fast in it, else float32."""
+    if name != "auto":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return torch.bfloat16 if fast else torch.float32
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Compute in `dtype` where weights are kept in float32; nothing to do for float32 itself."""
+    if dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype)

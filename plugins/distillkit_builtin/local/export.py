@@ -1,0 +1,52 @@
+"""The trained weights as others load them: a PEFT adapter, or a whole model, with a model card."""
+
+from pathlib import Path
+
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.tokenizer import HFTokenizer
+
+CARD = """---
+base_model: {base}
+library_name: {library}
+pipeline_tag: text-generation
+tags:
+- distillkit
+- on-policy-distillation
+---
+
+# {title}
+
+{base} trained by on-policy distillation with distillkit: the student sampled its own completions, a frozen teacher
+scored exactly those tokens, and `teacher_logprob - sampling_logprob` trained it through an importance-sampling loss.
+
+```python
+{usage}
+```
+
+`config.yaml` and `summary.json` of the run say what it was trained on and how it did on held-out prompts. State here,
+before publishing, what the model is for, what data it saw, and its licence.
+"""
+ADAPTER_USAGE = """from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "adapter")"""
+MODEL_USAGE = """from transformers import AutoModelForCausalLM
+
+model = AutoModelForCausalLM.from_pretrained("model")"""
+
+
+def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: str) -> Path:
+    """Write `adapter/` or `model/` below `parent`; returns it."""
+    if policy.network.adapter is not None:
+        path = parent / "adapter"
+        policy.network.adapter.save_pretrained(path)
+    else:
+        path = parent / "model"
+        policy.network.model.save_pretrained(path)
+    tokenizer.inner.save_pretrained(path)
+    usage = (ADAPTER_USAGE if policy.network.adapter is not None else MODEL_USAGE).format(base=base)
+    library = "peft" if policy.network.adapter is not None else "transformers"
+    title = f"{Path(base).name}, distilled on-policy"
+    card = CARD.format(base=base, library=library, title=title, usage=usage)
+    (path / "README.md").write_text(card, encoding="utf-8")
+    return path

@@ -1,0 +1,118 @@
+"""A causal language model of transformers: its trunk, its head, and logprobs of responses under it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from distillkit.errors import InputError
+from distillkit.types import IntArray
+from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.logprobs import token_logprobs
+from distillkit_builtin.tokenizer import unreachable
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sequence_:
+    """One prompt [P] and its response [R]."""
+
+    prompt_ids: IntArray
+    response_ids: IntArray
+
+    def __len__(self) -> int:
+        """P + R."""
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+class Network:
+    """One model on one device. `adapter` is the student's LoRA, once there is one: without it this is the teacher."""
+
+    def __init__(self, model: PreTrainedModel, device: Device, dtype: torch.dtype) -> None:
+        """`dtype` is what is computed in; the weights may be float32 all the same."""
+        self.model = model
+        self.device = device
+        self.dtype = dtype
+        self.adapter: PeftModel | None = None
+        self.trunk: torch.nn.Module = model.base_model
+        self._head: torch.nn.Module = model.get_output_embeddings()
+        config = model.config.get_text_config()
+        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
+        self._scale: float = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+
+    @classmethod
+    def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "Network":
+        """Read a model's weights. Raises InputError if they cannot be had."""
+        try:
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=weights_dtype)
+        except (OSError, ValueError) as error:
+            raise InputError(unreachable("model", source, error)) from error
+        model.requires_grad_(False)
+        model.eval()
+        network = cls(model.to(device.device), device, dtype)
+        network.require_known_head()
+        return network
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward does it."""
+        logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
+        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    @torch.no_grad()
+    def require_known_head(self) -> None:
+        """Refuse an architecture whose logits are not made as `head` makes them."""
+        ids = torch.arange(1, 5, device=self.device.device)[None]
+        ours = self.head(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        theirs = self.model(input_ids=ids, use_cache=False).logits
+        if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
+            raise InputError(
+                f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please report the "
+                "architecture, and serve this model over HTTP meanwhile"
+            )
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The frozen base, whatever the student has learnt."""
+        if self.adapter is None:
+            yield
+            return
+        with self.adapter.disable_adapter():
+            yield
+
+    def response_logprobs(self, items: Sequence[Sequence_]) -> Tensor:
+        """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
+
+        Sequences are padded on the right: causal attention never looks there, so no mask is needed.
+        """
+        device = self.device.device
+        rows = [torch.from_numpy(_joined(item)) for item in items]
+        ids = pad_sequence(rows, batch_first=True).to(device)
+        hidden: Tensor = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        where = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
+        index = torch.tensor(where, device=device)
+        row, position = index[:, 0], index[:, 1]
+        return token_logprobs(self.head, hidden[row, position], ids[row, position + 1])
+
+
+def _joined(item: Sequence_) -> Any:  # noqa: ANN401 - a numpy array, writable for torch
+    import numpy as np
+
+    return np.concatenate([item.prompt_ids, item.response_ids])
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Positions of `lengths` in groups of similar length whose padded size is at most `max_tokens` (or one item)."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if groups and lengths[place] * (len(groups[-1]) + 1) <= max_tokens:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups

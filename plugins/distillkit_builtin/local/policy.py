@@ -1,0 +1,78 @@
+"""The student's network: what is trained of it, and the copy that samples."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor
+
+from distillkit_builtin.local.device import autocast
+from distillkit_builtin.local.network import Network
+
+
+class Policy:
+    """All weights, or a LoRA on a frozen base. Sampling uses a copy in the compute dtype, refreshed at each sync."""
+
+    def __init__(self, network: Network, trained: Mapping[str, torch.nn.Parameter]) -> None:
+        """`trained` are the float32 parameters that the optimizer changes, by name."""
+        self.network = network
+        self.trained = dict(trained)
+        self.sampler = self._sampler_copy()
+
+    @classmethod
+    def lora(cls, network: Network, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
+        """Put a LoRA on every linear layer but the head. The adapter is float32 whatever the base is."""
+        config = LoraConfig(
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            network.adapter = get_peft_model(network.model, config)
+        trained = {name: p for name, p in network.adapter.named_parameters() if p.requires_grad}
+        return cls(network, trained)
+
+    @classmethod
+    def full(cls, network: Network) -> "Policy":
+        """Train every weight; the network must be the student's own."""
+        network.model.requires_grad_(True)
+        return cls(network, dict(network.model.named_parameters()))
+
+    def training(self) -> AbstractContextManager[object]:
+        """Compute in the network's dtype while float32 weights are trained."""
+        return autocast(self.network.device.device, self.network.dtype)
+
+    def sampling(self) -> AbstractContextManager[object]:
+        """The copy has the compute dtype already."""
+        return nullcontext()
+
+    def _sampler_copy(self) -> Network:
+        """The network without adapter layers; it shares every tensor that training does not change."""
+        source = self.network
+        if source.adapter is None:
+            return Network(copy.deepcopy(source.model).to(source.dtype).requires_grad_(False), source.device, source.dtype)
+        merged = {id(layer.base_layer.weight) for _, layer in self._adapted()}
+        shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}
+        model = copy.deepcopy(source.model, shared)
+        for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
+            model.set_submodule(name, layer.base_layer)
+        return Network(model, source.device, source.dtype)
+
+    def _adapted(self) -> Iterator[tuple[str, LoraLayer]]:
+        for name, module in self.network.model.named_modules():
+            if isinstance(module, LoraLayer):
+                yield name, module
+
+    @torch.no_grad()
+    def refresh_sampler(self) -> None:
+        """Bring the sampling copy to the current weights: `W + scaling * B A`, added in float32."""
+        if self.network.adapter is None:
+            for mine, theirs in zip(self.sampler.model.parameters(), self.network.model.parameters(), strict=True):
+                mine.copy_(theirs)
+            return
+        for name, layer in self._adapted():
+            weight = layer.base_layer.weight
+            delta: Tensor = layer.get_delta_weight("default")
+            self.sampler.model.get_submodule(name).weight.copy_(weight.float() + delta.float())

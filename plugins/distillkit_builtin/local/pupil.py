@@ -1,0 +1,110 @@
+"""The live side of student `local`: what it holds between open and close. Imported when used, since it needs torch."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from distillkit.context import RunContext
+from distillkit.types import Batch, Rollout, SampleRequest, StepResult, Weights
+from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
+from distillkit_builtin.local.export import write_weights
+from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.teacher import eos_ids_of, shared_base, stream
+from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
+
+if TYPE_CHECKING:
+    from distillkit_builtin.local.student import LocalStudent
+
+
+@dataclass(slots=True)
+class LocalPupil:
+    """The student's policy and trainer on one device."""
+
+    options: "LocalStudent"
+    run: RunContext
+    device: Device
+    tokenizer: HFTokenizer
+    policy: Policy
+    trainer: Trainer
+    version: int = 0
+
+    @classmethod
+    async def open(cls, run: RunContext, options: "LocalStudent") -> "LocalPupil":
+        """Load and build everything in the device's thread."""
+        device = shared_device(run, options.device)
+        policy, trainer = await device.run(build, run, options, device)
+        return cls(options, run, device, shared_tokenizer(run, options.tokenizer_model or options.model), policy, trainer)
+
+    async def train(self, batch: Batch) -> StepResult:
+        """One optimizer step."""
+        return await self.device.run(self.trainer.step, batch)
+
+    async def publish(self, version: int, *, to_disk: bool) -> Weights:
+        """The current weights as policy `version`."""
+        if not to_disk or self.run.run_dir is None:
+            return Weights(version, "live")
+        folder = self.run.run_dir / "weights" / f"version-{version}"
+        path = await self.device.run(write_weights, self.policy, self.tokenizer, folder, self.options.model)
+        shutil.rmtree(folder.with_name(f"version-{version - 2}"), ignore_errors=True)
+        return Weights(version, "peft" if self.options.lora_rank else "safetensors", path)
+
+    async def sync(self, weights: Weights) -> None:
+        """Sample from the current weights from now on."""
+        await self.device.run(self.policy.refresh_sampler)
+        self.version = weights.version
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
+        """Completions of the policy of the last sync."""
+        network = self.policy.sampler
+        generator = Generator(network, self.tokenizer, eos_ids_of(network, self.tokenizer), self.version)
+
+        def generate(batch: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
+            generator.generate(batch, emit)
+
+        async for rollout in stream(self.device, generate, requests, self.options.sample_batch_size):
+            yield rollout
+
+    async def save(self, path: Path) -> None:
+        """Weights, optimizer and scheduler."""
+        await self.device.run(self.trainer.save, path)
+
+    async def load(self, path: Path) -> None:
+        """Take back what `save` wrote."""
+        await self.device.run(self.trainer.load, path)
+
+    async def export(self, run_dir: Path) -> Path:
+        """The final weights for others to use."""
+        return await self.device.run(write_weights, self.policy, self.tokenizer, run_dir, self.options.model)
+
+
+def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Policy, Trainer]:
+    """The student's network, LoRA and optimizer."""
+    dtype = resolve_dtype(options.dtype, device.device)
+    if options.lora_rank:
+        network = shared_base(run, options.model, device, dtype)
+        policy = Policy.lora(network, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
+    else:
+        policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
+    if options.gradient_checkpointing:
+        policy.network.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    trainer = Trainer(
+        policy,
+        OptimizerOptions(
+            learning_rate=options.learning_rate,
+            schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",
+            warmup_steps=options.warmup_steps,
+            total_steps=run.plan.steps if run.plan else 1,
+            weight_decay=options.weight_decay,
+            betas=options.adam_betas,
+            grad_clip_norm=options.grad_clip_norm,
+            micro_batch_tokens=options.micro_batch_tokens,
+        ),
+    )
+    return policy, trainer

@@ -1,0 +1,59 @@
+"""What can be known of a local model before torch is imported or weights are read."""
+
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import StringConstraints
+
+from distillkit.errors import InputError
+from distillkit.roles import CheckReport
+from distillkit_builtin.tokenizer import unreachable
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+PACKAGES = ("torch", "peft", "safetensors")
+DeviceName = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
+
+
+def missing_extra(plugin: str) -> str | None:
+    """One line that says what to install, or None."""
+    missing = [package for package in PACKAGES if find_spec(package) is None]
+    if not missing:
+        return None
+    return f"{plugin} needs {', '.join(missing)}: pip install 'distillkit[local]'"
+
+
+def require_config(source: str) -> None:
+    """Raise InputError unless the model's `config.json` can be read."""
+    read_config(source)
+
+
+@lru_cache(maxsize=16)
+def read_config(source: str) -> "PretrainedConfig":
+    """The model's config, which is small; no weights. Cached, because nothing in it depends on the run."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise InputError(unreachable("config", source, error)) from error
+
+
+def context_length(source: str) -> int | None:
+    """`max_position_embeddings`, where the config has it."""
+    length = getattr(read_config(source).get_text_config(), "max_position_embeddings", None)
+    return None if length is None else int(length)
+
+
+def local_report(source: str, who: str, device: str, dtype: DTypeName, *, copies: int = 1) -> CheckReport:
+    """What loading `source` takes, as far as it is known without torch."""
+    missing = missing_extra(who)
+    if missing:
+        return CheckReport((f"{who}: {source}",), missing=missing)
+    from distillkit_builtin.local.footprint import footprint
+
+    size = footprint(source, device, dtype)
+    return CheckReport((f"{who}: {source}, {size.describe()}",), memory_bytes=size.weight_bytes * copies)

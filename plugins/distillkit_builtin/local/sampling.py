@@ -1,0 +1,145 @@
+"""Drawing completions, with the exact logprobs of what was drawn.
+
+Each request has its own random numbers, one uniform u a token, and draws by inverse transform: the first token whose
+cumulative probability exceeds u. So a completion does not depend on which others are in its batch (beyond rounding).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, logprob_array, token_ids
+from distillkit_builtin.local.network import Network
+from distillkit_builtin.tokenizer import HFTokenizer
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A completion that is being drawn."""
+
+    request: SampleRequest
+    uniforms: Tensor
+    """[max_tokens] float32 on the device."""
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """Draws from one network at one policy version."""
+
+    network: Network
+    tokenizer: HFTokenizer
+    eos_ids: frozenset[int]
+    policy_version: int
+
+    @torch.inference_mode()
+    def generate(self, requests: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
+        """Draw all requests as one batch; `emit` each completion when it ends."""
+        alive = [_Draft(request, self._uniforms(request)) for request in requests]
+        cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in alive])
+        while alive:
+            chosen = self._choose(logits, alive)
+            keep = [i for i, draft in enumerate(alive) if draft.finish_reason is None]
+            for draft in alive:
+                if draft.finish_reason is not None:
+                    emit(self._rollout(draft))
+            if len(keep) < len(alive):
+                alive = [alive[i] for i in keep]
+                if not alive:
+                    return
+                index = torch.tensor(keep, device=mask.device)
+                cache.batch_select_indices(index)
+                mask, chosen = mask[index], chosen[index]
+            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            positions = mask.sum(1, keepdim=True) - 1
+            logits = self._forward(chosen[:, None], mask, positions, cache)
+
+    def _uniforms(self, request: SampleRequest) -> Tensor:
+        numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(request.params.max_tokens, dtype=np.float32)
+        return torch.from_numpy(numbers).to(self.network.device.device)
+
+    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[DynamicCache, Tensor, Tensor]:
+        """Read each different prompt once, padded on the left; then one cache row a request."""
+        device = self.network.device.device
+        different: dict[bytes, int] = {}
+        row_of = [different.setdefault(prompt.tobytes(), len(different)) for prompt in prompts]
+        firsts = [prompts[row_of.index(row)] for row in range(len(different))]
+        width = max(map(len, firsts))
+        ids = torch.zeros(len(firsts), width, dtype=torch.long)
+        mask = torch.zeros(len(firsts), width, dtype=torch.long)
+        for row, prompt in enumerate(firsts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        ids, mask = ids.to(device), mask.to(device)
+        cache = DynamicCache(config=self.network.model.config)
+        logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
+        index = torch.tensor(row_of, device=device)
+        cache.batch_select_indices(index)
+        return cache, mask[index], logits[index]
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Float32 logits [batch, vocabulary] of the last position."""
+        out = self.network.trunk(
+            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+        )
+        return self.network.head(out.last_hidden_state[:, -1]).float()
+
+    def _choose(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
+        """Draw one token a row; note it, its logprob at temperature 1, and whether the completion ends. Returns [batch]."""
+        params = drafts[0].request.params
+        logprobs = torch.log_softmax(logits, dim=1)
+        if params.temperature == 0:
+            chosen = logits.argmax(1)
+        else:
+            uniforms = torch.stack([draft.uniforms[len(draft.ids)] for draft in drafts])
+            chosen = draw(truncated(logits / params.temperature, params.top_p, params.top_k), uniforms)
+        taken = logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
+        for draft, index, logprob in zip(drafts, chosen.tolist(), taken, strict=True):
+            draft.ids.append(index)
+            draft.logprobs.append(logprob)
+            draft.finish_reason = self._ended(draft)
+        return chosen
+
+    def _ended(self, draft: _Draft) -> FinishReason | None:
+        params = draft.request.params
+        if draft.ids[-1] in self.eos_ids:
+            return "stop"
+        if params.stop and any(stop in self.tokenizer.decode(draft.ids) for stop in params.stop):
+            return "stop"
+        return "length" if len(draft.ids) == params.max_tokens else None
+
+    def _rollout(self, draft: _Draft) -> Rollout:
+        return Rollout(
+            request=draft.request,
+            policy_version=self.policy_version,
+            token_ids=token_ids(draft.ids),
+            logprobs=logprob_array(draft.logprobs),
+            finish_reason=draft.finish_reason or "length",
+            text=self.tokenizer.decode(draft.ids),
+        )
+
+
+def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+    """Indices [batch] drawn from softmax(logits) [batch, n] by inverse transform of `uniforms` [batch] in [0, 1)."""
+    cumulative = torch.softmax(logits, dim=1).cumsum(1)
+    target = uniforms[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+
+
+def truncated(logits: Tensor, top_p: float, top_k: int) -> Tensor:
+    """Logits with what top-k and then top-p leave out set to minus infinity; the likeliest token always stays."""
+    if top_k and top_k < logits.shape[1]:
+        least = logits.topk(top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    if top_p < 1.0:
+        ordered, order = logits.sort(dim=1, descending=True)
+        before = torch.softmax(ordered, dim=1).cumsum(1) - torch.softmax(ordered, dim=1)
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
+        logits = logits.masked_fill(dropped, -torch.inf)
+    return logits

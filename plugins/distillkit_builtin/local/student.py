@@ -1,0 +1,119 @@
+"""Student `local`: trained and sampled in this process."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, PrivateAttr, model_validator
+
+from distillkit import Sampler, Student
+from distillkit.context import RunContext
+from distillkit.roles import CheckReport
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import Batch, Failure, Rollout, SampleRequest, StepResult, Weights
+from distillkit_builtin.local.requirements import DeviceName, DTypeName, context_length, local_report, require_config
+from distillkit_builtin.tokenizer import shared_tokenizer
+
+if TYPE_CHECKING:
+    from distillkit_builtin.local.pupil import LocalPupil
+
+LORA_LEARNING_RATE = 2e-4
+FULL_LEARNING_RATE = 1e-5
+
+
+class LocalStudent(Student, Sampler):
+    """A LoRA, or all weights, trained in this process with PyTorch, transformers and PEFT."""
+
+    name: ClassVar[str] = "local"
+    runs_torch_losses: ClassVar[bool] = True
+
+    model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
+    tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
+    device: DeviceName = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.")
+    dtype: DTypeName = Field("auto", description="What is computed in; trained weights are float32 always.")
+    lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
+    lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")
+    learning_rate: float = Field(gt=0, description="AdamW's; by default 2e-4 for a LoRA and 1e-5 for all weights.")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="After the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's.")
+    grad_clip_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
+    micro_batch_tokens: int = Field(4096, ge=1, description="Gradients are accumulated over parts of this many tokens.")
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
+    sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
+
+    _pupil: "LocalPupil | None" = PrivateAttr(None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_learning_rate(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
+        if isinstance(values, dict) and values.get("learning_rate") is None:
+            rate = FULL_LEARNING_RATE if values.get("lora_rank") == 0 else LORA_LEARNING_RATE
+            return {**values, "learning_rate": rate}
+        return values
+
+    def check(self, run: RunContext) -> CheckReport:
+        """Read the model's config; say what will be loaded and what it takes."""
+        require_config(self.model)
+        what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
+        # LoRA: base and merged sampling copy. All weights: float32 master, gradient, two moments, sampling copy.
+        copies = 2 if self.lora_rank else 9
+        return local_report(self.model, f"student ({what})", self.device, self.dtype, copies=copies)
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """The tokenizer of `tokenizer_model`, or of the model."""
+        return shared_tokenizer(run, self.tokenizer_model or self.model)
+
+    def context_length(self, run: RunContext) -> int | None:
+        """As the model's config says."""
+        return context_length(self.model)
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        """`importance_sampling`; others by their own torch function."""
+        return {"importance_sampling": frozenset({"ratio_log_cap"})}
+
+    async def open(self, run: RunContext) -> None:
+        """Load the model and make the LoRA, the sampling copy and the optimizer."""
+        from distillkit_builtin.local.pupil import LocalPupil
+
+        self._pupil = await LocalPupil.open(run, self)
+
+    async def close(self) -> None:
+        """Forget the model; the run frees it after its last user."""
+        self._pupil = None
+
+    async def train(self, batch: Batch) -> StepResult:
+        """One optimizer step."""
+        return await self._open_pupil().train(batch)
+
+    async def publish(self, version: int) -> Weights:
+        """For this student's own sampler nothing is written; another one finds an adapter or model directory."""
+        return await self._open_pupil().publish(version, to_disk=self.sampler is not None)
+
+    async def sync(self, weights: Weights) -> None:
+        """Merge the current weights into the sampling copy."""
+        await self._open_pupil().sync(weights)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """Draw completions from the policy of the last sync."""
+        async for rollout in self._open_pupil().sample(requests):
+            yield rollout
+
+    async def save(self, path: Path) -> None:
+        """Weights, optimizer and scheduler, as safetensors."""
+        await self._open_pupil().save(path)
+
+    async def load(self, path: Path) -> None:
+        """Take back what `save` wrote."""
+        await self._open_pupil().load(path)
+
+    async def export(self, run_dir: Path) -> Path:
+        """`adapter/` in PEFT format, or `model/` where all weights were trained."""
+        return await self._open_pupil().export(run_dir)
+
+    def _open_pupil(self) -> "LocalPupil":
+        if self._pupil is None:
+            raise RuntimeError("LocalStudent is used before open() or after close()")
+        return self._pupil

@@ -1,0 +1,113 @@
+"""One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import get_scheduler
+
+from distillkit.errors import PluginError, RunFailedError
+from distillkit.types import Batch, Datum, StepResult, TorchLoss
+from distillkit_builtin.local.losses import FUNCTIONS
+from distillkit_builtin.local.network import Sequence_, micro_batches
+from distillkit_builtin.local.policy import Policy
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerOptions:
+    """What the optimizer is made of."""
+
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    total_steps: int
+    weight_decay: float
+    betas: tuple[float, float]
+    grad_clip_norm: float
+    """0: not clipped."""
+    micro_batch_tokens: int
+
+
+class Trainer:
+    """The optimizer of one policy."""
+
+    def __init__(self, policy: Policy, options: OptimizerOptions) -> None:
+        """Nothing trained yet."""
+        self.policy = policy
+        self.options = options
+        self.optimizer = torch.optim.AdamW(
+            policy.trained.values(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+        )
+        self.scheduler = get_scheduler(
+            options.schedule, self.optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.total_steps
+        )
+
+    def step(self, batch: Batch) -> StepResult:
+        """Sum `weights * loss` over the batch's tokens, and move the weights once."""
+        function = self._function(batch)
+        total = 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
+        for group in micro_batches(lengths, self.options.micro_batch_tokens):
+            total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
+        grad_norm = self._clip()
+        learning_rate = self.scheduler.get_last_lr()[0]
+        self.optimizer.step()
+        self.scheduler.step()
+        return StepResult(
+            {"train/loss": total, "train/grad_norm": grad_norm, "train/learning_rate": float(learning_rate)}
+        )
+
+    def _function(self, batch: Batch) -> TorchLoss:
+        function = FUNCTIONS.get(batch.loss_function, batch.torch_loss)
+        if function is None:
+            raise PluginError(f"the local student does not know the loss function {batch.loss_function!r}")
+        return function
+
+    def _accumulate(self, datums: list[Datum], function: TorchLoss, options: Mapping[str, float]) -> float:
+        device = self.policy.network.device.device
+        inputs = {
+            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device) for name in datums[0].inputs
+        }
+        items = [Sequence_(datum.prompt_ids, datum.response_ids) for datum in datums]
+        with self.policy.training():
+            logprobs = self.policy.network.response_logprobs(items)
+        losses: Tensor = function(logprobs, inputs, options)
+        loss = (losses * inputs["weights"]).sum()
+        torch.autograd.backward(loss)
+        return float(loss.detach())
+
+    def _clip(self) -> float:
+        """Clip to the norm that is wanted, and return the norm before. Raises RunFailedError if it is not finite."""
+        limit = self.options.grad_clip_norm or float("inf")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit))
+        if norm != norm or norm == float("inf"):
+            raise RunFailedError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
+        return norm
+
+    def save(self, path: Path) -> None:
+        """Trained weights, the optimizer's moments, and the scheduler's place."""
+        tensors = {f"weight/{name}": p.detach() for name, p in self.policy.trained.items()}
+        for name, parameter in self.policy.trained.items():
+            for moment, value in self.optimizer.state[parameter].items():
+                tensors[f"{moment}/{name}"] = value
+        tensors["scheduler"] = torch.tensor(self.scheduler.last_epoch)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "trainer.safetensors")
+
+    def load(self, path: Path) -> None:
+        """Take back what `save` wrote."""
+        tensors = load_file(path / "trainer.safetensors")
+        with torch.no_grad():
+            for name, parameter in self.policy.trained.items():
+                parameter.copy_(tensors[f"weight/{name}"])
+                moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
+                self.optimizer.state[parameter] = {
+                    moment: value if moment == "step" else value.to(parameter.device) for moment, value in moments.items()
+                }
+        self.scheduler.last_epoch = int(tensors["scheduler"]) - 1
+        self.scheduler.step()

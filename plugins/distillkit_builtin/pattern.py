@@ -1,0 +1,73 @@
+"""Does the student behave as its teacher was asked to? For behaviours that a regular expression can see."""
+
+import re
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field, PrivateAttr, field_validator
+
+from distillkit import EvalContext, Evaluator
+from distillkit.events import EvalResult
+from distillkit.types import Rollout
+
+
+class Pattern(Evaluator):
+    """Share of held-out completions that match their route's regular expression, beside teacher and control."""
+
+    name: ClassVar[str] = "pattern"
+
+    patterns: dict[str, str] = Field(description="Route value to regular expression, searched in the stripped completion.")
+    finished_only: bool = Field(True, description="A completion that was cut at the length limit does not count as a match.")
+    compare: bool = Field(
+        True,
+        description="Before training, also measure the teacher itself under its privileged prompt (`teacher_rate`), and its "
+        "model under the student's prompt with other seeds (`control_rate`), where its scorer can sample.",
+    )
+    _compared: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)
+
+    @field_validator("patterns")
+    @classmethod
+    def _compile(cls, patterns: dict[str, str]) -> dict[str, str]:
+        for route, pattern in patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern of {route!r} is no regular expression: {error}") from error
+        return patterns
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        """`pattern_rate` by route; routes without a pattern are left out."""
+        rows = {row.row_id: row for row in context.rows}
+        mine: dict[str, list[Rollout]] = {}
+        for rollout in await context.rollouts():
+            mine.setdefault(context.route(rows[rollout.key.row_id]).label, []).append(rollout)
+        if self.compare and context.stage == "before":
+            for route in self.patterns:
+                self._compared[route] = await self._compare(context, route)
+        return EvalResult(
+            {},
+            {
+                route: {"pattern_rate": self.rate(route, rollouts), **self._compared.get(route, {})}
+                for route, rollouts in mine.items()
+                if route in self.patterns
+            },
+        )
+
+    def rate(self, route: str, rollouts: Sequence[Rollout]) -> float:
+        """The share of completions that match the route's pattern."""
+        return sum(self.matches(route, rollout) for rollout in rollouts) / len(rollouts)
+
+    def matches(self, route: str, rollout: Rollout) -> bool:
+        """Whether one completion shows the route's behaviour."""
+        finished = rollout.finish_reason == "stop" or not self.finished_only
+        return finished and re.search(self.patterns[route], rollout.text.strip()) is not None
+
+    async def _compare(self, context: EvalContext, route: str) -> dict[str, float]:
+        rates: dict[str, float] = {}
+        if not any(teacher.name == route for teacher in context.teachers):
+            return rates
+        for name, privileged in (("teacher_rate", True), ("control_rate", False)):
+            rollouts = await context.sample_teacher(route, privileged=privileged, seed=1)
+            if rollouts:
+                rates[name] = self.rate(route, rollouts)
+        return rates

@@ -1,0 +1,49 @@
+"""Routers: which teacher scores a row. Both return exactly one (routed MOPD does not blend)."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import Field
+
+from distillkit import Router
+from distillkit.errors import InputError, RowError, suggest
+from distillkit.types import Route, Row, Teacher
+
+
+class FieldRouter(Router):
+    """The teacher whose `route_value` a field of the row names."""
+
+    name: ClassVar[str] = "field"
+
+    route_key: str = Field("teacher", min_length=1, description="The row field that names the teacher.")
+
+    def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
+        """The named teacher. Raises RowError where the field is absent, no string, or names no teacher."""
+        if self.route_key not in row.fields:
+            raise RowError(self.route_key, f"is missing; the router needs it. {_known(teachers)}")
+        value = row.fields[self.route_key]
+        if not isinstance(value, str):
+            raise RowError(self.route_key, f"is {value!r}, not a string. {_known(teachers)}")
+        if not any(teacher.name == value for teacher in teachers):
+            raise RowError(self.route_key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}")
+        return Route.to(value)
+
+
+class SingleRouter(Router):
+    """The run's only teacher, for every row."""
+
+    name: ClassVar[str] = "single"
+
+    def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
+        """The one teacher. Raises InputError if there are more."""
+        if len(teachers) != 1:
+            raise InputError(f"router: `single` is for one teacher and there are {len(teachers)}; use `router: field`")
+        return Route.to(teachers[0].name)
+
+
+def _names(teachers: Sequence[Teacher]) -> list[str]:
+    return [teacher.name for teacher in teachers]
+
+
+def _known(teachers: Sequence[Teacher]) -> str:
+    return f"Known: {', '.join(_names(teachers))}"
