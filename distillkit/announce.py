@@ -32,7 +32,7 @@ class Announcer:
         for sink in self._sinks:
             try:
                 sink.emit(event)
-            except Exception:  # noqa: BLE001 - a sink may fail in any way; it is counted and logged
+            except Exception:
                 self.failures[sink.name] += 1
                 if self.failures[sink.name] <= 3:
                     log.exception("sink %r failed at %s", sink.name, type(event).__name__)

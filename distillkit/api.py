@@ -1,6 +1,7 @@
 """`run` and `arun`: one run from config to result. A library call raises; it never exits or prints by itself."""
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from distillkit.announce import Announcer
 from distillkit.config import RunConfig
 from distillkit.engine import Engine
 from distillkit.errors import MissingExtraError
-from distillkit.events import RunFinished, RunStarted
+from distillkit.events import EvalStage, RunFinished, RunStarted
 from distillkit.ledger import Ledger
 from distillkit.loading import load_config
 from distillkit.preflight import Preflight, context_for, inspect_run
@@ -23,6 +24,7 @@ from distillkit.registry import Registry
 from distillkit.roles import Plugin, Sink
 from distillkit.run_files import RunFiles, make_room, read_metrics, require_room, run_directory
 
+log = logging.getLogger("distillkit")
 ConfigLike = RunConfig | Mapping[str, Any] | str | Path
 
 
@@ -34,7 +36,7 @@ class RunResult:
     adapter_path: Path
     """`adapter/` in PEFT format, or `model/` where all weights were trained."""
     steps: int
-    eval: Mapping[str, Any]
+    eval: Mapping[EvalStage, Mapping[str, Any]]
     """`before` and `after`, as in `summary.json`."""
     metrics: Sequence[Mapping[str, JsonValue]]
     """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
@@ -95,9 +97,7 @@ def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = (
     return load_config([], scripts=scripts, extra=config, registry=registry)
 
 
-async def execute(
-    config: RunConfig, registry: Registry, *, resume: bool = False, overwrite: bool = False
-) -> RunResult:
+async def execute(config: RunConfig, registry: Registry, *, resume: bool = False, overwrite: bool = False) -> RunResult:
     """Check, open, train, close. The one way in which a run happens."""
     started = time.perf_counter()
     run_dir = run_directory(config)
@@ -125,6 +125,7 @@ async def execute(
                 await engine.run()
             except BaseException as failure:
                 error = f"{type(failure).__name__}: {failure}"
+                log.exception("the run ended at step %d", engine.step + 1)
                 raise
             finally:
                 summary = summarize(engine, time.perf_counter() - started, error)
@@ -135,7 +136,7 @@ async def execute(
         files.close()
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
-    return RunResult(run_dir, engine.exported, engine.step, engine.evals, read_metrics(run_dir), summary)
+    return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
 
 
 @asynccontextmanager
@@ -171,8 +172,8 @@ def summarize(engine: Engine, wall_seconds: float, error: str | None) -> dict[st
         "sink_errors": dict(engine.announcer.failures),
         "adapter_path": None if engine.exported is None else str(engine.exported),
     }
-    evals = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
-    return summary | {"eval": evals}
+    evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
+    return {**summary, "eval": evals}
 
 
 def _in_thread(call: Callable[[], RunResult]) -> RunResult:

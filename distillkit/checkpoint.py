@@ -1,4 +1,4 @@
-"""Checkpoints: `checkpoints/step-N/` with the student's own files, every plugin's state, and where the engine stands."""
+"""`checkpoints/step-N/`: the student's own files, every plugin's state, and where the engine stands."""
 
 import json
 import os

@@ -102,13 +102,17 @@ class TrainConfig(Section):
     """The loop: how many rows a step, how many steps, what is done every so often."""
 
     prompt_groups_per_step: int = Field(8, ge=1, description="Rows (each with its completions) in a step.")
-    max_steps: int | None = Field(None, ge=1, description="Stop after this many steps; null: when the rows are used up.")
+    max_steps: int | None = Field(
+        None, ge=1, description="Stop after this many steps; null: when the rows are used up."
+    )
     num_substeps: int = Field(1, ge=1, description="Optimizer steps on the rollouts of one step.")
     eval_every: int = Field(0, ge=0, description="Evaluate every so many steps; 0: only before and after.")
     save_every: int = Field(0, ge=0, description="Write a checkpoint every so many steps; 0: only the last.")
     keep_last: int = Field(2, ge=1, description="How many checkpoints are kept.")
-    sample_every: int = Field(1, ge=0, description="Write completions to samples.jsonl every so many steps; 0: never.")
-    samples_per_route: int = Field(1, ge=1, description="How many completions a route are written then.")
+    sample_every: int = Field(
+        1, ge=0, description="Write completions to samples.jsonl every so many steps and at evaluations; 0: never."
+    )
+    samples_per_route: int = Field(2, ge=1, description="How many completions of each route are written then.")
     max_steps_off_policy: int = Field(
         0, ge=0, description="k: step s trains completions of policy s-k, sampled while earlier steps train."
     )
@@ -128,7 +132,9 @@ class RunConfig(Section):
     seed: int = Field(0, ge=0, description="Data order, sampling and initialisation derive from it.")
     log_path: str = Field("runs/{name}", description="Where the run writes; `{name}` is the run's name.")
     plugins: tuple[str, ...] = Field((), description="Python files with plugins of your own.")
-    data: Annotated[DataConfig, BeforeValidator(_path_shorthand)] = Field(description="The prompts, or just their path.")
+    data: Annotated[DataConfig, BeforeValidator(_path_shorthand)] = Field(
+        description="The prompts, or just their path."
+    )
     student: Student = Field(description="The model that is trained.")
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1, description="The frozen models that it learns from.")
     router: Router = Field(description="Which teacher scores a row.")
@@ -158,7 +164,9 @@ class RunConfig(Section):
         names = [teacher.teacher.name for teacher in self.teachers]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own")
+            raise ValueError(
+                f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own"
+            )
         if self.evaluators and self.data.eval_path is None:
             raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
         return self
@@ -207,9 +215,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
             ]
         filled.setdefault("router", "single" if len(teachers) == 1 else "field")
     data = filled.get("data")
-    if isinstance(data, Mapping) and data.get("eval_path"):
-        filled.setdefault("evaluators", ["reverse_kl"])
-    elif isinstance(data, DataConfig) and data.eval_path:
+    if (isinstance(data, Mapping) and data.get("eval_path")) or (isinstance(data, DataConfig) and data.eval_path):
         filled.setdefault("evaluators", ["reverse_kl"])
     for key, default in (("prompts", "messages"), ("loss", "importance_sampling"), ("sinks", ["console"])):
         filled.setdefault(key, default)

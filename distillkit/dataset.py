@@ -1,4 +1,4 @@
-"""JSONL files to Rows. The only place that sees raw dicts; holds byte offsets, never the rows, so a million are cheap."""
+"""JSONL files to Rows. The only place that sees raw dicts; it holds byte offsets, so a million rows are cheap."""
 
 import codecs
 import hashlib
@@ -7,7 +7,6 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from pydantic import JsonValue
@@ -118,7 +117,9 @@ def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
     try:
         value = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise RowError("line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8") from error
+        raise RowError(
+            "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"
+        ) from error
     except json.JSONDecodeError as error:
         raise RowError("line", f"is not JSON: {error.msg} at column {error.colno}") from error
     except RecursionError as error:
@@ -149,7 +150,7 @@ def _parse_message(value: JsonValue, name: str) -> Message:
     if "content" not in value:
         raise RowError(f"{name}.content", "is missing")
     extra = {key: item for key, item in value.items() if key not in ("role", "content")}
-    return Message(cast(str, role), _text_of(value["content"], f"{name}.content"), extra)
+    return Message(str(role), _text_of(value["content"], f"{name}.content"), extra)
 
 
 def _text_of(content: JsonValue, name: str) -> str:
@@ -162,7 +163,7 @@ def _text_of(content: JsonValue, name: str) -> str:
     for i, part in enumerate(content):
         if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
             raise RowError(f"{name}[{i}]", 'is not {"type": "text", "text": ...}; only text can be distilled')
-        parts.append(cast(str, part["text"]))
+        parts.append(str(part["text"]))
     return "".join(parts)
 
 

@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -84,7 +84,7 @@ class Engine:
         """The step's data, split into as many optimizer steps as `train.num_substeps` says; none without data."""
         parts = min(self.flight.config.train.num_substeps, len(scored))
         cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
-        return [self.flight.config.loss.batch(scored[a:b]) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [self.flight.config.loss.batch(scored[a:b]) for a, b in pairwise(cuts)]
 
     async def sync(self, in_flight: Sequence[Window]) -> None:
         """Publish the policy of this step, once nothing samples from the one before."""
@@ -118,7 +118,7 @@ class Engine:
             kept.setdefault(one.prompts.route.label, []).append(one)
         for scored in kept.values():
             tokenizer = self.flight.renderer.student.tokenizer
-            self.files.write_samples(self.step, scored[: train.samples_per_route], tokenizer)
+            self.files.write_samples(self.step, "train", scored[: train.samples_per_route], tokenizer)
 
     async def look_and_save(self, metrics: dict[str, float]) -> None:
         """Evaluate and save when it is time; final weights are saved before the final evaluation."""
@@ -147,7 +147,10 @@ class Engine:
         )
         results = {evaluator.name: await evaluator.evaluate(evaluation) for evaluator in config.evaluators}
         self.evals[stage] = eval_summary(results)
-        self.announcer.emit(Evaluated(stage, self.step, results, evaluation.examples()))
+        examples = evaluation.examples(config.train.samples_per_route)
+        if config.train.sample_every:
+            self.files.write_samples(self.step, "heldout", examples, self.flight.renderer.student.tokenizer)
+        self.announcer.emit(Evaluated(stage, self.step, results, examples))
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
     async def save(self) -> None:

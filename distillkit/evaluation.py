@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pydantic import JsonValue
+
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalResult, EvalStage
 from distillkit.roles import Sampler
@@ -105,12 +107,12 @@ class Evaluation:
         drawn, _ = await sample_all(scorer, requests)
         return [drawn[request.key] for request in requests if request.key in drawn]
 
-    def examples(self) -> tuple[ScoredRollout, ...]:
-        """One scored completion a route, the first of each, where evaluators asked for scores."""
-        first: dict[str, ScoredRollout] = {}
+    def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
+        """The first scored completions of each route, where evaluators asked for scores."""
+        first: dict[str, list[ScoredRollout]] = {}
         for one in self._scored or ():
-            first.setdefault(one.prompts.route.label, one)
-        return tuple(first.values())
+            first.setdefault(one.prompts.route.label, []).append(one)
+        return tuple(one for mine in first.values() for one in mine[:per_route])
 
 
 def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
@@ -124,12 +126,12 @@ def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher])
     return metrics
 
 
-def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, object]:
+def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:
     """The metrics of all evaluators, and below `routes` those of each route, as `summary.json` holds them."""
-    summary: dict[str, object] = {}
-    routes: dict[str, dict[str, float]] = {}
+    summary: dict[str, JsonValue] = {}
+    routes: dict[str, dict[str, JsonValue]] = {}
     for result in results.values():
         summary |= result.metrics
         for route, values in result.routes.items():
             routes.setdefault(route, {}).update(values)
-    return summary | {"routes": routes}
+    return {**summary, "routes": dict(routes)}

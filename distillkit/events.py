@@ -80,7 +80,7 @@ class Evaluated:
     results: Mapping[str, EvalResult]
     """Evaluator name to result."""
     examples: tuple[ScoredRollout, ...] = ()
-    """One completion a route, to look at."""
+    """Some completions of each route, to look at."""
 
 
 @dataclass(frozen=True, slots=True)

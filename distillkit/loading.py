@@ -3,6 +3,7 @@
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ def load_config(
     overrides: Sequence[str] = (),
     *,
     scripts: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
     registry: Registry | None = None,
 ) -> tuple[RunConfig, Registry]:
@@ -30,6 +32,7 @@ def load_config(
         files: YAML, TOML or JSON.
         overrides: such as `train.max_steps=10` or `teachers.0.model=org/name`; values are YAML.
         scripts: Python files with plugins, besides those that the config names under `plugins`.
+        defaults: values over the files and under the overrides, from code.
         extra: values over everything else, from code.
         registry: where plugins are looked up; scripts are added to it. Default: everything installed.
 
@@ -39,6 +42,7 @@ def load_config(
     tree: Tree = {}
     for file in files:
         tree = merge(tree, read_config_file(file))
+    tree = merge(tree, defaults or {})
     for override in overrides:
         apply_override(tree, override)
     tree = merge(tree, extra or {})
@@ -154,7 +158,7 @@ def apply_override(tree: Tree, override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML; quote it") from error
     node: Any = tree
     parts = key.split(".")
-    for part, below in zip(parts, parts[1:], strict=False):
+    for part, below in pairwise(parts):
         node = _descend(node, part, below, override)
     if isinstance(node, list):
         node[_index(node, parts[-1], override)] = value

@@ -101,9 +101,7 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = lengths.plan(config, len(dataset), len(eval_rows))
-    return Preflight(
-        config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes)
-    )
+    return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
 
 
 def require_fit(config: RunConfig) -> None:
@@ -113,7 +111,7 @@ def require_fit(config: RunConfig) -> None:
     if loss.loss_function not in known:
         if loss.torch_loss() is None or not student.runs_torch_losses:
             raise InputError(
-                f"student {student.name!r} does not know the loss function {loss.loss_function!r} of loss {loss.name!r}; "
+                f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
                 f"{suggest(loss.loss_function, known)}"
             )
         return
@@ -159,6 +157,6 @@ def _notes(config: RunConfig, intake: Intake) -> Iterator[str]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
     if not config.sampling.is_on_policy:
         yield (
-            "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, so the "
-            "ratio's denominator is not the law that sampled (docs/concepts.md)"
+            "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
+            "so the ratio's denominator is not the law that sampled (docs/concepts.md)"
         )

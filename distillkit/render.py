@@ -52,8 +52,8 @@ class Renderer:
         if side.context_length is not None and needed > side.context_length:
             raise RowError(
                 field,
-                f"{len(ids)} prompt tokens plus sampling.max_completion_tokens={self.max_completion_tokens} is {needed}, "
-                f"more than the {side.context_length} that {reader} reads",
+                f"{len(ids)} prompt tokens plus sampling.max_completion_tokens={self.max_completion_tokens} is "
+                f"{needed}, more than the {side.context_length} that {reader} reads",
             )
         return ids
 

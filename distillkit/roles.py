@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, JsonValue, PrivateAttr, ValidationInfo
-from pydantic.json_schema import GetJsonSchemaHandler, JsonSchemaValue
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    JsonValue,
+    PrivateAttr,
+    ValidationInfo,
+)
+from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from distillkit.context import RunContext
@@ -69,13 +78,13 @@ class Plugin(BaseModel, ABC):
     name: ClassVar[str] = ""
     """How a config chooses the plugin; unique in its role."""
 
-    def check(self, run: RunContext) -> CheckReport | None:  # noqa: B027 - nothing to check is a fine default
+    def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""
 
-    async def open(self, run: RunContext) -> None:  # noqa: B027
+    async def open(self, run: RunContext) -> None:
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
 
-    async def close(self) -> None:  # noqa: B027
+    async def close(self) -> None:
         """Let go of what `open` made; called once, also after an error."""
 
     def state(self) -> Mapping[str, JsonValue]:
@@ -86,7 +95,7 @@ class Plugin(BaseModel, ABC):
         """What a checkpoint must keep of this plugin, as named arrays."""
         return {}
 
-    def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:  # noqa: B027
+    def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
         """Take back what `state` and `tensors` gave, after `open`."""
 
     @classmethod
@@ -248,7 +257,7 @@ class Scorer(Plugin):
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """One outcome a request, in any order, each as soon as it is there."""
 
-    async def on_sync(self, version: int) -> None:  # noqa: B027
+    async def on_sync(self, version: int) -> None:
         """Hear that the student published policy `version`; a self or moving-average teacher changes here."""
 
 

@@ -3,12 +3,11 @@
 import json
 import logging
 import math
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import yaml
 from pydantic import JsonValue
@@ -100,17 +99,20 @@ class RunFiles:
         self._metrics.flush()
         return row
 
-    def write_samples(self, step: int, scored: Sequence[ScoredRollout], tokenizer: Tokenizer) -> None:
+    def write_samples(
+        self, step: int, split: Literal["train", "heldout"], scored: Sequence[ScoredRollout], tokenizer: Tokenizer
+    ) -> None:
         """Completions with each token's logprob under student and teacher."""
         for one in scored:
-            self._samples.write(json.dumps(sample_record(step, one, tokenizer), ensure_ascii=False) + "\n")
+            record = {"step": step, "split": split, **sample_record(one, tokenizer)}
+            self._samples.write(json.dumps(record, ensure_ascii=False) + "\n")
         self._samples.flush()
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""
         aside = self.run_dir / "summary.json.new"
         aside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, self.run_dir / "summary.json")
+        aside.replace(self.run_dir / "summary.json")
 
     def close(self) -> None:
         """Close the files."""
@@ -126,16 +128,16 @@ def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:
         return [json.loads(line) for line in file]
 
 
-def sample_record(step: int, one: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
-    """A line of `samples.jsonl`."""
+def sample_record(one: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
+    """A completion as `samples.jsonl` holds it."""
     rollout = one.rollout
     return {
-        "step": step,
         "row_id": one.key.row_id,
         "epoch": one.key.epoch,
         "sample": one.key.sample,
         "route": one.prompts.route.label,
         "policy_version": rollout.policy_version,
+        "question": one.prompts.row.messages[-1].content,
         "prompt": tokenizer.show(rollout.request.prompt_ids.tolist()),
         "teacher_prompts": {name: tokenizer.show(ids.tolist()) for name, ids in one.prompts.teachers.items()},
         "text": rollout.text,

@@ -202,7 +202,9 @@ class Window:
         missing = [key for key in self._place if key not in self._rollouts and key not in self._lost]
         if missing:
             sampler = type(self._schedule.sampler).__name__
-            raise PluginError(f"{sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}")
+            raise PluginError(
+                f"{sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}"
+            )
 
     async def _score(self, teacher: str, requests: Sequence[ScoreRequest]) -> None:
         """Ask one teacher's scorer, and hold it to one outcome a request."""
@@ -243,7 +245,9 @@ async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failur
         yield rollout
 
 
-async def sample_all(sampler: Sampler, requests: Sequence[SampleRequest]) -> tuple[dict[SampleKey, Rollout], list[Lost]]:
+async def sample_all(
+    sampler: Sampler, requests: Sequence[SampleRequest]
+) -> tuple[dict[SampleKey, Rollout], list[Lost]]:
     """Draw completions without scoring them."""
     rollouts: dict[SampleKey, Rollout] = {}
     lost: list[Lost] = []

@@ -99,4 +99,4 @@ def _encoding_difference(student: Tokenizer, teacher: Tokenizer) -> str | None:
         return None
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
     shown = [tokenizer.decode(ids[at : at + 1]) for tokenizer, ids in ((student, ours), (teacher, theirs))]
-    return f"the same text is encoded differently: token {at} is {shown[0]!r} for the student, {shown[1]!r} for the teacher"
+    return f"a text is encoded differently: token {at} is {shown[0]!r} for the student, {shown[1]!r} for the teacher"

@@ -258,7 +258,9 @@ class Score:
             raise AlignmentError(f"{what}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
         for name, array in self.arrays.items():
             if len(array) != len(rollout.token_ids):
-                raise AlignmentError(f"{what}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens")
+                raise AlignmentError(
+                    f"{what}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
+                )
 
     @property
     def ids_proved(self) -> bool:

@@ -118,16 +118,19 @@ class ConsoleSink(Sink):
         return parts
 
     def _evaluated(self, event: Evaluated) -> None:
-        table = Table(title=f"held-out, {event.stage} training (step {event.step})", title_justify="left")
+        """One row a metric, one column a route, so that many metrics stay readable."""
         routes = list(dict.fromkeys(route for result in event.results.values() for route in result.routes))
-        names = list(dict.fromkeys(name for result in event.results.values() for name in _names(result)))
-        for heading in ("route", *names):
-            table.add_column(heading, justify="left" if heading == "route" else "right")
-        for label in ["all", *routes]:
-            table.add_row(label, *(_value(event, label, name) for name in names))
+        table = Table(title=f"held-out prompts {event.stage} training (step {event.step})", title_justify="left")
+        table.add_column("metric")
+        for label in ("all", *routes):
+            table.add_column(escape(label), justify="right")
+        for name in dict.fromkeys(name for result in event.results.values() for name in _names(result)):
+            table.add_row(name, *(_value(event, label, name) for label in ("all", *routes)))
         self._console.print(table)
-        if self.show_examples:
-            for one in event.examples:
+        shown: set[str] = set()
+        for one in event.examples:
+            if self.show_examples and one.prompts.route.label not in shown:
+                shown.add(one.prompts.route.label)
                 self._example(one)
 
     def _example(self, one: ScoredRollout) -> None:

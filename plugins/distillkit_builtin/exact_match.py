@@ -34,7 +34,9 @@ class ExactMatch(Evaluator):
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """Compare after normalising space, commas and case; rows without an expected answer do not count."""
         rows = {row.row_id: row for row in context.rows if row.expected_answer is not None}
-        judged = [(rollout, rows[rollout.key.row_id]) for rollout in await context.rollouts() if rollout.key.row_id in rows]
+        judged = [
+            (rollout, rows[rollout.key.row_id]) for rollout in await context.rollouts() if rollout.key.row_id in rows
+        ]
         by_route: dict[str, list[tuple[Rollout, Row]]] = {}
         for rollout, row in judged:
             by_route.setdefault(context.route(row).label, []).append((rollout, row))
@@ -48,7 +50,10 @@ class ExactMatch(Evaluator):
             answer is not None and answer == normalised(row.expected_answer or "")
             for answer, (_, row) in zip(answers, judged, strict=True)
         ]
-        return {"exact_match": sum(right) / len(right), "no_answer": sum(answer is None for answer in answers) / len(right)}
+        return {
+            "exact_match": sum(right) / len(right),
+            "no_answer": sum(answer is None for answer in answers) / len(right),
+        }
 
     def answer(self, text: str) -> str | None:
         """The normalised answer of a completion, or None where its last non-empty line holds none."""

@@ -31,8 +31,8 @@ class ImportanceSampling(Loss):
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
     normalization: Literal["token_mean", "sequence_mean", "sum"] = Field(
         "token_mean",
-        description="What the summed loss is divided by, over a whole optimizer step: its tokens; each completion's tokens "
-        "and the completions; nothing.",
+        description="What the summed loss is divided by, over a whole optimizer step: its tokens; each completion's "
+        "tokens and the completions; nothing.",
     )
 
     def options(self) -> Mapping[str, float]:

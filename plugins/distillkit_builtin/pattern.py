@@ -16,12 +16,16 @@ class Pattern(Evaluator):
 
     name: ClassVar[str] = "pattern"
 
-    patterns: dict[str, str] = Field(description="Route value to regular expression, searched in the stripped completion.")
-    finished_only: bool = Field(True, description="A completion that was cut at the length limit does not count as a match.")
+    patterns: dict[str, str] = Field(
+        description="Route value to regular expression, searched in the stripped completion."
+    )
+    finished_only: bool = Field(
+        True, description="A completion that was cut at the length limit does not count as a match."
+    )
     compare: bool = Field(
         True,
-        description="Before training, also measure the teacher itself under its privileged prompt (`teacher_rate`), and its "
-        "model under the student's prompt with other seeds (`control_rate`), where its scorer can sample.",
+        description="Before training, also measure the teacher itself under its own prompt (`teacher_rate`), and "
+        "its model under the student's prompt with other seeds (`control_rate`), where its scorer can sample.",
     )
     _compared: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)
 

@@ -25,7 +25,9 @@ class FieldRouter(Router):
         if not isinstance(value, str):
             raise RowError(self.route_key, f"is {value!r}, not a string. {_known(teachers)}")
         if not any(teacher.name == value for teacher in teachers):
-            raise RowError(self.route_key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}")
+            raise RowError(
+                self.route_key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}"
+            )
         return Route.to(value)
 
 

@@ -1,7 +1,7 @@
 """The engine's Tokenizer on top of a transformers tokenizer and its chat template. Needs no torch."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
@@ -33,8 +33,8 @@ class HFTokenizer:
             raise InputError(unreachable("tokenizer", source, error)) from error
         if not tokenizer.chat_template:
             raise InputError(
-                f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct model, "
-                "or a local copy whose tokenizer has `chat_template` set"
+                f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
+                "model, or a local copy whose tokenizer has `chat_template` set"
             )
         return cls(tokenizer, source)
 
@@ -42,10 +42,11 @@ class HFTokenizer:
         """The ids of the prompt, ending with the template's opening of the assistant's turn."""
         from jinja2 import TemplateError
 
-        chat = [message.as_dict() for message in messages]
+        chat: Any = [message.as_dict() for message in messages]
+        template_options: dict[str, Any] = dict(options)
         try:
-            ids = self.inner.apply_chat_template(
-                chat, add_generation_prompt=True, tokenize=True, return_dict=False, **options
+            ids: Any = self.inner.apply_chat_template(
+                chat, add_generation_prompt=True, tokenize=True, return_dict=False, **template_options
             )
         except TemplateError as error:
             raise RowError("messages", f"the chat template of {self.source!r} refuses them: {error}") from error
@@ -88,6 +89,6 @@ def unreachable(what: str, source: str, error: Exception) -> str:
     """Why a model's files cannot be had, and what to do."""
     reason = str(error).strip().partition("\n")[0]
     return (
-        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the Hugging "
-        "Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
+        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
+        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
     )

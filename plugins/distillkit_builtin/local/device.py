@@ -16,7 +16,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-
 class Device:
     """A torch device and the single thread that uses it: student and teachers on one device take turns."""
 

@@ -39,7 +39,7 @@ def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: st
     """Write `adapter/` or `model/` below `parent`; returns it."""
     if policy.network.adapter is not None:
         path = parent / "adapter"
-        policy.network.adapter.save_pretrained(path)
+        policy.network.adapter.save_pretrained(str(path))
     else:
         path = parent / "model"
         policy.network.model.save_pretrained(path)

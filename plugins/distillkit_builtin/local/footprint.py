@@ -26,7 +26,9 @@ class Footprint:
     def describe(self) -> str:
         """For `distillkit check`."""
         number = str(self.dtype).removeprefix("torch.")
-        return f"{self.parameters / 1e6:,.0f} M parameters, {self.weight_bytes / 1e9:.2f} GB as {number} on {self.device}"
+        return (
+            f"{self.parameters / 1e6:,.0f} M parameters, {self.weight_bytes / 1e9:.2f} GB as {number} on {self.device}"
+        )
 
 
 @lru_cache(maxsize=16)

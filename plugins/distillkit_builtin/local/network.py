@@ -1,14 +1,17 @@
 """A causal language model of transformers: its trunk, its head, and logprobs of responses under it."""
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from distillkit.errors import InputError
 from distillkit.types import IntArray
@@ -21,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sequence_:
+class PromptAndResponse:
     """One prompt [P] and its response [R]."""
 
     prompt_ids: IntArray
@@ -42,21 +45,28 @@ class Network:
         self.dtype = dtype
         self.adapter: PeftModel | None = None
         self.trunk: torch.nn.Module = model.base_model
+        # transformers renamed the argument in 5.x, and warns at every use of the old name.
+        known = inspect.signature(self.trunk.forward).parameters
+        self.cache_argument = "cache" if "cache" in known else "past_key_values"
         self._head: torch.nn.Module = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._scale: float = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+        self._scale: float = getattr(config, "logit_scale", None) or 1.0 / (
+            getattr(config, "logits_scaling", None) or 1.0
+        )
 
     @classmethod
     def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "Network":
         """Read a model's weights. Raises InputError if they cannot be had."""
+        transformers_logging.disable_progress_bar()
         try:
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=weights_dtype)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=weights_dtype)
         except (OSError, ValueError) as error:
             raise InputError(unreachable("model", source, error)) from error
         model.requires_grad_(False)
         model.eval()
-        network = cls(model.to(device.device), device, dtype)
+        torch.nn.Module.to(model, device.device)
+        network = cls(model, device, dtype)
         network.require_known_head()
         return network
 
@@ -73,8 +83,8 @@ class Network:
         theirs = self.model(input_ids=ids, use_cache=False).logits
         if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
             raise InputError(
-                f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please report the "
-                "architecture, and serve this model over HTTP meanwhile"
+                f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please "
+                "report the architecture, and serve this model over HTTP meanwhile"
             )
 
     @contextmanager
@@ -86,25 +96,19 @@ class Network:
         with self.adapter.disable_adapter():
             yield
 
-    def response_logprobs(self, items: Sequence[Sequence_]) -> Tensor:
+    def response_logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
         """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
 
         Sequences are padded on the right: causal attention never looks there, so no mask is needed.
         """
         device = self.device.device
-        rows = [torch.from_numpy(_joined(item)) for item in items]
+        rows = [torch.from_numpy(np.concatenate([item.prompt_ids, item.response_ids])) for item in items]
         ids = pad_sequence(rows, batch_first=True).to(device)
         hidden: Tensor = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
         where = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
         index = torch.tensor(where, device=device)
         row, position = index[:, 0], index[:, 1]
         return token_logprobs(self.head, hidden[row, position], ids[row, position + 1])
-
-
-def _joined(item: Sequence_) -> Any:  # noqa: ANN401 - a numpy array, writable for torch
-    import numpy as np
-
-    return np.concatenate([item.prompt_ids, item.response_ids])
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 
 from distillkit_builtin.local.device import autocast
@@ -52,17 +52,19 @@ class Policy:
         """The network without adapter layers; it shares every tensor that training does not change."""
         source = self.network
         if source.adapter is None:
-            return Network(copy.deepcopy(source.model).to(source.dtype).requires_grad_(False), source.device, source.dtype)
-        merged = {id(layer.base_layer.weight) for _, layer in self._adapted()}
+            whole = copy.deepcopy(source.model).requires_grad_(False)
+            torch.nn.Module.to(whole, source.dtype)
+            return Network(whole, source.device, source.dtype)
+        merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in self._adapted()}
         shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}
         model = copy.deepcopy(source.model, shared)
-        for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLayer)]:
-            model.set_submodule(name, layer.base_layer)
+        for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear)]:
+            model.set_submodule(name, layer.get_base_layer())
         return Network(model, source.device, source.dtype)
 
-    def _adapted(self) -> Iterator[tuple[str, LoraLayer]]:
+    def _adapted(self) -> Iterator[tuple[str, LoraLinear]]:
         for name, module in self.network.model.named_modules():
-            if isinstance(module, LoraLayer):
+            if isinstance(module, LoraLinear):
                 yield name, module
 
     @torch.no_grad()
@@ -73,6 +75,6 @@ class Policy:
                 mine.copy_(theirs)
             return
         for name, layer in self._adapted():
-            weight = layer.base_layer.weight
+            target = self.sampler.model.get_submodule(name).get_parameter("weight")
             delta: Tensor = layer.get_delta_weight("default")
-            self.sampler.model.get_submodule(name).weight.copy_(weight.float() + delta.float())
+            target.copy_(layer.get_base_layer().get_parameter("weight").float() + delta.float())

@@ -40,7 +40,9 @@ class LocalPupil:
         """Load and build everything in the device's thread."""
         device = shared_device(run, options.device)
         policy, trainer = await device.run(build, run, options, device)
-        return cls(options, run, device, shared_tokenizer(run, options.tokenizer_model or options.model), policy, trainer)
+        return cls(
+            options, run, device, shared_tokenizer(run, options.tokenizer_model or options.model), policy, trainer
+        )
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step."""

@@ -11,7 +11,7 @@ from distillkit.roles import CheckReport
 from distillkit_builtin.tokenizer import unreachable
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    from transformers import PreTrainedConfig
 
 PACKAGES = ("torch", "peft", "safetensors")
 DeviceName = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -32,14 +32,15 @@ def require_config(source: str) -> None:
 
 
 @lru_cache(maxsize=16)
-def read_config(source: str) -> "PretrainedConfig":
+def read_config(source: str) -> "PreTrainedConfig":
     """The model's config, which is small; no weights. Cached, because nothing in it depends on the run."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise InputError(unreachable("config", source, error)) from error
+    return config
 
 
 def context_length(source: str) -> int | None:

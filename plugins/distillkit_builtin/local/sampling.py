@@ -61,7 +61,9 @@ class Generator:
             logits = self._forward(chosen[:, None], mask, positions, cache)
 
     def _uniforms(self, request: SampleRequest) -> Tensor:
-        numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(request.params.max_tokens, dtype=np.float32)
+        numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(
+            request.params.max_tokens, dtype=np.float32
+        )
         return torch.from_numpy(numbers).to(self.network.device.device)
 
     def _prefill(self, prompts: Sequence[IntArray]) -> tuple[DynamicCache, Tensor, Tensor]:
@@ -85,13 +87,12 @@ class Generator:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Float32 logits [batch, vocabulary] of the last position."""
-        out = self.network.trunk(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
+        past = {self.network.cache_argument: cache}
+        out = self.network.trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **past)
         return self.network.head(out.last_hidden_state[:, -1]).float()
 
     def _choose(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
-        """Draw one token a row; note it, its logprob at temperature 1, and whether the completion ends. Returns [batch]."""
+        """Draw one token a row, and note it, its logprob at temperature 1, and whether the completion ends."""
         params = drafts[0].request.params
         logprobs = torch.log_softmax(logits, dim=1)
         if params.temperature == 0:

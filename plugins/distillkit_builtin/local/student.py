@@ -34,7 +34,9 @@ class LocalStudent(Student, Sampler):
     lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
     lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")
-    learning_rate: float = Field(gt=0, description="AdamW's; by default 2e-4 for a LoRA and 1e-5 for all weights.")
+    learning_rate: float = Field(
+        LORA_LEARNING_RATE, gt=0, description="AdamW's; the default is for a LoRA, with lora_rank: 0 it is 1e-5."
+    )
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="After the warm-up.")
     warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
@@ -49,9 +51,8 @@ class LocalStudent(Student, Sampler):
     @model_validator(mode="before")
     @classmethod
     def _default_learning_rate(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
-        if isinstance(values, dict) and values.get("learning_rate") is None:
-            rate = FULL_LEARNING_RATE if values.get("lora_rank") == 0 else LORA_LEARNING_RATE
-            return {**values, "learning_rate": rate}
+        if isinstance(values, dict) and values.get("lora_rank") == 0:
+            return {"learning_rate": FULL_LEARNING_RATE, **values}
         return values
 
     def check(self, run: RunContext) -> CheckReport:

@@ -9,7 +9,7 @@ import torch
 from distillkit.context import RunContext
 from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher, logprob_array
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.network import Network, Sequence_, micro_batches
+from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.requirements import DTypeName
 from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
@@ -48,7 +48,7 @@ class LocalTeacher:
 
     @torch.inference_mode()
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        items = [Sequence_(request.prompt_ids, request.rollout.token_ids) for request in requests]
+        items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
         with self.network.without_adapter():
             logprobs = self.network.response_logprobs(items).cpu()
         parts = logprobs.split([len(item.response_ids) for item in items])

@@ -12,7 +12,7 @@ from transformers import get_scheduler
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
-from distillkit_builtin.local.network import Sequence_, micro_batches
+from distillkit_builtin.local.network import PromptAndResponse, micro_batches
 from distillkit_builtin.local.policy import Policy
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -44,7 +44,10 @@ class Trainer:
             policy.trained.values(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
         )
         self.scheduler = get_scheduler(
-            options.schedule, self.optimizer, num_warmup_steps=options.warmup_steps, num_training_steps=options.total_steps
+            options.schedule,
+            self.optimizer,
+            num_warmup_steps=options.warmup_steps,
+            num_training_steps=options.total_steps,
         )
 
     def step(self, batch: Batch) -> StepResult:
@@ -72,9 +75,10 @@ class Trainer:
     def _accumulate(self, datums: list[Datum], function: TorchLoss, options: Mapping[str, float]) -> float:
         device = self.policy.network.device.device
         inputs = {
-            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device) for name in datums[0].inputs
+            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device)
+            for name in datums[0].inputs
         }
-        items = [Sequence_(datum.prompt_ids, datum.response_ids) for datum in datums]
+        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
         with self.policy.training():
             logprobs = self.policy.network.response_logprobs(items)
         losses: Tensor = function(logprobs, inputs, options)
@@ -107,7 +111,8 @@ class Trainer:
                 parameter.copy_(tensors[f"weight/{name}"])
                 moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
                 self.optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(parameter.device) for moment, value in moments.items()
+                    moment: value if moment == "step" else value.to(parameter.device)
+                    for moment, value in moments.items()
                 }
         self.scheduler.last_epoch = int(tensors["scheduler"]) - 1
         self.scheduler.step()

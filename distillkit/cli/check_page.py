@@ -1,0 +1,69 @@
+"""`distillkit check`: what a run would do and take, and one prompt of each side and route as it will be read."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from distillkit.preflight import Preflight
+from distillkit.types import Prompts
+
+
+def show_preflight(flight: Preflight, notices: Sequence[str], console: Console) -> None:
+    """Print everything that is known before the run."""
+    _show_plugins(flight, console)
+    _show_plan(flight, console)
+    for label, prompts in first_of_each_route(flight).items():
+        _show_prompts(flight, label, prompts, console)
+    for note in (*notices, *flight.notes):
+        console.print(f"note: {note}")
+    for line in flight.missing:
+        console.print(f"before you run: {line}")
+    console.print("check: ok" if not flight.missing else "check: ok, once the above is installed")
+
+
+def _show_plugins(flight: Preflight, console: Console) -> None:
+    for key, report in flight.reports.items():
+        for note in report.notes:
+            console.print(f"{key}: {note}")
+
+
+def _show_plan(flight: Preflight, console: Console) -> None:
+    plan, intake = flight.plan, flight.intake
+    table = Table(box=None, show_header=False)
+    routes = ", ".join(f"{teacher.name} {intake.rows_of[teacher.name]}" for teacher in intake.teachers)
+    table.add_row("rows", f"{len(flight.dataset)} ({routes}); held out: {plan.eval_rows}")
+    table.add_row("steps", f"{plan.steps}, {plan.rows} rows and {plan.completions} completions in all")
+    table.add_row("longest prompt", f"{plan.longest_prompt} tokens (student)")
+    table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
+    table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
+    table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
+    known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
+    if known:
+        total = sum(known.values()) / 1e9
+        table.add_row(
+            "weights in memory", f"{total:.1f} GB at most, without activations; models that are the same are shared"
+        )
+    console.print(table)
+
+
+def first_of_each_route(flight: Preflight) -> dict[str, Prompts]:
+    """The first row of each route."""
+    first: dict[str, Prompts] = {}
+    wanted = {teacher.name for teacher in flight.intake.teachers if flight.intake.rows_of[teacher.name]}
+    for row in flight.dataset.rows():
+        prompts = flight.render(row)
+        first.setdefault(prompts.route.label, prompts)
+        if wanted <= {name for one in first.values() for name in one.route.teachers}:
+            break
+    return first
+
+
+def _show_prompts(flight: Preflight, label: str, prompts: Prompts, console: Console) -> None:
+    renderer = flight.renderer
+    console.rule(f"route {label}, line {prompts.row.line}", align="left")
+    console.print(f"the student reads ({len(prompts.student)} tokens):")
+    console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")
+    for name, ids in prompts.teachers.items():
+        console.print(f"teacher {name} reads ({len(ids)} tokens):")
+        console.print(renderer.teachers[name].tokenizer.show(ids.tolist()), style="green")

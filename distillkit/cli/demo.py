@@ -1,0 +1,111 @@
+"""`distillkit demo`: routed distillation of a real model on this machine, and what changed."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distillkit.cli.main import run_and_report
+from distillkit.errors import MissingExtraError
+from distillkit.examples_path import examples_path
+from distillkit.loading import load_config
+from distillkit.run_files import MARKER
+
+QUESTIONS_SHOWN = 3
+
+
+def run_demo(overrides: Sequence[str], console: Console) -> None:
+    """Get the model, run `examples/routed_mopd` on it, and show before and after."""
+    try:
+        from distillkit_builtin.local.demo_model import ensure_demo_model
+    except ImportError as error:
+        raise MissingExtraError(f"the demo needs {error.name}: pip install 'distillkit[local]'") from error
+    console.print(
+        "Two teachers, one student, all SmolLM2-135M-Instruct. Each teacher reads a few examples that the student"
+    )
+    console.print(
+        "never sees: one answers in one short sentence, the other in a numbered list. The student learns from"
+    )
+    console.print("their logprobs of its own answers when to do which.")
+    model = str(ensure_demo_model(console.print))
+    folder = examples_path() / "routed_mopd"
+    config_file = folder / "config.yaml"
+    teachers = [{"route_value": "short", "model": model}, {"route_value": "list", "model": model}]
+    data = {"path": str(folder / "train.jsonl"), "eval_path": str(folder / "heldout.jsonl")}
+    paths: Mapping[str, Any] = {
+        "name": free_name("demo"),
+        "data": data,
+        "student": {"model": model},
+        "teachers": teachers,
+    }
+    config, registry = load_config([config_file], overrides, defaults=paths)
+    result = run_and_report(config, registry, [f"runs/{config.name}/config.yaml"])
+    show_change(result.run_dir, console)
+
+
+def free_name(stem: str) -> str:
+    """`demo`, or `demo-2` and so on: the first whose run directory holds no run."""
+    names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+    return next(name for name in names if not (Path("runs") / name / MARKER).exists())
+
+
+def show_change(run_dir: Path, console: Console) -> None:
+    """The held-out figures of each route before and after, and some answers side by side."""
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    console.print(figures(summary["eval"]["before"]["routes"], summary["eval"]["after"]["routes"]))
+    console.print(
+        "teacher: the teacher's own rate under its prompt. control: the untrained model, other random numbers.\n"
+        "The form of the answers improved; whether they are correct was not trained and is not measured here."
+    )
+    console.print(answers(run_dir, summary["steps"]))
+    console.print(f"training took {summary['train_s']:.0f} s of {summary['wall_s']:.0f} s in all")
+
+
+Routes = Mapping[str, Mapping[str, float]]
+
+
+def figures(before: Routes, after: Routes) -> Table:
+    """One row a route and measure."""
+    table = Table("route", "held-out measure", "before", "after", "teacher", "control")
+    for route in before:
+        old, new = before[route], after[route]
+        for label, key, unit in MEASURES:
+            extra = [
+                f"{old[name]:.0%}" if key == "pattern_rate" and name in old else ""
+                for name in ("teacher_rate", "control_rate")
+            ]
+            table.add_row(
+                route if key == "reverse_kl" else "", label, *(format(side[key], unit) for side in (old, new)), *extra
+            )
+        table.add_section()
+    return table
+
+
+MEASURES = (
+    ("reverse KL, nats a token", "reverse_kl", ".3f"),
+    ("reverse KL, nats a completion", "reverse_kl_per_completion", ".2f"),
+    ("mean length, tokens", "mean_length", ".1f"),
+    ("answers in the teacher's form", "pattern_rate", ".0%"),
+)
+
+
+def answers(run_dir: Path, last_step: int) -> Table:
+    """The same held-out questions before and after, side by side."""
+    with (run_dir / "samples.jsonl").open(encoding="utf-8") as file:
+        records = [json.loads(line) for line in file]
+    held_out = [record for record in records if record["split"] == "heldout"]
+    text = {(record["step"], record["row_id"]): record["text"].strip() for record in held_out}
+    table = Table("question", "before", "after", show_lines=True)
+    asked = {record["row_id"]: record for record in held_out if record["step"] == last_step}
+    by_route: dict[str, list[dict[str, Any]]] = {}
+    for record in asked.values():
+        by_route.setdefault(record["route"], []).append(record)
+    turns = [record for group in zip(*by_route.values(), strict=False) for record in group]
+    for record in turns[:QUESTIONS_SHOWN]:
+        question = f"{record['question']} ({record['route']})"
+        table.add_row(question, text.get((0, record["row_id"]), ""), text[last_step, record["row_id"]])
+    return table
