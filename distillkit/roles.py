@@ -145,7 +145,7 @@ class Router(Plugin):
 
     @abstractmethod
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
-        """The teachers that score `row`. Raise `DataError` if the row names none; the engine adds file and line."""
+        """The teachers that score `row`. Raise `RowError` if the row names none; the engine adds file and line."""
 
 
 class PromptBuilder(Plugin):
@@ -155,7 +155,7 @@ class PromptBuilder(Plugin):
 
     @abstractmethod
     def build(self, row: Row, route: Route, teachers: Sequence[Teacher]) -> ChatPrompts:
-        """The messages for the student and for each teacher of the route. Raise `DataError` for a row without them."""
+        """The messages for the student and for each teacher of the route. Raise `RowError` for a row without them."""
 
 
 class Sampler(Plugin):
