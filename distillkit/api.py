@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from distillkit.announce import Announcer
+from distillkit.blocking import run_blocking
 from distillkit.config import RunConfig
 from distillkit.engine import Engine
 from distillkit.errors import MissingExtraError
@@ -61,12 +61,7 @@ def run(
     Raises:
         DistillkitError: `InputError` before anything is loaded if the input is wrong; another child if the run fails.
     """
-    call = arun(config, plugins=plugins, resume=resume, overwrite=overwrite)
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run(call)
-    return _in_thread(lambda: asyncio.run(call))
+    return run_blocking(arun(config, plugins=plugins, resume=resume, overwrite=overwrite))
 
 
 async def arun(
@@ -174,21 +169,3 @@ def summarize(engine: Engine, wall_seconds: float, error: str | None) -> dict[st
     }
     evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
     return {**summary, "eval": evals}
-
-
-def _in_thread(call: Callable[[], RunResult]) -> RunResult:
-    """Run in a thread of its own, because this one's event loop is busy."""
-    results: list[RunResult | BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(call())
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            results.append(error)
-
-    thread = threading.Thread(target=work, name="distillkit-run")
-    thread.start()
-    thread.join()
-    if isinstance(results[0], BaseException):
-        raise results[0]
-    return results[0]

@@ -167,6 +167,11 @@ class RunConfig(Section):
             raise ValueError(
                 f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own"
             )
+        for key, plugins in (("evaluators", self.evaluators), ("sinks", self.sinks)):
+            chosen = [plugin.name for plugin in plugins]
+            again = sorted({name for name in chosen if chosen.count(name) > 1})
+            if again:
+                raise ValueError(f"{key}: {again[0]!r} stands there twice; their results could not be told apart")
         if self.evaluators and self.data.eval_path is None:
             raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
         return self

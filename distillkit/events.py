@@ -17,6 +17,8 @@ class Plan:
     rows: int
     """Row-epochs that will be admitted."""
     steps: int
+    optimizer_steps: int
+    """Steps x `train.num_substeps`."""
     eval_rows: int
     completions: int
     longest_prompt: int

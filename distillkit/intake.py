@@ -99,6 +99,7 @@ class Lengths:
         return Plan(
             rows=admitted,
             steps=steps,
+            optimizer_steps=steps * config.train.num_substeps,
             eval_rows=eval_rows,
             completions=completions,
             longest_prompt=self._longest,

@@ -235,6 +235,11 @@ class Scorer(Plugin):
         return self
 
     @property
+    def is_bound(self) -> bool:
+        """Whether it has its teacher."""
+        return self._teacher is not None
+
+    @property
     def teacher(self) -> Teacher:
         """The teacher that this scorer serves."""
         if self._teacher is None:

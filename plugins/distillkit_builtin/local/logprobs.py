@@ -1,7 +1,7 @@
 """Logprobs of given tokens from hidden states, the vocabulary met in chunks of positions.
 
 `log p(y) = z_y - logsumexp(z)` with `z` the float32 logits of one position. At most `CHUNK_TOKENS` positions have
-logits at a time; in training each chunk is recomputed in the backward pass, so that memory does not grow with the batch.
+logits at a time; in training each chunk is recomputed in the backward pass, so memory does not grow with the batch.
 """
 
 from collections.abc import Callable

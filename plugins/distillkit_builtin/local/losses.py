@@ -15,4 +15,3 @@ def importance_sampling(logprobs: Tensor, inputs: Mapping[str, Tensor], options:
 
 
 FUNCTIONS: Mapping[str, TorchLoss] = {"importance_sampling": importance_sampling}
-OPTIONS: Mapping[str, frozenset[str]] = {"importance_sampling": frozenset({"ratio_log_cap"})}

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -40,13 +40,19 @@ class Policy:
         network.model.requires_grad_(True)
         return cls(network, dict(network.model.named_parameters()))
 
-    def training(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def training(self) -> Iterator[None]:
+        """Dropout and activation checkpointing are on, until the backward passes are done."""
+        module = self.network.adapter or self.network.model
+        module.train()
+        try:
+            yield
+        finally:
+            module.eval()
+
+    def computing(self) -> AbstractContextManager[object]:
         """Compute in the network's dtype while float32 weights are trained."""
         return autocast(self.network.device.device, self.network.dtype)
-
-    def sampling(self) -> AbstractContextManager[object]:
-        """The copy has the compute dtype already."""
-        return nullcontext()
 
     def _sampler_copy(self) -> Network:
         """The network without adapter layers; it shares every tensor that training does not change."""

@@ -102,7 +102,7 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
             learning_rate=options.learning_rate,
             schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",
             warmup_steps=options.warmup_steps,
-            total_steps=run.plan.steps if run.plan else 1,
+            total_steps=run.plan.optimizer_steps if run.plan else 1,
             weight_decay=options.weight_decay,
             betas=options.adam_betas,
             grad_clip_norm=options.grad_clip_norm,

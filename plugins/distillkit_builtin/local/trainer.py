@@ -56,8 +56,9 @@ class Trainer:
         total = 0.0
         self.optimizer.zero_grad(set_to_none=True)
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
-        for group in micro_batches(lengths, self.options.micro_batch_tokens):
-            total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
+        with self.policy.training():
+            for group in micro_batches(lengths, self.options.micro_batch_tokens):
+                total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         grad_norm = self._clip()
         learning_rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
@@ -79,7 +80,7 @@ class Trainer:
             for name in datums[0].inputs
         }
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
-        with self.policy.training():
+        with self.policy.computing():
             logprobs = self.policy.network.response_logprobs(items)
         losses: Tensor = function(logprobs, inputs, options)
         loss = (losses * inputs["weights"]).sum()

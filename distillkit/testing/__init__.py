@@ -1,0 +1,20 @@
+"""What plugin authors test with: fakes without torch, values ready made, and `check_plugin`. Needs no pytest."""
+
+from distillkit.testing.builders import make_context, make_request, make_rollout, make_row, make_scored, make_teacher
+from distillkit.testing.contract import check_plugin
+from distillkit.testing.fakes import FakeScorer, FakeStudent, ListSink
+from distillkit.testing.tokenizer import ByteTokenizer
+
+__all__ = [
+    "ByteTokenizer",
+    "FakeScorer",
+    "FakeStudent",
+    "ListSink",
+    "check_plugin",
+    "make_context",
+    "make_request",
+    "make_rollout",
+    "make_row",
+    "make_scored",
+    "make_teacher",
+]

@@ -1,0 +1,97 @@
+"""Values for tests, ready made: say what matters, the rest has defaults."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from pydantic import JsonValue
+
+from distillkit.context import RunContext, SharedObjects
+from distillkit.dataset import parse_row
+from distillkit.events import Plan
+from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.types import (
+    FloatArray,
+    Prompts,
+    Rollout,
+    Route,
+    Row,
+    SampleKey,
+    SampleRequest,
+    SamplingParams,
+    Score,
+    ScoredRollout,
+    ScoreRequest,
+    Teacher,
+    logprob_array,
+    token_ids,
+)
+
+TEST_PLAN = Plan(
+    rows=8,
+    steps=2,
+    optimizer_steps=2,
+    eval_rows=0,
+    completions=8,
+    longest_prompt=64,
+    sample_tokens=128,
+    score_tokens=512,
+    train_tokens=512,
+)
+
+
+def make_row(content: str = "What is the sky?", *, line: int = 1, **fields: JsonValue) -> Row:
+    """A row with one user message, and further fields as in a dataset."""
+    return parse_row(json.dumps({"messages": [{"role": "user", "content": content}], **fields}).encode(), line)
+
+
+def make_teacher(name: str = "teacher", **fields: object) -> Teacher:
+    """A teacher called `name`."""
+    known: Mapping[str, object] = {"name": name, "model": f"model-of-{name}", **fields}
+    return Teacher(**known)  # type: ignore[arg-type]  # the dataclass checks the names
+
+
+def make_context(user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print) -> RunContext:
+    """A run that writes nowhere; `notify` gets what the plugin tells the user."""
+    return RunContext(user, "test", seed, None, notify, SharedObjects(), TEST_PLAN)
+
+
+def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 16, **params: float) -> SampleRequest:
+    """One completion to draw for `row`, in the tokens of `ByteTokenizer`."""
+    row = row or make_row()
+    prompt = token_ids(ByteTokenizer().render(row.messages, {}))
+    options = SamplingParams(max_tokens, **params)  # type: ignore[arg-type]  # the dataclass checks the names
+    return SampleRequest(SampleKey(row.row_id, row.epoch, sample), prompt, 1000 * row.line + sample, options)
+
+
+def make_rollout(
+    ids: Sequence[int],
+    logprobs: Sequence[float] | FloatArray | None = None,
+    *,
+    row: Row | None = None,
+    sample: int = 0,
+    mask: Sequence[bool] | None = None,
+    policy_version: int = 0,
+) -> Rollout:
+    """A completion of `ids`; without `logprobs` each token has -1. Masked tokens get NaN, as the engine wants it."""
+    values = np.full(len(ids), -1.0) if logprobs is None else np.array(logprobs, dtype=np.float64)
+    keep = None if mask is None else np.array(mask, dtype=np.bool_)
+    if keep is not None:
+        values = np.where(keep, values, np.nan)
+    text = ByteTokenizer().decode([index for index in ids if index < ByteTokenizer.size])
+    request = make_request(row, sample=sample, max_tokens=max(len(ids), 1))
+    return Rollout(request, policy_version, token_ids(ids), logprob_array(values), "stop", text, keep)
+
+
+def make_scored(
+    rollout: Rollout,
+    teacher_logprobs: Sequence[float] | FloatArray,
+    *,
+    teacher: str = "teacher",
+    row: Row | None = None,
+) -> ScoredRollout:
+    """`rollout` scored by one teacher, under the student's prompt."""
+    prompt = rollout.request.prompt_ids
+    score = Score(ScoreRequest(rollout, teacher, prompt), logprob_array(teacher_logprobs), rollout.token_ids)
+    prompts = Prompts(row or make_row(), Route.to(teacher), prompt, {teacher: prompt})
+    return ScoredRollout(rollout, prompts, {teacher: score})

@@ -1,0 +1,114 @@
+"""`check_plugin`: does a plugin keep its role's contract? What is checked here is what the engine relies on."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pydantic import JsonValue, ValidationError
+
+from distillkit.blocking import run_blocking
+from distillkit.errors import PluginError, RowError
+from distillkit.registry import Registry
+from distillkit.roles import Loss, Plugin, PromptBuilder, Router, Scorer
+from distillkit.testing.builders import make_row, make_teacher
+from distillkit.testing.live import check_live
+from distillkit.testing.require import require
+from distillkit.testing.training import check_loss
+from distillkit.types import Route, Row, Teacher
+
+T = TypeVar("T")
+
+
+def check_plugin(plugin: Plugin, *, teachers: Sequence[Teacher] = (), rows: Sequence[Row] = ()) -> None:
+    """Hold `plugin` to what the engine expects of its role. Also works where an event loop is running.
+
+    Args:
+        plugin: an instance with the options to test. A scorer without a teacher is given the first one.
+        teachers: what routers and prompt builders choose from; default: two made-up ones, `a` and `b`.
+        rows: what routers and prompt builders read; default: made-up ones with `teacher` and `teacher_messages`.
+
+    Raises:
+        PluginError: naming the class and what it did.
+    """
+    teachers = teachers or (make_teacher("a"), make_teacher("b"))
+    rows = rows or made_up_rows(teachers)
+    if isinstance(plugin, Scorer) and not plugin.is_bound:
+        plugin.bind(teachers[0])
+    check_options(plugin)
+    if isinstance(plugin, Router):
+        check_router(plugin, teachers, rows)
+    if isinstance(plugin, PromptBuilder):
+        check_prompt_builder(plugin, teachers, rows)
+    if isinstance(plugin, Loss):
+        check_loss(plugin)
+    run_blocking(check_live(plugin))
+
+
+def made_up_rows(teachers: Sequence[Teacher]) -> list[Row]:
+    """A short row for the first teacher, and a long one with a privileged prompt for the last."""
+    last = teachers[-1]
+    privileged: dict[str, JsonValue] = {last.messages_key: [{"role": "user", "content": "Say why, in one sentence."}]}
+    return [
+        make_row("Why?", line=1, teacher=teachers[0].name),
+        make_row("Why is the sky blue? " * 20, line=2, teacher=last.name, **privileged),
+    ]
+
+
+def check_options(plugin: Plugin) -> None:
+    """Its options are documented, refuse what they do not know, and survive being written and read again."""
+    cls = type(plugin)
+    require(cls.name, plugin, "has no `name`; add `name: ClassVar[str] = ...`")
+    require(cls.__doc__, plugin, "has no docstring; its first line is what `distillkit plugins list` shows")
+    for name, field in cls.model_fields.items():
+        require(field.description, plugin, f"option {name!r} has no description; use Field(..., description=...)")
+    require(cls.model_config.get("frozen"), plugin, "is not frozen; keep what Plugin.model_config says")
+    require(cls.model_config.get("extra") == "forbid", plugin, "takes unknown options; keep extra='forbid'")
+    written = json.loads(plugin.model_dump_json())
+    registry = Registry.discover()
+    if not any(info.role == cls.role and info.name == cls.name for info in registry.infos()):
+        registry.add(cls)
+    try:
+        again = cls.model_validate(written, context={"registry": registry})
+    except ValidationError as error:
+        raise PluginError(f"{cls.__qualname__}: its options, written and read again, are refused: {error}") from error
+    require(json.loads(again.model_dump_json()) == written, plugin, "its options change when written and read again")
+
+
+def check_router(router: Router, teachers: Sequence[Teacher], rows: Sequence[Row]) -> None:
+    """It routes each row the same way each time, to teachers that exist; RowErrors are allowed."""
+    known = {teacher.name for teacher in teachers}
+    for row in rows:
+        route = _unless_refused(router.route, row, teachers)
+        again = _unless_refused(router.route, row, teachers)
+        require(route == again, router, f"routes line {row.line} in two ways; `route` must be pure")
+        if route is None:
+            continue
+        require(route.teachers, router, f"routes line {row.line} to no teacher")
+        unknown = sorted(set(route.teachers) - known)
+        require(not unknown, router, f"routes line {row.line} to {unknown}; the teachers are {sorted(known)}")
+        require(all(0 < w < math.inf for w in route.weights.values()), router, "gives a weight that is not positive")
+
+
+def check_prompt_builder(builder: PromptBuilder, teachers: Sequence[Teacher], rows: Sequence[Row]) -> None:
+    """It gives messages to the student and to each teacher of the route, and to no other; RowErrors are allowed."""
+    for row in rows:
+        for teacher in teachers:
+            chat = _unless_refused(builder.build, row, Route.to(teacher.name), teachers)
+            if chat is None:
+                continue
+            require(chat.student, builder, f"gives the student no messages for line {row.line}")
+            require(
+                set(chat.teachers) == {teacher.name},
+                builder,
+                "must give messages to the route's teachers and no other",
+            )
+            require(all(chat.teachers.values()), builder, f"gives a teacher no messages for line {row.line}")
+            require(chat.fallbacks <= set(chat.teachers), builder, "names fallbacks of teachers outside the route")
+
+
+def _unless_refused(call: Callable[..., T], *args: object) -> T | None:
+    try:
+        return call(*args)
+    except RowError:
+        return None

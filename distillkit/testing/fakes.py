@@ -1,0 +1,164 @@
+"""A student and a teacher small enough to check by hand: one categorical law over bytes, whatever the prompt."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+from safetensors.numpy import load_file, save_file
+
+from distillkit.context import RunContext
+from distillkit.events import Event
+from distillkit.roles import Sampler, Scorer, Sink, Student
+from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import (
+    Batch,
+    Datum,
+    Failure,
+    FloatArray,
+    Rollout,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    StepResult,
+    Weights,
+    logprob_array,
+    token_ids,
+)
+
+
+def log_softmax(logits: FloatArray) -> FloatArray:
+    """[n] natural-log probabilities of logits [n]."""
+    shifted = logits - logits.max()
+    result: FloatArray = (shifted - np.log(np.exp(shifted).sum())).astype(np.float32)
+    return result
+
+
+class FakeStudent(Student, Sampler):
+    """Samples every token from one softmax over bytes, and trains it by plain gradient descent in numpy."""
+
+    name: ClassVar[str] = "fake"
+
+    learning_rate: float = Field(1.0, gt=0, description="Of plain gradient descent.")
+    context: int | None = Field(4096, description="The context length it claims.")
+
+    _logits: FloatArray = PrivateAttr(default_factory=lambda: np.zeros(ByteTokenizer.size, np.float32))
+    _sampling: FloatArray = PrivateAttr(default_factory=lambda: np.zeros(ByteTokenizer.size, np.float32))
+    _version: int = PrivateAttr(0)
+    _tokenizer: ByteTokenizer = PrivateAttr(default_factory=ByteTokenizer)
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """Bytes."""
+        return run.share("byte tokenizer", ByteTokenizer)
+
+    def context_length(self, run: RunContext) -> int | None:
+        """As `context` says."""
+        return self.context
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        """`importance_sampling`."""
+        return {"importance_sampling": frozenset({"ratio_log_cap"})}
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """Draw with each request's own seed."""
+        logprobs = log_softmax(self._sampling)
+        law = np.exp(logprobs.astype(np.float64))
+        for request in requests:
+            draws = np.random.default_rng(request.seed).choice(len(law), request.params.max_tokens, p=law / law.sum())
+            ends = np.flatnonzero(draws == ByteTokenizer.turn_end)
+            ids = token_ids(draws[: ends[0] + 1] if ends.size else draws)
+            text = self._tokenizer.decode(ids.tolist())
+            yield Rollout(request, self._version, ids, logprobs[ids], "stop" if ends.size else "length", text)
+
+    async def sync(self, weights: Weights) -> None:
+        """Sample from the weights as they are now."""
+        self._sampling, self._version = self._logits.copy(), weights.version
+
+    async def train(self, batch: Batch) -> StepResult:
+        """One step of gradient descent on the importance-sampling loss."""
+        parts = [self._gradient(datum, batch.options["ratio_log_cap"]) for datum in batch.datums]
+        self._logits = self._logits - np.float32(self.learning_rate) * np.sum([part[1] for part in parts], axis=0)
+        return StepResult({"train/loss": float(sum(part[0] for part in parts))})
+
+    def _gradient(self, datum: Datum, cap: float) -> tuple[float, FloatArray]:
+        """The loss of one completion, and its gradient [vocabulary] by the logits."""
+        logprobs = log_softmax(self._logits)
+        log_ratio = logprobs[datum.response_ids] - datum.inputs["sampling_logprobs"]
+        losses = -np.exp(np.minimum(log_ratio, cap)) * datum.inputs["advantages"] * datum.inputs["weights"]
+        by_logprob = np.where(log_ratio < cap, losses, 0)
+        gradient = -np.exp(logprobs) * by_logprob.sum()
+        np.add.at(gradient, datum.response_ids, by_logprob)
+        return float(losses.sum()), gradient.astype(np.float32)
+
+    async def publish(self, version: int) -> Weights:
+        """Only this student samples from its weights."""
+        return Weights(version, "live")
+
+    async def save(self, path: Path) -> None:
+        """The logits."""
+        save_file({"logits": self._logits}, path / "fake.safetensors")
+
+    async def load(self, path: Path) -> None:
+        """What `save` wrote."""
+        self._logits = load_file(path / "fake.safetensors")["logits"]
+
+    async def export(self, run_dir: Path) -> Path:
+        """The logits, in `adapter/`."""
+        folder = run_dir / "adapter"
+        folder.mkdir(exist_ok=True)
+        await self.save(folder)
+        return folder
+
+
+class FakeScorer(Scorer):
+    """Finds some characters likelier than the rest, whatever the prompt; counts what it is asked."""
+
+    name: ClassVar[str] = "fake"
+
+    likes: str = Field("", description="These characters get `strength` more; without any, all bytes are alike.")
+    strength: float = Field(3.0, description="Added to the logits of what is liked.")
+    context: int | None = Field(4096, description="The context length it claims.")
+
+    _seen: list[ScoreRequest] = PrivateAttr(default_factory=list)
+
+    @property
+    def seen(self) -> list[ScoreRequest]:
+        """Every request so far."""
+        return self._seen
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """Bytes."""
+        return run.share("byte tokenizer", ByteTokenizer)
+
+    def context_length(self, run: RunContext) -> int | None:
+        """As `context` says."""
+        return self.context
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Score each at once."""
+        logits = np.zeros(ByteTokenizer.size, np.float32)
+        logits[list(self.likes.encode())] = self.strength
+        logprobs = log_softmax(logits)
+        for request in requests:
+            self._seen.append(request)
+            ids = request.rollout.token_ids
+            yield Score(request, logprob_array(logprobs[ids]), echoed_ids=ids)
+
+
+class ListSink(Sink):
+    """Keeps every event."""
+
+    name: ClassVar[str] = "list"
+
+    _events: list[Event] = PrivateAttr(default_factory=list)
+
+    @property
+    def events(self) -> list[Event]:
+        """Everything that was emitted, in order."""
+        return self._events
+
+    def emit(self, event: Event) -> None:
+        """Keep it."""
+        self._events.append(event)

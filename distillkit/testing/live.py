@@ -1,0 +1,125 @@
+"""What plugins owe the engine while they are open."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from distillkit.context import RunContext
+from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
+from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, Sink, Student
+from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher
+from distillkit.testing.held_out import HeldOut
+from distillkit.testing.require import require
+from distillkit.testing.training import check_student, made_up_scores
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import (
+    Failure,
+    Rollout,
+    SampleKey,
+    SampleRequest,
+    SamplingParams,
+    Score,
+    ScoreRequest,
+    Weights,
+    token_ids,
+)
+
+REPEAT_TOLERANCE = 0.05
+"""Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""
+
+
+async def check_live(plugin: Plugin) -> None:
+    """Check it, open it, use it, close it."""
+    context = make_context(f"check_plugin.{plugin.role}")
+    plugin.check(context)
+    await plugin.open(context)
+    try:
+        json.dumps(plugin.state())
+        if isinstance(plugin, Student):
+            await _check_sampling_student(plugin, context)
+        elif isinstance(plugin, Scorer):
+            await _check_scorer(plugin, plugin.tokenizer(context))
+        elif isinstance(plugin, Evaluator):
+            await _check_evaluator(plugin)
+        elif isinstance(plugin, Sink):
+            for event in _events():
+                plugin.emit(event)
+    finally:
+        await plugin.close()
+        await context.shared.release(context.user)
+
+
+async def _check_sampling_student(student: Student, context: RunContext) -> None:
+    if not isinstance(student, Sampler):
+        return
+    await student.sync(await student.publish(0))
+    rollouts = await _check_sampler(student, student.tokenizer(context))
+    await check_student(student, rollouts)
+    weights = await student.publish(1)
+    require(weights == Weights(1, weights.format, weights.path), student, "`publish` returned another version")
+
+
+async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout]:
+    """It answers each request once, within its length, with logprobs that are logprobs."""
+    prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
+    requests = [SampleRequest(SampleKey("1-test", 0, i), prompt, 7 + i, SamplingParams(5)) for i in range(3)]
+    outcomes = [outcome async for outcome in sampler.sample(requests)]
+    _require_one_each(sampler, [outcome.request.key for outcome in outcomes], [request.key for request in requests])
+    rollouts = [outcome for outcome in outcomes if isinstance(outcome, Rollout)]
+    for rollout in rollouts:
+        require(len(rollout.token_ids) <= 5, sampler, "gave more tokens than `params.max_tokens`")
+        require((rollout.logprobs[rollout.active] <= 1e-3).all(), sampler, "gave a logprob above 0")
+    return rollouts
+
+
+async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
+    """It answers each request once, the same each time, with logprobs that are logprobs."""
+    prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
+    texts = ["a", "Because of scattering.", "one\ntwo"]
+    rollouts = [make_rollout(tokenizer.encode(text), sample=i) for i, text in enumerate(texts)]
+    requests = [ScoreRequest(rollout, scorer.teacher.name, prompt) for rollout in rollouts]
+    first, second = await _scores(scorer, requests), await _scores(scorer, requests[::-1])
+    for key in first.keys() & second.keys():
+        logprobs = first[key].logprobs
+        require((logprobs <= 1e-3).all(), scorer, "gave a logprob above 0; they are natural logs of probabilities")
+        apart = float(np.abs(logprobs - second[key].logprobs).max())
+        require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
+    await scorer.on_sync(1)
+
+
+async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[SampleKey, Score]:
+    outcomes = [outcome async for outcome in scorer.score(requests)]
+    _require_one_each(scorer, [outcome.request.key for outcome in outcomes], [request.key for request in requests])
+    failed = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
+    require(len(failed) < len(requests), scorer, f"failed every request: {failed[:1]}")
+    return {outcome.request.key: outcome for outcome in outcomes if isinstance(outcome, Score)}
+
+
+def _require_one_each(plugin: Plugin, got: Sequence[SampleKey], wanted: Sequence[SampleKey]) -> None:
+    missing, extra = set(wanted) - set(got), len(got) - len(set(got) & set(wanted))
+    require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(wanted)} requests")
+    require(not extra, plugin, f"gave {extra} outcomes too many; one a request")
+
+
+async def _check_evaluator(evaluator: Evaluator) -> None:
+    context = HeldOut(made_up_scores(), [make_teacher("teacher")])
+    result = await evaluator.evaluate(context)
+    labels = {one.prompts.route.label for one in context.completions}
+    require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
+    for values in (result.metrics, *result.routes.values()):
+        require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
+
+
+def _events() -> list[Event]:
+    scored = made_up_scores()
+    return [
+        RunStarted("test", Path("runs/test"), TEST_PLAN, (make_teacher("teacher"),), 1, {}),
+        Notice("something to know"),
+        PhaseProgress("sample", 1, 2),
+        StepFinished(1, {"train/reverse_kl": 0.5, "train/active_tokens": 6.0, "time/step": 0.1}),
+        Evaluated("after", 1, {}, tuple(scored)),
+        RunFinished({"steps": 1}),
+    ]
