@@ -205,7 +205,7 @@ class ConfigProblemsError(ConfigError):
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the plugins that a short config leaves out.
+    """Fill in the plugins that a short config leaves out; options without a `name` are the default plugin's.
 
     The router is `field` for several teachers and `single` for one; a teacher's scorer is the one named like the
     student; evaluators are `reverse_kl` where there are held-out rows.
@@ -215,16 +215,25 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     scorer = _name_of(filled.get("student"))
     if isinstance(teachers, list | tuple):
         if scorer:
-            filled["teachers"] = [
-                {"scorer": scorer, **teacher} if isinstance(teacher, Mapping) else teacher for teacher in teachers
-            ]
-        filled.setdefault("router", "single" if len(teachers) == 1 else "field")
+            filled["teachers"] = [_with_scorer(teacher, scorer) for teacher in teachers]
+        filled["router"] = _named(filled.get("router"), "single" if len(teachers) == 1 else "field")
     data = filled.get("data")
     if (isinstance(data, Mapping) and data.get("eval_path")) or (isinstance(data, DataConfig) and data.eval_path):
         filled.setdefault("evaluators", ["reverse_kl"])
-    for key, default in (("prompts", "messages"), ("loss", "importance_sampling"), ("sinks", ["console"])):
-        filled.setdefault(key, default)
+    filled.setdefault("sinks", ["console"])
+    filled["prompts"] = _named(filled.get("prompts"), "messages")
+    filled["loss"] = _named(filled.get("loss"), "importance_sampling")
     return filled
+
+
+def _with_scorer(teacher: object, name: str) -> object:
+    return {**teacher, "scorer": _named(teacher.get("scorer"), name)} if isinstance(teacher, Mapping) else teacher
+
+
+def _named(choice: object, default: str) -> object:
+    if choice is None:
+        return default
+    return {"name": default, **choice} if isinstance(choice, Mapping) else choice
 
 
 def _name_of(choice: object) -> str | None:

@@ -1,6 +1,6 @@
 """What pydantic found wrong with a config, as lines that name the key and how to mend it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -36,7 +36,21 @@ class PluginOptionsError(ValueError):
 
 def option_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """Every problem in `error`, those inside nested plugins too."""
-    return [problem for details in error.errors() for problem in _problems(details, model)]
+    errors = error.errors()
+    return [
+        problem
+        for details in errors
+        if not _follows_from_another(details, errors)
+        for problem in _problems(details, model)
+    ]
+
+
+def _follows_from_another(details: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
+    """A list that is too short only because its items are wrong needs no line of its own."""
+    place = details["loc"]
+    return details["type"] == "too_short" and any(
+        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in errors
+    )
 
 
 def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem]:

@@ -1,0 +1,68 @@
+"""Fixtures that every test may use: data files, runs of the fakes, a tiny real model, the demo's model."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillkit import Registry, RunConfig
+from distillkit.testing import FakeScorer, FakeStudent, ListSink
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def question(content: str, **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+@pytest.fixture
+def jsonl(tmp_path: Path) -> Callable[..., str]:
+    """Write rows (or raw lines) into a file; returns its path."""
+
+    def write(rows: Sequence[Any], name: str = "train.jsonl") -> str:
+        path = tmp_path / name
+        lines = [row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows]
+        path.write_bytes(b"".join(line + b"\n" for line in lines))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def registry() -> Registry:
+    """Everything installed, and the fakes."""
+    found = Registry.discover()
+    for cls in (FakeStudent, FakeScorer, ListSink):
+        found.add(cls)
+    return found
+
+
+@pytest.fixture
+def fake_config(tmp_path: Path, registry: Registry, jsonl: Callable[..., str]) -> Callable[..., RunConfig]:
+    """A config that runs the fakes on ten rows; sections given as keywords are laid over it."""
+
+    def make(**over: Any) -> RunConfig:
+        values: dict[str, Any] = {
+            "name": "fake",
+            "log_path": str(tmp_path / "runs" / "{name}"),
+            "data": {"path": jsonl([question(f"number {i}") for i in range(10)], "base.jsonl")},
+            "student": {"name": "fake", "learning_rate": 30.0},
+            "teachers": [{"model": "t", "scorer": {"name": "fake", "likes": "abc"}}],
+            "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 12},
+            "train": {"prompt_groups_per_step": 2},
+            "sinks": [],
+        }
+        for key, value in over.items():
+            if isinstance(value, dict) and isinstance(values.get(key), dict):
+                values[key] = {**values[key], **value}
+            else:
+                values[key] = value
+        return RunConfig(registry=registry, **values)
+
+    return make
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,232 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import question, read_jsonl
+from typer.testing import CliRunner, Result
+
+from distillkit.cli.main import app
+
+FAKES = str(Path(__file__).parent / "fake_plugins.py")
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], terminal_width=200)
+
+
+@pytest.fixture
+def config(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a config of the fakes; keywords are laid over it. The working directory is empty."""
+    monkeypatch.chdir(tmp_path)
+    data = jsonl([question(f"number {i}", teacher="a") for i in range(6)])
+    held_out = jsonl([question(f"held out {i}", teacher="a") for i in range(3)], "heldout.jsonl")
+
+    def write(name: str = "config.yaml", **over: Any) -> str:
+        values = {
+            "name": "fake",
+            "data": {"path": data, "eval_path": held_out},
+            "student": {"name": "fake", "learning_rate": 30.0},
+            "teachers": [{"model": "m", "route_value": "a", "scorer": {"name": "fake", "likes": "abc"}}],
+            "sampling": {"max_completion_tokens": 8},
+            "train": {"prompt_groups_per_step": 2},
+            "plugins": [FAKES],
+        }
+        (tmp_path / name).write_text(yaml.safe_dump({**values, **over}), encoding="utf-8")
+        return name
+
+    return write
+
+
+def test_run_prints_where_it_writes_first_and_what_to_do_next_last(config: Callable[..., str]) -> None:
+    done = call("run", config())
+    assert done.exit_code == 0, done.output
+    lines = done.output.strip().splitlines()
+    assert lines[0] == "run directory: runs/fake"
+    assert lines[-2].startswith("done: 3 steps, 6 completions trained, 0 failed, ")
+    assert lines[-1] == "adapter: runs/fake/adapter (its README.md shows how to load it)"
+    steps = [line for line in lines if line.startswith("step ")]
+    assert len(steps) == 3
+    assert all("reverse KL" in line and "| a: " in line and "tok/s" in line and "ETA" in line for line in steps)
+    assert "held-out prompts before training" in done.output
+    assert "held-out prompts after training" in done.output
+
+
+def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
+    name = config(plugins=[])
+    done = call("run", name, "train.max_steps=1", "name=short", "-p", FAKES, "-q")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "run directory: runs/short"
+    assert len(done.output.splitlines()) == 3
+    assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
+
+
+def test_later_files_win(config: Callable[..., str], tmp_path: Path) -> None:
+    base = config()
+    (tmp_path / "more.yaml").write_text("name: merged\ntrain: {max_steps: 1}\n", encoding="utf-8")
+    assert call("run", base, "more.yaml").exit_code == 0
+    assert Path("runs/merged/summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("over", "arguments", "message"),
+    [
+        ({"trian": {}}, [], "config.yaml:"),
+        ({"trian": {}}, [], "trian: unknown key; did you mean 'train'?"),
+        ({}, ["router.name=feild"], "no router is named 'feild'; did you mean 'field'?"),
+        ({}, ["student.learning_rat=1"], "student.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        ({}, ["data.path=absent.jsonl"], "absent.jsonl: no such file"),
+        ({}, ["absent.yaml"], "absent.yaml: no such config file"),
+        ({}, ["-p", "absent.py"], "plugin script absent.py is not there"),
+        ({}, ["teachers.0.route_value=b", "router=field"], "no teacher has the route value 'a'"),
+        ({}, ["sampling.max_completion_tokens=5000"], "more than the 4096 that the student reads"),
+        ({}, ["log_path=config.yaml"], "config.yaml is a file; choose another log_path"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_wrong_input_is_exit_code_2_without_a_traceback(
+    config: Callable[..., str], over: dict[str, Any], arguments: list[str], message: str, command: str
+) -> None:
+    done = call(command, config(**over), *arguments)
+    if command == "check" and "log_path" in str(arguments):
+        return
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not Path("runs/fake").exists()
+
+
+def test_a_failed_run_is_exit_code_1_and_points_to_its_log(config: Callable[..., str], tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from distillkit.testing import FakeScorer\n"
+        "class Broken(FakeScorer):\n    '''Broken.'''\n    name = 'broken'\n"
+        "    async def score(self, requests):\n"
+        "        if requests[0].rollout.policy_version > 0:\n            raise ZeroDivisionError('a bug')\n"
+        "        async for score in super().score(requests):\n            yield score\n",
+        encoding="utf-8",
+    )
+    teachers = [{"model": "m", "route_value": "a", "scorer": "broken"}]
+    name = config(teachers=teachers, plugins=[FAKES, str(script)], evaluators=[], train={"save_every": 1})
+    done = call("run", name, "train.prompt_groups_per_step=2")
+    assert done.exit_code == 1, done.output
+    assert "log: runs/fake/run.log" in done.output
+    assert f"go on with: distillkit run {name} train.prompt_groups_per_step=2 --resume" in done.output
+    assert "failed: ZeroDivisionError: a bug" in done.output
+    assert "Traceback" in Path("runs/fake/run.log").read_text()
+    assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "failed"
+
+
+def test_a_run_is_not_written_over_and_can_be_replaced(config: Callable[..., str]) -> None:
+    name = config()
+    assert call("run", name).exit_code == 0
+    again = call("run", name)
+    assert again.exit_code == 2
+    for option in ("--resume", "--overwrite", "name="):
+        assert option in again.output
+    assert call("run", name, "--overwrite").exit_code == 0
+    assert call("run", "runs/fake/config.yaml", "name=third").exit_code == 0
+
+
+def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str], jsonl: Callable[..., str]) -> None:
+    secret = [{"role": "user", "content": "PRIVILEGED"}]
+    data = jsonl([question("PLAIN", teacher="a", teacher_messages=secret), question("x", teacher="a")])
+    done = call("check", config(data=data))
+    assert done.exit_code == 0, done.output
+    student, _, teacher = done.output.partition("teacher a reads")
+    assert "<|im_start|>user\nPLAIN<|im_end|>" in student
+    assert "PRIVILEGED" not in student
+    assert "PRIVILEGED" in teacher
+    assert "tokens sampled" in done.output
+    assert "tokens scored" in done.output
+    assert "note: teacher 'a': 1 of 2 rows have no teacher_messages; scored under messages" in done.output
+    assert done.output.strip().endswith("check: ok")
+    assert not Path("runs").exists()
+
+
+def test_plugins_list_is_for_people_and_programs(config: Callable[..., str]) -> None:
+    listed = json.loads(call("plugins", "list", "--json", "-p", FAKES).output)
+    assert listed["broken"] == []
+    by_name = {(plugin["role"], plugin["name"]): plugin for plugin in listed["plugins"]}
+    assert set(by_name["router", "field"]) == {"role", "name", "class", "distribution", "version", "description"}
+    assert by_name["router", "field"]["class"] == "distillkit_builtin.routers.FieldRouter"
+    assert by_name["router", "field"]["distribution"] == "distillkit"
+    assert ("student", "fake") in by_name
+    text = call("plugins", "list").output
+    assert "importance_sampling" in text
+    assert "fake" not in text
+
+
+def test_plugins_show_lists_options() -> None:
+    shown = call("plugins", "show", "loss", "importance_sampling").output
+    for part in ("ratio_log_cap", "20.0", "token_mean", "advantage_clip", "number" if False else "float"):
+        assert part in shown
+    missing = call("plugins", "show", "router", "feild")
+    assert missing.exit_code == 2
+    assert "did you mean 'field'?" in missing.output
+
+
+def test_the_schema_knows_every_plugin_and_accepts_the_example() -> None:
+    schema = json.loads(call("config", "schema").output)
+    assert schema["required"] == ["data", "student", "teachers"]
+    assert "route_key" in json.dumps(schema["$defs"]["router-field"])
+    assert "x-distillkit-role" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize("teachers", ["1", "2"])
+def test_init_writes_a_config_that_checks(teachers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("init", "mine", "--teachers", teachers)
+    assert done.exit_code == 0, done.output
+    assert "next: cd mine && distillkit check config.yaml" in done.output
+    again = call("init", "mine")
+    assert again.exit_code == 2
+    assert "config.yaml, train.jsonl, heldout.jsonl already" in again.output
+    monkeypatch.chdir(tmp_path / "mine")
+    fakes = ["-p", FAKES, "student.name=fake"]
+    written = yaml.safe_load(Path("config.yaml").read_text())
+    written["student"] = {"name": "fake"}
+    Path("fake.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    checked = call("check", "fake.yaml", *fakes)
+    assert checked.exit_code == 0, checked.output
+    assert call("run", "fake.yaml", "-q", *fakes).exit_code == 0
+
+
+def test_help_teaches() -> None:
+    text = call("--help").output
+    for part in ("distillkit init", "distillkit check", "distillkit run", "distillkit demo"):
+        assert part in text
+    assert call("--version").output.startswith("distillkit 0.")
+    assert call().exit_code == 2 or "Usage" in call().output
+    assert call("run").exit_code == 2
+
+
+def test_the_first_interrupt_is_exit_code_130(config: Callable[..., str], tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(
+        "import asyncio\nfrom distillkit.testing import FakeStudent\n"
+        "class Slow(FakeStudent):\n    '''Slow.'''\n    name = 'slow'\n"
+        "    async def train(self, batch):\n        await asyncio.sleep(60)\n",
+        encoding="utf-8",
+    )
+    name = config(student={"name": "slow"}, plugins=[FAKES, str(script)])
+    teachers = "teachers=[{model: m, route_value: a, scorer: fake}]"
+    command = [sys.executable, "-m", "distillkit", "run", name, teachers]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 60
+    while not Path("runs/fake/metrics.jsonl").is_file() or not Path("runs/fake/metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output

@@ -1,0 +1,116 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import question
+
+from distillkit.dataset import Dataset, parse_row
+from distillkit.errors import DataError, RowError
+
+GOOD = question("hi")
+
+
+def problems(path: str) -> str:
+    dataset = Dataset(Path(path))
+    with pytest.raises(DataError) as caught:
+        dataset.validate(lambda row: None)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b"{oops", "line: is not JSON: "),
+        (b"[1, 2]", "line: is a JSON array, not an object"),
+        (b"null", "line: is a JSON null"),
+        (b'"text"', "line: is a JSON string"),
+        (b"{}", "messages: is missing; the row has no fields"),
+        (b'{"prompt": 1}', "messages: is missing; the row has 'prompt'"),
+        (b'{"messages": []}', "messages: is empty"),
+        (b'{"messages": null}', "messages: is a JSON null, not a list"),
+        (b'{"messages": "hi"}', "messages: is a JSON string, not a list"),
+        (b'{"messages": ["hi"]}', 'messages[0]: is a JSON string, not {"role"'),
+        (b'{"messages": [{"role": "user"}]}', "messages[0].content: is missing"),
+        (b'{"messages": [{"content": "x"}]}', "messages[0].role: is None, not one of system"),
+        (b'{"messages": [{"role": "human", "content": "x"}]}', "messages[0].role: is 'human'"),
+        (b'{"messages": [{"role": "user", "content": 5}]}', "messages[0].content: is a JSON number, not text"),
+        (
+            b'{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
+            'messages[0].content[0]: is not {"type": "text"',
+        ),
+        (
+            b'{"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}',
+            "messages: ends with an assistant message",
+        ),
+        (b'{"messages": "\xff"}', "line: is not UTF-8: byte 14 is 0xff"),
+        (b"[" * 100_000, "line: is nested too deeply"),
+    ],
+)
+def test_what_is_wrong_is_said_with_file_line_and_field(jsonl: Callable[..., str], line: bytes, message: str) -> None:
+    path = jsonl([GOOD, line])
+    assert f"{path}:2: {message}" in problems(path)
+
+
+def test_many_rows_are_reported_at_once_the_first_20_in_full(jsonl: Callable[..., str]) -> None:
+    text = problems(jsonl([b"x"] * 25 + [GOOD]))
+    assert text.count("is not JSON") == 20
+    assert text.endswith("... and 5 more rows with problems")
+
+
+def test_files_that_are_absent_or_empty(tmp_path: Path, jsonl: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match=r"nothing.jsonl: no such file \(looked from"):
+        Dataset(tmp_path / "nothing.jsonl")
+    with pytest.raises(DataError, match="holds no rows"):
+        Dataset(Path(jsonl([b"", b"   "])))
+    with pytest.raises(DataError, match="cannot be read"):
+        Dataset(tmp_path)
+
+
+def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str]) -> None:
+    path = jsonl([b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), b"", json.dumps(question("second")).encode()])
+    rows = list(Dataset(Path(path)).rows())
+    assert [row.line for row in rows] == [1, 3]
+    assert rows[1].messages[0].content == "second"
+
+
+def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    message = {"role": "user", "content": parts, "name": "Ada"}
+    row = parse_row(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
+    assert row.messages[0].content == "ab"
+    assert row.messages[0].as_dict()["name"] == "Ada"
+    assert row.fields["extra_info"] == {"x": 1}
+    assert row.expected_answer == "42"
+
+
+def test_a_row_is_identified_by_line_and_content() -> None:
+    same = [parse_row(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
+    other = parse_row(json.dumps(question("else")).encode(), 1).row_id
+    assert same[0].partition("-")[2] == same[1].partition("-")[2]
+    assert len({*same, other}) == 3
+
+
+def test_order_is_a_permutation_that_depends_on_seed_and_epoch(jsonl: Callable[..., str]) -> None:
+    dataset = Dataset(Path(jsonl([question(str(i)) for i in range(50)])))
+    first = dataset.order(0, 1, shuffle=True).tolist()
+    assert sorted(first) == list(range(50))
+    assert first == dataset.order(0, 1, shuffle=True).tolist()
+    assert first != dataset.order(1, 1, shuffle=True).tolist()
+    assert first != dataset.order(0, 2, shuffle=True).tolist()
+    assert dataset.order(3, 3, shuffle=False).tolist() == list(range(50))
+
+
+def test_rows_are_read_from_their_place_in_the_file(jsonl: Callable[..., str]) -> None:
+    dataset = Dataset(Path(jsonl([question(f"é{i}") for i in range(5)])), max_rows=3)
+    assert len(dataset) == 3
+    assert [dataset.row(i, epoch=2).messages[0].content for i in (2, 0)] == ["é2", "é0"]
+    assert dataset.row(1, epoch=2).epoch == 2
+
+
+def test_a_row_that_changed_on_disk_is_an_error(jsonl: Callable[..., str]) -> None:
+    path = jsonl([GOOD])
+    dataset = Dataset(Path(path))
+    Path(path).write_text("gone\n", encoding="utf-8")
+    with pytest.raises(RowError):
+        dataset.row(0)
