@@ -92,11 +92,6 @@ class SamplingConfig(Section):
         """The part that a Sampler sees."""
         return SamplingParams(self.max_completion_tokens, self.temperature, self.top_p, self.top_k, self.stop)
 
-    @property
-    def is_on_policy(self) -> bool:
-        """Whether completions are drawn from exactly the law whose logprobs they carry."""
-        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
-
 
 class TrainConfig(Section):
     """The loop: how many rows a step, how many steps, what is done every so often."""

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -82,9 +82,10 @@ class Engine:
 
     def batches(self, scored: Sequence[ScoredRollout]) -> list[Batch]:
         """The step's data, split into as many optimizer steps as `train.num_substeps` says; none without data."""
+        loss = self.flight.config.loss
         parts = min(self.flight.config.train.num_substeps, len(scored))
         cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
-        return [self.flight.config.loss.batch(scored[a:b]) for a, b in pairwise(cuts)]
+        return [replace(loss.batch(scored[a:b]), torch_loss=loss.torch_loss()) for a, b in pairwise(cuts)]
 
     async def sync(self, in_flight: Sequence[Window]) -> None:
         """Publish the policy of this step, once nothing samples from the one before."""

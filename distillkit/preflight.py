@@ -155,7 +155,7 @@ def _notes(config: RunConfig, intake: Intake) -> Iterator[str]:
     for teacher in intake.teachers:
         if not intake.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
-    if not config.sampling.is_on_policy:
+    if not config.sampling.params.is_untouched:
         yield (
             "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
             "so the ratio's denominator is not the law that sampled (docs/concepts.md)"

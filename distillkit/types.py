@@ -173,6 +173,11 @@ class SamplingParams:
     stop: tuple[str, ...] = ()
     """Strings that end a completion; the tokens that make one up are kept."""
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether completions are drawn from exactly the law whose logprobs they carry."""
+        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleRequest:
@@ -309,7 +314,7 @@ class Batch:
     options: Mapping[str, float]
     datums: tuple[Datum, ...]
     torch_loss: TorchLoss | None = None
-    """The loss's own code, for students that do not know `loss_function` by name."""
+    """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

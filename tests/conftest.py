@@ -66,3 +66,51 @@ def fake_config(tmp_path: Path, registry: Registry, jsonl: Callable[..., str]) -
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The directory of a random Llama of two layers, with a tokenizer."""
+    import tiny
+
+    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The same shape and tokenizer with other weights: a teacher that disagrees."""
+    import tiny
+
+    return tiny.write_model(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture
+def local_config(
+    tmp_path: Path, tiny_model: str, other_tiny_model: str, jsonl: Callable[..., str]
+) -> Callable[..., RunConfig]:
+    """A config that trains the tiny model towards the other one, in float32 on the CPU."""
+
+    def make(**over: Any) -> RunConfig:
+        values: dict[str, Any] = {
+            "name": "tiny",
+            "log_path": str(tmp_path / "runs" / "{name}"),
+            "data": {"path": jsonl([question(f"number {i}") for i in range(8)], "tiny.jsonl")},
+            "student": {
+                "name": "local",
+                "model": tiny_model,
+                "dtype": "float32",
+                "device": "cpu",
+                "lora_rank": 4,
+                "lora_alpha": 8,
+                "learning_rate": 0.02,
+            },
+            "teachers": [{"model": other_tiny_model, "scorer": {"name": "local", "dtype": "float32", "device": "cpu"}}],
+            "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 8},
+            "train": {"prompt_groups_per_step": 4},
+            "sinks": [],
+        }
+        for key, value in over.items():
+            values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+        return RunConfig(**values)
+
+    return make

@@ -56,12 +56,14 @@ def free_name(stem: str) -> str:
 def show_change(run_dir: Path, console: Console) -> None:
     """The held-out figures of each route before and after, and some answers side by side."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-    console.print(figures(summary["eval"]["before"]["routes"], summary["eval"]["after"]["routes"]))
-    console.print(
-        "teacher: the teacher's own rate under its prompt. control: the untrained model, other random numbers.\n"
-        "The form of the answers improved; whether they are correct was not trained and is not measured here."
-    )
-    console.print(answers(run_dir, summary["steps"]))
+    evals = summary["eval"]
+    if "before" in evals and "after" in evals:
+        console.print(figures(evals["before"]["routes"], evals["after"]["routes"]))
+        console.print(
+            "teacher: the teacher's own rate under its prompt. control: the untrained model, other random numbers.\n"
+            "What is taught is the form of the answers. Whether they are correct is neither trained nor measured here."
+        )
+        console.print(answers(run_dir, summary["steps"]))
     console.print(f"training took {summary['train_s']:.0f} s of {summary['wall_s']:.0f} s in all")
 
 
@@ -69,18 +71,18 @@ Routes = Mapping[str, Mapping[str, float]]
 
 
 def figures(before: Routes, after: Routes) -> Table:
-    """One row a route and measure."""
+    """One row a route and measure, of those that the run's evaluators took."""
     table = Table("route", "held-out measure", "before", "after", "teacher", "control")
-    for route in before:
-        old, new = before[route], after[route]
-        for label, key, unit in MEASURES:
-            extra = [
+    for route, old in before.items():
+        new = after[route]
+        measured = [measure for measure in MEASURES if measure[1] in old and measure[1] in new]
+        for number, (label, key, unit) in enumerate(measured):
+            others = [
                 f"{old[name]:.0%}" if key == "pattern_rate" and name in old else ""
                 for name in ("teacher_rate", "control_rate")
             ]
-            table.add_row(
-                route if key == "reverse_kl" else "", label, *(format(side[key], unit) for side in (old, new)), *extra
-            )
+            name = route if number == 0 else ""
+            table.add_row(name, label, format(old[key], unit), format(new[key], unit), *others)
         table.add_section()
     return table
 

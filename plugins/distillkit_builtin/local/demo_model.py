@@ -5,6 +5,7 @@ Hugging Face format once, and kept in a cache folder: `$DISTILLKIT_CACHE`, or `d
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from distillkit.errors import InputError
@@ -106,9 +108,10 @@ def convert(gguf: Path, folder: Path) -> Path:
     source, name = str(gguf.parent), gguf.name
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name)
     tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
-    model = AutoModelForCausalLM.from_pretrained(
-        source, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-    )
+    with redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO()):  # a progress bar, for terminals alone
+        model = AutoModelForCausalLM.from_pretrained(
+            source, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
     for config in (model.config, model.generation_config):
         config.eos_token_id = config.pad_token_id = END_OF_TURN_ID
     model.save_pretrained(folder)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from distillkit.errors import InputError
@@ -70,6 +70,16 @@ class Network:
         network.require_known_head()
         return network
 
+    def hidden_states(self, ids: Tensor, cache: DynamicCache | None = None, **options: Tensor) -> Tensor:
+        """The last hidden states [batch, length, hidden] of `ids` [batch, length], behind what `cache` holds.
+
+        `options` are the trunk's own: an attention mask, position ids.
+        """
+        past = {} if cache is None else {self.cache_argument: cache}
+        out = self.trunk(input_ids=ids, use_cache=cache is not None, **past, **options)
+        hidden: Tensor = out.last_hidden_state
+        return hidden
+
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward does it."""
         logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
@@ -79,7 +89,7 @@ class Network:
     def require_known_head(self) -> None:
         """Refuse an architecture whose logits are not made as `head` makes them."""
         ids = torch.arange(1, 5, device=self.device.device)[None]
-        ours = self.head(self.trunk(input_ids=ids, use_cache=False).last_hidden_state)
+        ours = self.head(self.hidden_states(ids))
         theirs = self.model(input_ids=ids, use_cache=False).logits
         if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
             raise InputError(
@@ -96,15 +106,16 @@ class Network:
         with self.adapter.disable_adapter():
             yield
 
-    def response_logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
+    def response_logprobs(self, items: Sequence[PromptAndResponse], read: DynamicCache | None = None) -> Tensor:
         """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
 
-        Sequences are padded on the right: causal attention never looks there, so no mask is needed.
+        Sequences are padded on the right: causal attention never looks there, so no mask is needed. `read` holds what
+        stands before the items' prompts, one row an item.
         """
         device = self.device.device
         rows = [torch.from_numpy(np.concatenate([item.prompt_ids, item.response_ids])) for item in items]
         ids = pad_sequence(rows, batch_first=True).to(device)
-        hidden: Tensor = self.trunk(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = self.hidden_states(ids, read)
         where = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
         index = torch.tensor(where, device=device)
         row, position = index[:, 0], index[:, 1]

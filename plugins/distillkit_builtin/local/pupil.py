@@ -95,7 +95,7 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
     else:
         policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
     if options.gradient_checkpointing:
-        policy.network.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        policy.network.model.activation_checkpointing_enable()
     trainer = Trainer(
         policy,
         OptimizerOptions(

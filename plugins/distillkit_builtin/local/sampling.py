@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, logprob_array, token_ids
+from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, SamplingParams, logprob_array, token_ids
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.tokenizer import HFTokenizer
 
@@ -87,9 +87,8 @@ class Generator:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Float32 logits [batch, vocabulary] of the last position."""
-        past = {self.network.cache_argument: cache}
-        out = self.network.trunk(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True, **past)
-        return self.network.head(out.last_hidden_state[:, -1]).float()
+        hidden = self.network.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
+        return self.network.head(hidden[:, -1]).float()
 
     def _choose(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
         """Draw one token a row, and note it, its logprob at temperature 1, and whether the completion ends."""
@@ -99,7 +98,7 @@ class Generator:
             chosen = logits.argmax(1)
         else:
             uniforms = torch.stack([draft.uniforms[len(draft.ids)] for draft in drafts])
-            chosen = draw(truncated(logits / params.temperature, params.top_p, params.top_k), uniforms)
+            chosen = draw(logprobs if params.is_untouched else reshaped(logits, params), uniforms)
         taken = logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
         for draft, index, logprob in zip(drafts, chosen.tolist(), taken, strict=True):
             draft.ids.append(index)
@@ -126,21 +125,23 @@ class Generator:
         )
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Indices [batch] drawn from softmax(logits) [batch, n] by inverse transform of `uniforms` [batch] in [0, 1)."""
-    cumulative = torch.softmax(logits, dim=1).cumsum(1)
+def draw(logprobs: Tensor, uniforms: Tensor) -> Tensor:
+    """Indices [batch] drawn by `logprobs` [batch, n], by inverse transform of `uniforms` [batch] in [0, 1)."""
+    cumulative = logprobs.exp().cumsum(1)
     target = uniforms[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logprobs.shape[1] - 1)
 
 
-def truncated(logits: Tensor, top_p: float, top_k: int) -> Tensor:
-    """Logits with what top-k and then top-p leave out set to minus infinity; the likeliest token always stays."""
-    if top_k and top_k < logits.shape[1]:
-        least = logits.topk(top_k, dim=1).values[:, -1:]
+def reshaped(logits: Tensor, params: SamplingParams) -> Tensor:
+    """The logprobs [batch, n] that are drawn from: at the temperature, without what top-k and then top-p leave out."""
+    logits = logits / params.temperature
+    if params.top_k and params.top_k < logits.shape[1]:
+        least = logits.topk(params.top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    if top_p < 1.0:
+    if params.top_p < 1.0:
         ordered, order = logits.sort(dim=1, descending=True)
-        before = torch.softmax(ordered, dim=1).cumsum(1) - torch.softmax(ordered, dim=1)
-        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
+        law = torch.softmax(ordered, dim=1)
+        before = law.cumsum(1) - law  # 0 for the likeliest token, which therefore always stays
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= params.top_p)
         logits = logits.masked_fill(dropped, -torch.inf)
-    return logits
+    return torch.log_softmax(logits, dim=1)

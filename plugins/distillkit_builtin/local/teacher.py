@@ -1,8 +1,9 @@
 """A frozen model that scores and samples in the device's thread. Imported when it is used, since it needs torch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 
@@ -12,6 +13,7 @@ from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.requirements import DTypeName
 from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
 
 SAMPLE_BATCH = 64
@@ -46,11 +48,10 @@ class LocalTeacher:
             for score in await self.device.run(self._score, [requests[i] for i in group]):
                 yield score
 
-    @torch.inference_mode()
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
         with self.network.without_adapter():
-            logprobs = self.network.response_logprobs(items).cpu()
+            logprobs = score_logprobs(self.network, items).cpu()
         parts = logprobs.split([len(item.response_ids) for item in items])
         return [
             Score(request, logprob_array(part.numpy()), echoed_ids=item.response_ids)
@@ -91,8 +92,8 @@ async def stream(
 
     async def work() -> None:
         try:
-            for start in range(0, len(requests), batch_size):
-                await device.run(generate, requests[start : start + batch_size], emit)
+            for batch in batches(requests, batch_size):
+                await device.run(generate, batch, emit)
         finally:
             ended.put_nowait(None)
 
@@ -103,3 +104,10 @@ async def stream(
         await task
     finally:
         task.cancel()
+
+
+def batches(requests: Sequence[SampleRequest], size: int) -> Iterator[Sequence[SampleRequest]]:
+    """At most `size` requests at a time, all drawn in the same way."""
+    for _, alike in groupby(requests, key=lambda request: request.params):
+        same = list(alike)
+        yield from (same[start : start + size] for start in range(0, len(same), size))

@@ -102,6 +102,7 @@ class Trainer:
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"{moment}/{name}"] = value
         tensors["scheduler"] = torch.tensor(self.scheduler.last_epoch)
+        tensors["learning_rate"] = torch.tensor(self.scheduler.get_last_lr(), dtype=torch.float64)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "trainer.safetensors")
 
     def load(self, path: Path) -> None:
@@ -115,5 +116,8 @@ class Trainer:
                     moment: value if moment == "step" else value.to(parameter.device)
                     for moment, value in moments.items()
                 }
-        self.scheduler.last_epoch = int(tensors["scheduler"]) - 1
-        self.scheduler.step()
+        rates = tensors["learning_rate"].tolist()
+        place = {"last_epoch": int(tensors["scheduler"]), "_last_lr": rates}
+        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **place})
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -1,0 +1,38 @@
+"""Scoring under a frozen model: what all prompts of a batch begin with is read once.
+
+A privileged prompt is mostly the same for every row (instructions, answered examples), so this is most of the work.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from distillkit.types import IntArray
+from distillkit_builtin.local.network import Network, PromptAndResponse
+
+WORTH_SHARING = 16
+"""Tokens. Below this, a second forward pass costs more than it saves."""
+
+
+@torch.inference_mode()
+def score_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> Tensor:
+    """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]."""
+    shared = common_prefix([item.prompt_ids for item in items])
+    if len(items) == 1 or shared < WORTH_SHARING:
+        return network.response_logprobs(items)
+    read = DynamicCache(config=network.model.config)
+    network.hidden_states(torch.tensor(items[0].prompt_ids[:shared], device=network.device.device)[None], read)
+    read.batch_repeat_interleave(len(items))
+    rest = [PromptAndResponse(item.prompt_ids[shared:], item.response_ids) for item in items]
+    return network.response_logprobs(rest, read)
+
+
+def common_prefix(prompts: Sequence[IntArray]) -> int:
+    """How many tokens all prompts begin with; the last token of each is left over, since it predicts the response."""
+    shortest = min(map(len, prompts)) - 1
+    first = prompts[0][:shortest]
+    different = [np.flatnonzero(prompt[:shortest] != first) for prompt in prompts[1:]]
+    return min((int(places[0]) for places in different if places.size), default=shortest)

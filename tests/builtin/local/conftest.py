@@ -1,0 +1,65 @@
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+
+from distillkit.types import Message, Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.tokenizer import HFTokenizer
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Models this small are slower on two threads."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def load() -> Callable[..., Network]:
+    """Read a model onto the CPU."""
+    device = Device(torch.device("cpu"))
+
+    def read(source: str, dtype: torch.dtype = torch.float32) -> Network:
+        return Network.load(source, device, dtype, dtype)
+
+    return read
+
+
+@pytest.fixture
+def network(load: Callable[..., Network], tiny_model: str) -> Network:
+    return load(tiny_model)
+
+
+@pytest.fixture
+def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
+    """Requests with prompts of three lengths."""
+    tokenizer = HFTokenizer.load(tiny_model)
+
+    def make(count: int = 6, **params: object) -> list[SampleRequest]:
+        wanted = SamplingParams(**{"max_tokens": 12, **params})  # type: ignore[arg-type]
+        prompts = [tokenizer.render([Message("user", "why " * (1 + i % 3))], {}) for i in range(count)]
+        return [SampleRequest(SampleKey("1-x", 0, i), token_ids(p), 70 + i, wanted) for i, p in enumerate(prompts)]
+
+    return make
+
+
+@pytest.fixture
+def sample(tiny_model: str) -> Callable[..., list[Rollout]]:
+    """Completions in the order of their requests."""
+
+    def draw(network: Network, requests: Sequence[SampleRequest], eos: Sequence[int] = (2,)) -> list[Rollout]:
+        rollouts: list[Rollout] = []
+        Generator(network, HFTokenizer.load(tiny_model), frozenset(eos), 0).generate(requests, rollouts.append)
+        return sorted(rollouts, key=lambda rollout: rollout.key)
+
+    return draw
+
+
+def plain_logprobs(model: torch.nn.Module, item: PromptAndResponse) -> torch.Tensor:
+    """[R] from the model's own forward and a softmax over everything: what the backend must agree with."""
+    ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
+    laws = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
+    start = len(item.prompt_ids)
+    return torch.stack([laws[t - 1, ids[t]] for t in range(start, len(ids))])

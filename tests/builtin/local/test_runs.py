@@ -1,0 +1,218 @@
+"""Whole runs of a real, tiny transformer on the CPU."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from conftest import question, read_jsonl
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import distillkit
+from builtin.local.conftest import plain_logprobs
+from distillkit import RunConfig
+from distillkit.errors import InputError
+from distillkit.testing import check_plugin, make_teacher
+from distillkit.types import TorchLoss, token_ids
+from distillkit_builtin.importance_sampling import ImportanceSampling
+from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.local.student import LocalStudent
+
+Make = Callable[..., RunConfig]
+SCORER = {"name": "local", "dtype": "float32", "device": "cpu"}
+
+
+def numbers(result: distillkit.RunResult) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in result.metrics]
+
+
+def test_a_teacher_equal_to_the_student_gives_a_gap_of_zero_to_rounding(local_config: Make, tiny_model: str) -> None:
+    # One step: AdamW takes steps of a fixed size in whatever direction rounding points, so a second would show a gap.
+    result = distillkit.run(
+        local_config(teachers=[{"model": tiny_model, "scorer": SCORER}], train={"prompt_groups_per_step": 8})
+    )
+    for record in read_jsonl(result.run_dir / "samples.jsonl"):
+        theirs = record["teacher_logprobs"][tiny_model]
+        assert record["student_logprobs"] == pytest.approx(theirs, abs=1e-4)
+    (step,) = result.metrics
+    assert abs(step["train/reverse_kl"]) < 1e-5
+    assert abs(step["train/loss"]) < 1e-5
+
+
+def test_in_bfloat16_that_gap_stays_within_rounding(local_config: Make, tiny_model: str) -> None:
+    scorer = {**SCORER, "dtype": "bfloat16"}
+    result = distillkit.run(
+        local_config(teachers=[{"model": tiny_model, "scorer": scorer}], student={"dtype": "bfloat16"})
+    )
+    assert abs(result.metrics[0]["train/reverse_kl"]) < 0.1
+
+
+@pytest.mark.parametrize(
+    "student",
+    [{"lora_rank": 16}, {"lora_rank": 0, "learning_rate": 0.01}, {"lora_rank": 16, "gradient_checkpointing": True}],
+    ids=["lora", "all weights", "checkpointing"],
+)
+def test_the_student_gets_closer_to_its_teacher(
+    local_config: Make, jsonl: Callable[..., str], student: dict[str, Any]
+) -> None:
+    held_out = jsonl([question(f"held out {i}") for i in range(48)], "heldout.jsonl")
+    result = distillkit.run(
+        local_config(
+            student=student,
+            data={"eval_path": held_out, "epochs": 40},
+            sampling={"completions_per_prompt": 8},
+            train={"prompt_groups_per_step": 8},
+        )
+    )
+    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
+
+
+def test_two_runs_of_one_config_are_the_same_to_the_bit(local_config: Make) -> None:
+    first, second = (distillkit.run(local_config(name=name)) for name in ("one", "two"))
+    assert numbers(first) == numbers(second)
+    weights = [(result.adapter_path / "adapter_model.safetensors").read_bytes() for result in (first, second)]
+    assert weights[0] == weights[1]
+
+
+def test_a_resumed_run_equals_one_that_was_never_interrupted(local_config: Make) -> None:
+    whole = distillkit.run(local_config(name="whole", data={"epochs": 2}))
+    distillkit.run(local_config(name="parts", data={"epochs": 2}, train={"max_steps": 2}))
+    resumed = distillkit.run(local_config(name="parts", data={"epochs": 2}), resume=True)
+    assert numbers(resumed)[-2:] == numbers(whole)[-2:]
+    weights = [(result.adapter_path / "adapter_model.safetensors").read_bytes() for result in (whole, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
+    local_config: Make, tiny_model: str, jsonl: Callable[..., str]
+) -> None:
+    held_out = jsonl([question("held out")], "heldout.jsonl")
+    result = distillkit.run(local_config(data={"eval_path": held_out, "epochs": 3}))
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(result.adapter_path))
+    assert AutoTokenizer.from_pretrained(result.adapter_path).chat_template == tiny.CHATML
+    record = next(r for r in read_jsonl(result.run_dir / "samples.jsonl")[::-1] if r["split"] == "heldout")
+    prompt = AutoTokenizer.from_pretrained(result.adapter_path).encode(record["prompt"])
+    with torch.no_grad():
+        theirs = plain_logprobs(model, PromptAndResponse(token_ids(prompt), token_ids(record["token_ids"])))
+    assert record["policy_version"] == result.steps
+    np.testing.assert_allclose(record["student_logprobs"], theirs.numpy(), atol=1e-3)
+
+
+def test_the_model_card_names_the_base_and_how_to_load(local_config: Make, tiny_model: str) -> None:
+    card = (distillkit.run(local_config()).adapter_path / "README.md").read_text()
+    assert card.startswith(f"---\nbase_model: {tiny_model}\nlibrary_name: peft\n")
+    assert "PeftModel.from_pretrained" in card
+
+
+def test_all_weights_end_up_in_a_whole_model(local_config: Make, tiny_model: str) -> None:
+    result = distillkit.run(local_config(student={"lora_rank": 0}, data={"epochs": 2}))
+    assert result.adapter_path.name == "model"
+    model = AutoModelForCausalLM.from_pretrained(result.adapter_path)
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    assert not torch.equal(model.get_input_embeddings().weight, base.get_input_embeddings().weight)
+    assert (result.adapter_path / "tokenizer.json").is_file()
+
+
+def test_student_and_teachers_of_one_model_share_one_base(
+    local_config: Make, tiny_model: str, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    original = Network.load.__func__  # type: ignore[attr-defined]
+
+    def counting(cls: type[Network], source: str, *rest: Any) -> Network:
+        loaded.append(source)
+        network: Network = original(cls, source, *rest)
+        return network
+
+    monkeypatch.setattr(Network, "load", classmethod(counting))
+    rows = [question(f"q{i}", teacher="ab"[i % 2]) for i in range(4)]
+    teachers = [{"model": tiny_model, "route_value": name, "scorer": SCORER} for name in "ab"]
+    distillkit.run(local_config(teachers=teachers, data={"path": jsonl(rows)}))
+    assert loaded == [tiny_model]
+
+
+def test_a_privileged_prompt_reaches_the_teacher_and_never_the_student(
+    local_config: Make, jsonl: Callable[..., str]
+) -> None:
+    secret = [{"role": "system", "content": "SECRET"}, {"role": "user", "content": "why"}]
+    path = jsonl([question("why", teacher_messages=secret) for _ in range(4)])
+    result = distillkit.run(local_config(data={"path": path}))
+    for record in read_jsonl(result.run_dir / "samples.jsonl"):
+        assert "SECRET" not in record["prompt"]
+        assert all("SECRET" in prompt for prompt in record["teacher_prompts"].values())
+
+
+class AbsoluteGap(ImportanceSampling):
+    """A research loss, with code of its own."""
+
+    name: ClassVar[str] = "absolute_gap"
+    loss_function: ClassVar[str] = "absolute_gap"
+
+    def options(self) -> Mapping[str, float]:
+        return {}
+
+    def torch_loss(self) -> TorchLoss:
+        return lambda logprobs, inputs, options: -logprobs * inputs["advantages"].sign()
+
+
+def test_a_loss_that_the_student_does_not_know_brings_its_own_torch_function(local_config: Make) -> None:
+    result = distillkit.run(local_config(loss=AbsoluteGap()))
+    assert result.steps == 2
+    assert result.metrics[-1]["train/grad_norm"] > 0
+
+
+def test_what_is_not_there_is_said_before_anything_is_loaded(
+    local_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Network, "load", lambda *_: pytest.fail("weights were loaded"))
+    with pytest.raises(InputError, match=r"the config of '.*/nowhere' cannot be read: .*Give a local directory"):
+        distillkit.run(local_config(student={"model": str(tmp_path / "nowhere")}))
+    other = tmp_path / "swapped"
+    tiny.write_model(other)
+    tiny.write_tokenizer(other, swapped=True)
+    with pytest.raises(InputError, match=r"cannot score the student's token ids: token 'a' is id \d+ in the student"):
+        distillkit.run(local_config(teachers=[{"model": str(other), "scorer": SCORER}]))
+    with pytest.raises(InputError, match="more than the 512 that the student reads"):
+        distillkit.run(local_config(sampling={"max_completion_tokens": 500}))
+    with pytest.raises(InputError, match=r"device 'cuda:7' cannot be used: .*Use auto, cpu"):
+        distillkit.run(local_config(student={"device": "cuda:7"}))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config: Make) -> None:
+    from distillkit import Registry
+    from distillkit.preflight import inspect_run
+
+    flight = inspect_run(local_config(), Registry.discover(), print)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    report = flight.reports["student"]
+    assert report.memory_bytes == 2 * 4 * count
+    assert report.notes == (
+        f"student (LoRA of rank 4): {tiny_model}, {count / 1e6:,.0f} M parameters, {4 * count / 1e9:.2f} GB as "
+        "float32 on cpu",
+    )
+
+
+def test_the_local_plugins_keep_their_contracts(tiny_model: str) -> None:
+    check_plugin(LocalStudent(model=tiny_model, dtype="float32", device="cpu"))
+    check_plugin(LocalScorer(dtype="float32", device="cpu"), teachers=[make_teacher("t", model=tiny_model)])
+
+
+def test_a_full_model_learns_at_its_own_default_rate(tiny_model: str) -> None:
+    assert LocalStudent(model=tiny_model).learning_rate == 2e-4
+    assert LocalStudent(model=tiny_model, lora_rank=0).learning_rate == 1e-5
+    assert LocalStudent(model=tiny_model, lora_rank=0, learning_rate=0.1).learning_rate == 0.1
+
+
+def test_the_summary_is_plain_json_and_adds_up(local_config: Make) -> None:
+    result = distillkit.run(local_config())
+    summary = json.loads((result.run_dir / "summary.json").read_text())
+    assert summary["trained_completions"] + summary["failed_completions"] == summary["completions"] == 16
+    assert summary["completion_tokens"] == sum(row["train/active_tokens"] for row in result.metrics)

@@ -1,0 +1,218 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from reference import token_gradient, token_loss
+
+from builtin.local.conftest import plain_logprobs
+from distillkit.errors import PluginError, RunFailedError
+from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
+from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+
+PLAIN = OptimizerOptions(
+    learning_rate=0.01,
+    schedule="constant_with_warmup",
+    warmup_steps=0,
+    total_steps=10,
+    weight_decay=0.0,
+    betas=(0.9, 0.999),
+    grad_clip_norm=0.0,
+    micro_batch_tokens=4096,
+)
+CAP = 0.5
+
+
+def batch(seed: int = 0) -> Batch:
+    """Five completions with sampling logprobs near and far from the policy's, some tokens without weight."""
+    rng = np.random.default_rng(seed)
+    datums = []
+    for i in range(5):
+        length = int(rng.integers(1, 9))
+        inputs = {
+            "sampling_logprobs": rng.normal(-4, 2, length),
+            "advantages": rng.normal(0, 1, length),
+            "weights": rng.random(length) * (rng.random(length) > 0.2),
+        }
+        arrays = {name: frozen_array(values, np.float32) for name, values in inputs.items()}
+        prompt = token_ids(rng.integers(5, 250, 3 + i))
+        datums.append(Datum(SampleKey("1-x", 0, i), prompt, token_ids(rng.integers(5, 250, length)), arrays))
+    return Batch("importance_sampling", {"ratio_log_cap": CAP}, tuple(datums))
+
+
+def lora(network: Network, **options: float) -> Trainer:
+    policy = Policy.lora(network, rank=4, alpha=8, dropout=0.0, seed=0)
+    with torch.no_grad():  # a LoRA starts at zero, where half of its gradients are
+        for name, parameter in policy.trained.items():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+    return Trainer(policy, replace(PLAIN, **options))  # type: ignore[arg-type]
+
+
+def gradients(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in trainer.policy.trained.items() if p.grad is not None}
+
+
+def test_loss_and_gradient_are_the_reference_token_by_token(network: Network) -> None:
+    trainer = lora(network)
+    data = batch()
+    expected_loss, surrogate = 0.0, torch.tensor(0.0)
+    for datum in data.datums:
+        logprobs = plain_logprobs(network.model, PromptAndResponse(datum.prompt_ids, datum.response_ids))
+        inputs = np.stack([datum.inputs[name] for name in ("sampling_logprobs", "advantages", "weights")], axis=1)
+        for logprob, (sampling, advantage, weight) in zip(logprobs, inputs.tolist(), strict=True):
+            expected_loss += weight * token_loss(logprob.item(), sampling, advantage, CAP)
+            surrogate = surrogate + weight * token_gradient(logprob.item(), sampling, advantage, CAP) * logprob
+    trained = list(trainer.policy.trained.values())
+    expected = dict(zip(trainer.policy.trained, torch.autograd.grad(surrogate, trained), strict=True))
+
+    result = trainer.step(data)
+    assert result.metrics["train/loss"] == pytest.approx(expected_loss, rel=1e-4)
+    norm = torch.stack([g.square().sum() for g in expected.values()]).sum().sqrt().item()
+    assert result.metrics["train/grad_norm"] == pytest.approx(norm, rel=1e-4)
+    for name, gradient in gradients(trainer).items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [1, 20])
+def test_micro_batches_change_nothing_but_memory(load: Callable[..., Network], tiny_model: str, tokens: int) -> None:
+    whole, parts = lora(load(tiny_model)), lora(load(tiny_model), micro_batch_tokens=tokens)
+    assert parts.step(batch()).metrics == pytest.approx(whole.step(batch()).metrics, rel=1e-4)
+    for name, gradient in gradients(whole).items():
+        torch.testing.assert_close(gradients(parts)[name], gradient, atol=1e-6, rtol=1e-3)
+
+
+def test_recomputed_activations_give_the_same_gradient(load: Callable[..., Network], tiny_model: str) -> None:
+    plain, recomputing = lora(load(tiny_model)), lora(load(tiny_model))
+    model = recomputing.policy.network.model
+    model.activation_checkpointing_enable()
+    forwards: list[int] = []
+    model.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
+    plain.step(batch())
+    recomputing.step(batch())
+    assert len(forwards) == 2
+    for name, gradient in gradients(plain).items():
+        torch.testing.assert_close(gradients(recomputing)[name], gradient)
+
+
+def test_the_base_is_frozen_and_a_teacher_on_it_stays_the_same_to_the_bit(network: Network) -> None:
+    items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch().datums]
+    base = {name: tensor.clone() for name, tensor in network.model.state_dict().items()}
+    with torch.no_grad():
+        teacher = network.response_logprobs(items)
+    trainer = lora(network)
+    for seed in range(3):
+        trainer.step(batch(seed))
+    after = {name.replace(".base_layer", ""): value for name, value in network.model.state_dict().items()}
+    assert all(torch.equal(after[name], tensor) for name, tensor in base.items())
+    with torch.no_grad(), network.without_adapter():
+        assert torch.equal(network.response_logprobs(items), teacher)
+    with torch.no_grad():
+        assert not torch.allclose(network.response_logprobs(items), teacher, atol=1e-2)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_the_sampling_copy_follows_at_a_refresh_and_not_before(network: Network, full: bool) -> None:
+    trainer = Trainer(Policy.full(network), PLAIN) if full else lora(network)
+    items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch().datums]
+
+    def of(what: Network) -> torch.Tensor:
+        with torch.no_grad():
+            return what.response_logprobs(items)
+
+    trainer.policy.refresh_sampler()
+    before = of(trainer.policy.sampler)
+    torch.testing.assert_close(before, of(network), atol=1e-4, rtol=1e-4)
+    trainer.step(batch())
+    assert torch.equal(of(trainer.policy.sampler), before)
+    trainer.policy.refresh_sampler()
+    torch.testing.assert_close(of(trainer.policy.sampler), of(network), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(of(trainer.policy.sampler), before, atol=1e-3)
+
+
+def test_a_lora_and_its_sampling_copy_hold_what_is_not_adapted_once(network: Network) -> None:
+    trainer = lora(network)
+    embedding = network.model.get_input_embeddings().weight
+    assert trainer.policy.sampler.model.get_input_embeddings().weight is embedding
+
+
+def test_all_weights_are_trained_in_float32_even_where_bfloat16_computes(
+    load: Callable[..., Network], tiny_model: str
+) -> None:
+    network = load(tiny_model)
+    network.dtype = torch.bfloat16
+    policy = Policy.full(network)
+    assert {parameter.dtype for parameter in policy.trained.values()} == {torch.float32}
+    assert {parameter.dtype for parameter in policy.sampler.model.parameters()} == {torch.bfloat16}
+    before = {name: p.detach().clone() for name, p in policy.trained.items()}
+    Trainer(policy, replace(PLAIN, learning_rate=1e-6)).step(batch())
+    moved = [name for name, p in policy.trained.items() if not torch.equal(before[name], p)]
+    assert len(moved) == len(before)
+
+
+def test_clipping_scales_the_step_and_reports_the_norm_before(load: Callable[..., Network], tiny_model: str) -> None:
+    free, clipped = lora(load(tiny_model)), lora(load(tiny_model), grad_clip_norm=1e-3)
+    norm = free.step(batch()).metrics["train/grad_norm"]
+    assert clipped.step(batch()).metrics["train/grad_norm"] == pytest.approx(norm, rel=1e-5)
+    total = torch.stack([g.square().sum() for g in gradients(clipped).values()]).sum().sqrt()
+    assert total.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(network: Network) -> None:
+    trainer = lora(network)
+    data = batch()
+    data.datums[0].inputs["advantages"].flags.writeable = True
+    data.datums[0].inputs["advantages"][0] = np.inf
+    data.datums[0].inputs["weights"].flags.writeable = True
+    data.datums[0].inputs["weights"][0] = 1.0
+    before = {name: p.detach().clone() for name, p in trainer.policy.trained.items()}
+    with pytest.raises(RunFailedError, match=r"the gradient's norm is (nan|inf); lower student\.learning_rate"):
+        trainer.step(data)
+    assert all(torch.equal(before[name], p) for name, p in trainer.policy.trained.items())
+
+
+def test_the_learning_rate_warms_up_and_follows_its_schedule(network: Network) -> None:
+    trainer = lora(network, warmup_steps=2, total_steps=6, schedule="linear")  # type: ignore[arg-type]
+    rates = [trainer.step(batch(step)).metrics["train/learning_rate"] for step in range(6)]
+    assert rates == pytest.approx([0.0, 0.005, 0.01, 0.0075, 0.005, 0.0025])
+
+
+def test_what_was_saved_goes_on_as_if_never_interrupted(
+    load: Callable[..., Network], tiny_model: str, tmp_path: Path
+) -> None:
+    options = {"warmup_steps": 2, "total_steps": 6}
+    whole, first = lora(load(tiny_model), **options), lora(load(tiny_model), **options)
+    for seed in range(3):
+        whole.step(batch(seed))
+        first.step(batch(seed))
+    first.save(tmp_path)
+    second = lora(load(tiny_model), **options)
+    second.load(tmp_path)
+    for seed in range(3, 5):
+        assert second.step(batch(seed)).metrics == whole.step(batch(seed)).metrics
+    for name, parameter in whole.policy.trained.items():
+        assert torch.equal(second.policy.trained[name], parameter)
+
+
+def test_a_loss_of_ones_own_runs_by_its_torch_function(network: Network) -> None:
+    seen: list[str] = []
+
+    def squared(logprobs: torch.Tensor, inputs: dict[str, torch.Tensor], options: dict[str, float]) -> torch.Tensor:
+        seen.extend(inputs)
+        return options["factor"] * logprobs.square()
+
+    data = batch()
+    trainer = lora(network)
+    items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in data.datums]
+    with torch.no_grad():
+        plain = torch.cat([plain_logprobs(network.model, item) for item in items])
+    weights = torch.cat([torch.tensor(datum.inputs["weights"]) for datum in data.datums])
+    result = trainer.step(Batch("squared", {"factor": 2.0}, data.datums, squared))
+    assert result.metrics["train/loss"] == pytest.approx((2 * plain.square() * weights).sum().item(), rel=1e-4)
+    assert set(seen) == {"sampling_logprobs", "advantages", "weights"}
+    with pytest.raises(PluginError, match="does not know the loss function 'unheard-of'"):
+        trainer.step(Batch("unheard-of", {}, data.datums))

@@ -1,0 +1,163 @@
+"""The documentation is true: its code runs, its pages are those of the classes, its links lead somewhere."""
+
+import json
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from conftest import question, read_jsonl
+from typer.testing import CliRunner
+
+from distillkit import Registry
+from distillkit.cli.main import app
+from distillkit.loading import load_config
+from distillkit.preflight import cast_of
+
+TOP = Path(__file__).parent.parent
+PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
+MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+QUICK = ["sampling.max_completion_tokens=8", "train.max_steps=1", "-q"]
+
+
+def blocks(page: str) -> Mapping[str, str]:
+    """File name to content, of the code that a page marks for tests."""
+    return dict(MARKED.findall((TOP / page).read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: str, other_tiny_model: str
+) -> Callable[[str], None]:
+    """Write a page's files into the working directory, with tiny models in the place of Qwen's."""
+
+    def write_all(page: str) -> None:
+        monkeypatch.chdir(tmp_path)
+        for name, content in blocks(page).items():
+            small = content.replace("Qwen/Qwen3-0.6B", tiny_model).replace("Qwen/Qwen3-1.7B", other_tiny_model)
+            Path(name).write_text(small, encoding="utf-8")
+
+    return write_all
+
+
+def call(*arguments: str) -> str:
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_the_readmes_single_teacher_example_runs(write: Callable[[str], None]) -> None:
+    write("README.md")
+    call("run", "single.yaml", *QUICK)
+    (sample,) = read_jsonl(Path("runs/single/samples.jsonl"))
+    assert sample["question"].startswith("Solve 6 * 7.")
+
+
+def test_the_readmes_routed_example_runs(write: Callable[[str], None]) -> None:
+    write("README.md")
+    call("run", "routed.yaml", *QUICK)
+    prompts = {sample["route"]: sample["teacher_prompts"] for sample in read_jsonl(Path("runs/routed/samples.jsonl"))}
+    assert set(prompts) == {"math-teacher", "arithmetic-teacher"}
+    assert "The correct answer is 42" in prompts["math-teacher"]["math-teacher"]
+
+
+def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], None]) -> None:
+    write("README.md")
+    arguments = ["router.name=long_to_first", "router.cutoff=40", "name=by-name"]
+    call("run", "routed.yaml", "-p", "my_router.py", *arguments, *QUICK)
+    entries = read_jsonl(Path("runs/by-name/ledger.jsonl"))
+    assert {entry["row_id"].split("-")[0]: entry["route"] for entry in entries} == {
+        "1": "math-teacher",
+        "2": "arithmetic-teacher",
+    }
+    router = runpy.run_path("my_router.py")["LongToFirst"](cutoff=10)
+    config, registry = load_config([Path("routed.yaml")], ["sinks=[]"], extra={"router": router})
+    assert config.router is router
+    assert config.unreproducible(registry) == ["router"]
+
+
+def test_the_router_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-router.md")
+    rows = [json.dumps(question(text)) for text in ("Why?", "Why is the sky so blue?")]
+    Path("questions.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
+    assert "short 2, long 0" in call("check", "length.yaml", "sampling.max_completion_tokens=8")
+    call("run", "length.yaml", "router.cutoff=10", *QUICK)
+    assert [entry["route"] for entry in read_jsonl(Path("runs/run/ledger.jsonl"))].count("long") == 1
+    passes_its_own_tests("test_my_router.py")
+
+
+def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-scorer.md")
+    Path("questions.jsonl").write_text(json.dumps(question("Hello.")), encoding="utf-8")
+    call("run", "words.yaml", *QUICK)
+    passes_its_own_tests("test_my_scorer.py")
+
+
+def passes_its_own_tests(name: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_reference_pages_are_those_of_the_classes() -> None:
+    make = runpy.run_path(str(TOP / "docs" / "make_reference.py"))
+    for name, content in make["pages"]().items():
+        written = (TOP / "docs" / "reference" / name).read_text(encoding="utf-8")
+        assert written == content, f"{name} has fallen behind: run python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_maps_every_file_of_the_engine() -> None:
+    table = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    files = [path.name for path in (TOP / "distillkit").glob("*.py") if not path.name.startswith("__")]
+    folders = [path.parent.name for path in (TOP / "distillkit").glob("*/__init__.py")]
+    assert not [name for name in [*files, *folders] if name not in table]
+
+
+@pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
+def test_examples_are_valid_but_for_their_models(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from distillkit.dataset import Dataset
+    from distillkit.intake import Intake
+
+    monkeypatch.chdir(TOP)
+    config, registry = load_config([path])
+    assert not config.unreproducible(registry)
+    assert cast_of(config).scorers
+    for file in (config.data.path, config.data.eval_path):
+        if file is not None:
+            intake = Intake.of(config)
+            Dataset(Path(file)).validate(intake.count)
+            assert sum(intake.rows_of.values()) == len(Dataset(Path(file)))
+
+
+def test_the_routed_examples_data_is_what_its_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = TOP / "examples" / "routed_mopd"
+    script = runpy.run_path(str(example / "make_data.py"))
+    (tmp_path / "questions").symlink_to(example / "questions")
+    monkeypatch.setitem(script["main"].__globals__, "HERE", tmp_path)
+    script["main"]()
+    for name in ("train.jsonl", "heldout.jsonl"):
+        assert (tmp_path / name).read_text(encoding="utf-8") == (example / name).read_text(encoding="utf-8")
+    train, held_out = (
+        {row["messages"][-1]["content"] for row in read_jsonl(example / name)}
+        for name in ("train.jsonl", "heldout.jsonl")
+    )
+    assert not train & held_out
+    assert len(train) >= 96
+    assert len(held_out) >= 32
+
+
+def test_every_built_in_plugin_has_a_place_in_the_docs() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (TOP / "docs" / "reference").glob("*.md"))
+    mine = [info for info in Registry.discover().infos() if info.distribution == "distillkit"]
+    assert mine
+    assert all(f"### `{info.name}`" in text for info in mine)

@@ -1,0 +1,75 @@
+"""Real models and tokenizers of transformers, small enough to train in a test: random weights, a token a byte."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    LlamaConfig,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+)
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined %}"
+    "{% if not enable_thinking %}<think></think>{% endif %}{% endif %}{% endif %}"
+)
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+VOCABULARY = len(SPECIAL) + 256
+EOS = 2
+SMALL: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+    "eos_token_id": EOS,
+    "pad_token_id": EOS,
+    "bos_token_id": 1,
+}
+FAMILIES = {
+    "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SMALL),
+    "gemma2": Gemma2Config(**SMALL, final_logit_softcapping=5.0, sliding_window=16),
+    "granite": GraniteConfig(**SMALL, logits_scaling=3.0),
+    "cohere": CohereConfig(**SMALL, logit_scale=0.25),
+}
+
+
+def write_tokenizer(folder: Path, *, swapped: bool = False) -> None:
+    """Byte level; `swapped` exchanges the ids of two letters."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    if swapped:
+        a, b = letters.index("a"), letters.index("b")
+        letters[a], letters[b] = letters[b], letters[a]
+    vocabulary = {token: index for index, token in enumerate([*SPECIAL, *letters])}
+    tokenizer = Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(SPECIAL))
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=CHATML
+    )
+    fast.save_pretrained(folder)
+
+
+def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: float = 0.3) -> str:
+    """A model with weights of standard deviation `spread`, so that its laws are far from uniform."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, spread)
+    model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return str(folder)
