@@ -1,13 +1,13 @@
 # Every target sets itself up from nothing: it makes .venv and installs what it needs, once.
-# A working torch in another environment can be used as well: make test PYTHON=/path/to/python
+# A torch that BASE_PYTHON has already is used; only a missing one is installed, by its exact version.
 
 VENV := .venv
-PYTHON ?= $(VENV)/bin/python
+PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: demo test lint bench clean
+.PHONY: help demo test lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -16,13 +16,18 @@ help:
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
 
-# A torch that works is kept; only a missing one is installed, by its exact version.
 $(STAMP): pyproject.toml constraints.txt
-	@if [ ! -x $(VENV)/bin/python ]; then $(BASE_PYTHON) -m venv $(VENV); fi
+	@if [ ! -x $(PYTHON) ]; then \
+	  if $(BASE_PYTHON) -c "import torch" 2>/dev/null; then $(BASE_PYTHON) -m venv --system-site-packages $(VENV); \
+	  else $(BASE_PYTHON) -m venv $(VENV); fi; fi
 	@echo "setting up $(VENV): about 200 MB for PyTorch (CPU build, larger where only CUDA builds are found), 150 MB for the rest"
-	$(VENV)/bin/python -m pip install --quiet --upgrade pip
-	@$(VENV)/bin/python -c "import torch" 2>/dev/null || $(VENV)/bin/python -m pip install --quiet "torch==$(TORCH)"
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	@if $(PYTHON) -c "import torch" 2>/dev/null; then \
+	  $(PYTHON) -c "import torch; print('keeping torch', torch.__version__)"; \
+	  grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
+	else \
+	  $(PYTHON) -m pip install --quiet "torch==$(TORCH)"; cp constraints.txt $(VENV)/constraints.txt; fi
+	$(PYTHON) -m pip install --quiet --constraint $(VENV)/constraints.txt --editable ".[dev]"
 	@touch $@
 
 demo: $(STAMP)

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from distillkit.announce import Announcer
+from distillkit.blame import blame, told
 from distillkit.blocking import run_blocking
 from distillkit.config import RunConfig
 from distillkit.engine import Engine
@@ -22,7 +23,7 @@ from distillkit.loading import load_config
 from distillkit.preflight import Preflight, context_for, inspect_run
 from distillkit.registry import Registry
 from distillkit.roles import Plugin, Sink
-from distillkit.run_files import RunFiles, make_room, read_metrics, require_room, run_directory
+from distillkit.run_files import RunFiles, read_metrics, require_room, room, run_directory
 
 log = logging.getLogger("distillkit")
 ConfigLike = RunConfig | Mapping[str, Any] | str | Path
@@ -84,7 +85,8 @@ def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = (
         if not isinstance(plugin, str | Path):
             registry.add(plugin)
     if isinstance(config, RunConfig):
-        for script in [*config.plugins, *scripts]:
+        config = config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *scripts]))})
+        for script in config.plugins:
             registry.add_script(Path(script))
         return config, registry
     if isinstance(config, str | Path):
@@ -101,37 +103,41 @@ async def execute(config: RunConfig, registry: Registry, *, resume: bool = False
     flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn)
     if flight.missing:
         raise MissingExtraError("\n".join(flight.missing))
-    make_room(run_dir, overwrite=overwrite and not resume)
-    files = RunFiles.open(run_dir)
-    ledger = Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction)
-    engine = Engine(flight, files, ledger, announcer)
-    error: str | None = None
-    try:
+    with room(run_dir, resume=resume, overwrite=overwrite), RunFiles.open(run_dir) as files:
         files.write_config(config, registry)
-        for note in flight.notes:
-            announcer.warn(note)
-        async with opened(flight, run_dir, announcer):
-            if resume:
-                await engine.resume()
-            announcer.emit(
-                RunStarted(config.name, run_dir, flight.plan, flight.intake.teachers, engine.step + 1, config.dump())
-            )
-            try:
-                await engine.run()
-            except BaseException as failure:
-                error = f"{type(failure).__name__}: {failure}"
-                log.exception("the run ended at step %d", engine.step + 1)
-                raise
-            finally:
-                summary = summarize(engine, time.perf_counter() - started, error)
-                files.write_summary(summary)
-                announcer.emit(RunFinished(summary, error))
-    finally:
-        ledger.close()
-        files.close()
+        with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
+            engine = Engine(flight, files, ledger, announcer)
+            summary = await _watched(engine, resume, started)
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
+
+
+async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, JsonValue]:
+    """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
+    flight, files, announcer = engine.flight, engine.files, engine.announcer
+    for note in flight.notes:
+        announcer.warn(note)
+    ended: BaseException | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(opened(flight, files.run_dir, announcer))
+            if resume:
+                await engine.resume()
+            config, first = flight.config, engine.step + 1
+            announcer.emit(
+                RunStarted(config.name, files.run_dir, flight.plan, flight.intake.teachers, first, config.dump())
+            )
+            await engine.run()
+        except BaseException as error:
+            ended = error
+            log.exception("the run ended at step %d", engine.step + 1)
+            raise
+        finally:
+            summary = summarize(engine, time.perf_counter() - started, ended)
+            files.write_summary(summary)
+            announcer.emit(RunFinished(summary, None if ended is None else told(ended)))
+    return summary
 
 
 @asynccontextmanager
@@ -142,19 +148,20 @@ async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> Asyn
             context = context_for(user, flight.config, flight.shared, announcer.warn)
             stack.push_async_callback(flight.shared.release, user)
             stack.push_async_callback(plugin.close)
-            await plugin.open(replace(context, run_dir=run_dir, plan=flight.plan))
+            with blame(plugin, "while it was opened"):
+                await plugin.open(replace(context, run_dir=run_dir, plan=flight.plan))
             if isinstance(plugin, Sink):
                 announcer.attach([plugin])
         yield
 
 
-def summarize(engine: Engine, wall_seconds: float, error: str | None) -> dict[str, JsonValue]:
-    """What `summary.json` holds."""
+def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:
+    """What `summary.json` holds; `ended` is what ended the run before its time."""
     totals = engine.ledger.totals
     summary: dict[str, JsonValue] = {
         "name": engine.flight.config.name,
-        "status": "failed" if error else "completed",
-        "error": error,
+        "status": _status(ended),
+        "error": None if ended is None else told(ended),
         "steps": engine.step,
         "rows": totals.rows_admitted,
         "failed_rows": totals.rows_failed,
@@ -169,3 +176,9 @@ def summarize(engine: Engine, wall_seconds: float, error: str | None) -> dict[st
     }
     evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
     return {**summary, "eval": evals}
+
+
+def _status(ended: BaseException | None) -> str:
+    if ended is None:
+        return "completed"
+    return "interrupted" if isinstance(ended, KeyboardInterrupt | asyncio.CancelledError) else "failed"

@@ -1,15 +1,15 @@
 """`RunConfig`: everything that a run is, in sections of few fields each."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from distillkit.errors import ConfigError
 from distillkit.registry import Registry
-from distillkit.roles import Evaluator, Loss, PromptBuilder, Router, Scorer, Sink, Student
+from distillkit.roles import Evaluator, Loss, Plugin, PromptBuilder, Router, Scorer, Sink, Student
 from distillkit.types import SamplingParams, Teacher
-from distillkit.validation import Problem, option_problems
+from distillkit.validation import Problem, models_in, option_problems
 
 DEFAULT_MESSAGES_KEY = "teacher_messages"
 
@@ -25,7 +25,7 @@ class DataConfig(Section):
 
     path: str = Field(description="JSONL file with the rows to train on.")
     eval_path: str | None = Field(None, description="JSONL file with held-out rows for the evaluators.")
-    max_rows: int | None = Field(None, ge=1, description="Use the first rows only.")
+    max_rows: int | None = Field(None, ge=1, description="Use the file's first rows only, shuffled or not.")
     max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
     epochs: int = Field(1, ge=1, description="How often the rows are gone through.")
     shuffle: bool = Field(True, description="Shuffle the rows of each epoch by the run's seed.")
@@ -109,7 +109,10 @@ class TrainConfig(Section):
     )
     samples_per_route: int = Field(2, ge=1, description="How many completions of each route are written then.")
     max_steps_off_policy: int = Field(
-        0, ge=0, description="k: step s trains completions of policy s-k, sampled while earlier steps train."
+        0,
+        ge=0,
+        description="k: step s (counted from 1) trains completions of policy max(0, s-1-k), sampled while earlier "
+        "steps train.",
     )
     max_failed_fraction: float = Field(
         0.1, ge=0, le=1, description="The run fails when more of the rows admitted so far than this have failed."
@@ -140,7 +143,7 @@ class RunConfig(Section):
     evaluators: tuple[Evaluator, ...] = Field((), description="How progress is judged, on `data.eval_path`.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
 
-    def __init__(self, *, registry: Registry | None = None, **values: Any) -> None:  # noqa: ANN401 - fields of any type
+    def __init__(self, /, *, registry: Registry | None = None, **values: Any) -> None:  # noqa: ANN401 - fields of any type
         """Validate `values`; names are looked up in `registry` (default: everything installed).
 
         Raises:
@@ -177,16 +180,7 @@ class RunConfig(Section):
 
     def unreproducible(self, registry: Registry) -> list[str]:
         """The keys whose plugin a config file could not choose by name, such as an instance from `__main__`."""
-        chosen = {
-            "student": self.student,
-            "router": self.router,
-            "prompts": self.prompts,
-            "loss": self.loss,
-            **{f"teachers.{i}.scorer": teacher.scorer for i, teacher in enumerate(self.teachers)},
-            **{f"evaluators.{i}": evaluator for i, evaluator in enumerate(self.evaluators)},
-            **{f"sinks.{i}": sink for i, sink in enumerate(self.sinks)},
-        }
-        return [key for key, plugin in chosen.items() if not registry.knows(plugin)]
+        return [key for key, role, plugin in _plugins_in(self) if not registry.knows(role, plugin, self.plugins)]
 
 
 class ConfigProblemsError(ConfigError):
@@ -197,6 +191,37 @@ class ConfigProblemsError(ConfigError):
         lines = [f"{problem.key}: {problem.message}" if problem.location else problem.message for problem in problems]
         super().__init__("\n".join(lines))
         self.problems = problems
+
+
+def _plugins_in(value: object, key: str = "", role: str = "") -> Iterator[tuple[str, str, Plugin]]:
+    """Every plugin in a part of the config with its key and the role it has there; also those inside plugins."""
+    if isinstance(value, Plugin):
+        yield key, role, value
+    parts: Iterable[tuple[object, str, object]] = ()
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        parts = ((name, _role_in(field.annotation), getattr(value, name)) for name, field in fields.items())
+    elif isinstance(value, Mapping):
+        parts = ((part, role, inner) for part, inner in value.items())
+    elif isinstance(value, list | tuple):
+        parts = ((part, role, inner) for part, inner in enumerate(value))
+    for part, its_role, inner in parts:
+        yield from _plugins_in(inner, f"{key}.{part}" if key else str(part), its_role)
+
+
+def _role_in(annotation: object) -> str:
+    return next((model.role for model in models_in(annotation) if issubclass(model, Plugin)), "")
+
+
+FILLED_IN: Mapping[str, str] = {
+    "router": "`single` for one teacher, `field` for several",
+    "prompts": "`messages`",
+    "loss": "`importance_sampling`",
+    "evaluators": "`[reverse_kl]` where `data.eval_path` is set, else `[]`",
+    "sinks": "`[console]`",
+    "teachers[].scorer": "the one named like the student",
+}
+"""What `with_defaults` makes of a key that a config leaves out, in words, for the reference."""
 
 
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.types import Teacher
 
 T = TypeVar("T")
 log = logging.getLogger("distillkit")
@@ -68,6 +69,7 @@ class RunContext:
     shared: SharedObjects = field(repr=False)
     plan: Plan | None = None
     """How much work the run is; None during `check`."""
+    teachers: tuple[Teacher, ...] = ()
 
     def share(
         self,

@@ -1,11 +1,18 @@
-"""JSONL files to Rows. The only place that sees raw dicts; it holds byte offsets, so a million rows are cheap."""
+"""JSONL files to Rows. The only place that sees raw dicts.
+
+Of each row it holds where it stands and 40 bits of what it held, so a million rows are cheap, and a row that changes
+while a run goes on is noticed.
+"""
 
 import codecs
 import hashlib
 import json
+import re
+import sys
 from array import array
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +23,8 @@ from distillkit.types import IntArray, Message, Messages, Row
 
 SHOWN_PROBLEMS = 20
 ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a UTF-16 pair: JSON's escapes can spell one, and it is no text."""
 
 
 @dataclass(slots=True)
@@ -48,6 +57,7 @@ class Dataset:
         self.path = path
         self._offsets = array("Q")
         self._lines = array("Q")
+        self._digests = array("Q")
         try:
             self._index(max_rows)
         except FileNotFoundError as error:
@@ -64,6 +74,7 @@ class Dataset:
                 if raw.strip():
                     self._offsets.append(offset)
                     self._lines.append(line)
+                    self._digests.append(int(_digest(raw), 16))
                 offset += len(raw)
                 if max_rows is not None and len(self._offsets) == max_rows:
                     break
@@ -73,17 +84,34 @@ class Dataset:
         return len(self._offsets)
 
     def row(self, index: int, epoch: int = 0) -> Row:
-        """The row at `index` in file order."""
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[index])
-            return replace(parse_row(file.readline(), self._lines[index]), epoch=epoch)
+        """The row at `index` in file order. Raises DataError if it is not what it was."""
+        return replace(next(self._read([index])), epoch=epoch)
 
     def rows(self) -> Iterator[Row]:
-        """All rows in file order, read as they are asked for. Raises RowError at one that is wrong."""
-        with self.path.open("rb") as file:
-            for offset, line in zip(self._offsets, self._lines, strict=True):
-                file.seek(offset)
-                yield parse_row(file.readline(), line)
+        """All rows in file order, read as they are asked for. Raises DataError at one that is wrong."""
+        return self._read(range(len(self)))
+
+    def _read(self, indices: Iterable[int]) -> Iterator[Row]:
+        for index, raw in self._raw(indices):
+            where = f"{self.path}:{self._lines[index]}"
+            if int(_digest(raw), 16) != self._digests[index]:
+                raise DataError(
+                    f"{where}: the file changed during the run; a run is a function of its data, so put the file "
+                    "back and go on by --resume, or start anew"
+                )
+            try:
+                yield parse_row(raw, self._lines[index])
+            except RowError as error:
+                raise DataError(f"{where}: {error}") from error
+
+    def _raw(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        try:
+            with self.path.open("rb") as file:
+                for index in indices:
+                    file.seek(self._offsets[index])
+                    yield index, file.readline()
+        except OSError as error:
+            raise DataError(f"{self.path}: can no longer be read: {error.strerror}") from error
 
     def order(self, epoch: int, seed: int, *, shuffle: bool) -> IntArray:
         """The positions of one epoch's rows, in the order in which they are trained."""
@@ -94,13 +122,11 @@ class Dataset:
     def validate(self, inspect: Callable[[Row], None]) -> None:
         """Parse every row and call `inspect` on it. Raises DataError naming every row that is wrong."""
         problems = Problems(self.path)
-        with self.path.open("rb") as file:
-            for offset, line in zip(self._offsets, self._lines, strict=True):
-                file.seek(offset)
-                try:
-                    inspect(parse_row(file.readline(), line))
-                except RowError as error:
-                    problems.add(line, error)
+        for index, raw in self._raw(range(len(self))):
+            try:
+                inspect(parse_row(raw, self._lines[index]))
+            except RowError as error:
+                problems.add(self._lines[index], error)
         problems.raise_if_any()
 
 
@@ -109,24 +135,46 @@ def parse_row(raw: bytes, line: int) -> Row:
     fields = _parse_object(raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw)
     if "messages" not in fields:
         raise RowError("messages", f"is missing; the row has {', '.join(map(repr, fields)) or 'no fields'}")
-    digest = hashlib.sha256(raw.strip()).hexdigest()[:10]
-    return Row(f"{line}-{digest}", line, parse_messages(fields["messages"], "messages"), fields)
+    return Row(f"{line}-{_digest(raw)}", line, parse_messages(fields["messages"], "messages"), fields)
+
+
+def _digest(raw: bytes) -> str:
+    """10 hex digits of what a line holds."""
+    return hashlib.sha256(raw.strip()).hexdigest()[:10]
 
 
 def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
     try:
         value = json.loads(raw.decode("utf-8"))
+        broken = _lone_surrogate(value, "") if b"\\u" in raw else None
     except UnicodeDecodeError as error:
         raise RowError(
             "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
         raise RowError("line", f"is not JSON: {error.msg} at column {error.colno}") from error
+    except ValueError as error:  # of Python, which turns no more digits into an integer
+        raise RowError("line", f"has an integer of more than {sys.get_int_max_str_digits()} digits") from error
     except RecursionError as error:
         raise RowError("line", "is nested too deeply") from error
+    if broken is not None:
+        raise RowError(broken or "line", "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text")
     if not isinstance(value, dict):
         raise RowError("line", f"is a JSON {_json_type(value)}, not an object with `messages`")
     return value
+
+
+def _lone_surrogate(value: JsonValue, name: str) -> str | None:
+    """The field, such as `messages[0].content`, whose text no tokenizer takes; None: there is none."""
+    inner: Iterable[tuple[str, JsonValue]] = ()
+    if isinstance(value, str):
+        return name if LONE_SURROGATE.search(value) else None
+    if isinstance(value, list):
+        inner = ((f"{name}[{i}]", item) for i, item in enumerate(value))
+    elif isinstance(value, dict):
+        keys: Iterable[tuple[str, JsonValue]] = ((name, key) for key in value)
+        inner = chain(keys, ((f"{name}.{key}" if name else key, item) for key, item in value.items()))
+    return next((found for where, item in inner if (found := _lone_surrogate(item, where)) is not None), None)
 
 
 def parse_messages(value: JsonValue, name: str) -> Messages:

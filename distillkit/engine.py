@@ -11,12 +11,13 @@ from pydantic import JsonValue
 
 from distillkit import checkpoint
 from distillkit.announce import Announcer
+from distillkit.blame import blame, told
 from distillkit.errors import InputError
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
-from distillkit.events import EvalStage, Evaluated, StepFinished
+from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
-from distillkit.metrics import route_metrics, step_metrics
+from distillkit.metrics import mean_of, route_metrics, step_metrics
 from distillkit.preflight import Preflight
 from distillkit.run_files import RunFiles
 from distillkit.schedule import Outcomes, Schedule, Window
@@ -43,7 +44,7 @@ class Engine:
         self.schedule = Schedule(self.flight.cast.sampler, self.flight.cast.scorers, self.announcer.emit)
 
     async def run(self) -> None:
-        """Train until the plan is fulfilled. Whatever a plugin raises ends the run."""
+        """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
         await self.sync(())
         if "before" not in self.evals and self.flight.config.evaluators:
             self.files.write_metrics(self.step, await self.evaluate("before"))
@@ -51,32 +52,45 @@ class Engine:
         groups = feed.groups(first_step=self.step + 1)
         # With k steps off policy, the windows of k steps to come are in flight while a step trains.
         ahead = 1 + self.flight.config.train.max_steps_off_policy
-        windows = deque(self.schedule.start(feed.work(rows, self.step)) for rows in islice(groups, ahead))
+        windows: deque[Window] = deque()
         try:
-            while windows:
+            while True:
                 started = time.perf_counter()
-                metrics = await self.train(windows.popleft(), in_flight=windows)
-                windows.extend(self.schedule.start(feed.work(rows, self.step)) for rows in islice(groups, 1))
-                self.train_seconds += time.perf_counter() - started
-                await self.look_and_save(metrics | {"time/step": time.perf_counter() - started})
-        finally:
-            for window in windows:
-                await window.cancel()
-        self.ledger.require_balance()
+                wanted = islice(groups, ahead - len(windows))
+                windows.extend(self.schedule.start(feed.work(rows, self.step)) for rows in wanted)
+                if not windows:
+                    break
+                metrics = await self.train(windows)
+                seconds = time.perf_counter() - started
+                self.train_seconds += seconds
+                await self.look_and_save(metrics | {"time/step": seconds})
+            self.ledger.require_balance()
+            if self.exported is None:  # all steps were trained before this process began
+                metrics = self.files.take_back_metrics(self.step)
+                self.files.write_metrics(self.step, metrics | await self.finish())
+        except BaseException as error:
+            await self.abandon(windows, told(error))
+            raise
 
-    async def train(self, window: Window, in_flight: Sequence[Window]) -> dict[str, float]:
-        """Wait for a window's scores, train on them, publish the new weights; return the step's metrics."""
-        outcomes = await window.finished()
+    async def abandon(self, windows: Sequence[Window], reason: str) -> None:
+        """Stop what is in flight, and enter its rows: none disappears."""
+        for ahead, window in enumerate(windows, start=1):
+            await window.cancel()
+            self.ledger.abandon(self.step + ahead, window.work, f"the run ended: {reason}")
+
+    async def train(self, windows: deque[Window]) -> dict[str, float]:
+        """Train on the first window's completions, publish the new weights; return the step's metrics."""
+        student = self.flight.config.student
+        outcomes = await windows[0].finished()
         scored_at = time.perf_counter()
         batches = self.batches(outcomes.scored)
-        metrics: dict[str, float] = {}
-        for batch in batches:
-            metrics |= (await self.flight.config.student.train(batch)).metrics
+        with blame(student):
+            metrics = mean_of([await student.train(batch) for batch in batches])
         trained_at = time.perf_counter()
         self.step += 1
-        self.ledger.settle(self.step, window.work, outcomes)
+        self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)
-        await self.sync(in_flight)
+        await self.sync(windows)
         metrics |= {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
         return metrics | self.measure(outcomes, batches)
 
@@ -98,8 +112,8 @@ class Engine:
 
     def measure(self, outcomes: Outcomes, batches: Sequence[Batch]) -> dict[str, float]:
         """The engine's own metrics of a step, the same on every backend."""
-        teachers, gauges = self.flight.intake.teachers, self.schedule.gauges
-        inflight = {f"teacher_route/{teacher.slug}/inflight": gauges.inflight[teacher.name] for teacher in teachers}
+        teachers, peaks = self.flight.intake.teachers, self.schedule.gauges.read_peaks()
+        inflight = {f"teacher_route/{teacher.slug}/inflight": peaks[teacher.name] for teacher in teachers}
         return {
             **step_metrics(outcomes.scored, batches),
             **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
@@ -122,19 +136,26 @@ class Engine:
             self.files.write_samples(self.step, "train", scored[: train.samples_per_route], tokenizer)
 
     async def look_and_save(self, metrics: dict[str, float]) -> None:
-        """Evaluate and save when it is time; final weights are saved before the final evaluation."""
-        train, is_last = self.flight.config.train, self.step == self.flight.plan.steps
+        """Evaluate and save when it is time."""
+        train = self.flight.config.train
         self.announcer.emit(StepFinished(self.step, metrics))
         try:
-            if is_last or (train.save_every and self.step % train.save_every == 0):
+            self.ledger.require_few_failures()
+            if self.step == self.flight.plan.steps:
                 await self.save()
-            if is_last:
-                self.exported = await self.flight.config.student.export(self.files.run_dir)
-                metrics |= await self.evaluate("after")
-            elif train.eval_every and self.step % train.eval_every == 0:
+                metrics |= await self.finish()
+                return
+            if train.save_every and self.step % train.save_every == 0:
+                await self.save()
+            if train.eval_every and self.step % train.eval_every == 0:
                 metrics |= await self.evaluate("during")
         finally:
             self.files.write_metrics(self.step, metrics)
+
+    async def finish(self) -> dict[str, float]:
+        """Write the final weights for others to use, and judge them."""
+        self.exported = await self.flight.config.student.export(self.files.run_dir)
+        return await self.evaluate("after")
 
     async def evaluate(self, stage: EvalStage) -> dict[str, float]:
         """Let every evaluator judge the published policy."""
@@ -146,7 +167,10 @@ class Engine:
         evaluation = Evaluation(
             prompts, teachers, self.schedule, config.sampling.params, config.seed, stage, self.step, self.step
         )
-        results = {evaluator.name: await evaluator.evaluate(evaluation) for evaluator in config.evaluators}
+        results: dict[str, EvalResult] = {}
+        for evaluator in config.evaluators:
+            with blame(evaluator):
+                results[evaluator.name] = await evaluator.evaluate(evaluation)
         self.evals[stage] = eval_summary(results)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
@@ -165,8 +189,10 @@ class Engine:
         """Go back to where the newest checkpoint stands."""
         newest = checkpoint.checkpoints(self.files.run_dir)[-1]
         state = await checkpoint.load(newest, self.flight.config.student, self.flight.cast.plugins)
-        if state.step >= self.flight.plan.steps:
+        if state.step > self.flight.plan.steps or (state.step == self.flight.plan.steps and self.files.is_complete()):
             raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
+        self.files.rewind(state.step)
+        self.ledger.rewind(state.step)
         self.step, self.train_seconds = state.step, state.train_seconds
         self.ledger.totals = Totals.restored(state.totals)
         if state.before is not None:

@@ -13,7 +13,11 @@ class DistillkitError(Exception):
 
 
 class InputError(DistillkitError, ValueError):
-    """The user's input is wrong: a config, a dataset, a name, a path. Nothing was loaded or created."""
+    """The user's input is wrong: a config, a dataset, a name, a path.
+
+    Found before anything is loaded or created, but for what cannot be known then: weights that cannot be read, a
+    dataset that changes during the run.
+    """
 
 
 class ConfigError(InputError):

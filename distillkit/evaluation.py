@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from distillkit.errors import RunFailedError
+from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import EvalResult, EvalStage
+from distillkit.metrics import finite
 from distillkit.roles import Sampler
 from distillkit.schedule import Schedule, Work, sample_all
 from distillkit.seeds import derive_seed
@@ -41,6 +42,11 @@ class Evaluation:
     policy_version: int
     _rollouts: Sequence[Rollout] | None = field(default=None, init=False)
     _scored: Sequence[ScoredRollout] | None = field(default=None, init=False)
+    _routes: Mapping[str, Route] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Know each row's route."""
+        self._routes = {one.row.row_id: one.route for one in self.prompts}
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -49,7 +55,7 @@ class Evaluation:
 
     def route(self, row: Row) -> Route:
         """Which teachers the row is routed to."""
-        return next(prompts.route for prompts in self.prompts if prompts.row.row_id == row.row_id)
+        return self._routes[row.row_id]
 
     def _work(self) -> Work:
         requests = tuple(
@@ -86,7 +92,7 @@ class Evaluation:
                 reason = outcomes.lost[0].reason if outcomes.lost else "there are no held-out rows"
                 raise RunFailedError(f"evaluation at step {self.step}: no completion could be scored: {reason}")
             self._scored = outcomes.scored
-            self._rollouts = self._rollouts or [one.rollout for one in outcomes.scored]
+            self._rollouts = outcomes.rollouts
         return self._scored
 
     async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
@@ -119,10 +125,14 @@ def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher])
     """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route."""
     slugs = {teacher.name: teacher.slug for teacher in teachers}
     metrics: dict[str, float] = {}
-    for result in results.values():
-        metrics |= {f"eval/{name}": value for name, value in result.metrics.items()}
+    for evaluator, result in results.items():
+        new = {f"eval/{name}": value for name, value in result.metrics.items()}
         for route, values in result.routes.items():
-            metrics |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
+            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
+        clash = sorted(metrics.keys() & new.keys())
+        if clash:
+            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
+        metrics |= new
     return metrics
 
 
@@ -131,7 +141,7 @@ def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:
     summary: dict[str, JsonValue] = {}
     routes: dict[str, dict[str, JsonValue]] = {}
     for result in results.values():
-        summary |= result.metrics
+        summary |= {name: finite(value) for name, value in result.metrics.items()}
         for route, values in result.routes.items():
-            routes.setdefault(route, {}).update(values)
+            routes.setdefault(route, {}).update({name: finite(value) for name, value in values.items()})
     return {**summary, "routes": dict(routes)}

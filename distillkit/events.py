@@ -20,6 +20,8 @@ class Plan:
     optimizer_steps: int
     """Steps x `train.num_substeps`."""
     eval_rows: int
+    evaluations: int
+    """Before, during and after training."""
     completions: int
     longest_prompt: int
     """Tokens, of the student's prompts."""
@@ -29,6 +31,10 @@ class Plan:
     """At most, the teachers' prompts counted in."""
     train_tokens: int
     """At most, the student's prompts counted in."""
+    eval_sample_tokens: int
+    """At most, over all evaluations; what evaluators ask for besides the students' completions is not in it."""
+    eval_score_tokens: int
+    """At most, the teachers' prompts counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class RunStarted:
 class PhaseProgress:
     """Work inside a step or an evaluation moved on."""
 
-    phase: Literal["sample", "score", "train", "eval"]
+    phase: Literal["sample", "score"]
     done: int
     total: int
 

@@ -1,11 +1,11 @@
 """Rows on their way in: routed, given their prompts, measured, and counted."""
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 
+from distillkit.blame import blame
 from distillkit.config import RunConfig
-from distillkit.errors import RowError, suggest
+from distillkit.errors import PluginError, RowError, suggest
 from distillkit.events import Plan
 from distillkit.render import Renderer
 from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
@@ -29,9 +29,18 @@ class Intake:
 
     def chat(self, row: Row) -> tuple[Route, ChatPrompts]:
         """The row's route and messages. Raises RowError."""
-        route = self.config.router.route(row, self.teachers)
+        router, prompts, at = self.config.router, self.config.prompts, f"at line {row.line}"
+        with blame(router, at):
+            route = router.route(row, self.teachers)
         self._require_known(route)
-        return route, self.config.prompts.build(row, route, self.teachers)
+        with blame(prompts, at):
+            chat = prompts.build(row, route, self.teachers)
+        if set(chat.teachers) != set(route.teachers):
+            raise PluginError(
+                f"prompt builder {prompts.name!r} ({type(prompts).__name__}) gives messages to {sorted(chat.teachers)} "
+                f"{at}; the row is routed to {sorted(route.teachers)}"
+            )
+        return route, chat
 
     def render(self, row: Row, renderer: Renderer) -> Prompts:
         """The row's prompts as token ids. Raises RowError."""
@@ -75,35 +84,64 @@ class Lengths:
         """Nothing measured yet."""
         self._intake = intake
         self._renderer = renderer
-        self._student = 0
-        self._teachers = 0
-        self._longest = 0
+        self.rows = 0
+        self.student = Extent()
+        self.teachers = Extent()
 
     def count(self, row: Row) -> None:
         """Render one row and add its lengths. Raises RowError if it is too long."""
         prompts = self._intake.render(row, self._renderer)
-        self._student += len(prompts.student)
-        self._teachers += sum(len(ids) for ids in prompts.teachers.values())
-        self._longest = max(self._longest, len(prompts.student))
+        self.rows += 1
+        self.student.add(len(prompts.student))
+        self.teachers.add(sum(len(ids) for ids in prompts.teachers.values()))
 
-    def plan(self, config: RunConfig, rows: int, eval_rows: int) -> Plan:
-        """How much work the run is, at most; where `max_steps` ends it early, at the mean prompt length."""
-        groups, each = config.train.prompt_groups_per_step, config.sampling.completions_per_prompt
-        admitted = rows * config.data.epochs
-        steps = -(-admitted // groups)
-        if config.train.max_steps is not None and config.train.max_steps < steps:
-            steps, admitted = config.train.max_steps, config.train.max_steps * groups
-        completions = admitted * each
-        new = completions * config.sampling.max_completion_tokens
-        share = completions / rows
-        return Plan(
-            rows=admitted,
-            steps=steps,
-            optimizer_steps=steps * config.train.num_substeps,
-            eval_rows=eval_rows,
-            completions=completions,
-            longest_prompt=self._longest,
-            sample_tokens=new,
-            score_tokens=new + math.ceil(self._teachers * share),
-            train_tokens=new + math.ceil(self._student * share),
-        )
+
+@dataclass(slots=True)
+class Extent:
+    """Token counts of many prompts."""
+
+    total: int = 0
+    longest: int = 0
+
+    def add(self, tokens: int) -> None:
+        """Count one more."""
+        self.total += tokens
+        self.longest = max(self.longest, tokens)
+
+    def at_most(self, rows: int, of: int) -> int:
+        """The tokens of `rows` prompts, drawn in turns from the `of` that were counted; a bound if they stop early."""
+        return self.total * rows // of if rows % of == 0 else min(self.longest * rows, self.total * -(-rows // of))
+
+
+def make_plan(config: RunConfig, lengths: Lengths, held_out: Lengths | None) -> Plan:
+    """How much work the run is, at most."""
+    train, new = config.train, config.sampling.max_completion_tokens
+    rows = lengths.rows * config.data.epochs
+    steps = -(-rows // train.prompt_groups_per_step)
+    if train.max_steps is not None and train.max_steps < steps:
+        steps, rows = train.max_steps, train.max_steps * train.prompt_groups_per_step
+    each = config.sampling.completions_per_prompt
+    evaluations = _evaluations(config, steps) if held_out is not None else 0
+    eval_rows = held_out.rows if held_out is not None else 0
+    return Plan(
+        rows=rows,
+        steps=steps,
+        optimizer_steps=steps * train.num_substeps,
+        eval_rows=eval_rows,
+        evaluations=evaluations,
+        completions=rows * each,
+        longest_prompt=lengths.student.longest,
+        sample_tokens=rows * each * new,
+        score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
+        train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),
+        eval_sample_tokens=evaluations * eval_rows * new,
+        eval_score_tokens=evaluations * (eval_rows * new + (held_out.teachers.total if held_out is not None else 0)),
+    )
+
+
+def _evaluations(config: RunConfig, steps: int) -> int:
+    """Before, after, and every `eval_every` steps between."""
+    if not config.evaluators:
+        return 0
+    every = config.train.eval_every
+    return 2 + ((steps - 1) // every if every else 0)

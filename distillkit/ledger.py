@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
+from distillkit.run_files import end_of_step
 from distillkit.schedule import Lost, Outcomes, RowKey, Work
 from distillkit.types import SampleKey
 
@@ -42,12 +43,13 @@ class Ledger:
     def __init__(self, path: Path, max_failed_fraction: float) -> None:
         """Append to `path`."""
         self.totals = Totals()
+        self._path = path
         self._file: IO[str] = path.open("a", encoding="utf-8")
         self._max_failed_fraction = max_failed_fraction
         self._reasons: Counter[str] = Counter()
 
     def settle(self, step: int, work: Work, outcomes: Outcomes) -> None:
-        """Enter the end of every row of a step that was just trained. Raises RunFailedError past the limit."""
+        """Enter the end of every row of a step that was just trained."""
         lost = {one.key: one for one in outcomes.lost}
         tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
         keys_of: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
@@ -68,7 +70,15 @@ class Ledger:
             self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained))
         self._file.flush()
         self._reasons.update(one.reason for one in outcomes.lost)
-        self._require_few_failures()
+
+    def rewind(self, step: int) -> None:
+        """Forget the entries of steps after `step`: a resumed run trains them again."""
+        self._file.truncate(end_of_step(self._path, step))
+
+    def abandon(self, step: int, work: Work, reason: str) -> None:
+        """Enter rows whose window was under way when the run ended."""
+        lost = tuple(Lost(request.key, "train", reason, retryable=True) for request in work.requests)
+        self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
 
     def _count(self, completions: int, *, trained: int, tokens: int) -> None:
         totals = self.totals
@@ -80,7 +90,8 @@ class Ledger:
         totals.failed_completions += completions - trained
         totals.completion_tokens += tokens
 
-    def _require_few_failures(self) -> None:
+    def require_few_failures(self) -> None:
+        """Raise RunFailedError if more of the rows admitted so far have failed than `train.max_failed_fraction`."""
         totals = self.totals
         if totals.rows_failed > self._max_failed_fraction * totals.rows_admitted:
             raise RunFailedError(
@@ -102,7 +113,11 @@ class Ledger:
         if totals.trained_completions == 0:
             raise RunFailedError(f"nothing was trained: all {totals.completions} completions failed{self.reasons()}")
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """The ledger itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
         """Close the file."""
         self._file.close()
 

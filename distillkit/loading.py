@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +12,12 @@ import yaml
 from distillkit.config import ConfigProblemsError, RunConfig
 from distillkit.errors import ConfigError
 from distillkit.registry import Registry
-from distillkit.validation import Location, Problem
+from distillkit.validation import at_line, unknown_key
 
 Tree = dict[str, Any]
+PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
+SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
+"""The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
 
 
 def load_config(
@@ -46,14 +49,16 @@ def load_config(
     for override in overrides:
         apply_override(tree, override)
     tree = merge(tree, extra or {})
-    tree["plugins"] = _script_list(tree.get("plugins", ())) + [s for s in scripts if s not in tree.get("plugins", ())]
+    tree["plugins"] = list(dict.fromkeys([*_script_list(tree.get("plugins", ())), *scripts]))
     registry = registry or Registry.discover()
     for script in tree["plugins"]:
         registry.add_script(Path(script))
     try:
+        if "registry" in tree:  # an argument of RunConfig's, and no key
+            raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
         return RunConfig(registry=registry, **tree), registry
     except ConfigProblemsError as error:
-        raise ConfigError("\n".join(_at_line(problem, files) for problem in error.problems)) from error
+        raise ConfigError("\n".join(at_line(problem, files) for problem in error.problems)) from error
 
 
 def _script_list(value: object) -> list[str]:
@@ -79,54 +84,74 @@ def read_config_file(path: Path) -> Tree:
 
 
 def _parse(path: Path, text: str) -> object:
+    suffix = path.suffix.lower()
+    if suffix not in PARSERS:
+        raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
     try:
-        match path.suffix.lower():
-            case ".toml":
-                return tomllib.loads(text)
-            case ".json":
-                return json.loads(text)
-            case ".yaml" | ".yml":
-                return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-            case suffix:
-                raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
+        return PARSERS[suffix](text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from error
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which a key that stands twice is an error, as in TOML."""
+    """YAML in which keys are text, and one that stands twice is an error, as in TOML."""
 
 
 def _unique_keys(loader: _StrictLoader, node: yaml.MappingNode) -> Tree:
     seen: set[str] = set()
     for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            raise _key_error(f"a {key.id} is no key; a key is plain text", key)
+        if key.tag not in (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge"):
+            raise _key_error(f"the key {key.value!r} is no text for YAML; put it in quotes", key)
         if key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+            raise _key_error(f"the key {key.value!r} stands twice", key)
         seen.add(key.value)
     return cast(Tree, loader.construct_mapping(node, deep=True))
+
+
+def _key_error(problem: str, key: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
 
 
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
 
 
+def _parse_yaml(text: str) -> object:
+    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+
+
+PARSERS: Mapping[str, Callable[[str], object]] = {
+    ".toml": tomllib.loads,
+    ".json": json.loads,
+    ".yaml": _parse_yaml,
+    ".yml": _parse_yaml,
+}
+
+
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     """`over` laid on `base`: mappings merge, teachers merge by their route, everything else is replaced.
 
-    A plugin entry whose `name` changes is replaced whole, since its old options belong to another plugin.
+    `data: rows.jsonl` and `student: local` count as the mappings that they are short for. A plugin entry whose `name`
+    changes is replaced whole, since its old options belong to another plugin.
     """
     merged = dict(base)
     for key, value in over.items():
-        mine = merged.get(key)
-        if key == "teachers" and isinstance(mine, list) and isinstance(value, list):
-            merged[key] = _merge_teachers(mine, value)
-        elif isinstance(mine, dict) and isinstance(value, Mapping) and value.get("name") in (None, mine.get("name")):
-            merged[key] = merge(mine, value)
+        mine, theirs = _in_full(key, merged.get(key)), _in_full(key, value)
+        if key == "teachers" and isinstance(mine, list) and isinstance(theirs, list):
+            merged[key] = _merge_teachers(mine, theirs)
+        elif isinstance(mine, dict) and isinstance(theirs, Mapping) and theirs.get("name") in (None, mine.get("name")):
+            merged[key] = merge(mine, theirs)
         else:
             merged[key] = value
     return merged
+
+
+def _in_full(key: str, value: object) -> object:
+    return {SHORT_FOR[key]: value} if isinstance(value, str) and key in SHORT_FOR else value
 
 
 def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
@@ -153,8 +178,8 @@ def apply_override(tree: Tree, override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"override {override!r}: wants section.key=value, such as train.max_steps=10")
     try:
-        value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+        value = _parse_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"override {override!r}: the value is not YAML; quote it") from error
     node: Any = tree
     parts = key.split(".")
@@ -167,16 +192,15 @@ def apply_override(tree: Tree, override: str) -> None:
 
 
 def _descend(node: Any, part: str, below: str, override: str) -> Any:  # noqa: ANN401 - parsed YAML
-    if isinstance(node, list):
-        return node[_index(node, part, override)]
-    inner = node.get(part)
-    if isinstance(inner, str):  # `data: rows.jsonl` and `student: local` are short for mappings
-        inner = {"path" if part == "data" else "name": inner}
+    place: Any = _index(node, part, override) if isinstance(node, list) else part
+    inner = node[place] if isinstance(node, list) else node.get(place)
+    if isinstance(inner, str):  # `student: local` and `sinks: [console]` are short for mappings
+        inner = {SHORT_FOR.get(part, "name"): inner}
     if inner is None:
         inner = {}
     if not isinstance(inner, dict | list):
         raise ConfigError(f"override {override!r}: {part!r} has no key {below!r}")
-    node[part] = inner
+    node[place] = inner
     return inner
 
 
@@ -184,32 +208,3 @@ def _index(items: list[Any], part: str, override: str) -> int:
     if not part.isdigit() or int(part) >= len(items):
         raise ConfigError(f"override {override!r}: the list has items 0 to {len(items) - 1}, not {part!r}")
     return int(part)
-
-
-def _at_line(problem: Problem, files: Sequence[Path]) -> str:
-    """The problem with the file and line of its key, from the last file that has it."""
-    for file in reversed(files):
-        line = _line_of(file, problem.location)
-        if line is not None:
-            return f"{file}:{line}: {problem.key}: {problem.message}"
-    where = f"{files[-1]}: " if files else ""
-    return f"{where}{problem.key}: {problem.message}" if problem.location else f"{where}{problem.message}"
-
-
-def _line_of(file: Path, location: Location) -> int | None:
-    if file.suffix.lower() == ".toml" or not location:
-        return None
-    node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)  # JSON is YAML
-    line: int | None = None
-    for part in location:
-        if isinstance(node, yaml.MappingNode):
-            found = next(((key, value) for key, value in node.value if key.value == part), None)
-            if found is None:
-                return None
-            line, node = found[0].start_mark.line + 1, found[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return line

@@ -1,10 +1,16 @@
 """The numbers of a step, by the same names on every backend."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from distillkit.types import Batch, FloatArray, ScoredRollout, Teacher
+from distillkit.types import Batch, FloatArray, ScoredRollout, StepResult, Teacher
+
+
+def finite(value: float) -> float | None:
+    """A plain number (metrics may be numpy's). JSON knows no NaN or infinity: an unknown number is null."""
+    return float(value) if math.isfinite(value) else None
 
 
 def gap_of(scored: ScoredRollout, teacher: str) -> FloatArray:
@@ -74,3 +80,10 @@ def route_metrics(
         if gaps:
             metrics[f"{prefix}/reverse_kl"] = float(np.mean(np.concatenate(gaps), dtype=np.float64))
     return metrics
+
+
+def mean_of(results: Sequence[StepResult]) -> dict[str, float]:
+    """The mean of each metric over the optimizer steps of one step."""
+    names = dict.fromkeys(name for result in results for name in result.metrics)
+    values = {name: [result.metrics[name] for result in results if name in result.metrics] for name in names}
+    return {name: float(np.mean(mine)) for name, mine in values.items()}

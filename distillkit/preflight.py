@@ -9,7 +9,7 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.dataset import Dataset
 from distillkit.errors import InputError, suggest
 from distillkit.events import Plan
-from distillkit.intake import Intake, Lengths
+from distillkit.intake import Intake, Lengths, make_plan
 from distillkit.registry import Registry
 from distillkit.render import Renderer, Side, teacher_side
 from distillkit.roles import CheckReport, Plugin, Sampler, Scorer
@@ -71,7 +71,8 @@ class Preflight:
 
 def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
-    return RunContext(user, config.name, config.seed, None, notify, shared)
+    teachers = tuple(teacher.teacher for teacher in config.teachers)
+    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers)
 
 
 def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> Preflight:
@@ -96,11 +97,13 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     renderer = make_renderer(config, contexts)
     lengths = Lengths(intake, renderer)
     dataset.validate(lengths.count)
+    held_out = None
     if eval_dataset is not None:
-        eval_dataset.validate(Lengths(eval_intake, renderer).count)
+        held_out = Lengths(eval_intake, renderer)
+        eval_dataset.validate(held_out.count)
     notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
-    plan = lengths.plan(config, len(dataset), len(eval_rows))
+    plan = make_plan(config, lengths, held_out)
     return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
 
 

@@ -1,9 +1,10 @@
 """Finding plugins (pluggy and entry points) and looking them up by role and name."""
 
+import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +15,7 @@ import pluggy
 from pydantic import ValidationError
 
 from distillkit import hookspecs
-from distillkit.errors import ConfigError, InputError, PluginError, PluginNotFoundError, suggest
+from distillkit.errors import ConfigError, DistillkitError, InputError, PluginError, PluginNotFoundError, suggest
 from distillkit.roles import ROLES, Plugin
 from distillkit.validation import PluginOptionsError, option_problems
 
@@ -32,6 +33,10 @@ class PluginInfo:
     distribution: str
     """The distribution that brought it, or the script or code that added it."""
     version: str
+    origin: Path | None = None
+    """The script that brought it; None: a distribution, or code."""
+    from_code: bool = False
+    """Whether Python code added it, so that no config file can choose it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ class Registry:
         self._manager = pluggy.PluginManager("distillkit")
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[tuple[str, str], PluginInfo] = {}
+        self._scripts: set[Path] = set()
         self.broken: list[BrokenEntryPoint] = []
 
     @classmethod
@@ -67,19 +73,20 @@ class Registry:
         key = f"{name}:{entry_point.name}"
         try:
             self._register(entry_point.load(), key, name, distribution.version if distribution else "unknown")
-        except PluginError as error:
-            self.broken.append(BrokenEntryPoint(key, str(error)))
         except Exception as error:  # noqa: BLE001 - a stranger's package may fail in any way; it is kept and named
-            self.broken.append(BrokenEntryPoint(key, f"{type(error).__name__}: {error}"))
+            self.broken.append(BrokenEntryPoint(key, _reason(error)))
 
-    def _register(self, module: object, key: str, distribution: str, version: str) -> None:
+    def _register(self, module: object, key: str, distribution: str, version: str, script: Path | None = None) -> None:
         before = dict(self._plugins)
         self._manager.register(module, key)
         try:
             self._manager.check_pending()  # a hook of ours, misspelt
             for role, hook in HOOK_OF_ROLE.items():
                 for cls in self._classes_of(hook, key):
-                    self._add(_require_role(cls, role, key), distribution, version)
+                    mine = _require_role(cls, role, key)
+                    self._add(PluginInfo(role, mine.name, mine, distribution, version, script))
+            for mine in _defined_in(module) if script else ():
+                self._add(PluginInfo(mine.role, mine.name, mine, distribution, version, script))
         except Exception:
             self._plugins = before
             self._manager.unregister(name=key)
@@ -94,28 +101,36 @@ class Registry:
         """Make one class known by its name, in its role. Usable as a decorator."""
         if not (inspect.isclass(cls) and issubclass(cls, Plugin)):
             raise PluginError(f"{cls!r} is not a plugin class; subclass one of {', '.join(ROLES)}")
-        self._add(_require_role(cls, cls.role, source), source, "")
+        _require_role(cls, cls.role, source)
+        self._add(PluginInfo(cls.role, cls.name, cls, source, "", from_code=True))
         return cls
 
     def add_script(self, path: Path) -> None:
-        """Load a Python file: its hooks count, and so does every complete role subclass that it defines."""
-        module = _import_script(path)
-        self._register(module, f"script:{path}", str(path), "")
-        for value in list(vars(module).values()):
-            if inspect.isclass(value) and issubclass(value, Plugin) and value.__module__ == module.__name__:
-                known = self._plugins.get((value.role, value.name))
-                if value.is_complete() and (known is None or known.cls is not value):
-                    self._add(value, str(path), "")
+        """Load a Python file, once: its hooks count, and so does every complete role subclass that it defines.
 
-    def _add(self, cls: type[Plugin], distribution: str, version: str) -> None:
-        key = (cls.role, cls.name)
-        known = self._plugins.get(key)
-        if known is not None and known.cls is not cls:
+        Raises:
+            InputError: whatever is wrong with it, since the file is the user's.
+        """
+        script = path.resolve()
+        if script in self._scripts:
+            return
+        module = _import_script(path)
+        try:
+            self._register(module, f"script:{script}", str(path), "", script)
+        except pluggy.PluginValidationError as error:
+            hooks = ", ".join(HOOK_OF_ROLE.values())
+            raise InputError(f"plugin script {path}: {error}. The hooks are {hooks}") from error
+        except Exception as error:
+            raise InputError(f"plugin script {path}: {_reason(error)}") from error
+        self._scripts.add(script)
+
+    def _add(self, info: PluginInfo) -> None:
+        known = self._plugins.setdefault((info.role, info.name), info)
+        if known.cls is not info.cls:
             raise PluginError(
-                f"two {cls.role} plugins are named {cls.name!r}: {_path(known.cls)} of {known.distribution} and "
-                f"{_path(cls)} of {distribution}. Rename one, or uninstall its distribution."
+                f"two {info.role} plugins are named {info.name!r}: {_path(known.cls)} of {known.distribution} and "
+                f"{_path(info.cls)} of {info.distribution}. Rename one, or uninstall its distribution."
             )
-        self._plugins[key] = PluginInfo(cls.role, cls.name, cls, distribution, version)
 
     def infos(self, role: str | None = None) -> list[PluginInfo]:
         """All plugins (of one role), sorted by role in the order of the design, then by name."""
@@ -152,10 +167,12 @@ class Registry:
         except ValidationError as error:
             raise PluginOptionsError(option_problems(error, cls)) from error
 
-    def knows(self, plugin: Plugin) -> bool:
-        """Whether a config can choose this plugin's class by its name."""
-        info = self._plugins.get((plugin.role, plugin.name))
-        return info is not None and info.cls is type(plugin)
+    def knows(self, role: str, plugin: Plugin, scripts: Iterable[str] = ()) -> bool:
+        """Whether a config file with `scripts` under `plugins` can choose the plugin's class by its name for `role`."""
+        info = self._plugins.get((role, plugin.name))
+        if info is None or info.cls is not type(plugin) or info.from_code:
+            return False
+        return info.origin is None or info.origin in {Path(script).resolve() for script in scripts}
 
 
 def _require_role(cls: object, role: str, source: str) -> type[Plugin]:
@@ -173,18 +190,37 @@ def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+
+
+def _defined_in(module: object) -> Iterator[type[Plugin]]:
+    """The complete role subclasses that a module itself defines."""
+    for value in list(vars(module).values()):
+        mine = inspect.isclass(value) and value.__module__ == vars(module)["__name__"]
+        if mine and issubclass(value, Plugin) and value.is_complete():
+            yield value
+
+
 def _import_script(path: Path) -> ModuleType:
+    """The file as a module: the same one, with the same classes, as long as the file does not change."""
     if not path.is_file():
         raise InputError(f"plugin script {path} is not there")
-    name = f"distillkit_script_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    place, stat = path.resolve(), path.stat()
+    stamp = hashlib.sha256(repr((place, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
+    name = f"distillkit_script_{place.stem}_{stamp}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, place)
     if spec is None or spec.loader is None:
         raise InputError(f"plugin script {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[name]
+    except BaseException as error:
+        del sys.modules[name]  # what is half loaded must not be found again
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise InputError(f"plugin script {path} failed to load: {type(error).__name__}: {error}") from error
     return module

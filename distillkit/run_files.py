@@ -2,24 +2,27 @@
 
 import json
 import logging
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from distillkit.config import RunConfig
 from distillkit.errors import InputError
+from distillkit.metrics import finite
 from distillkit.registry import Registry
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import ScoredRollout
 
 MARKER = "config.yaml"
 """A directory that holds this file holds a run."""
+LOCK = ".lock"
 log = logging.getLogger("distillkit")
 
 
@@ -30,34 +33,55 @@ def run_directory(config: RunConfig) -> Path:
 
 def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
-    holds_run = (run_dir / MARKER).is_file()
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file; choose another log_path or name")
     if resume:
         if not any((run_dir / "checkpoints").glob("step-*")):
             raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; run without --resume")
-    elif holds_run and not overwrite:
+    elif holds_work(run_dir) and not overwrite:
         raise InputError(
             f"{run_dir} already holds a run. Go on with it by --resume, replace it by --overwrite, "
             "or write elsewhere by name=another-name"
         )
-    elif run_dir.is_dir() and any(run_dir.iterdir()) and not holds_run:
+    elif _content(run_dir) and not (run_dir / MARKER).is_file():
         raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
 
 
-def make_room(run_dir: Path, *, overwrite: bool) -> None:
-    """Make the run's directory, in place of an older run if the user said so."""
+def holds_work(run_dir: Path) -> bool:
+    """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
+    metrics = run_dir / "metrics.jsonl"
+    measured = metrics.is_file() and metrics.stat().st_size > 0
+    return (run_dir / MARKER).is_file() and (measured or any((run_dir / "checkpoints").glob("step-*")))
+
+
+def _content(run_dir: Path) -> list[Path]:
+    return [path for path in run_dir.iterdir() if path.name != LOCK] if run_dir.is_dir() else []
+
+
+@contextmanager
+def room(run_dir: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
+
+    The lock is the operating system's: a process that died holds nothing.
+    """
     try:
-        if overwrite and (run_dir / MARKER).is_file():
-            shutil.rmtree(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
+        ) from error
     except OSError as error:
-        raise InputError(f"{run_dir} cannot be made: {error.strerror}; choose another log_path") from error
-
-
-def finite(value: float) -> float | None:
-    """JSON knows no NaN or infinity: an unknown number is null."""
-    return value if math.isfinite(value) else None
+        raise InputError(f"{run_dir} cannot be written: {error.strerror}; choose another log_path") from error
+    try:
+        require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
+        if not resume:
+            for path in _content(run_dir):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+    finally:
+        lock.release()
 
 
 @dataclass(slots=True)
@@ -67,19 +91,29 @@ class RunFiles:
     run_dir: Path
     _metrics: IO[str]
     _samples: IO[str]
-    _handler: logging.Handler
 
     @classmethod
-    def open(cls, run_dir: Path) -> "RunFiles":
-        """Append to the files in `run_dir`, and send distillkit's log there."""
+    @contextmanager
+    def open(cls, run_dir: Path) -> Iterator["RunFiles"]:
+        """Append to the files in `run_dir`, and send distillkit's log there, while the run lasts."""
         handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        level, propagate = log.level, log.propagate  # they belong to whoever imported distillkit
         log.addHandler(handler)
         if log.getEffectiveLevel() > logging.INFO:
             log.setLevel(logging.INFO)
         log.propagate = False
-        metrics = (run_dir / "metrics.jsonl").open("a", encoding="utf-8")
-        return cls(run_dir, metrics, (run_dir / "samples.jsonl").open("a", encoding="utf-8"), handler)
+        try:
+            with (
+                (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as metrics,
+                (run_dir / "samples.jsonl").open("a", encoding="utf-8") as samples,
+            ):
+                yield cls(run_dir, metrics, samples)
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+            log.setLevel(level)
+            log.propagate = propagate
 
     def write_config(self, config: RunConfig, registry: Registry) -> None:
         """The resolved config, complete; what a file cannot choose by name is marked."""
@@ -88,14 +122,34 @@ class RunFiles:
             f"# Relative paths start at {Path.cwd()}",
         ]
         for key in config.unreproducible(registry):
-            lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no plugin of that name is installed.")
+            lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")
         text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
         (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
+
+    def is_complete(self) -> bool:
+        """Whether the run that this directory holds came to its end."""
+        try:
+            return bool(
+                json.loads((self.run_dir / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
+            )
+        except (FileNotFoundError, json.JSONDecodeError, KeyError):
+            return False
+
+    def rewind(self, step: int) -> None:
+        """Forget what the files say of steps after `step`: a resumed run writes them again."""
+        for file in (self._metrics, self._samples):
+            file.truncate(end_of_step(Path(file.name), step))
+
+    def take_back_metrics(self, step: int) -> dict[str, float]:
+        """Remove and return the line of `step`, the last one, so that it can be written again with more in it."""
+        last = next((row for row in read_metrics(self.run_dir)[::-1] if row["step"] == step), {})
+        self._metrics.truncate(end_of_step(Path(self._metrics.name), step - 1))
+        return {name: float(value) for name, value in last.items() if name != "step" and isinstance(value, float | int)}
 
     def write_metrics(self, step: int, metrics: Mapping[str, float]) -> dict[str, JsonValue]:
         """One line a step; returns it."""
         row: dict[str, JsonValue] = {"step": step, **{name: finite(value) for name, value in metrics.items()}}
-        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
         self._metrics.flush()
         return row
 
@@ -111,15 +165,8 @@ class RunFiles:
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""
         aside = self.run_dir / "summary.json.new"
-        aside.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         aside.replace(self.run_dir / "summary.json")
-
-    def close(self) -> None:
-        """Close the files."""
-        self._metrics.close()
-        self._samples.close()
-        log.removeHandler(self._handler)
-        self._handler.close()
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:
@@ -150,3 +197,17 @@ def sample_record(one: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonVal
         },
         "ids_proved": {name: score.ids_proved for name, score in one.scores.items()},
     }
+
+
+def end_of_step(path: Path, step: int) -> int:
+    """Where, in bytes, a JSONL file's lines of steps up to `step` end; a line that was cut off does not count."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except json.JSONDecodeError:
+                break
+            end += len(line)
+    return end

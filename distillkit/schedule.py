@@ -7,10 +7,12 @@ old one was trained.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
+from distillkit.blame import blame
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import PhaseProgress
 from distillkit.roles import Sampler, Scorer
@@ -25,7 +27,8 @@ from distillkit.types import (
     ScoreRequest,
 )
 
-Phase = Literal["sample", "score", "train", "eval"]
+T = TypeVar("T")
+Phase = Literal["sample", "score"]
 RowKey = tuple[str, int]
 """A row in an epoch: `(row_id, epoch)`."""
 
@@ -35,7 +38,7 @@ class Lost:
     """A completion that cannot be trained, and why."""
 
     key: SampleKey
-    stage: Literal["sample", "score"]
+    stage: Literal["sample", "score", "train"]
     reason: str
     retryable: bool
     teacher: str | None = None
@@ -48,6 +51,8 @@ class Outcomes:
     scored: tuple[ScoredRollout, ...]
     """In data order."""
     lost: tuple[Lost, ...]
+    rollouts: tuple[Rollout, ...]
+    """All that were sampled, those that could not be scored too, in data order."""
     sample_seconds: float
     score_seconds: float
     """From the first request to the last score; overlaps sampling where scoring starts early."""
@@ -141,7 +146,8 @@ class Window:
             if key not in self._lost
         ]
         score_seconds = 0.0 if self._score_started is None else self._score_ended - self._score_started
-        return Outcomes(tuple(scored), tuple(self._lost.values()), self._sample_seconds, score_seconds)
+        rollouts = tuple(self._rollouts[key] for key in self._place if key in self._rollouts)
+        return Outcomes(tuple(scored), tuple(self._lost.values()), rollouts, self._sample_seconds, score_seconds)
 
     async def cancel(self) -> None:
         """Stop, and wait until everything has stopped."""
@@ -153,7 +159,7 @@ class Window:
 
     async def _run(self) -> None:
         try:
-            async with asyncio.TaskGroup() as scoring:
+            async with asyncio.TaskGroup() as scoring, closed_after(self._source):
                 waiting = await self._sample(scoring)
                 for teacher, requests in waiting.items():
                     scoring.create_task(self._score(teacher, sorted(requests, key=lambda r: self._place[r.key])))
@@ -164,22 +170,25 @@ class Window:
     async def _sample(self, scoring: asyncio.TaskGroup) -> dict[str, list[ScoreRequest]]:
         """Take completions as they come; return the score requests of scorers that want a window at once."""
         waiting: dict[str, list[ScoreRequest]] = {}
-        async for outcome in self._source:
-            rollout = self._accept_sample(outcome)
-            self._progress("sample", len(self._rollouts) + len(self._lost), len(self._place))
-            if rollout is None:
-                continue
-            for teacher in self._prompts(rollout.key).route.teachers:
-                request = ScoreRequest(rollout, teacher, self._prompts(rollout.key).teachers[teacher])
-                self._score_total += 1
-                if self._schedule.scorers[teacher].whole_windows:
-                    waiting.setdefault(teacher, []).append(request)
-                else:
-                    scoring.create_task(self._score(teacher, [request]))
+        with blame(self._schedule.sampler):
+            async for outcome in self._source:
+                rollout = self._accept_sample(outcome)
+                self._progress("sample", len(self._rollouts) + len(self._lost), len(self._place))
+                for request in self._score_requests(rollout) if rollout is not None else ():
+                    if self._schedule.scorers[request.teacher].whole_windows:
+                        waiting.setdefault(request.teacher, []).append(request)
+                    else:
+                        scoring.create_task(self._score(request.teacher, [request]))
         self._require_all_answered()
         self._sample_seconds = time.perf_counter() - self._started
         self._sampled.set()
         return waiting
+
+    def _score_requests(self, rollout: Rollout) -> list[ScoreRequest]:
+        prompts = self._prompts(rollout.key)
+        requests = [ScoreRequest(rollout, teacher, prompts.teachers[teacher]) for teacher in prompts.route.teachers]
+        self._score_total += len(requests)
+        return requests
 
     def _accept_sample(self, outcome: Rollout | Failure) -> Rollout | None:
         key = outcome.request.key
@@ -213,10 +222,12 @@ class Window:
         self._score_started = self._score_started or time.perf_counter()
         gauges.change(teacher, len(requests))
         try:
-            async for outcome in scorer.score(requests):
-                self._accept_score(outcome, teacher, unanswered)
-                gauges.change(teacher, -1)
-                self._progress("score", len(self._answered), self._score_total)
+            with blame(scorer, f"for teacher {teacher!r}"):
+                async with closed_after(scorer.score(requests)) as outcomes:
+                    async for outcome in outcomes:
+                        self._accept_score(outcome, teacher, unanswered)
+                        gauges.change(teacher, -1)
+                        self._progress("score", len(self._answered), self._score_total)
         finally:
             gauges.change(teacher, -len(unanswered))
         if unanswered:
@@ -238,6 +249,16 @@ class Window:
 
     def _progress(self, phase: Phase, done: int, total: int) -> None:
         self._schedule.progress(PhaseProgress(phase, done, total))
+
+
+@asynccontextmanager
+async def closed_after(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Close a generator that is not read to its end, so that the backend stops what it was doing."""
+    try:
+        yield source
+    finally:
+        if isinstance(source, AsyncGenerator):
+            await source.aclose()
 
 
 async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failure]:

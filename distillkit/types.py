@@ -35,6 +35,14 @@ def frozen_array(values: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
     return array
 
 
+def freeze(value: object, **dtypes: npt.DTypeLike) -> None:
+    """Replace the named fields of a frozen value, where they are not None, by read-only arrays."""
+    for name, dtype in dtypes.items():
+        array = getattr(value, name)
+        if array is not None:
+            object.__setattr__(value, name, frozen_array(array, dtype))
+
+
 def token_ids(values: npt.ArrayLike) -> IntArray:
     """Read-only int64 token ids, shape [n]."""
     return frozen_array(values, np.int64)
@@ -207,11 +215,12 @@ class Rollout:
     rewards: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse logprobs or a mask that do not fit the tokens."""
+        """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
+        freeze(self, token_ids=np.int64, logprobs=np.float32, mask=np.bool_)
         count = len(self.token_ids)
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
-        require_finite(f"rollout {self.key}", self.logprobs, count, self.active)
+        require_logprobs(f"rollout {self.key}", self.logprobs, count, self.active)
 
     @property
     def key(self) -> SampleKey:
@@ -256,9 +265,10 @@ class Score:
     """Further per-token results by capability name (`topk_ids`, ...); the first axis is R."""
 
     def __post_init__(self) -> None:
-        """Refuse a score of other tokens than the sampled ones."""
+        """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
+        freeze(self, logprobs=np.float32, echoed_ids=np.int64)
         rollout, what = self.request.rollout, f"score of {self.request.key} by teacher {self.request.teacher!r}"
-        require_finite(what, self.logprobs, len(rollout.token_ids), rollout.active)
+        require_logprobs(what, self.logprobs, len(rollout.token_ids), rollout.active)
         if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
             raise AlignmentError(f"{what}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
         for name, array in self.arrays.items():
@@ -347,13 +357,21 @@ class Failure:
     """Seconds, where the backend said so."""
 
 
-def require_finite(what: str, logprobs: FloatArray, count: int, active: BoolArray) -> None:
-    """Raise AlignmentError unless there is one finite logprob for each active token."""
+ROUNDING = 1e-2
+"""How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
+
+
+def require_logprobs(what: str, logprobs: FloatArray, count: int, active: BoolArray) -> None:
+    """Raise AlignmentError unless there is one finite logprob of at most 0 for each active token."""
     if len(logprobs) != count or len(active) != count:
         raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
     bad = np.flatnonzero(active & ~np.isfinite(logprobs))
     if bad.size:
         raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
+    positive = np.flatnonzero(active & (logprobs > ROUNDING))
+    if positive.size:
+        at = positive[0]
+        raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
 
 
 def _first_other_id(wanted: IntArray, got: IntArray) -> str:

@@ -1,9 +1,13 @@
-"""What pydantic found wrong with a config, as lines that name the key and how to mend it."""
+"""What pydantic found wrong with a config, as lines that name file, line, key and how to mend it."""
 
+import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -59,7 +63,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     if isinstance(cause, PluginOptionsError):
         yield from (Problem(location + problem.location, problem.message) for problem in cause.problems)
     elif details["type"] == "extra_forbidden":
-        yield Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
+        yield unknown_key(location, model)
     elif cause is not None:
         yield Problem(location, str(cause))
     elif details["type"] == "missing":
@@ -70,19 +74,78 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
         yield Problem(location, f"{details['msg'][0].lower()}{details['msg'][1:]}, not {shown}")
 
 
+def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
+    """A key that `model` does not have, with the closest that it has."""
+    return Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
+
+
 def _fields(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that are known at `location` below `model`."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
-            inner = next(_models_in(model.model_fields[part].annotation), None)
+            inner = next(models_in(model.model_fields[part].annotation), None)
             if inner is None:
                 return []
             model = inner
     return list(model.model_fields)
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - annotations have no common type
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - annotations have no common type
+    """The model classes that an annotation names."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in get_args(annotation):
-        yield from _models_in(argument)
+        yield from models_in(argument)
+
+
+def at_line(problem: Problem, files: Sequence[Path]) -> str:
+    """The problem with the file and line of its key, from the last file that has it."""
+    for file in reversed(files):
+        line = _line_of(file, problem.location)
+        if line is not None:
+            return f"{file}:{line}: {problem.key}: {problem.message}"
+    where = f"{files[-1]}: " if files else ""
+    return f"{where}{problem.key}: {problem.message}" if problem.location else f"{where}{problem.message}"
+
+
+def _line_of(file: Path, location: Location) -> int | None:
+    text, suffix = file.read_text(encoding="utf-8"), file.suffix.lower()
+    try:
+        if suffix == ".toml":
+            return _toml_line(text, location)
+        text = text.replace("\t", " ") if suffix == ".json" else text  # JSON is YAML but for tabs
+        return _yaml_line(yaml.compose(text, Loader=yaml.SafeLoader), location)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return None  # the problem itself is what matters
+
+
+def _yaml_line(node: yaml.Node | None, location: Location) -> int | None:
+    line: int | None = None
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == part), None)
+            if found is None:
+                return None
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line
+
+
+def _toml_line(text: str, location: Location) -> int | None:
+    """The line of a key that is there, if no other line could be it: the parser keeps no positions."""
+    node: Any = tomllib.loads(text)
+    name: str | None = None
+    for part in location:
+        if isinstance(node, dict):
+            if part not in node:
+                return None
+            name, node = str(part), node[part]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            node = node[part]
+    key = re.compile(rf"""^[^#]*(?<![\w-]){re.escape(name or "")}["']?\s*[=.\]]""")
+    lines = [number for number, line in enumerate(text.splitlines(), start=1) if key.search(line)]
+    return lines[0] if name is not None and len(lines) == 1 else None

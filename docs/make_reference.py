@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, type_name
-from distillkit.config import DataConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
+from distillkit.config import FILLED_IN, DataConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles import ROLES, Plugin
 
@@ -80,18 +80,28 @@ def config_page() -> str:
         "",
     ]
     for title, model in SECTIONS.items():
-        lines += [f"## {title}", "", clean(model), "", *options(model)]
+        lines += [f"## {title}", "", clean(model), "", *options(model, "" if model is RunConfig else f"{title}.")]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def options(model: type[BaseModel]) -> list[str]:
-    """A table of a model's fields."""
+def options(model: type[BaseModel], keys: str | None = None) -> list[str]:
+    """A table of a model's fields; `keys` is what their config keys start with, if it is a section."""
     rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        inner = field.annotation
-        kind = inner.__name__ if isinstance(inner, type) and issubclass(inner, Plugin) else type_name(inner)
-        rows.append(f"| `{name}` | {cell(kind)} | {cell(default_of(field))} | {cell(field.description or '')} |")
+        default = FILLED_IN.get(f"{keys}{name}") or default_of(field)
+        kind = linked(type_name(field.annotation))
+        rows.append(f"| `{name}` | {cell(kind)} | {cell(default)} | {cell(field.description or '')} |")
     return [*rows, ""] if model.model_fields else ["It has no options.", ""]
+
+
+def linked(kind: str) -> str:
+    """A type's name, with each role and section as a link to where it is described."""
+    for role, base in ROLES.items():
+        kind = re.sub(rf"\b{base.__name__}\b", f"[{role}]({role}.md)", kind)
+    for title, model in SECTIONS.items():
+        heading = title.removesuffix("[]")
+        kind = re.sub(rf"\b{model.__name__}\b", f"[{heading}](#{heading})", kind)
+    return kind
 
 
 def cell(text: str) -> str:

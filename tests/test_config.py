@@ -5,8 +5,11 @@ from typing import Any
 import pytest
 from conftest import question
 
-from distillkit import Registry, RunConfig
+import distillkit
+from distillkit import Registry, Router, RunConfig
+from distillkit.config import FILLED_IN
 from distillkit.errors import ConfigError
+from distillkit.loading import load_config
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit_builtin.routers import FieldRouter
 
@@ -105,19 +108,79 @@ def test_the_dump_is_complete_and_reads_back_the_same(fake_config: Make, registr
     assert RunConfig(registry=registry, **dump).dump() == dump
 
 
-def test_instances_that_no_config_could_name_are_found(registry: Registry, jsonl: Callable[..., str]) -> None:
+FAKES = str(Path(__file__).parent / "fake_plugins.py")
+
+
+def test_instances_that_no_config_could_name_are_found(jsonl: Callable[..., str]) -> None:
     class Nameless(FieldRouter):
         """Without a name of its own."""
 
-    config = RunConfig(
-        registry=registry,
-        data=jsonl([question("x")]),
-        student=FakeStudent(),
-        teachers=[{"model": "m", "scorer": FakeScorer()}],
-        router=Nameless(),
+    registry = Registry.discover()
+    registry.add_script(Path(FAKES))
+    values = {
+        "data": jsonl([question("x")]),
+        "student": FakeStudent(sampler=FakeStudent()),
+        "teachers": [{"model": "m", "scorer": "fake"}],
+        "router": Nameless(),
+    }
+    config = RunConfig(registry=registry, plugins=[FAKES], **values)
+    assert config.unreproducible(registry) == ["student.sampler", "router"]  # the fake can be chosen as student only
+    unnamed = RunConfig(registry=registry, **values)
+    assert unnamed.unreproducible(registry) == ["student", "student.sampler", "teachers.0.scorer", "router"]
+
+
+def test_classes_that_were_added_in_python_are_marked(fake_config: Make, registry: Registry) -> None:
+    assert fake_config().unreproducible(registry) == ["student", "teachers.0.scorer"]
+    result = distillkit.run(fake_config(), plugins=[FakeStudent, FakeScorer])
+    assert "# NOT RE-RUNNABLE: student was" in (result.run_dir / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("plugins", [(), (FAKES,)])
+def test_a_config_whose_plugins_a_script_defines_runs_again(
+    fake_config: Make, tmp_path: Path, plugins: tuple[str, ...]
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from distillkit_builtin.routers import SingleRouter\nclass R(SingleRouter):\n    '''R.'''\n    name = 'r'\n",
+        encoding="utf-8",
     )
-    assert config.unreproducible(registry) == ["router"]
-    assert "scorer" in " ".join(config.unreproducible(Registry.discover()))
+    values = {**fake_config().dump(), "plugins": [FAKES, str(script)], "router": "r"}
+    config, _ = load_config([], extra=values)
+    result = distillkit.run(config, plugins=plugins)
+    assert "NOT RE-RUNNABLE" not in (result.run_dir / "config.yaml").read_text()
+    assert distillkit.run(result.run_dir / "config.yaml", overwrite=True).steps == result.steps
+
+
+def test_plugins_inside_plugins_are_looked_at(registry: Registry, fake_config: Make) -> None:
+    class Wrapping(FieldRouter):
+        """Holds others."""
+
+        inner: Router
+        more: tuple[Router, ...] = ()
+
+    class Nameless(FieldRouter):
+        """Without a name of its own."""
+
+    router = Wrapping(inner=FieldRouter(), more=(FieldRouter(), Nameless()))
+    keys = fake_config(router=router).unreproducible(registry)
+    assert [key for key in keys if key.startswith("router")] == ["router", "router.more.1"]
+
+
+def test_the_reference_knows_every_key_that_is_filled_in() -> None:
+    """The words beside `with_defaults` name what it fills in."""
+    short: dict[str, Any] = {"data": {"path": "a"}, "student": {"name": "local", "model": "m"}}
+    long = {**short, "data": {"path": "a", "eval_path": "b"}}
+    one, two = [{"model": "m"}], [{"model": "m"}, {"model": "n"}]
+    names: dict[str, set[str]] = {}
+    for config in (RunConfig(**short, teachers=one), RunConfig(**long, teachers=two)):
+        for key in ("router", "prompts", "loss"):
+            names.setdefault(key, set()).add(getattr(config, key).name)
+        for key in ("evaluators", "sinks"):
+            names.setdefault(key, set()).update(plugin.name for plugin in getattr(config, key))
+    assert {*names, "teachers[].scorer"} == set(FILLED_IN)
+    assert all(name in FILLED_IN[key] for key, mine in names.items() for name in mine)
+    required = {name for name, field in RunConfig.model_fields.items() if field.is_required()}
+    assert required - set(FILLED_IN) == {"data", "student", "teachers"}
 
 
 def test_configs_are_frozen(fake_config: Make, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import question
 
 from distillkit.dataset import Dataset, parse_row
-from distillkit.errors import DataError, RowError
+from distillkit.errors import DataError
+from distillkit.types import Row
 
 GOOD = question("hi")
 
@@ -45,6 +48,12 @@ def problems(path: str) -> str:
         ),
         (b'{"messages": "\xff"}', "line: is not UTF-8: byte 14 is 0xff"),
         (b"[" * 100_000, "line: is nested too deeply"),
+        (b'{"messages": 1' + b"0" * 5000 + b"}", "line: has an integer of more than 4300 digits"),
+        (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "messages[0].content: holds half of a surrogate"),
+        (b'{"teacher_messages": [{"content": ["a", "\\uDFFFb"]}]}', "teacher_messages[0].content[1]: holds half of a"),
+        (b'{"\\ud800": 1}', "line: holds half of a surrogate pair"),
+        (b'{"extra": {"\\ud800": 1}}', "extra: holds half of a surrogate pair"),
+        (b'"\\ud800"', "line: holds half of a surrogate pair"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_line_and_field(jsonl: Callable[..., str], line: bytes, message: str) -> None:
@@ -72,6 +81,11 @@ def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str])
     rows = list(Dataset(Path(path)).rows())
     assert [row.line for row in rows] == [1, 3]
     assert rows[1].messages[0].content == "second"
+
+
+def test_whole_surrogate_pairs_are_text() -> None:
+    row = parse_row(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
+    assert row.messages[0].content == "🦊 é"
 
 
 def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
@@ -108,9 +122,42 @@ def test_rows_are_read_from_their_place_in_the_file(jsonl: Callable[..., str]) -
     assert dataset.row(1, epoch=2).epoch == 2
 
 
-def test_a_row_that_changed_on_disk_is_an_error(jsonl: Callable[..., str]) -> None:
-    path = jsonl([GOOD])
-    dataset = Dataset(Path(path))
-    Path(path).write_text("gone\n", encoding="utf-8")
-    with pytest.raises(RowError):
+@pytest.mark.parametrize("now", [[b"gone"], [question("other")], [question("first"), question("other")], []])
+def test_a_row_that_changed_on_disk_is_an_error(jsonl: Callable[..., str], now: list[Any]) -> None:
+    dataset = Dataset(Path(jsonl([question("first"), GOOD])))
+    path = jsonl(now)
+    with pytest.raises(DataError, match=r"train\.jsonl:2: the file changed during the run"):
+        dataset.row(1)
+    with pytest.raises(DataError, match=r"train\.jsonl:[12]: the file changed during the run"):
+        list(dataset.rows())
+    Path(path).unlink()
+    with pytest.raises(DataError, match=r"train\.jsonl: can no longer be read: No such file"):
         dataset.row(0)
+
+
+def test_a_file_that_grows_or_is_written_again_the_same_is_no_error(jsonl: Callable[..., str]) -> None:
+    dataset = Dataset(Path(jsonl([GOOD, question("second")])))
+    jsonl([GOOD, question("second"), question("third")])
+    assert [row.messages[0].content for row in dataset.rows()] == ["hi", "second"]
+
+
+def test_a_row_that_is_wrong_is_named_with_file_and_line_whenever_it_is_read(jsonl: Callable[..., str]) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl:2: messages: is missing"):
+        list(Dataset(Path(jsonl([GOOD, b"{}"]))).rows())
+
+
+def test_many_rows_are_held_by_their_place_alone(jsonl: Callable[..., str]) -> None:
+    path = jsonl([question(f"number {i} " + "x" * 200, teacher="a") for i in range(20_000)])
+    tracemalloc.start()
+    dataset = Dataset(Path(path))
+    seen = 0
+
+    def count(row: Row) -> None:
+        nonlocal seen
+        seen += 1
+
+    dataset.validate(count)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert seen == 20_000
+    assert peak < 2_000_000

@@ -12,6 +12,7 @@ import pytest
 from conftest import question, read_jsonl
 from typer.testing import CliRunner
 
+import distillkit
 from distillkit import Registry
 from distillkit.cli.main import app
 from distillkit.loading import load_config
@@ -74,9 +75,11 @@ def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], 
         "2": "arithmetic-teacher",
     }
     router = runpy.run_path("my_router.py")["LongToFirst"](cutoff=10)
-    config, registry = load_config([Path("routed.yaml")], ["sinks=[]"], extra={"router": router})
-    assert config.router is router
+    config, registry = load_config([Path("routed.yaml")], [*QUICK[:-1], "sinks=[]"], extra={"router": router})
     assert config.unreproducible(registry) == ["router"]
+    result = distillkit.run(config)
+    assert {entry["route"] for entry in read_jsonl(result.run_dir / "ledger.jsonl")} == {"math-teacher"}
+    assert "# NOT RE-RUNNABLE: router was passed in Python" in (result.run_dir / "config.yaml").read_text()
 
 
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:

@@ -1,15 +1,19 @@
+import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from conftest import question, read_jsonl
 
 import distillkit
-from distillkit import RunConfig, RunResult
+from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
-from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.run_files import room
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
 
@@ -55,6 +59,7 @@ def test_what_a_run_leaves(fake_config: Make, held_out: str) -> None:
     result = run(fake_config(data={"eval_path": held_out}, train={"save_every": 2, "keep_last": 2}))
     files = {path.relative_to(result.run_dir).as_posix() for path in result.run_dir.rglob("*") if path.is_file()}
     assert files == {
+        ".lock",
         "config.yaml",
         "metrics.jsonl",
         "ledger.jsonl",
@@ -284,6 +289,18 @@ def test_a_directory_that_holds_a_run_is_not_written_over(fake_config: Make) -> 
     assert len(read_jsonl(run(fake_config(), overwrite=True).run_dir / "metrics.jsonl")) == len(before.splitlines())
 
 
+def test_a_run_that_failed_while_loading_is_in_no_ones_way(fake_config: Make) -> None:
+    class Unreachable(FakeStudent):
+        """Cannot be opened."""
+
+        async def open(self, run: Any) -> None:
+            raise InputError("the weights are not there")
+
+    with pytest.raises(InputError, match="the weights are not there"):
+        run(fake_config(student=Unreachable()))
+    assert run(fake_config()).steps == 5
+
+
 def test_a_directory_with_other_files_is_left_alone(fake_config: Make, tmp_path: Path) -> None:
     (tmp_path / "runs" / "fake").mkdir(parents=True)
     (tmp_path / "runs" / "fake" / "thesis.tex").write_text("x")
@@ -301,6 +318,119 @@ def test_a_checkpoint_brings_back_weights_counters_and_data(fake_config: Make) -
     assert (resumed.run_dir / "adapter/fake.safetensors").read_bytes() == (
         whole.run_dir / "adapter/fake.safetensors"
     ).read_bytes()
+
+
+class Fragile(FakeStudent):
+    """Cannot write its final weights at the first try."""
+
+    broken: ClassVar[bool] = True
+
+    async def export(self, run_dir: Path) -> Path:
+        if Fragile.broken:
+            raise OSError("no space left on device")
+        return await super().export(run_dir)
+
+
+def test_a_run_that_died_after_its_last_step_is_finished_by_a_resume(fake_config: Make, held_out: str) -> None:
+    config = {"student": Fragile(learning_rate=30.0), "data": {"eval_path": held_out}}
+    Fragile.broken = True
+    with pytest.raises(OSError, match="no space left"):
+        run(fake_config(**config))
+    Fragile.broken = False
+    whole = run(fake_config(**{**config, "name": "whole", "student": {"name": "fake", "learning_rate": 30.0}}))
+    resumed = run(fake_config(**{**config, "student": Fragile(learning_rate=30.0)}), resume=True)
+    assert resumed.eval["after"] == whole.eval["after"]
+    assert [row["step"] for row in resumed.metrics] == [row["step"] for row in whole.metrics]
+    assert resumed.metrics[-1]["eval/reverse_kl"] == whole.metrics[-1]["eval/reverse_kl"]
+    assert resumed.metrics[-1]["train/reverse_kl"] == whole.metrics[-1]["train/reverse_kl"]
+
+
+def test_a_resumed_run_writes_each_step_once(fake_config: Make) -> None:
+    class Dying(FakeScorer):
+        """Fails at the fourth step, once the checkpoint of the second is written."""
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            if requests[0].rollout.policy_version == 3:
+                raise ZeroDivisionError("a bug")
+            async for score in super().score(requests):
+                yield score
+
+    teachers = [{"model": "t", "scorer": Dying(likes="abc")}]
+    with pytest.raises(ZeroDivisionError):
+        run(fake_config(teachers=teachers, train={"save_every": 2}))
+    directory = Path(fake_config().log_path.replace("{name}", "fake"))
+    entries = read_jsonl(directory / "ledger.jsonl")
+    assert [entry["outcome"] for entry in entries] == ["trained"] * 6 + ["failed"] * 2
+    assert "the run ended: ZeroDivisionError: a bug (raised by scorer 'fake'" in entries[-1]["completions"][0]["reason"]
+    for name in ("metrics.jsonl", "ledger.jsonl"):
+        with (directory / name).open("a", encoding="utf-8") as file:
+            file.write('{"step": 4, "cut o')
+    resumed = run(fake_config(train={"save_every": 2}), resume=True)
+    assert [row["step"] for row in resumed.metrics] == [1, 2, 3, 4, 5]
+    rows = [entry["row_id"] for entry in read_jsonl(directory / "ledger.jsonl")]
+    assert len(rows) == len(set(rows)) == 10
+    assert {sample["step"] for sample in read_jsonl(directory / "samples.jsonl")} == {1, 2, 3, 4, 5}
+
+
+def test_a_second_process_in_the_same_directory_is_refused(fake_config: Make) -> None:
+    first = run(fake_config())
+    with (
+        room(first.run_dir, resume=True, overwrite=False),
+        pytest.raises(InputError, match="another process is running"),
+    ):
+        run(fake_config(), overwrite=True)
+    assert (first.run_dir / "summary.json").is_file()
+
+
+def test_training_time_counts_neither_evaluations_nor_saves(fake_config: Make, held_out: str) -> None:
+    class Slow(FakeStudent):
+        """Takes its time to draw."""
+
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            await asyncio.sleep(0.05)
+            async for rollout in super().sample(requests):
+                yield rollout
+
+    config = {"student": Slow(), "data": {"eval_path": held_out}}
+    for every in (0, 1):
+        summary = run(fake_config(**config, name=f"every-{every}", train={"eval_every": every})).summary
+        assert float(str(summary["train_s"])) == pytest.approx(5 * 0.05, abs=0.15)
+
+
+def test_numbers_that_are_numpys_or_none_at_all_are_written_as_json(fake_config: Make, held_out: str) -> None:
+    class Odd(Evaluator):
+        """Finds numpy's numbers."""
+
+        name: ClassVar[str] = "odd"
+
+        async def evaluate(self, context: EvalContext) -> EvalResult:
+            return EvalResult({"x": np.float32(0.5), "y": float("nan")})  # type: ignore[dict-item]
+
+    result = run(fake_config(data={"eval_path": held_out}, evaluators=[Odd()]))
+    assert (result.metrics[0]["eval/x"], result.metrics[0]["eval/y"]) == (0.5, None)
+    assert json.loads((result.run_dir / "summary.json").read_text())["eval"]["after"]["y"] is None
+
+
+def test_the_hosts_logger_is_left_as_it_was(fake_config: Make) -> None:
+    log = logging.getLogger("distillkit")
+    before = (log.level, log.propagate, list(log.handlers))
+    run(fake_config())
+    assert (log.level, log.propagate, list(log.handlers)) == before
+
+
+def test_a_run_that_cannot_be_opened_leaves_its_reason(fake_config: Make) -> None:
+    class OutOfMemory(FakeStudent):
+        """Cannot be opened."""
+
+        async def open(self, run: Any) -> None:
+            raise RuntimeError("CUDA out of memory")
+
+    with pytest.raises(RuntimeError) as caught:
+        run(fake_config(student=OutOfMemory()))
+    assert "raised by student 'fake'" in caught.value.__notes__[0]
+    directory = Path(fake_config().log_path.replace("{name}", "fake"))
+    assert "CUDA out of memory" in (directory / "run.log").read_text()
+    assert "CUDA out of memory" in json.loads((directory / "summary.json").read_text())["error"]
 
 
 def test_nothing_to_resume_and_complete_runs_are_said(fake_config: Make) -> None:

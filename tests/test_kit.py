@@ -5,7 +5,7 @@ import pytest
 from pydantic import Field
 
 from distillkit import EvalContext, Evaluator, Router, Sink
-from distillkit.errors import PluginError
+from distillkit.errors import AlignmentError, PluginError
 from distillkit.events import EvalResult, Event
 from distillkit.roles import Plugin
 from distillkit.testing import FakeScorer, FakeStudent, ListSink, check_plugin
@@ -151,7 +151,6 @@ class Changing(ListSink):
         (Undescribed(), "option 'level' has no description"),
         (Silent(), "gave no outcome for 1 of 3 requests"),
         (Twice(), "gave 1 outcomes too many"),
-        (Positive(), "gave a logprob above 0"),
         (Random(), "answered the same question with logprobs .* nats apart"),
         (Backwards(), "changes the order of the data"),
         (Weightless(), "gives a datum no `weights`"),
@@ -165,6 +164,11 @@ def test_check_plugin_names_the_broken_rule_and_the_class(plugin: Plugin, messag
     with pytest.raises(PluginError, match=message) as caught:
         check_plugin(plugin)
     assert type(plugin).__qualname__ in str(caught.value)
+
+
+def test_probabilities_above_one_are_refused_by_the_score_itself() -> None:
+    with pytest.raises(AlignmentError, match=r"token 0 is 0\.5, a probability of more than one"):
+        check_plugin(Positive())
 
 
 def test_what_a_plugin_raises_comes_through() -> None:

@@ -19,13 +19,12 @@ def outcomes_of(lost: int, work: object = None) -> Outcomes:
         one = make_scored(make_rollout([1, 2]), [-1.0, -1.0])
         object.__setattr__(one.rollout, "request", request)
         kept.append(one)
-    return Outcomes(tuple(kept), tuple(gone), 0.0, 0.0)
+    return Outcomes(tuple(kept), tuple(gone), tuple(one.rollout for one in kept), 0.0, 0.0)
 
 
 def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "l.jsonl", 0.5)
-    ledger.settle(1, work_of(), outcomes_of(lost=3))
-    ledger.close()
+    with Ledger(tmp_path / "l.jsonl", 0.5) as ledger:
+        ledger.settle(1, work_of(), outcomes_of(lost=3))
     entries = read_jsonl(tmp_path / "l.jsonl")
     assert [entry["outcome"] for entry in entries] == ["failed", "trained", "trained", "trained"]
     assert entries[1]["completions"] == [
@@ -39,10 +38,11 @@ def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
 
 def test_too_many_failed_rows_end_the_run_with_the_reasons(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 0.2)
+    ledger.settle(1, work_of(), outcomes_of(lost=2))
     with pytest.raises(
         RunFailedError, match=r"1 of 4 rows failed, more than train.max_failed_fraction=0.2 .*busy \(2x\)"
     ):
-        ledger.settle(1, work_of(), outcomes_of(lost=2))
+        ledger.require_few_failures()
     assert len(read_jsonl(tmp_path / "l.jsonl")) == 4
 
 

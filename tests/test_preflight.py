@@ -85,6 +85,23 @@ def test_the_plan_counts_steps_and_tokens(fake_config: Make, jsonl: Callable[...
     assert (shorter.rows, shorter.steps, shorter.completions) == (4, 2, 8)
 
 
+def test_the_plan_bounds_a_run_that_ends_early_and_its_evaluations(
+    fake_config: Make, jsonl: Callable[..., str]
+) -> None:
+    rows = [question("x" * length) for length in (1, 1, 1, 90)]
+    held_out = jsonl([question("abc"), question("abc")], "heldout.jsonl")
+    config = {"data": {"path": jsonl(rows), "eval_path": held_out}, "train": {"max_steps": 1, "eval_every": 1}}
+    overhead = len(ByteTokenizer().render([], {})) + len("user\n") + 3
+    plan = inspect(fake_config(**config)).plan
+    assert plan.train_tokens == 2 * (2 * 12 + 93 + 4 * overhead)  # no more than all rows there are
+    assert plan.evaluations == 2
+    assert plan.eval_sample_tokens == 2 * 2 * 12
+    assert plan.eval_score_tokens == 2 * 2 * (12 + overhead + 3)
+    longer = {**config, "train": {"prompt_groups_per_step": 1, "eval_every": 1}}
+    assert inspect(fake_config(**longer)).plan.evaluations == 5
+    assert inspect(fake_config(**longer, evaluators=[])).plan.evaluations == 0
+
+
 def test_off_policy_sampling_and_idle_teachers_are_noted(fake_config: Make, jsonl: Callable[..., str]) -> None:
     config = fake_config(
         data={"path": jsonl([question("x", teacher="math")])}, teachers=TWO, sampling={"temperature": 0.7}

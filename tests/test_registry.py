@@ -159,9 +159,76 @@ def test_scripts_that_fail_say_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing\.py is not there"):
         Registry().add_script(tmp_path / "nothing.py")
     script = tmp_path / "fails.py"
-    script.write_text("1 / 0\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"fails\.py failed to load: ZeroDivisionError"):
-        Registry().add_script(script)
+    for code, error in (("1 / 0\n", "ZeroDivisionError"), ("raise SystemExit(3)\n", "SystemExit: 3")):
+        script.write_text(code, encoding="utf-8")
+        for _ in range(2):
+            with pytest.raises(InputError, match=rf"fails\.py failed to load: {error}"):
+                Registry().add_script(script)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (SCRIPT.replace('"mine"', '"single"'), "two router plugins are named 'single': "),
+        (SCRIPT.replace("def distillkit_sinks", "def distillkit_sink"), "unknown hook 'distillkit_sink'"),
+        (SCRIPT.replace("[Quiet]", "[Mine]"), "is no subclass of Sink"),
+        (SCRIPT.replace("return [Quiet]", "1 / 0"), "ZeroDivisionError"),
+    ],
+)
+def test_what_is_wrong_with_a_script_is_the_users_to_mend(tmp_path: Path, code: str, message: str) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(code, encoding="utf-8")
+    registry = Registry.discover()
+    before = registry.infos()
+    with pytest.raises(InputError, match=message) as caught:
+        registry.add_script(script)
+    assert f"plugin script {script}: " in str(caught.value)
+    assert registry.infos() == before
+
+
+def test_a_script_is_loaded_once_however_its_path_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(SCRIPT, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    registry = Registry.discover()
+    for path in (Path("mine.py"), Path("./mine.py"), tmp_path / "mine.py", Path("..") / tmp_path.name / "mine.py"):
+        registry.add_script(path)
+    assert registry.names("router").count("mine") == 1
+
+
+def test_two_scripts_of_one_name_are_two(tmp_path: Path) -> None:
+    registry = Registry.discover()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(SCRIPT.replace('"mine"', f'"{name}"').replace("quiet", name))
+        registry.add_script(tmp_path / name / "mine.py")
+    assert {"a", "b"} <= set(registry.names("router"))
+
+
+def test_a_script_has_the_same_classes_in_every_registry_until_it_changes(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    first, second, third = Registry.discover(), Registry.discover(), Registry.discover()
+    first.add_script(script)
+    second.add_script(script)
+    assert first.find("router", "mine") is second.find("router", "mine")
+    script.write_text(SCRIPT.replace("Mine.", "Changed."), encoding="utf-8")
+    third.add_script(script)
+    assert third.find("router", "mine").describe() == "Changed."
+
+
+def test_a_config_file_can_choose_what_is_installed_or_in_a_script_that_it_names(tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(SCRIPT, encoding="utf-8")
+    registry = Registry.discover()
+    registry.add(FirstRouter)
+    registry.add(FieldRouter)
+    registry.add_script(script)
+    assert registry.knows("router", FieldRouter())
+    assert not registry.knows("router", FirstRouter())
+    mine = registry.build("router", "mine")
+    assert not registry.knows("router", mine)
+    assert registry.knows("router", mine, [str(script)])
+    assert not Registry.discover().knows("router", mine, [str(script)])
 
 
 def test_registries_do_not_share_what_was_added() -> None:

@@ -17,6 +17,10 @@ def show_preflight(flight: Preflight, notices: Sequence[str], console: Console) 
         _show_prompts(flight, label, prompts, console)
     for note in (*notices, *flight.notes):
         console.print(f"note: {note}")
+
+
+def show_verdict(flight: Preflight, console: Console) -> None:
+    """Print whether the run can start."""
     for line in flight.missing:
         console.print(f"before you run: {line}")
     console.print("check: ok" if not flight.missing else "check: ok, once the above is installed")
@@ -41,9 +45,7 @@ def _show_plan(flight: Preflight, console: Console) -> None:
     known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
     if known:
         total = sum(known.values()) / 1e9
-        table.add_row(
-            "weights in memory", f"{total:.1f} GB at most, without activations; models that are the same are shared"
-        )
+        table.add_row("memory", f"{total:.1f} GB for weights and optimizer, shared ones once; activations come on top")
     console.print(table)
 
 

@@ -2,20 +2,20 @@
 
 import asyncio
 import logging
-import sys
+import shlex
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 import typer
 from rich.console import Console
 
 from distillkit.api import RunResult, execute
 from distillkit.cli import plugin_pages, scaffold, schema
-from distillkit.cli.check_page import show_preflight
+from distillkit.cli.check_page import show_preflight, show_verdict
 from distillkit.config import RunConfig
 from distillkit.errors import DistillkitError, InputError
 from distillkit.loading import load_config
@@ -54,7 +54,29 @@ ConfigArguments = Annotated[
 ScriptOptions = Annotated[
     list[str] | None, typer.Option("-p", "--plugin", metavar="FILE.py", help="A Python file with plugins of your own.")
 ]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Debug messages, and tracebacks of failures.")]
+
+
+def _also_before(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
+    """A flag counts before the command too: `distillkit -v run`."""
+    return value or bool(context.parent and context.parent.params.get(option.name or ""))
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", callback=_also_before, help="Debug messages, and tracebacks of failures."),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", callback=_also_before, help="No progress and no notes, only results and errors."),
+]
+
+
+@runtime_checkable
+class Showing(Protocol):
+    """A sink that shows something on the terminal."""
+
+    def silence(self) -> None:
+        """Show nothing from now on."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -68,8 +90,18 @@ def _root(
     show_version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
     ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Options before the command."""
+
+
+def _flags(verbose: Verbose = False, quiet: Quiet = False) -> None:
+    """Options before a command of a group."""
+
+
+plugins_app.callback()(_flags)
+config_app.callback()(_flags)
 
 
 @app.command()
@@ -79,44 +111,48 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     verbose: Verbose = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", help="No progress; only the run directory and the result.")
-    ] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train a student as a config says.
 
     distillkit run config.yaml train.max_steps=5 sampling.temperature=0.8
     """
+    scripts = plugin or []
+    words = [*arguments, *(word for script in scripts for word in ("-p", script)), *["-v"] * verbose, *["-q"] * quiet]
     with reporting(verbose=verbose):
-        config, registry = load(arguments, plugin or [])
-        if quiet:
-            config = config.model_copy(update={"sinks": tuple(s for s in config.sinks if s.name != "console")})
-        run_and_report(config, registry, arguments, resume=resume, overwrite=overwrite)
+        config, registry = load(arguments, scripts)
+        run_and_report(config, registry, words, resume=resume, overwrite=overwrite, quiet=quiet)
 
 
 @app.command()
-def check(arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False) -> None:
+def check(
+    arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+) -> None:
     """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing."""
     with reporting(verbose=verbose):
         config, registry = load(arguments, plugin or [])
         notes: list[str] = []
-        show_preflight(inspect_run(config, registry, notes.append), notes, OUT)
+        flight = inspect_run(config, registry, notes.append)
+        if not quiet:
+            show_preflight(flight, notes, OUT)
+        show_verdict(flight, OUT)
 
 
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if need be.")] = Path(),
     teachers: Annotated[int, typer.Option(min=1, max=2, help="One teacher for all rows, or two with routed rows.")] = 1,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write a commented config and sample data to start from."""
-    with reporting():
-        for path in scaffold.write(directory, teachers):
-            OUT.print(f"wrote {path}")
-        OUT.print(
-            f"next: cd {directory} && distillkit check config.yaml"
-            if directory != Path()
-            else "next: distillkit check config.yaml"
-        )
+    with reporting(verbose=verbose):
+        written = scaffold.write(directory, teachers)
+        if not quiet:
+            for path in written:
+                OUT.print(f"wrote {path}")
+            change = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
+            OUT.print(f"next: {change}distillkit check config.yaml")
 
 
 @app.command()
@@ -125,6 +161,7 @@ def demo(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Overrides of its config.")
     ] = None,
     verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Distil two teachers into a 135 M student on this machine, and show what changed."""
     from distillkit.cli.demo import run_demo  # a file that only this command reads
@@ -135,29 +172,34 @@ def demo(
 
 @plugins_app.command("list")
 def plugins_list(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False, plugin: ScriptOptions = None
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """All plugins by role, and the entry points that could not be loaded."""
-    with reporting():
+    with reporting(verbose=verbose):
         registry = _registry(plugin or [])
         OUT.print(plugin_pages.as_json(registry)) if as_json else plugin_pages.show_list(registry, OUT)
 
 
 @plugins_app.command("show")
-def plugins_show(role: str, name: str, plugin: ScriptOptions = None) -> None:
+def plugins_show(
+    role: str, name: str, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+) -> None:
     """One plugin's options, each with its type, default and meaning."""
-    with reporting():
+    with reporting(verbose=verbose):
         plugin_pages.show_one(_registry(plugin or []), role, name, OUT)
 
 
 @config_app.command("schema")
-def config_schema(plugin: ScriptOptions = None) -> None:
+def config_schema(plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False) -> None:
     """The JSON schema of config files, for editors to complete and check them.
 
     distillkit config schema > distillkit.schema.json
     and as the first line of config.yaml: # yaml-language-server: $schema=distillkit.schema.json
     """
-    with reporting():
+    with reporting(verbose=verbose):
         OUT.print(schema.as_json(_registry(plugin or [])))
 
 
@@ -171,17 +213,31 @@ def load(arguments: list[str], scripts: list[str], **extra: object) -> tuple[Run
 
 
 def run_and_report(
-    config: RunConfig, registry: Registry, arguments: list[str], *, resume: bool = False, overwrite: bool = False
+    config: RunConfig,
+    registry: Registry,
+    words: list[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    quiet: bool = False,
 ) -> RunResult:
-    """Run, with the run directory as the first line and what to do next as the last."""
+    """Run, with the run directory as the first line and what to do next as the last.
+
+    `words` are what stands behind `distillkit run`, but for `--resume` and `--overwrite`.
+    """
     run_dir = run_directory(config)
     OUT.print(f"run directory: {run_dir}")
+    if quiet:
+        for sink in config.sinks:
+            if isinstance(sink, Showing):
+                sink.silence()
+    log_before = _stamp(run_dir / "run.log")
     try:
         result = asyncio.run(execute(config, registry, resume=resume, overwrite=overwrite))
-    except InputError:
-        raise
-    except (Exception, KeyboardInterrupt):
-        _point_to_log(run_dir, arguments)
+    except (Exception, KeyboardInterrupt) as error:
+        if _stamp(run_dir / "run.log") != log_before:  # else the run did not begin, and the log is an older one's
+            for line in _what_next(run_dir, words):
+                error.add_note(line)
         raise
     summary = result.summary
     OUT.print(
@@ -192,11 +248,19 @@ def run_and_report(
     return result
 
 
-def _point_to_log(run_dir: Path, arguments: list[str]) -> None:
-    if (run_dir / "run.log").is_file():
-        ERR.print(f"log: {run_dir / 'run.log'}")
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Differs once a file was written to or replaced."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
+def _what_next(run_dir: Path, words: Iterable[str]) -> Iterator[str]:
+    """Where to look, and how to go on."""
+    yield f"log: {run_dir / 'run.log'}"
     if any((run_dir / "checkpoints").glob("step-*")):
-        ERR.print(f"go on with: distillkit run {' '.join(arguments)} --resume")
+        yield f"go on with: {shlex.join(['distillkit', 'run', *words, '--resume'])}"
 
 
 def _registry(scripts: list[str]) -> Registry:
@@ -210,28 +274,57 @@ def _registry(scripts: list[str]) -> Registry:
 def reporting(*, verbose: bool = False) -> Iterator[None]:
     """Turn errors into a message and an exit code."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
-    if verbose:
-        handler = logging.StreamHandler(sys.stderr)
-        logging.getLogger("distillkit").addHandler(handler)
-        logging.getLogger("distillkit").setLevel(logging.DEBUG)
     try:
-        yield
-    except InputError as error:
-        ERR.print(f"error: {error}")
-        raise typer.Exit(2) from error
-    except DistillkitError as error:
-        ERR.print(f"failed: {error}")
-        raise typer.Exit(1) from error
-    except KeyboardInterrupt as error:
-        ERR.print("interrupted")
-        raise typer.Exit(130) from error
+        with _debug_messages(wanted=verbose):
+            yield
     except typer.Exit:
         raise
-    except Exception as error:
-        if verbose:
-            ERR.print_exception()
-        ERR.print(f"failed: {type(error).__name__}: {error}\nThe log has the traceback; -v shows it here.")
-        raise typer.Exit(1) from error
+    except (Exception, KeyboardInterrupt) as error:
+        raise typer.Exit(_report(error, verbose=verbose)) from error
+
+
+def _report(error: BaseException, *, verbose: bool) -> int:
+    """Say what went wrong and what its notes say; returns the exit code."""
+    match error:
+        case KeyboardInterrupt():
+            code, message = 130, "interrupted"
+        case InputError():
+            code, message = 2, f"error: {error}"
+        case DistillkitError():
+            code, message = 1, f"failed: {error}"
+        case _:
+            code, message = (
+                1,
+                f"failed: {type(error).__name__}: {error}{'' if verbose else ' (-v shows the traceback)'}",
+            )
+    if verbose and code == 1:
+        ERR.print_exception()
+    for line in (message, *getattr(error, "__notes__", ())):
+        ERR.print(line)
+    return code
+
+
+class _ToErr(logging.Handler):
+    """Through the console, which a live display makes way for."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        ERR.print(self.format(record))
+
+
+@contextmanager
+def _debug_messages(*, wanted: bool) -> Iterator[None]:
+    """Show distillkit's log while this lasts."""
+    log, handler = logging.getLogger("distillkit"), _ToErr()
+    level = log.level
+    if wanted:
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 def main() -> None:

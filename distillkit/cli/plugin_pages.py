@@ -2,14 +2,16 @@
 
 import inspect
 import json
-from typing import get_args
+from typing import Literal, get_args, get_origin
 
+from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from rich.console import Console
 from rich.table import Table
 
 from distillkit.registry import Registry
+from distillkit.roles import Plugin
 
 
 def as_json(registry: Registry) -> str:
@@ -55,22 +57,32 @@ def show_one(registry: Registry, role: str, name: str, console: Console) -> None
 
 def default_of(field: FieldInfo) -> str:
     """The default as a config writes it."""
-    if field.default_factory is not None:
-        return json.dumps(field.get_default(call_default_factory=True, validated_data={}), default=str)
-    return "required" if field.default is PydanticUndefined else json.dumps(field.default, default=str)
+    default = field.get_default(call_default_factory=True, validated_data={})
+    return "required" if default is PydanticUndefined else json.dumps(default, default=_as_written)
+
+
+def _as_written(value: object) -> object:
+    """What JSON does not know, as it stands in a config: a section or plugin by what differs from its defaults."""
+    if not isinstance(value, BaseModel):
+        return str(value)
+    options = value.model_dump(mode="json", exclude_defaults=True)
+    return {"name": value.name, **options} if isinstance(value, Plugin) else options
 
 
 def type_name(annotation: object) -> str:
     """A type as people read it."""
-    if annotation is type(None):
-        return "null"
-    arguments = get_args(annotation)
+    if annotation in (type(None), JsonValue):
+        return "JSON" if annotation is JsonValue else "null"
+    arguments, origin = get_args(annotation), get_origin(annotation)
     if not arguments:
         return getattr(annotation, "__name__", str(annotation))
-    if getattr(annotation, "__origin__", None) in (dict, list, tuple):
-        origin = getattr(annotation, "__origin__", None)
-        inner = ", ".join(type_name(argument) for argument in arguments)
-        return f"{getattr(origin, '__name__', '')}[{inner}]"
-    if str(annotation).startswith("typing.Literal"):
+    if origin is Literal:
         return " | ".join(map(json.dumps, arguments))
-    return " | ".join(type_name(argument) for argument in arguments)
+    names = [type_name(argument) for argument in arguments if argument is not Ellipsis]
+    if origin is dict:
+        return f"mapping of {' to '.join(names)}"
+    if origin is list or Ellipsis in arguments:
+        return f"list of {names[0]}"
+    if origin is tuple:
+        return f"[{', '.join(names)}]"
+    return " | ".join(names)

@@ -32,11 +32,14 @@ TEST_PLAN = Plan(
     steps=2,
     optimizer_steps=2,
     eval_rows=0,
+    evaluations=0,
     completions=8,
     longest_prompt=64,
     sample_tokens=128,
     score_tokens=512,
     train_tokens=512,
+    eval_sample_tokens=0,
+    eval_score_tokens=0,
 )
 
 
@@ -51,9 +54,11 @@ def make_teacher(name: str = "teacher", **fields: object) -> Teacher:
     return Teacher(**known)  # type: ignore[arg-type]  # the dataclass checks the names
 
 
-def make_context(user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print) -> RunContext:
+def make_context(
+    user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print, teachers: Sequence[Teacher] = ()
+) -> RunContext:
     """A run that writes nowhere; `notify` gets what the plugin tells the user."""
-    return RunContext(user, "test", seed, None, notify, SharedObjects(), TEST_PLAN)
+    return RunContext(user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers))
 
 
 def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 16, **params: float) -> SampleRequest:

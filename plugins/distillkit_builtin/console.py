@@ -1,12 +1,11 @@
 """Sink `console`: the run on a terminal, or in plain lines where there is none."""
 
-import time
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from distillkit import Sink
@@ -22,21 +21,26 @@ from distillkit.events import (
     StepFinished,
 )
 from distillkit.types import ScoredRollout, Teacher
+from distillkit_builtin.board import Board, duration
 
 
 class ConsoleSink(Sink):
-    """Progress with step, reverse KL, tokens a second and ETA; a row a teacher; evaluations as tables."""
+    """Progress with step, reverse KL, tokens a second and ETA; a row a teacher; evaluations as tables.
+
+    On a terminal the progress stays at its foot. Elsewhere (a file, a notebook) each step is a line.
+    """
 
     name: ClassVar[str] = "console"
 
     show_examples: bool = Field(True, description="Show one completion a route at each evaluation.")
 
     _console: Console = PrivateAttr(default_factory=Console)
-    _progress: Progress | None = PrivateAttr(None)
-    _task: int = PrivateAttr(0)
-    _total: int = PrivateAttr(0)
-    _teachers: tuple[Teacher, ...] = PrivateAttr(())
-    _stepped: float = PrivateAttr(0.0)
+    _live: Live | None = PrivateAttr(None)
+    _board: Board = PrivateAttr(default_factory=lambda: Board(0, ()))
+
+    def silence(self) -> None:
+        """Show nothing: `distillkit -q`."""
+        self._console.quiet = True
 
     async def open(self, run: RunContext) -> None:
         """Say that loading begins."""
@@ -44,9 +48,9 @@ class ConsoleSink(Sink):
 
     async def close(self) -> None:
         """Give the terminal back."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
 
     def emit(self, event: Event) -> None:
         """Show one event."""
@@ -54,65 +58,53 @@ class ConsoleSink(Sink):
             case RunStarted():
                 self._start(event)
             case PhaseProgress():
-                self._phase(event)
+                self._show(self._board.moved(event))
             case StepFinished():
                 self._step(event)
             case Evaluated():
+                self._show(self._board.settled())
                 self._evaluated(event)
             case Notice():
                 self._console.print(f"{event.level}: {escape(event.message)}", style="yellow", soft_wrap=True)
             case RunFinished():
-                if self._progress is not None:
-                    self._progress.stop()
+                self._show(self._board.settled())
+                if self._live is not None:
+                    self._live.stop()
 
     def _start(self, event: RunStarted) -> None:
-        plan, self._teachers, self._total = event.plan, event.teachers, event.plan.steps
+        plan, teachers = event.plan, event.teachers
         self._console.print(
-            f"{plan.rows} rows, {plan.steps} steps, {plan.completions} completions, {len(event.teachers)} "
-            f"teacher{'s' if len(event.teachers) > 1 else ''}: {escape(', '.join(t.name for t in event.teachers))}"
+            f"{plan.rows} rows, {plan.steps} steps, {plan.completions} completions, {len(teachers)} "
+            f"teacher{'s' if len(teachers) > 1 else ''}: {escape(', '.join(t.name for t in teachers))}"
         )
-        if not self._console.is_terminal:
-            return
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeElapsedColumn(),
-            TextColumn("ETA"),
-            TimeRemainingColumn(),
-            console=self._console,
-        )
-        self._task = self._progress.add_task("step", total=plan.steps, completed=event.first_step - 1, note="")
-        self._progress.start()
+        self._board = Board(plan.steps, teachers, step=event.first_step - 1)
+        console = self._console
+        if console.is_interactive and not console.is_jupyter and not console.quiet:
+            self._live = Live(get_renderable=lambda: self._board, console=console)
+            self._live.start()
 
-    def _phase(self, event: PhaseProgress) -> None:
-        if self._progress is not None:
-            self._progress.update(self._progress.task_ids[0], description=f"{event.phase} {event.done}/{event.total}")
+    def _show(self, board: Board) -> None:
+        """The terminal's foot is drawn from this from now on."""
+        self._board = board
 
     def _step(self, event: StepFinished) -> None:
-        metrics = event.metrics
-        line = " ".join(self._parts(event))
-        self._console.print(escape(line), highlight=False, soft_wrap=True)
-        if self._progress is not None:
-            kl = metrics.get("train/reverse_kl")
-            note = "" if kl is None else f"reverse KL {kl:.3f}"
-            self._progress.update(self._progress.task_ids[0], completed=event.step, description="step", note=note)
+        self._show(self._board.stepped_to(event))
+        if self._live is None:
+            self._console.print(escape(" ".join(self._parts(event))), highlight=False, soft_wrap=True)
 
     def _parts(self, event: StepFinished) -> list[str]:
         metrics = event.metrics
-        parts = [f"step {event.step}/{self._total}"]
+        parts = [f"step {event.step}/{self._board.total}"]
         if "train/reverse_kl" in metrics:
             parts.append(f"reverse KL {metrics['train/reverse_kl']:.4f}")
-        for teacher in self._teachers:
+        for teacher in self._board.teachers:
             kl = metrics.get(f"teacher_route/{teacher.slug}/reverse_kl")
             scored = metrics.get(f"teacher_route/{teacher.slug}/scored", 0.0)
             parts.append(f"| {teacher.name}: {'-' if kl is None else f'{kl:.3f}'} ({scored:.0f})")
         tokens, seconds = metrics.get("train/active_tokens", 0.0), metrics.get("time/step", 0.0)
         if seconds:
             parts.append(f"| length {metrics.get('completions/mean_length', 0.0):.0f}, {tokens / seconds:.0f} tok/s")
-            left = (self._total - event.step) * seconds
-            parts.append(f"| {seconds:.1f} s, ETA {time.strftime('%H:%M:%S', time.gmtime(left))}")
+            parts.append(f"| {seconds:.1f} s, ETA {duration(self._board.seconds_left or 0.0)}")
         if metrics.get("completions/failed"):
             parts.append(f"| {metrics['completions/failed']:.0f} FAILED")
         return parts
@@ -120,8 +112,10 @@ class ConsoleSink(Sink):
     def _evaluated(self, event: Evaluated) -> None:
         """One row a metric, one column a route, so that many metrics stay readable."""
         routes = list(dict.fromkeys(route for result in event.results.values() for route in result.routes))
-        table = Table(title=f"held-out prompts {event.stage} training (step {event.step})", title_justify="left")
-        table.add_column("metric")
+        self._console.print(
+            f"held-out prompts {event.stage} training (step {event.step})", style="italic", soft_wrap=True
+        )
+        table = Table("metric")
         for label in ("all", *routes):
             table.add_column(escape(label), justify="right")
         for name in dict.fromkeys(name for result in event.results.values() for name in _names(result)):

@@ -11,7 +11,10 @@ from distillkit.types import Rollout, Row
 
 
 class ExactMatch(Evaluator):
-    """Share of held-out completions whose final answer equals the row's `expected_answer`."""
+    """Share of held-out completions whose final answer equals the row's `expected_answer`, and how many hold no answer.
+
+    A row without an expected answer does not count, nor does one whose completion failed.
+    """
 
     name: ClassVar[str] = "exact_match"
 
@@ -32,8 +35,10 @@ class ExactMatch(Evaluator):
         return pattern
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """Compare after normalising space, commas and case; rows without an expected answer do not count."""
+        """Compare after normalising space, commas and case; no metrics where nothing can be compared."""
         rows = {row.row_id: row for row in context.rows if row.expected_answer is not None}
+        if not rows:
+            return EvalResult({"no_expected_answer": 1.0})
         judged = [
             (rollout, rows[rollout.key.row_id]) for rollout in await context.rollouts() if rollout.key.row_id in rows
         ]
@@ -45,21 +50,24 @@ class ExactMatch(Evaluator):
     def _measure(self, judged: list[tuple[Rollout, Row]]) -> dict[str, float]:
         answers = [self.answer(rollout.text) for rollout, _ in judged]
         if not answers:
-            return {"no_expected_answer": 1.0}
+            return {}
         right = [
             answer is not None and answer == normalised(row.expected_answer or "")
             for answer, (_, row) in zip(answers, judged, strict=True)
         ]
+        unanswered = sum(answer is None for answer in answers)
         return {
             "exact_match": sum(right) / len(right),
-            "no_answer": sum(answer is None for answer in answers) / len(right),
+            "no_answer": float(unanswered),
+            "no_answer_fraction": unanswered / len(right),
         }
 
     def answer(self, text: str) -> str | None:
         """The normalised answer of a completion, or None where its last non-empty line holds none."""
         lines = [line for line in text.splitlines() if line.strip()]
         found = re.search(self.pattern, lines[-1]) if lines else None
-        return normalised(found.group(1)) if found else None
+        answer = found.group(1) if found else None  # an optional group may match nothing
+        return None if answer is None else normalised(answer)
 
 
 def normalised(answer: str) -> str:

@@ -1,14 +1,18 @@
 """Does the student behave as its teacher was asked to? For behaviours that a regular expression can see."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pydantic import Field, PrivateAttr, field_validator
+from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 
 from distillkit import EvalContext, Evaluator
+from distillkit.context import RunContext
+from distillkit.errors import InputError, suggest
 from distillkit.events import EvalResult
-from distillkit.types import Rollout
+from distillkit.types import Array, Rollout
+
+Rates = dict[str, dict[str, float]]
 
 
 class Pattern(Evaluator):
@@ -27,7 +31,7 @@ class Pattern(Evaluator):
         description="Before training, also measure the teacher itself under its own prompt (`teacher_rate`), and "
         "its model under the student's prompt with other seeds (`control_rate`), where its scorer can sample.",
     )
-    _compared: dict[str, dict[str, float]] = PrivateAttr(default_factory=dict)
+    _compared: Rates = PrivateAttr(default_factory=dict)
 
     @field_validator("patterns")
     @classmethod
@@ -39,8 +43,15 @@ class Pattern(Evaluator):
                 raise ValueError(f"the pattern of {route!r} is no regular expression: {error}") from error
         return patterns
 
+    def check(self, run: RunContext) -> None:
+        """Raise InputError if no teacher, or blend of teachers, has a pattern's name."""
+        known = [teacher.name for teacher in run.teachers]
+        for route in self.patterns:
+            if route not in known and not set(route.split("+")) <= set(known):
+                raise InputError(f"evaluator `pattern`: no route is called {route!r}; {suggest(route, known)}")
+
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """`pattern_rate` by route; routes without a pattern are left out."""
+        """`pattern_rate` by route; routes without a pattern, and rows without a completion, are left out."""
         rows = {row.row_id: row for row in context.rows}
         mine: dict[str, list[Rollout]] = {}
         for rollout in await context.rollouts():
@@ -56,6 +67,14 @@ class Pattern(Evaluator):
                 if route in self.patterns
             },
         )
+
+    def state(self) -> Mapping[str, JsonValue]:
+        """What the comparison before training found, for the tables of a run that is resumed."""
+        return {route: {**rates} for route, rates in self._compared.items()}
+
+    def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
+        """Take it back."""
+        self._compared = TypeAdapter(Rates).validate_python(state)
 
     def rate(self, route: str, rollouts: Sequence[Rollout]) -> float:
         """The share of completions that match the route's pattern."""

@@ -1,5 +1,6 @@
 """The engine's Tokenizer on top of a transformers tokenizer and its chat template. Needs no torch."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from distillkit.types import Message
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+FOR_THE_TEMPLATE = ("tools", "documents")
+"""What `apply_chat_template` takes and hands on to the template, as it does with every name that it does not know."""
 
 
 class HFTokenizer:
@@ -39,18 +44,33 @@ class HFTokenizer:
         return cls(tokenizer, source)
 
     def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
-        """The ids of the prompt, ending with the template's opening of the assistant's turn."""
+        """The ids of the prompt, ending with the template's opening of the assistant's turn.
+
+        Raises:
+            InputError: if an option is none of the template's.
+            RowError: if the template refuses the messages.
+        """
         from jinja2 import TemplateError
 
         chat: Any = [message.as_dict() for message in messages]
         template_options: dict[str, Any] = dict(options)
+        self._require_for_template(template_options)
         try:
             ids: Any = self.inner.apply_chat_template(
                 chat, add_generation_prompt=True, tokenize=True, return_dict=False, **template_options
             )
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError) as error:  # templates compute with what rows and options hold
             raise RowError("messages", f"the chat template of {self.source!r} refuses them: {error}") from error
         return [int(index) for index in ids]
+
+    def _require_for_template(self, options: Mapping[str, object]) -> None:
+        taken = inspect.signature(self.inner.apply_chat_template).parameters if options else {}
+        wrong = [name for name in options if name in taken and name not in FOR_THE_TEMPLATE]
+        if wrong:
+            raise InputError(
+                f"chat_template_kwargs: {', '.join(wrong)} would change how distillkit renders prompts, not the chat "
+                "template; only what the template itself reads belongs there, such as enable_thinking"
+            )
 
     def encode(self, text: str) -> list[int]:
         """The ids of plain text."""

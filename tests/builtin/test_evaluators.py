@@ -1,12 +1,32 @@
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from distillkit.errors import ConfigError
-from distillkit.testing import check_plugin, make_rollout, make_row, make_scored, make_teacher
+from distillkit.errors import ConfigError, InputError
+from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit.testing.held_out import HeldOut
-from distillkit.types import ScoredRollout
+from distillkit.types import Rollout, Route, ScoredRollout
 from distillkit_builtin.exact_match import ExactMatch, normalised
 from distillkit_builtin.pattern import Pattern
 from distillkit_builtin.reverse_kl import ReverseKL
+
+FAILED = "failed"
+
+
+class Partly(HeldOut):
+    """Some rows have no completion, since it failed."""
+
+    async def rollouts(self) -> Sequence[Rollout]:
+        return [one.rollout for one in self.completions if one.rollout.text != FAILED]
+
+
+class Sampling(HeldOut):
+    """Its teachers answer like the student."""
+
+    async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout]:
+        return await self.rollouts()
 
 
 def completion(text: str, expected: object = None, *, line: int = 1, teacher: str = "a") -> ScoredRollout:
@@ -46,11 +66,35 @@ async def test_exact_match_counts_what_had_no_answer_and_leaves_out_rows_without
         completion("Final: 1", line=4),
     )
     result = await ExactMatch().evaluate(held_out)
-    assert result.metrics == pytest.approx({"exact_match": 1 / 3, "no_answer": 1 / 3})
+    assert result.metrics == pytest.approx({"exact_match": 1 / 3, "no_answer": 1, "no_answer_fraction": 1 / 3})
     assert result.routes == {
-        "a": {"exact_match": 0.5, "no_answer": 0.0},
-        "b": {"exact_match": 0.0, "no_answer": 1.0},
+        "a": {"exact_match": 0.5, "no_answer": 0.0, "no_answer_fraction": 0.0},
+        "b": {"exact_match": 0.0, "no_answer": 1.0, "no_answer_fraction": 1.0},
     }
+
+
+async def test_exact_match_with_an_optional_group_takes_what_did_not_match_for_no_answer() -> None:
+    evaluator = ExactMatch(pattern=r"^Final:\s*(\d+)?")
+    result = await evaluator.evaluate(context(completion("Final: 42", 42), completion("Final: dunno", 42, line=2)))
+    assert result.metrics == {"exact_match": 0.5, "no_answer": 1.0, "no_answer_fraction": 0.5}
+
+
+async def test_a_row_whose_completion_failed_is_not_counted() -> None:
+    held_out = Partly(
+        [
+            completion("Final: 42", 42, line=1),
+            completion(FAILED, 42, line=2),
+            completion(FAILED, 42, line=3, teacher="b"),
+        ],
+        [make_teacher("a"), make_teacher("b")],
+    )
+    result = await ExactMatch().evaluate(held_out)
+    assert result.metrics == {"exact_match": 1.0, "no_answer": 0.0, "no_answer_fraction": 0.0}
+    assert set(result.routes) == {"a"}
+    assert (await Pattern(patterns={"a": "42", "b": "42"}).evaluate(held_out)).routes == {"a": {"pattern_rate": 1.0}}
+    nothing = Partly(held_out.completions[1:], held_out.teachers)
+    assert (await ExactMatch().evaluate(nothing)).metrics == {}
+    assert (await Pattern(patterns={"a": "42"}).evaluate(nothing)).routes == {}
 
 
 async def test_exact_match_without_expected_answers_says_so() -> None:
@@ -83,6 +127,30 @@ async def test_pattern_counts_matches_of_each_route() -> None:
     )
     result = await Pattern(patterns={"a": r"^1\. "}).evaluate(held_out)
     assert result.routes == {"a": {"pattern_rate": 0.5}}
+
+
+def test_pattern_refuses_a_route_that_is_not_there() -> None:
+    run = make_context(teachers=[make_teacher("a"), make_teacher("b")])
+    with pytest.raises(InputError, match=r"no route is called 'aa'; did you mean 'a'\? Known: a, b"):
+        Pattern(patterns={"a": "x", "aa": "y"}).check(run)
+    Pattern(patterns={"a": "x", "a+b": "y"}).check(run)
+
+
+async def test_pattern_knows_the_labels_of_blended_routes() -> None:
+    one = completion("1. a")
+    blend = replace(one, prompts=replace(one.prompts, route=Route({"a": 0.5, "b": 0.5})))
+    result = await Pattern(patterns={"a+b": "1"}).evaluate(context(blend))
+    assert result.routes == {"a+b": {"pattern_rate": 1.0}}
+
+
+async def test_pattern_keeps_its_comparison_when_a_run_is_resumed() -> None:
+    first, second = Pattern(patterns={"a": "1"}), Pattern(patterns={"a": "1"})
+    scored = [completion("1. a")]
+    before = await first.evaluate(Sampling(scored, [make_teacher("a")], stage="before"))
+    assert before.routes == {"a": {"pattern_rate": 1.0, "teacher_rate": 1.0, "control_rate": 1.0}}
+    second.restore(json.loads(json.dumps(first.state())), {})
+    after = await second.evaluate(Sampling(scored, [make_teacher("a")], stage="after"))
+    assert after.routes == before.routes
 
 
 def test_they_keep_their_contracts() -> None:

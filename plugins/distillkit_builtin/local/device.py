@@ -1,6 +1,7 @@
 """Which device and number format a run computes on, and the one thread that does it."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Unwanted(Exception):  # noqa: N818 - no error: nobody waits for the result
+    """Work in the device's thread ends early, because whoever asked for it was cancelled, or the device closes."""
+
+
 class Device:
     """A torch device and the single thread that uses it: student and teachers on one device take turns."""
 
@@ -23,14 +28,37 @@ class Device:
         """Nothing is allocated yet."""
         self.device = device
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"distillkit-{device}")
+        self._closing = threading.Event()
+        self._unwanted = threading.Event()
+        """Of the work that the thread does now; each piece has its own."""
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` in the device's thread, so that the event loop stays free."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(*args, **kwargs))
+        """Do `work` in the device's thread, so that the event loop stays free.
 
-    def close(self) -> None:
-        """Let the thread end after what it is doing."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        Cancelling this also ends `work`, at its next `go_on`.
+        """
+        unwanted = threading.Event()
+
+        def call() -> T:
+            self._unwanted = unwanted
+            self.go_on()
+            return work(*args, **kwargs)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except asyncio.CancelledError:
+            unwanted.set()
+            raise
+
+    def go_on(self) -> None:
+        """What long work calls in the device's thread every so often. Raises Unwanted when it should stop."""
+        if self._unwanted.is_set() or self._closing.is_set():
+            raise Unwanted
+
+    async def close(self) -> None:
+        """End the thread: what it is doing stops at the next `go_on`, what waits is never begun."""
+        self._closing.set()
+        await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
 
 def shared_device(run: RunContext, name: str) -> Device:

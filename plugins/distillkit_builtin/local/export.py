@@ -1,13 +1,13 @@
 """The trained weights as others load them: a PEFT adapter, or a whole model, with a model card."""
 
+import json
 from pathlib import Path
 
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.tokenizer import HFTokenizer
 
 CARD = """---
-base_model: {base}
-library_name: {library}
+{base_model}library_name: {library}
 pipeline_tag: text-generation
 tags:
 - distillkit
@@ -29,10 +29,18 @@ before publishing, what the model is for, what data it saw, and its licence.
 ADAPTER_USAGE = """from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "adapter")"""
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/adapter")"""
 MODEL_USAGE = """from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("model")"""
+model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
+
+
+def _base_model_line(base: str) -> str:
+    """The hub's name of the base model; a directory has none, unless distillkit wrote down where it came from."""
+    if not Path(base).is_dir():
+        return f"base_model: {base}\n"
+    provenance = Path(base) / "PROVENANCE.json"
+    return f"base_model: {json.loads(provenance.read_text())['model']}\n" if provenance.is_file() else ""
 
 
 def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: str) -> Path:
@@ -47,6 +55,6 @@ def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: st
     usage = (ADAPTER_USAGE if policy.network.adapter is not None else MODEL_USAGE).format(base=base)
     library = "peft" if policy.network.adapter is not None else "transformers"
     title = f"{Path(base).name}, distilled on-policy"
-    card = CARD.format(base=base, library=library, title=title, usage=usage)
+    card = CARD.format(base=base, base_model=_base_model_line(base), library=library, title=title, usage=usage)
     (path / "README.md").write_text(card, encoding="utf-8")
     return path

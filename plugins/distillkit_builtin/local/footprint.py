@@ -1,45 +1,111 @@
-"""How large a model is, without its weights: its modules are made on torch's meta device, which holds no data."""
+"""How large a model is and whether it can be used, without its weights: torch's meta device holds no data."""
 
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers.pytorch_utils import Conv1D
 
+from distillkit.errors import InputError
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
 from distillkit_builtin.local.requirements import DTypeName, read_config
+
+TRAINED_BYTES = 4 + 4 + 4 + 4
+"""Of a trained parameter: itself, its gradient and AdamW's two moments, all in float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What a model is made of."""
+
+    architecture: str
+    """The model's class."""
+    parameters: int
+    """Tied ones once."""
+    linear_parameters: int
+    """Weights of the linear layers but the head: what a LoRA is put on."""
+    linear_ends: int
+    """Inputs and outputs of those layers: a LoRA has `rank` times as many parameters."""
+    recurrent: bool
+    """Some layers read a sequence into a state (linear attention, convolutions), not into keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
     """A model on a device."""
 
-    parameters: int
+    anatomy: Anatomy
     device: str
     dtype: torch.dtype
+    """What is computed in."""
 
     @property
     def weight_bytes(self) -> int:
-        """The weights once, in the compute dtype."""
-        return self.parameters * self.dtype.itemsize
+        """The weights once, in the compute dtype: a frozen model."""
+        return self.anatomy.parameters * self.dtype.itemsize
+
+    def training_bytes(self, lora_rank: int) -> int:
+        """What a student holds that it shares with nobody: trained weights, optimizer, and what its sampler needs.
+
+        A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained.
+        """
+        if lora_rank == 0:
+            return self.anatomy.parameters * TRAINED_BYTES + self.weight_bytes
+        merged = self.anatomy.linear_parameters * self.dtype.itemsize
+        return lora_rank * self.anatomy.linear_ends * TRAINED_BYTES + merged
 
     def describe(self) -> str:
         """For `distillkit check`."""
         number = str(self.dtype).removeprefix("torch.")
-        return (
-            f"{self.parameters / 1e6:,.0f} M parameters, {self.weight_bytes / 1e9:.2f} GB as {number} on {self.device}"
-        )
+        millions, gigabytes = self.anatomy.parameters / 1e6, self.weight_bytes / 1e9
+        return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {number} on {self.device}"
 
 
 @lru_cache(maxsize=16)
-def parameter_count(source: str) -> int:
-    """How many parameters the model has, tied ones once."""
+def anatomy(source: str) -> Anatomy:
+    """Look at the model's modules."""
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(read_config(source))
-    return sum(parameter.numel() for parameter in model.parameters())
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source))
+    head = model.get_output_embeddings()
+    linear = [
+        weight
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+        for weight in [module.weight]
+    ]
+    return Anatomy(
+        architecture=type(model).__name__,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        linear_parameters=sum(weight.numel() for weight in linear),
+        linear_ends=sum(sum(weight.shape) for weight in linear),
+        recurrent=_is_recurrent(model),
+    )
+
+
+def _is_recurrent(model: PreTrainedModel) -> bool:
+    """Hybrid layers are found by their class: they take indices, and apply them to their keys and values alone."""
+    if model._is_stateful:
+        return True
+    layers = DynamicCache(config=model.config).layers
+    return any(
+        isinstance(layer, LinearAttentionCacheLayerMixin) or not hasattr(layer, "batch_select_indices")
+        for layer in layers
+    )
+
+
+def require_batchable(source: str) -> None:
+    """Raise InputError for a model with recurrent layers: sampling pads on the left, which their states would take in."""
+    found = anatomy(source)
+    if found.recurrent:
+        raise InputError(
+            f"{source} is a {found.architecture}, and the local backend cannot batch recurrent layers (linear "
+            "attention, convolutions) yet; serve it over HTTP instead"
+        )
 
 
 def footprint(source: str, device: str, dtype: DTypeName) -> Footprint:
     """The size of `source` on the device and in the dtype that these options lead to."""
     where = resolve_device(device)
-    return Footprint(parameter_count(source), str(where), resolve_dtype(dtype, where))
+    return Footprint(anatomy(source), str(where), resolve_dtype(dtype, where))

@@ -106,8 +106,10 @@ class Network:
         with self.adapter.disable_adapter():
             yield
 
-    def response_logprobs(self, items: Sequence[PromptAndResponse], read: DynamicCache | None = None) -> Tensor:
-        """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
+    def response_logprobs(
+        self, items: Sequence[PromptAndResponse], read: DynamicCache | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Float32 logprobs and the ids they are of, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
 
         Sequences are padded on the right: causal attention never looks there, so no mask is needed. `read` holds what
         stands before the items' prompts, one row an item.
@@ -119,15 +121,26 @@ class Network:
         where = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
         index = torch.tensor(where, device=device)
         row, position = index[:, 0], index[:, 1]
-        return token_logprobs(self.head, hidden[row, position], ids[row, position + 1])
+        scored = ids[row, position + 1]
+        return token_logprobs(self.head, hidden[row, position], scored), scored
+
+
+MAX_PADDING = 0.1
+"""The share of a micro-batch that may be padding, once it is large enough to keep the device busy."""
+LARGE_ENOUGH = 512
+"""Tokens."""
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     """Positions of `lengths` in groups of similar length whose padded size is at most `max_tokens` (or one item)."""
     groups: list[list[int]] = []
+    tokens = 0
     for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if groups and lengths[place] * (len(groups[-1]) + 1) <= max_tokens:
+        tokens += lengths[place]
+        padded = lengths[place] * (len(groups[-1]) + 1) if groups else 0
+        if groups and padded <= max_tokens and (padded <= LARGE_ENOUGH or padded - tokens <= MAX_PADDING * padded):
             groups[-1].append(place)
         else:
             groups.append([place])
+            tokens = lengths[place]
     return groups

@@ -59,7 +59,8 @@ class Policy:
         source = self.network
         if source.adapter is None:
             whole = copy.deepcopy(source.model).requires_grad_(False)
-            torch.nn.Module.to(whole, source.dtype)
+            for parameter in whole.parameters():  # buffers stay as they are: rotary frequencies need float32
+                parameter.data = parameter.data.to(source.dtype)
             return Network(whole, source.device, source.dtype)
         merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in self._adapted()}
         shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}

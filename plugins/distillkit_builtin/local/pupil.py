@@ -107,6 +107,7 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
             betas=options.adam_betas,
             grad_clip_norm=options.grad_clip_norm,
             micro_batch_tokens=options.micro_batch_tokens,
+            seed=run.seed,
         ),
     )
     return policy, trainer

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import StringConstraints
 
+from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.roles import CheckReport
 from distillkit_builtin.tokenizer import unreachable
@@ -49,12 +50,37 @@ def context_length(source: str) -> int | None:
     return None if length is None else int(length)
 
 
-def local_report(source: str, who: str, device: str, dtype: DTypeName, *, copies: int = 1) -> CheckReport:
-    """What loading `source` takes, as far as it is known without torch."""
+def local_report(
+    source: str,
+    who: str,
+    device: str,
+    dtype: DTypeName,
+    *,
+    run: RunContext | None = None,
+    lora_rank: int | None = None,
+    copies: int = 1,
+) -> CheckReport:
+    """What loading `source` takes, as far as it is known without torch.
+
+    `lora_rank` is a student's: 0 trains all weights; None: the model is frozen. In one `run`, whoever comes first
+    counts a frozen model that several use, a LoRA's base among them.
+
+    Raises:
+        InputError: if the local backend cannot run the model.
+    """
     missing = missing_extra(who)
     if missing:
         return CheckReport((f"{who}: {source}",), missing=missing)
-    from distillkit_builtin.local.footprint import footprint
+    from distillkit_builtin.local.footprint import footprint, require_batchable
 
+    require_batchable(source)
     size = footprint(source, device, dtype)
-    return CheckReport((f"{who}: {source}, {size.describe()}",), memory_bytes=size.weight_bytes * copies)
+    held = 0 if lora_rank is None else size.training_bytes(lora_rank)
+    if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
+        held += size.weight_bytes * copies
+    return CheckReport((f"{who}: {source}, {size.describe()}",), memory_bytes=held)
+
+
+def _counts(run: RunContext | None, *frozen_model: str) -> bool:
+    """Whether this user of the model is the one that reports its weights."""
+    return run is None or run.share(("counts", *frozen_model), lambda: run.user) == run.user

@@ -40,10 +40,11 @@ class Generator:
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
-        """Draw all requests as one batch; `emit` each completion when it ends."""
+        """Draw all requests as one batch; `emit` each completion when it ends. Raises Unwanted between two tokens."""
         alive = [_Draft(request, self._uniforms(request)) for request in requests]
         cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in alive])
         while alive:
+            self.network.device.go_on()
             chosen = self._choose(logits, alive)
             keep = [i for i, draft in enumerate(alive) if draft.finish_reason is None]
             for draft in alive:

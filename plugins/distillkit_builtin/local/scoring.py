@@ -18,8 +18,8 @@ WORTH_SHARING = 16
 
 
 @torch.inference_mode()
-def score_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> Tensor:
-    """Float32 logprobs of all response tokens, the items' end to end [R_1 + R_2 + ...]."""
+def score_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> tuple[Tensor, Tensor]:
+    """Float32 logprobs and the ids they are of, the items' end to end [R_1 + R_2 + ...]."""
     shared = common_prefix([item.prompt_ids for item in items])
     if len(items) == 1 or shared < WORTH_SHARING:
         return network.response_logprobs(items)

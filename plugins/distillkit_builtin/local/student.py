@@ -11,7 +11,7 @@ from distillkit.context import RunContext
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, StepResult, Weights
-from distillkit_builtin.local.requirements import DeviceName, DTypeName, context_length, local_report, require_config
+from distillkit_builtin.local.requirements import DeviceName, context_length, local_report, require_config
 from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
@@ -30,7 +30,10 @@ class LocalStudent(Student, Sampler):
     model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
     tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
     device: DeviceName = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.")
-    dtype: DTypeName = Field("auto", description="What is computed in; trained weights are float32 always.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="What is computed in; trained weights are float32 always. float16 would need its loss scaled.",
+    )
     lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
     lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")

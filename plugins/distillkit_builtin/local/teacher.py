@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 
 from distillkit.context import RunContext
-from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher, logprob_array
+from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher, logprob_array, token_ids
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.requirements import DTypeName
@@ -51,11 +51,11 @@ class LocalTeacher:
     def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
         with self.network.without_adapter():
-            logprobs = score_logprobs(self.network, items).cpu()
-        parts = logprobs.split([len(item.response_ids) for item in items])
+            logprobs, ids = score_logprobs(self.network, items)
+        lengths = [len(item.response_ids) for item in items]
+        parts = zip(requests, logprobs.cpu().split(lengths), ids.cpu().split(lengths), strict=True)
         return [
-            Score(request, logprob_array(part.numpy()), echoed_ids=item.response_ids)
-            for request, part, item in zip(requests, parts, items, strict=True)
+            Score(request, logprob_array(mine.numpy()), token_ids(scored.numpy())) for request, mine, scored in parts
         ]
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
@@ -83,7 +83,10 @@ async def stream(
     requests: Sequence[SampleRequest],
     batch_size: int,
 ) -> AsyncIterator[Rollout]:
-    """Run `generate` in the device's thread, batch by batch, and hand on each completion as soon as it ends."""
+    """Run `generate` in the device's thread, batch by batch, and hand on each completion as soon as it ends.
+
+    When the consumer stops early, so does the batch that is being drawn.
+    """
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
 

@@ -1,6 +1,7 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import PluginError, RunFailedError
+from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
 from distillkit_builtin.local.network import PromptAndResponse, micro_batches
@@ -31,6 +33,8 @@ class OptimizerOptions:
     grad_clip_norm: float
     """0: not clipped."""
     micro_batch_tokens: int
+    seed: int
+    """What dropout's random numbers derive from."""
 
 
 class Trainer:
@@ -52,20 +56,35 @@ class Trainer:
 
     def step(self, batch: Batch) -> StepResult:
         """Sum `weights * loss` over the batch's tokens, and move the weights once."""
+        self.optimizer.zero_grad(set_to_none=True)
+        total = self.accumulate(batch)
+        return StepResult({"train/loss": total, **self.apply()})
+
+    def accumulate(self, batch: Batch) -> float:
+        """Add the batch's gradient to what `apply` will use; returns its sum of `weights * loss`."""
         function = self._function(batch)
         total = 0.0
-        self.optimizer.zero_grad(set_to_none=True)
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
-        with self.policy.training():
+        with self.policy.training(), self._own_random_numbers():
             for group in micro_batches(lengths, self.options.micro_batch_tokens):
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
+        return total
+
+    def apply(self) -> dict[str, float]:
+        """Move the weights once by the gradients that stand there, which stay."""
         grad_norm = self._clip()
         learning_rate = self.scheduler.get_last_lr()[0]
         self.optimizer.step()
         self.scheduler.step()
-        return StepResult(
-            {"train/loss": total, "train/grad_norm": grad_norm, "train/learning_rate": float(learning_rate)}
-        )
+        return {"train/grad_norm": grad_norm, "train/learning_rate": float(learning_rate)}
+
+    @contextmanager
+    def _own_random_numbers(self) -> Iterator[None]:
+        """Dropout depends on the run's seed and the step alone, also after a resume."""
+        device = self.policy.network.device.device
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(derive_seed(self.options.seed, "dropout", self.scheduler.last_epoch))
+            yield
 
     def _function(self, batch: Batch) -> TorchLoss:
         function = FUNCTIONS.get(batch.loss_function, batch.torch_loss)
@@ -81,7 +100,7 @@ class Trainer:
         }
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
         with self.policy.computing():
-            logprobs = self.policy.network.response_logprobs(items)
+            logprobs, _ = self.policy.network.response_logprobs(items)
         losses: Tensor = function(logprobs, inputs, options)
         loss = (losses * inputs["weights"]).sum()
         torch.autograd.backward(loss)

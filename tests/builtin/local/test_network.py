@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from builtin.local.conftest import plain_logprobs
 from distillkit.errors import InputError
 from distillkit.types import token_ids
-from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.network import LARGE_ENOUGH, MAX_PADDING, Network, PromptAndResponse, micro_batches
 
 ITEMS = [
     PromptAndResponse(token_ids(range(5, 5 + prompt)), token_ids(range(50, 50 + response)))
@@ -25,7 +25,9 @@ def test_response_logprobs_are_those_of_the_models_own_forward(
 ) -> None:
     network = load(tiny.write_model(tmp_path, family=family))
     expected = torch.cat([plain_logprobs(network.model, item) for item in ITEMS])
-    torch.testing.assert_close(network.response_logprobs(ITEMS), expected, atol=2e-5, rtol=1e-5)
+    logprobs, ids = network.response_logprobs(ITEMS)
+    torch.testing.assert_close(logprobs, expected, atol=2e-5, rtol=1e-5)
+    assert ids.tolist() == [index for item in ITEMS for index in item.response_ids.tolist()]
 
 
 @torch.no_grad()
@@ -33,10 +35,10 @@ def test_only_response_positions_meet_the_vocabulary_and_few_at_a_time(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distillkit_builtin.local.logprobs.CHUNK_TOKENS", 4)
-    whole = network.response_logprobs(ITEMS)
+    whole, _ = network.response_logprobs(ITEMS)
     met: list[int] = []
     network.model.lm_head.register_forward_hook(lambda module, args, out: met.append(len(args[0])))
-    assert torch.equal(network.response_logprobs(ITEMS), whole)
+    assert torch.equal(network.response_logprobs(ITEMS)[0], whole)
     assert met == [4, 4, 4, 3]
 
 
@@ -53,9 +55,11 @@ def test_a_model_that_cannot_be_read_is_the_users_to_mend(load: Callable[..., Ne
         load(str(tmp_path))
 
 
-@given(st.lists(st.integers(1, 300), max_size=30), st.integers(1, 500))
+@given(st.lists(st.integers(1, 300), max_size=30), st.integers(1, 5000))
 def test_micro_batches_hold_each_item_once_and_keep_to_the_limit(lengths: list[int], limit: int) -> None:
     groups = micro_batches(lengths, limit)
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     for group in groups:
-        assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= limit
+        padded = len(group) * max(lengths[i] for i in group)
+        assert len(group) == 1 or padded <= limit
+        assert padded <= LARGE_ENOUGH or padded - sum(lengths[i] for i in group) <= MAX_PADDING * padded

@@ -1,6 +1,7 @@
 """Whole runs of a real, tiny transformer on the CPU."""
 
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,10 +105,15 @@ def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
     np.testing.assert_allclose(record["student_logprobs"], theirs.numpy(), atol=1e-3)
 
 
-def test_the_model_card_names_the_base_and_how_to_load(local_config: Make, tiny_model: str) -> None:
+def test_the_model_card_names_the_base_and_how_to_load(local_config: Make, tiny_model: str, tmp_path: Path) -> None:
     card = (distillkit.run(local_config()).adapter_path / "README.md").read_text()
-    assert card.startswith(f"---\nbase_model: {tiny_model}\nlibrary_name: peft\n")
-    assert "PeftModel.from_pretrained" in card
+    assert card.startswith("---\nlibrary_name: peft\n")  # the hub refuses a directory as base_model
+    assert f'from_pretrained("{tiny_model}"), "path/to/adapter")' in card
+    known = tmp_path / "known"
+    shutil.copytree(tiny_model, known)
+    (known / "PROVENANCE.json").write_text('{"model": "org/name"}', encoding="utf-8")
+    result = distillkit.run(local_config(name="known", student={"model": str(known)}))
+    assert (result.adapter_path / "README.md").read_text().startswith("---\nbase_model: org/name\n")
 
 
 def test_all_weights_end_up_in_a_whole_model(local_config: Make, tiny_model: str) -> None:

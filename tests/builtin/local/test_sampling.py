@@ -47,7 +47,7 @@ def test_temperature_sharpens_the_law() -> None:
 def rescored(network: Network, rollouts: list[Rollout]) -> np.ndarray:
     items = [PromptAndResponse(rollout.request.prompt_ids, rollout.token_ids) for rollout in rollouts]
     with torch.no_grad():
-        return network.response_logprobs(items).numpy()
+        return network.response_logprobs(items)[0].numpy()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -30,7 +30,9 @@ def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
 ) -> None:
     network = load(tiny.write_model(tmp_path, family=family))
     expected = torch.cat([plain_logprobs(network.model, item) for item in items(shared)])
-    torch.testing.assert_close(score_logprobs(network, items(shared)), expected, atol=5e-5, rtol=1e-5)
+    logprobs, ids = score_logprobs(network, items(shared))
+    torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
+    assert ids.tolist() == [index for item in items(shared) for index in item.response_ids.tolist()]
 
 
 def test_what_prompts_share_is_read_once(network: Network) -> None:

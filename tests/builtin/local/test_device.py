@@ -1,0 +1,146 @@
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+
+import pytest
+import torch
+
+from distillkit.testing import make_context
+from distillkit.types import Rollout, SampleRequest
+from distillkit_builtin.local.device import Device, Unwanted, shared_device
+from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.teacher import stream
+from distillkit_builtin.tokenizer import HFTokenizer
+
+SOON = 1.0
+"""Seconds; left alone, the work in these tests takes minutes."""
+ENDLESS = 100_000
+"""Tokens, or naps of 10 ms."""
+Ask = Callable[..., list[SampleRequest]]
+
+
+@pytest.fixture
+async def device() -> AsyncIterator[Device]:
+    device = Device(torch.device("cpu"))
+    yield device
+    await device.close()
+
+
+class Nap:
+    """Work that takes minutes, and looks up now and then."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.begun = threading.Event()
+        self.ended: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            for _ in range(ENDLESS):
+                self.begun.set()
+                self.device.go_on()
+                time.sleep(0.01)
+        except BaseException as error:
+            self.ended = error
+            raise
+
+    async def begin(self) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self.device.run(self))
+        assert await asyncio.to_thread(self.begun.wait, 10)
+        return task
+
+
+async def within(seconds: float, work: object) -> object:
+    return await asyncio.wait_for(work, seconds)  # type: ignore[arg-type]
+
+
+async def test_cancelled_work_ends_and_the_thread_goes_on_with_the_next(device: Device) -> None:
+    nap = Nap(device)
+    task = await nap.begin()
+    waiting = asyncio.create_task(device.run(lambda: "next"))
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await within(SOON, waiting) == "next"
+    assert isinstance(nap.ended, Unwanted)
+
+
+async def test_work_that_is_cancelled_while_it_waits_is_never_begun(device: Device) -> None:
+    first, second = Nap(device), Nap(device)
+    running = await first.begin()
+    waiting = asyncio.create_task(device.run(second))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    running.cancel()
+    await within(SOON, asyncio.gather(running, waiting, return_exceptions=True))
+    await within(SOON, device.run(lambda: None))
+    assert not second.begun.is_set()
+
+
+async def test_closing_ends_what_runs_and_leaves_the_event_loop_free() -> None:
+    device = Device(torch.device("cpu"))
+    task = await Nap(device).begin()
+    await within(SOON, device.close())
+    with pytest.raises(Unwanted):
+        await task
+
+
+async def test_closing_waits_for_work_that_never_looks_up_but_not_on_the_event_loop() -> None:
+    device = Device(torch.device("cpu"))
+    work = asyncio.create_task(device.run(time.sleep, 0.3))
+    await asyncio.sleep(0.05)
+    closing = asyncio.create_task(device.close())
+    turns = 0
+    while not closing.done():
+        await asyncio.sleep(0.01)
+        turns += 1
+    assert turns > 5
+    await work
+
+
+async def test_a_run_closes_its_device_after_the_last_user() -> None:
+    run = make_context()
+    device = shared_device(run, "cpu")
+    assert shared_device(run, "cpu") is device
+    task = await Nap(device).begin()
+    await within(SOON, run.shared.release(run.user))
+    with pytest.raises(Unwanted):
+        await task
+
+
+@pytest.fixture
+async def endless(device: Device, tiny_model: str) -> Callable[[Sequence[SampleRequest]], AsyncIterator[Rollout]]:
+    """Stream completions of the tiny model, which knows no end of a turn."""
+    network = await device.run(Network.load, tiny_model, device, torch.float32, torch.float32)
+    generator = Generator(network, HFTokenizer.load(tiny_model), frozenset(), 0)
+    return lambda requests: stream(device, generator.generate, requests, batch_size=4)
+
+
+async def test_a_cancelled_consumer_frees_the_device_in_mid_batch(
+    device: Device, ask: Ask, endless: Callable[..., AsyncIterator[Rollout]]
+) -> None:
+    async def consume() -> None:
+        async for _ in endless(ask(8, max_tokens=ENDLESS)):
+            pytest.fail("no completion ends")
+
+    task = asyncio.create_task(consume())
+    await asyncio.sleep(0.2)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(SOON, task)
+    await within(SOON, device.run(lambda: None))
+    drawn = [rollout async for rollout in endless(ask(6))]
+    assert len(drawn) == 6
+
+
+async def test_a_consumer_that_has_enough_frees_the_device(
+    device: Device, ask: Ask, endless: Callable[..., AsyncIterator[Rollout]]
+) -> None:
+    async with aclosing(endless([*ask(1), *ask(3, max_tokens=ENDLESS)])) as rollouts:  # type: ignore[type-var]
+        first = await anext(rollouts)
+    assert len(first.token_ids) == 12
+    await within(SOON, device.run(lambda: None))

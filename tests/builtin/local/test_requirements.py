@@ -1,0 +1,92 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    FalconH1Config,
+    GPT2Config,
+    Lfm2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen3NextConfig,
+)
+
+from distillkit.errors import InputError
+from distillkit.testing import make_context, make_teacher
+from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.footprint import anatomy, footprint, require_batchable
+from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.local.student import LocalStudent
+
+Written = Callable[[PreTrainedConfig], str]
+RECURRENT: dict[str, PreTrainedConfig] = {
+    "Qwen3NextForCausalLM": Qwen3NextConfig(
+        **tiny.SMALL, layer_types=["linear_attention", "full_attention"], num_experts=2, num_experts_per_tok=1
+    ),
+    "Lfm2ForCausalLM": Lfm2Config(**tiny.SMALL, layer_types=["conv", "full_attention"]),
+    "FalconH1ForCausalLM": FalconH1Config(**tiny.SMALL, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
+}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """A directory with the config and no weights."""
+
+    def write(config: PreTrainedConfig) -> str:
+        folder = tmp_path / config.model_type
+        config.save_pretrained(folder)
+        return str(folder)
+
+    return write
+
+
+@pytest.mark.parametrize("architecture", RECURRENT)
+def test_recurrent_models_are_refused_by_student_and_scorer(architecture: str, written: Written) -> None:
+    source = written(RECURRENT[architecture])
+    scorer = LocalScorer(device="cpu").bind(replace(make_teacher(), model=source))
+    for plugin in (LocalStudent(model=source, device="cpu"), scorer):
+        with pytest.raises(InputError, match=rf"is a {architecture}, .* serve it over HTTP instead"):
+            plugin.check(make_context())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_models_that_attend_alone_are_accepted(family: str, written: Written) -> None:
+    require_batchable(written(tiny.FAMILIES[family]))
+
+
+@pytest.mark.parametrize("config", [LlamaConfig(**tiny.SMALL), GPT2Config(n_embd=32, n_layer=2, n_head=4)])
+def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig, written: Written) -> None:
+    source = written(config)
+    size = footprint(source, "cpu", "bfloat16")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    network = Network(model, Device(torch.device("meta")), torch.bfloat16)
+    before = {id(parameter) for parameter in model.parameters()}
+    policy = Policy.lora(network, rank=4, alpha=8, dropout=0.0, seed=0)
+    copied = [p for p in policy.sampler.model.parameters() if id(p) not in before]
+    trained = sum(parameter.numel() for parameter in policy.trained.values())
+    assert size.weight_bytes == sum(p.nbytes for p in model.parameters() if id(p) in before)
+    assert size.training_bytes(4) == sum(p.nbytes for p in copied) + 16 * trained
+    assert size.training_bytes(0) == anatomy(source).parameters * (16 + 2)
+
+
+def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
+    source, context = written(LlamaConfig(**tiny.SMALL)), make_context("student")
+    size = footprint(source, "cpu", "float32")
+
+    def held(user: str, lora_rank: int | None, dtype: str = "float32") -> int | None:
+        run = replace(context, user=user)
+        return local_report(source, user, "cpu", dtype, run=run, lora_rank=lora_rank).memory_bytes  # type: ignore[arg-type]
+
+    assert held("all weights", 0) == size.training_bytes(0)
+    assert held("student", 4) == size.training_bytes(4) + size.weight_bytes
+    assert held("teachers.a.scorer", None) == 0
+    assert held("teachers.b.scorer", None, "bfloat16") == size.weight_bytes // 2
+    assert local_report(source, "alone", "cpu", "float32").memory_bytes == size.weight_bytes
