@@ -61,7 +61,7 @@ class Announcer:
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
         """Tell the user something, on the terminal and in `run.log`."""
-        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message)
+        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"told": True})
         notice = Notice(message, level)
         if self._sinks is None:
             self._early.append(notice)

@@ -114,6 +114,12 @@ class TrainConfig(Section):
         description="k: step s (counted from 1) trains completions of policy max(0, s-1-k), sampled while earlier "
         "steps train.",
     )
+    weight_sync_interval: int = Field(
+        1,
+        ge=1,
+        description="Publish the weights to the sampler every so many steps, and after the last; steps between train "
+        "completions of the policy that was published last.",
+    )
     max_failed_fraction: float = Field(
         0.1, ge=0, le=1, description="The run fails when more of the rows admitted so far than this have failed."
     )

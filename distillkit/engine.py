@@ -34,7 +34,9 @@ class Engine:
     announcer: Announcer
     schedule: Schedule = field(init=False)
     step: int = field(default=0, init=False)
-    """Steps trained so far, which is also the version of the published policy."""
+    """Steps trained so far."""
+    published: int = field(default=0, init=False)
+    """The version of the policy that samples: the steps that its weights had been trained."""
     train_seconds: float = field(default=0.0, init=False)
     evals: dict[EvalStage, Mapping[str, JsonValue]] = field(default_factory=dict, init=False)
     exported: Path | None = field(default=None, init=False)
@@ -57,7 +59,7 @@ class Engine:
             while True:
                 started = time.perf_counter()
                 wanted = islice(groups, ahead - len(windows))
-                windows.extend(self.schedule.start(feed.work(rows, self.step)) for rows in wanted)
+                windows.extend(self.schedule.start(feed.work(rows, self.published)) for rows in wanted)
                 if not windows:
                     break
                 metrics = await self.train(windows)
@@ -90,7 +92,8 @@ class Engine:
         self.step += 1
         self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)
-        await self.sync(windows)
+        if self.step % self.flight.config.train.weight_sync_interval == 0 or self.step == self.flight.plan.steps:
+            await self.sync(windows)
         metrics |= {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
         return metrics | self.measure(outcomes, batches)
 
@@ -105,8 +108,10 @@ class Engine:
         """Publish the policy of this step, once nothing samples from the one before."""
         for window in in_flight:
             await window.until_sampled()
-        weights = await self.flight.config.student.publish(self.step)
+        with blame(self.flight.config.student):
+            weights = await self.flight.config.student.publish(self.step)
         await self.flight.cast.sampler.sync(weights)
+        self.published = self.step
         for scorer in self.flight.cast.scorers.values():
             await scorer.on_sync(self.step)
 
@@ -165,7 +170,7 @@ class Engine:
         started = time.perf_counter()
         prompts = [self.flight.render(row) for row in self.flight.eval_rows]
         evaluation = Evaluation(
-            prompts, teachers, self.schedule, config.sampling.params, config.seed, stage, self.step, self.step
+            prompts, teachers, self.schedule, config.sampling.params, config.seed, stage, self.step, self.published
         )
         results: dict[str, EvalResult] = {}
         for evaluator in config.evaluators:

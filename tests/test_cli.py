@@ -1,5 +1,7 @@
 import json
+import logging
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from typer.testing import CliRunner, Result
 from distillkit.cli.main import app
 
 FAKES = str(Path(__file__).parent / "fake_plugins.py")
+FAKE_TEACHER = [{"model": "m", "route_value": "a", "scorer": "fake"}]
 
 
 def call(*arguments: str) -> Result:
@@ -66,6 +69,8 @@ def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
     assert done.output.splitlines()[0] == "run directory: runs/short"
     assert len(done.output.splitlines()) == 3
     assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
+    written = yaml.safe_load(Path("runs/short/config.yaml").read_text(encoding="utf-8"))
+    assert [sink["name"] for sink in written["sinks"]] == ["console"]
 
 
 def test_later_files_win(config: Callable[..., str], tmp_path: Path) -> None:
@@ -103,25 +108,134 @@ def test_wrong_input_is_exit_code_2_without_a_traceback(
     assert not Path("runs/fake").exists()
 
 
-def test_a_failed_run_is_exit_code_1_and_points_to_its_log(config: Callable[..., str], tmp_path: Path) -> None:
-    script = tmp_path / "broken.py"
-    script.write_text(
-        "from distillkit.testing import FakeScorer\n"
-        "class Broken(FakeScorer):\n    '''Broken.'''\n    name = 'broken'\n"
-        "    async def score(self, requests):\n"
-        "        if requests[0].rollout.policy_version > 0:\n            raise ZeroDivisionError('a bug')\n"
-        "        async for score in super().score(requests):\n            yield score\n",
-        encoding="utf-8",
-    )
-    teachers = [{"model": "m", "route_value": "a", "scorer": "broken"}]
-    name = config(teachers=teachers, plugins=[FAKES, str(script)], evaluators=[], train={"save_every": 1})
-    done = call("run", name, "train.prompt_groups_per_step=2")
+BROKEN = """
+from distillkit.errors import InputError
+from distillkit.testing import FakeScorer
+
+class Broken(FakeScorer):
+    '''Broken.'''
+    name = 'broken'
+    async def score(self, requests):
+        if requests[0].rollout.policy_version > 0:
+            raise ERROR('a bug')
+        async for score in super().score(requests):
+            yield score
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path, config: Callable[..., str]) -> Callable[..., str]:
+    """A config whose second step fails with this error, after a checkpoint."""
+
+    def write(error: str, **over: Any) -> str:
+        script = tmp_path / "broken.py"
+        script.write_text(BROKEN.replace("ERROR", error), encoding="utf-8")
+        teachers = [{"model": "m", "route_value": "a", "scorer": "broken"}]
+        train = {"save_every": 1, "prompt_groups_per_step": 2}
+        return config(teachers=teachers, evaluators=[], train=train, **{"plugins": [FAKES, str(script)], **over})
+
+    return write
+
+
+def test_a_failed_run_ends_with_the_error_its_log_and_how_to_go_on(broken: Callable[..., str]) -> None:
+    name = broken("ZeroDivisionError")
+    done = call("run", name)
     assert done.exit_code == 1, done.output
-    assert "log: runs/fake/run.log" in done.output
-    assert f"go on with: distillkit run {name} train.prompt_groups_per_step=2 --resume" in done.output
-    assert "failed: ZeroDivisionError: a bug" in done.output
+    error, *notes, log, command = done.output.splitlines()[-4:]
+    assert error == "failed: ZeroDivisionError: a bug (-v shows the traceback)"
+    assert "raised by scorer 'broken'" in notes[0]
+    assert log == "log: runs/fake/run.log"
+    assert command == f"go on with: distillkit run {name} --resume"
     assert "Traceback" in Path("runs/fake/run.log").read_text()
     assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "failed"
+
+
+def test_wrong_input_that_shows_in_mid_run_points_to_the_log_too(broken: Callable[..., str]) -> None:
+    name = broken("InputError")
+    done = call("run", name)
+    assert done.exit_code == 2, done.output
+    assert done.output.splitlines()[-3:] == [
+        "error: a bug",
+        "log: runs/fake/run.log",
+        f"go on with: distillkit run {name} --resume",
+    ]
+    refused = call("run", name)
+    assert refused.exit_code == 2
+    assert "log: " not in refused.output  # that run did not begin
+    assert "go on with" not in call("run", name, "--resume").output  # just tried
+
+
+def test_the_command_to_go_on_with_is_exact(broken: Callable[..., str], tmp_path: Path) -> None:
+    words = [broken("ZeroDivisionError", plugins=[]), "sampling.stop=['a b']", "-p", FAKES, "-p", "broken.py"]
+    done = call("-v", "run", *words, "-q")
+    assert done.exit_code == 1, done.output
+    shown = done.output.splitlines()[-1].removeprefix("go on with: ")
+    assert shlex.split(shown) == ["distillkit", "run", *words, "-v", "-q", "--resume"]
+    (tmp_path / "broken.py").write_text(BROKEN.replace("> 0", "> 9"), encoding="utf-8")
+    assert call(*shlex.split(shown)[1:]).exit_code == 0
+
+
+def test_a_failure_without_a_run_points_to_no_log(config: Callable[..., str], tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from distillkit.testing import FakeStudent\n"
+        "class Broken(FakeStudent):\n    '''Broken.'''\n    name = 'broken'\n"
+        "    def check(self, run):\n        raise ZeroDivisionError('a bug')\n",
+        encoding="utf-8",
+    )
+    name = config(student={"name": "broken"}, plugins=[FAKES, "broken.py"], teachers=FAKE_TEACHER)
+    for command in ("check", "run"):
+        done = call(command, name)
+        assert done.exit_code == 1
+        assert "failed: ZeroDivisionError: a bug (-v shows the traceback)" in done.output
+        assert "log" not in done.output
+        assert "Traceback" in call(command, name, "-v").output
+
+
+EVERY_COMMAND = [
+    ("run", "config.yaml"),
+    ("check", "config.yaml"),
+    ("init", "new"),
+    ("plugins", "list"),
+    ("plugins", "show", "loss", "importance_sampling"),
+    ("config", "schema"),
+]
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+@pytest.mark.parametrize("at", ["before", "between", "after"])
+def test_verbose_and_quiet_count_before_and_after_every_command(
+    config: Callable[..., str], command: tuple[str, ...], at: str
+) -> None:
+    config()
+    name, *rest = command
+    words = {"before": ["-v", "-q", *command], "between": [name, "-v", "-q", *rest], "after": [*command, "-v", "-q"]}
+    quiet = call(*words[at])
+    assert quiet.exit_code == 0, quiet.output
+    if name == "run":
+        assert quiet.output.splitlines()[0] == "run directory: runs/fake"
+        assert "step 1/3" not in quiet.output
+    elif name == "check":
+        assert quiet.output == "check: ok\n"
+    elif name == "init":
+        assert quiet.output == ""
+    else:
+        assert quiet.output == call(*command).output
+
+
+def test_verbose_shows_the_log_while_the_command_lasts(config: Callable[..., str]) -> None:
+    log = logging.getLogger("distillkit")
+    name, before = config(data={"path": "train.jsonl"}, evaluators=[]), list(log.handlers)
+    Path("late.py").write_text(
+        "import logging\nfrom distillkit.testing import FakeStudent\n"
+        "class Late(FakeStudent):\n    '''Talks.'''\n    name = 'late'\n"
+        "    async def open(self, run):\n        logging.getLogger('distillkit').debug('in detail')\n",
+        encoding="utf-8",
+    )
+    words = ["run", name, "student.name=late", "-p", "late.py", "teachers.0.scorer=fake", "--overwrite"]
+    assert "in detail" in call(*words, "-v").output
+    assert log.handlers == before
+    assert "in detail" not in call(*words).output
 
 
 def test_a_run_is_not_written_over_and_can_be_replaced(config: Callable[..., str]) -> None:
@@ -186,6 +300,7 @@ def test_init_writes_a_config_that_checks(teachers: str, tmp_path: Path, monkeyp
     done = call("init", "mine", "--teachers", teachers)
     assert done.exit_code == 0, done.output
     assert "next: cd mine && distillkit check config.yaml" in done.output
+    assert "next: cd 'my run' && distillkit" in call("init", "my run").output
     again = call("init", "mine")
     assert again.exit_code == 2
     assert "config.yaml, train.jsonl, heldout.jsonl already" in again.output
@@ -216,9 +331,8 @@ def test_the_first_interrupt_is_exit_code_130(config: Callable[..., str], tmp_pa
         "    async def train(self, batch):\n        await asyncio.sleep(60)\n",
         encoding="utf-8",
     )
-    name = config(student={"name": "slow"}, plugins=[FAKES, str(script)])
-    teachers = "teachers=[{model: m, route_value: a, scorer: fake}]"
-    command = [sys.executable, "-m", "distillkit", "run", name, teachers]
+    name = config(student={"name": "slow"}, plugins=[FAKES, str(script)], teachers=FAKE_TEACHER)
+    command = [sys.executable, "-m", "distillkit", "run", name]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.monotonic() + 60
     while not Path("runs/fake/metrics.jsonl").is_file() or not Path("runs/fake/metrics.jsonl").read_text():
@@ -228,5 +342,5 @@ def test_the_first_interrupt_is_exit_code_130(config: Callable[..., str], tmp_pa
     os.kill(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "interrupted" in output
+    assert output.splitlines()[-2:] == ["interrupted", "log: runs/fake/run.log"]
     assert "Traceback" not in output

@@ -158,6 +158,14 @@ def test_step_s_trains_the_policy_of_step_s_minus_k(fake_config: Make, behind: i
     assert all(len(seen) == 1 for seen in versions)
 
 
+def test_between_syncs_the_policy_that_was_published_last_samples(fake_config: Make, held_out: str) -> None:
+    result = run(fake_config(data={"eval_path": held_out}, train={"weight_sync_interval": 2, "sample_every": 1}))
+    samples = read_jsonl(result.run_dir / "samples.jsonl")
+    trained = {sample["step"]: sample["policy_version"] for sample in samples if sample["split"] == "train"}
+    assert trained == {1: 0, 2: 0, 3: 2, 4: 2, 5: 4}
+    assert {s["policy_version"] for s in samples if s["split"] == "heldout" and s["step"] == 5} == {5}
+
+
 def test_substeps_split_the_data_of_a_step(fake_config: Make) -> None:
     Recorder.trained.clear()
     result = run(fake_config(student=Recorder(), train={"num_substeps": 3, "max_steps": 1}))

@@ -45,7 +45,7 @@ def _show_plan(flight: Preflight, console: Console) -> None:
     known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
     if known:
         total = sum(known.values()) / 1e9
-        table.add_row("memory", f"{total:.1f} GB for weights and optimizer, shared ones once; activations come on top")
+        table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
     console.print(table)
 
 

@@ -1,23 +1,19 @@
 """The `distillkit` command. Exit codes: 0 done, 2 wrong input, 1 the run failed, 130 interrupted."""
 
 import asyncio
-import logging
 import shlex
-import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
 import typer
-from rich.console import Console
 
 from distillkit.api import RunResult, execute
 from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.check_page import show_preflight, show_verdict
+from distillkit.cli.reporting import OUT, reporting
 from distillkit.config import RunConfig
-from distillkit.errors import DistillkitError, InputError
+from distillkit.errors import InputError
 from distillkit.loading import load_config
 from distillkit.preflight import inspect_run
 from distillkit.registry import Registry
@@ -41,9 +37,6 @@ plugins_app = typer.Typer(help="The plugins that a config can choose by name.", 
 config_app = typer.Typer(help="About config files.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
-
-ERR = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-OUT = Console(soft_wrap=True, highlight=False, markup=False)
 
 ConfigArguments = Annotated[
     list[str],
@@ -118,7 +111,8 @@ def run(
     distillkit run config.yaml train.max_steps=5 sampling.temperature=0.8
     """
     scripts = plugin or []
-    words = [*arguments, *(word for script in scripts for word in ("-p", script)), *["-v"] * verbose, *["-q"] * quiet]
+    flags = [flag for flag, given in (("-v", verbose), ("-q", quiet)) if given]
+    words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
     with reporting(verbose=verbose):
         config, registry = load(arguments, scripts)
         run_and_report(config, registry, words, resume=resume, overwrite=overwrite, quiet=quiet)
@@ -231,13 +225,14 @@ def run_and_report(
         for sink in config.sinks:
             if isinstance(sink, Showing):
                 sink.silence()
-    log_before = _stamp(run_dir / "run.log")
+    earlier = _stamp(run_dir / "summary.json")
     try:
         result = asyncio.run(execute(config, registry, resume=resume, overwrite=overwrite))
     except (Exception, KeyboardInterrupt) as error:
-        if _stamp(run_dir / "run.log") != log_before:  # else the run did not begin, and the log is an older one's
-            for line in _what_next(run_dir, words):
-                error.add_note(line)
+        if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
+            error.add_note(f"log: {run_dir / 'run.log'}")
+            if any((run_dir / "checkpoints").glob("step-*")) and not (resume and isinstance(error, InputError)):
+                error.add_note(f"go on with: {shlex.join(['distillkit', 'run', *words, '--resume'])}")
         raise
     summary = result.summary
     OUT.print(
@@ -256,75 +251,11 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
     return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
-def _what_next(run_dir: Path, words: Iterable[str]) -> Iterator[str]:
-    """Where to look, and how to go on."""
-    yield f"log: {run_dir / 'run.log'}"
-    if any((run_dir / "checkpoints").glob("step-*")):
-        yield f"go on with: {shlex.join(['distillkit', 'run', *words, '--resume'])}"
-
-
 def _registry(scripts: list[str]) -> Registry:
     registry = Registry.discover()
     for script in scripts:
         registry.add_script(Path(script))
     return registry
-
-
-@contextmanager
-def reporting(*, verbose: bool = False) -> Iterator[None]:
-    """Turn errors into a message and an exit code."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
-    try:
-        with _debug_messages(wanted=verbose):
-            yield
-    except typer.Exit:
-        raise
-    except (Exception, KeyboardInterrupt) as error:
-        raise typer.Exit(_report(error, verbose=verbose)) from error
-
-
-def _report(error: BaseException, *, verbose: bool) -> int:
-    """Say what went wrong and what its notes say; returns the exit code."""
-    match error:
-        case KeyboardInterrupt():
-            code, message = 130, "interrupted"
-        case InputError():
-            code, message = 2, f"error: {error}"
-        case DistillkitError():
-            code, message = 1, f"failed: {error}"
-        case _:
-            code, message = (
-                1,
-                f"failed: {type(error).__name__}: {error}{'' if verbose else ' (-v shows the traceback)'}",
-            )
-    if verbose and code == 1:
-        ERR.print_exception()
-    for line in (message, *getattr(error, "__notes__", ())):
-        ERR.print(line)
-    return code
-
-
-class _ToErr(logging.Handler):
-    """Through the console, which a live display makes way for."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
-        ERR.print(self.format(record))
-
-
-@contextmanager
-def _debug_messages(*, wanted: bool) -> Iterator[None]:
-    """Show distillkit's log while this lasts."""
-    log, handler = logging.getLogger("distillkit"), _ToErr()
-    level = log.level
-    if wanted:
-        log.addHandler(handler)
-        log.setLevel(logging.DEBUG)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
 
 
 def main() -> None:

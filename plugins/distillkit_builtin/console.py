@@ -20,7 +20,7 @@ from distillkit.events import (
     RunStarted,
     StepFinished,
 )
-from distillkit.types import ScoredRollout, Teacher
+from distillkit.types import ScoredRollout
 from distillkit_builtin.board import Board, duration
 
 

@@ -96,7 +96,7 @@ def _is_recurrent(model: PreTrainedModel) -> bool:
 
 
 def require_batchable(source: str) -> None:
-    """Raise InputError for a model with recurrent layers: sampling pads on the left, which their states would take in."""
+    """Raise InputError for a model with recurrent layers: sampling pads on the left, and their states would read that."""
     found = anatomy(source)
     if found.recurrent:
         raise InputError(
