@@ -44,7 +44,7 @@ class Announcer:
 
     def attach(self, sinks: Sequence[Sink]) -> None:
         """Start to tell these sinks. Called once, with all that are open: they are told now what was noticed before."""
-        self._sinks = [*(self._sinks or ()), *sinks]
+        self._sinks = list(sinks)
         early, self._early = self._early, []
         for notice in early:
             self.emit(notice)

@@ -14,16 +14,19 @@ from pydantic import JsonValue
 from distillkit.announce import Announcer
 from distillkit.blame import blame, told
 from distillkit.blocking import run_blocking
+from distillkit.checkpoint import checkpoints, step_of
 from distillkit.config import RunConfig
+from distillkit.context import RunContext
 from distillkit.engine import Engine
-from distillkit.errors import MissingExtraError
+from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import EvalStage, RunFinished, RunStarted
 from distillkit.ledger import Ledger
 from distillkit.loading import load_config
 from distillkit.preflight import Preflight, context_for, inspect_run
 from distillkit.registry import Registry
 from distillkit.roles import Plugin, Sink
-from distillkit.run_files import RunFiles, read_metrics, require_room, room, run_directory
+from distillkit.run_directory import is_complete, require_room, room, run_directory
+from distillkit.run_files import RunFiles, read_metrics
 
 log = logging.getLogger("distillkit")
 ConfigLike = RunConfig | Mapping[str, Any] | str | Path
@@ -103,6 +106,8 @@ async def execute(config: RunConfig, registry: Registry, *, resume: bool = False
     flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn)
     if flight.missing:
         raise MissingExtraError("\n".join(flight.missing))
+    if resume:
+        require_unfinished(run_dir, flight.plan.steps)
     with room(run_dir, resume=resume, overwrite=overwrite), RunFiles.open(run_dir) as files:
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
@@ -111,6 +116,14 @@ async def execute(config: RunConfig, registry: Registry, *, resume: bool = False
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
+
+
+def require_unfinished(run_dir: Path, steps: int) -> None:
+    """Raise InputError if there is nothing left for a resume to do."""
+    newest = checkpoints(run_dir)[-1]
+    trained = step_of(newest)
+    if trained > steps or (trained == steps and is_complete(run_dir)):
+        raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
 
 
 async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, JsonValue]:
@@ -143,15 +156,26 @@ async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, Js
 @asynccontextmanager
 async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> AsyncIterator[None]:
     """Open every plugin, sinks first, and close them in reverse order however the run ends."""
+
+    def context(user: str) -> RunContext:
+        found = context_for(user, flight.config, flight.shared, announcer.warn)
+        return replace(found, run_dir=run_dir, plan=flight.plan)
+
+    listening: list[Sink] = []
+    sinks = {user: plugin for user, plugin in flight.cast.plugins.items() if isinstance(plugin, Sink)}
     async with AsyncExitStack() as stack:
-        for user, plugin in flight.cast.plugins.items():
-            context = context_for(user, flight.config, flight.shared, announcer.warn)
+        for user, sink in sinks.items():
             stack.push_async_callback(flight.shared.release, user)
-            stack.push_async_callback(plugin.close)
-            with blame(plugin, "while it was opened"):
-                await plugin.open(replace(context, run_dir=run_dir, plan=flight.plan))
-            if isinstance(plugin, Sink):
-                announcer.attach([plugin])
+            if await announcer.open_sink(sink, context(user)):
+                stack.push_async_callback(announcer.close_sink, sink)
+                listening.append(sink)
+        announcer.attach(listening)
+        for user, plugin in flight.cast.plugins.items():
+            if user not in sinks:
+                stack.push_async_callback(flight.shared.release, user)
+                stack.push_async_callback(plugin.close)
+                with blame(plugin, "while it was opened"):
+                    await plugin.open(context(user))
         yield
 
 

@@ -41,7 +41,12 @@ class EngineState:
 def checkpoints(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, the oldest first."""
     found = [path for path in (run_dir / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 async def save(

@@ -12,7 +12,6 @@ from pydantic import JsonValue
 from distillkit import checkpoint
 from distillkit.announce import Announcer
 from distillkit.blame import blame, told
-from distillkit.errors import InputError
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
@@ -194,8 +193,6 @@ class Engine:
         """Go back to where the newest checkpoint stands."""
         newest = checkpoint.checkpoints(self.files.run_dir)[-1]
         state = await checkpoint.load(newest, self.flight.config.student, self.flight.cast.plugins)
-        if state.step > self.flight.plan.steps or (state.step == self.flight.plan.steps and self.files.is_complete()):
-            raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
         self.files.rewind(state.step)
         self.ledger.rewind(state.step)
         self.step, self.train_seconds = state.step, state.train_seconds

@@ -357,6 +357,9 @@ class Sink(Plugin):
     def emit(self, event: Event) -> None:
         """Take one event. Must return at once: what is slow belongs into a thread of the sink's own."""
 
+    def silence(self) -> None:
+        """Show nothing on the terminal from now on; for `distillkit -q`. Sinks that write elsewhere go on."""
+
 
 ROLES: Mapping[str, type[Plugin]] = {
     role.role: role for role in (Router, PromptBuilder, Student, Sampler, Scorer, Loss, Evaluator, Sink)

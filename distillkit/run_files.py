@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,78 +9,16 @@ from pathlib import Path
 from typing import IO, Literal
 
 import yaml
-from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from distillkit.config import RunConfig
-from distillkit.errors import InputError
 from distillkit.metrics import finite
 from distillkit.registry import Registry
+from distillkit.run_directory import MARKER
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import ScoredRollout
 
-MARKER = "config.yaml"
-"""A directory that holds this file holds a run."""
-LOCK = ".lock"
 log = logging.getLogger("distillkit")
-
-
-def run_directory(config: RunConfig) -> Path:
-    """Where a config's run writes."""
-    return Path(config.log_path.replace("{name}", config.name))
-
-
-def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise InputError(f"{run_dir} is a file; choose another log_path or name")
-    if resume:
-        if not any((run_dir / "checkpoints").glob("step-*")):
-            raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; run without --resume")
-    elif holds_work(run_dir) and not overwrite:
-        raise InputError(
-            f"{run_dir} already holds a run. Go on with it by --resume, replace it by --overwrite, "
-            "or write elsewhere by name=another-name"
-        )
-    elif _content(run_dir) and not (run_dir / MARKER).is_file():
-        raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
-
-
-def holds_work(run_dir: Path) -> bool:
-    """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
-    metrics = run_dir / "metrics.jsonl"
-    measured = metrics.is_file() and metrics.stat().st_size > 0
-    return (run_dir / MARKER).is_file() and (measured or any((run_dir / "checkpoints").glob("step-*")))
-
-
-def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name != LOCK] if run_dir.is_dir() else []
-
-
-@contextmanager
-def room(run_dir: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
-    """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
-
-    The lock is the operating system's: a process that died holds nothing.
-    """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
-        ) from error
-    except OSError as error:
-        raise InputError(f"{run_dir} cannot be written: {error.strerror}; choose another log_path") from error
-    try:
-        require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
-        if not resume:
-            for path in _content(run_dir):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass(slots=True)
@@ -125,15 +62,6 @@ class RunFiles:
             lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")
         text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
         (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
-
-    def is_complete(self) -> bool:
-        """Whether the run that this directory holds came to its end."""
-        try:
-            return bool(
-                json.loads((self.run_dir / "summary.json").read_text(encoding="utf-8"))["status"] == "completed"
-            )
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return False
 
     def rewind(self, step: int) -> None:
         """Forget what the files say of steps after `step`: a resumed run writes them again."""

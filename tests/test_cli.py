@@ -260,9 +260,15 @@ def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str],
     assert "PRIVILEGED" in teacher
     assert "tokens sampled" in done.output
     assert "tokens scored" in done.output
+    assert "evaluations" not in done.output
     assert "note: teacher 'a': 1 of 2 rows have no teacher_messages; scored under messages" in done.output
     assert done.output.strip().endswith("check: ok")
     assert not Path("runs").exists()
+
+
+def test_check_counts_evaluations_in(config: Callable[..., str]) -> None:
+    done = call("check", config(), "train.eval_every=1")
+    assert "evaluations     4; besides, 96 tokens sampled and " in done.output
 
 
 def test_plugins_list_is_for_people_and_programs(config: Callable[..., str]) -> None:

@@ -13,7 +13,7 @@ import distillkit
 from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
 from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
-from distillkit.run_files import room
+from distillkit.run_directory import room
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
 

@@ -42,6 +42,11 @@ def _show_plan(flight: Preflight, console: Console) -> None:
     table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
     table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
     table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
+    if plan.evaluations:
+        sampled, scored = f"{plan.eval_sample_tokens:,}", f"{plan.eval_score_tokens:,}"
+        table.add_row(
+            "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
+        )
     known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
     if known:
         total = sum(known.values()) / 1e9

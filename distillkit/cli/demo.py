@@ -13,12 +13,12 @@ from distillkit.cli.main import run_and_report
 from distillkit.errors import MissingExtraError
 from distillkit.examples_path import examples_path
 from distillkit.loading import load_config
-from distillkit.run_files import MARKER
+from distillkit.run_directory import MARKER, run_directory
 
 QUESTIONS_SHOWN = 3
 
 
-def run_demo(overrides: Sequence[str], console: Console) -> None:
+def run_demo(overrides: Sequence[str], console: Console, *, quiet: bool = False) -> None:
     """Get the model, run `examples/routed_mopd` on it, and show before and after."""
     try:
         from distillkit_builtin.local.demo_model import ensure_demo_model
@@ -43,7 +43,7 @@ def run_demo(overrides: Sequence[str], console: Console) -> None:
         "teachers": teachers,
     }
     config, registry = load_config([config_file], overrides, defaults=paths)
-    result = run_and_report(config, registry, [f"runs/{config.name}/config.yaml"])
+    result = run_and_report(config, registry, [str(run_directory(config) / MARKER)], quiet=quiet)
     show_change(result.run_dir, console)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated
 
 import typer
 
@@ -17,7 +17,7 @@ from distillkit.errors import InputError
 from distillkit.loading import load_config
 from distillkit.preflight import inspect_run
 from distillkit.registry import Registry
-from distillkit.run_files import run_directory
+from distillkit.run_directory import run_directory
 
 HELP = """On-policy distillation of language models.
 
@@ -62,14 +62,6 @@ Quiet = Annotated[
     bool,
     typer.Option("-q", "--quiet", callback=_also_before, help="No progress and no notes, only results and errors."),
 ]
-
-
-@runtime_checkable
-class Showing(Protocol):
-    """A sink that shows something on the terminal."""
-
-    def silence(self) -> None:
-        """Show nothing from now on."""
 
 
 def _show_version(wanted: bool) -> None:
@@ -161,7 +153,7 @@ def demo(
     from distillkit.cli.demo import run_demo  # a file that only this command reads
 
     with reporting(verbose=verbose):
-        run_demo(overrides or [], OUT)
+        run_demo(overrides or [], OUT, quiet=quiet)
 
 
 @plugins_app.command("list")
@@ -223,8 +215,7 @@ def run_and_report(
     OUT.print(f"run directory: {run_dir}")
     if quiet:
         for sink in config.sinks:
-            if isinstance(sink, Showing):
-                sink.silence()
+            sink.silence()
     earlier = _stamp(run_dir / "summary.json")
     try:
         result = asyncio.run(execute(config, registry, resume=resume, overwrite=overwrite))

@@ -96,7 +96,7 @@ def _is_recurrent(model: PreTrainedModel) -> bool:
 
 
 def require_batchable(source: str) -> None:
-    """Raise InputError for a model with recurrent layers: sampling pads on the left, and their states would read that."""
+    """Raise InputError for a model with recurrent layers, whose states would read the padding on the left."""
     found = anatomy(source)
     if found.recurrent:
         raise InputError(

@@ -56,9 +56,8 @@ def local_report(
     device: str,
     dtype: DTypeName,
     *,
-    run: RunContext | None = None,
+    run: RunContext,
     lora_rank: int | None = None,
-    copies: int = 1,
 ) -> CheckReport:
     """What loading `source` takes, as far as it is known without torch.
 
@@ -77,10 +76,10 @@ def local_report(
     size = footprint(source, device, dtype)
     held = 0 if lora_rank is None else size.training_bytes(lora_rank)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
-        held += size.weight_bytes * copies
+        held += size.weight_bytes
     return CheckReport((f"{who}: {source}, {size.describe()}",), memory_bytes=held)
 
 
-def _counts(run: RunContext | None, *frozen_model: str) -> bool:
+def _counts(run: RunContext, *frozen_model: str) -> bool:
     """Whether this user of the model is the one that reports its weights."""
-    return run is None or run.share(("counts", *frozen_model), lambda: run.user) == run.user
+    return run.share(("counts", *frozen_model), lambda: run.user) == run.user

@@ -32,7 +32,7 @@ class LocalScorer(Scorer, Sampler):
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; say what will be loaded."""
         require_config(self.teacher.model)
-        return local_report(self.teacher.model, f"teacher {self.teacher.name!r}", self.device, self.dtype)
+        return local_report(self.teacher.model, f"teacher {self.teacher.name!r}", self.device, self.dtype, run=run)
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""

@@ -62,9 +62,8 @@ class LocalStudent(Student, Sampler):
         """Read the model's config; say what will be loaded and what it takes."""
         require_config(self.model)
         what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
-        # LoRA: base and merged sampling copy. All weights: float32 master, gradient, two moments, sampling copy.
-        copies = 2 if self.lora_rank else 9
-        return local_report(self.model, f"student ({what})", self.device, self.dtype, copies=copies)
+        who = f"student ({what})"
+        return local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""

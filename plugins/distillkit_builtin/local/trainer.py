@@ -67,6 +67,7 @@ class Trainer:
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
             for group in micro_batches(lengths, self.options.micro_batch_tokens):
+                self.policy.network.device.go_on()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         return total
 

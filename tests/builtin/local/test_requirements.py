@@ -89,4 +89,4 @@ def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
     assert held("student", 4) == size.training_bytes(4) + size.weight_bytes
     assert held("teachers.a.scorer", None) == 0
     assert held("teachers.b.scorer", None, "bfloat16") == size.weight_bytes // 2
-    assert local_report(source, "alone", "cpu", "float32").memory_bytes == size.weight_bytes
+    assert local_report(source, "alone", "cpu", "float32", run=make_context()).memory_bytes == size.weight_bytes

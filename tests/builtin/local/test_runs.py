@@ -21,6 +21,7 @@ from distillkit.errors import InputError
 from distillkit.testing import check_plugin, make_teacher
 from distillkit.types import TorchLoss, token_ids
 from distillkit_builtin.importance_sampling import ImportanceSampling
+from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -199,7 +200,8 @@ def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     count = sum(parameter.numel() for parameter in model.parameters())
     report = flight.reports["student"]
-    assert report.memory_bytes == 2 * 4 * count
+    size = footprint(tiny_model, "cpu", "float32")
+    assert report.memory_bytes == 4 * count + size.training_bytes(4)
     assert report.notes == (
         f"student (LoRA of rank 4): {tiny_model}, {count / 1e6:,.0f} M parameters, {4 * count / 1e9:.2f} GB as "
         "float32 on cpu",

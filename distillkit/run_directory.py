@@ -1,0 +1,83 @@
+"""Where a run writes: is there room, may it go on there, and does another process hold it?"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from distillkit.config import RunConfig
+from distillkit.errors import InputError
+
+MARKER = "config.yaml"
+"""A directory that holds this file holds a run."""
+LOCK = ".lock"
+
+
+def run_directory(config: RunConfig) -> Path:
+    """Where a config's run writes."""
+    return Path(config.log_path.replace("{name}", config.name))
+
+
+def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
+    if run_dir.exists() and not run_dir.is_dir():
+        raise InputError(f"{run_dir} is a file; choose another log_path or name")
+    if resume:
+        if not any((run_dir / "checkpoints").glob("step-*")):
+            raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; run without --resume")
+    elif holds_work(run_dir) and not overwrite:
+        raise InputError(
+            f"{run_dir} already holds a run. Go on with it by --resume, replace it by --overwrite, "
+            "or write elsewhere by name=another-name"
+        )
+    elif _content(run_dir) and not (run_dir / MARKER).is_file():
+        raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
+
+
+def holds_work(run_dir: Path) -> bool:
+    """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
+    metrics = run_dir / "metrics.jsonl"
+    measured = metrics.is_file() and metrics.stat().st_size > 0
+    return (run_dir / MARKER).is_file() and (measured or any((run_dir / "checkpoints").glob("step-*")))
+
+
+def _content(run_dir: Path) -> list[Path]:
+    return [path for path in run_dir.iterdir() if path.name != LOCK] if run_dir.is_dir() else []
+
+
+@contextmanager
+def room(run_dir: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
+
+    The lock is the operating system's: a process that died holds nothing.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
+        ) from error
+    except OSError as error:
+        raise InputError(f"{run_dir} cannot be written: {error.strerror}; choose another log_path") from error
+    try:
+        require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
+        if not resume:
+            for path in _content(run_dir):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield
+    finally:
+        lock.release()
+
+
+def is_complete(run_dir: Path) -> bool:
+    """Whether the run that a directory holds came to its end."""
+    try:
+        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+        return bool(summary["status"] == "completed")
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
