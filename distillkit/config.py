@@ -125,6 +125,19 @@ class TrainConfig(Section):
     )
 
 
+class PricesConfig(Section):
+    """What tokens cost you: `distillkit check` multiplies by them, and nothing else does."""
+
+    sample_per_million_tokens: float | None = Field(None, ge=0, description="Of completions that the student samples.")
+    score_per_million_tokens: float | None = Field(
+        None, ge=0, description="Of prompts and completions that teachers score."
+    )
+    train_per_million_tokens: float | None = Field(
+        None, ge=0, description="Of prompts and completions that the student is trained on."
+    )
+    currency: str = Field("USD", min_length=1, description="What they are in.")
+
+
 def _path_shorthand(value: object) -> object:
     return {"path": value} if isinstance(value, str) else value
 
@@ -148,6 +161,7 @@ class RunConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
     evaluators: tuple[Evaluator, ...] = Field((), description="How progress is judged, on `data.eval_path`.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
+    prices: PricesConfig | None = Field(None, description="What tokens cost you, for `distillkit check`.")
 
     def __init__(self, /, *, registry: Registry | None = None, **values: Any) -> None:  # noqa: ANN401 - fields of any type
         """Validate `values`; names are looked up in `registry` (default: everything installed).

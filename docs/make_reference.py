@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, type_name
-from distillkit.config import FILLED_IN, DataConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
+from distillkit.config import FILLED_IN, DataConfig, PricesConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles import ROLES, Plugin
 
@@ -24,6 +24,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "teachers[]": TeacherConfig,
     "sampling": SamplingConfig,
     "train": TrainConfig,
+    "prices": PricesConfig,
 }
 
 

@@ -271,6 +271,19 @@ def test_check_counts_evaluations_in(config: Callable[..., str]) -> None:
     assert "evaluations     4; besides, 96 tokens sampled and " in done.output
 
 
+def test_check_says_what_it_costs_by_the_users_prices_alone(config: Callable[..., str]) -> None:
+    assert "cost" not in call("check", config()).output
+    prices = {"sample_per_million_tokens": 1e6, "score_per_million_tokens": 2.5, "currency": "EUR"}
+    done = call("check", config(prices=prices), "evaluators=[]")
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert (
+        " cost 48.00 EUR at most by your prices, sampling 48.00, scoring 0.00 not in it training (no price), " in text
+    )
+    every_step = call("check", config(prices=prices), "train.eval_every=1").output
+    assert "144.00 EUR at most" in every_step  # 96 tokens more, of four evaluations
+
+
 def test_plugins_list_is_for_people_and_programs(config: Callable[..., str]) -> None:
     listed = json.loads(call("plugins", "list", "--json", "-p", FAKES).output)
     assert listed["broken"] == []
@@ -329,12 +342,16 @@ def test_help_teaches() -> None:
     assert call("run").exit_code == 2
 
 
-def test_the_first_interrupt_is_exit_code_130(config: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_closes_everything_and_is_exit_code_130(
+    config: Callable[..., str], tmp_path: Path, sent: signal.Signals
+) -> None:
     script = tmp_path / "slow.py"
     script.write_text(
         "import asyncio\nfrom distillkit.testing import FakeStudent\n"
         "class Slow(FakeStudent):\n    '''Slow.'''\n    name = 'slow'\n"
-        "    async def train(self, batch):\n        await asyncio.sleep(60)\n",
+        "    async def train(self, batch):\n        await asyncio.sleep(60)\n"
+        "    async def close(self):\n        print('closed the student', flush=True)\n",
         encoding="utf-8",
     )
     name = config(student={"name": "slow"}, plugins=[FAKES, str(script)], teachers=FAKE_TEACHER)
@@ -345,8 +362,9 @@ def test_the_first_interrupt_is_exit_code_130(config: Callable[..., str], tmp_pa
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, sent)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert output.splitlines()[-2:] == ["interrupted", "log: runs/fake/run.log"]
+    assert "closed the student" in output
     assert "Traceback" not in output

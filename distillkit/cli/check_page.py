@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.config import PricesConfig
+from distillkit.events import Plan
 from distillkit.preflight import Preflight
 from distillkit.types import Prompts
 
@@ -27,9 +29,9 @@ def show_verdict(flight: Preflight, console: Console) -> None:
 
 
 def _show_plugins(flight: Preflight, console: Console) -> None:
-    for key, report in flight.reports.items():
-        for note in report.notes:
-            console.print(f"{key}: {note}")
+    for report in flight.reports.values():
+        for note in report.notes:  # each says whose it is
+            console.print(note)
 
 
 def _show_plan(flight: Preflight, console: Console) -> None:
@@ -47,11 +49,29 @@ def _show_plan(flight: Preflight, console: Console) -> None:
         table.add_row(
             "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
         )
+    if flight.config.prices is not None:
+        counted, left_out = cost(plan, flight.config.prices)
+        table.add_row("cost", counted)
+        table.add_row("not in it", left_out)
     known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
     if known:
         total = sum(known.values()) / 1e9
         table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
     console.print(table)
+
+
+def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
+    """What the tokens of a run cost at most, evaluations counted in; and what is not counted."""
+    parts = {
+        "sampling": (plan.sample_tokens + plan.eval_sample_tokens, prices.sample_per_million_tokens),
+        "scoring": (plan.score_tokens + plan.eval_score_tokens, prices.score_per_million_tokens),
+        "training": (plan.train_tokens, prices.train_per_million_tokens),
+    }
+    costs = {name: tokens / 1e6 * price for name, (tokens, price) in parts.items() if price is not None}
+    total = f"{sum(costs.values()):,.2f} {prices.currency} at most by your prices"
+    counted = ", ".join([total, *(f"{name} {value:,.2f}" for name, value in costs.items())])
+    left_out = [*(f"{name} (no price)" for name in parts if name not in costs), "what is paid by the hour"]
+    return counted, ", ".join(left_out)
 
 
 def first_of_each_route(flight: Preflight) -> dict[str, Prompts]:

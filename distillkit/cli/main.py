@@ -2,9 +2,12 @@
 
 import asyncio
 import shlex
+import signal
+from collections.abc import Coroutine
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -218,7 +221,7 @@ def run_and_report(
             sink.silence()
     earlier = _stamp(run_dir / "summary.json")
     try:
-        result = asyncio.run(execute(config, registry, resume=resume, overwrite=overwrite))
+        result = asyncio.run(_terminable(execute(config, registry, resume=resume, overwrite=overwrite)))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
@@ -232,6 +235,20 @@ def run_and_report(
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     return result
+
+
+async def _terminable(work: Coroutine[Any, Any, RunResult]) -> RunResult:
+    """SIGTERM ends `work` as Ctrl-C does, so that what it made is closed and released."""
+    task = asyncio.ensure_future(work)
+    with suppress(NotImplementedError):  # Windows has no such handlers
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        me = asyncio.current_task()
+        if me is not None and me.cancelling():  # by Ctrl-C, which asyncio.run turns into a KeyboardInterrupt
+            raise
+        raise KeyboardInterrupt from None
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

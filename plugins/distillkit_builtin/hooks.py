@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from distillkit import Evaluator, Loss, PromptBuilder, Router, Scorer, Sink, Student, hookimpl
 from distillkit_builtin.console import ConsoleSink
 from distillkit_builtin.exact_match import ExactMatch
+from distillkit_builtin.fireworks.scorer import FireworksScorer
+from distillkit_builtin.fireworks.student import FireworksStudent
 from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -12,6 +14,7 @@ from distillkit_builtin.pattern import Pattern
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.reverse_kl import ReverseKL
 from distillkit_builtin.routers import FieldRouter, SingleRouter
+from distillkit_builtin.wandb_sink import WandbSink
 
 
 @hookimpl
@@ -28,14 +31,14 @@ def distillkit_prompt_builders() -> Sequence[type[PromptBuilder]]:
 
 @hookimpl
 def distillkit_students() -> Sequence[type[Student]]:
-    """`local`."""
-    return [LocalStudent]
+    """`local` and `fireworks`."""
+    return [LocalStudent, FireworksStudent]
 
 
 @hookimpl
 def distillkit_scorers() -> Sequence[type[Scorer]]:
-    """`local`."""
-    return [LocalScorer]
+    """`local` and `fireworks`."""
+    return [LocalScorer, FireworksScorer]
 
 
 @hookimpl
@@ -52,5 +55,5 @@ def distillkit_evaluators() -> Sequence[type[Evaluator]]:
 
 @hookimpl
 def distillkit_sinks() -> Sequence[type[Sink]]:
-    """`console`."""
-    return [ConsoleSink]
+    """`console` and `wandb`."""
+    return [ConsoleSink, WandbSink]

@@ -1,0 +1,71 @@
+"""The student's checkpoints: the trainer keeps them, we keep the record of what they are called and where they are."""
+
+import json
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distillkit.errors import InputError
+from distillkit_builtin.fireworks.trainer import TrainerParts
+from distillkit_builtin.fireworks.watch import TrainerWatch
+
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.student import FireworksStudent
+
+RECORD = "fireworks.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """Saving and loading the whole state of a trainer."""
+
+    options: "FireworksStudent"
+    parts: TrainerParts
+    watch: TrainerWatch
+
+    async def save(self, path: Path, version: int) -> None:
+        """Save weights and optimizer; write down what the trainer calls them, which may be another name than ours."""
+        name = f"step-{version:06d}-{secrets.token_hex(3)}"
+        saved = await self.watch.result(f"saving checkpoint {name}", lambda: self.parts.client.save_state(name))
+        record = {
+            "format": FORMAT,
+            "checkpoint": saved.path,
+            "trainer_job_id": self.parts.trainer_job,
+            "deployment_id": self.parts.deployment,
+            "model": self.options.model,
+            "lora_rank": self.options.lora_rank,
+            "version": version,
+        }
+        (path / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    async def load(self, path: Path) -> int:
+        """Take back what `save` wrote; returns its version."""
+        record = json.loads((path / RECORD).read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise InputError(f"{path}: has format {record['format']}, this version reads {FORMAT}")
+        for key, ours in (("model", self.options.model), ("lora_rank", self.options.lora_rank)):
+            if record[key] != ours:
+                raise InputError(f"{path}: was saved with student.{key} {record[key]!r}, the config says {ours!r}")
+        await self._load_state(record["checkpoint"], record["trainer_job_id"])
+        return int(record["version"])
+
+    async def start(self) -> bool:
+        """Load what `init_from_checkpoint` or `warm_start_from_adapter` names; whether there was anything."""
+        checkpoint, adapter = self.options.init_from_checkpoint, self.options.warm_start_from_adapter
+        if checkpoint is not None:
+            job, _, name = checkpoint.rpartition(":")
+            await self._load_state(name, job or self.parts.trainer_job)
+        elif adapter is not None:
+            await self.watch.result(f"loading adapter {adapter}", lambda: self.parts.client.load_adapter(adapter))
+        return checkpoint is not None or adapter is not None
+
+    async def _load_state(self, checkpoint: str, job: str) -> None:
+        client = self.parts.client
+        source = None if job == self.parts.trainer_job else job
+
+        def submit() -> Any:  # noqa: ANN401 - the SDK's future
+            return client.load_state_with_optimizer(client.resolve_checkpoint_path(checkpoint, source_job_id=source))
+
+        await self.watch.result(f"loading checkpoint {checkpoint!r} of trainer {job}", submit)

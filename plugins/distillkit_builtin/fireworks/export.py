@@ -1,0 +1,96 @@
+"""The final weights: saved, made a model of, and `model/` in the run's directory, which says where they are."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distillkit.errors import RunFailedError
+from distillkit_builtin.fireworks.calls import call
+from distillkit_builtin.fireworks.control import Control
+from distillkit_builtin.fireworks.trainer import TrainerParts
+from distillkit_builtin.fireworks.watch import TrainerWatch
+
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.student import FireworksStudent
+
+PROMOTED = """The trained model is `{model}` at Fireworks. Deploy it as any other:
+
+    firectl deployment create {model}
+"""
+SAVED = """The trained weights are the snapshot `{snapshot}` of trainer job `{trainer}` at Fireworks. Make it a model:
+
+    from fireworks.training.sdk import TrainerJobManager
+    manager = TrainerJobManager(api_key=os.environ["FIREWORKS_API_KEY"])
+    rows = [row for row in manager.list_checkpoints("{trainer}") if row["promotable"]]
+    manager.promote_checkpoint(name=rows[-1]["name"], output_model_id="MY-MODEL", base_model="{base}")
+
+or run with `student.output_model_id` set.
+"""
+NOT_SAVED = "No final weights were saved (`save_final_checkpoint: false`); the run's last checkpoint has them.\n"
+
+
+async def export(run_dir: Path, options: "FireworksStudent", parts: TrainerParts, watch: TrainerWatch) -> Path:
+    """Save the final weights, promote them if that is asked for; returns `model/`. Raises RunFailedError."""
+    snapshot = model = None
+    before = await _promotable(watch) if options.output_model_id else []
+    if options.save_final_checkpoint or options.output_model_id:
+        kind = None if options.lora_rank else "base"  # a delta to the last published weights is no model
+        snapshot = await watch.call(
+            "saving the final weights",
+            options.step_timeout,
+            lambda: str(parts.client.save_weights_for_sampler_ext("final", checkpoint_type=kind).path),
+        )
+        if options.output_model_id:
+            checkpoint = _find(snapshot, before, await _promotable(watch), options.output_model_id)
+            model = await _promote(watch.base_url, checkpoint, options.output_model_id, options)
+    return _write(run_dir, options, parts, snapshot, model)
+
+
+async def _promotable(watch: TrainerWatch) -> list[str]:
+    def ask() -> list[str]:
+        with contextlib.closing(Control(watch.base_url)) as control:
+            return [str(row["name"]) for row in control.checkpoints(watch.job) if row.get("promotable")]
+
+    return await call("listing the trainer's checkpoints", watch.timeout, ask)
+
+
+def _find(snapshot: str, before: list[str], now: list[str], model_id: str) -> str:
+    """The service may call the snapshot something else; then it is the one that was not there before."""
+    named = [row for row in now if row.rpartition("/")[2] == snapshot.rpartition("/")[2]]
+    found = named or [row for row in now if row not in before]
+    if not found:
+        raise RunFailedError(
+            f"promoting to {model_id!r}: the final weights {snapshot!r} are not among the trainer's promotable "
+            f"checkpoints: {', '.join(now) or 'none'}"
+        )
+    return found[-1]
+
+
+async def _promote(base_url: str, checkpoint: str, model_id: str, options: "FireworksStudent") -> str:
+    def work() -> str:
+        with contextlib.closing(Control(base_url)) as control:
+            promoted = control.promote(checkpoint, model_id, options.model)
+        return str(promoted.get("name") or model_id)
+
+    return await call(f"promoting {checkpoint} to {model_id!r}", options.promotion_timeout, work)
+
+
+def _write(
+    run_dir: Path, options: "FireworksStudent", parts: TrainerParts, snapshot: str | None, model: str | None
+) -> Path:
+    folder = run_dir / "model"
+    folder.mkdir(exist_ok=True)
+    record = {
+        "base_model": options.model,
+        "lora_rank": options.lora_rank,
+        "trainer_job_id": parts.trainer_job,
+        "deployment_id": parts.deployment,
+        "snapshot": snapshot,
+        "model": model,
+    }
+    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    text = PROMOTED if model else SAVED if snapshot else NOT_SAVED
+    readme = text.format(model=model, snapshot=snapshot, trainer=parts.trainer_job, base=options.model)
+    (folder / "README.md").write_text(f"# {options.model}, distilled on-policy\n\n{readme}", encoding="utf-8")
+    return folder

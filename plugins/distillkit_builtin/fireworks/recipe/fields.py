@@ -1,0 +1,173 @@
+"""Which of the recipe's fields become which keys of a `RunConfig`; every other one must keep its default."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from distillkit_builtin.fireworks.recipe.config import (
+    ConcurrencyConfig,
+    Config,
+    DeployConfig,
+    MultiTeacherConfig,
+    RunnerConfig,
+    TeacherConfig,
+    TrainerConfig,
+    WandBConfig,
+)
+
+AS_THEY_ARE: Mapping[str, str] = {
+    "base_model": "student.model",
+    "learning_rate": "student.learning_rate",
+    "opd_loss_scale": "loss.scale",
+    "ratio_log_cap": "loss.ratio_log_cap",
+    "completions_per_prompt": "sampling.completions_per_prompt",
+    "max_completion_tokens": "sampling.max_completion_tokens",
+    "temperature": "sampling.temperature",
+    "epochs": "data.epochs",
+    "max_rows": "data.max_rows",
+    "max_seq_len": "student.max_seq_len",
+    "lora_rank": "student.lora_rank",
+    "lora_alpha": "student.lora_alpha",
+    "prompt_groups_per_step": "train.prompt_groups_per_step",
+    "grad_accumulation_normalization": "student.grad_accumulation_normalization",
+    "grad_clip_norm": "student.grad_clip_norm",
+    "init_from_checkpoint": "student.init_from_checkpoint",
+    "warm_start_from_adapter": "student.warm_start_from_adapter",
+    "output_model_id": "student.output_model_id",
+    "save_final_checkpoint": "student.save_final_checkpoint",
+    "weight_sync_interval": "train.weight_sync_interval",
+    "weight_sync_before_training": "student.weight_sync_before_training",
+    "weight_sync_timeout": "student.weight_sync_timeout",
+    "dcp_save_interval": "train.save_every",
+    "trainer.job_id": "student.trainer_job_id",
+    "trainer.training_shape_id": "student.training_shape_id",
+    "trainer.timeout_s": "student.trainer_timeout",
+    "deployment.deployment_id": "student.deployment_id",
+    "deployment.deployment_shape": "student.deployment_shape",
+    "deployment.deployment_timeout_s": "student.deployment_timeout",
+    "deployment.tokenizer_model": "student.tokenizer_model",
+    "deployment.sample_timeout": "student.request_timeout",
+    "deployment.replica_count": "student.replica_count",
+    "concurrency.initial_window": "student.initial_concurrency",
+    "concurrency.max_window": "student.max_concurrency",
+}
+"""Recipe field to config key; None in the recipe is the key's own default."""
+
+IN_OTHER_WAYS: Mapping[str, str] = {
+    "log_path": "log_path",
+    "dataset": "data.path",
+    "step_timeout": "student.step_timeout",
+    "teacher_model": "teachers.0.model",
+    "teacher_deployment_id": "teachers.0.scorer.deployment_id",
+    "teacher_deployment_shape": "teachers[].scorer.deployment_shape",
+    "teacher_replica_count": "teachers[].scorer.replica_count",
+    "teacher_deployment_timeout_s": "teachers[].scorer.deployment_timeout",
+    "teacher_inference_url": "teachers[].scorer.inference_url",
+    "multi_teacher": "teachers",
+    "multi_teacher.teachers": "teachers",
+    "multi_teacher.route_key": "router.route_key",
+    "multi_teacher.teachers[].model": "teachers[].model",
+    "multi_teacher.teachers[].route_value": "teachers[].route_value",
+    "multi_teacher.teachers[].deployment_id": "teachers[].scorer.deployment_id",
+    "multi_teacher.teachers[].deployment_shape": "teachers[].scorer.deployment_shape",
+    "multi_teacher.teachers[].teacher_messages_key": "teachers[].teacher_messages_key",
+    "multi_teacher.teachers[].tokenizer_model": "teachers[].tokenizer_model",
+    "trainer": "student",
+    "deployment": "student",
+    "concurrency": "student",
+    "wandb": "sinks",
+    "wandb.entity": "sinks[].entity",
+    "wandb.project": "sinks[].project",
+    "wandb.run_name": "sinks[].run_name",
+    "runner": "",
+    "runner.status_file": "",
+    "runner.metadata_file": "",
+    "runner.metrics_file": "",
+    "runner.output_model_path": "",
+    "post_training_eval": "evaluators",
+    "step_eval": "evaluators",
+    "step_eval_interval": "train.eval_every",
+    "eval_before_training": "evaluators",
+}
+"""What is computed; an empty key: the recipe's API does it, and a config cannot."""
+
+REASONS: Mapping[str, str] = {
+    "distill_mode": "only sampled_reverse_kl is there",
+    "sdft_top_k": "it belongs to topk_forward_kl, which is not there",
+    "multi_teacher.teachers[].blend_weight": "each row is scored by exactly one teacher, so nothing is blended",
+    "rollout_base_model": "the student samples from its own weights",
+    "concurrency.mode": "only adaptive is there; max_window limits it",
+    "concurrency.max_concurrency": "set concurrency.max_window",
+    "deployment.deployment_accelerator_type": "the deployment shape says which",
+    "deployment.enable_hot_load": "the student's deployment is hot-loaded",
+    "trainer.reference_training_shape_id": "distillation has no reference model",
+    "trainer.reference_job_id": "distillation has no reference model",
+    "trainer.cleanup_reference_on_close": "distillation has no reference model",
+}
+
+Place = tuple[str, Any]
+"""What a field is called in messages up to its name, and the dataclass that has it."""
+SECTIONS: Mapping[str, type] = {
+    "": Config,
+    "trainer.": TrainerConfig,
+    "deployment.": DeployConfig,
+    "concurrency.": ConcurrencyConfig,
+    "wandb.": WandBConfig,
+    "runner.": RunnerConfig,
+    "multi_teacher.": MultiTeacherConfig,
+    "multi_teacher.teachers[].": TeacherConfig,
+}
+"""All of the recipe's dataclasses, by the beginning of their fields' names in the tables above."""
+
+
+def places(cfg: Config) -> Iterator[Place]:
+    """The config and every section in it that is set."""
+    yield "", cfg
+    for name in ("trainer", "deployment", "concurrency", "wandb", "runner"):
+        yield f"{name}.", getattr(cfg, name)
+    if cfg.multi_teacher is not None:
+        yield "multi_teacher.", cfg.multi_teacher
+        for index, teacher in enumerate(cfg.multi_teacher.teachers):
+            yield f"multi_teacher.teachers[{index}].", teacher
+
+
+def type_problems(cfg: Config) -> list[str]:
+    """Sections that are something else, such as the cookbook's own dataclasses."""
+    wanted = {name: cls for name, cls in SECTIONS.items() if not name.startswith("multi_teacher.teachers")}
+    found = {name: cfg if not name else getattr(cfg, name[:-1]) for name in wanted}
+    problems = [_wrong(name[:-1], found[name], cls) for name, cls in wanted.items() if found[name] is not None]
+    teachers = cfg.multi_teacher.teachers if isinstance(cfg.multi_teacher, MultiTeacherConfig) else []
+    problems += [_wrong(f"multi_teacher.teachers[{i}]", one, TeacherConfig) for i, one in enumerate(teachers)]
+    return [problem for problem in problems if problem]
+
+
+def _wrong(where: str, value: object, cls: type) -> str | None:
+    if isinstance(value, cls):
+        return None
+    name = f"{cls.__module__}.{cls.__qualname__}"
+    return f"{where}: wants distillkit.recipes.distillation_loop.{cls.__name__} ({name}), not {type(value)!r}"
+
+
+def refusals(cfg: Config) -> Iterator[str]:
+    """One line for each field that is set away from its default and becomes nothing."""
+    for where, section in places(cfg):
+        general = "multi_teacher.teachers[]." if where.startswith("multi_teacher.teachers[") else where
+        for one in fields(section):
+            name = general + one.name
+            value = getattr(section, one.name)
+            if name not in AS_THEY_ARE and name not in IN_OTHER_WAYS and value != default_of(one):
+                reason = REASONS.get(name, "distillkit has nothing that it could become")
+                yield f"{where}{one.name}: {value!r} cannot be honoured: {reason}"
+
+
+def default_of(one: "Field[Any]") -> object:
+    """What a dataclass's field is unless it is set."""
+    return one.default_factory() if one.default_factory is not MISSING else one.default
+
+
+def value_of(cfg: Config, name: str) -> Any:  # noqa: ANN401 - of any field
+    """The value of `trainer.job_id` and so on."""
+    value: Any = cfg
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value

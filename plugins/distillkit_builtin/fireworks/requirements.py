@@ -1,0 +1,48 @@
+"""What must be there before Fireworks is asked for anything: packages, a key, an address."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from distillkit.errors import InputError
+from distillkit_builtin.fireworks.control import api_key
+from distillkit_builtin.fireworks.failures import KEY
+
+BASE_URL = "FIREWORKS_BASE_URL"
+DEFAULT_BASE_URL = "https://api.fireworks.ai"
+
+
+def missing_extra(who: str) -> str | None:
+    """One line that says what to install, or None."""
+    try:
+        found = find_spec("fireworks.training.sdk")
+    except ModuleNotFoundError:
+        found = None
+    return None if found is not None else f"{who} needs fireworks-ai[training-sdk]: pip install 'distillkit[fireworks]'"
+
+
+def resolve_base_url(option: str | None) -> str:
+    """The option, else FIREWORKS_BASE_URL, else the public service; without the paths that the SDK knows itself."""
+    url = (option or os.environ.get(BASE_URL, "").strip() or DEFAULT_BASE_URL).rstrip("/")
+    return url.partition("/training/v1")[0]
+
+
+def access_problems(base_url: str) -> list[str]:
+    """What is wrong with the key or the address."""
+    problems: list[str] = []
+    if not api_key():
+        problems.append(f"{KEY} is not set; export the key of your Fireworks account")
+    elif api_key().startswith("tml-"):
+        problems.append(f"{KEY} holds a Tinker key (tml-...), which the Fireworks SDK takes for none")
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        problems.append(f"base_url {base_url!r} is no http or https address")
+    return problems
+
+
+def require(who: str, problems: Sequence[str | None]) -> None:
+    """Raise InputError with all the problems there are."""
+    found = [problem for problem in problems if problem]
+    if found:
+        raise InputError("\n".join(f"{who}: {problem}" for problem in found))

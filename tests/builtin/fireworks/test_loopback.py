@@ -1,0 +1,199 @@
+"""The loopback service behaves: resources, completions and scores, asked for by the real SDK."""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import FrozenInstanceError
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("fireworks.training.sdk")
+
+import httpx
+import numpy as np
+from fireworks.training.sdk import DeploymentManager, DeploymentSampler
+
+from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
+from builtin.fireworks.loopback import TIME, managers, read, teacher_config
+from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit_builtin.fireworks.loopback.faults import Delay, Fault
+from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_builtin.local.network import PromptAndResponse
+from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.teacher import eos_ids_of
+from distillkit_builtin.tokenizer import HFTokenizer
+
+if TYPE_CHECKING:
+    SamplerOf = Callable[..., DeploymentSampler]
+
+PROMPT = [1, 70, 80, 90, 75]
+
+
+def test_provisioning_makes_a_trainer_and_a_deployment_and_closing_leaves_nothing_running(
+    service: LoopbackService, connect: Connect
+) -> None:
+    client = connect()
+    training = client.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    assert training.model_id.startswith("trainer:")
+    assert client.max_context_length == 512
+    assert service.jobs["trainer"].state == "JOB_STATE_RUNNING"
+    assert service.jobs["trainer"].lora_rank == 8
+    assert service.deployments["student"].base_model == STUDENT
+    client.create_inference_deployment_sampler(teacher_config(), timeout_s=10, cleanup_on_close="scale_to_zero")
+    assert set(service.deployments) == {"student", "teacher"}
+    client.close()
+    assert not service.jobs
+    assert not service.deployments
+
+
+def test_what_was_made_before_is_reused_and_not_cleaned_up(service: LoopbackService, connect: Connect) -> None:
+    connect(cleanup_trainer_on_close=False, cleanup_deployment_on_close=None).create_training_client(STUDENT, 4)
+    second = connect()
+    second.create_training_client(STUDENT, 4)
+    second.close()
+    assert list(service.jobs) == ["trainer"]
+    assert list(service.deployments) == ["student"]
+
+
+def test_a_deployment_goes_over_to_another_trainer_and_takes_only_its_weights(
+    service: LoopbackService, connect: Connect
+) -> None:
+    first = connect(cleanup_trainer_on_close=False, cleanup_deployment_on_close=None)
+    old = first.create_training_client(STUDENT, 4).save_weights_for_sampler_ext("old")
+    second = connect(trainer_job_id="second")
+    client = second.create_training_client(STUDENT, 4)
+    assert second.requires_initial_sampler_sync()
+    with pytest.raises(RuntimeError, match="Hotload failed"):
+        second.hotload_sampler_snapshot(old.path)
+    second.hotload_sampler_snapshot(client.save_weights_for_sampler_ext("new").path)
+    assert service.deployments["student"].snapshot != old.path
+    client.unload_model().result(TIME)
+    other = second.create_training_client(STUDENT, 2)
+    assert other.model_id != client.model_id
+
+
+def test_a_deployment_at_zero_replicas_serves_nothing_until_it_is_scaled_up(service: LoopbackService) -> None:
+    _, deployments = managers(service)
+    deployments.create_or_get(teacher_config())
+    deployments.wait_for_ready("teacher", timeout_s=5)
+    deployments.scale_to_zero("teacher")
+    assert not service.deployments
+    deployments.update("teacher", {"minReplicaCount": 1, "maxReplicaCount": 2}, ["max_replica_count"])
+    assert service.deployments["teacher"].max_replicas == 2
+    deployments.delete("teacher")
+    assert not service.deployments
+
+
+def test_a_model_that_the_service_does_not_have_cannot_be_trained_or_deployed(
+    service: LoopbackService, connect: Connect
+) -> None:
+    with pytest.raises(Exception, match="404"):
+        connect(base_model="accounts/fireworks/models/unheard-of").create_training_client(
+            "accounts/fireworks/models/unheard-of", lora_rank=4
+        )
+    _, deployments = managers(service)
+    with pytest.raises(Exception, match="400"):
+        deployments.create_or_get(teacher_config("t" * 64))
+    assert not service.deployments
+
+
+async def test_completions_are_drawn_from_the_models_own_law(other_tiny_model: str, sampler_of: "SamplerOf") -> None:
+    params = SamplingParams(max_tokens=12)
+    completion = await ask(sampler_of(), PROMPT, max_tokens=12, temperature=1.0, seed=7)
+    network, tokenizer = read(other_tiny_model), HFTokenizer.load(other_tiny_model)
+    drawn: list[Rollout] = []
+    request = SampleRequest(SampleKey("x", 0, 0), token_ids(PROMPT), 7, params)
+    Generator(network, tokenizer, eos_ids_of(network, tokenizer), 0).generate([request], drawn.append)
+    assert completion.full_tokens == [*PROMPT, *drawn[0].token_ids.tolist()]
+    assert completion.finish_reason == drawn[0].finish_reason
+    assert completion.inference_logprobs == drawn[0].logprobs.tolist()
+    assert completion.sampling_logprobs == completion.inference_logprobs
+
+
+async def test_a_seed_repeats_a_completion_and_without_one_they_differ(sampler_of: "SamplerOf") -> None:
+    drawn = [await ask(sampler_of(), PROMPT, max_tokens=12, seed=seed) for seed in (1, 1, 2)]
+    texts = [tuple(each.full_tokens) for each in drawn]
+    assert texts[0] == texts[1] != texts[2]
+    free = [await ask(sampler_of(), PROMPT, max_tokens=12) for _ in range(2)]
+    assert free[0].full_tokens != free[1].full_tokens
+
+
+async def test_logprobs_are_at_temperature_one_whatever_was_sampled_at(sampler_of: "SamplerOf") -> None:
+    warm = await ask(sampler_of(), PROMPT, max_tokens=8, temperature=0.3, seed=1)
+    assert all(value is None for value in warm.sampling_logprobs)
+    echo = await ask(sampler_of(), warm.full_tokens, max_tokens=1, temperature=0.0, echo=True)
+    assert echo.inference_logprobs[len(PROMPT) - 1 : -1] == pytest.approx(warm.inference_logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize("deployed", [True, False])
+async def test_an_echo_scores_as_the_local_scorer_does(
+    service: LoopbackService, sampler_of: "SamplerOf", other_tiny_model: str, deployed: bool
+) -> None:
+    model = SERVED
+    if deployed:
+        _, deployments = managers(service)
+        deployments.create_or_get(teacher_config())
+        model = deployments.wait_for_ready("teacher", timeout_s=5).inference_model
+    response = [60, 61, 2, 99]
+    full = [*PROMPT, *response]
+    score = await ask(sampler_of(model), full, max_tokens=1, temperature=0.0, echo=True)
+    assert score.logprobs_echoed
+    assert score.full_tokens[: score.prompt_len] == full
+    ours = score.inference_logprobs[len(PROMPT) - 1 : len(full) - 1]
+    item = PromptAndResponse(token_ids(PROMPT), token_ids(response))
+    theirs, _ = score_logprobs(read(other_tiny_model), [item])
+    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+
+
+async def test_what_cannot_be_completed_is_refused(sampler_of: "SamplerOf") -> None:
+    for prompt, options in (([], {}), ([1, 10_000], {}), ([1], {"max_tokens": 600}), ([1], {"top_logprobs": 2})):
+        with pytest.raises(Exception, match="400"):
+            await ask(sampler_of(), prompt, **{"max_tokens": 4, **options})
+
+
+async def test_requests_are_recorded_without_the_key(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+    await ask(sampler_of(), PROMPT, max_tokens=2, seed=5)
+    (request,) = service.requests
+    assert (request.method, request.path) == ("POST", "/inference/v1/completions")
+    assert isinstance(request.body, dict)
+    assert request.body["seed"] == 5
+    assert "test-key" not in str(request)
+    with pytest.raises(FrozenInstanceError):
+        request.path = "/"  # type: ignore[misc]
+
+
+def test_a_wrong_key_is_refused(tiny_model: str) -> None:
+    with LoopbackService({STUDENT: tiny_model}, api_key="right") as service:
+        for key in ("right", "wrong"):
+            manager = DeploymentManager(api_key=key, base_url=service.base_url)
+            if key == "right":
+                manager.create_or_get(teacher_config(base_model=STUDENT))
+                continue
+            with pytest.raises(Exception, match="401"):
+                manager.create_or_get(teacher_config(base_model=STUDENT))
+
+
+def test_closing_ends_every_thread_at_once_whatever_it_waits_for(tiny_model: str) -> None:
+    before = set(threading.enumerate())
+    service = LoopbackService({STUDENT: tiny_model})
+    service.fail(Fault("GET", "/accounts$", Delay(60)))
+
+    def wait() -> None:
+        with suppress(httpx.HTTPError):
+            httpx.get(f"{service.base_url}/v1/accounts", headers={"x-api-key": "k"})
+
+    asking = threading.Thread(target=wait)
+    asking.start()
+    until = time.monotonic() + 5
+    while not service.requests and time.monotonic() < until:
+        time.sleep(0.01)
+    began = time.monotonic()
+    service.close()
+    service.close()
+    asking.join(5)
+    assert time.monotonic() - began < 2
+    left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("loopback")]
+    assert not left

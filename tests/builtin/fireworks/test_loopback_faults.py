@@ -1,0 +1,306 @@
+"""The loopback service misbehaves as ordered, and the real SDK sees it."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("fireworks.training.sdk")
+
+import httpx
+from fireworks.training.sdk import DeploymentSampler, RequestFailedError, SamplingRequestError, types
+from safetensors.torch import load_file
+
+from builtin.fireworks.conftest import STUDENT, TEACHER, Connect, ask
+from builtin.fireworks.loopback import (
+    ADAM,
+    TIME,
+    adapter_of,
+    as_batch,
+    as_wire,
+    completions,
+    managers,
+    require_close,
+    teacher_config,
+    train,
+    weights_of,
+)
+from distillkit_builtin.fireworks.loopback import faults
+from distillkit_builtin.fireworks.loopback.faults import Fault, Faults
+from distillkit_builtin.fireworks.loopback.futures import Futures, InOrder, Worker
+from distillkit_builtin.fireworks.loopback.messages import Refused
+from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+if TYPE_CHECKING:
+    from distillkit_builtin.local.trainer import Trainer
+
+    SamplerOf = Callable[..., DeploymentSampler]
+
+PROMPT = [1, 70, 80, 90, 75]
+COMPLETIONS = "/completions$"
+
+
+def on_completions(effect: faults.Effect, **options: Any) -> Fault:
+    return Fault("POST", COMPLETIONS, effect, **options)
+
+
+@pytest.mark.parametrize(
+    "effect",
+    [faults.Status(429), faults.Status(500), faults.Status(503), faults.CutStream(), faults.Hangup()],
+    ids=lambda effect: str(effect),
+)
+async def test_a_completion_that_fails_twice_comes_at_the_third_attempt(
+    service: LoopbackService, sampler_of: "SamplerOf", effect: faults.Effect
+) -> None:
+    service.fail(on_completions(effect, times=2))
+    completion = await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert completion.completion_len >= 1
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("effect", "kind"), [(faults.Status(503), "http_status"), (faults.CutStream(), "sse_truncation")]
+)
+async def test_a_completion_that_fails_every_time_is_an_error_after_seven_attempts(
+    service: LoopbackService, sampler_of: "SamplerOf", effect: faults.Effect, kind: str
+) -> None:
+    service.fail(on_completions(effect, times=None))
+    with pytest.raises(SamplingRequestError) as caught:
+        await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert caught.value.final_error_kind == kind
+    assert len(service.requests) == 7
+    service.heal()
+    assert (await ask(sampler_of(), PROMPT, max_tokens=4)).completion_len >= 1
+
+
+async def test_retry_after_is_sent(
+    service: LoopbackService, sampler_of: "SamplerOf", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_BACKOFF_S", 1.0)
+    service.fail(on_completions(faults.Status(429, retry_after=0.3)))
+    await ask(sampler_of(), PROMPT, max_tokens=4)
+    first, second = service.requests
+    assert second.received - first.received > 0.25
+
+
+@pytest.mark.parametrize("status", [400, 401])
+async def test_some_statuses_are_not_tried_again(
+    service: LoopbackService, sampler_of: "SamplerOf", status: int
+) -> None:
+    service.fail(on_completions(faults.Status(status, message="go away")))
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert "go away" in caught.value.response.text
+    assert len(service.requests) == 1
+
+
+async def test_one_models_completions_fail_and_no_others(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+    service.fail(on_completions(faults.Status(400), model="deployedModels/served$", times=None))
+    with pytest.raises(httpx.HTTPStatusError):
+        await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert (await ask(sampler_of(TEACHER), PROMPT, max_tokens=4)).completion_len >= 1
+
+
+async def test_404_is_a_deployment_that_is_not_ready_yet(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+    service.fail(on_completions(faults.Status(404), times=2))
+    await ask(sampler_of(), PROMPT, max_tokens=4, hotload_retry_interval=0.01)
+    assert len(service.requests) == 3
+
+
+async def test_a_late_answer_is_a_time_out(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+    service.fail(on_completions(faults.Delay(1.0), after=1))
+    assert (await ask(sampler_of(), PROMPT, max_tokens=2, http_timeout=0.3)).completion_len >= 1
+    assert (await ask(sampler_of(), PROMPT, max_tokens=2, http_timeout=0.3)).completion_len >= 1
+    assert len(service.requests) == 3
+
+
+@pytest.mark.parametrize("echo", [False, True])
+@pytest.mark.parametrize("effect", [faults.MissingLogprobs(), faults.NullLogprob(0), faults.NullLogprob(-1)])
+async def test_a_missing_or_null_logprob_reaches_the_client_as_none(
+    service: LoopbackService, sampler_of: "SamplerOf", effect: faults.Effect, echo: bool
+) -> None:
+    service.fail(on_completions(effect))
+    completion = await ask(sampler_of(), PROMPT, max_tokens=4, echo=echo)
+    assert completion.inference_logprobs is None
+
+
+async def test_a_logprob_too_few_is_a_shorter_list_or_an_error(
+    service: LoopbackService, sampler_of: "SamplerOf"
+) -> None:
+    service.fail(on_completions(faults.FewerLogprobs(), times=2))
+    completion = await ask(sampler_of(), PROMPT, max_tokens=4, seed=1)
+    assert len(completion.inference_logprobs) == completion.completion_len - 1
+    with pytest.raises(RuntimeError, match="do not align"):
+        await ask(sampler_of(), PROMPT, max_tokens=1, echo=True)
+
+
+async def test_another_id_is_in_the_prompt_that_comes_back(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+    service.fail(on_completions(faults.WrongIds(2), times=2))
+    completion = await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert completion.full_tokens[: completion.prompt_len] == [1, 70, 81, 90, 75]
+    with pytest.raises(RuntimeError, match="Echo response format mismatch"):
+        await ask(sampler_of(), PROMPT, max_tokens=1, echo=True)
+
+
+def test_a_deployment_fails_or_never_gets_ready(service: LoopbackService) -> None:
+    _, deployments = managers(service)
+    service.fail(Fault("POST", "/deployments$", faults.Fails("no capacity")))
+    service.fail(Fault("POST", "/deployments$", faults.NeverDone()))
+    deployments.create_or_get(teacher_config("bad"))
+    with pytest.raises(RuntimeError, match="FAILED"):
+        deployments.wait_for_ready("bad", timeout_s=5)
+    deployments.create_or_get(teacher_config("slow"))
+    with pytest.raises(TimeoutError):
+        deployments.wait_for_ready("slow", timeout_s=0.3, poll_interval_s=0.1)
+    assert list(service.deployments) == ["slow"]
+
+
+def test_a_trainer_fails_or_never_gets_ready(service: LoopbackService, connect: Connect) -> None:
+    service.fail(Fault("POST", "/rlorTrainerJobs$", faults.Fails("no machine")))
+    with pytest.raises(RuntimeError, match="no machine"):
+        connect().create_training_client(STUDENT, lora_rank=4)
+    assert not service.jobs
+    service.fail(Fault("POST", "/rlorTrainerJobs$", faults.NeverDone()))
+    body = {"trainingConfig": {"baseModel": STUDENT}}
+    made = httpx.post(
+        f"{service.base_url}/v1/accounts/loopback/rlorTrainerJobs?rlorTrainerJobId=slow",
+        json=body,
+        headers={"x-api-key": "k"},
+    )
+    assert made.json()["state"] == "JOB_STATE_CREATING"
+    jobs, _ = managers(service)
+    with pytest.raises(TimeoutError):
+        jobs.wait_for_ready("slow", timeout_s=0.3, poll_interval_s=0.1)
+    assert list(service.jobs) == ["slow"]
+
+
+def test_a_hot_load_fails(service: LoopbackService, connect: Connect) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4)
+    saved = client.save_weights_for_sampler_ext("step-0")
+    service.fail(Fault("POST", "/hot_load$", faults.Fails()))
+    with pytest.raises(RuntimeError, match="Hotload failed"):
+        connected.hotload_sampler_snapshot(saved.path)
+    with pytest.raises(RuntimeError, match="Hotload failed"):
+        connected.hotload_sampler_snapshot("never-saved")
+    assert service.deployments["student"].snapshot is None
+    connected.hotload_sampler_snapshot(saved.path)
+    assert service.deployments["student"].snapshot == saved.path
+
+
+def test_a_save_or_a_promotion_fails_and_the_client_stays_usable(service: LoopbackService, connect: Connect) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4)
+    service.fail(Fault("POST", "/save_weights$", faults.Fails("the disk is full")))
+    with pytest.raises(RequestFailedError, match="the disk is full"):
+        client.save_state("step-1").result(TIME)
+    client.save_state("step-1").result(TIME)
+    with pytest.raises(RequestFailedError, match="exists"):
+        client.save_state("step-1").result(TIME)
+    saved = client.save_weights_for_sampler_ext("step-1")
+    row = next(row for row in connected.list_checkpoints("trainer") if row["name"].endswith(saved.path))
+    service.fail(Fault("POST", ":promote$", faults.Fails("no space for models")))
+    with pytest.raises(RuntimeError, match="no space for models"):
+        connected.promote_checkpoint(name=row["name"], output_model_id="m", base_model=STUDENT)
+    with pytest.raises(Refused, match="not found"):
+        service.path("accounts/loopback/models/m")
+
+
+def test_an_operation_whose_answer_is_lost_is_applied_once(
+    service: LoopbackService, connect: Connect, twin: "Trainer", tmp_path: Path
+) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    service.fail(
+        Fault("POST", "/forward_backward$", faults.Hangup(applied=True)),
+        Fault("POST", "/optim_step$", faults.Hangup(applied=True)),
+        Fault("POST", "/optim_step$", faults.Status(503)),
+    )
+    train(client, completions())
+    twin.step(as_batch(completions()))
+    sent = [request.path.rpartition("/")[2] for request in service.requests]
+    assert sent.count("forward_backward") == 2
+    assert sent.count("optim_step") == 3
+    folder = weights_of(service, connected, client, "once")
+    require_close(load_file(folder / "adapter_model.safetensors"), adapter_of(twin.policy, tmp_path))
+
+
+def test_a_result_that_never_comes_is_a_time_out(service: LoopbackService, connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4)
+    service.fail(Fault("POST", "/optim_step$", faults.NeverDone()))
+    step = client.optim_step(types.AdamParams(**ADAM))
+    with pytest.raises(TimeoutError):
+        step.result(0.3)
+    assert client.optim_step(types.AdamParams(**ADAM)).result(TIME).metrics
+
+
+def test_a_step_that_is_refused_for_good_holds_nothing_up(service: LoopbackService, connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4)
+    service.fail(Fault("POST", "/optim_step$", faults.Status(400, message="bad step")))
+    with pytest.raises(Exception, match="bad step"):
+        client.optim_step(types.AdamParams(**ADAM)).result(TIME)
+    assert client.optim_step(types.AdamParams(**ADAM)).result(TIME).metrics
+
+
+def test_a_trainer_that_dies_is_resumed_with_its_checkpoints_and_without_its_models(
+    service: LoopbackService, connect: Connect
+) -> None:
+    first = connect()
+    client = first.create_training_client(STUDENT, lora_rank=4)
+    client.save_state("step-1").result(TIME)
+    service.fail(Fault("POST", "/retrieve_future$", faults.Dies("out of memory")))
+    lost = client.forward_backward(as_wire(completions()), "importance_sampling")
+    with pytest.raises(TimeoutError):
+        lost.result(0.5)
+    jobs, _ = managers(service)
+    assert jobs.get("trainer")["state"] == "JOB_STATE_FAILED"
+    assert not service.jobs
+    asked = len(service.requests)
+    time.sleep(0.5)
+    assert len(service.requests) - asked < 10
+    again = connect().create_training_client(STUDENT, lora_rank=4)
+    assert list(service.jobs) == ["trainer"]
+    assert again.model_id != client.model_id
+    again.load_state_with_optimizer("step-1").result(TIME)
+
+
+def test_operations_run_once_and_in_order_whatever_the_order_of_arrival() -> None:
+    futures = Futures()
+    worker = Worker(futures)
+    ordered = InOrder("job", futures, worker)
+    ran: list[int] = []
+
+    def work(number: int) -> Callable[[], int]:
+        return lambda: ran.append(number) or number
+
+    third = ordered.add(3, work(3), None)
+    assert ordered.add(3, work(33), None) == third
+    assert futures.wait(third, 0.05) is None
+    ordered.add(1, work(1), None)
+    assert futures.wait(third, 0.05) is None
+    ordered.skip(2)
+    assert futures.wait(third, 5) == 3
+    assert ran == [1, 3]
+    futures.drop("job")
+    with pytest.raises(Refused, match="not found"):
+        futures.wait(third, 5)
+    worker.close()
+
+
+def test_faults_count_and_the_first_ordered_comes_first() -> None:
+    ordered = Faults()
+    ordered.add(Fault("POST", "/a$", faults.Status(500), times=2, after=1))
+    ordered.add(Fault("POST", "/", faults.Delay(1), times=None))
+    assert ordered.take("GET", "/a") is None
+    assert [ordered.take("POST", "/a") for _ in range(4)] == [
+        faults.Delay(1),
+        faults.Status(500),
+        faults.Status(500),
+        faults.Delay(1),
+    ]
+    ordered.clear()
+    assert ordered.take("POST", "/a") is None
+    with pytest.raises(Exception, match="unterminated"):
+        Fault("POST", "[", faults.CutStream())

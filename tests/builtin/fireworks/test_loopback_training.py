@@ -1,0 +1,200 @@
+"""The loopback service truly learns: by the real SDK, and to the numbers of the local backend."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("fireworks.training.sdk")
+
+import numpy as np
+import torch
+from fireworks.training.sdk import types
+from safetensors.torch import load_file
+
+from builtin.fireworks.conftest import STUDENT, Connect, ask
+from builtin.fireworks.loopback import (
+    ADAM,
+    CAP,
+    OPTIONS,
+    TIME,
+    adapter_of,
+    as_batch,
+    as_wire,
+    completions,
+    read,
+    require_close,
+    train,
+    weights_of,
+)
+from distillkit.types import token_ids
+from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_builtin.local.network import PromptAndResponse
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.trainer import Trainer
+
+if TYPE_CHECKING:
+    from fireworks.training.sdk import DeploymentSampler
+
+
+def test_steps_have_the_loss_and_the_weights_of_the_local_trainer(
+    service: LoopbackService, connect: Connect, twin: Trainer, tmp_path: Path
+) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    for seed in range(3):
+        data = completions(seed)
+        with torch.no_grad():
+            items = [PromptAndResponse(token_ids(prompt), token_ids(response)) for prompt, response, *_ in data]
+            logprobs, _ = twin.policy.network.response_logprobs(items)
+        result = train(client, data)
+        assert result.metrics["loss:sum"] == pytest.approx(twin.step(as_batch(data)).metrics["train/loss"], rel=1e-3)
+        outputs = [each["logprobs"].tolist() for each in result.loss_fn_outputs]
+        ours = [value for (prompt, *_), row in zip(data, outputs, strict=True) for value in row[len(prompt) - 1 :]]
+        assert ours == pytest.approx(logprobs.tolist(), abs=2e-3)
+    folder = weights_of(service, connected, client, "after-three")
+    require_close(load_file(folder / "adapter_model.safetensors"), adapter_of(twin.policy, tmp_path))
+
+
+def test_all_weights_are_trained_where_the_rank_is_zero(
+    service: LoopbackService, connect: Connect, tiny_model: str
+) -> None:
+    connected = connect(max_lora_rank=None, lora_rank=0)
+    client = connected.create_training_client(STUDENT, lora_rank=0)
+    twin = Trainer(Policy.full(read(tiny_model)), OPTIONS)
+    train(client, completions())
+    twin.step(as_batch(completions()))
+    folder = weights_of(service, connected, client, "full")
+    require_close(dict(read(str(folder)).model.state_dict()), twin.policy.network.model.state_dict())
+
+
+@pytest.mark.parametrize(("normalization", "scale"), [(None, 1.0), ("num_sequences", 0.25), ("num_loss_tokens", None)])
+def test_gradients_add_up_over_requests_until_the_step(
+    connect: Connect, twin: Trainer, normalization: str | None, scale: float | None
+) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    data = completions()
+    for part in (data[:1], data[1:]):
+        client.forward_backward(as_wire(part), "importance_sampling", loss_fn_config={"ratio_log_cap": CAP})
+    step = client.optim_step(types.AdamParams(**ADAM), grad_accumulation_normalization=normalization)
+    active = sum(np.count_nonzero(advantages) for *_, advantages in data)
+    expected = twin.step(as_batch(data, scale or 1 / active)).metrics["train/grad_norm"]
+    assert step.result(TIME).metrics["optim/grad_norm"] == pytest.approx(expected, rel=1e-3)
+    empty = client.optim_step(types.AdamParams(**ADAM)).result(TIME)
+    assert empty.metrics["optim/grad_norm"] == 0
+
+
+def test_a_batch_in_several_requests_comes_back_in_order(service: LoopbackService, connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4)
+    data = [([5 + i % 200], [60, 61], np.full(2, -5.0), np.full(2, i / 1000)) for i in range(1030)]
+    result = client.forward_backward(as_wire(data), "importance_sampling", loss_fn_config={"ratio_log_cap": CAP})
+    outputs = result.result(TIME).loss_fn_outputs
+    sent = [request for request in service.requests if request.path.endswith("/forward_backward")]
+    assert len(sent) == 2
+    assert len(outputs) == 1030
+    for i in (0, 7, 199):
+        assert outputs[i]["logprobs"].tolist() == pytest.approx(outputs[i + 800]["logprobs"].tolist(), abs=1e-4)
+    assert outputs[0]["logprobs"].tolist() != pytest.approx(outputs[1]["logprobs"].tolist(), abs=1e-2)
+    ratios = [np.exp(np.minimum(np.array(each["logprobs"].tolist()) + 5.0, CAP)).sum() for each in outputs]
+    expected = -sum(ratio * i / 1000 for i, ratio in enumerate(ratios))
+    assert result.result(TIME).metrics["loss:sum"] == pytest.approx(expected, rel=1e-3)
+
+
+async def test_a_hot_load_changes_what_is_sampled_and_nothing_else_does(
+    service: LoopbackService, connect: Connect, twin: Trainer, sampler_of: "Callable[..., DeploymentSampler]"
+) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    model = f"accounts/loopback/deployments/{connected.deployment_id}"
+
+    async def logprobs() -> list[float]:
+        echo = await ask(sampler_of(model), [1, 70, 80, 90, 75], max_tokens=1, temperature=0.0, echo=True)
+        return list(echo.inference_logprobs)[:-1]
+
+    base = await logprobs()
+    train(client, completions())
+    saved = client.save_weights_for_sampler_ext("step-1")
+    assert await logprobs() == base
+    connected.hotload_sampler_snapshot(saved.path)
+    after = await logprobs()
+    assert service.deployments["student"].snapshot == saved.path
+    twin.step(as_batch(completions()))
+    twin.policy.refresh_sampler()
+    item = PromptAndResponse(token_ids([1]), token_ids([70, 80, 90, 75]))
+    with torch.no_grad():
+        expected, _ = twin.policy.sampler.response_logprobs([item])
+    assert after == pytest.approx(expected.tolist(), abs=2e-3)
+    assert after != pytest.approx(base, abs=1e-2)
+
+
+@pytest.mark.parametrize("optimizer", [True, False])
+def test_a_saved_state_brings_back_weights_and_if_asked_moments(
+    service: LoopbackService, connect: Connect, optimizer: bool
+) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    train(client, completions(0))
+    assert client.save_state("step-1").result(TIME).path == "step-1"
+    assert client.list_checkpoints() == ["step-1"]
+
+    def after_another() -> dict[str, torch.Tensor]:
+        train(client, completions(1))
+        name = f"weights-{len(service.requests)}"
+        return load_file(weights_of(service, connected, client, name) / "adapter_model.safetensors")
+
+    first = after_another()
+    load = client.load_state_with_optimizer if optimizer else client.load_state
+    load("step-1").result(TIME)
+    second = after_another()
+    same = [torch.allclose(first[name], second[name], atol=1e-6) for name in first]
+    assert all(same) == optimizer
+
+
+def test_another_trainer_goes_on_from_the_state_of_one_that_is_deleted(
+    service: LoopbackService, connect: Connect
+) -> None:
+    old = connect()
+    client = old.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    train(client, completions())
+    client.save_state("step-1").result(TIME)
+    mine = load_file(weights_of(service, old, client, "mine") / "adapter_model.safetensors")
+    old.close()
+    assert not service.jobs
+    new = connect(trainer_job_id="second", deployment_id="second")
+    fresh = new.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    fresh.load_state_with_optimizer(fresh.resolve_checkpoint_path("step-1", source_job_id="trainer")).result(TIME)
+    fresh.save_state("copied").result(TIME)
+    saved = fresh.save_weights_for_sampler_ext("theirs")
+    row = next(row for row in new.list_checkpoints("second") if row["name"].endswith(saved.path))
+    model = new.promote_checkpoint(name=row["name"], output_model_id="theirs", base_model=STUDENT)
+    theirs = load_file(service.path(model["name"]) / "adapter_model.safetensors")
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_promoted_adapter_is_what_another_model_can_begin_with(service: LoopbackService, connect: Connect) -> None:
+    connected = connect()
+    client = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    train(client, completions())
+    mine = load_file(weights_of(service, connected, client, "first") / "adapter_model.safetensors")
+    other = connected.create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    other.load_adapter("accounts/loopback/models/first").result(TIME)
+    theirs = load_file(weights_of(service, connected, other, "second") / "adapter_model.safetensors")
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_data_that_cannot_be_trained_on_are_a_failed_future(connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    (good, *_) = as_wire(completions())
+    shifted = types.Datum(
+        model_input=good.model_input,
+        loss_fn_inputs={
+            **{name: np.asarray(data.data, np.float32) for name, data in good.loss_fn_inputs.items()},
+            "target_tokens": np.full(len(good.model_input.to_ints()), 7, np.int64),
+        },
+    )
+    with pytest.raises(Exception, match="not the input shifted by one"):
+        client.forward_backward([shifted], "importance_sampling").result(TIME)
+    with pytest.raises(Exception, match="does not know the loss"):
+        client.forward_backward([good], "ppo").result(TIME)
+    assert client.forward_backward([good], "importance_sampling").result(TIME).metrics["active_tokens:sum"] > 0

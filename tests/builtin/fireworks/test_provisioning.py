@@ -1,0 +1,286 @@
+"""What a run makes at Fireworks, what it reuses, and that nothing of it is left, however the run ends."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import distillkit
+from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
+from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers
+from distillkit import Registry
+from distillkit.errors import InputError, RunFailedError
+from distillkit.preflight import inspect_run
+from distillkit_builtin.fireworks.models import MAX_ID, new_run_id, teacher_deployment_id
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+COST_MONEY = ("POST", "PATCH", "DELETE")
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK's polls, whose pauses are defaults of its functions."""
+    from fireworks.training.sdk import DeploymentManager, TrainerJobManager
+
+    for function in (
+        TrainerJobManager.wait_for_ready,
+        TrainerJobManager._poll_until_ready,
+        DeploymentManager.wait_for_ready,
+    ):
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        defaults = list(function.__defaults__ or ())
+        defaults[names[len(names) - len(defaults) :].index("poll_interval_s")] = 0.05
+        monkeypatch.setattr(function, "__defaults__", tuple(defaults))
+
+
+def made(service: "LoopbackService", what: str) -> list[Any]:
+    return [one for one in service.requests if one.method == "POST" and one.path.endswith(f"/{what}")]
+
+
+def nothing_was_made(service: "LoopbackService") -> bool:
+    return not [one for one in service.requests if one.method in COST_MONEY]
+
+
+def test_teacher_deployments_are_called_the_same_in_every_run() -> None:
+    model = "accounts/fireworks/models/Qwen3.5_35B"
+    assert teacher_deployment_id(model, hashed=False) == "distillation-teacher-qwen3-5-35b"
+    assert teacher_deployment_id(model, hashed=True).startswith("distillation-teacher-qwen3-5-35b-")
+    long = [teacher_deployment_id(f"accounts/x/models/{'long' * 20}{i}", hashed=False) for i in range(2)]
+    assert long[0] != long[1]
+    assert all(len(name) <= MAX_ID for name in long)
+    assert len(new_run_id("Some Run! " * 20, "trainer")) <= MAX_ID
+    assert new_run_id("x", "trainer") != new_run_id("x", "trainer")
+
+
+def test_check_says_what_would_be_made_and_makes_nothing(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    config = make_config(service, tmp_path, tiny_model, teachers=two_teachers(service), rows=routed_rows())
+    flight = inspect_run(config, Registry.discover(), print)
+    notes = [note for report in flight.reports.values() for note in report.notes]
+    assert any("LoRA of rank 8" in note and "trainer" in note for note in notes)
+    assert any(TEACHER in note and "distillation-teacher-teacher is made, 1 replica" in note for note in notes)
+    assert any(SERVED in note and "as it is" in note for note in notes)
+    assert nothing_was_made(service)
+
+
+def test_a_second_base_model_renames_the_first_ones_deployment(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    pair = [teacher(service, TEACHER, "deployed"), teacher(service, STUDENT, "served")]
+    config = make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair)
+    reports = inspect_run(config, Registry.discover(), print).reports
+    last = reports["teachers.served.scorer"].notes
+    assert len(last) == 2
+    assert all(teacher_deployment_id(model, hashed=True) in "".join(last) for model in (TEACHER, STUDENT))
+
+
+def test_everything_that_is_wrong_with_the_student_is_said_at_once(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FIREWORKS_API_KEY")
+    wrong = {"model": "Qwen/Qwen3-8B", "training_shape_id": "h200", "deployment_id": "x" * 64}
+    with pytest.raises(InputError) as caught:
+        distillkit.run(make_config(service, tmp_path, tiny_model, student=wrong))
+    for part in ("FIREWORKS_API_KEY is not set", "Qwen/Qwen3-8B", "'h200'", "64 characters"):
+        assert part in str(caught.value)
+    assert not service.requests
+
+
+def test_a_wrong_key_is_found_before_anything_is_made(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("GET", ".", Status(401, message="invalid api key"), times=None))
+    with pytest.raises(InputError, match="FIREWORKS_API_KEY"):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_was_made(service)
+
+
+def test_two_models_cannot_share_a_deployment_id(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    pair = [
+        teacher(service, TEACHER, "deployed", deployment_id="mine"),
+        teacher(service, STUDENT, "served", deployment_id="mine"),
+    ]
+    with pytest.raises(InputError, match="'mine' is wanted by"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair))
+    assert nothing_was_made(service)
+
+
+def test_two_routes_to_one_model_share_one_deployment(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    pair = [teacher(service, TEACHER, "deployed"), teacher(service, TEACHER, "served")]
+    distillkit.run(make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair))
+    assert len(made(service, "deployments")) == 2  # the student's, and one for both
+    assert nothing_is_left(service)
+
+
+def test_a_later_run_wakes_the_teacher_that_an_earlier_one_made(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    for name in ("one", "two"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, name=name))
+        assert nothing_is_left(service)
+    teachers = [one for one in made(service, "deployments") if "teacher" in one.query["deploymentId"]]
+    assert len(teachers) == 1
+
+
+def test_what_the_run_did_not_make_stays(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    distillkit.run(make_config(service, tmp_path, tiny_model, name="one", teachers=[teacher(service, TEACHER, **keep)]))
+    assert list(service.deployments) == ["mine"]
+    theirs = teacher(service, TEACHER, deployment_id="mine")
+    distillkit.run(make_config(service, tmp_path, tiny_model, name="two", teachers=[theirs]))
+    assert list(service.deployments) == ["mine"]
+    assert not service.jobs
+
+
+def test_a_deployment_of_another_model_is_refused(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    distillkit.run(make_config(service, tmp_path, tiny_model, name="one", teachers=[teacher(service, TEACHER, **keep)]))
+    other = teacher(service, STUDENT, deployment_id="mine")
+    with pytest.raises(InputError, match=f"serves {TEACHER}"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, name="two", teachers=[other]))
+
+
+@pytest.mark.parametrize(
+    ("path", "after"),
+    [("/deployments$", 0), ("/deployments$", 1), ("/create_model$", 0)],
+    ids=["one deployment", "the other", "model"],
+)
+@pytest.mark.usefixtures("fast_polls")
+def test_a_provisioning_that_fails_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, after: int
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fails, Fault
+
+    service.fail(Fault("POST", path, Fails("no capacity"), after=after))
+    with pytest.raises(RunFailedError, match="provisioning"):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+    assert json.loads((tmp_path / "runs/fw/fireworks.json").read_text())["trainers"] == {}
+
+
+@pytest.mark.usefixtures("fast_polls")
+def test_a_trainer_that_is_refused_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("POST", "/rlorTrainerJobs$", Status(400, message="no quota")))
+    with pytest.raises(RunFailedError, match="no quota"):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+
+
+def test_a_dropped_connection_does_not_end_the_provisioning(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Hangup
+
+    config = make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)])
+    service.fail(
+        Fault("POST", "/rlorTrainerJobs$", Hangup(applied=True)), Fault("POST", "/deployments$", Hangup(applied=True))
+    )
+    assert distillkit.run(config).steps == 2
+    assert nothing_is_left(service)
+
+
+@pytest.mark.parametrize("after", [0, 1], ids=["one deployment", "the other"])
+@pytest.mark.usefixtures("fast_polls")
+def test_a_deployment_that_never_gets_ready_ends_the_run_in_time(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, after: int
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, NeverDone
+
+    service.fail(Fault("POST", "/deployments$", NeverDone(), after=after))
+    short = {"deployment_timeout": 0.5}
+    teachers = [teacher(service, TEACHER, **short)]
+    with pytest.raises(RunFailedError, match=r"not ready within 0\.5"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, student=short, teachers=teachers))
+    assert nothing_is_left(service)
+
+
+def test_a_teacher_on_the_students_base_gets_the_students_deployment_shape(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    distillkit.run(make_config(service, tmp_path, tiny_model, teachers=[teacher(service, STUDENT)]))
+    shapes = [one.body["deploymentShape"] for one in made(service, "deployments")]
+    assert len(shapes) == 2
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("path", ["/deployments$", "/rlorTrainerJobs$"])
+@pytest.mark.usefixtures("fast_polls")
+async def test_a_run_that_is_interrupted_while_it_waits_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, NeverDone
+
+    service.fail(Fault("POST", path, NeverDone(), times=None))
+    run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
+    while not (service.jobs and len(service.deployments) == 2):
+        await asyncio.sleep(0.05)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert nothing_is_left(service)
+
+
+async def test_a_run_that_is_interrupted_while_it_trains_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    config = make_config(service, tmp_path, tiny_model, data={"epochs": 50})
+    run = asyncio.create_task(distillkit.arun(config))
+    while not made(service, "optim_step"):
+        await asyncio.sleep(0.05)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert nothing_is_left(service)
+
+
+def test_a_dropped_connection_does_not_end_the_clean_up(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Hangup
+
+    service.fail(Fault("PATCH", "/deployments/", Hangup(), times=2), Fault("DELETE", "/rlorTrainerJobs/", Hangup()))
+    distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+
+
+def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("DELETE", "/rlorTrainerJobs/", Status(400, message="not now"), times=None))
+    with pytest.raises(RunFailedError, match=r"trainer job 'dk-fw-trainer-\w+' may still run"):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    (job,) = service.jobs
+    assert job in (tmp_path / "runs/fw/run.log").read_text()
+    assert json.loads((tmp_path / "runs/fw/fireworks.json").read_text())["trainers"] == {job: "delete"}
+
+
+def test_the_key_is_in_no_file_of_the_run(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "fw_very_secret")
+    result = distillkit.run(make_config(service, tmp_path, tiny_model))
+    for path in result.run_dir.rglob("*"):
+        assert not path.is_file() or b"fw_very_secret" not in path.read_bytes()

@@ -1,0 +1,484 @@
+"""Every field of the recipe becomes something, or is refused by name."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, ClassVar
+
+import pytest
+
+from distillkit.errors import InputError
+from distillkit.events import StepFinished
+from distillkit.loading import load_config
+from distillkit.recipes import distillation_loop as recipe
+from distillkit_builtin.fireworks.recipe import dataset, environment
+from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, SECTIONS, value_of
+from distillkit_builtin.fireworks.recipe.metrics import recipe_wandb
+from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.translate import translate
+
+BASE = "accounts/fireworks/models/teacher"
+OTHER = "accounts/fireworks/models/other"
+QWEN, SHAPES = "accounts/fireworks/models/qwen", "accounts/fireworks/trainingShapes/"
+TOKENIZER = "Qwen/Qwen3.5-35B-A3B"
+SERVED = "accounts/acme/deployedModels/served"
+
+
+def gives_nothing(context: dict[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+CHANGED: Mapping[str, Any] = {
+    "log_path": "elsewhere/logs",
+    "base_model": "accounts/acme/models/mine",
+    "rollout_base_model": "accounts/acme/models/mine",
+    "dataset": "other.jsonl",
+    "teacher_model": OTHER,
+    "teacher_deployment_id": "my-teacher",
+    "teacher_deployment_shape": "accounts/fireworks/deploymentShapes/s",
+    "teacher_replica_count": 3,
+    "teacher_deployment_timeout_s": 60.0,
+    "teacher_inference_url": "http://127.0.0.1:9",
+    "distill_mode": "topk_forward_kl",
+    "sdft_top_k": 3,
+    "multi_teacher": recipe.MultiTeacherConfig([recipe.TeacherConfig(OTHER), recipe.TeacherConfig(SERVED)]),
+    "learning_rate": 1e-4,
+    "opd_loss_scale": 2.0,
+    "ratio_log_cap": 5.0,
+    "completions_per_prompt": 4,
+    "max_completion_tokens": 12,
+    "temperature": 0.7,
+    "epochs": 3,
+    "max_rows": 7,
+    "max_seq_len": 4096,
+    "lora_rank": 16,
+    "lora_alpha": 64,
+    "prompt_groups_per_step": 8,
+    "grad_accumulation_normalization": "num_sequences",
+    "grad_clip_norm": 1.0,
+    "concurrency": recipe.ConcurrencyConfig(max_window=4),
+    "init_from_checkpoint": "job:step-1",
+    "warm_start_from_adapter": "gs://bucket/adapter",
+    "output_model_id": "my-model",
+    "save_final_checkpoint": False,
+    "step_timeout": 90,
+    "trainer": recipe.TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/other"),
+    "deployment": recipe.DeployConfig(tokenizer_model="other"),
+    "weight_sync_interval": 2,
+    "weight_sync_before_training": True,
+    "weight_sync_timeout": 30,
+    "dcp_save_interval": 5,
+    "wandb": recipe.WandBConfig(entity="me"),
+    "runner": recipe.RunnerConfig("status.json"),
+    "post_training_eval": gives_nothing,
+    "step_eval": gives_nothing,
+    "step_eval_interval": 3,
+    "eval_before_training": True,
+    "trainer.job_id": "my-job",
+    "trainer.training_shape_id": "accounts/fireworks/trainingShapes/other",
+    "trainer.reference_training_shape_id": "accounts/fireworks/trainingShapes/ref",
+    "trainer.reference_job_id": "ref",
+    "trainer.cleanup_reference_on_close": False,
+    "trainer.custom_image_tag": "tag",
+    "trainer.region": "US_TEXAS_1",
+    "trainer.node_count": 2,
+    "trainer.timeout_s": 10.0,
+    "trainer.pending_timeout_s": 10.0,
+    "trainer.extra_args": ["--x"],
+    "trainer.replica_count": 2,
+    "trainer.inactivity_timeout": "7200s",
+    "trainer.disable_inactivity_cleanup": True,
+    "trainer.purpose": "PURPOSE",
+    "trainer.preemptible": True,
+    "trainer.managed_by": "parent",
+    "trainer.skip_validations": True,
+    "trainer.use_reservation": False,
+    "deployment.weight_sync_scope": recipe.WeightSyncScope.PER_DEPLOYMENT,
+    "deployment.deployment_id": "my-student",
+    "deployment.deployment_shape": "accounts/fireworks/deploymentShapes/s",
+    "deployment.deployment_accelerator_type": "H200",
+    "deployment.hot_load_bucket_type": "OTHER",
+    "deployment.hot_load_trainer_job": "job",
+    "deployment.enable_hot_load": False,
+    "deployment.hot_load_transition_type": "SYNC",
+    "deployment.deployment_timeout_s": 10.0,
+    "deployment.reattach_settle_timeout_s": 10,
+    "deployment.deployment_extra_args": ["--x"],
+    "deployment.tokenizer_model": "other",
+    "deployment.tokenizer_revision": "main",
+    "deployment.sample_timeout": 10,
+    "deployment.disable_speculative_decoding": True,
+    "deployment.replica_count": 4,
+    "deployment.extra_values": {"a": "b"},
+    "deployment.preemptible": True,
+    "concurrency.mode": "fixed",
+    "concurrency.max_concurrency": 4,
+    "concurrency.initial_window": 2,
+    "concurrency.min_window": 2,
+    "concurrency.max_window": 4,
+    "concurrency.prefill_queue_target": 0.1,
+    "concurrency.rollout_adjustment_interval": 0,
+    "wandb.entity": "me",
+    "wandb.project": "mine",
+    "wandb.run_name": "first",
+    "runner.status_file": "a",
+    "runner.metadata_file": "a",
+    "runner.metrics_file": "a",
+    "runner.output_model_path": "a",
+    "multi_teacher.teachers": [recipe.TeacherConfig(BASE, "a"), recipe.TeacherConfig(SERVED, "b")],
+    "multi_teacher.route_key": "who",
+    "multi_teacher.teachers[].model": OTHER,
+    "multi_teacher.teachers[].route_value": "c",
+    "multi_teacher.teachers[].deployment_id": "my-teacher",
+    "multi_teacher.teachers[].deployment_shape": "accounts/fireworks/deploymentShapes/s",
+    "multi_teacher.teachers[].teacher_messages_key": "hints",
+    "multi_teacher.teachers[].tokenizer_model": "theirs",
+    "multi_teacher.teachers[].blend_weight": 0.5,
+}
+"""A value for each field that is not its default."""
+BESIDES: Mapping[str, Mapping[str, Any]] = {
+    "step_eval_interval": {"step_eval": gives_nothing},
+    "eval_before_training": {"step_eval": gives_nothing},
+    "warm_start_from_adapter": {"lora_rank": 8},
+    "wandb.project": {"wandb": recipe.WandBConfig("me", "distillation-tinker")},
+    "wandb.run_name": {"wandb": recipe.WandBConfig("me", "distillation-tinker")},
+}
+"""What a field needs to be set with it."""
+WITHOUT_A_KEY = {"runner", "eval_before_training", *(name for name in CHANGED if name.startswith("runner."))}
+NAMES = sorted(where + one.name for where, cls in SECTIONS.items() for one in fields(cls))
+
+
+def make(**over: Any) -> recipe.Config:
+    values: dict[str, Any] = {
+        "log_path": "logs",
+        "dataset": "rows.jsonl",
+        "teacher_model": BASE,
+        "trainer": recipe.TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/s"),
+        "deployment": recipe.DeployConfig(tokenizer_model="mine"),
+    }
+    return recipe.Config(**values | over)
+
+
+def several(**first: Any) -> recipe.Config:
+    teachers = [recipe.TeacherConfig(**{"model": BASE, "route_value": "a"} | first), recipe.TeacherConfig(OTHER, "b")]
+    return make(teacher_model="", multi_teacher=recipe.MultiTeacherConfig(teachers))
+
+
+def pair(name: str) -> tuple[recipe.Config, recipe.Config]:
+    """A config, and the same with one field changed."""
+    if name.startswith("multi_teacher.teachers[]."):
+        return several(), several(**{name.rpartition(".")[2]: CHANGED[name]})
+    if name == "multi_teacher":
+        return make(), make(teacher_model="", multi_teacher=CHANGED[name])
+    section, _, inner = name.rpartition(".")
+    start = several() if section == "multi_teacher" else make(**BESIDES.get(name, {}))
+    if not section:
+        return start, replace(start, **{name: CHANGED[name]})
+    return start, replace(start, **{section: replace(getattr(start, section), **{inner: CHANGED[name]})})
+
+
+def test_every_field_has_a_changed_value_here() -> None:
+    assert sorted(CHANGED) == NAMES
+    assert set(AS_THEY_ARE) | set(IN_OTHER_WAYS) <= set(NAMES)
+    assert not set(AS_THEY_ARE) & set(IN_OTHER_WAYS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_field_is_translated_or_refused_by_name(name: str) -> None:
+    before, after = pair(name)
+    if name not in AS_THEY_ARE and name not in IN_OTHER_WAYS:
+        with pytest.raises(InputError, match=f"^{re.escape(name.replace('[]', '[0]'))}: .* cannot be honoured"):
+            translate(after)
+        return
+    config = translate(after).config.dump()
+    if name in WITHOUT_A_KEY:
+        return
+    assert config != translate(before).config.dump()
+    if name in AS_THEY_ARE:
+        section, _, key = AS_THEY_ARE[name].partition(".")
+        assert config[section][key] == value_of(after, name)  # type: ignore[call-overload,index]  # JSON
+
+
+def test_the_defaults_are_the_recipes() -> None:
+    config = translate(make()).config
+    student: Any = config.student
+    assert (student.adam_betas, student.weight_decay, student.lora_rank) == ((0.9, 0.95), 0.01, 0)
+    assert (student.learning_rate, student.step_timeout, student.initial_concurrency) == (1e-5, 3600, 8)
+    assert config.loss.model_dump() == {
+        "scale": 1.0,
+        "ratio_log_cap": 20.0,
+        "advantage_clip": None,
+        "normalization": "sum",
+    }
+    assert (config.data.max_rows, config.data.epochs, config.data.shuffle) == (100, 1, False)
+    assert (config.sampling.completions_per_prompt, config.sampling.max_completion_tokens) == (1, 1024)
+    assert (config.train.prompt_groups_per_step, config.train.weight_sync_interval, config.train.save_every) == (
+        1,
+        1,
+        0,
+    )
+    assert (config.name, config.log_path) == ("logs", "logs/run")
+    assert config.router.name == "single"
+    assert [sink.name for sink in config.sinks] == ["console", "recipe"]
+    assert not config.evaluators
+
+
+def test_an_enum_of_the_sdk_is_a_normalization_too() -> None:
+    client = pytest.importorskip("fireworks.training.sdk.client")
+    cfg = make(grad_accumulation_normalization=client.GradAccNormalization.NUM_LOSS_TOKENS)
+    student: Any = translate(cfg).config.student
+    assert student.grad_accumulation_normalization == "num_loss_tokens"
+
+
+def test_several_teachers_are_routed_and_one_may_be_used_as_it_is() -> None:
+    teachers = [
+        recipe.TeacherConfig(BASE, "a", deployment_shape="accounts/f/deploymentShapes/own"),
+        recipe.TeacherConfig(OTHER),
+        recipe.TeacherConfig(SERVED, "c", teacher_messages_key="hints", tokenizer_model="mine"),
+    ]
+    cfg = make(
+        teacher_model="",
+        multi_teacher=recipe.MultiTeacherConfig(teachers, "who"),
+        teacher_deployment_shape="accounts/f/deploymentShapes/all",
+        teacher_replica_count=2,
+    )
+    config = translate(cfg).config
+    assert config.router.model_dump() == {"route_key": "who"}
+    assert [section.teacher.name for section in config.teachers] == ["a", OTHER, "c"]
+    scorers: list[Any] = [section.scorer for section in config.teachers]
+    assert [scorer.deployment_shape for scorer in scorers] == [
+        "accounts/f/deploymentShapes/own",
+        "accounts/f/deploymentShapes/all",
+        None,
+    ]
+    assert [scorer.replica_count for scorer in scorers] == [2, 2, 1]
+    assert config.teachers[2].teacher.messages_key == "hints"
+
+
+def test_one_teacher_of_multi_teacher_takes_every_row_unless_a_route_key_is_set() -> None:
+    alone = recipe.MultiTeacherConfig([recipe.TeacherConfig(BASE)])
+    assert translate(make(teacher_model="", multi_teacher=alone)).config.router.name == "single"
+    keyed = replace(alone, route_key="who")
+    assert translate(make(teacher_model="", multi_teacher=keyed)).config.router.name == "field"
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"teacher_model": ""}, "teacher_model: set it"),
+        ({"multi_teacher": recipe.MultiTeacherConfig([])}, "teacher_model: multi_teacher is set too"),
+        ({"teacher_model": SERVED, "teacher_replica_count": 2}, "teacher_replica_count: no deployment is made"),
+        ({"teacher_model": SERVED, "teacher_deployment_timeout_s": 2}, "teacher_deployment_timeout_s: no deployment"),
+        ({"weight_sync_interval": 0}, "weight_sync_interval: 0 cannot be honoured"),
+        ({"trainer": recipe.TrainerConfig()}, "trainer.training_shape_id: is required"),
+        ({"deployment": recipe.DeployConfig()}, "deployment.tokenizer_model: is required"),
+        ({"output_model_id": "m", "save_final_checkpoint": False}, "output_model_id: cannot be honoured"),
+        ({"step_eval_interval": 1}, "step_eval_interval: cannot be honoured without step_eval"),
+        ({"eval_before_training": True}, "eval_before_training: cannot be honoured without step_eval"),
+        ({"wandb": recipe.WandBConfig(project="p")}, "wandb.project: cannot be honoured without wandb.entity"),
+        ({"learning_rate": -1.0}, "learning_rate: .*greater than 0"),
+        ({"opd_loss_scale": 0.0}, "opd_loss_scale: .*greater than 0"),
+        ({"trainer": recipe.TrainerConfig(None, "s"), "prompt_groups_per_step": 0}, "prompt_groups_per_step: "),
+        ({"deployment": recipe.DeployConfig(tokenizer_model="t", replica_count=0)}, "deployment.replica_count: "),
+        ({"teacher_replica_count": 0}, "teacher_replica_count: "),
+        ({"grad_accumulation_normalization": "mean"}, "grad_accumulation_normalization: "),
+        ({"trainer": {"training_shape_id": "s"}}, "trainer: wants .*TrainerConfig"),
+        ({"distill_mode": "other"}, "distill_mode: 'other' cannot be honoured"),
+        ({"dataset": ""}, "dataset: is empty"),
+    ],
+)
+def test_what_is_wrong_is_told_by_the_recipes_names(over: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        translate(make(**over))
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    cfg = make(sdft_top_k=2, weight_sync_interval=0, trainer=recipe.TrainerConfig(region="X", node_count=2))
+    with pytest.raises(InputError) as caught:
+        translate(cfg)
+    names = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert names == [
+        "sdft_top_k",
+        "trainer.region",
+        "trainer.node_count",
+        "trainer.training_shape_id",
+        "weight_sync_interval",
+    ]
+
+
+def test_what_main_alone_takes_is_refused_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="rlor_mgr: cannot be honoured"):
+        recipe.main(make(), rlor_mgr=object())
+    monkeypatch.setenv("FIREWORKS_API_EXTRA_HEADERS", '{"x": "y"}')
+    with pytest.raises(InputError, match="FIREWORKS_API_EXTRA_HEADERS is set"):
+        recipe.main(make())
+
+
+def test_wrong_input_is_in_the_runners_status_file(tmp_path: Path) -> None:
+    status = tmp_path / "status.json"
+    with pytest.raises(InputError), pytest.warns(DeprecationWarning, match="cancel_on_exit"):
+        recipe.main(make(epochs=0, runner=recipe.RunnerConfig(str(status))), cleanup_on_exit=True)
+    assert '"code": 3' in status.read_text()
+    assert "epochs" in status.read_text()
+
+
+def test_the_runners_files_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COOKBOOK_STATUS_FILE", "theirs")
+    monkeypatch.setenv("COOKBOOK_METRICS_FILE", "metrics")
+    files = RunnerFiles.of(recipe.RunnerConfig("mine"))
+    assert (files.status_path, files.metrics_path, files.metadata_path) == ("mine", "metrics", None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "teacher_model", "models", "route_key"),
+    [
+        ({}, "", None, None),
+        ({"DISTILLATION_TEACHER_MODEL": "m"}, "m", None, None),
+        ({"DISTILLATION_TEACHERS": "a, b,"}, "", ["a", "b"], "teacher"),
+        ({"DISTILLATION_TEACHERS": "a", "DISTILLATION_TEACHER_ROUTE_KEY": "who"}, "", ["a"], "who"),
+        ({"OPD_TEACHERS": "a", "OPD_TEACHER_ROUTE_KEY": "old"}, "", ["a"], "old"),
+        ({"DISTILLATION_TEACHERS": "a", "OPD_TEACHERS": "b"}, "", ["a"], "teacher"),
+        (
+            {"OPD_TEACHERS": "a", "DISTILLATION_TEACHER_ROUTE_KEY": "new", "OPD_TEACHER_ROUTE_KEY": "old"},
+            "",
+            ["a"],
+            "new",
+        ),
+        ({"DISTILLATION_TEACHERS": " ", "OPD_TEACHERS": "b"}, "", ["b"], "teacher"),
+    ],
+)
+def test_the_environment_names_the_teachers(
+    variables: dict[str, str], teacher_model: str, models: list[str] | None, route_key: str | None
+) -> None:
+    cfg = environment.config_from_environment(variables)
+    assert cfg.teacher_model == teacher_model
+    found = cfg.multi_teacher
+    assert (found and [teacher.model for teacher in found.teachers]) == models
+    assert (found and found.route_key) == route_key
+    assert cfg.log_path == "./distillation_logs"
+    assert cfg.dataset == recipe.Config("x").dataset
+
+
+class _Files(BaseHTTPRequestHandler):
+    answers: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        status = self.answers.pop(0)
+        self.send_response(status)
+        self.end_headers()
+        if status == 200:
+            self.wfile.write(b'{"messages": []}\n')
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    monkeypatch.setattr(dataset, "PAUSE_SECONDS", 0.0)
+    server = HTTPServer(("127.0.0.1", 0), _Files)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}/rows.jsonl"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_dataset_behind_an_address_is_fetched_once(address: str, tmp_path: Path) -> None:
+    _Files.answers = [503, 200]
+    config = translate(make(log_path=str(tmp_path / "logs"), dataset=address)).config
+    assert Path(config.data.path).parent == tmp_path / "logs"
+    assert Path(config.data.path).read_text() == '{"messages": []}\n'
+    assert translate(make(log_path=str(tmp_path / "logs"), dataset=address)).config.data.path == config.data.path
+
+
+@pytest.mark.parametrize(("answers", "reason"), [([404], "answers 404"), ([500, 502, 503], "answers 503")])
+def test_a_dataset_that_cannot_be_fetched(address: str, tmp_path: Path, answers: list[int], reason: str) -> None:
+    _Files.answers = list(answers)
+    with pytest.raises(InputError, match=f"dataset: http://127.* cannot be fetched: .*{reason}"):
+        dataset.local_dataset(address, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert not _Files.answers
+
+
+def test_nobody_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "PAUSE_SECONDS", 0.0)
+    with pytest.raises(InputError, match=r"cannot be fetched: .*refused; give the path of a JSONL file instead"):
+        dataset.local_dataset("http://127.0.0.1:9/rows.jsonl", tmp_path)
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
+MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
+
+
+def test_the_page_about_moving_names_every_field_and_its_key() -> None:
+    rows = [row.split("|")[1:3] for row in PAGE.splitlines() if row.startswith("| `")]
+    for name in NAMES:
+        shown = name.replace("multi_teacher.teachers[].", "TeacherConfig.")
+        if shown in ("trainer", "deployment", "concurrency", "wandb"):  # their fields have rows
+            continue
+        mine = [key for field, key in rows if f"`{shown}`" in field]
+        assert mine, f"docs/moving-from-the-cookbook.md has no row for {shown}"
+        if name in AS_THEY_ARE:
+            assert f"`{AS_THEY_ARE[name]}`" in mine[0]
+
+
+@pytest.mark.parametrize("name", ["single", "routed"])
+def test_the_pages_configs_are_what_the_recipes_examples_become(name: str, tmp_path: Path) -> None:
+    teachers = [
+        recipe.TeacherConfig(QWEN + "3p5-35b-a3b", f"{kind}-teacher", tokenizer_model=TOKENIZER)
+        for kind in ("math", "arithmetic")
+    ]
+    examples = {
+        "single": recipe.Config(
+            "distillation",
+            dataset="/path/to/prompts.jsonl",
+            teacher_model=QWEN + "3-32b",
+            trainer=recipe.TrainerConfig(training_shape_id=SHAPES + "qwen3-8b-128k-h200"),
+            deployment=recipe.DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
+        ),
+        "routed": recipe.Config(
+            "mopd",
+            QWEN + "3p5-35b-a3b",
+            dataset="/path/to/routed_prompts.jsonl",
+            multi_teacher=recipe.MultiTeacherConfig(teachers),
+            trainer=recipe.TrainerConfig(training_shape_id=SHAPES + "qwen3p5-35b-a3b-256k-lora"),
+            deployment=recipe.DeployConfig(tokenizer_model=TOKENIZER),
+            lora_rank=8,
+            prompt_groups_per_step=2,
+        ),
+    }
+    file = tmp_path / f"{name}.yaml"
+    file.write_text(dict(MARKED.findall(PAGE))[file.name], encoding="utf-8")
+    written, translated = load_config([file])[0].dump(), translate(examples[name]).config.dump()
+    for key in ("log_path", "sinks"):
+        del written[key], translated[key]
+    assert written == translated
+
+
+def test_weights_and_biases_gets_both_names() -> None:
+    class Run:
+        logged: ClassVar[dict[str, float]] = {}
+
+        def log(self, metrics: dict[str, float], step: int) -> None:
+            self.logged.update(metrics, at=step)
+
+    (sink,) = recipe_wandb(make(wandb=recipe.WandBConfig("me", "mine"), opd_loss_scale=2.0))
+    sink._run = Run()  # type: ignore[assignment]  # it only logs
+    sink.emit(StepFinished(3, {"train/reverse_kl": 0.5, "train/abs_advantage": 4.0, "time/train": 1.5}))
+    assert Run.logged == {
+        "at": 3,
+        "train/step": 3.0,
+        "train/reverse_kl": 0.5,
+        "train/abs_advantage": 4.0,
+        "time/train": 1.5,
+        "perf/fwd_bwd_time": 1.5,
+        "train/opd_sampled_reverse_kl": 0.5,
+        "train/opd_student_logprob_minus_teacher_logprob": 0.5,
+        "train/opd_teacher_logprob_minus_student_logprob": -0.5,
+        "train/opd_abs_advantage": 4.0,
+        "train/opd_abs_logprob_gap": 2.0,
+    }
+    assert recipe_wandb(make()) == []

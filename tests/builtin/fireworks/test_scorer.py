@@ -1,0 +1,190 @@
+"""Scorer `fireworks`: what its scores are, and what becomes of answers that are none."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import numpy as np
+import pytest
+
+from builtin.fireworks.conftest import SERVED, TEACHER
+from builtin.local.conftest import plain_logprobs
+from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.testing import check_plugin, make_teacher
+from distillkit.testing.builders import make_context, make_rollout
+from distillkit.types import Failure, Score, ScoreRequest, token_ids
+from distillkit_builtin.fireworks.scorer import FireworksScorer
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+PROMPT = [1, 70, 71, 72]
+RESPONSE = [80, 81, 82, 83, 84]
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+
+
+@pytest.fixture
+def scorer(service: "LoopbackService", tiny_model: str) -> Callable[..., FireworksScorer]:
+    def make(model: str = TEACHER, **options: Any) -> FireworksScorer:
+        plugin = FireworksScorer(base_url=service.base_url, **options)
+        return plugin.bind(make_teacher(model=model, tokenizer_model=tiny_model))
+
+    return make
+
+
+@asynccontextmanager
+async def opened(plugin: FireworksScorer) -> AsyncIterator[FireworksScorer]:
+    context = make_context()
+    plugin.check(context)
+    try:
+        await plugin.open(context)
+        yield plugin
+    finally:
+        await plugin.close()
+
+
+async def score(plugin: FireworksScorer, count: int = 1) -> list[Score | Failure]:
+    requests = [ScoreRequest(make_rollout(RESPONSE, sample=i), "teacher", token_ids(PROMPT)) for i in range(count)]
+    async with opened(plugin):
+        return [outcome async for outcome in plugin.score(requests)]
+
+
+@pytest.mark.parametrize("model", [TEACHER, SERVED])
+async def test_scores_are_the_models_own_logprobs_of_the_response(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer], other_tiny_model: str, model: str
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from distillkit_builtin.local.network import PromptAndResponse
+
+    (outcome,) = await score(scorer(model))
+    network = AutoModelForCausalLM.from_pretrained(other_tiny_model)
+    wanted = plain_logprobs(network, PromptAndResponse(token_ids(PROMPT), token_ids(RESPONSE)))
+    assert isinstance(outcome, Score)
+    assert outcome.ids_proved
+    body = [one.body for one in service.requests if one.path.endswith("/completions")][-1]
+    assert isinstance(body, dict)
+    assert body["prompt"] == [*PROMPT, *RESPONSE]
+    assert (body["echo"], body["max_tokens"], body["temperature"]) == (True, 1, 0.0)
+    assert not {"http_timeout", "stop", "seed"} & body.keys()
+    np.testing.assert_allclose(outcome.logprobs, wanted.detach().numpy(), atol=1e-4)
+
+
+def test_it_keeps_the_contract_of_its_role(scorer: Callable[..., FireworksScorer]) -> None:
+    check_plugin(scorer())
+
+
+@pytest.mark.parametrize("effect", ["WrongIds", "NullLogprob", "MissingLogprobs", "FewerLogprobs"])
+async def test_other_ids_and_missing_logprobs_end_the_run(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer], effect: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback import faults
+
+    service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)()))
+    with pytest.raises(AlignmentError):
+        await score(scorer(SERVED))
+
+
+async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer]
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("POST", "/completions$", Status(503), times=6))
+    (outcome,) = await score(scorer(SERVED))
+    assert isinstance(outcome, Score)
+    service.fail(Fault("POST", "/completions$", Status(503), times=None))
+    (outcome,) = await score(scorer(SERVED))
+    assert isinstance(outcome, Failure)
+    assert outcome.retryable
+    assert "503" in outcome.reason
+    assert "7 attempts" in outcome.reason
+
+
+async def test_a_request_that_the_service_cannot_take_is_a_failure(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer]
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("POST", "/completions$", Status(400, message="too long")))
+    outcomes = await score(scorer(SERVED), count=3)
+    (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert not failure.retryable
+    assert "too long" in failure.reason
+
+
+async def test_a_refused_key_ends_the_run_at_once(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer]
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("POST", "/completions$", Status(401), times=None))
+    with pytest.raises(RunFailedError, match="refuses"):
+        await score(scorer(SERVED))
+
+
+async def test_no_more_requests_are_under_way_than_the_window_allows(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer]
+) -> None:
+    plugin = scorer(SERVED, initial_concurrency=2, max_concurrency=2)
+    assert len(await score(plugin, count=12)) == 12
+    assert plugin._service is not None
+    (metrics,) = [plugin._service.concurrency_metrics()]
+    slug = plugin.teacher.slug
+    assert metrics[f"concurrency/{slug}/max_in_flight"] == 2
+    assert metrics[f"concurrency/{slug}/requests"] == 12
+
+
+async def test_whoever_stops_reading_stops_the_requests(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer]
+) -> None:
+    requests = [ScoreRequest(make_rollout(RESPONSE, sample=i), "teacher", token_ids(PROMPT)) for i in range(40)]
+    async with opened(scorer(SERVED, initial_concurrency=1, max_concurrency=1)) as plugin:
+        outcomes = plugin.score(requests)
+        await anext(outcomes)
+        await outcomes.aclose()  # type: ignore[attr-defined]  # it is a generator
+    asked = [request for request in service.requests if request.path.endswith("/completions")]
+    assert len(asked) < 10
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        ("accounts/x/models/", {}, "empty part"),
+        ("accounts/x/modells/y", {}, "wants accounts/NAME/models/NAME"),
+        ("a b", {}, "white space"),
+        (TEACHER, {"deployment_id": "a" * 64}, "64 characters"),
+        (TEACHER, {"deployment_id": "No"}, "only a-z"),
+        (TEACHER, {"deployment_shape": "h200"}, "deployment_shape"),
+        (SERVED, {"replica_count": 2, "deployment_id": "x"}, "deployment_id, replica_count"),
+    ],
+)
+def test_wrong_options_are_found_before_anything_is_asked(
+    service: "LoopbackService",
+    scorer: Callable[..., FireworksScorer],
+    model: str,
+    options: dict[str, Any],
+    message: str,
+) -> None:
+    with pytest.raises(InputError, match=message):
+        scorer(model, **options).check(make_context())
+    assert not service.requests
+
+
+def test_the_key_is_in_no_message(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distillkit_builtin.fireworks.failures import explain
+
+    monkeypatch.setenv("FIREWORKS_API_KEY", "fw_secret")
+    assert "fw_secret" not in explain(RuntimeError("HTTP 401 for key fw_secret Agent debug: clone https://x"))
+    response = httpx.Response(500, text='{"error": {"message": "no fw_secret here"}}')
+    assert explain(httpx.HTTPStatusError("x", request=httpx.Request("GET", "http://x"), response=response)) == (
+        "HTTP 500 no *** here"
+    )

@@ -1,0 +1,332 @@
+"""Whole runs of student `fireworks`: the real SDK over HTTP, and a real model behind it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from conftest import read_jsonl
+
+import distillkit
+from builtin.fireworks.conftest import STUDENT, TEACHER
+from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers, write_rows
+from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.testing import check_plugin
+from distillkit.testing.builders import make_context
+from distillkit.testing.training import made_up_scores
+from distillkit_builtin.fireworks.student import FireworksStudent
+from distillkit_builtin.fireworks.training import as_datums
+from distillkit_builtin.importance_sampling import ImportanceSampling
+from distillkit_builtin.local.student import LocalStudent
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+
+
+@pytest.mark.slow
+def test_the_student_gets_closer_to_two_teachers_and_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    held_out = write_rows(tmp_path, routed_rows(16, start=100), "heldout.jsonl")
+    config = make_config(
+        service,
+        tmp_path,
+        tiny_model,
+        rows=routed_rows(),
+        teachers=two_teachers(service),
+        data={"eval_path": held_out, "epochs": 12},
+        sampling={"completions_per_prompt": 4},
+        train={"prompt_groups_per_step": 8},
+    )
+    result = distillkit.run(config)
+    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
+    assert result.steps == 12
+    assert nothing_is_left(service)
+    last = result.metrics[-1]
+    slugs = [section.teacher.slug for section in config.teachers]
+    assert [last[f"teacher_route/{slug}/scored"] for slug in slugs] == [16, 16]
+    assert last["concurrency/student/requests"] >= 32
+    assert [last[f"concurrency/{slug}/requests"] for slug in slugs] == [16, 16]
+    assert {"train/loss", "train/reverse_kl", "train/advantage", "fireworks/optim/grad_norm"} <= last.keys()
+
+
+@pytest.mark.parametrize("student", [{}, {"lora_rank": 0, "learning_rate": 0.01}], ids=["lora", "all weights"])
+def test_a_single_teacher_trains_either_kind_of_student(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, student: dict[str, Any]
+) -> None:
+    result = distillkit.run(make_config(service, tmp_path, tiny_model, student=student, data={"epochs": 2}))
+    assert result.steps == 4
+    assert result.summary["trained_completions"] == 32
+    assert nothing_is_left(service)
+    record = json.loads((result.adapter_path / "model.json").read_text())
+    assert record["base_model"] == STUDENT
+    assert record["snapshot"].startswith("final-")
+    assert record["snapshot"] in (result.adapter_path / "README.md").read_text()
+
+
+async def test_training_agrees_with_the_local_backends(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    """The same batches, one after another: the second step's loss shows what the first one did to the weights."""
+    alike = {"lora_rank": 8, "lora_alpha": 16, "learning_rate": 0.02, "grad_clip_norm": 1.0}
+    remote = make_config(service, tmp_path, tiny_model, student=alike).student
+    local = LocalStudent(model=tiny_model, dtype="float32", device="cpu", **alike)
+    batch = ImportanceSampling().batch(made_up_scores())
+    losses: list[list[float]] = []
+    for student in (remote, local):
+        context = make_context()
+        student.check(context)
+        try:
+            await student.open(context)
+            losses.append([(await student.train(batch)).metrics["train/loss"] for _ in range(3)])
+        finally:
+            await student.close()
+            await context.shared.release(context.user)
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert losses[0][0] != pytest.approx(losses[0][2], abs=1e-2)
+
+
+def test_a_teacher_equal_to_the_student_gives_a_gap_of_zero_to_rounding(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    result = distillkit.run(
+        make_config(
+            service,
+            tmp_path,
+            tiny_model,
+            teachers=[teacher(service, STUDENT)],
+            train={"prompt_groups_per_step": 8},
+        )
+    )
+    assert abs(result.metrics[0]["train/reverse_kl"]) < 1e-5  # type: ignore[arg-type]  # a number
+    for record in read_jsonl(result.run_dir / "samples.jsonl"):
+        assert record["student_logprobs"] == pytest.approx(record["teacher_logprobs"][STUDENT], abs=1e-4)
+
+
+def test_it_keeps_the_contract_of_its_role(service: "LoopbackService", tiny_model: str, tmp_path: Path) -> None:
+    options = make_config(service, tmp_path, tiny_model).student
+    assert isinstance(options, FireworksStudent)
+    check_plugin(options)
+    assert nothing_is_left(service)
+
+
+def test_a_resumed_run_goes_on_with_a_new_trainer_from_the_old_ones_checkpoint(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
+    assert nothing_is_left(service)
+    result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
+    assert result.steps == 4
+    assert [row["step"] for row in result.metrics] == [1, 2, 3, 4]
+    loads = [one.body for one in service.requests if one.path.endswith("/load_weights")]
+    assert len(loads) == 1
+    assert loads[0]["path"].startswith("cross_job://dk-fw-trainer-")  # type: ignore[index]  # an object
+    assert nothing_is_left(service)
+    # the deployment of the first run is woken, and gets the loaded weights before the first sample
+    after = [one.path.rpartition("/")[2] for one in service.requests]
+    start = after.index("load_weights")
+    assert "save_weights_for_sampler" in after[start : start + after[start:].index("completions")]
+
+
+def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distillkit_builtin.fireworks.service import Service
+
+    with monkeypatch.context() as killed:
+
+        async def leave_all(self: Service, *_: object) -> list[str]:
+            return []
+
+        killed.setattr(Service, "_close", leave_all)
+        distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
+    left = (list(service.jobs), sorted(service.deployments))
+    assert len(left[0]) == 1
+    result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
+    assert result.steps == 4
+    created = [one for one in service.requests if one.method == "POST" and one.path.endswith("/rlorTrainerJobs")]
+    assert len(created) == 1
+    assert nothing_is_left(service)
+
+
+def test_the_final_weights_become_a_model(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    result = distillkit.run(make_config(service, tmp_path, tiny_model, student={"output_model_id": "my-model"}))
+    record = json.loads((result.adapter_path / "model.json").read_text())
+    assert record["model"].endswith("my-model")
+    assert (service.path(record["model"]) / "adapter_model.safetensors").is_file()
+    assert nothing_is_left(service)
+
+
+def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    first = distillkit.run(
+        make_config(service, tmp_path, tiny_model, name="first", student={"output_model_id": "first"})
+    )
+    adapter = json.loads((first.adapter_path / "model.json").read_text())["model"]
+    second = distillkit.run(
+        make_config(service, tmp_path, tiny_model, name="second", student={"warm_start_from_adapter": adapter})
+    )
+    assert [one for one in service.requests if one.path.endswith("/load_adapter")]
+    assert second.metrics[0]["train/reverse_kl"] < first.metrics[0]["train/reverse_kl"]  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_untouched_weights_are_published_if_that_is_asked_for(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, before: bool
+) -> None:
+    student = {"weight_sync_before_training": before, "save_final_checkpoint": False}
+    distillkit.run(make_config(service, tmp_path, tiny_model, student=student))
+    saved = [one for one in service.requests if one.path.endswith("/save_weights_for_sampler")]
+    assert len(saved) == (3 if before else 2)
+
+
+@pytest.mark.parametrize(("path", "doing"), [(":promote$", "promoting"), ("/save_weights_for_sampler$", "saving")])
+def test_a_failed_promotion_or_final_save_fails_the_run(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, doing: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fails, Fault
+
+    service.fail(Fault("POST", path, Fails("disk full"), after=2 if doing == "saving" else 0))
+    with pytest.raises(RunFailedError, match=rf"{doing}.*disk full"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"output_model_id": "my-model"}))
+    assert json.loads((tmp_path / "runs/fw/summary.json").read_text())["status"] == "failed"
+    assert nothing_is_left(service)
+
+
+@pytest.mark.parametrize("effect", ["WrongIds", "NullLogprob", "MissingLogprobs", "FewerLogprobs"])
+def test_wrong_ids_and_missing_logprobs_end_the_run(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, effect: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback import faults
+
+    service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)(), after=3))
+    with pytest.raises(AlignmentError):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+    assert "AlignmentError" in (tmp_path / "runs/fw/ledger.jsonl").read_text()  # the rows in flight, and why they ended
+
+
+def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fireworks.training.sdk import DeploymentSampler
+
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_ATTEMPTS", 1)
+    service.fail(Fault("POST", "/completions$", Status(503, retry_after=0.01), times=3))
+    result = distillkit.run(make_config(service, tmp_path, tiny_model, train={"max_failed_fraction": 0.9}))
+    assert result.summary["failed_completions"] == 3
+    assert result.summary["trained_completions"] == 13
+    text = (tmp_path / "runs/fw/ledger.jsonl").read_text()
+    assert text.count("503") == 3
+    assert nothing_is_left(service)
+
+
+def test_a_short_storm_is_ridden_out(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import CutStream, Fault, Hangup, Status
+
+    service.fail(
+        Fault("POST", "/completions$", Status(503, retry_after=0.01), times=2),
+        Fault("POST", "/completions$", Status(429), times=2),
+        Fault("POST", "/completions$", CutStream(), times=2),
+        Fault("POST", "/completions$", Hangup(), times=2),
+        Fault("POST", "/optim_step$", Hangup(applied=True)),
+        Fault("POST", "/forward_backward$", Status(500)),
+    )
+    result = distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert result.summary["failed_completions"] == 0
+    assert result.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "effect"),
+    [("/forward_backward$", "Fails"), ("/forward_backward$", "Status"), ("/retrieve_future$", "Dies")],
+    ids=["failed", "refused", "dead trainer"],
+)
+def test_a_failed_step_names_the_trainer_and_the_way_on(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback import faults
+
+    effects: dict[str, Any] = {
+        "Fails": faults.Fails(),
+        "Status": faults.Status(400, message="no such loss"),
+        "Dies": faults.Dies(),
+    }
+    after = 1 if effect == "Dies" else 0  # the first future is the model's
+    service.fail(faults.Fault("POST", path, effects[effect], after=after))
+    with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"step_timeout": 3.0}))
+    assert nothing_is_left(service)
+
+
+def test_a_trainer_that_dies_in_silence_is_noticed_before_the_time_out(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Dies, Fault
+
+    monkeypatch.setattr("distillkit_builtin.fireworks.watch.LOOK_SECONDS", 0.2)
+    service.fail(Fault("POST", "/retrieve_future$", Dies(), after=1))
+    with pytest.raises(RunFailedError, match="the trainer died"):
+        distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+
+
+def test_a_checkpoint_of_another_student_is_refused(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
+    other = make_config(service, tmp_path, tiny_model, data={"epochs": 2}, student={"lora_rank": 4})
+    with pytest.raises(InputError, match="lora_rank"):
+        distillkit.run(other, resume=True)
+    assert nothing_is_left(service)
+
+
+def test_a_student_may_start_from_another_trainers_checkpoint(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    first = distillkit.run(make_config(service, tmp_path, tiny_model, name="first"))
+    (saved,) = [json.loads(path.read_text()) for path in first.run_dir.glob("checkpoints/*/student/fireworks.json")]
+    start = f"{saved['trainer_job_id']}:{saved['checkpoint']}"
+    second = distillkit.run(
+        make_config(service, tmp_path, tiny_model, name="second", student={"init_from_checkpoint": start})
+    )
+    assert second.metrics[0]["train/reverse_kl"] < first.metrics[0]["train/reverse_kl"]  # type: ignore[operator]
+
+
+def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:
+    batch = ImportanceSampling().batch(made_up_scores())
+    for datum, wire in zip(batch.datums, as_datums(batch), strict=True):
+        full = [*datum.prompt_ids.tolist(), *datum.response_ids.tolist()]
+        inputs = {name: tensor.to_numpy() for name, tensor in wire.loss_fn_inputs.items()}
+        assert wire.model_input.to_ints() == full[:-1]
+        assert inputs["target_tokens"].tolist() == full[1:]
+        before = len(datum.prompt_ids) - 1
+        wanted = datum.inputs["advantages"] * datum.inputs["weights"]
+        np.testing.assert_allclose(inputs["advantages"], [*[0.0] * before, *wanted])
+        np.testing.assert_allclose(inputs["logprobs"], [*[0.0] * before, *datum.inputs["sampling_logprobs"]])
+
+
+def test_prompts_that_are_too_long_for_the_training_shape_are_found_in_the_check(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": "long " * 120}]}]
+    with pytest.raises(InputError, match="512"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, rows=rows))
+    assert not [one for one in service.requests if one.method == "POST"]
+
+
+def test_a_teachers_own_model_needs_no_tokenizer_named(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    config = make_config(service, tmp_path, tiny_model, teachers=[{**teacher(service, TEACHER)}])
+    assert config.teachers[0].tokenizer_model is None
+    assert distillkit.run(config).steps == 2
