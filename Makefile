@@ -32,6 +32,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(PYTHON) -m distillkit demo
+	@echo "to go on with runs of your own: . $(VENV)/bin/activate, then distillkit init"
 
 test: $(STAMP)
 	@$(PYTHON) -m pytest

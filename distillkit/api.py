@@ -144,7 +144,10 @@ async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, Js
             await engine.run()
         except BaseException as error:
             ended = error
-            log.exception("the run ended at step %d", engine.step + 1)
+            if _status(error) == "interrupted":
+                log.info("interrupted at step %d", engine.step + 1)
+            else:
+                log.exception("the run ended at step %d", engine.step + 1)
             raise
         finally:
             summary = summarize(engine, time.perf_counter() - started, ended)
@@ -185,7 +188,7 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
     summary: dict[str, JsonValue] = {
         "name": engine.flight.config.name,
         "status": _status(ended),
-        "error": None if ended is None else told(ended),
+        "error": told(ended) if _status(ended) == "failed" and ended is not None else None,
         "steps": engine.step,
         "rows": totals.rows_admitted,
         "failed_rows": totals.rows_failed,

@@ -15,11 +15,15 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
     An interrupt (Ctrl-C, a notebook's stop button) cancels `work`, waits until it has closed what it opened, and comes
     out as the `KeyboardInterrupt` that it is; a second one does not wait.
     """
+    return _in_thread(work) if _loop_is_running() else asyncio.run(work)
+
+
+def _loop_is_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return _in_thread(work)
+        return False
+    return True
 
 
 def _in_thread(work: Coroutine[Any, Any, T]) -> T:

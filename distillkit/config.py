@@ -253,10 +253,11 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     filled: dict[str, Any] = dict(values)
     teachers = filled.get("teachers")
     scorer = _name_of(filled.get("student"))
+    several = isinstance(teachers, list | tuple) and len(teachers) > 1
     if isinstance(teachers, list | tuple):
-        if scorer:
-            filled["teachers"] = [_with_scorer(teacher, scorer) for teacher in teachers]
-        filled["router"] = _named(filled.get("router"), "single" if len(teachers) == 1 else "field")
+        # Where the student is wrong, that is said once, and not again as a scorer that is missing.
+        filled["teachers"] = [_with_scorer(teacher, scorer or "local") for teacher in teachers]
+    filled["router"] = _named(filled.get("router"), "field" if several else "single")
     data = filled.get("data")
     if (isinstance(data, Mapping) and data.get("eval_path")) or (isinstance(data, DataConfig) and data.eval_path):
         filled.setdefault("evaluators", ["reverse_kl"])

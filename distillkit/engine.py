@@ -70,7 +70,7 @@ class Engine:
                 metrics = self.files.take_back_metrics(self.step)
                 self.files.write_metrics(self.step, metrics | await self.finish())
         except BaseException as error:
-            await self.abandon(windows, told(error))
+            await self.abandon(windows, told(error) if isinstance(error, Exception) else "interrupted")
             raise
 
     async def abandon(self, windows: Sequence[Window], reason: str) -> None:

@@ -58,7 +58,7 @@ def load_config(
             raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
         return RunConfig(registry=registry, **tree), registry
     except ConfigProblemsError as error:
-        raise ConfigError("\n".join(at_line(problem, files) for problem in error.problems)) from error
+        raise ConfigError("\n".join(at_line(problem, files, overrides) for problem in error.problems)) from error
 
 
 def _script_list(value: object) -> list[str]:

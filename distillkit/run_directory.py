@@ -23,6 +23,8 @@ def run_directory(config: RunConfig) -> Path:
 
 def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
     if run_dir.exists() and not run_dir.is_dir():
         raise InputError(f"{run_dir} is a file; choose another log_path or name")
     if resume:
@@ -31,7 +33,7 @@ def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     elif holds_work(run_dir) and not overwrite:
         raise InputError(
             f"{run_dir} already holds a run. Go on with it by --resume, replace it by --overwrite, "
-            "or write elsewhere by name=another-name"
+            "or write elsewhere by name=another-name (in Python: resume=True, overwrite=True, name=...)"
         )
     elif _content(run_dir) and not (run_dir / MARKER).is_file():
         raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")

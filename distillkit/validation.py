@@ -71,7 +71,8 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     else:
         shown = repr(details["input"])
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-        yield Problem(location, f"{details['msg'][0].lower()}{details['msg'][1:]}, not {shown}")
+        said = details["msg"].replace("valid tuple", "list")  # which configs write it as
+        yield Problem(location, f"{said[0].lower()}{said[1:]}, not {shown}")
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
@@ -98,8 +99,11 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - a
         yield from models_in(argument)
 
 
-def at_line(problem: Problem, files: Sequence[Path]) -> str:
-    """The problem with the file and line of its key, from the last file that has it."""
+def at_line(problem: Problem, files: Sequence[Path], overrides: Sequence[str] = ()) -> str:
+    """The problem with the override that brought it, or else the file and line of its key."""
+    for override in reversed(overrides):
+        if f"{problem.key}.".startswith(f"{override.partition('=')[0]}."):
+            return f"override {override!r}: {problem.key}: {problem.message}"
     for file in reversed(files):
         line = _line_of(file, problem.location)
         if line is not None:

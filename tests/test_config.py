@@ -61,6 +61,7 @@ def test_missing_teacher_messages_mean_what_the_recipe_says() -> None:
         ({"router": {"name": "field", "rout_key": "x"}}, "router.rout_key: unknown key; did you mean 'route_key'?"),
         ({"loss": {"name": "importance_sampling", "scale": -1}}, "loss.scale: input should be greater than 0, not -1"),
         ({"teachers": []}, "teachers: "),
+        ({"teachers": {"model": "m"}}, "teachers: input should be a list, not"),
         ({"teachers": [{"modle": "m", "scorer": "fake"}]}, "teachers.0.modle: unknown key; did you mean 'model'?"),
         ({"teachers": [{"model": "m", "scorer": {"name": "fake", "like": "x"}}]}, "teachers.0.scorer.like: unknown"),
         ({"teachers": [{"model": "m"}, {"model": "m"}]}, "two have the route value 'm'; give each"),
@@ -186,3 +187,17 @@ def test_the_reference_knows_every_key_that_is_filled_in() -> None:
 def test_configs_are_frozen(fake_config: Make, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="frozen"):
         fake_config().train.max_steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"data": "a"}, ["student", "teachers"]),
+        ({"data": "a", "student": {"model": "m"}, "teachers": [{"model": "m"}]}, ["student"]),
+        ({"data": "a", "student": {"name": "local", "model": "m"}, "teachers": {"model": "m"}}, ["teachers"]),
+    ],
+)
+def test_what_has_a_default_is_never_said_to_be_required(values: dict[str, Any], keys: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**values)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == keys

@@ -1,6 +1,5 @@
 """The documentation is true: its code runs, its pages are those of the classes, its links lead somewhere."""
 
-import json
 import re
 import runpy
 import subprocess
@@ -9,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from conftest import question, read_jsonl
+from conftest import read_jsonl
 from typer.testing import CliRunner
 
 import distillkit
@@ -84,18 +83,15 @@ def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], 
 
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/write-a-router.md")
-    rows = [json.dumps(question(text)) for text in ("Why?", "Why is the sky so blue?")]
-    Path("questions.jsonl").write_text("\n".join(rows), encoding="utf-8")
     assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
-    assert "short 2, long 0" in call("check", "length.yaml", "sampling.max_completion_tokens=8")
-    call("run", "length.yaml", "router.cutoff=10", *QUICK)
-    assert [entry["route"] for entry in read_jsonl(Path("runs/run/ledger.jsonl"))].count("long") == 1
+    assert "short 1, long 1" in call("check", "length.yaml", "sampling.max_completion_tokens=8")
+    call("run", "length.yaml", "router.cutoff=100", *QUICK)
+    assert [entry["route"] for entry in read_jsonl(Path("runs/run/ledger.jsonl"))].count("long") == 0
     passes_its_own_tests("test_my_router.py")
 
 
 def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/write-a-scorer.md")
-    Path("questions.jsonl").write_text(json.dumps(question("Hello.")), encoding="utf-8")
     call("run", "words.yaml", *QUICK)
     passes_its_own_tests("test_my_scorer.py")
 

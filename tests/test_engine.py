@@ -441,6 +441,35 @@ def test_a_run_that_cannot_be_opened_leaves_its_reason(fake_config: Make) -> Non
     assert "CUDA out of memory" in json.loads((directory / "summary.json").read_text())["error"]
 
 
+def test_going_on_and_starting_over_exclude_each_other(fake_config: Make) -> None:
+    run(fake_config(train={"max_steps": 2}))
+    with pytest.raises(InputError, match="resume and overwrite exclude each other"):
+        run(fake_config(), resume=True, overwrite=True)
+
+
+async def test_an_interrupted_run_is_no_failed_one(fake_config: Make) -> None:
+    class Slow(FakeStudent):
+        """Never ends its step."""
+
+        async def train(self, batch: Batch) -> StepResult:
+            started.set()
+            await asyncio.sleep(60)
+            return StepResult({})
+
+    started = asyncio.Event()
+    task = asyncio.create_task(distillkit.arun(fake_config(student=Slow()), plugins=[FakeStudent, FakeScorer]))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    directory = Path(fake_config().log_path.replace("{name}", "fake"))
+    summary = json.loads((directory / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("interrupted", None)
+    assert "Traceback" not in (directory / "run.log").read_text()
+    entries = read_jsonl(directory / "ledger.jsonl")
+    assert {one["reason"] for entry in entries for one in entry["completions"]} == {"the run ended: interrupted"}
+
+
 def test_nothing_to_resume_and_complete_runs_are_said(fake_config: Make) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         run(fake_config(), resume=True)

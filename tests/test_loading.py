@@ -202,3 +202,11 @@ def test_plugins_of_the_config_are_loaded_before_names_are_looked_up(tmp_path: P
     assert config.plugins == (str(script),)
     assert "r" in registry.names("router")
     assert "r" not in Registry.discover().names("router")
+
+
+def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config([write(tmp_path, SHORT)], ["train.max_step=2", "router=feild"])
+    lines = str(caught.value).splitlines()
+    assert any(line.startswith("override 'train.max_step=2': train.max_step: unknown key") for line in lines)
+    assert any(line.startswith("override 'router=feild': router: no router is named 'feild'") for line in lines)

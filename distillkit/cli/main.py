@@ -20,7 +20,7 @@ from distillkit.errors import InputError
 from distillkit.loading import load_config
 from distillkit.preflight import inspect_run
 from distillkit.registry import Registry
-from distillkit.run_directory import run_directory
+from distillkit.run_directory import holds_work, run_directory
 
 HELP = """On-policy distillation of language models.
 
@@ -124,6 +124,9 @@ def check(
         flight = inspect_run(config, registry, notes.append)
         if not quiet:
             show_preflight(flight, notes, OUT)
+            run_dir = run_directory(config)
+            held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
+            OUT.print(f"run directory: {run_dir}{held}")
         show_verdict(flight, OUT)
 
 

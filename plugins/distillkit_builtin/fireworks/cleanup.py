@@ -12,7 +12,9 @@ ATTEMPTS = 3
 PAUSE_SECONDS = 1.0
 
 
-def clean_up(control: Control, belongings: Belongings, *, unfinished: bool = False) -> list[str]:
+def clean_up(
+    control: Control, belongings: Belongings, *, unfinished: bool = False, in_flight: bool = False
+) -> list[str]:
     """Delete trainers, scale deployments to zero or delete them; blocking.
 
     Args:
@@ -20,6 +22,7 @@ def clean_up(control: Control, belongings: Belongings, *, unfinished: bool = Fal
         belongings: what the run made; what is gone is taken out, what is to be kept stays.
         unfinished: provisioning did not end, or failed: what was made and is not ready is deleted, which also ends the
             SDK's waiting for it.
+        in_flight: a request to make something may still be on its way, so nothing is taken out of `belongings` yet.
 
     Returns:
         One line for each thing that is still there, with how to remove it.
@@ -28,7 +31,7 @@ def clean_up(control: Control, belongings: Belongings, *, unfinished: bool = Fal
     for job, how in list(belongings.trainers.items()):
         if how == "delete" or unfinished:
             left = _until(partial(control.delete_trainer, job), partial(_trainer_left, control, job))
-            _report(belongings, job, left, f"trainer job {job!r} may still run", problems)
+            _report(belongings, job, left, f"trainer job {job!r} may still run", problems, in_flight)
     for identifier, wanted in list(belongings.deployments.items()):
         if wanted != "keep" or unfinished:
             made = unfinished and identifier not in belongings.woken
@@ -36,7 +39,8 @@ def clean_up(control: Control, belongings: Belongings, *, unfinished: bool = Fal
                 partial(_release, control, identifier, wanted, delete_unready=made),
                 partial(_deployment_left, control, identifier, may_stay=wanted == "keep"),
             )
-            _report(belongings, identifier, left, f"deployment {identifier!r} may still have replicas", problems)
+            what = f"deployment {identifier!r} may still have replicas"
+            _report(belongings, identifier, left, what, problems, in_flight)
     return problems
 
 
@@ -77,8 +81,11 @@ def _until(ask: Callable[[], None], what_is_left: Callable[[], str | None]) -> s
     return left
 
 
-def _report(belongings: Belongings, identifier: str, problem: str | None, what: str, problems: list[str]) -> None:
+def _report(
+    belongings: Belongings, identifier: str, problem: str | None, what: str, problems: list[str], in_flight: bool
+) -> None:
     if problem is None:
-        belongings.forget(identifier)
+        if not in_flight:  # what is not there may only be not there yet
+            belongings.forget(identifier)
     else:
         problems.append(f"{what}: {problem}; remove it at https://app.fireworks.ai or with firectl")

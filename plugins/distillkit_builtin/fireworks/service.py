@@ -188,7 +188,7 @@ class Service:
         waiting = [task for task in self._tasks.values() if not task.done()]
         failed = any(task.done() and not task.cancelled() and task.exception() for task in self._tasks.values())
         if waiting:  # what is half made is deleted, which also ends the SDK's waiting for it
-            await self._clean(belongings, unfinished=True)
+            await self._clean(belongings, unfinished=True, in_flight=True)
             await asyncio.wait(waiting, timeout=CLOSE_SECONDS)
         for task in self._tasks.values():
             task.cancel()
@@ -199,10 +199,10 @@ class Service:
             await _quietly("closing the session", call("closing the session", CLOSE_SECONDS, self.parts.service.close))
         return await self._clean(belongings, unfinished=bool(waiting) or failed)
 
-    async def _clean(self, belongings: Belongings, *, unfinished: bool) -> list[str]:
+    async def _clean(self, belongings: Belongings, *, unfinished: bool, in_flight: bool = False) -> list[str]:
         def work() -> list[str]:
             with contextlib.closing(Control(self.base_url)) as control:
-                return clean_up(control, belongings, unfinished=unfinished)
+                return clean_up(control, belongings, unfinished=unfinished, in_flight=in_flight)
 
         try:
             return await call("cleaning up", CLEANUP_SECONDS, work)
