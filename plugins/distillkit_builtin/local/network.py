@@ -122,7 +122,8 @@ class Network:
         index = torch.tensor(where, device=device)
         row, position = index[:, 0], index[:, 1]
         scored = ids[row, position + 1]
-        return token_logprobs(self.head, hidden[row, position], scored), scored
+        frozen = not any(parameter.requires_grad for parameter in self._head.parameters())
+        return token_logprobs(self.head, hidden[row, position], scored, frozen_head=frozen), scored
 
 
 MAX_PADDING = 0.1

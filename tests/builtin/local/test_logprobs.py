@@ -24,6 +24,29 @@ def test_values_and_gradients_are_those_of_a_softmax_over_everything(
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_a_frozen_head_gives_the_same_gradient_and_is_met_once(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("distillkit_builtin.local.logprobs.CHUNK_TOKENS", chunk)
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(6, 30, bias=False).requires_grad_(False)
+    met: list[int] = []
+
+    def head(hidden: torch.Tensor) -> torch.Tensor:
+        met.append(len(hidden))
+        return torch.tanh(linear(hidden) / 5) * 5
+
+    hidden = torch.randn(20, 6, requires_grad=True)
+    ids = torch.randint(0, 30, (20,))
+    plain = torch.log_softmax(head(hidden), dim=1)[torch.arange(20), ids]
+    (expected,) = torch.autograd.grad(plain.exp().sum(), hidden)
+    met.clear()
+    ours = token_logprobs(head, hidden, ids, frozen_head=True)
+    (found,) = torch.autograd.grad(ours.exp().sum(), hidden)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(found, expected)
+    assert sum(met) == 20
+
+
 def test_they_are_float32_whatever_the_head_computes_in() -> None:
     head = torch.nn.Linear(6, 30, bias=False, dtype=torch.bfloat16)
     assert token_logprobs(head, torch.randn(3, 6, dtype=torch.bfloat16), torch.tensor([1, 2, 3])).dtype == torch.float32
