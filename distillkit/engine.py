@@ -18,6 +18,7 @@ from distillkit.feed import Feed
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
 from distillkit.metrics import mean_of, route_metrics, step_metrics
 from distillkit.preflight import Preflight
+from distillkit.roles import Sampler, Scorer
 from distillkit.run_files import RunFiles
 from distillkit.schedule import Outcomes, Schedule, Window
 from distillkit.types import Batch, ScoredRollout
@@ -119,6 +120,7 @@ class Engine:
         teachers, peaks = self.flight.intake.teachers, self.schedule.gauges.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": peaks[teacher.name] for teacher in teachers}
         return {
+            **self.plugins_metrics(),
             **step_metrics(outcomes.scored, batches),
             **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
             **{name: float(value) for name, value in inflight.items()},
@@ -126,6 +128,15 @@ class Engine:
             "time/sample": outcomes.sample_seconds,
             "time/score": outcomes.score_seconds,
         }
+
+    def plugins_metrics(self) -> dict[str, float]:
+        """What sampler and scorers measured of themselves since the last step."""
+        measured: dict[str, float] = {}
+        sources: list[Sampler | Scorer] = [self.flight.cast.sampler, *self.flight.cast.scorers.values()]
+        for source in sources:
+            with blame(source):
+                measured |= source.metrics()
+        return measured
 
     def keep_samples(self, outcomes: Outcomes) -> None:
         """Write some completions of each route, every `sample_every` steps."""

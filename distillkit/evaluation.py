@@ -8,8 +8,8 @@ from pydantic import JsonValue
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import EvalResult, EvalStage
 from distillkit.metrics import finite
-from distillkit.roles import Sampler
-from distillkit.schedule import Schedule, Work, sample_all
+from distillkit.roles import Sampler, TokenScorer
+from distillkit.schedule import Schedule, Work, sample_all, score_all
 from distillkit.seeds import derive_seed
 from distillkit.types import (
     Prompts,
@@ -19,9 +19,14 @@ from distillkit.types import (
     SampleKey,
     SampleRequest,
     SamplingParams,
+    Score,
     ScoredRollout,
+    ScoreRequest,
     Teacher,
 )
+
+STUDENT = "the student"
+"""Who scores, in the ScoreRequests that go to the student's sampler."""
 
 
 @dataclass(slots=True)
@@ -112,6 +117,26 @@ class Evaluation:
         ]
         drawn, _ = await sample_all(scorer, requests)
         return [drawn[request.key] for request in requests if request.key in drawn]
+
+    async def score(
+        self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
+    ) -> Sequence[Score] | None:
+        """Logprobs of given completions under the student or a teacher, or None where the sampler cannot score."""
+        scorer = self.schedule.sampler if teacher is None else self.schedule.scorers[teacher]
+        if not isinstance(scorer, TokenScorer):
+            return None
+        prompts = {one.row.row_id: one for one in self.prompts}
+        requests = [
+            ScoreRequest(
+                rollout,
+                teacher or STUDENT,
+                one.teachers[teacher] if teacher is not None and privileged else one.student,
+            )
+            for rollout in rollouts
+            for one in (prompts[rollout.key.row_id],)
+        ]
+        scores, _ = await score_all(scorer, requests)
+        return [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
 
     def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
         """The first scored completions of each route, where evaluators asked for scores."""

@@ -7,40 +7,14 @@ from pathlib import Path
 from distillkit.config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.dataset import Dataset
-from distillkit.errors import InputError, suggest
 from distillkit.events import Plan
+from distillkit.fit import Cast, cast_of, require_capabilities, require_evaluations, require_loss
 from distillkit.intake import Intake, Lengths, make_plan
 from distillkit.registry import Registry
 from distillkit.render import Renderer, Side, teacher_side
-from distillkit.roles import CheckReport, Plugin, Sampler, Scorer
+from distillkit.roles import CheckReport
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row
-
-
-@dataclass(frozen=True, slots=True)
-class Cast:
-    """The plugins of a run, by the key under which the config chooses them."""
-
-    plugins: Mapping[str, Plugin]
-    sampler: Sampler
-    scorers: Mapping[str, Scorer]
-    """By teacher name."""
-
-
-def cast_of(config: RunConfig) -> Cast:
-    """All plugins of a config, in the order in which they are opened."""
-    student = config.student
-    sampler = student.sampler if student.sampler is not None else student
-    if not isinstance(sampler, Sampler):
-        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
-    plugins: dict[str, Plugin] = {f"sinks.{sink.name}": sink for sink in config.sinks}
-    plugins |= {"router": config.router, "prompts": config.prompts, "loss": config.loss, "student": student}
-    if student.sampler is not None:
-        plugins["student.sampler"] = student.sampler
-    for teacher in config.teachers:
-        plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
-    plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
-    return Cast(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +63,8 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     if config.data.eval_path is not None:
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
         eval_dataset.validate(eval_intake.count)
-    require_fit(config)
+    require_loss(config)
+    require_evaluations(config.evaluators, cast)
     shared = SharedObjects()
     contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
@@ -105,36 +80,6 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
     return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
-
-
-def require_fit(config: RunConfig) -> None:
-    """Raise InputError unless the student can train what the loss makes."""
-    student, loss = config.student, config.loss
-    known = student.loss_functions()
-    if loss.loss_function not in known:
-        if loss.torch_loss() is None or not student.runs_torch_losses:
-            raise InputError(
-                f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
-                f"{suggest(loss.loss_function, known)}"
-            )
-        return
-    unknown = sorted(set(loss.options()) - known[loss.loss_function])
-    if unknown:
-        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
-
-
-def require_capabilities(config: RunConfig) -> None:
-    """Raise InputError unless every scorer can give what the loss needs."""
-    for teacher in config.teachers:
-        offered = teacher.scorer.capabilities()
-        for need, least in config.loss.needs.items():
-            limit = offered.get(need, 0)
-            if limit is not None and limit < least:
-                can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items())
-                raise InputError(
-                    f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
-                    f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
-                )
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, cast
+from typing import Any, ClassVar, Literal, Protocol, Self, cast, runtime_checkable
 
 from pydantic import (
     BaseModel,
@@ -158,8 +158,21 @@ class PromptBuilder(Plugin):
         """The messages for the student and for each teacher of the route. Raise `RowError` for a row without them."""
 
 
+@runtime_checkable
+class TokenScorer(Protocol):
+    """Whatever gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """One outcome a request, in any order, each as soon as it is there."""
+        ...
+
+
 class Sampler(Plugin):
-    """Where completions come from."""
+    """Where completions come from.
+
+    One that can also score given tokens under the policy of the last sync has the method `score` of a `TokenScorer`;
+    evaluators use it (`EvalContext.score`).
+    """
 
     role: ClassVar[str] = "sampler"
 
@@ -170,6 +183,10 @@ class Sampler(Plugin):
     @abstractmethod
     async def sync(self, weights: Weights) -> None:
         """Sample from this policy version from now on; rollouts say which version made them."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What is measured since the last call, by full names (`concurrency/student/window`); read after each step."""
+        return {}
 
 
 class Student(Plugin):
@@ -265,6 +282,10 @@ class Scorer(Plugin):
     async def on_sync(self, version: int) -> None:
         """Hear that the student published policy `version`; a self or moving-average teacher changes here."""
 
+    def metrics(self) -> Mapping[str, float]:
+        """What is measured since the last call, by full names (`concurrency/<slug>/window`); read after each step."""
+        return {}
+
 
 class Loss(Plugin):
     """Turns scored rollouts into training data for a named loss function."""
@@ -288,6 +309,9 @@ class Loss(Plugin):
     @abstractmethod
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         """The data of one optimizer step, in the order given."""
+
+
+EvalNeed = Literal["teacher_samples", "student_scores"]
 
 
 class EvalContext(Protocol):
@@ -337,11 +361,23 @@ class EvalContext(Protocol):
         """
         ...
 
+    async def score(
+        self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
+    ) -> Sequence[Score] | None:
+        """Logprobs of given completions of held-out rows, whoever made them, in their order; failed ones are left out.
+
+        Under the policy that is judged, after the row's student prompt (`teacher` None; None is returned where the
+        sampler cannot score), or under a teacher, after its privileged prompt for the row or the student's.
+        """
+        ...
+
 
 class Evaluator(Plugin):
     """Judges whether the student is getting better, on held-out rows."""
 
     role: ClassVar[str] = "evaluator"
+    needs: ClassVar[frozenset[EvalNeed]] = frozenset()
+    """What a run must offer, or `check` refuses: that all teachers can sample, that the student can score."""
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:

@@ -15,7 +15,7 @@ from typing import Literal, TypeVar
 from distillkit.blame import blame
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import PhaseProgress
-from distillkit.roles import Sampler, Scorer
+from distillkit.roles import Sampler, Scorer, TokenScorer
 from distillkit.types import (
     Failure,
     Prompts,
@@ -282,3 +282,21 @@ async def sample_all(
     if requests and not rollouts:
         raise RunFailedError(f"no completion could be drawn; the first failure: {lost[0].reason}")
     return rollouts, lost
+
+
+async def score_all(scorer: TokenScorer, requests: Sequence[ScoreRequest]) -> tuple[dict[SampleKey, Score], list[Lost]]:
+    """Score given completions, outside any window."""
+    scores: dict[SampleKey, Score] = {}
+    lost: list[Lost] = []
+    async for outcome in scorer.score(requests):
+        if isinstance(outcome, Failure):
+            key, asked = outcome.request.key, outcome.request
+            teacher = asked.teacher if isinstance(asked, ScoreRequest) else None
+            lost.append(Lost(key, "score", outcome.reason, outcome.retryable, teacher))
+        else:
+            scores[outcome.request.key] = outcome
+    if len(scores) + len(lost) != len(requests):
+        raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
+    if requests and not scores:
+        raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
+    return scores, lost

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import distillkit
 from distillkit import Registry
 from distillkit.cli.main import app
+from distillkit.fit import cast_of
 from distillkit.loading import load_config
-from distillkit.preflight import cast_of
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])

@@ -10,9 +10,9 @@ import yaml
 from distillkit import RunConfig
 from distillkit.config import PricesConfig
 from distillkit.dataset import Dataset
+from distillkit.fit import cast_of
 from distillkit.intake import Intake
 from distillkit.loading import load_config
-from distillkit.preflight import cast_of
 
 TOP = Path(__file__).parent.parent
 EXAMPLES = TOP / "examples"

@@ -1,5 +1,6 @@
 """Real models and tokenizers of transformers, small enough to train in a test: random weights, a token a byte."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,12 @@ def write_tokenizer(folder: Path, *, swapped: bool = False) -> None:
     fast.save_pretrained(folder)
 
 
-def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: float = 0.3) -> str:
+def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: float = 0.3, context: int = 512) -> str:
     """A model with weights of standard deviation `spread`, so that its laws are far from uniform."""
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(FAMILIES[family])
+    config = copy.deepcopy(FAMILIES[family])
+    config.max_position_embeddings = context
+    model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:

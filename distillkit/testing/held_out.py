@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillkit.events import EvalStage
-from distillkit.types import Rollout, Route, Row, ScoredRollout, Teacher
+from distillkit.types import Rollout, Route, Row, Score, ScoredRollout, ScoreRequest, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,8 @@ class HeldOut:
     stage: EvalStage = "before"
     step: int = 0
     policy_version: int = 0
+    capable: bool = False
+    """Teachers answer as the student did, and whoever is asked scores these completions as the student found them."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -35,5 +37,13 @@ class HeldOut:
         return self.completions
 
     async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
-        """These teachers cannot sample."""
-        return None
+        """The completions of the rows that are routed to it, where these teachers can sample."""
+        mine = [one.rollout for one in self.completions if teacher in one.prompts.route.teachers]
+        return mine if self.capable else None
+
+    async def score(
+        self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
+    ) -> Sequence[Score] | None:
+        """The completions' own logprobs, where anyone can score."""
+        asked = [ScoreRequest(rollout, teacher or "student", rollout.request.prompt_ids) for rollout in rollouts]
+        return [Score(one, one.rollout.logprobs, one.rollout.token_ids) for one in asked] if self.capable else None

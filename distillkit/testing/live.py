@@ -102,7 +102,7 @@ def _require_one_each(plugin: Plugin, got: Sequence[SampleKey], wanted: Sequence
 
 
 async def _check_evaluator(evaluator: Evaluator) -> None:
-    context = HeldOut(made_up_scores(), [make_teacher("teacher")])
+    context = HeldOut(made_up_scores(), [make_teacher("teacher")], capable=True)
     result = await evaluator.evaluate(context)
     labels = {one.prompts.route.label for one in context.completions}
     require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")

@@ -14,6 +14,7 @@ from distillkit_builtin.pattern import Pattern
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.reverse_kl import ReverseKL
 from distillkit_builtin.routers import FieldRouter, SingleRouter
+from distillkit_builtin.teacher_trace import TeacherTrace
 from distillkit_builtin.wandb_sink import WandbSink
 
 
@@ -49,8 +50,8 @@ def distillkit_losses() -> Sequence[type[Loss]]:
 
 @hookimpl
 def distillkit_evaluators() -> Sequence[type[Evaluator]]:
-    """`reverse_kl`, `exact_match` and `pattern`."""
-    return [ReverseKL, ExactMatch, Pattern]
+    """`reverse_kl`, `exact_match`, `pattern` and `teacher_trace`."""
+    return [ReverseKL, ExactMatch, Pattern, TeacherTrace]
 
 
 @hookimpl

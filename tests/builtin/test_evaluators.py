@@ -1,16 +1,20 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
+from conftest import question
 
+from distillkit import Registry, RunConfig
 from distillkit.errors import ConfigError, InputError
+from distillkit.preflight import inspect_run
 from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit.testing.held_out import HeldOut
-from distillkit.types import Rollout, Route, ScoredRollout
+from distillkit.types import Rollout, Route, Score, ScoredRollout, ScoreRequest
 from distillkit_builtin.exact_match import ExactMatch, normalised
 from distillkit_builtin.pattern import Pattern
 from distillkit_builtin.reverse_kl import ReverseKL
+from distillkit_builtin.teacher_trace import TeacherTrace
 
 FAILED = "failed"
 
@@ -22,11 +26,14 @@ class Partly(HeldOut):
         return [one.rollout for one in self.completions if one.rollout.text != FAILED]
 
 
-class Sampling(HeldOut):
-    """Its teachers answer like the student."""
+class Doubtful(HeldOut):
+    """Its student finds every token of a trace half a nat less likely than the teacher did, and cannot score row 2."""
 
-    async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout]:
-        return await self.rollouts()
+    async def score(
+        self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
+    ) -> Sequence[Score]:
+        asked = [ScoreRequest(one, "student", one.request.prompt_ids) for one in rollouts]
+        return [Score(one, one.rollout.logprobs - 0.5, None) for one in asked if one.key.row_id[0] != "2"]
 
 
 def completion(text: str, expected: object = None, *, line: int = 1, teacher: str = "a") -> ScoredRollout:
@@ -146,13 +153,43 @@ async def test_pattern_knows_the_labels_of_blended_routes() -> None:
 async def test_pattern_keeps_its_comparison_when_a_run_is_resumed() -> None:
     first, second = Pattern(patterns={"a": "1"}), Pattern(patterns={"a": "1"})
     scored = [completion("1. a")]
-    before = await first.evaluate(Sampling(scored, [make_teacher("a")], stage="before"))
+    before = await first.evaluate(HeldOut(scored, [make_teacher("a")], stage="before", capable=True))
     assert before.routes == {"a": {"pattern_rate": 1.0, "teacher_rate": 1.0, "control_rate": 1.0}}
     second.restore(json.loads(json.dumps(first.state())), {})
-    after = await second.evaluate(Sampling(scored, [make_teacher("a")], stage="after"))
+    after = await second.evaluate(HeldOut(scored, [make_teacher("a")], stage="after", capable=True))
     assert after.routes == before.routes
 
 
+async def test_teacher_trace_is_the_gap_of_the_nlls_over_all_tokens() -> None:
+    held_out = Doubtful(
+        [completion("abcd", line=1), completion("ab", line=2), completion("xy", line=3, teacher="b")],
+        [make_teacher("a"), make_teacher("b")],
+        capable=True,
+    )
+    result = await TeacherTrace().evaluate(held_out)
+    teacher = -float(held_out.completions[0].rollout.logprobs.mean())
+    assert result.routes["a"] == pytest.approx(
+        {"trace_nll_gap": 0.5, "trace_student_nll": teacher + 0.5, "trace_teacher_nll": teacher}
+    )
+    assert set(result.routes) == {"a", "b"}
+    assert (result.metrics["trace_nll_gap"], result.metrics["traces_missing"]) == (pytest.approx(0.5), 1.0)
+
+
+async def test_teacher_trace_draws_once() -> None:
+    evaluator, first = TeacherTrace(), completion("abcd")
+    before = await evaluator.evaluate(HeldOut([first], [make_teacher("a")], capable=True))
+    other = HeldOut([completion("something else")], [make_teacher("a")], stage="after", capable=True)
+    assert (await evaluator.evaluate(other)).metrics == before.metrics
+
+
+def test_teacher_trace_is_refused_before_the_run_where_it_cannot_be_measured(
+    fake_config: Callable[..., RunConfig], jsonl: Callable[..., str]
+) -> None:
+    config = fake_config(evaluators=["teacher_trace"], data={"eval_path": jsonl([question("held out")], "eval.jsonl")})
+    with pytest.raises(InputError, match=r"'teacher_trace' scores given tokens under the student, and 'fake'"):
+        inspect_run(config, Registry.discover(), print)
+
+
 def test_they_keep_their_contracts() -> None:
-    for evaluator in (ReverseKL(), ExactMatch(), Pattern(patterns={"teacher": "x"})):
+    for evaluator in (ReverseKL(), ExactMatch(), Pattern(patterns={"teacher": "x"}), TeacherTrace()):
         check_plugin(evaluator)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillkit.context import RunContext
-from distillkit.types import Batch, Rollout, SampleRequest, StepResult, Weights
+from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.local.teacher import eos_ids_of, shared_base, stream
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
@@ -72,6 +73,11 @@ class LocalPupil:
 
         async for rollout in stream(self.device, generate, requests, self.options.sample_batch_size):
             yield rollout
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
+        """Logprobs under the policy of the last sync."""
+        async for score in score_stream(self.policy.sampler, requests, self.options.micro_batch_tokens):
+            yield score
 
     async def save(self, path: Path) -> None:
         """Weights, optimizer and scheduler."""

@@ -3,18 +3,35 @@
 A privileged prompt is mostly the same for every row (instructions, answered examples), so this is most of the work.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distillkit.types import IntArray
-from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit.types import IntArray, Score, ScoreRequest, logprob_array, token_ids
+from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 
 WORTH_SHARING = 16
 """Tokens. Below this, a second forward pass costs more than it saves."""
+
+
+async def score_stream(network: Network, requests: Sequence[ScoreRequest], max_tokens: int) -> AsyncIterator[Score]:
+    """Scores under the frozen network, a micro-batch of at most `max_tokens` at a time, in the device's thread."""
+    lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
+    for group in micro_batches(lengths, max_tokens):
+        for score in await network.device.run(_score, network, [requests[i] for i in group]):
+            yield score
+
+
+def _score(network: Network, requests: Sequence[ScoreRequest]) -> list[Score]:
+    items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
+    with network.without_adapter():
+        logprobs, ids = score_logprobs(network, items)
+    lengths = [len(item.response_ids) for item in items]
+    parts = zip(requests, logprobs.cpu().split(lengths), ids.cpu().split(lengths), strict=True)
+    return [Score(request, logprob_array(mine.numpy()), token_ids(scored.numpy())) for request, mine, scored in parts]
 
 
 @torch.inference_mode()

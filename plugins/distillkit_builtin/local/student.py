@@ -10,7 +10,7 @@ from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, StepResult, Weights
+from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.requirements import DeviceName, context_length, local_report, require_config
 from distillkit_builtin.tokenizer import shared_tokenizer
 
@@ -103,6 +103,11 @@ class LocalStudent(Student, Sampler):
         """Draw completions from the policy of the last sync."""
         async for rollout in self._open_pupil().sample(requests):
             yield rollout
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Score given tokens under the policy of the last sync, for evaluators."""
+        async for score in self._open_pupil().score(requests):
+            yield score
 
     async def save(self, path: Path) -> None:
         """Weights, optimizer and scheduler, as safetensors."""

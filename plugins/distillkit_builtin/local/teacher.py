@@ -8,12 +8,12 @@ from itertools import groupby
 import torch
 
 from distillkit.context import RunContext
-from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher, logprob_array, token_ids
+from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.requirements import DTypeName
 from distillkit_builtin.local.sampling import Generator
-from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
 
 SAMPLE_BATCH = 64
@@ -43,20 +43,8 @@ class LocalTeacher:
 
     async def score(self, requests: Sequence[ScoreRequest], max_tokens: int) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
-        lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
-        for group in micro_batches(lengths, max_tokens):
-            for score in await self.device.run(self._score, [requests[i] for i in group]):
-                yield score
-
-    def _score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
-        with self.network.without_adapter():
-            logprobs, ids = score_logprobs(self.network, items)
-        lengths = [len(item.response_ids) for item in items]
-        parts = zip(requests, logprobs.cpu().split(lengths), ids.cpu().split(lengths), strict=True)
-        return [
-            Score(request, logprob_array(mine.numpy()), token_ids(scored.numpy())) for request, mine, scored in parts
-        ]
+        async for score in score_stream(self.network, requests, max_tokens):
+            yield score
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
         """The teacher's own completions."""

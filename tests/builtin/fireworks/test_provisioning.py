@@ -172,7 +172,7 @@ def test_a_provisioning_that_fails_leaves_nothing_running(
     with pytest.raises(RunFailedError, match="provisioning"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
-    assert json.loads((tmp_path / "runs/fw/fireworks.json").read_text())["trainers"] == {}
+    assert not (tmp_path / "runs/fw/held").exists()
 
 
 @pytest.mark.usefixtures("fast_polls")
@@ -274,7 +274,8 @@ def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
         distillkit.run(make_config(service, tmp_path, tiny_model))
     (job,) = service.jobs
     assert job in (tmp_path / "runs/fw/run.log").read_text()
-    assert json.loads((tmp_path / "runs/fw/fireworks.json").read_text())["trainers"] == {job: "delete"}
+    (held,) = (tmp_path / "runs/fw/held").glob("*.json")
+    assert json.loads(held.read_text())["trainers"] == {job: "delete"}
 
 
 def test_the_key_is_in_no_file_of_the_run(

@@ -1,0 +1,80 @@
+"""Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distillkit.config import RunConfig
+from distillkit.errors import InputError, suggest
+from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, TokenScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The plugins of a run, by the key under which the config chooses them."""
+
+    plugins: Mapping[str, Plugin]
+    sampler: Sampler
+    scorers: Mapping[str, Scorer]
+    """By teacher name."""
+
+
+def cast_of(config: RunConfig) -> Cast:
+    """All plugins of a config, in the order in which they are opened."""
+    student = config.student
+    sampler = student.sampler if student.sampler is not None else student
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
+    plugins: dict[str, Plugin] = {f"sinks.{sink.name}": sink for sink in config.sinks}
+    plugins |= {"router": config.router, "prompts": config.prompts, "loss": config.loss, "student": student}
+    if student.sampler is not None:
+        plugins["student.sampler"] = student.sampler
+    for teacher in config.teachers:
+        plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
+    plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
+    return Cast(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
+
+
+def require_loss(config: RunConfig) -> None:
+    """Raise InputError unless the student can train what the loss makes."""
+    student, loss = config.student, config.loss
+    known = student.loss_functions()
+    if loss.loss_function not in known:
+        if loss.torch_loss() is None or not student.runs_torch_losses:
+            raise InputError(
+                f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
+                f"{suggest(loss.loss_function, known)}"
+            )
+        return
+    unknown = sorted(set(loss.options()) - known[loss.loss_function])
+    if unknown:
+        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
+
+
+def require_capabilities(config: RunConfig) -> None:
+    """Raise InputError unless every scorer can give what the loss needs."""
+    for teacher in config.teachers:
+        offered = teacher.scorer.capabilities()
+        for need, least in config.loss.needs.items():
+            limit = offered.get(need, 0)
+            if limit is not None and limit < least:
+                can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items())
+                raise InputError(
+                    f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
+                    f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
+                )
+
+
+def require_evaluations(evaluators: Sequence[Evaluator], cast: Cast) -> None:
+    """Raise InputError unless teachers and student can do what the evaluators ask of them."""
+    for evaluator in evaluators:
+        if "student_scores" in evaluator.needs and not isinstance(cast.sampler, TokenScorer):
+            raise InputError(
+                f"evaluator {evaluator.name!r} scores given tokens under the student, and {cast.sampler.name!r}, which "
+                "samples from it, cannot; remove the evaluator"
+            )
+        for teacher, scorer in cast.scorers.items() if "teacher_samples" in evaluator.needs else ():
+            if not isinstance(scorer, Sampler):
+                raise InputError(
+                    f"evaluator {evaluator.name!r} has the teachers write completions, and scorer {scorer.name!r} of "
+                    f"teacher {teacher!r} cannot; remove the evaluator"
+                )
