@@ -108,7 +108,8 @@ async def execute(config: RunConfig, registry: Registry, *, resume: bool = False
         raise MissingExtraError("\n".join(flight.missing))
     if resume:
         require_unfinished(run_dir, flight.plan.steps)
-    with room(run_dir, resume=resume, overwrite=overwrite), RunFiles.open(run_dir) as files:
+    names = {plugin.name for plugin in flight.cast.plugins.values()}
+    with room(run_dir, resume=resume, overwrite=overwrite, plugins=names), RunFiles.open(run_dir) as files:
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
             engine = Engine(flight, files, ledger, announcer)

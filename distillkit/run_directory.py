@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,12 @@ from distillkit.errors import InputError
 MARKER = "config.yaml"
 """A directory that holds this file holds a run."""
 LOCK = ".lock"
+HELD = "held"
+"""A folder of files `NAME.json` or `NAME.*.json`: what the plugin NAME has outside of this machine and must let go of.
+
+A plugin writes there before it asks for something that costs money, and removes the file when all of it is gone. The
+folder outlives the run that is replaced here: whatever plugin of that name runs next in the directory finds it.
+"""
 
 
 def run_directory(config: RunConfig) -> Path:
@@ -47,14 +53,26 @@ def holds_work(run_dir: Path) -> bool:
 
 
 def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name != LOCK] if run_dir.is_dir() else []
+    return [path for path in run_dir.iterdir() if path.name not in (LOCK, HELD)] if run_dir.is_dir() else []
+
+
+def require_heirs(run_dir: Path, plugins: Collection[str]) -> None:
+    """Raise InputError if an older run holds something here that none of `plugins` knows how to let go of."""
+    left = [path for path in sorted((run_dir / HELD).glob("*.json")) if path.name.partition(".")[0] not in plugins]
+    if left:
+        raise InputError(
+            f"the run that was in {run_dir} could not clean up after itself; this may still cost money, and this run "
+            f"uses no plugin that knows of it:\n{left[0].read_text(encoding='utf-8').rstrip()}\nGo on with that run by "
+            f"--resume, or remove what is listed by hand, and then {left[0]}"
+        )
 
 
 @contextmanager
-def room(run_dir: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def room(run_dir: Path, *, resume: bool, overwrite: bool, plugins: Collection[str] = ()) -> Iterator[None]:
     """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
 
-    The lock is the operating system's: a process that died holds nothing.
+    `plugins` are the names of those that will run here, and inherit what the older run has elsewhere (`HELD`). The lock
+    is the operating system's: a process that died holds nothing.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -69,6 +87,7 @@ def room(run_dir: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
     try:
         require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
         if not resume:
+            require_heirs(run_dir, plugins)
             for path in _content(run_dir):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield

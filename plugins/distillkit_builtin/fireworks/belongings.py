@@ -1,15 +1,21 @@
 """What a run made at Fireworks, written down before it is asked for, so that whatever happens it is found again."""
 
+import contextlib
+import hashlib
 import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import JsonValue
 
-FILE = "fireworks.json"
+from distillkit.run_directory import HELD
+
+NAME = "fireworks"
+"""Of the plugins that may take up what is held."""
+STUDENT_FILE = "fireworks.json"
 Cleanup = Literal["scale_to_zero", "delete", "keep"]
 
 
@@ -17,11 +23,12 @@ Cleanup = Literal["scale_to_zero", "delete", "keep"]
 class Belongings:
     """The trainers and deployments that this run made, or woke from zero replicas, and has not let go of yet.
 
-    `fireworks.json` in the run's directory holds the same. A run that was killed leaves it behind; `--resume` takes it
-    up, goes on with what still runs, and cleans up all of it in the end.
+    `held/fireworks.<hash of base_url>.json` in the run's directory holds the same, as long as there is anything. A run
+    that was killed leaves it behind. `--resume` takes it up, goes on with what still runs, and cleans up all of it in
+    the end; a new run in that directory cleans it up before it makes anything.
     """
 
-    path: Path | None
+    run_dir: Path | None
     base_url: str
     trainers: dict[str, Literal["delete", "keep"]] = field(default_factory=dict)
     deployments: dict[str, Cleanup] = field(default_factory=dict)
@@ -33,15 +40,29 @@ class Belongings:
 
     @classmethod
     def at(cls, run_dir: Path | None, base_url: str) -> "Belongings":
-        """What the run in `run_dir` has; nothing for a new run, or for one that used another service."""
-        path = None if run_dir is None else run_dir / FILE
-        found = cls(path, base_url)
-        if path is not None and path.is_file():
-            known = json.loads(path.read_text(encoding="utf-8"))
-            if known["base_url"] == base_url:
-                found.trainers, found.deployments = known["trainers"], known["deployments"]
-                found.woken, found.student = known["woken"], known["student"]
+        """What the run in `run_dir` has at one service; nothing for a new run."""
+        found = cls(run_dir, base_url)
+        known = _read(found.path)
+        if known is not None:
+            found.trainers, found.deployments, found.woken = known["trainers"], known["deployments"], known["woken"]
+        student = None if run_dir is None else _read(run_dir / STUDENT_FILE)
+        if student is not None and student["base_url"] == base_url:
+            found.student = student["student"]
         return found
+
+    @property
+    def path(self) -> Path | None:
+        """A file of its own for each service, since one run may use several. None: nothing is written."""
+        if self.run_dir is None:
+            return None
+        digest = hashlib.sha256(self.base_url.encode()).hexdigest()[:8]
+        return self.run_dir / HELD / f"{NAME}.{digest}.json"
+
+    @property
+    def named(self) -> str:
+        """All of it, for a message."""
+        named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {one}" for one in self.deployments)]
+        return ", ".join(named)
 
     def add_trainer(self, job: str, cleanup: Literal["delete", "keep"]) -> None:
         """Before it is asked for."""
@@ -71,11 +92,17 @@ class Belongings:
             self.woken = [name for name in self.woken if name != identifier]
             self._write()
 
-    def note_student(self, trainer: str, deployment: str) -> None:
-        """What the student uses."""
+    def hand_over(self) -> None:
+        """What is left was to be kept: from now on it is the user's."""
         with self._lock:
-            self.student = {"trainer": trainer, "deployment": deployment}
+            self.trainers, self.deployments, self.woken = {}, {}, []
             self._write()
+
+    def note_student(self, trainer: str, deployment: str) -> None:
+        """What the student uses, for a resume after everything was let go of."""
+        self.student = {"trainer": trainer, "deployment": deployment}
+        if self.run_dir is not None:
+            _replace(self.run_dir / STUDENT_FILE, {"base_url": self.base_url, "student": dict(self.student)})
 
     def _write(self) -> None:
         if self.path is None:
@@ -85,8 +112,28 @@ class Belongings:
             "trainers": dict(self.trainers),
             "deployments": dict(self.deployments),
             "woken": list(self.woken),
-            "student": dict(self.student),
         }
-        aside = self.path.with_name(f".{FILE}.new")
-        aside.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-        aside.replace(self.path)
+        if self.trainers or self.deployments:
+            _replace(self.path, held)
+            return
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is held there, or nothing ever was
+            self.path.parent.rmdir()
+
+
+def left_elsewhere(run_dir: Path, base_urls: set[str]) -> list[Belongings]:
+    """What earlier runs in `run_dir` hold at services that this one does not use."""
+    known = [_read(path) for path in sorted((run_dir / HELD).glob(f"{NAME}.*.json"))]
+    others = {held["base_url"] for held in known if held is not None} - base_urls
+    return [Belongings.at(run_dir, base_url) for base_url in sorted(others)]
+
+
+def _read(path: Path | None) -> dict[str, Any] | None:
+    return None if path is None or not path.is_file() else json.loads(path.read_text(encoding="utf-8"))
+
+
+def _replace(path: Path, content: Mapping[str, JsonValue]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.new")
+    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    aside.replace(path)

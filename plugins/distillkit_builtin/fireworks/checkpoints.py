@@ -2,7 +2,9 @@
 
 import json
 import secrets
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +19,21 @@ RECORD = "fireworks.json"
 FORMAT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Checkpoints:
     """Saving and loading the whole state of a trainer."""
 
     options: "FireworksStudent"
     parts: TrainerParts
     watch: TrainerWatch
+    restore: Callable[[], Awaitable[object]] | None = None
+    """Gives a new model the weights and the optimizer that the student has now; None: they are saved nowhere."""
 
     async def save(self, path: Path, version: int) -> None:
         """Save weights and optimizer; write down what the trainer calls them, which may be another name than ours."""
         name = f"step-{version:06d}-{secrets.token_hex(3)}"
         saved = await self.watch.result(f"saving checkpoint {name}", lambda: self.parts.client.save_state(name))
+        self.restore = partial(self._load_state, saved.path, self.parts.trainer_job)
         record = {
             "format": FORMAT,
             "checkpoint": saved.path,
@@ -59,6 +64,7 @@ class Checkpoints:
             await self._load_state(name, job or self.parts.trainer_job)
         elif adapter is not None:
             await self.watch.result(f"loading adapter {adapter}", lambda: self.parts.client.load_adapter(adapter))
+        self.restore = self.start
         return checkpoint is not None or adapter is not None
 
     async def _load_state(self, checkpoint: str, job: str) -> None:
@@ -69,3 +75,4 @@ class Checkpoints:
             return client.load_state_with_optimizer(client.resolve_checkpoint_path(checkpoint, source_job_id=source))
 
         await self.watch.result(f"loading checkpoint {checkpoint!r} of trainer {job}", submit)
+        self.restore = partial(self._load_state, checkpoint, job)

@@ -43,6 +43,7 @@ async def export(run_dir: Path, options: "FireworksStudent", parts: TrainerParts
         )
         if options.output_model_id:
             checkpoint = _find(snapshot, before, await _promotable(watch), options.output_model_id)
+            _write(run_dir, options, parts, snapshot, None)  # so that the snapshot is known if that fails
             model = await _promote(watch.base_url, checkpoint, options.output_model_id, options)
     return _write(run_dir, options, parts, snapshot, model)
 
@@ -73,7 +74,13 @@ async def _promote(base_url: str, checkpoint: str, model_id: str, options: "Fire
             promoted = control.promote(checkpoint, model_id, options.model)
         return str(promoted.get("name") or model_id)
 
-    return await call(f"promoting {checkpoint} to {model_id!r}", options.promotion_timeout, work)
+    try:
+        return await call(f"promoting {checkpoint} to {model_id!r}", options.promotion_timeout, work)
+    except RunFailedError as error:
+        raise RunFailedError(
+            f"{error} (student.promotion_timeout: {options.promotion_timeout:g} s); the weights are saved, the service "
+            "may still finish it, and --resume promotes again"
+        ) from error
 
 
 def _write(

@@ -1,19 +1,22 @@
 """The live side of student `fireworks`: its training client and its sampler, between open and close."""
 
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
+from distillkit.errors import RunFailedError
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, StepResult, Weights
+from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit_builtin.concurrently import as_they_come
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.export import export
-from distillkit_builtin.fireworks.sampling import draw
+from distillkit_builtin.fireworks.recovery import Recovery
+from distillkit_builtin.fireworks.sampling import draw, judge
 from distillkit_builtin.fireworks.service import Service
-from distillkit_builtin.fireworks.stream import as_they_come
 from distillkit_builtin.fireworks.trainer import TrainerParts
 from distillkit_builtin.fireworks.training import adam_params, as_datums, step_metrics
 from distillkit_builtin.fireworks.watch import SUBMIT_SECONDS, TrainerWatch
@@ -33,16 +36,15 @@ class FireworksPupil:
     tokenizer: Tokenizer
     watch: TrainerWatch
     checkpoints: Checkpoints
+    recovery: Recovery
     version: int = 0
     serves_base: bool = False
     """The deployment is new and serves the base model, which is what version 0 of an untouched student is."""
-    metrics_due: bool = True
-    """Concurrency is measured once a publication, however many optimizer steps there are to it."""
 
     @classmethod
     async def open(cls, run: RunContext, options: "FireworksStudent", service: Service) -> "FireworksPupil":
         """Wait for everything that the run needs; load what the student starts from."""
-        service.enter(run)
+        await service.enter(run)
         parts = await service.student_parts()
 
         def sampler(controller: object) -> object:
@@ -56,26 +58,37 @@ class FireworksPupil:
         loaded = await checkpoints.start()
         base = parts.fresh_deployment and not loaded and not parts.service.requires_initial_sampler_sync()
         tokenizer = options.tokenizer(run)
-        return cls(options, service, parts, endpoint, tokenizer, watch, checkpoints, serves_base=base)
+        recovery = Recovery(options, parts, watch, checkpoints, run.notify)
+        return cls(options, service, parts, endpoint, tokenizer, watch, checkpoints, recovery, serves_base=base)
 
     async def train(self, batch: Batch) -> StepResult:
-        """One optimizer step; both requests are sent before either is waited for."""
+        """One optimizer step. One that failed is done again where that is sound (`Recovery`)."""
+        self.serves_base = False
+        try:
+            metrics = await self._step(batch)
+        except RunFailedError as error:
+            if not await self.recovery.recover(error):
+                raise
+            metrics = await self._step(batch)
+        self.checkpoints.restore = None
+        return StepResult(metrics)
+
+    async def _step(self, batch: Batch) -> dict[str, float]:
+        """Both requests are sent before either is waited for."""
         client, timeout = self.parts.client, self.options.step_timeout
         params, normalization = adam_params(self.options), self.options.grad_accumulation_normalization
 
-        def work() -> tuple[Any, Any]:
+        def work() -> dict[str, float]:
             datums, options = as_datums(batch), dict(batch.options)
+            sent = time.perf_counter()
             gradients = client.forward_backward(datums, batch.loss_function, loss_fn_config=options)
             step = client.optim_step(params, grad_accumulation_normalization=normalization)
-            return gradients.result(timeout), step.result(timeout)
+            summed, summed_at = gradients.result(timeout), time.perf_counter()
+            taken, taken_at = step.result(timeout), time.perf_counter()
+            times = {"time/forward_backward": summed_at - sent, "time/optim_step": taken_at - summed_at}
+            return step_metrics(summed, taken) | times
 
-        self.serves_base = False
-        gradients, step = await self.watch.call("a training step", 2 * timeout + SUBMIT_SECONDS, work)
-        metrics = step_metrics(gradients, step)
-        if self.metrics_due:
-            metrics |= self.service.concurrency_metrics()
-            self.metrics_due = False
-        return StepResult(metrics)
+        return await self.watch.call("a training step", 2 * timeout + SUBMIT_SECONDS, work)
 
     async def publish(self, version: int) -> Weights:
         """Save the current weights for sampling and hot-load them into the deployment."""
@@ -86,9 +99,12 @@ class FireworksPupil:
                 saved = self.parts.client.save_weights_for_sampler_ext(name)
                 self.parts.service.hotload_sampler_snapshot(saved.path)
 
-            await self.watch.call(f"publishing weights as {name}", 2.0 * self.options.weight_sync_timeout, work)
+            doing = (
+                f"publishing weights as {name} to deployment {self.parts.deployment} (student.weight_sync_timeout: "
+                f"{self.options.weight_sync_timeout} s)"
+            )
+            await self.watch.call(doing, self.options.weight_sync_timeout + self.options.step_timeout, work)
             self.serves_base = False
-        self.metrics_due = True
         return Weights(version, "live")
 
     async def sync(self, weights: Weights) -> None:
@@ -101,6 +117,15 @@ class FireworksPupil:
 
         async def one(request: SampleRequest) -> Rollout | Failure:
             return await draw(self.endpoint, request, version, self.tokenizer, self.options.request_timeout)
+
+        async for outcome in as_they_come(requests, one):
+            yield outcome
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Scores by the deployment that samples."""
+
+        async def one(request: ScoreRequest) -> Score | Failure:
+            return await judge(self.endpoint, request, self.options.request_timeout)
 
         async for outcome in as_they_come(requests, one):
             yield outcome

@@ -1,27 +1,27 @@
 """Scorer `fireworks`: a frozen teacher behind a Fireworks deployment or inference model."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from distillkit import Scorer
+from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Score, ScoreRequest
+from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit_builtin.concurrently import as_they_come
 from distillkit_builtin.fireworks.belongings import Cleanup
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_notes
 from distillkit_builtin.fireworks.service import Service, shared_service
-from distillkit_builtin.fireworks.stream import as_they_come
 from distillkit_builtin.fireworks.teachers import TeacherWish
 from distillkit_builtin.tokenizer import shared_tokenizer
 
 
-class FireworksScorer(Scorer):
+class FireworksScorer(Scorer, Sampler):
     """A frozen teacher at Fireworks: a base model gets a deployment, made or reused; anything else is used as it is."""
 
     name: ClassVar[str] = "fireworks"
@@ -79,7 +79,7 @@ class FireworksScorer(Scorer):
         if self._service is None:
             raise RuntimeError("FireworksScorer is opened before it was checked")
         self._run = run
-        self._service.enter(run)
+        await self._service.enter(run)
         self._endpoint = await self._service.teacher(self._wish().key)
 
     async def close(self) -> None:
@@ -92,15 +92,42 @@ class FireworksScorer(Scorer):
         """Score completions; the SDK retries and limits each request itself."""
         from distillkit_builtin.fireworks.sampling import judge
 
-        endpoint = self._endpoint
-        if endpoint is None:
-            raise RuntimeError("FireworksScorer is used before open() or after close()")
+        endpoint = self._open_endpoint()
 
         async def one(request: ScoreRequest) -> Score | Failure:
             return await judge(endpoint, request, self.request_timeout)
 
         async for outcome in as_they_come(requests, one):
             yield outcome
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """The teacher's own completions, for evaluators."""
+        from distillkit_builtin.fireworks.sampling import draw
+
+        endpoint, tokenizer = self._open_endpoint(), self.tokenizer(self._open_run())
+
+        async def one(request: SampleRequest) -> Rollout | Failure:
+            return await draw(endpoint, request, 0, tokenizer, self.request_timeout)
+
+        async for outcome in as_they_come(requests, one):
+            yield outcome
+
+    async def sync(self, weights: Weights) -> None:
+        """Nothing: this teacher is frozen."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """`concurrency/<slug>/window` and so on; routes to one deployment share it, and the first one tells."""
+        return {} if self._service is None else self._service.concurrency_metrics(self.teacher.slug)
+
+    def _open_endpoint(self) -> Endpoint:
+        if self._endpoint is None:
+            raise RuntimeError("FireworksScorer is used before open() or after close()")
+        return self._endpoint
+
+    def _open_run(self) -> RunContext:
+        if self._run is None:
+            raise RuntimeError("FireworksScorer is used before open()")
+        return self._run
 
     def _wish(self) -> TeacherWish:
         return TeacherWish(

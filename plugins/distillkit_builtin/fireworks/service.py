@@ -21,6 +21,7 @@ from distillkit_builtin.fireworks.cleanup import clean_up
 from distillkit_builtin.fireworks.control import Control, api_key
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.failures import KEY, explain, status_of
+from distillkit_builtin.fireworks.inheritance import base_urls, inherit
 from distillkit_builtin.fireworks.teachers import TeacherKey, TeacherWish, deployment_ids, provision_teacher
 from distillkit_builtin.fireworks.trainer import TrainerParts, choose_ids, provision_trainer
 
@@ -89,12 +90,17 @@ class Service:
 
     # -- while the run lasts
 
-    def enter(self, run: RunContext) -> None:
-        """A plugin opens; the first one starts everything that was wished for."""
+    async def enter(self, run: RunContext) -> None:
+        """A plugin opens; the first one starts everything that was wished for.
+
+        Raises:
+            InputError: if an older run left something in this directory that could not be cleaned up.
+        """
         first = not self._users
         self._users.add(run.user)
         if first:
-            self._belongings = Belongings.at(run.run_dir, self.base_url)
+            chosen = None if self.student is None else self.student.trainer_job_id
+            self._belongings = await inherit(run, self.base_url, chosen, self._clean)
             self._start(run.name, self._belongings)
             run.notify(f"Fireworks: waiting for {self._waited_for()} at {self.base_url}, which may take long")
 
@@ -111,13 +117,11 @@ class Service:
         endpoint: Endpoint = await asyncio.shield(self._tasks[key])
         return endpoint
 
-    def concurrency_metrics(self) -> dict[str, float]:
-        """`concurrency/student/window` and so on, for the student and each teacher, since the last call."""
-        return {
-            f"concurrency/{name}/{metric}": float(value)
-            for name, endpoint in self.endpoints.items()
-            for metric, value in endpoint.controller.step_completed().items()
-        }
+    def concurrency_metrics(self, name: str) -> dict[str, float]:
+        """`concurrency/<name>/window` and so on since the last call; nothing for a teacher at another's deployment."""
+        endpoint = self.endpoints.get(name)
+        found = {} if endpoint is None else endpoint.controller.step_completed()
+        return {f"concurrency/{name}/{metric}": float(value) for metric, value in found.items()}
 
     def endpoint(self, name: str, make: Callable[[Any], Any], initial: int, most: int) -> Endpoint:
         """An endpoint with a window of its own, closed with the service; `make` gets the window's controller."""
@@ -197,9 +201,12 @@ class Service:
             await _quietly("closing a connection", endpoint.close())
         if self.parts is not None and self.parts.service is not None:
             await _quietly("closing the session", call("closing the session", CLOSE_SECONDS, self.parts.service.close))
-        return await self._clean(belongings, unfinished=bool(waiting) or failed)
+        problems = await self._clean(belongings, unfinished=bool(waiting) or failed)
+        if not problems:
+            belongings.hand_over()
+        return problems
 
-    async def _clean(self, belongings: Belongings, *, unfinished: bool, in_flight: bool = False) -> list[str]:
+    async def _clean(self, belongings: Belongings, *, unfinished: bool = False, in_flight: bool = False) -> list[str]:
         def work() -> list[str]:
             with contextlib.closing(Control(self.base_url)) as control:
                 return clean_up(control, belongings, unfinished=unfinished, in_flight=in_flight)
@@ -207,8 +214,7 @@ class Service:
         try:
             return await call("cleaning up", CLEANUP_SECONDS, work)
         except DistillkitError as error:
-            left = [*belongings.trainers, *belongings.deployments]
-            return [f"{error}; still there may be: {', '.join(left)}"] if left else []
+            return [f"{error}; still there may be: {belongings.named}"] if belongings.named else []
 
 
 def _retried(provision: Callable[[], None]) -> None:
@@ -233,4 +239,5 @@ async def _quietly(doing: str, work: Awaitable[object]) -> None:
 
 def shared_service(run: RunContext, base_url: str) -> Service:
     """The run's one service at `base_url`."""
+    base_urls(run).add(base_url)
     return run.share(("fireworks", base_url), lambda: Service(base_url))

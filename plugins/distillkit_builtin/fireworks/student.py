@@ -11,7 +11,7 @@ from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, StepResult, Weights
+from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.fireworks.belongings import Cleanup
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
@@ -63,13 +63,48 @@ class FireworksStudent(Student, Sampler):
         "scale_to_zero", description="What becomes of a deployment that this run made: scale_to_zero, delete or keep."
     )
     replica_count: int = Field(1, ge=1, description="Replicas of the sampling deployment.")
+    disable_speculative_decoding: bool = Field(
+        False, description="A new sampling deployment draws each token from the student itself."
+    )
+    hot_load_transition_type: Literal["ASYNC", "SYNC"] | None = Field(
+        None,
+        description="What becomes of requests that run while new weights are loaded. SYNC: they end on the old ones; "
+        "ASYNC: they go on with the new ones; null: the service's choice, ASYNC.",
+    )
     base_url: str | None = Field(None, description="The service; null: FIREWORKS_BASE_URL, else api.fireworks.ai.")
     initial_concurrency: int = Field(8, ge=1, description="Sampling requests at once at the start; adapts itself.")
     max_concurrency: int = Field(256, ge=1, description="Sampling requests at once, at most.")
     request_timeout: float = Field(600.0, gt=0, description="Seconds for one attempt to draw a completion.")
     step_timeout: float = Field(1800.0, gt=0, description="Seconds for one training request, save or load.")
     trainer_timeout: float = Field(3600.0, gt=0, description="Seconds for the trainer to start, once it is not queued.")
+    trainer_pending_timeout: float = Field(
+        172800.0, gt=0, description="Seconds that the trainer may wait in the service's queue for machines."
+    )
+    inactivity_timeout: float | None = Field(
+        None,
+        gt=0,
+        le=10800,
+        description="The service stops a new trainer that hears of nobody, as after a kill, for so many seconds; null: "
+        "the service's own choice, an hour.",
+    )
+    trainer_replica_count: int | None = Field(
+        None, ge=1, description="Data-parallel replicas of a new trainer; null: the service's choice."
+    )
+    region: str | None = Field(
+        None,
+        min_length=1,
+        description="Where a new trainer and deployment run, such as US_VIRGINIA_1; null: anywhere.",
+    )
+    use_reservation: bool = Field(
+        True, description="A new trainer uses capacity that the account has reserved, where there is some."
+    )
+    custom_image_tag: str | None = Field(
+        None, min_length=1, description="A new trainer's image, where Fireworks named one to you."
+    )
     deployment_timeout: float = Field(5400.0, gt=0, description="Seconds for the sampling deployment to be ready.")
+    reattach_settle_timeout: float = Field(
+        600.0, gt=0, description="Seconds for a running deployment to take its weights from another trainer."
+    )
     weight_sync_before_training: bool = Field(
         False, description="Also publish the untouched weights of a new run; a loaded student is always published."
     )
@@ -152,6 +187,15 @@ class FireworksStudent(Student, Sampler):
         """Draw completions from the policy of the last sync."""
         async for outcome in self._open_pupil().sample(requests):
             yield outcome
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Score given tokens under the policy of the last sync, for evaluators."""
+        async for outcome in self._open_pupil().score(requests):
+            yield outcome
+
+    def metrics(self) -> Mapping[str, float]:
+        """`concurrency/student/window` and so on."""
+        return {} if self._service is None else self._service.concurrency_metrics("student")
 
     async def save(self, path: Path) -> None:
         """The service saves weights and optimizer; `path` gets a record of where."""

@@ -1,6 +1,6 @@
 """What can be wrong with student `fireworks` before anything is made, and what would be made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
@@ -16,6 +16,10 @@ from distillkit_builtin.fireworks.service import Service
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent
+
+OF_A_NEW_TRAINER = ("inactivity_timeout", "trainer_replica_count", "region", "use_reservation", "custom_image_tag")
+OF_A_NEW_DEPLOYMENT = ("region", "disable_speculative_decoding")
+"""What cannot be changed of one that exists."""
 
 
 def option_problems(options: "FireworksStudent") -> Iterator[str | None]:
@@ -69,7 +73,9 @@ def _what(options: "FireworksStudent") -> str:
 def _trainer(options: "FireworksStudent", control: Control) -> str:
     job = options.trainer_job_id
     state = None if job is None else control.trainer_state(job)
-    return f"trainer {job} is reused ({state})" if state else f"a trainer of {options.training_shape_id} is made"
+    if not state:
+        return f"a trainer of {options.training_shape_id} is made"
+    return f"trainer {job} is reused ({state}){_kept(options, OF_A_NEW_TRAINER)}"
 
 
 def _sampling(options: "FireworksStudent", control: Control) -> str:
@@ -81,4 +87,11 @@ def _sampling(options: "FireworksStudent", control: Control) -> str:
         raise InputError(f"student.deployment_id {identifier!r} exists and serves {found.base_model}")
     if found.state == "FAILED":
         raise InputError(f"student.deployment_id {identifier!r} exists and is FAILED; delete it, or choose another")
-    return f"student's sampling deployment {identifier} is reused ({found.max_replicas} replica(s))"
+    kept = _kept(options, OF_A_NEW_DEPLOYMENT)
+    return f"student's sampling deployment {identifier} is reused ({found.max_replicas} replica(s)){kept}"
+
+
+def _kept(options: "FireworksStudent", names: Sequence[str]) -> str:
+    fields = type(options).model_fields
+    changed = [name for name in names if getattr(options, name) != fields[name].default]
+    return f", with its own {', '.join(changed)}" if changed else ""

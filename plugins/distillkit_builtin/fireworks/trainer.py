@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from distillkit.errors import RunFailedError
@@ -83,17 +84,33 @@ def provision_trainer(
         create_deployment=True,
         replica_count=options.replica_count,
         learning_rate=options.learning_rate,
+        region=options.region,
+        custom_image_tag=options.custom_image_tag,
+        trainer_replica_count=options.trainer_replica_count,
+        use_reservation=options.use_reservation,
+        inactivity_timeout=_seconds(options.inactivity_timeout),
+        hot_load_transition_type=options.hot_load_transition_type,
+        disable_speculative_decoding=options.disable_speculative_decoding,
         trainer_timeout_s=options.trainer_timeout,
+        trainer_pending_timeout_s=options.trainer_pending_timeout,
         deployment_timeout_s=options.deployment_timeout,
+        reattach_settle_timeout_s=options.reattach_settle_timeout,
         hotload_timeout_s=options.weight_sync_timeout,
         gradient_accumulation_steps=None,  # its default makes the SDK warn of itself
         cleanup_trainer_on_close=False,  # we do it ourselves, and look whether it worked
         cleanup_deployment_on_close=None,
         **capacity,
     )
-    parts.client = parts.service.create_training_client(
-        options.model, lora_rank=options.lora_rank, lora_alpha=options.lora_alpha
-    )
+    parts.client = new_client(options, parts.service)
+
+
+def new_client(options: "FireworksStudent", service: Any) -> Any:  # noqa: ANN401 - the SDK's clients
+    """A client of a new model, for a LoRA; for all weights a trainer has one model, and this is it. Blocking."""
+    return service.create_training_client(options.model, lora_rank=options.lora_rank, lora_alpha=options.lora_alpha)
+
+
+def _seconds(seconds: float | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def _wake(

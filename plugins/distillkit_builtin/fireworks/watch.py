@@ -57,10 +57,12 @@ class TrainerWatch:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             with contextlib.suppress(RunFailedError):  # not being able to look says nothing about the trainer
-                if await self._state() not in ALIVE:
+                if await self.state() not in ALIVE:
                     return
 
-    async def _state(self) -> str:
+    async def state(self) -> str:
+        """Such as `RUNNING`. Raises RunFailedError if it cannot be asked."""
+
         def ask() -> str:
             with contextlib.closing(Control(self.base_url)) as control:
                 return control.trainer_state(self.job) or "gone"
@@ -69,8 +71,8 @@ class TrainerWatch:
 
     async def _advice(self, error: str) -> str:
         try:
-            state = f"trainer {self.job} is {await self._state()}"
+            state = f"trainer {self.job} is {await self.state()}"
         except RunFailedError as unknown:
             state = f"trainer {self.job} cannot be asked: {explain(unknown)}"
         poisoned = ", and its session takes no more requests" if POISONED in error else ""
-        return f"; {state}{poisoned}; go on from the last checkpoint with --resume"
+        return f"; {state}{poisoned}; go on from the last checkpoint with --resume, or begin again with --overwrite"

@@ -57,6 +57,47 @@ def test_steps_have_the_loss_and_the_weights_of_the_local_trainer(
     require_close(load_file(folder / "adapter_model.safetensors"), adapter_of(twin.policy, tmp_path))
 
 
+@pytest.mark.parametrize("loss", ["importance_sampling", "cross_entropy"])
+def test_a_forward_pass_says_what_the_backward_pass_would_and_leaves_no_gradient(
+    service: LoopbackService, connect: Connect, loss: str
+) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    config = {"ratio_log_cap": CAP} if loss == "importance_sampling" else None
+    for step in (0, 1):  # with the adapter untouched, and trained
+        data = as_wire(completions(step))
+        forward = client.forward(data, loss, loss_fn_config=config).result(TIME)
+        assert client.optim_step(types.AdamParams(**ADAM)).result(TIME).metrics["optim/grad_norm"] == 0
+        both = client.forward_backward(data, loss, loss_fn_config=config).result(TIME)
+        client.optim_step(types.AdamParams(**ADAM)).result(TIME)
+        assert forward.metrics["loss:sum"] == pytest.approx(both.metrics["loss:sum"], rel=1e-5)
+        assert forward.metrics["active_tokens:sum"] == both.metrics["active_tokens:sum"]
+        for ours, theirs in zip(forward.loss_fn_outputs, both.loss_fn_outputs, strict=True):
+            assert ours["logprobs"].tolist() == pytest.approx(theirs["logprobs"].tolist(), abs=1e-5)
+    assert [one.path.rpartition("/")[2] for one in service.requests].count("forward") == 2
+
+
+def test_a_forward_pass_does_not_count_for_the_normalization(connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    data = as_wire(completions())
+    norms = []
+    for passes in (0, 3):
+        for _ in range(passes):
+            client.forward(data, "importance_sampling").result(TIME)
+        client.forward_backward(data, "importance_sampling")
+        still = types.AdamParams(**{**ADAM, "learning_rate": 0.0, "weight_decay": 0.0})
+        step = client.optim_step(still, grad_accumulation_normalization="num_loss_tokens")
+        norms.append(step.result(TIME).metrics["optim/grad_norm"])
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+
+
+def test_a_forward_pass_with_bad_data_is_a_failed_future(connect: Connect) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    (good, *_) = as_wire(completions())
+    with pytest.raises(Exception, match="does not know the loss"):
+        client.forward([good], "ppo").result(TIME)
+    assert client.forward([good], "cross_entropy").result(TIME).metrics["loss:sum"] > 0
+
+
 def test_all_weights_are_trained_where_the_rank_is_zero(
     service: LoopbackService, connect: Connect, tiny_model: str
 ) -> None:

@@ -318,7 +318,9 @@ def test_the_recipes_metrics_and_the_runners_files(fireworks: "LoopbackService",
         names = {
             f"train/opd_{name}" for name in ("student_logprob_minus_teacher_logprob", "teacher_nll", "sampling_nll")
         }
-        names |= {"perf/fwd_bwd_time", "perf/weight_sync_time", "concurrency/window", "concurrency/requests"}
+        assert ours["perf/fwd_bwd_time"] == theirs["time/forward_backward"]
+        assert ours["perf/optim_step_time"] == theirs["time/optim_step"]
+        names |= {"perf/weight_sync_time", "concurrency/window", "concurrency/requests"}
         assert names <= set(ours)
     assert json.loads(Path(files["status"]).read_text()) == {
         "code": 0,

@@ -282,6 +282,8 @@ def test_one_teacher_of_multi_teacher_takes_every_row_unless_a_route_key_is_set(
         ({"learning_rate": -1.0}, "learning_rate: .*greater than 0"),
         ({"opd_loss_scale": 0.0}, "opd_loss_scale: .*greater than 0"),
         ({"trainer": recipe.TrainerConfig(None, "s"), "prompt_groups_per_step": 0}, "prompt_groups_per_step: "),
+        ({"trainer": recipe.TrainerConfig(None, "s", inactivity_timeout="2h")}, "trainer.inactivity_timeout: is '2h'"),
+        ({"trainer": recipe.TrainerConfig(None, "s", inactivity_timeout="14400s")}, "trainer.inactivity_timeout: "),
         ({"deployment": recipe.DeployConfig(tokenizer_model="t", replica_count=0)}, "deployment.replica_count: "),
         ({"teacher_replica_count": 0}, "teacher_replica_count: "),
         ({"grad_accumulation_normalization": "mean"}, "grad_accumulation_normalization: "),
@@ -296,14 +298,14 @@ def test_what_is_wrong_is_told_by_the_recipes_names(over: dict[str, Any], messag
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    cfg = make(sdft_top_k=2, weight_sync_interval=0, trainer=recipe.TrainerConfig(region="X", node_count=2))
+    cfg = make(sdft_top_k=2, weight_sync_interval=0, trainer=recipe.TrainerConfig(purpose="X", node_count=2))
     with pytest.raises(InputError) as caught:
         translate(cfg)
     names = [line.partition(":")[0] for line in str(caught.value).splitlines()]
     assert names == [
         "sdft_top_k",
-        "trainer.region",
         "trainer.node_count",
+        "trainer.purpose",
         "trainer.training_shape_id",
         "weight_sync_interval",
     ]
@@ -467,14 +469,16 @@ def test_weights_and_biases_gets_both_names() -> None:
 
     (sink,) = recipe_wandb(make(wandb=recipe.WandBConfig("me", "mine"), opd_loss_scale=2.0))
     sink._run = Run()  # type: ignore[assignment]  # it only logs
-    sink.emit(StepFinished(3, {"train/reverse_kl": 0.5, "train/abs_advantage": 4.0, "time/train": 1.5}))
+    times = {"time/forward_backward": 1.5, "time/optim_step": 0.5}
+    sink.emit(StepFinished(3, {"train/reverse_kl": 0.5, "train/abs_advantage": 4.0, **times}))
     assert Run.logged == {
         "at": 3,
         "train/step": 3.0,
         "train/reverse_kl": 0.5,
         "train/abs_advantage": 4.0,
-        "time/train": 1.5,
+        **times,
         "perf/fwd_bwd_time": 1.5,
+        "perf/optim_step_time": 0.5,
         "train/opd_sampled_reverse_kl": 0.5,
         "train/opd_student_logprob_minus_teacher_logprob": 0.5,
         "train/opd_teacher_logprob_minus_student_logprob": -0.5,

@@ -134,8 +134,7 @@ async def test_no_more_requests_are_under_way_than_the_window_allows(
 ) -> None:
     plugin = scorer(SERVED, initial_concurrency=2, max_concurrency=2)
     assert len(await score(plugin, count=12)) == 12
-    assert plugin._service is not None
-    (metrics,) = [plugin._service.concurrency_metrics()]
+    metrics = plugin.metrics()
     slug = plugin.teacher.slug
     assert metrics[f"concurrency/{slug}/max_in_flight"] == 2
     assert metrics[f"concurrency/{slug}/requests"] == 12

@@ -35,20 +35,22 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_student_gets_closer_to_two_teachers_and_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    held_out = write_rows(tmp_path, routed_rows(16, start=100), "heldout.jsonl")
+    """All weights, which learn with less chance than an adapter: of 20 other seeds, all end between 0.57 and 0.77."""
+    held_out = write_rows(tmp_path, routed_rows(48, start=100), "heldout.jsonl")
     config = make_config(
         service,
         tmp_path,
         tiny_model,
         rows=routed_rows(),
+        student={"lora_rank": 0, "learning_rate": 0.03},
         teachers=two_teachers(service),
-        data={"eval_path": held_out, "epochs": 16},
+        data={"eval_path": held_out, "epochs": 12},
         sampling={"completions_per_prompt": 4},
         train={"prompt_groups_per_step": 8},
     )
     result = distillkit.run(config)
-    assert result.eval["after"]["reverse_kl"] < 0.9 * result.eval["before"]["reverse_kl"]
-    assert result.steps == 16
+    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
+    assert result.steps == 12
     assert nothing_is_left(service)
     last = result.metrics[-1]
     slugs = [section.teacher.slug for section in config.teachers]
@@ -262,7 +264,8 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
         "Dies": faults.Dies(),
     }
     after = 1 if effect == "Dies" else 0  # the first future is the model's
-    service.fail(faults.Fault("POST", path, effects[effect], after=after))
+    times = 2 if effect == "Fails" else 1  # from the first one the run recovers
+    service.fail(faults.Fault("POST", path, effects[effect], after=after, times=times))
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student={"step_timeout": 3.0}))
     assert nothing_is_left(service)

@@ -16,6 +16,8 @@ from torch import Tensor
 from distillkit.types import Array, Batch, Datum, SampleKey, TorchLoss, frozen_array, token_ids
 from distillkit_builtin.fireworks.loopback.messages import Body
 from distillkit_builtin.local.losses import importance_sampling
+from distillkit_builtin.local.network import PromptAndResponse, micro_batches
+from distillkit_builtin.local.policy import Policy
 
 DEFAULT_OPTIONS: Mapping[str, float] = {"ratio_log_cap": 20.0}
 
@@ -71,7 +73,7 @@ class WireDatum(Body):
 
 
 class WireBatch(Body):
-    """What a forward-backward request holds."""
+    """What a forward or forward-backward request holds."""
 
     data: tuple[WireDatum, ...]
     loss_fn: str
@@ -123,3 +125,17 @@ def to_batch(wire: WireBatch) -> tuple[Batch, Noting]:
     # A name that the local trainer does not know makes it take the function itself.
     batch = Batch(f"loopback:{wire.loss_fn}", {**DEFAULT_OPTIONS, **(wire.loss_fn_config or {})}, tuple(datums), noting)
     return batch, noting
+
+
+@torch.no_grad()
+def forward_loss(policy: Policy, batch: Batch, function: TorchLoss, micro_batch_tokens: int) -> float:
+    """The sum of `weights * loss` over the batch's tokens, as the trainer has it, without its backward pass."""
+    total = 0.0
+    lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
+    for group in micro_batches(lengths, micro_batch_tokens):
+        datums = [batch.datums[i] for i in group]
+        inputs = {name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]) for name in datums[0].inputs}
+        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
+        logprobs, _ = policy.network.response_logprobs(items)
+        total += float((function(logprobs, inputs, batch.options) * inputs["weights"]).sum())
+    return total

@@ -9,8 +9,8 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 
-from distillkit.types import Datum
-from distillkit_builtin.fireworks.loopback.datums import WireBatch, to_batch
+from distillkit.types import Batch, Datum
+from distillkit_builtin.fireworks.loopback.datums import Noting, WireBatch, forward_loss, to_batch
 from distillkit_builtin.fireworks.loopback.messages import Body
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.network import Network
@@ -65,19 +65,21 @@ class Learner:
         """Whether an adapter is trained."""
         return self._policy.network.adapter is not None
 
+    def forward(self, wire: WireBatch) -> JsonValue:
+        """The loss and the logprobs of the targets; no gradient comes of it."""
+        batch, noting = to_batch(wire)
+        self._require_known_ids(batch.datums)
+        total = forward_loss(self._policy, batch, noting, PLAIN.micro_batch_tokens)
+        return _output(total, _active(batch, wire), noting)
+
     def forward_backward(self, wire: WireBatch) -> JsonValue:
         """Add the gradient of the loss, summed over tokens; answer with the logprobs of the targets."""
         batch, noting = to_batch(wire)
         self._require_known_ids(batch.datums)
-        total = self._trainer.accumulate(batch)
-        active = sum(_loss_tokens(datum, wire.loss_fn) for datum in batch.datums)
+        total, active = self._trainer.accumulate(batch), _active(batch, wire)
         self._loss_tokens += active
         self._sequences += len(batch.datums)
-        return {
-            "loss_fn_output_type": "TensorDictLossReturn",
-            "loss_fn_outputs": noting.outputs(),
-            "metrics": {"loss:sum": total, "active_tokens:sum": float(active)},
-        }
+        return _output(total, active, noting)
 
     def optim_step(self, adam: AdamParams, normalization: Normalization) -> JsonValue:
         """One step of AdamW by the gradient so far, which is forgotten then."""
@@ -143,9 +145,18 @@ class Learner:
                 raise ValueError(f"a token id is not in the vocabulary of {self._vocabulary}")
 
 
-def _loss_tokens(datum: Datum, loss: str) -> int:
+def _active(batch: Batch, wire: WireBatch) -> int:
     """The tokens that count for `num_loss_tokens`: those with an advantage, or with a weight."""
-    return int(np.count_nonzero(datum.inputs["advantages" if loss == "importance_sampling" else "weights"]))
+    name = "advantages" if wire.loss_fn == "importance_sampling" else "weights"
+    return sum(int(np.count_nonzero(datum.inputs[name])) for datum in batch.datums)
+
+
+def _output(total: float, active: int, noting: Noting) -> JsonValue:
+    return {
+        "loss_fn_output_type": "TensorDictLossReturn",
+        "loss_fn_outputs": noting.outputs(),
+        "metrics": {"loss:sum": total, "active_tokens:sum": float(active)},
+    }
 
 
 def _new(folder: Path) -> None:

@@ -32,6 +32,12 @@ class OfModel(Body):
     seq_id: int
 
 
+class Forward(OfModel):
+    """Data to take the loss and the logprobs of."""
+
+    forward_input: WireBatch
+
+
 class ForwardBackward(OfModel):
     """Data to take the gradient on."""
 
@@ -86,6 +92,7 @@ class Models:
     def functions(self) -> Mapping[str, Callable[[Call], Answer]]:
         """What this part answers, by the last segment of the path."""
         return {
+            "forward": self._forward,
             "forward_backward": self._forward_backward,
             "optim_step": self._optim_step,
             "save_weights": self._save,
@@ -127,6 +134,11 @@ class Models:
     def _submit(self, call: Call, body: OfModel, work: Callable[[], JsonValue]) -> Answer:
         request_id = self._model(body).operations.add(body.seq_id, work, call.effect)
         return Answer({"request_id": request_id, "model_id": body.model_id})
+
+    def _forward(self, call: Call) -> Answer:
+        body = call.body(Forward)
+        learner = self._model(body).learner
+        return self._submit(call, body, lambda: learner.forward(body.forward_input))
 
     def _forward_backward(self, call: Call) -> Answer:
         body = call.body(ForwardBackward)

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from distillkit_builtin.fireworks.loopback.checkpoints import Checkpoints
 from distillkit_builtin.fireworks.loopback.completions import Completions
 from distillkit_builtin.fireworks.loopback.deployments import Deployments, RunningDeployment
@@ -37,7 +39,11 @@ RETRIED = (408, 409, 425, 429)
 
 
 class LoopbackService:
-    """The Fireworks Training API on 127.0.0.1, backed by local models on the CPU."""
+    """The Fireworks Training API on 127.0.0.1, backed by local models on the CPU.
+
+    The same requests have the same answers. torch computes in one thread in this process until the service closes: how
+    a sum is rounded depends on how many threads share it, and one flipped token makes another run of it.
+    """
 
     def __init__(
         self, models: Mapping[str, str | Path], *, context_length: int = 512, api_key: str | None = None
@@ -52,6 +58,8 @@ class LoopbackService:
         """
         self._api_key = api_key
         self._closing = threading.Event()
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(1)
         self._folder = tempfile.TemporaryDirectory(prefix="distillkit-loopback-")
         self._store = Store(models, Path(self._folder.name))
         self._trainers = Trainers(self._store, self._closing)
@@ -91,6 +99,7 @@ class LoopbackService:
         self._trainers.close()
         self._server.close()
         self._folder.cleanup()
+        torch.set_num_threads(self._threads_before)
 
     @property
     def requests(self) -> tuple[Request, ...]:

@@ -1,6 +1,6 @@
-"""A completion as the event stream that the SDK reads, or as it should not be."""
+"""Completions as the event stream that the SDK reads, or as one object; or as they should not be."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -15,20 +15,29 @@ from distillkit_builtin.fireworks.loopback.faults import (
 )
 from distillkit_builtin.fireworks.loopback.messages import as_bytes
 
+PERFORMANCE: Mapping[str, JsonValue] = {"prefill-queue-duration": "0.001", "num-concurrent-requests": "1"}
+"""In seconds; what the SDK's concurrency controller reads of a deployment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The logprob of one token; the law that sampled it, where that is known."""
+    """The logprob of one token; the law that sampled it, where that is known; what else was likely, if asked for."""
 
     token: str
     token_id: int
     logprob: float | None
-    sampling_logprob: float | None
+    sampling_logprob: float | None = None
+    likely: tuple["Row", ...] = ()
+    """The likeliest first; empty if none were asked for."""
 
-    def as_json(self) -> JsonValue:
+    def as_json(self) -> dict[str, JsonValue]:
         """As it is sent."""
         row: dict[str, JsonValue] = {"token": self.token, "token_id": self.token_id, "logprob": self.logprob}
-        return row if self.sampling_logprob is None else {**row, "sampling_logprob": self.sampling_logprob}
+        if self.sampling_logprob is not None:
+            row["sampling_logprob"] = self.sampling_logprob
+        if self.likely:
+            row["top_logprobs"] = [other.as_json() for other in self.likely]
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +46,9 @@ class Completion:
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...]
-    """With the prompt's first, if it is echoed."""
-    echoed: bool
+    """Those of the prompt that are echoed, then those that were drawn."""
+    echoed: int
+    """How many of the prompt's last ids are in `ids`."""
     rows: tuple[Row, ...] | None
     """One an id; None if no logprobs were asked for."""
     text: str
@@ -63,46 +73,57 @@ class Completion:
                 wrong[at] += 1
                 if not self.echoed:
                     return replace(self, named_prompt=tuple(wrong))
-                return replace(self, ids=(*wrong, *self.ids[len(wrong) :]))
+                return replace(self, ids=(*wrong[-self.echoed :], *self.ids[self.echoed :]))
             case CutStream():
                 return replace(self, cut=True)
         return self
 
+    @property
+    def raw_output(self) -> JsonValue:
+        """The ids, which the SDK asks for and cannot do without."""
+        raw: dict[str, JsonValue] = {"completion_token_ids": list(self.ids)}
+        return raw if self.named_prompt is None else {**raw, "prompt_token_ids": list(self.named_prompt)}
 
-def as_stream(completion: Completion, name: str) -> bytes:
-    """Server-sent events: the rows in two frames, then what ends the stream."""
-    rows = completion.rows
-    half = len(completion.ids) // 2
-    frames: list[Mapping[str, JsonValue]] = []
-    for text, start, end in ((completion.text, 0, half), ("", half, len(completion.ids))):
-        choice = as_choice(text, None)
-        if rows is not None:
-            choice["logprobs"] = {"content": [row.as_json() for row in rows[start:end]]}
-        frames.append({"choices": [choice]})
-    if completion.cut:
-        return _events(frames[:1], name)
-    old = len(completion.prompt)
-    new = len(completion.ids) - (old if completion.echoed else 0)
-    raw: dict[str, JsonValue] = {"completion_token_ids": list(completion.ids)}
-    if completion.named_prompt is not None:
-        raw["prompt_token_ids"] = list(completion.named_prompt)
-    frames.append(
-        {
-            "choices": [{**as_choice("", completion.finish_reason), "raw_output": raw}],
-            "usage": {
-                "prompt_tokens": old,
-                "completion_tokens": new,
-                "total_tokens": old + new,
-            },
-            "perf_metrics": {"prefill-queue-duration": "0.001", "num-concurrent-requests": "1"},
-        }
-    )
+
+def as_stream(completions: Sequence[Completion], name: str) -> bytes:
+    """Server-sent events: the rows of each completion in two frames, then what ends it; usage with the last one."""
+    frames: list[dict[str, JsonValue]] = []
+    for index, completion in enumerate(completions):
+        half = len(completion.ids) // 2
+        for text, rows in ((completion.text, slice(0, half)), ("", slice(half, None))):
+            frames.append({"choices": [_choice(index, completion, text, rows)]})
+        if completion.cut:
+            return _events(frames[:-1], name)
+        ending = {"finish_reason": completion.finish_reason, "raw_output": completion.raw_output}
+        frames.append({"choices": [{"index": index, "text": "", **ending}]})
+    frames[-1] |= {"usage": _usage(completions), "perf_metrics": dict(PERFORMANCE)}
     return _events(frames, name) + b"data: [DONE]\n\n"
 
 
-def as_choice(text: str, finish_reason: str | None) -> dict[str, JsonValue]:
-    """The part of a frame that every choice has."""
-    return {"index": 0, "text": text, "finish_reason": finish_reason}
+def as_object(completions: Sequence[Completion], name: str) -> JsonValue:
+    """All of it at once, for a request that wants no stream."""
+    choices: list[JsonValue] = [
+        {
+            **_choice(index, completion, completion.text, slice(None)),
+            "finish_reason": completion.finish_reason,
+            "raw_output": completion.raw_output,
+        }
+        for index, completion in enumerate(completions)
+    ]
+    return {"id": name, "choices": choices, "usage": _usage(completions)}
+
+
+def _choice(index: int, completion: Completion, text: str, rows: slice) -> dict[str, JsonValue]:
+    choice: dict[str, JsonValue] = {"index": index, "text": text, "finish_reason": None}
+    if completion.rows is not None:
+        choice["logprobs"] = {"content": [row.as_json() for row in completion.rows[rows]]}
+    return choice
+
+
+def _usage(completions: Sequence[Completion]) -> JsonValue:
+    old = len(completions[0].prompt)
+    new = sum(len(completion.ids) - completion.echoed for completion in completions)
+    return {"prompt_tokens": old, "completion_tokens": new, "total_tokens": old + new}
 
 
 def _events(frames: Iterable[Mapping[str, JsonValue]], name: str) -> bytes:

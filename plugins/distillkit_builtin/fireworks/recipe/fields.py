@@ -42,12 +42,20 @@ AS_THEY_ARE: Mapping[str, str] = {
     "trainer.job_id": "student.trainer_job_id",
     "trainer.training_shape_id": "student.training_shape_id",
     "trainer.timeout_s": "student.trainer_timeout",
+    "trainer.pending_timeout_s": "student.trainer_pending_timeout",
+    "trainer.replica_count": "student.trainer_replica_count",
+    "trainer.region": "student.region",
+    "trainer.use_reservation": "student.use_reservation",
+    "trainer.custom_image_tag": "student.custom_image_tag",
     "deployment.deployment_id": "student.deployment_id",
     "deployment.deployment_shape": "student.deployment_shape",
     "deployment.deployment_timeout_s": "student.deployment_timeout",
     "deployment.tokenizer_model": "student.tokenizer_model",
     "deployment.sample_timeout": "student.request_timeout",
     "deployment.replica_count": "student.replica_count",
+    "deployment.hot_load_transition_type": "student.hot_load_transition_type",
+    "deployment.reattach_settle_timeout_s": "student.reattach_settle_timeout",
+    "deployment.disable_speculative_decoding": "student.disable_speculative_decoding",
     "concurrency.initial_window": "student.initial_concurrency",
     "concurrency.max_window": "student.max_concurrency",
 }
@@ -57,6 +65,7 @@ IN_OTHER_WAYS: Mapping[str, str] = {
     "log_path": "log_path",
     "dataset": "data.path",
     "step_timeout": "student.step_timeout",
+    "trainer.inactivity_timeout": "student.inactivity_timeout",
     "teacher_model": "teachers.0.model",
     "teacher_deployment_id": "teachers.0.scorer.deployment_id",
     "teacher_deployment_shape": "teachers[].scorer.deployment_shape",
@@ -91,6 +100,8 @@ IN_OTHER_WAYS: Mapping[str, str] = {
 }
 """What is computed; an empty key: the recipe's API does it, and a config cannot."""
 
+STAFF = "the service takes it from its own staff alone"
+PREEMPTIBLE = "it needs an admin's key, and the SDK has one switch for trainer and deployment together"
 REASONS: Mapping[str, str] = {
     "distill_mode": "only sampled_reverse_kl is there",
     "sdft_top_k": "it belongs to topk_forward_kl, which is not there",
@@ -100,9 +111,23 @@ REASONS: Mapping[str, str] = {
     "concurrency.max_concurrency": "set concurrency.max_window",
     "deployment.deployment_accelerator_type": "the deployment shape says which",
     "deployment.enable_hot_load": "the student's deployment is hot-loaded",
+    "deployment.tokenizer_revision": "the tokenizer is read by name; a directory fixes a revision",
     "trainer.reference_training_shape_id": "distillation has no reference model",
     "trainer.reference_job_id": "distillation has no reference model",
     "trainer.cleanup_reference_on_close": "distillation has no reference model",
+    "trainer.node_count": "the training shape says how many, and the SDK drops it; set trainer.replica_count for more",
+    "trainer.extra_args": STAFF,
+    "trainer.skip_validations": STAFF,
+    "trainer.disable_inactivity_cleanup": STAFF,
+    "trainer.purpose": "the platform sets it by itself",
+    "trainer.managed_by": "the platform sets it by itself",
+    "trainer.preemptible": PREEMPTIBLE,
+    "deployment.preemptible": PREEMPTIBLE,
+    "deployment.deployment_extra_args": STAFF,
+    "deployment.extra_values": STAFF,
+    "deployment.weight_sync_scope": "the SDK publishes through the trainer's bucket",
+    "deployment.hot_load_bucket_type": "the SDK publishes through the trainer's bucket",
+    "deployment.hot_load_trainer_job": "it is the run's own trainer",
 }
 
 Place = tuple[str, Any]

@@ -1,8 +1,9 @@
 """The recipe's own metric names, in files of their own and at Weights & Biases, besides the engine's.
 
-`train/opd_*` are the engine's numbers under the recipe's names. Two differ in meaning from the cookbook's:
-`teacher_route/<slug>/scored` counts a step's completions, not all so far, and `perf/fwd_bwd_time` is the time of
-`forward_backward` and `optim_step` together where the student does not tell them apart, since both are sent at once.
+`train/opd_*` are the engine's numbers under the recipe's names. One differs in meaning from the cookbook's:
+`teacher_route/<slug>/scored` counts a step's completions, not all so far. `forward_backward` and `optim_step` are sent
+at once, so `perf/fwd_bwd_time` runs until the gradients are there, `perf/optim_step_time` from then until the step is
+done.
 """
 
 import json
@@ -35,6 +36,7 @@ OPD: Mapping[str, str] = {
     "train/opd_sampling_nll": "train/sampling_nll",
     "train/loss:sum": "train/loss",
     "perf/weight_sync_time": "time/sync",
+    "perf/fwd_bwd_time": "time/forward_backward",
     "perf/optim_step_time": "time/optim_step",
 }
 """The recipe's name to the engine's, where only the name differs."""
@@ -56,9 +58,6 @@ def recipe_metrics(step: int, metrics: Mapping[str, float], scale: float) -> dic
         ours["train/opd_teacher_logprob_minus_student_logprob"] = -metrics["train/reverse_kl"]
     if "train/abs_advantage" in metrics:
         ours["train/opd_abs_logprob_gap"] = metrics["train/abs_advantage"] / scale
-    together = metrics.get("time/forward_backward", metrics.get("time/train"))
-    if together is not None:
-        ours["perf/fwd_bwd_time"] = together
     ours |= {name: value for name, value in metrics.items() if name.startswith(AS_THEY_ARE)}
     for old, new in RENAMED.items():
         ours |= {new + name.removeprefix(old): value for name, value in metrics.items() if name.startswith(old)}

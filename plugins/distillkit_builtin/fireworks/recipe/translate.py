@@ -17,6 +17,7 @@ from distillkit_builtin.fireworks.recipe.teachers import teacher_entry, teacher_
 
 STEP_TIMEOUT = 3600
 WINDOW_A_REPLICA = 8
+DURATION = re.compile(r"\d+(\.\d{1,9})?s")
 ADAM = {"adam_betas": (0.9, 0.95), "adam_epsilon": 1e-12, "weight_decay": 0.01}
 """The recipe's, where they are not the student's own defaults."""
 RUN_FOLDER = "run"
@@ -78,6 +79,8 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
     student = tree["student"]
     replicas = cfg.deployment.replica_count or 1
     student.setdefault("initial_concurrency", WINDOW_A_REPLICA * replicas)
+    if cfg.trainer.inactivity_timeout is not None:
+        student["inactivity_timeout"] = _seconds(cfg.trainer.inactivity_timeout)
     if keep:
         student |= {"keep_trainer": True, "deployment_cleanup": "keep"}
     route_key = cfg.multi_teacher.route_key if cfg.multi_teacher is not None else "teacher"
@@ -118,6 +121,8 @@ def _problems(cfg: Config) -> Iterator[str]:
         yield "output_model_id: cannot be honoured with save_final_checkpoint=False: the final weights are promoted"
     if cfg.step_timeout < 0:
         yield f"step_timeout: is {cfg.step_timeout}; it wants seconds, or 0 for an hour"
+    if cfg.trainer.inactivity_timeout is not None and not DURATION.fullmatch(cfg.trainer.inactivity_timeout):
+        yield f"trainer.inactivity_timeout: is {cfg.trainer.inactivity_timeout!r}; it wants seconds, such as '7200s'"
     if cfg.step_eval is None and cfg.step_eval_interval > 0:
         yield "step_eval_interval: cannot be honoured without step_eval"
     if cfg.step_eval is None and cfg.eval_before_training:
@@ -126,6 +131,11 @@ def _problems(cfg: Config) -> Iterator[str]:
         for name in ("project", "run_name"):
             if getattr(cfg.wandb, name) not in (None, "distillation-tinker"):
                 yield f"wandb.{name}: cannot be honoured without wandb.entity, which turns W&B on"
+
+
+def _seconds(duration: str) -> float | None:
+    """`7200s`; 0 is the service's own choice, as there."""
+    return float(duration.removesuffix("s")) or None
 
 
 def _in_the_recipes_words(error: ConfigProblemsError) -> Iterator[str]:

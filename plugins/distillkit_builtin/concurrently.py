@@ -1,4 +1,4 @@
-"""Many requests at once, each outcome as soon as it is there. How many are under way is the SDK's controller's say."""
+"""Many requests at once, each outcome as soon as it is there. How many are under way is the backend's own say."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

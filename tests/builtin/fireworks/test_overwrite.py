@@ -1,0 +1,171 @@
+"""What a killed run left at Fireworks is not forgotten when another run takes its directory."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import distillkit
+from builtin.fireworks.conftest import SERVED
+from builtin.fireworks.runs import Make, make_config, nothing_is_left, teacher
+from distillkit import Registry, RunConfig
+from distillkit.api import execute
+from distillkit.errors import InputError
+from distillkit_builtin.fireworks.belongings import Belongings
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> "Killed":
+    return Killed(monkeypatch)
+
+
+class Killed:
+    """Runs that end as by `kill -9`: nothing is cleaned up."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+
+    def run(self, config: RunConfig) -> Path:
+        from distillkit_builtin.fireworks.service import Service
+
+        async def leave_all(self: Service, *_: object) -> list[str]:
+            return []
+
+        with self._monkeypatch.context() as patched:
+            patched.setattr(Service, "_close", leave_all)
+            return distillkit.run(config).run_dir
+
+
+def held(run_dir: Path) -> list[Path]:
+    return list((run_dir / "held").glob("*.json"))
+
+
+def trainers_made(service: "LoopbackService") -> list[str]:
+    made = [one for one in service.requests if one.method == "POST" and one.path.endswith("/rlorTrainerJobs")]
+    return [one.query["rlorTrainerJobId"] for one in made]
+
+
+def test_what_a_killed_run_left_is_cleaned_up_before_its_successor_makes_anything(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
+) -> None:
+    run_dir = killed.run(make_config(service, tmp_path, tiny_model))
+    (old,), left = service.jobs, sorted(service.deployments)
+    assert len(left) == 2
+    assert len(held(run_dir)) == 1
+    distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
+    assert nothing_is_left(service)
+    assert not held(run_dir)
+    told = (run_dir / "run.log").read_text()
+    assert all(name in told for name in (old, *left))
+    first, second = trainers_made(service)
+    assert first == old != second
+    gone = [i for i, one in enumerate(service.requests) if one.method == "DELETE" and one.path.endswith(old)]
+    made = [i for i, one in enumerate(service.requests) if one.query.get("rlorTrainerJobId") == second]
+    assert gone[0] < made[0]
+
+
+def test_a_run_that_was_killed_before_its_first_step_needs_no_overwrite(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
+) -> None:
+    run_dir = killed.run(make_config(service, tmp_path, tiny_model))
+    (run_dir / "metrics.jsonl").unlink()
+    for checkpoint in (run_dir / "checkpoints").iterdir():
+        checkpoint.rename(run_dir / f"away-{checkpoint.name}")
+    distillkit.run(make_config(service, tmp_path, tiny_model))
+    assert nothing_is_left(service)
+
+
+def test_what_cannot_be_cleaned_up_is_named_and_stays_written_down(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    run_dir = killed.run(make_config(service, tmp_path, tiny_model))
+    (old,) = service.jobs
+    service.fail(Fault("DELETE", "/rlorTrainerJobs/", Status(400, message="not now"), times=None))
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=rf"(?s)trainer job '{old}' may still run: its state is RUNNING.*Nothing was made"
+        ):
+            distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
+        assert list(service.jobs) == trainers_made(service) == [old]
+        (path,) = held(run_dir)
+        assert json.loads(path.read_text())["trainers"] == {old: "delete"}
+    service.heal()
+    distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
+    assert nothing_is_left(service)
+
+
+def test_what_is_at_another_service_is_named_with_the_way_to_remove_it(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    run_dir = tmp_path / "runs" / "fw"
+    run_dir.mkdir(parents=True)
+    elsewhere = Belongings.at(run_dir, "http://elsewhere:1")
+    elsewhere.add_trainer("their-job", "delete")
+    with pytest.raises(InputError, match=r"left things at http://elsewhere:1.*trainer job their-job.*base_url"):
+        distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
+    assert not service.jobs
+    assert Belongings.at(run_dir, "http://elsewhere:1").trainers == {"their-job": "delete"}
+
+
+async def test_a_run_without_fireworks_does_not_take_the_directory(
+    service: "LoopbackService",
+    tmp_path: Path,
+    tiny_model: str,
+    killed: Killed,
+    fake_config: Make,
+    registry: Registry,
+) -> None:
+    run_dir = killed.run(make_config(service, tmp_path, tiny_model, name="fake"))
+    (old,) = service.jobs
+    with pytest.raises(InputError, match=rf"(?s)may still cost money.*{old}.*--resume"):
+        await execute(fake_config(), registry, overwrite=True)
+    assert (run_dir / "metrics.jsonl").is_file()
+    assert len(held(run_dir)) == 1
+
+
+def test_what_was_to_be_kept_stays_and_is_told(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
+) -> None:
+    keep = {"keep_trainer": True, "deployment_cleanup": "keep"}
+    served = [teacher(service, SERVED)]
+    run_dir = killed.run(make_config(service, tmp_path, tiny_model, student=keep, teachers=served))
+    kept = (list(service.jobs), list(service.deployments))
+    distillkit.run(make_config(service, tmp_path, tiny_model, teachers=served), overwrite=True)
+    assert (list(service.jobs), list(service.deployments)) == kept
+    assert f"they stay: trainer job {kept[0][0]}" in (run_dir / "run.log").read_text()
+    assert not held(run_dir)
+
+
+def test_an_older_trainer_that_the_config_names_is_used_and_stays(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
+) -> None:
+    killed.run(make_config(service, tmp_path, tiny_model))
+    (old,) = service.jobs
+    distillkit.run(make_config(service, tmp_path, tiny_model, student={"trainer_job_id": old}), overwrite=True)
+    assert list(service.jobs) == [old]
+    assert not service.deployments
+
+
+def test_a_run_at_two_services_keeps_an_account_of_each(tmp_path: Path) -> None:
+    here, there = (Belongings.at(tmp_path, url) for url in ("http://here", "http://there"))
+    here.add_trainer("job", "delete")
+    there.add_deployment("teacher", "delete")
+    here.forget("job")
+    assert Belongings.at(tmp_path, "http://there").deployments == {"teacher": "delete"}
+    assert not Belongings.at(tmp_path, "http://here").trainers
+    there.forget("teacher")
+    assert not list(tmp_path.iterdir())

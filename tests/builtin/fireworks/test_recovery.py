@@ -1,0 +1,189 @@
+"""A training step that fails: done again where that loses nothing and doubles nothing, else left to `--resume`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from conftest import question, read_jsonl
+
+import distillkit
+from builtin.fireworks.conftest import SERVED
+from builtin.fireworks.runs import make_config, nothing_is_left, teacher
+from distillkit import RunConfig
+from distillkit.errors import RunFailedError
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_builtin.fireworks.loopback.faults import Effect
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+STEPS = 4
+RETRIES = 11
+"""The SDK's attempts to submit one request."""
+
+
+@pytest.fixture(autouse=True)
+def _sdk_that_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and a submission that is not retried for another five minutes once its first retries are used up."""
+    from fireworks.training.sdk._core.lib.internal_client_holder import InternalClientHolder
+
+    async def once(self: InternalClientHolder, send: Any, *args: Any, **options: Any) -> Any:
+        return await send(*args, **options)
+
+    monkeypatch.setattr(InternalClientHolder, "execute_with_retries", once)
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.recovery.UNLOAD_SECONDS", 1.0)
+
+
+def config_of(service: "LoopbackService", folder: Path, tokenizer: str, name: str, **over: Any) -> RunConfig:
+    """Four steps of two rows, of a teacher that needs no deployment."""
+    train = {"prompt_groups_per_step": 2, "save_every": 1, **over.pop("train", {})}
+    teachers = [teacher(service, SERVED)]
+    return make_config(service, folder, tokenizer, name=name, teachers=teachers, train=train, **over)
+
+
+def losses(rows: Sequence[Any]) -> list[tuple[int, float, float]]:
+    return [(row["step"], row["train/loss"], row["train/reverse_kl"]) for row in rows]
+
+
+def last_weights(service: "LoopbackService", path: Path) -> bytes:
+    """The promoted weights of a run."""
+    model = json.loads((path / "model.json").read_text())["model"]
+    return (service.path(model) / "adapter_model.safetensors").read_bytes()
+
+
+def asked(service: "LoopbackService", name: str) -> list[Any]:
+    return [one.body for one in service.requests if one.path.endswith(f"/{name}")]
+
+
+def refused() -> "Effect":
+    from distillkit_builtin.fireworks.loopback.faults import Status
+
+    return Status(503, message="try later")
+
+
+def lost() -> "Effect":
+    from distillkit_builtin.fireworks.loopback.faults import NeverDone
+
+    return NeverDone()
+
+
+def failed() -> "Effect":
+    from distillkit_builtin.fireworks.loopback.faults import Fails
+
+    return Fails("a GPU fell off")
+
+
+@pytest.mark.parametrize(
+    ("path", "effect", "times", "after"),
+    [
+        ("/forward_backward$", refused, RETRIES, 0),
+        ("/forward_backward$", refused, RETRIES, 2),
+        ("/forward_backward$", failed, 1, 2),
+        ("/forward_backward$", lost, 1, 2),
+        ("/optim_step$", refused, RETRIES, 2),
+        ("/optim_step$", failed, 1, 2),
+    ],
+    ids=["poisoned at once", "poisoned", "gradients fail", "gradients are lost", "step is refused", "step fails"],
+)
+def test_a_step_that_failed_is_done_once_on_the_state_before_it(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: Any, times: int, after: int
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault
+
+    calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
+    service.fail(Fault("POST", path, effect(), times=times, after=after))
+    student = {"output_model_id": "troubled", "step_timeout": 5.0}
+    troubled = distillkit.run(config_of(service, tmp_path, tiny_model, "troubled", student=student))
+    assert losses(troubled.metrics) == losses(calm.metrics)
+    assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
+    assert (troubled.steps, troubled.summary["trained_completions"]) == (STEPS, 16)
+    assert "the step is done again on a new model" in (troubled.run_dir / "run.log").read_text()
+    assert len(asked(service, "create_model")) == 1 + 2
+    assert nothing_is_left(service)
+
+
+def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Delay, Fault
+
+    calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
+    config = config_of(
+        service,
+        tmp_path,
+        tiny_model,
+        "troubled",
+        student={"output_model_id": "troubled", "step_timeout": 3.0},
+    )
+    # In the order of their submission: model, gradients, step.
+    service.fail(Fault("POST", "/retrieve_future$", Delay(6.0), after=2))
+    troubled = distillkit.run(config)
+    assert losses(troubled.metrics) == losses(calm.metrics)
+    assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
+    assert len(asked(service, "optim_step")) == 2 * STEPS + 1
+
+
+@pytest.mark.parametrize(
+    ("over", "why"),
+    [
+        ({"train": {"save_every": 2}}, "the step before is saved nowhere"),
+        ({"student": {"lora_rank": 0, "learning_rate": 0.01}}, "a trainer of all weights has one model"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_once(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, over: dict[str, Any], why: str
+) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault
+
+    rows = [question(f"number {i}") for i in range(8)]
+    poisoned = config_of(service, tmp_path, tiny_model, "fw", rows=rows, **over)
+    service.fail(Fault("POST", "/forward_backward$", refused(), times=RETRIES, after=STEPS - 1))
+    with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is RUNNING.*--resume"):
+        distillkit.run(poisoned)
+    assert not asked(service, "unload_model"), why
+    assert nothing_is_left(service)
+    before = read_jsonl(tmp_path / "runs/fw/ledger.jsonl")
+    assert [entry["outcome"] for entry in before] == ["trained"] * 6 + ["failed"] * 2
+    steps_before = len(asked(service, "optim_step"))
+    resumed = distillkit.run(poisoned, resume=True)
+    saved_at = 2 if "train" in over else 3
+    assert len(asked(service, "load_weights")) == 1
+    assert len(asked(service, "optim_step")) == steps_before + STEPS - saved_at
+    assert [row["step"] for row in resumed.metrics] == [1, 2, 3, 4]
+    entries = read_jsonl(resumed.run_dir / "ledger.jsonl")
+    assert [entry["outcome"] for entry in entries] == ["trained"] * 8
+    assert len({entry["row_id"] for entry in entries}) == 8
+    assert resumed.summary["trained_completions"] == 16
+    assert nothing_is_left(service)
+
+
+def test_what_would_fail_again_is_not_tried_again(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+
+    service.fail(Fault("POST", "/forward_backward$", Status(400, message="no such loss"), after=1))
+    with pytest.raises(RunFailedError, match=r"no such loss.*--resume"):
+        distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
+    assert not asked(service, "unload_model")
+
+
+def test_a_step_that_fails_twice_ends_the_run(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    from distillkit_builtin.fireworks.loopback.faults import Fault
+
+    service.fail(Fault("POST", "/forward_backward$", refused(), times=2 * RETRIES, after=1))
+    with pytest.raises(RunFailedError, match=r"try later.*--resume"):
+        distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
+    assert len(asked(service, "unload_model")) == 1
+    assert nothing_is_left(service)
+
+
+def test_gradients_and_step_are_timed_apart(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    result = distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
+    for row in result.metrics:
+        gradients, step = float(row["time/forward_backward"]), float(row["time/optim_step"])  # type: ignore[arg-type]
+        assert min(gradients, step) > 0
+        assert gradients + step <= float(row["time/train"])  # type: ignore[arg-type]  # a number
