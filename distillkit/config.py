@@ -120,6 +120,11 @@ class TrainConfig(Section):
         description="Publish the weights to the sampler every so many steps, and after the last; steps between train "
         "completions of the policy that was published last.",
     )
+    warn_logprob_mismatch: float = Field(
+        0.1,
+        gt=0,
+        description="Warn when the sampler's logprobs are further than this from the trainer's, in nats a token.",
+    )
     max_failed_fraction: float = Field(
         0.1, ge=0, le=1, description="The run fails when more of the rows admitted so far than this have failed."
     )

@@ -17,6 +17,7 @@ from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
 from distillkit.metrics import mean_of, route_metrics, step_metrics
+from distillkit.mismatch import MismatchWatch
 from distillkit.preflight import Preflight
 from distillkit.roles import Sampler, Scorer
 from distillkit.run_files import RunFiles
@@ -33,6 +34,7 @@ class Engine:
     ledger: Ledger
     announcer: Announcer
     schedule: Schedule = field(init=False)
+    mismatch: MismatchWatch = field(init=False)
     step: int = field(default=0, init=False)
     """Steps trained so far."""
     published: int = field(default=0, init=False)
@@ -43,6 +45,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         """Connect sampler and scorers."""
+        self.mismatch = MismatchWatch(self.flight.config.train.warn_logprob_mismatch, self.announcer.warn)
         self.schedule = Schedule(self.flight.cast.sampler, self.flight.cast.scorers, self.announcer.emit)
 
     async def run(self) -> None:
@@ -87,8 +90,9 @@ class Engine:
         scored_at = time.perf_counter()
         batches = self.batches(outcomes.scored)
         with blame(student):
-            metrics = mean_of([await student.train(batch) for batch in batches])
+            results = [await student.train(batch) for batch in batches]
         trained_at = time.perf_counter()
+        metrics = mean_of(results) | self.mismatch.look(results)
         self.step += 1
         self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)

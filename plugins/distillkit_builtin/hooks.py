@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from distillkit import Evaluator, Loss, PromptBuilder, Router, Scorer, Sink, Student, hookimpl
+from distillkit import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
 from distillkit_builtin.console import ConsoleSink
 from distillkit_builtin.exact_match import ExactMatch
 from distillkit_builtin.fireworks.scorer import FireworksScorer
 from distillkit_builtin.fireworks.student import FireworksStudent
+from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_builtin.http.vllm.sampler import VllmSampler
 from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -37,9 +39,15 @@ def distillkit_students() -> Sequence[type[Student]]:
 
 
 @hookimpl
+def distillkit_samplers() -> Sequence[type[Sampler]]:
+    """`vllm`; students sample by themselves."""
+    return [VllmSampler]
+
+
+@hookimpl
 def distillkit_scorers() -> Sequence[type[Scorer]]:
-    """`local` and `fireworks`."""
-    return [LocalScorer, FireworksScorer]
+    """`local`, `http` and `fireworks`."""
+    return [LocalScorer, HttpScorer, FireworksScorer]
 
 
 @hookimpl

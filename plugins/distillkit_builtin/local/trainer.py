@@ -14,6 +14,7 @@ from distillkit.errors import PluginError, RunFailedError
 from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
+from distillkit_builtin.local.mismatch import MismatchMeter
 from distillkit_builtin.local.network import PromptAndResponse, micro_batches
 from distillkit_builtin.local.policy import Policy
 
@@ -47,6 +48,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             policy.trained.values(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
         )
+        self._mismatch = MismatchMeter()
         self.scheduler = get_scheduler(
             options.schedule,
             self.optimizer,
@@ -58,7 +60,7 @@ class Trainer:
         """Sum `weights * loss` over the batch's tokens, and move the weights once."""
         self.optimizer.zero_grad(set_to_none=True)
         total = self.accumulate(batch)
-        return StepResult({"train/loss": total, **self.apply()})
+        return StepResult({"train/loss": total, **self._mismatch.read(), **self.apply()})
 
     def accumulate(self, batch: Batch) -> float:
         """Add the batch's gradient to what `apply` will use; returns its sum of `weights * loss`."""
@@ -102,6 +104,7 @@ class Trainer:
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
         with self.policy.computing():
             logprobs, _ = self.policy.network.response_logprobs(items)
+        self._mismatch.add(logprobs, inputs)
         losses: Tensor = function(logprobs, inputs, options)
         loss = (losses * inputs["weights"]).sum()
         torch.autograd.backward(loss)

@@ -1,0 +1,1 @@
+"""How servers are asked for the logprobs of given tokens: one module a dialect."""

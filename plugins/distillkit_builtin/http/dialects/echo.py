@@ -1,0 +1,122 @@
+"""`echo` with `logprobs`, as OpenAI's completions had it: vLLM, and others, where they name tokens by id."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+from distillkit.errors import AlignmentError
+from distillkit_builtin.http.dialects.dialect import (
+    Question,
+    Reading,
+    TopK,
+    UnprovedError,
+    best_of,
+    require_length,
+    validated,
+)
+
+BY_ID = re.compile(r"token_id:(\d+)")
+
+
+class _Logprobs(BaseModel):
+    """The lists begin with the prompt's first token, whose logprob is null."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None = None
+
+
+class _Choice(BaseModel):
+    logprobs: _Logprobs
+    prompt_token_ids: list[int] | None = None
+
+
+class _Answer(BaseModel):
+    choices: list[_Choice]
+
+
+_ANSWER = TypeAdapter(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """`POST /v1/completions` with `echo` and `logprobs`.
+
+    Ids are proved by tokens of the form `token_id:17` (vLLM's `return_tokens_as_token_ids`), else by `prompt_token_ids`
+    in the answer (`return_token_ids`), which stand beside the logprobs and not with them; both are asked for.
+    """
+
+    max_tokens: int = 0
+    """How many are generated: none, where the server allows that, else one that nobody reads."""
+
+    name: ClassVar[str] = "echo"
+    path: ClassVar[str] = "/v1/completions"
+
+    def payload(self, question: Question) -> dict[str, JsonValue]:
+        """The request's body; with `logprobs: 0` some servers give none at all."""
+        return {
+            "model": question.model,
+            "prompt": list(question.ids),
+            "max_tokens": self.max_tokens,
+            "echo": True,
+            "logprobs": max(1, question.topk),
+            "temperature": 0.0,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+        }
+
+    def read(self, answer: JsonValue, question: Question) -> Reading:
+        """The entries behind the prompt's."""
+        choices = validated(_ANSWER, answer, "the answer").choices
+        require_length(choices, 1, "choices")
+        said = choices[0].logprobs
+        total, start = len(question.prompt_ids) + len(question.response_ids), len(question.prompt_ids)
+        generated = len(said.token_logprobs) - total
+        require_length(said.token_logprobs, total + min(max(generated, 0), self.max_tokens), "token_logprobs")
+        require_length(said.tokens, len(said.token_logprobs), "tokens")
+        ids = _ids(said.tokens, choices[0].prompt_token_ids)[:total]
+        require_length(ids, total, "token ids")
+        logprobs = [_known(value, at) for at, value in enumerate(said.token_logprobs[start:total])]
+        return Reading.of(ids[start:], logprobs, _topk(said.top_logprobs, start, question))
+
+
+def _ids(tokens: Sequence[str], prompt_token_ids: Sequence[int] | None) -> Sequence[int]:
+    found = [BY_ID.fullmatch(token) for token in tokens]
+    ids = [int(match.group(1)) for match in found if match is not None]
+    if len(ids) == len(tokens):
+        return ids
+    if prompt_token_ids is not None:
+        return prompt_token_ids
+    raise UnprovedError(
+        "the server echoes tokens as text, which does not prove their ids; start it with "
+        "--return-tokens-as-token-ids (vLLM)"
+    )
+
+
+def _known(value: float | None, at: int) -> float:
+    if value is None:
+        raise AlignmentError(f"the logprob of token {at} is null")
+    return value
+
+
+def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, question: Question) -> list[TopK] | None:
+    """The likeliest tokens behind the prompt; by id only, since texts of different tokens may be the same."""
+    if not question.topk:
+        return None
+    if top is None:
+        raise AlignmentError("the answer holds no top_logprobs")
+    end = start + len(question.response_ids)
+    require_length(top[:end], end, "top_logprobs")
+    return [best_of(_candidates(entry or {}), question.topk, at) for at, entry in enumerate(top[start:end])]
+
+
+def _candidates(entry: Mapping[str, float]) -> list[tuple[int, float]]:
+    found = [(BY_ID.fullmatch(token), value) for token, value in entry.items()]
+    if any(match is None for match, _ in found):
+        raise UnprovedError(
+            "top_logprobs names tokens by text; start the server with --return-tokens-as-token-ids (vLLM)"
+        )
+    return [(int(match.group(1)), value) for match, value in found if match is not None]

@@ -1,0 +1,85 @@
+"""SGLang's native `/generate`: the prompt's part is left out of the answer by `logprob_start_len`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+from distillkit.errors import AlignmentError
+from distillkit_builtin.http.dialects.dialect import (
+    Question,
+    Reading,
+    TopK,
+    UnprovedError,
+    best_of,
+    validated,
+)
+
+Triple = tuple[float | None, int, str | None]
+"""Logprob, id, text (null unless it is asked for)."""
+
+
+class _Meta(BaseModel):
+    input_token_logprobs: list[Triple] | None = None
+    input_top_logprobs: list[list[Triple] | None] | None = None
+
+
+class _Answer(BaseModel):
+    meta_info: _Meta
+
+
+_ANSWER = TypeAdapter(_Answer)
+
+
+@dataclass(frozen=True, slots=True)
+class SGLang:
+    """`POST /generate` with `return_logprob`. Written from SGLang's sources; untested on a real server."""
+
+    name: ClassVar[str] = "sglang"
+    path: ClassVar[str] = "/generate"
+
+    def payload(self, question: Question) -> dict[str, JsonValue]:
+        """Logprobs from the prompt's last token on, which is the first that predicts a response's token."""
+        return {
+            "input_ids": list(question.ids),
+            "sampling_params": {"max_new_tokens": 0, "temperature": 0.0},
+            "return_logprob": True,
+            "logprob_start_len": max(0, len(question.prompt_ids) - 1),
+            "top_logprobs_num": question.topk,
+            "return_text_in_logprobs": False,
+        }
+
+    def read(self, answer: JsonValue, question: Question) -> Reading:
+        """The last R entries: whether one for the prompt's last token comes first depends on the version."""
+        meta = validated(_ANSWER, answer, "the answer").meta_info
+        if meta.input_token_logprobs is None:
+            raise UnprovedError("the server gives no input_token_logprobs")
+        tail = _last(meta.input_token_logprobs, len(question.response_ids), "input_token_logprobs")
+        logprobs = [_known(triple, at) for at, triple in enumerate(tail)]
+        return Reading.of([index for _, index, _ in tail], logprobs, _topk(meta, question))
+
+
+def _last(values: Sequence[Triple], count: int, what: str) -> Sequence[Triple]:
+    if len(values) not in (count, count + 1):
+        raise AlignmentError(f"the answer holds {len(values)} {what} for {count} tokens")
+    return values[len(values) - count :]
+
+
+def _known(triple: Triple, at: int) -> float:
+    if triple[0] is None:
+        raise AlignmentError(f"the logprob of token {at} is null")
+    return triple[0]
+
+
+def _topk(meta: _Meta, question: Question) -> list[TopK] | None:
+    if not question.topk:
+        return None
+    count = len(question.response_ids)
+    top = meta.input_top_logprobs or []
+    if len(top) not in (count, count + 1):
+        raise AlignmentError(f"the answer holds {len(top)} input_top_logprobs for {count} tokens")
+    return [
+        best_of([(index, _known((value, index, None), at)) for value, index, _ in entry or ()], question.topk, at)
+        for at, entry in enumerate(top[len(top) - count :])
+    ]

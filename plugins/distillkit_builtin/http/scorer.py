@@ -1,0 +1,107 @@
+"""Scorer `http`: a frozen teacher behind an OpenAI-compatible server, such as vLLM or SGLang."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from distillkit import Sampler, Scorer
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit.roles import CheckReport
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit_builtin.http.dialect_names import DialectName
+from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.remote.asking import ask_once
+from distillkit_builtin.remote.options import RemoteOptions
+from distillkit_builtin.tokenizer import shared_tokenizer
+
+if TYPE_CHECKING:
+    from distillkit_builtin.http.teacher import HttpTeacher
+
+
+class HttpScorer(RemoteOptions, Scorer, Sampler):
+    """A frozen teacher behind an OpenAI-compatible server that scores given tokens: vLLM, SGLang and others."""
+
+    name: ClassVar[str] = "http"
+
+    dialect: DialectName = Field(
+        "auto", description="How logprobs are asked for: prompt_logprobs (vLLM), echo, sglang; auto: what works."
+    )
+    topk: int = Field(0, ge=0, description="Also ask for this many of the likeliest tokens at each position.")
+    cache: str | None = Field(
+        None, description="SQLite file that keeps scores, shared by runs; only for a server whose model stays the same."
+    )
+
+    _context_length: int | None = PrivateAttr(None)
+    _fingerprint: str = PrivateAttr("")
+    _live: "HttpTeacher | None" = PrivateAttr(None)
+
+    def check(self, run: RunContext) -> CheckReport:
+        """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
+        answer = ask_once(self, "/v1/models")
+        models = served_models(answer.value, answer.root)
+        served = (
+            models[0] if self.dialect == "sglang" and models else find_model(models, self.teacher.model, answer.root)
+        )
+        # The servers generate one token behind what they score, if only to throw it away.
+        self._context_length = None if served.max_model_len is None else served.max_model_len - 1
+        self._fingerprint = f"{served.id} {served.root or ''} topk={self.topk}"
+        replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
+        return CheckReport((f"teacher {self.teacher.name!r}: {served.id} at {answer.root}{replicas}",))
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """The tokenizer of `tokenizer_model`, else of the model's name; what the server does is compared in `open`."""
+        source = self.teacher.tokenizer_model or self.teacher.model
+        try:
+            return shared_tokenizer(run, source)
+        except InputError as error:
+            if source != self.teacher.model:
+                raise
+            raise InputError(
+                f"teacher {self.teacher.name!r}: {source!r}, as the server calls its model, names no tokenizer; set "
+                "tokenizer_model to the served model's directory or hub name"
+            ) from error
+
+    def context_length(self, run: RunContext) -> int | None:
+        """What the server says, where it does."""
+        return self._context_length
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        """`topk` up to the option."""
+        return {"sampled": None, **({"topk": self.topk} if self.topk else {})}
+
+    async def open(self, run: RunContext) -> None:
+        """Connect, find the dialect, compare tokenizers."""
+        from distillkit_builtin.http.teacher import HttpTeacher
+
+        self._live = await HttpTeacher.open(self, self.tokenizer(run), self._fingerprint)
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            await live.close()
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Score each as soon as the server's window has room."""
+        async for outcome in self._open_teacher().score(requests):
+            yield outcome
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """The teacher's own completions, for evaluators."""
+        async for outcome in self._open_teacher().sample(requests):
+            yield outcome
+
+    async def sync(self, weights: Weights) -> None:
+        """Nothing: this teacher is frozen."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """`concurrency/<slug>/window` and so on."""
+        return {} if self._live is None else self._live.remote.metrics()
+
+    def _open_teacher(self) -> "HttpTeacher":
+        if self._live is None:
+            raise RuntimeError("HttpScorer is used before open() or after close()")
+        return self._live

@@ -1,0 +1,1 @@
+"""Rollouts from a vLLM server for a student that is trained elsewhere."""

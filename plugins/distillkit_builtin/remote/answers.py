@@ -1,0 +1,74 @@
+"""What comes of asking a service: an answer, or one of two exceptions that a backend turns into a `Failure`.
+
+`AttemptError` and its kind end one attempt and stay inside this folder; a garbled body counts among them, since what
+garbles it is a proxy more often than the service, so it ends as an `UnansweredError` like all that is tried again.
+"""
+
+from dataclasses import dataclass
+
+from pydantic import JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer."""
+
+    root: str
+    """The replica that gave it."""
+    value: JsonValue
+    """Its body. JSON may hold NaN and infinities; of a control call also plain text, or None where it was empty."""
+    seconds: float
+    """From sending to having the whole body, of the attempt that was answered."""
+
+
+class RefusedError(Exception):
+    """The service understood and said no; asking again would change nothing. Never tried again."""
+
+    def __init__(self, root: str, status: int, message: str) -> None:
+        """`message` is the server's own, cut to 500 characters, without the key."""
+        super().__init__(f"{root}: HTTP {status}: {message}")
+        self.root = root
+        self.status = status
+        self.message = message
+
+
+class UnansweredError(Exception):
+    """No attempt within `retry_timeout` got a good answer."""
+
+    def __init__(self, reason: str, attempts: int, retry_after: float | None) -> None:
+        """`reason` names the last failure, its replica, the attempts and the seconds that they took.
+
+        `retry_after`: seconds from now, where the service said so.
+        """
+        super().__init__(reason)
+        self.reason = reason
+        self.attempts = attempts
+        self.retry_after = retry_after
+
+
+class AttemptError(Exception):
+    """One attempt got no good answer; another one may."""
+
+    def __init__(
+        self, root: str, what: str, *, overload: bool = False, broken: bool = True, retry_after: float | None = None
+    ) -> None:
+        """`overload`: fewer requests at once may help. `broken`: the replica, not the request rate, is at fault."""
+        super().__init__(f"{root}: {what}")
+        self.root = root
+        self.what = what
+        self.overload = overload
+        self.broken = broken
+        self.retry_after = retry_after
+
+
+class GarbledError(AttemptError):
+    """A body that is not what it says it is, under a status that says all is well."""
+
+
+class NoReplicaError(Exception):
+    """No replica may be asked before the budget is spent."""
+
+    def __init__(self, reason: str, opens_in: float | None) -> None:
+        """`opens_in`: seconds until one may be asked, where that is known."""
+        super().__init__(reason)
+        self.opens_in = opens_in

@@ -1,0 +1,102 @@
+"""The options that every backend over HTTP has, and the roots that they name."""
+
+import re
+from typing import Self
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LONG = 20
+"""Characters; a longer name of a variable that is not in `UPPER_CASE` is taken for a key."""
+
+
+class RemoteOptions(BaseModel):
+    """Where a service is and how it is asked. A mixin: `class HttpScorer(RemoteOptions, Scorer)`."""
+
+    # What is refused here may be a key or a password, which pydantic's own message would repeat.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    base_url: str | tuple[str, ...] = Field(
+        description="The service, with or without /v1; a list: replicas of one model, among which requests are spread."
+    )
+    api_key_env: str | None = Field(
+        None, description="The name of the environment variable that holds the key; null: no key is sent."
+    )
+    request_timeout: float = Field(120.0, gt=0, description="Seconds for one attempt; for the connection, at most 10.")
+    retry_timeout: float = Field(
+        300.0, ge=0, description="Seconds over which one request is tried again, back-off included."
+    )
+    initial_concurrency: int = Field(16, ge=1, description="Requests at once at the start; adapts itself.")
+    max_concurrency: int = Field(256, ge=1, description="Requests at once, at most.")
+    hedge_after: float | None = Field(
+        None, gt=0, description="Seconds after which an unanswered request also goes to another replica; null: never."
+    )
+    verify_tls: bool | str = Field(
+        True, description="Whether certificates are verified; a path: by this CA bundle instead of the usual ones."
+    )
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The replicas' addresses, without a trailing slash or /v1, in the config's order."""
+        return tuple(_root(url) for url in _listed(self.base_url))
+
+    @field_validator("base_url")
+    @classmethod
+    def _are_addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        roots = [_root(url) for url in _listed(value)]
+        if not roots:
+            raise ValueError("wants at least one address")
+        twice = next((root for root in roots if roots.count(root) > 1), None)
+        if twice is not None:
+            raise ValueError(f"names {twice} twice; each replica has its own address")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is not None and not _names_a_variable(value):
+            raise ValueError(
+                "wants the name of an environment variable, such as MY_API_KEY, and this looks like a key itself or is "
+                "no name (it is not repeated here); export the key and name its variable"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_somewhere_to_hedge_to(self) -> Self:
+        if self.hedge_after is not None and len(self.roots) < 2:
+            raise ValueError("hedge_after needs a second replica to ask: list several addresses in base_url")
+        return self
+
+
+def _listed(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (base_url,) if isinstance(base_url, str) else base_url
+
+
+def _root(url: str) -> str:
+    parts = _split(url.strip())
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc.lower()}{path}"
+
+
+def _split(url: str) -> SplitResult:
+    """Raise ValueError unless `url` is an address; what follows `//` may hold a password, so it is not repeated."""
+    authority = url.partition("//")[2].partition("/")[0]
+    if "@" in authority:
+        raise ValueError("holds a user name or password, which configs and logs would show; use api_key_env")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket or a port that is none
+        usable = False
+    if not usable:
+        raise ValueError(f"{url!r} is no http or https address, such as http://localhost:8000/v1")
+    if parts.query or parts.fragment:
+        raise ValueError(f"{parts.scheme}://{parts.netloc}{parts.path}: takes nothing after ? or #")
+    return parts
+
+
+def _names_a_variable(value: str) -> bool:
+    if VARIABLE.fullmatch(value) is None:
+        return False
+    return len(value) <= LONG or (value == value.upper() and "_" in value)

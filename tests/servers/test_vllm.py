@@ -1,0 +1,162 @@
+"""Teachers and rollouts on a real vLLM server: `make test-servers`."""
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from conftest import read_jsonl
+from pydantic import PrivateAttr
+
+import distillkit
+from distillkit import RunConfig, Sink
+from distillkit.events import Event, StepFinished
+from distillkit.loading import load_config
+from distillkit.roles import Scorer
+from distillkit.testing import make_context, make_rollout
+from distillkit.types import Message, Score, ScoreRequest, Teacher, token_ids
+from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.tokenizer import HFTokenizer
+from servers.vllm_process import VllmProcess
+
+pytestmark = pytest.mark.servers
+TOP = Path(__file__).parents[2]
+FLOAT32 = 5e-4
+"""Nats: float32 on both sides, other kernels. Measured: 1e-4 at most over these texts."""
+ANSWERS = ["The sky is blue.", "Because air scatters short waves more than long ones.\n\n1. Air\n2. Light", "no"]
+PROMPTS = ["Why is the sky blue?", "Answer as a list of two. " * 20 + "Why?"]
+
+
+async def scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Score]:
+    run = make_context(teachers=[scorer.teacher])
+    scorer.check(run)
+    await scorer.open(run)
+    try:
+        found = [outcome async for outcome in scorer.score(requests)]
+    finally:
+        await scorer.close()
+        await run.shared.release(run.user)
+    assert all(isinstance(outcome, Score) for outcome in found), found
+    return sorted((outcome for outcome in found if isinstance(outcome, Score)), key=lambda score: score.request.key)
+
+
+@pytest.mark.parametrize("dialect", ["prompt_logprobs", "echo"])
+async def test_scores_are_those_of_the_local_backend(teacher_server: VllmProcess, model: Path, dialect: str) -> None:
+    tokenizer = HFTokenizer.load(str(model))
+    prompts = [token_ids(tokenizer.render([Message("user", text)], {})) for text in PROMPTS]
+    answers = [tokenizer.encode(text) for text in ANSWERS]
+    requests = [
+        ScoreRequest(make_rollout(answer, sample=len(answers) * i + j), "smol", prompt)
+        for i, prompt in enumerate(prompts)
+        for j, answer in enumerate(answers)
+    ]
+    remote = HttpScorer(base_url=teacher_server.url, dialect=dialect, topk=3)  # type: ignore[arg-type]
+    theirs = await scores(remote.bind(Teacher("smol", "smol", tokenizer_model=str(model))), requests)
+    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
+    ours = await scores(local, requests)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.ids_proved
+        np.testing.assert_allclose(other.logprobs, mine.logprobs, atol=FLOAT32)
+        best = other.arrays["topk_logprobs"]
+        assert best.shape == (len(mine.logprobs), 3)
+        assert np.all(np.diff(best, axis=1) <= 0)
+        assert np.all(best[:, 0] >= other.logprobs)
+
+
+def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> RunConfig:
+    """The demo's config with the demo's model, and other plugins where they are named."""
+    text = (TOP / "examples/routed_mopd/config.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(model)), encoding="utf-8")
+    resolved, _ = load_config([config], [f"log_path={tmp_path}/runs/{{name}}", *over], extra=sections)
+    return resolved
+
+
+def http_teachers(server: VllmProcess, model: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": "smol",
+            "route_value": route,
+            "teacher_messages_key": key,
+            "tokenizer_model": str(model),
+            "scorer": {"name": "http", "base_url": server.url},
+        }
+        for route, key in (("short", "teacher_messages"), ("list", "list_messages"))
+    ]
+
+
+def test_the_demo_with_both_teachers_over_http_reaches_its_target(
+    teacher_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    result = distillkit.run(demo(model, tmp_path, [], teachers=http_teachers(teacher_server, model)))
+    before, after = result.eval["before"], result.eval["after"]
+    assert after["reverse_kl"] < 0.6 * before["reverse_kl"]
+    assert after["routes"]["short"]["pattern_rate"] > before["routes"]["short"]["pattern_rate"] + 0.3
+    assert "teacher_rate" in after["routes"]["short"]
+    assert (result.summary["failed_completions"], result.steps) == (0, 15)
+
+
+SHORT = [
+    "data.max_eval_rows=8",
+    "sampling.max_completion_tokens=24",
+    "train.prompt_groups_per_step=4",
+    "evaluators=[reverse_kl]",
+]
+
+
+def test_a_student_that_samples_from_vllm_learns(
+    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    sampler = f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}"
+    result = distillkit.run(demo(model, tmp_path, [*SHORT, sampler, "train.max_steps=12"]))
+    mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
+    assert len(mismatches) == 12
+    assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
+    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
+
+
+class Killer(Sink):
+    """Kills a server in the middle of the third step, and starts it again."""
+
+    name: ClassVar[str] = "killer"
+    _server: VllmProcess | None = PrivateAttr(None)
+    _thread: threading.Thread | None = PrivateAttr(None)
+
+    @classmethod
+    def of(cls, server: VllmProcess) -> "Killer":
+        killer = cls()
+        killer._server = server
+        return killer
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step == 2:
+            self._thread = threading.Timer(1.0, self._kill)
+            self._thread.start()
+
+    def _kill(self) -> None:
+        assert self._server is not None
+        self._server.kill()
+        self._server.start()
+
+
+def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
+    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    sampler = {"name": "vllm", "base_url": student_server.url, "retry_timeout": 500.0}
+    student = {"name": "local", "model": str(model), "lora_rank": 8, "learning_rate": 1e-3, "sampler": sampler}
+    killer = Killer.of(student_server)
+    config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
+    result = distillkit.run(config)
+    assert killer._thread is not None
+    killer._thread.join()
+    ledger = read_jsonl(result.run_dir / "ledger.jsonl")
+    assert (result.steps, result.summary["failed_completions"]) == (4, 0)
+    assert {entry["status"] for entry in ledger} == {"trained"}
+    assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
+    assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0
