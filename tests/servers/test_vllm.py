@@ -157,6 +157,6 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     killer._thread.join()
     ledger = read_jsonl(result.run_dir / "ledger.jsonl")
     assert (result.steps, result.summary["failed_completions"]) == (4, 0)
-    assert {entry["status"] for entry in ledger} == {"trained"}
+    assert {entry["outcome"] for entry in ledger} == {"trained"}
     assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
     assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0

@@ -25,6 +25,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
     """A frozen teacher behind an OpenAI-compatible server that scores given tokens: vLLM, SGLang and others."""
 
     name: ClassVar[str] = "http"
+    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
 
     dialect: DialectName = Field(
         "auto", description="How logprobs are asked for: prompt_logprobs (vLLM), echo, sglang; auto: what works."

@@ -22,6 +22,7 @@ class VllmSampler(RemoteOptions, Sampler):
     """Completions from vLLM servers that serve the student's base model; each sync pushes the LoRA, or all weights."""
 
     name: ClassVar[str] = "vllm"
+    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
 
     model: str | None = Field(None, description="The base model as the servers call it; null: the one that they serve.")
     server_run_dir: str | None = Field(

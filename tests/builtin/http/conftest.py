@@ -1,0 +1,73 @@
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builtin.http.serving import Serve, write_adapter
+from distillkit.types import Weights
+from distillkit_builtin.http.loopback.categorical import CategoricalModel
+from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_builtin.remote import asking, breaker, connection, retrying
+
+
+@pytest.fixture(autouse=True)
+def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back off for hundredths of a second."""
+    monkeypatch.setattr(retrying, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(retrying, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(breaker, "FIRST_COOL_DOWN", 0.05)
+    monkeypatch.setattr(breaker, "LONGEST_COOL_DOWN", 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loopback has no TLS, and reading the CA bundle for every client takes longer than most tests."""
+    for module in (asking, connection):
+        monkeypatch.setattr(module, "tls", lambda options: False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    """Models this small are slower on two threads."""
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start a server of a CategoricalModel, or another one; it is stopped after the test."""
+    running: list[LoopbackServer] = []
+
+    def start(model: Any = None, **options: Any) -> LoopbackServer:
+        running.append(LoopbackServer(model or CategoricalModel(), **options))
+        running[-1].start()
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.stop()
+
+
+@pytest.fixture
+def real(tiny_model: str) -> Any:
+    """The tiny Llama behind a server."""
+    pytest.importorskip("torch")
+    from distillkit_builtin.http.loopback.network_model import NetworkModel
+
+    return NetworkModel.load(tiny_model)
+
+
+@pytest.fixture
+def adapters(tmp_path: Path) -> Sequence[Weights]:
+    """Three versions."""
+    return [Weights(v, "peft", Path(write_adapter(tmp_path / f"v{v}", str(v).encode()))) for v in range(3)]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Sequence[Weights]:
+    """Three versions of all weights."""
+    for version in range(3):
+        (tmp_path / f"m{version}").mkdir()
+        (tmp_path / f"m{version}" / "model.safetensors").write_text(str(version))
+    return [Weights(version, "safetensors", tmp_path / f"m{version}") for version in range(3)]

@@ -1,0 +1,199 @@
+"""What is found out before a run: what a server serves, which dialect it speaks, and whether it reads text as we do."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from builtin.http.serving import COMPLETIONS, GENERATE, Serve, bodies, opened, scorer
+from distillkit.errors import InputError
+from distillkit.testing import make_context, make_teacher
+from distillkit_builtin.http.dialects.echo import Echo
+from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
+from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.categorical import ByteText, CategoricalModel
+from distillkit_builtin.http.loopback.flavors import Flavor
+from distillkit_builtin.http.scorer import HttpScorer
+
+
+@pytest.mark.parametrize(
+    ("flavor", "option", "dialect"),
+    [
+        (Flavor("vllm"), "auto", PromptLogprobs()),
+        (Flavor("vllm", ids=False), "auto", PromptLogprobs()),
+        (Flavor("vllm"), "echo", Echo()),
+        (Flavor("echo"), "auto", Echo()),
+        (Flavor("sglang"), "auto", Echo()),
+        (Flavor("sglang", ids=False), "auto", SGLang()),
+        (Flavor("sglang"), "sglang", SGLang()),
+    ],
+    ids=repr,
+)
+async def test_the_dialect_is_the_first_that_the_server_speaks_or_the_one_that_is_named(
+    serve: Serve, flavor: Flavor, option: Any, dialect: Any
+) -> None:
+    async with opened(scorer(serve(flavor=flavor), dialect=option)) as plugin:
+        assert plugin._live.dialect == dialect
+
+
+async def test_a_server_that_fails_at_one_dialect_is_asked_in_the_next(serve: Serve) -> None:
+    server = serve()
+    server.faults.next(faults.Status(500), path=COMPLETIONS, times=None, when=lambda body: "prompt_logprobs" in body)
+    async with opened(scorer(server)) as plugin:
+        assert plugin._live.dialect == Echo()
+
+
+async def refusal(plugin: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        async with opened(plugin):
+            pass
+    return str(caught.value)
+
+
+async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_was_answered(serve: Serve) -> None:
+    server = serve(flavor=Flavor("echo", ids=False))
+    message = await refusal(scorer(server))
+    assert message.startswith(f"{server.url} cannot score given tokens; vLLM gives what is needed as it is")
+    assert f"prompt_logprobs (/v1/completions): {server.url}: the server ignores prompt_logprobs" in message
+    assert "start it with --return-tokens-as-token-ids (vLLM)" in message
+    assert f"sglang (/generate): {server.url} answered 404: Not Found" in message
+
+
+async def test_a_dialect_that_is_named_is_the_only_one_that_is_tried(serve: Serve) -> None:
+    server = serve()
+    message = await refusal(scorer(server, dialect="sglang"))
+    assert "sglang (/generate)" in message
+    assert "prompt_logprobs" not in message
+    assert not bodies(server, COMPLETIONS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (faults.WrongId(), r"the server scored id \d+, not the sampled 46"),
+        (faults.Shorter(), "prompt_logprobs where"),
+        (faults.BadLogprob(-9999.0), "minus infinity"),
+        (faults.Status(400), "answered 400: ordered by a test"),
+    ],
+)
+async def test_a_server_that_is_wrong_in_every_dialect_is_refused(serve: Serve, fault: Any, message: str) -> None:
+    server = serve()
+    server.faults.next(fault, path=COMPLETIONS, times=None)
+    assert re.search(message, await refusal(scorer(server)))
+
+
+async def test_every_replica_has_to_speak_the_dialect(serve: Serve) -> None:
+    one, other = serve(), serve(flavor=Flavor("echo"))
+    async with opened(scorer(one, other)) as plugin:
+        assert plugin._live.dialect == Echo()
+    assert f"{other.url}: the server ignores prompt_logprobs" in await refusal(
+        scorer(one, other, dialect="prompt_logprobs")
+    )
+
+
+class Swapping(ByteText):
+    """Reads letters with their case swapped."""
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.swapcase().encode())
+
+
+async def test_a_server_with_another_tokenizer_is_refused(serve: Serve) -> None:
+    server = serve(CategoricalModel(text=Swapping()))
+    message = await refusal(scorer(server))
+    assert message.startswith(f"teacher 'teacher': the server at {server.url} encodes text in another way than")
+    assert "set tokenizer_model to the tokenizer of the served model" in message
+
+
+async def test_a_server_that_cannot_tokenize_is_not_asked_twice(serve: Serve) -> None:
+    server = serve(flavor=Flavor("echo"))
+    async with opened(scorer(server)):
+        assert server.traffic.counts["/tokenize"] == 1
+
+
+def checked(plugin: HttpScorer) -> Sequence[str]:
+    return plugin.check(make_context()).notes
+
+
+def test_check_says_what_is_served_where(serve: Serve) -> None:
+    one, other = serve(name="smol"), serve(name="smol")
+    assert checked(scorer(one, model="smol")) == (f"teacher 'teacher': smol at {one.url}",)
+    assert checked(scorer(one, other, model="smol")) == (f"teacher 'teacher': smol at {one.url} and 1 more",)
+    assert one.traffic.counts == {"/v1/models": 2}
+
+
+def test_a_model_that_is_not_served_is_refused_with_a_suggestion(serve: Serve) -> None:
+    server = serve(name="Qwen3-0.6B")
+    with pytest.raises(InputError, match=r"serves no model 'qwen3-0.6B'; did you mean 'Qwen3-0.6B'\? Known: Qwen3"):
+        checked(scorer(server, model="qwen3-0.6B"))
+
+
+def test_sglangs_own_endpoint_takes_no_model_name(serve: Serve) -> None:
+    assert "loopback at" in checked(scorer(serve(flavor=Flavor("sglang")), model="org/any", dialect="sglang"))[0]
+
+
+@pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])
+def test_what_lists_no_models_is_no_such_server(serve: Serve, body: Any) -> None:
+    server = serve()
+    server.faults.next(faults.Status(200, body=body))
+    with pytest.raises(InputError, match="gives no list of models; is base_url that of an OpenAI-compatible server"):
+        checked(scorer(server))
+
+
+def test_a_server_that_is_down_is_said_in_check(serve: Serve) -> None:
+    server = serve()
+    server.stop()
+    with pytest.raises(InputError, match=rf"{server.url}/v1/models: .*refused; is the service up, and base_url"):
+        checked(scorer(server))
+
+
+async def test_a_server_that_goes_down_after_check_is_an_input_error_too(serve: Serve) -> None:
+    server = serve()
+    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
+    message = await refusal(scorer(server, retry_timeout=0.05))
+    assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: ordered by a test")
+
+
+def test_a_key_that_is_refused_is_named_by_its_variable(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = serve(api_key="right")
+    with pytest.raises(InputError, match="HTTP 401: Unauthorized; set api_key_env"):
+        checked(scorer(server))
+    plugin = scorer(server, api_key_env="TEACHER_KEY")
+    with pytest.raises(InputError, match="environment variable TEACHER_KEY is not set"):
+        checked(plugin)
+    monkeypatch.setenv("TEACHER_KEY", "secret-key")
+    with pytest.raises(InputError, match=r"HTTP 401: Unauthorized; is \$TEACHER_KEY the right key\?") as caught:
+        checked(plugin)
+    assert "secret-key" not in str(caught.value)
+    monkeypatch.setenv("TEACHER_KEY", "right")
+    checked(plugin)
+
+
+async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(api_key="right-key")
+    monkeypatch.setenv("TEACHER_KEY", "right-key")
+    server.faults.next(faults.Status(403, body={"error": "not with right-key"}), path=COMPLETIONS)
+    message = await refusal(scorer(server, api_key_env="TEACHER_KEY"))
+    assert message == f"{server.url} refuses the key: not with ***; api_key_env names its variable"
+
+
+def test_the_context_length_leaves_room_for_the_token_that_servers_draw(serve: Serve) -> None:
+    plugin = scorer(serve(context_length=100))
+    plugin.check(make_context())
+    assert plugin.context_length(make_context()) == 99
+
+
+def test_a_name_that_is_no_tokenizer_says_which_option_to_set(serve: Serve, tmp_path: Any) -> None:
+    plugin = HttpScorer(base_url=serve().url).bind(make_teacher(model=str(tmp_path / "smol")))
+    with pytest.raises(InputError, match="names no tokenizer; set tokenizer_model to the served model's directory"):
+        plugin.tokenizer(make_context())
+
+
+async def test_sglang_is_probed_where_completions_prove_nothing(serve: Serve) -> None:
+    server = serve(flavor=Flavor("sglang", ids=False))
+    async with opened(scorer(server)):
+        assert bodies(server, GENERATE)[-1]["logprob_start_len"] == len(bodies(server, COMPLETIONS)[-1]["prompt"]) - 21

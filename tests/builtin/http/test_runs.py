@@ -1,0 +1,281 @@
+"""Whole runs with teachers over HTTP: what a misbehaving server does to the ledger, and what the user reads."""
+
+import asyncio
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from conftest import question, read_jsonl
+from pydantic import PrivateAttr
+
+import distillkit
+from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
+from distillkit import RunConfig, Sink
+from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.events import Event, StepFinished
+from distillkit.run_directory import run_directory
+from distillkit.testing import FakeStudent
+from distillkit.types import Failure, Rollout, SampleRequest
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.faults import Fault
+from distillkit_builtin.http.loopback.flavors import Flavor
+from distillkit_builtin.http.loopback.server import LoopbackServer
+
+Make = Callable[..., RunConfig]
+
+
+def teacher(*servers: LoopbackServer, **options: Any) -> dict[str, Any]:
+    url: Any = servers[0].url if len(servers) == 1 else tuple(server.url for server in servers)
+    return {"model": "loopback", "scorer": ByteScorer(base_url=url, **options)}
+
+
+def trained(result: distillkit.RunResult) -> list[dict[str, Any]]:
+    """What a run learnt, without what depends on the clock."""
+    kept = ("train/", "completions/")
+    return [{name: value for name, value in row.items() if name.startswith(kept)} for row in result.metrics]
+
+
+def completions(config: RunConfig) -> list[dict[str, Any]]:
+    rows = read_jsonl(run_directory(config) / "ledger.jsonl")
+    return [{"step": row["step"], **one} for row in rows for one in row["completions"]]
+
+
+@pytest.fixture
+def untroubled(serve: Serve, fake_config: Make) -> list[dict[str, Any]]:
+    """What a run learns whose teacher behaves."""
+    return trained(distillkit.run(fake_config(name="untroubled", teachers=[teacher(serve())])))
+
+
+LOSSLESS: list[Fault] = [
+    *(faults.Status(status) for status in (408, 425, 429, 500, 502, 503, 504)),
+    faults.Status(429, retry_after=0.1),
+    faults.Status(503, retry_after=0.1),
+    faults.Hang(),
+    faults.Delay(0.4),
+    faults.Cut(),
+    faults.ShortBody(),
+    faults.Garbage(),
+]
+
+
+@pytest.mark.parametrize("fault", LOSSLESS, ids=repr)
+def test_what_goes_away_costs_no_completion_and_changes_nothing(
+    serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]], fault: Fault
+) -> None:
+    server = serve()
+    server.faults.next(fault, path=COMPLETIONS, after=3, times=2)
+    config = fake_config(teachers=[teacher(server, request_timeout=0.25)])
+    result = distillkit.run(config)
+    assert trained(result) == untroubled
+    assert server.faults.waiting == 0
+    assert result.summary["failed_completions"] == 0
+    assert {one["outcome"] for one in completions(config)} == {"trained"}
+    assert sum(value for row in result.metrics for name, value in row.items() if name.endswith("/retries")) == 2
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
+    serve: Serve, fake_config: Make, status: int
+) -> None:
+    server = serve()
+    server.faults.next(faults.Status(status), path=COMPLETIONS, after=4)
+    config = fake_config(teachers=[teacher(server)])
+    result = distillkit.run(config)
+    assert (result.steps, result.summary["failed_completions"], result.summary["failed_rows"]) == (5, 1, 0)
+    (lost,) = [one for one in completions(config) if one["outcome"] == "failed"]
+    assert lost["reason"] == f"{server.url} answered {status}: ordered by a test"
+    assert (lost["stage"], lost["retryable"], lost["teacher"]) == ("score", False, "loopback")
+    failed = [value for row in result.metrics for name, value in row.items() if name.endswith("/failed")]
+    assert sum(failed) == 2  # once of the teacher, once of all
+
+
+def test_a_server_that_stays_down_fails_the_run_with_its_reasons(serve: Serve, fake_config: Make) -> None:
+    server = serve()
+    server.faults.next(faults.Status(503), path=COMPLETIONS, after=5, times=None)
+    config = fake_config(teachers=[teacher(server, retry_timeout=0.2)])
+    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: ordered by a test .*retry_timeout"):
+        distillkit.run(config)
+    lost = [one for one in completions(config) if one["outcome"] == "failed"]
+    assert len(lost) == 4
+    assert all(one["retryable"] and one["teacher"] == "loopback" for one in lost)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_refused_ends_the_run(
+    serve: Serve, fake_config: Make, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "secret-key")
+    server = serve(api_key="secret-key")
+    server.faults.next(faults.Status(status, body={"error": "secret-key expired"}), path=COMPLETIONS, after=6)
+    config = fake_config(teachers=[teacher(server, api_key_env="TEACHER_KEY")])
+    with pytest.raises(RunFailedError, match=r"refuses the key: \*\*\* expired"):
+        distillkit.run(config)
+    told = completions(config)
+    assert [one["outcome"] for one in told] == ["trained"] * 4 + ["failed"] * 4
+    assert all("refuses the key: *** expired" in one["reason"] for one in told[4:])
+    for file in ("config.yaml", "run.log", "summary.json", "ledger.jsonl"):
+        assert "secret-key" not in (run_directory(config) / file).read_text(encoding="utf-8")
+
+
+ENDING: list[tuple[Fault, str]] = [
+    (faults.WrongId(), r"token 11: the server scored id \d+, not the sampled \d+"),
+    (faults.BadLogprob(math.nan), "the logprob of token 11 is nan"),
+    (faults.BadLogprob(-math.inf), r"the logprob of token 11 is minus infinity \(the server sent -inf\)"),
+    (faults.BadLogprob(-9999.0), r"the logprob of token 11 is minus infinity \(the server sent -9999\)"),
+    (faults.BadLogprob(None), r"prompt_logprobs at 11\.\d+.logprob: Input should be a valid number"),
+    (faults.BadLogprob(0.7), "the logprob of token 11 is 0.69.*, a probability of more than one"),
+    (faults.Shorter(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
+    (faults.MissingEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
+    (faults.DuplicateEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
+    (faults.SwappedEntries(), r"token 10: the server scored id \d+, not the sampled \d+"),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"), ENDING, ids=lambda value: repr(value) if not isinstance(value, str) else ""
+)
+def test_what_is_no_score_ends_the_run_and_is_never_trained(
+    serve: Serve, fake_config: Make, fault: Fault, message: str
+) -> None:
+    server = serve()
+    server.faults.next(fault, path=COMPLETIONS, after=5)
+    config = fake_config(teachers=[teacher(server)])
+    with pytest.raises(AlignmentError, match=rf"score of SampleKey\(row_id='[34]-.*by teacher 'loopback'.*{message}"):
+        distillkit.run(config)
+    told = completions(config)
+    assert [one["outcome"] for one in told] == ["trained"] * 4 + ["failed"] * 4
+    assert all(one["reason"].startswith("the run ended: AlignmentError: score of") for one in told[4:])
+
+
+def test_ids_that_are_not_proved_any_more_end_the_run(serve: Serve, fake_config: Make) -> None:
+    server = serve(flavor=Flavor("echo"))
+    server.faults.next(faults.NoIds(), path=COMPLETIONS, after=8)
+    with pytest.raises(AlignmentError, match=r"by teacher 'loopback'.*echoes tokens as text"):
+        distillkit.run(fake_config(teachers=[teacher(server)]))
+
+
+# When and where
+
+
+class Waiting(FakeStudent):
+    """Draws the second completion when a teacher has been asked about the first."""
+
+    name: ClassVar[str] = "waiting"
+    _server: LoopbackServer | None = PrivateAttr(None)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        assert self._server is not None
+        before = self._server.traffic.counts[COMPLETIONS]
+        async for outcome in super().sample(requests):
+            yield outcome
+            async with asyncio.timeout(5):
+                while self._server.traffic.counts[COMPLETIONS] == before:
+                    await asyncio.sleep(0.005)
+
+
+def test_scoring_starts_while_completions_are_still_drawn(serve: Serve, fake_config: Make) -> None:
+    student = Waiting()
+    student._server = serve()
+    config = fake_config(student=student, teachers=[teacher(student._server)], train={"max_steps": 2})
+    assert distillkit.run(config).steps == 2
+
+
+def test_the_order_of_arrival_changes_nothing(
+    serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]]
+) -> None:
+    server = serve()
+    for after in (1, 3, 4, 8, 11):
+        server.faults.next(faults.Delay(0.08), path=COMPLETIONS, after=after)
+    assert trained(distillkit.run(fake_config(teachers=[teacher(server)]))) == untroubled
+
+
+def test_a_slow_teacher_does_not_hold_up_another_ones_scoring(
+    serve: Serve, fake_config: Make, jsonl: Callable[..., str]
+) -> None:
+    slow, fast = serve(delay=0.3), serve()
+    rows = [question(f"q{i}", teacher="slow" if i == 0 else "fast") for i in range(4)]
+    teachers = [{**teacher(server), "route_value": name} for name, server in (("slow", slow), ("fast", fast))]
+    config = fake_config(teachers=teachers, data={"path": jsonl(rows)}, train={"prompt_groups_per_step": 4})
+    assert distillkit.run(config).summary["failed_completions"] == 0
+    last = max(request.received for request in fast.traffic.requests(COMPLETIONS))
+    first = max(request.received for request in slow.traffic.requests(COMPLETIONS))
+    assert last < first + 0.3
+
+
+class Killer(Sink):
+    """Stops a server after the second step."""
+
+    name: ClassVar[str] = "killer"
+    _server: LoopbackServer | None = PrivateAttr(None)
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step == 2 and self._server is not None:
+            self._server.stop()
+
+
+def test_a_replica_that_is_killed_in_the_middle_of_a_run_loses_nothing(
+    serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]]
+) -> None:
+    killer = Killer()
+    killer._server, other = serve(), serve()
+    config = fake_config(teachers=[teacher(killer._server, other)], sinks=[killer])
+    result = distillkit.run(config)
+    assert trained(result) == untroubled
+    assert {one["outcome"] for one in completions(config)} == {"trained"}
+    assert min(server.traffic.counts[COMPLETIONS] for server in (killer._server, other)) >= 4
+    down = [value for name, value in result.metrics[-1].items() if name.endswith("/replicas_down")]
+    assert down in ([0.0], [1.0])
+
+
+def test_the_only_server_may_be_away_for_a_while(
+    serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]]
+) -> None:
+    server = serve()
+
+    class Restarter(Sink):
+        """Stops the server after the second step, for a fifth of a second."""
+
+        name: ClassVar[str] = "restarter"
+
+        def emit(self, event: Event) -> None:
+            if isinstance(event, StepFinished) and event.step == 2:
+                server.stop()
+                threading.Timer(0.2, server.start).start()
+
+    config = fake_config(teachers=[teacher(server)], sinks=[Restarter()])
+    assert trained(distillkit.run(config)) == untroubled
+
+
+def test_a_second_run_with_a_cache_asks_only_for_what_is_new(
+    serve: Serve, fake_config: Make, tmp_path: Any, untroubled: list[dict[str, Any]]
+) -> None:
+    asked = []
+    for name in ("one", "two"):
+        server = serve()
+        cached = teacher(server, cache=str(tmp_path / "scores.sqlite"))
+        assert trained(distillkit.run(fake_config(name=name, teachers=[cached]))) == untroubled
+        asked.append(server.traffic.counts[COMPLETIONS])
+    assert asked == [21, 1]  # the probe
+
+
+def test_teacher_prompts_that_do_not_fit_are_refused_before_the_run(serve: Serve, fake_config: Make) -> None:
+    server = serve(context_length=30)
+    with pytest.raises(InputError, match=r"more than the 29 that"):
+        distillkit.run(fake_config(teachers=[teacher(server)]))
+    assert COMPLETIONS not in server.traffic.counts
+
+
+def test_evaluators_draw_from_a_teacher_over_http(serve: Serve, fake_config: Make, jsonl: Callable[..., str]) -> None:
+    server = serve()
+    rates: Mapping[str, Any] = {"name": "pattern", "patterns": {"loopback": "."}, "finished_only": False}
+    config = fake_config(
+        teachers=[teacher(server)],
+        data={"eval_path": jsonl([question(f"held out {i}") for i in range(4)], "heldout.jsonl")},
+        train={"max_steps": 1},
+        evaluators=[rates, "reverse_kl"],
+    )
+    before = distillkit.run(config).eval["before"]["routes"]["loopback"]
+    assert before["teacher_rate"] > 0
+    assert "control_rate" in before

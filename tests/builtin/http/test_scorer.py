@@ -1,0 +1,293 @@
+"""Scorer `http` between open and close: what becomes of each request, on one server or several."""
+
+import asyncio
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builtin.http.serving import COMPLETIONS, PROMPT, Serve, answers, asked, bodies, opened, scorer, truth
+from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.testing import check_plugin, make_request
+from distillkit.types import Failure, Rollout, Score, token_ids
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.flavors import Flavor
+from distillkit_builtin.http.loopback.server import LoopbackServer
+
+
+@pytest.mark.parametrize("flavor", ["vllm", "echo", "sglang"])
+def test_it_keeps_the_contract_of_its_role(serve: Serve, flavor: Any) -> None:
+    server = serve(flavor=Flavor(flavor))
+    check_plugin(scorer(server, dialect="sglang" if flavor == "sglang" else "auto", topk=2))
+
+
+RETRIED = [
+    *(faults.Status(status) for status in (408, 425, 429, 500, 502, 503, 504)),
+    faults.Status(429, retry_after=0.1),
+    faults.Hang(),
+    faults.Delay(0.4),
+    faults.Cut(),
+    faults.ShortBody(),
+    faults.Garbage(),
+]
+
+
+@pytest.mark.parametrize("fault", RETRIED, ids=repr)
+async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None:
+    server = serve()
+    async with opened(scorer(server, request_timeout=0.2)) as plugin:
+        server.faults.next(fault, path=COMPLETIONS, times=2)
+        plugin.metrics()
+        for score in await answers(plugin, asked(4)):
+            assert isinstance(score, Score)
+            np.testing.assert_array_equal(score.logprobs, truth())
+        metrics = plugin.metrics()
+    assert metrics[f"concurrency/{plugin.teacher.slug}/retries"] == 2
+    assert server.faults.waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (faults.Status(503, retry_after=7), "HTTP 503: ordered by a test"),
+        (faults.Hang(), "no answer within 0.1 s"),
+        (faults.Cut(), "server disconnected without sending a response"),
+        (faults.Garbage(), "that is no JSON"),
+    ],
+    ids=repr,
+)
+async def test_what_does_not_go_away_is_a_failure_that_says_so(serve: Serve, fault: Any, reason: str) -> None:
+    server = serve()
+    async with opened(scorer(server, request_timeout=0.1, retry_timeout=0.3)) as plugin:
+        server.faults.next(fault, path=COMPLETIONS, times=None)
+        (failure,) = await answers(plugin, asked())
+    assert isinstance(failure, Failure)
+    assert failure.retryable
+    assert reason in failure.reason.replace("Server", "server")
+    assert server.url in failure.reason
+    assert "of the 0.3 s of retry_timeout" in failure.reason
+    if isinstance(fault, faults.Status):  # others may say when a replica is asked again, if none may be now
+        assert failure.retry_after is not None
+
+
+@pytest.mark.parametrize("status", [400, 404, 422])
+async def test_a_request_that_is_refused_is_a_failure_in_the_servers_words(serve: Serve, status: int) -> None:
+    server = serve()
+    async with opened(scorer(server)) as plugin:
+        server.faults.next(faults.Status(status), path=COMPLETIONS)
+        found = await answers(plugin, asked(3))
+    (failure,) = [outcome for outcome in found if isinstance(outcome, Failure)]
+    assert failure.reason == f"{server.url} answered {status}: ordered by a test"
+    assert not failure.retryable
+    assert server.traffic.counts[COMPLETIONS] == 4
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_key_that_is_refused_ends_the_run_and_is_not_shown(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "secret-key")
+    server = serve(api_key="secret-key")
+    async with opened(scorer(server, api_key_env="TEACHER_KEY")) as plugin:
+        server.faults.next(faults.Status(status, body={"error": "expired: secret-key"}), path=COMPLETIONS)
+        with pytest.raises(RunFailedError, match=rf"^{server.url} refuses the key: expired: \*\*\*$"):
+            await answers(plugin, asked())
+
+
+async def test_a_prompt_that_is_too_long_is_a_failure_in_vllms_words(serve: Serve) -> None:
+    async with opened(scorer(serve(context_length=80))) as plugin:
+        (failure,) = await answers(plugin, asked(prompt=PROMPT * 16))
+    assert "maximum context length is 80 tokens" in failure.reason
+
+
+async def test_whoever_stops_reading_stops_the_requests(serve: Serve) -> None:
+    server = serve(delay=0.02)
+    async with opened(scorer(server, initial_concurrency=2, max_concurrency=2)) as plugin:
+        before = server.traffic.counts[COMPLETIONS]
+        outcomes = plugin.score(asked(60))
+        await anext(outcomes)
+        await outcomes.aclose()
+        seen = server.traffic.counts[COMPLETIONS]
+        await asyncio.sleep(0.1)
+        assert server.traffic.counts[COMPLETIONS] <= seen + 2
+    assert seen - before < 10
+
+
+async def test_no_more_is_asked_at_once_than_the_option_says(serve: Serve) -> None:
+    server = serve(delay=0.01)
+    async with opened(scorer(server, initial_concurrency=3, max_concurrency=3)) as plugin:
+        await answers(plugin, asked(20))
+        metrics = plugin.metrics()
+    assert server.traffic.most_at_once == 3
+    assert metrics[f"concurrency/{plugin.teacher.slug}/inflight"] == 3
+
+
+# Replicas
+
+
+def shares(*servers: LoopbackServer) -> list[int]:
+    return [server.traffic.counts.get(COMPLETIONS, 0) for server in servers]
+
+
+async def test_requests_are_spread_over_replicas(serve: Serve) -> None:
+    servers = [serve(delay=0.005), serve(delay=0.005)]
+    async with opened(scorer(*servers)) as plugin:
+        for server in servers:
+            server.traffic.clear()
+        for score in await answers(plugin, asked(40)):
+            np.testing.assert_array_equal(score.logprobs, truth())
+    assert sum(shares(*servers)) == 40
+    assert min(shares(*servers)) >= 15
+
+
+async def test_a_slow_replica_is_asked_less(serve: Serve) -> None:
+    slow, fast = serve(delay=0.15), serve()
+    async with opened(scorer(slow, fast, initial_concurrency=4)) as plugin:
+        slow.traffic.clear()
+        fast.traffic.clear()
+        await answers(plugin, asked(60))
+    assert shares(slow)[0] < shares(fast)[0] / 2
+
+
+async def test_a_replica_that_is_killed_loses_nothing(serve: Serve) -> None:
+    killed, other = serve(delay=0.01), serve(delay=0.01)
+    async with opened(scorer(killed, other, initial_concurrency=4)) as plugin:
+        found = []
+        async for outcome in plugin.score(asked(40)):
+            found.append(outcome)
+            if len(found) == 8:
+                await asyncio.to_thread(killed.stop)
+    assert len(found) == 40
+    for outcome in found:
+        np.testing.assert_array_equal(outcome.logprobs, truth())
+
+
+async def test_the_replica_that_is_wrong_is_named(serve: Serve) -> None:
+    right, wrong = serve(), serve()
+    async with opened(scorer(right, wrong)) as plugin:
+        wrong.faults.next(faults.BadLogprob(None), path=COMPLETIONS)
+        with pytest.raises(AlignmentError, match=re.escape(f"by teacher 'teacher' at {wrong.url}: prompt_logprobs")):
+            await answers(plugin, asked(8))
+
+
+# The teacher's own completions
+
+
+async def draw(plugin: Any, count: int = 3, **params: Any) -> list[Any]:
+    requests = [make_request(sample=i, max_tokens=6, **params) for i in range(count)]
+    found = [outcome async for outcome in plugin.sample(requests)]
+    assert len(found) == count
+    return sorted(found, key=lambda outcome: outcome.request.key)
+
+
+async def test_the_teacher_draws_with_each_requests_own_seed(serve: Serve) -> None:
+    server = serve()
+    async with opened(scorer(server)) as plugin:
+        first = await draw(plugin)
+        again = await draw(plugin)
+    for one, other in zip(first, again, strict=True):
+        assert isinstance(one, Rollout)
+        assert one.policy_version == 0
+        assert one.finish_reason == "length"
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        ids, prompt = one.token_ids.tolist(), one.request.prompt_ids.tolist()
+        np.testing.assert_array_equal(one.logprobs, truth(ids, prompt))
+    assert first[0].token_ids.tolist() != first[1].token_ids.tolist()
+
+
+async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
+    server = serve()
+    async with opened(scorer(server)) as plugin:
+        await draw(plugin, 1, temperature=0.5, top_p=0.9, top_k=7, stop=("x",))
+    body = bodies(server)[-1]
+    assert (body["temperature"], body["top_p"], body["top_k"], body["stop"]) == (0.5, 0.9, 7, ["x"])
+    assert body["include_stop_str_in_output"] is True
+    assert (body["logprobs"], body["return_token_ids"], body["max_tokens"]) == (1, True, 6)
+    assert body["seed"] == make_request().seed
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (faults.NoIds(), "does not say which token ids it drew"),
+        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.BadLogprob(None, at=2), "the logprob of token 2 is null"),
+        (faults.BadLogprob(-9999.0, at=2), r"completion SampleKey.*: the logprob of token 2 is minus infinity"),
+        (faults.BadLogprob(-np.inf), "token 5 is minus infinity"),
+        (faults.BadLogprob(np.nan), "token 5 is nan"),
+        (faults.BadLogprob(0.7), "a probability of more than one"),
+    ],
+    ids=repr,
+)
+async def test_completions_without_proper_logprobs_are_refused(serve: Serve, fault: Any, message: str) -> None:
+    server = serve()
+    async with opened(scorer(server)) as plugin:
+        server.faults.next(fault, path=COMPLETIONS)
+        with pytest.raises(AlignmentError, match=message):
+            await draw(plugin)
+
+
+def answer(**changes: Any) -> Any:
+    choice = {"text": "", "finish_reason": "stop", "logprobs": {"token_logprobs": [-1.0]}, "token_ids": [7]}
+    choice |= {name: value for name, value in changes.items() if name != "model"}
+    return {"model": changes.get("model", "m"), "choices": [choice]}
+
+
+def read(said: Any) -> Any:
+    from distillkit_builtin.http.completing import read_completion
+
+    return read_completion(said, make_request(), "m", 3)
+
+
+def test_an_answer_of_another_model_or_prompt_is_refused() -> None:
+    assert read(answer()).policy_version == 3
+    prompt = make_request().prompt_ids.tolist()
+    assert read(answer(prompt_token_ids=prompt)).token_ids.tolist() == token_ids([7]).tolist()
+    with pytest.raises(AlignmentError, match="the server answered as 'other', 'm' was asked"):
+        read(answer(model="other"))
+    with pytest.raises(AlignmentError, match="other prompt tokens than were sent"):
+        read(answer(prompt_token_ids=prompt[1:]))
+    with pytest.raises(AlignmentError, match="the answer holds no logprobs"):
+        read(answer(logprobs=None))
+
+
+def test_a_completion_that_is_none_is_a_failure() -> None:
+    assert read(answer(token_ids=[], logprobs={"token_logprobs": []})).reason == "the server drew no token at all"
+    aborted = read(answer(finish_reason="abort"))
+    assert (aborted.reason, aborted.retryable) == ("the completion ended by 'abort'", True)
+
+
+async def test_refusals_of_a_completion_are_failures(serve: Serve) -> None:
+    server = serve()
+    async with opened(scorer(server)) as plugin:
+        server.faults.next(faults.Status(400), path=COMPLETIONS)
+        found = await draw(plugin)
+    assert [isinstance(outcome, Failure) for outcome in found].count(True) == 1
+
+
+# Options
+
+
+def test_it_offers_topk_up_to_its_option(serve: Serve) -> None:
+    server = serve()
+    assert scorer(server).capabilities() == {"sampled": None}
+    assert scorer(server, topk=5).capabilities() == {"sampled": None, "topk": 5}
+
+
+async def test_more_topk_than_the_server_gives_is_refused_at_open(serve: Serve) -> None:
+    with pytest.raises(ValueError, match="greater than max allowed: 20"):
+        async with opened(scorer(serve(), topk=21)):
+            pass
+
+
+async def test_it_is_used_only_while_it_is_open(serve: Serve) -> None:
+    plugin = scorer(serve())
+    assert plugin.metrics() == {}
+    with pytest.raises(RuntimeError, match="before open"):
+        await answers(plugin, asked())
+    async with opened(plugin):
+        pass
+    await plugin.close()
+    with pytest.raises(RuntimeError, match="after close"):
+        await answers(plugin, asked())

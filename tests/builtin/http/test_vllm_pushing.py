@@ -1,0 +1,235 @@
+"""New weights into running servers, also into those that lost them: adapters under new names, all weights in place."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builtin.http.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, with_weights
+from builtin.http.serving import COMPLETIONS, Serve, bodies, opened, write_adapter
+from distillkit.errors import RunFailedError
+from distillkit.testing import make_context, make_request
+from distillkit.types import Failure, Weights
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.categorical import CategoricalModel
+from distillkit_builtin.http.vllm import rollouts
+
+# Adapters
+
+
+async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloaded(
+    serve: Serve, adapters: Sequence[Weights]
+) -> None:
+    server, names = serve(), []
+    async with opened(sampler(server)) as plugin:
+        for weights in adapters:
+            await plugin.sync(weights)
+            require_drawn_by(await draw(plugin), with_weights(weights), weights.version)
+            assert list(server.catalogue.adapters.values()) == [str(weights.path)]
+            names += server.catalogue.adapters
+        assert plugin.metrics()["concurrency/student/window"] == 16
+    assert not server.catalogue.adapters
+    assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
+    assert {body["model"] for body in bodies(server)} == {"loopback", *names}
+
+
+async def test_runs_that_share_a_server_do_not_share_names(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as one, opened(sampler(server)) as other:
+        await one.sync(adapters[0])
+        await other.sync(adapters[1])
+        assert len(server.catalogue.adapters) == 2
+        require_drawn_by(await draw(one), with_weights(adapters[0]), 0)
+        require_drawn_by(await draw(other), with_weights(adapters[1]), 1)
+
+
+async def test_every_replica_gets_every_version(serve: Serve, adapters: Sequence[Weights]) -> None:
+    servers = [serve(delay=0.005), serve(delay=0.005)]
+    async with opened(sampler(*servers)) as plugin:
+        await plugin.sync(adapters[0])
+        require_drawn_by(await draw(plugin, 12), with_weights(adapters[0]), 0)
+        assert all(len(server.catalogue.adapters) == 1 for server in servers)
+    assert all(server.traffic.counts[COMPLETIONS] > 4 for server in servers)
+
+
+async def test_a_server_that_was_restarted_gets_the_adapter_again(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        for weights in adapters:
+            await plugin.sync(weights)
+            server.stop()
+            server.start()
+            require_drawn_by(await draw(plugin, 8), with_weights(weights), weights.version)
+    assert server.traffic.counts[LOAD] == 6  # once for all that were lost together
+
+
+async def test_an_adapter_that_is_lost_again_and_again_is_a_failure(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(adapters[0])
+        server.faults.next(faults.Status(404), path=COMPLETIONS, times=None)
+        (failure,) = await draw(plugin, 1)
+    assert isinstance(failure, Failure)
+    assert failure.retryable
+    assert failure.reason == "the servers lost the weights of version 0 again and again"
+
+
+async def test_a_load_whose_answer_was_lost_is_not_an_error(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.next(faults.ShortBody(), path=LOAD)
+        await plugin.sync(adapters[0])
+        require_drawn_by(await draw(plugin), with_weights(adapters[0]), 0)
+    assert server.traffic.counts[LOAD] == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (faults.Status(404, body={"detail": "Not Found"}), "answered 404: Not Found"),
+        (faults.Status(400), "answered 400: ordered by a test"),
+        (faults.Status(500), "answered 500: ordered by a test"),
+    ],
+)
+async def test_a_server_without_runtime_adapters_says_how_to_start_it(
+    serve: Serve, adapters: Sequence[Weights], fault: Any, said: str
+) -> None:
+    server = serve()
+    async with opened(sampler(server, retry_timeout=0.1)) as plugin:
+        server.faults.next(fault, path=LOAD, times=None)
+        with pytest.raises(RunFailedError, match=r"policy version 0 \(.*v0\) could not be loaded") as caught:
+            await plugin.sync(adapters[0])
+    assert f"at {server.url}: " in str(caught.value)
+    assert said in str(caught.value)
+    assert "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora" in str(
+        caught.value
+    )
+
+
+async def test_an_adapter_that_stays_loaded_is_said_and_ends_nothing(
+    serve: Serve, adapters: Sequence[Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rollouts, "UNLOAD_SECONDS", 0.2)
+    server, told = serve(), []
+    async with opened(sampler(server), make_context(notify=told.append)) as plugin:
+        for fault in (faults.Status(400), faults.Hang()):
+            server.faults.next(fault, path=UNLOAD)
+        for weights in adapters:
+            await plugin.sync(weights)
+        require_drawn_by(await draw(plugin), with_weights(adapters[2]), 2)
+        server.stop()  # and closing takes no longer than that either
+    assert [re.sub(r"distillkit-\w+-", "", message).partition(": ")[2] for message in told] == [
+        f"the adapter v0 may still be loaded: {server.url}: HTTP 400: ordered by a test",
+        "the adapter v1 may still be loaded: no answer within 0.2 s",
+        "the adapter v2 may still be loaded: no answer within 0.2 s",
+    ]
+
+
+async def test_an_adapter_that_is_gone_already_need_not_be_unloaded(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server, told = serve(), []
+    async with opened(sampler(server), make_context(notify=told.append)) as plugin:
+        await plugin.sync(adapters[0])
+        server.stop()
+        server.start()
+        await plugin.sync(adapters[1])
+    assert told == []
+
+
+async def test_a_container_sees_the_run_directory_elsewhere(serve: Serve, tmp_path: Path) -> None:
+    run_dir, mount = tmp_path / "run", tmp_path / "mount"
+    (run_dir / "weights").mkdir(parents=True)
+    mount.symlink_to(run_dir)
+    write_adapter(run_dir / "weights" / "v0")
+    server = serve()
+    context = replace(make_context(), run_dir=run_dir)
+    async with opened(sampler(server, server_run_dir=str(mount)), context) as plugin:
+        await plugin.sync(Weights(0, "peft", run_dir / "weights" / "v0"))
+        assert [body["lora_path"] for body in bodies(server, LOAD)] == [f"{mount}/weights/v0"]
+
+
+# All weights
+
+
+async def test_all_weights_are_reloaded_in_place_and_labelled(serve: Serve, models: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        for weights in models:
+            await plugin.sync(weights)
+            require_drawn_by(await draw(plugin), with_weights_on(models[: weights.version + 1]), weights.version)
+            assert server.catalogue.weight_version.endswith(f"-v{weights.version}")
+    assert server.traffic.counts["/reset_prefix_cache"] == 3
+    assert {body["model"] for body in bodies(server)} == {"loopback"}
+    assert [body["kwargs"] for body in bodies(server, "/collective_rpc")] == [
+        {"weights_path": str(weights.path)} for weights in models
+    ]
+
+
+def with_weights_on(pushed: Sequence[Weights]) -> CategoricalModel:
+    """The loopback's weights move what was there before."""
+    model = CategoricalModel()
+    for weights in pushed:
+        assert weights.path is not None
+        model = model.reweighted(weights.path)
+    return model
+
+
+async def test_a_restarted_server_gets_all_weights_again_before_it_counts(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    server = serve(delay=0.005)
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.stop()
+        server.start()
+        require_drawn_by(await draw(plugin, 12), with_weights(models[0]), 0)
+    assert server.traffic.counts["/collective_rpc"] == 2
+
+
+async def test_an_answer_from_before_or_within_a_repair_does_not_count(serve: Serve, models: Sequence[Weights]) -> None:
+    """The server has our label again when the late answer is looked at, and had other weights when it was made."""
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.stop()
+        server.start()
+        # The first is answered with the weights of the start, and its label is looked at after the second's repair.
+        server.traffic.clear()
+        server.faults.next(faults.Delay(0.3), path="/weight_info")
+        requests = [make_request(sample=i, max_tokens=6) for i in range(2)]
+        first = asyncio.ensure_future(anext(plugin.sample(requests[:1])))
+        while not server.traffic.counts.get("/weight_info"):
+            await asyncio.sleep(0.005)
+        second = await anext(plugin.sample(requests[1:]))
+        assert not first.done()
+        found = [await first, second]
+    require_drawn_by(found, with_weights(models[0]), 0)
+
+
+async def test_a_server_without_development_endpoints_says_how_to_start_it(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.next(faults.Status(404), path="/collective_rpc", times=None)
+        with pytest.raises(RunFailedError, match="start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment"):
+            await plugin.sync(models[0])
+        server.faults.clear()
+        await plugin.sync(models[0])
+        server.faults.next(faults.Status(404), path="/weight_info", times=None)
+        server.faults.next(faults.Status(404), path="/collective_rpc", times=None)
+        with pytest.raises(RunFailedError, match="VLLM_SERVER_DEV_MODE=1"):
+            await draw(plugin)
+
+
+async def test_a_label_that_cannot_be_read_is_a_failure(serve: Serve, models: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server, retry_timeout=0.1)) as plugin:
+        await plugin.sync(models[0])
+        server.faults.next(faults.Status(503), path="/weight_info", times=None)
+        (failure,) = await draw(plugin, 1)
+    assert isinstance(failure, Failure)
+    assert "HTTP 503: ordered by a test" in failure.reason

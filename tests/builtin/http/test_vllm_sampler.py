@@ -1,0 +1,152 @@
+"""Sampler `vllm` between check and close: what it asks of a server, and what it refuses."""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from builtin.http.pushes import draw, sampler, with_weights
+from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
+from distillkit.errors import AlignmentError, InputError, PluginError
+from distillkit.testing import make_context
+from distillkit.types import Failure, Weights
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.categorical import CategoricalModel
+from distillkit_builtin.http.vllm.sampler import VllmSampler
+
+# Check and open
+
+
+def test_check_says_what_serves_and_asks_for_no_name_where_one_model_is_served(serve: Serve) -> None:
+    one, other = serve(name="smol"), serve(name="smol")
+    assert sampler(one).check(make_context()).notes == (f"sampler: smol at {one.url}",)
+    assert sampler(one, other, model="smol").check(make_context()).notes == (f"sampler: smol at {one.url} and 1 more",)
+    with pytest.raises(InputError, match="serves no model 'small'; did you mean 'smol'"):
+        sampler(one, model="small").check(make_context())
+
+
+async def test_adapters_are_no_base_models(serve: Serve, tmp_path: Path) -> None:
+    server = serve(name="base")
+    server.catalogue._adapters["mine"] = ("/x", CategoricalModel())
+    assert sampler(server).check(make_context()).notes == (f"sampler: base at {server.url}",)
+    with pytest.raises(InputError, match="serves no model 'mine'"):
+        sampler(server, model="mine").check(make_context())
+
+
+def test_several_base_models_ask_for_a_name(serve: Serve) -> None:
+    server = serve()
+    server.faults.next(faults.Status(200, body={"data": [{"id": "a"}, {"id": "b"}]}), path="/v1/models")
+    with pytest.raises(InputError, match="serves a, b; set `model` to the student's base model"):
+        sampler(server).check(make_context())
+
+
+async def refusal(plugin: VllmSampler) -> str:
+    with pytest.raises(InputError) as caught:
+        async with opened(plugin):
+            pass
+    return str(caught.value)
+
+
+async def test_prompts_that_do_not_fit_are_refused_at_open(serve: Serve) -> None:
+    async with opened(sampler(serve(context_length=80))):
+        pass
+    message = await refusal(sampler(serve(context_length=79)))
+    assert message.startswith("sampler 'vllm': prompt and completion take up to 80 tokens, and loopback is served with")
+    assert "--max-model-len 79; raise that, or lower sampling.max_completion_tokens" in message
+
+
+async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve) -> None:
+    server = serve(processed_logprobs=True)
+    message = await refusal(sampler(server))
+    assert re.match(rf"{server.url} reports logprobs of what it drew that differ by \d\.\d\d nats", message)
+    assert "start vLLM with --logprobs-mode raw_logprobs" in message
+    right = serve()
+    assert server.url in await refusal(sampler(right, server))
+
+
+async def test_a_server_that_refuses_the_first_question_is_refused(serve: Serve) -> None:
+    server = serve()
+    server.faults.next(faults.Status(400), path=COMPLETIONS)
+    assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: ordered by a test"
+    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
+    assert "HTTP 503: ordered by a test" in await refusal(sampler(server, retry_timeout=0.05))
+
+
+async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapters: Sequence[Weights]) -> None:
+    plugin = sampler(serve())
+    assert plugin.metrics() == {}
+    with pytest.raises(RuntimeError, match="before open"):
+        await plugin.sync(adapters[0])
+    async with opened(plugin):
+        with pytest.raises(RuntimeError, match="before its first sync"):
+            await draw(plugin)
+        with pytest.raises(PluginError, match="needs a student that writes its weights to disk"):
+            await plugin.sync(Weights(0, "live"))
+
+
+# Scores
+
+
+async def test_prompt_logprobs_are_asked_for_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve(delay=0.01)
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(adapters[0])
+        server.traffic.clear()
+
+        async def score() -> list[Any]:
+            return [outcome async for outcome in plugin.score(asked(5))]
+
+        both = await asyncio.gather(score(), score())  # two evaluators, say
+        assert server.traffic.most_at_once == 1
+        await draw(plugin, 6)
+        assert server.traffic.most_at_once > 1
+    for outcome in (*both[0], *both[1]):
+        np.testing.assert_array_equal(outcome.logprobs, truth(model=with_weights(adapters[0])))
+        assert outcome.ids_proved
+    assert len(both[0]) == len(both[1]) == 5
+
+
+async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
+    serve: Serve, adapters: Sequence[Weights]
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(adapters[0])
+        for status, kind in ((400, Failure), (404, object)):
+            server.faults.next(faults.Status(status), path=COMPLETIONS)
+            (outcome,) = [one async for one in plugin.score(asked())]
+            assert isinstance(outcome, kind)
+        for fault in (faults.WrongId(), faults.BadLogprob(-9999.0), faults.Shorter()):
+            server.faults.next(fault, path=COMPLETIONS)
+            with pytest.raises(AlignmentError, match=r"score of SampleKey.* at http://127"):
+                _ = [one async for one in plugin.score(asked())]
+
+
+# Completions
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (faults.NoIds(), "does not say which token ids it drew"),
+        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.BadLogprob(-9999.0), "token 5 is minus infinity"),
+        (faults.BadLogprob(None), "token 5 is null"),
+        (faults.BadLogprob(np.nan), "token 5 is nan"),
+        (faults.BadLogprob(0.5), "a probability of more than one"),
+    ],
+    ids=repr,
+)
+async def test_completions_without_proper_logprobs_end_the_run(
+    serve: Serve, adapters: Sequence[Weights], fault: Any, message: str
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(adapters[0])
+        server.faults.next(fault, path=COMPLETIONS)
+        with pytest.raises(AlignmentError, match=message):
+            await draw(plugin)
