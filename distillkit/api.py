@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from distillkit.context import RunContext
 from distillkit.engine import Engine
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import EvalStage, RunFinished, RunStarted
+from distillkit.identity import identity_of
 from distillkit.ledger import Ledger
 from distillkit.loading import load_config
 from distillkit.preflight import Preflight, context_for, inspect_run
@@ -53,6 +54,7 @@ def run(
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
     overwrite: bool = False,
+    force: bool = False,
 ) -> RunResult:
     """Run `config` to its end. Works in a notebook too, where an event loop is running already.
 
@@ -61,11 +63,12 @@ def run(
         plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
         resume: go on from the newest checkpoint in the run's directory.
         overwrite: replace the run that the directory holds.
+        force: go on although data, settings or tokenizers are not those of the checkpoint.
 
     Raises:
         DistillkitError: `InputError` before anything is loaded if the input is wrong; another child if the run fails.
     """
-    return run_blocking(arun(config, plugins=plugins, resume=resume, overwrite=overwrite))
+    return run_blocking(arun(config, plugins=plugins, resume=resume, overwrite=overwrite, force=force))
 
 
 async def arun(
@@ -74,10 +77,11 @@ async def arun(
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
     overwrite: bool = False,
+    force: bool = False,
 ) -> RunResult:
     """`run` for code that is asynchronous itself."""
     resolved, registry = resolve(config, plugins)
-    return await execute(resolved, registry, resume=resume, overwrite=overwrite)
+    return await execute(resolved, registry, resume=resume, overwrite=overwrite, force=force)
 
 
 def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:
@@ -97,8 +101,16 @@ def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = (
     return load_config([], scripts=scripts, extra=config, registry=registry)
 
 
-async def execute(config: RunConfig, registry: Registry, *, resume: bool = False, overwrite: bool = False) -> RunResult:
-    """Check, open, train, close. The one way in which a run happens."""
+async def execute(
+    config: RunConfig,
+    registry: Registry,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    force: bool = False,
+    on_engine: Callable[[Engine], None] = lambda engine: None,
+) -> RunResult:
+    """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
     started = time.perf_counter()
     run_dir = run_directory(config)
     announcer = Announcer()
@@ -112,8 +124,9 @@ async def execute(config: RunConfig, registry: Registry, *, resume: bool = False
     with room(run_dir, resume=resume, overwrite=overwrite, plugins=names), RunFiles.open(run_dir) as files:
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
-            engine = Engine(flight, files, ledger, announcer)
-            summary = await _watched(engine, resume, started)
+            engine = Engine(flight, files, ledger, announcer, await asyncio.to_thread(identity_of, flight))
+            on_engine(engine)
+            summary = await _watched(engine, started, resume=resume, force=force)
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
@@ -127,7 +140,7 @@ def require_unfinished(run_dir: Path, steps: int) -> None:
         raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
 
 
-async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, JsonValue]:
+async def _watched(engine: Engine, started: float, *, resume: bool, force: bool) -> dict[str, JsonValue]:
     """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
     flight, files, announcer = engine.flight, engine.files, engine.announcer
     for note in flight.notes:
@@ -137,7 +150,7 @@ async def _watched(engine: Engine, resume: bool, started: float) -> dict[str, Js
         try:
             await stack.enter_async_context(opened(flight, files.run_dir, announcer))
             if resume:
-                await engine.resume()
+                await engine.resume(force=force)
             config, first = flight.config, engine.step + 1
             announcer.emit(
                 RunStarted(config.name, files.run_dir, flight.plan, flight.intake.teachers, first, config.dump())

@@ -1,23 +1,32 @@
-"""`checkpoints/step-N/`: the student's own files, every plugin's state, and where the engine stands."""
+"""`checkpoints/step-N/`: the student's own files, every plugin's state, and where the engine stands.
 
+A checkpoint is written aside, flushed to the disk, summed up in `checksums.json` and renamed: one that has its final
+name is whole, and one that was damaged later is found out. Weights are safetensors, everything else is JSON.
+"""
+
+import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distillkit.errors import InputError
+from distillkit.in_flight import InFlight
 from distillkit.roles import Plugin, Student
 
-FORMAT = 1
+FORMAT = 2
+CHECKSUMS = "checksums.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class EngineState:
     """Where the engine stands after a step."""
 
@@ -26,6 +35,14 @@ class EngineState:
     train_seconds: float
     before: Mapping[str, JsonValue] | None
     """The evaluation before training, as in `summary.json`."""
+    metrics: Mapping[str, float | None]
+    """The step's line of `metrics.jsonl`, which is written after the checkpoint."""
+    files: Mapping[str, int]
+    """How long, in bytes, the run's growing files were."""
+    in_flight: Sequence[InFlight]
+    """The windows that are drawn, in order: with k steps off policy up to k."""
+    identity: Mapping[str, JsonValue]
+    """What the run is (`Identity`)."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """What `engine.json` holds."""
@@ -35,7 +52,25 @@ class EngineState:
             "totals": dict(self.totals),
             "train_seconds": self.train_seconds,
             "before": None if self.before is None else dict(self.before),
+            "metrics": dict(self.metrics),
+            "files": dict(self.files),
+            "in_flight": [window.as_json() for window in self.in_flight],
+            "identity": dict(self.identity),
         }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "EngineState":
+        """What `as_json` gave."""
+        return cls(
+            step=value["step"],
+            totals=value["totals"],
+            train_seconds=value["train_seconds"],
+            before=value["before"],
+            metrics=value["metrics"],
+            files=value["files"],
+            in_flight=[InFlight.from_json(window) for window in value["in_flight"]],
+            identity=value["identity"],
+        )
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -52,7 +87,7 @@ def step_of(checkpoint: Path) -> int:
 async def save(
     run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int
 ) -> Path:
-    """Write a checkpoint aside and rename it, so that what has its final name is complete; prune old ones."""
+    """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
     aside = final.with_name(f".{final.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -64,30 +99,91 @@ async def save(
     if tensors:
         save_file(tensors, aside / "plugins.safetensors")
     _write_json(aside / "engine.json", state.as_json())
+    _write_json(aside / CHECKSUMS, {**checksums(aside)})
+    _flush(aside)
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
+    _flush_name(final.parent)
     for old in checkpoints(run_dir)[:-keep_last]:
         shutil.rmtree(old)
     return final
 
 
-async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> EngineState:
-    """Give everything back to where it was. Raises InputError for a checkpoint of another format."""
+def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[Path, EngineState]:
+    """The newest whole checkpoint, and where the engine stood; `warn` hears of each that is damaged.
+
+    Raises:
+        InputError: if none is whole.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(run_dir)):
+        problem = damage(path)
+        if problem is None:
+            return path, read_state(path)
+        damaged.append(f"{path} is damaged: {problem}")
+        warn(f"{damaged[-1]}; the one before it is used")
+    raise InputError("\n".join([f"{run_dir}: no checkpoint is whole; run again with --overwrite", *damaged]))
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        wanted = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return f"{CHECKSUMS} cannot be read ({error})"
+    found = checksums(path)
+    missing = sorted(wanted.keys() - found.keys())
+    changed = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    if missing:
+        return f"{missing[0]} is missing"
+    return f"{changed[0]} is not what was written" if changed else None
+
+
+def read_state(path: Path) -> EngineState:
+    """Where the engine stood. Raises InputError for a checkpoint of another format."""
     engine = json.loads((path / "engine.json").read_text(encoding="utf-8"))
     if engine.get("format") != FORMAT:
         raise InputError(f"{path}: has checkpoint format {engine.get('format')}, this version reads {FORMAT}")
-    await student.load(path / "student")
+    return EngineState.from_json(engine)
+
+
+async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> None:
+    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it."""
+    try:
+        await student.load(path / "student")
+    except (KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: these weights do not fit the student as it is configured now: {error}") from error
     states = json.loads((path / "plugins.json").read_text(encoding="utf-8"))
     tensors = load_file(path / "plugins.safetensors") if (path / "plugins.safetensors").is_file() else {}
     for key, plugin in plugins.items():
         mine = {name.removeprefix(f"{key}/"): array for name, array in tensors.items() if name.startswith(f"{key}/")}
         if key in states or mine:
             plugin.restore(states.get(key, {}), mine)
-    return EngineState(engine["step"], engine["totals"], engine["train_seconds"], engine["before"])
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """BLAKE2b of every file below `folder` but the checksums themselves, by its path there."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name != CHECKSUMS:
+            with path.open("rb") as file:
+                found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "blake2b").hexdigest()
+    return found
+
+
+def _flush(folder: Path) -> None:
+    """To the disk, so that a rename never names what is not there after a power failure."""
+    for path in [*folder.rglob("*"), folder]:
+        _flush_name(path)
+
+
+def _flush_name(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -205,7 +205,7 @@ class RunConfig(Section):
 
     def unreproducible(self, registry: Registry) -> list[str]:
         """The keys whose plugin a config file could not choose by name, such as an instance from `__main__`."""
-        return [key for key, role, plugin in _plugins_in(self) if not registry.knows(role, plugin, self.plugins)]
+        return [key for key, role, plugin in plugins_in(self) if not registry.knows(role, plugin, self.plugins)]
 
 
 class ConfigProblemsError(ConfigError):
@@ -218,7 +218,7 @@ class ConfigProblemsError(ConfigError):
         self.problems = problems
 
 
-def _plugins_in(value: object, key: str = "", role: str = "") -> Iterator[tuple[str, str, Plugin]]:
+def plugins_in(value: object, key: str = "", role: str = "") -> Iterator[tuple[str, str, Plugin]]:
     """Every plugin in a part of the config with its key and the role it has there; also those inside plugins."""
     if isinstance(value, Plugin):
         yield key, role, value
@@ -231,7 +231,7 @@ def _plugins_in(value: object, key: str = "", role: str = "") -> Iterator[tuple[
     elif isinstance(value, list | tuple):
         parts = ((part, role, inner) for part, inner in enumerate(value))
     for part, its_role, inner in parts:
-        yield from _plugins_in(inner, f"{key}.{part}" if key else str(part), its_role)
+        yield from plugins_in(inner, f"{key}.{part}" if key else str(part), its_role)
 
 
 def _role_in(annotation: object) -> str:

@@ -1,5 +1,6 @@
 """The loop. A step is: route and render rows, sample, score, train, publish; the rest is when to look and to save."""
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -15,14 +16,16 @@ from distillkit.blame import blame, told
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
+from distillkit.identity import require_same
+from distillkit.in_flight import InFlight
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
-from distillkit.metrics import mean_of, route_metrics, step_metrics
+from distillkit.metrics import finite, mean_of, route_metrics, step_metrics
 from distillkit.mismatch import MismatchWatch
 from distillkit.preflight import Preflight
 from distillkit.roles import Sampler, Scorer
 from distillkit.run_files import RunFiles
-from distillkit.schedule import Outcomes, Schedule, Window
-from distillkit.types import Batch, ScoredRollout
+from distillkit.schedule import KeptWindow, Outcomes, Schedule, Window
+from distillkit.types import Batch, Row, ScoredRollout
 
 
 @dataclass(slots=True)
@@ -33,6 +36,8 @@ class Engine:
     files: RunFiles
     ledger: Ledger
     announcer: Announcer
+    identity: Mapping[str, JsonValue]
+    """What the run is, for its checkpoints."""
     schedule: Schedule = field(init=False)
     mismatch: MismatchWatch = field(init=False)
     step: int = field(default=0, init=False)
@@ -42,6 +47,12 @@ class Engine:
     train_seconds: float = field(default=0.0, init=False)
     evals: dict[EvalStage, Mapping[str, JsonValue]] = field(default_factory=dict, init=False)
     exported: Path | None = field(default=None, init=False)
+    stop_requested: bool = field(default=False, init=False)
+    """Whether the run is to end after the step in hand, with a checkpoint."""
+    training: bool = field(default=False, init=False)
+    """Whether there is, or comes at once, a step in hand."""
+    kept: list[InFlight] = field(default_factory=list, init=False)
+    """Windows that the checkpoint held, in order: they came to their end before the run was resumed."""
 
     def __post_init__(self) -> None:
         """Connect sampler and scorers."""
@@ -50,25 +61,29 @@ class Engine:
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
-        await self.sync(())
+        await self.sync((), resumed=self.step > 0)
         if "before" not in self.evals and self.flight.config.evaluators:
             self.files.write_metrics(self.step, await self.evaluate("before"))
         feed = Feed(self.flight)
         groups = feed.groups(first_step=self.step + 1)
         # With k steps off policy, the windows of k steps to come are in flight while a step trains.
         ahead = 1 + self.flight.config.train.max_steps_off_policy
-        windows: deque[Window] = deque()
+        windows: deque[Window | KeptWindow] = deque()
         try:
+            self.training = True
             while True:
                 started = time.perf_counter()
                 wanted = islice(groups, ahead - len(windows))
-                windows.extend(self.schedule.start(feed.work(rows, self.published)) for rows in wanted)
+                windows.extend(self.begin(feed, rows) for rows in wanted)
                 if not windows:
                     break
                 metrics = await self.train(windows)
                 seconds = time.perf_counter() - started
                 self.train_seconds += seconds
-                await self.look_and_save(metrics | {"time/step": seconds})
+                await self.look_and_save(metrics | {"time/step": seconds}, windows)
+                if self.stop_requested and self.step < self.flight.plan.steps:
+                    raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
+            self.training = False
             self.ledger.require_balance()
             if self.exported is None:  # all steps were trained before this process began
                 metrics = self.files.take_back_metrics(self.step)
@@ -77,13 +92,26 @@ class Engine:
             await self.abandon(windows, told(error) if isinstance(error, Exception) else "interrupted")
             raise
 
-    async def abandon(self, windows: Sequence[Window], reason: str) -> None:
+    def request_stop(self) -> bool:
+        """End after the step in hand, with a checkpoint. False if none is in hand: then nothing is lost by ending."""
+        self.stop_requested = self.training
+        return self.training
+
+    def begin(self, feed: Feed, rows: Sequence[Row]) -> Window | KeptWindow:
+        """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
+        if not self.kept:
+            return self.schedule.start(feed.work(rows, self.published))
+        kept = self.kept.pop(0)
+        work = feed.work(rows, kept.policy_version)
+        return KeptWindow(work, kept.for_work(work))
+
+    async def abandon(self, windows: Sequence[Window | KeptWindow], reason: str) -> None:
         """Stop what is in flight, and enter its rows: none disappears."""
         for ahead, window in enumerate(windows, start=1):
             await window.cancel()
             self.ledger.abandon(self.step + ahead, window.work, f"the run ended: {reason}")
 
-    async def train(self, windows: deque[Window]) -> dict[str, float]:
+    async def train(self, windows: deque[Window | KeptWindow]) -> dict[str, float]:
         """Train on the first window's completions, publish the new weights; return the step's metrics."""
         student = self.flight.config.student
         outcomes = await windows[0].finished()
@@ -108,7 +136,7 @@ class Engine:
         cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
         return [replace(loss.batch(scored[a:b]), torch_loss=loss.torch_loss()) for a, b in pairwise(cuts)]
 
-    async def sync(self, in_flight: Sequence[Window]) -> None:
+    async def sync(self, in_flight: Sequence[Window | KeptWindow], *, resumed: bool = False) -> None:
         """Publish the policy of this step, once nothing samples from the one before."""
         for window in in_flight:
             await window.until_sampled()
@@ -116,7 +144,7 @@ class Engine:
             weights = await self.flight.config.student.publish(self.step)
         await self.flight.cast.sampler.sync(weights)
         self.published = self.step
-        for scorer in self.flight.cast.scorers.values():
+        for scorer in self.flight.cast.scorers.values() if not resumed else ():
             await scorer.on_sync(self.step)
 
     def measure(self, outcomes: Outcomes, batches: Sequence[Batch]) -> dict[str, float]:
@@ -154,20 +182,18 @@ class Engine:
             tokenizer = self.flight.renderer.student.tokenizer
             self.files.write_samples(self.step, "train", scored[: train.samples_per_route], tokenizer)
 
-    async def look_and_save(self, metrics: dict[str, float]) -> None:
-        """Evaluate and save when it is time."""
-        train = self.flight.config.train
+    async def look_and_save(self, metrics: dict[str, float], windows: Sequence[Window | KeptWindow]) -> None:
+        """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
+        train, last = self.flight.config.train, self.step == self.flight.plan.steps
         self.announcer.emit(StepFinished(self.step, metrics))
         try:
             self.ledger.require_few_failures()
-            if self.step == self.flight.plan.steps:
-                await self.save()
-                metrics |= await self.finish()
-                return
-            if train.save_every and self.step % train.save_every == 0:
-                await self.save()
-            if train.eval_every and self.step % train.eval_every == 0:
+            if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluate("during")
+            if last or self.stop_requested or (train.save_every and self.step % train.save_every == 0):
+                await self.save(metrics, windows)
+            if last:
+                metrics |= await self.finish()
         finally:
             self.files.write_metrics(self.step, metrics)
 
@@ -197,21 +223,34 @@ class Engine:
         self.announcer.emit(Evaluated(stage, self.step, results, examples))
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
-    async def save(self) -> None:
-        """Write a checkpoint of this step."""
-        totals, before = self.ledger.totals.state(), self.evals.get("before")
-        state = checkpoint.EngineState(self.step, totals, self.train_seconds, before)
+    async def save(self, metrics: Mapping[str, float], windows: Sequence[Window | KeptWindow]) -> None:
+        """Write a checkpoint of this step. What samples is its policy then, and what is in flight is drawn."""
+        if self.published != self.step:
+            await self.sync(windows)
+        state = checkpoint.EngineState(
+            step=self.step,
+            totals=self.ledger.totals.state(),
+            train_seconds=self.train_seconds,
+            before=self.evals.get("before"),
+            metrics={name: finite(value) for name, value in metrics.items()},
+            files=self.files.lengths() | self.ledger.lengths(),
+            in_flight=[InFlight.of(window.work, await window.finished()) for window in windows],
+            identity=self.identity,
+        )
         config, plugins = self.flight.config, self.flight.cast.plugins
         await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last)
 
-    async def resume(self) -> None:
-        """Go back to where the newest checkpoint stands."""
-        newest = checkpoint.checkpoints(self.files.run_dir)[-1]
-        state = await checkpoint.load(newest, self.flight.config.student, self.flight.cast.plugins)
-        self.files.rewind(state.step)
-        self.ledger.rewind(state.step)
-        self.step, self.train_seconds = state.step, state.train_seconds
+    async def resume(self, *, force: bool) -> None:
+        """Go back to where the newest whole checkpoint stands. Raises InputError if it is of another run."""
+        path, state = checkpoint.newest(self.files.run_dir, self.announcer.warn)
+        if not force:
+            require_same(state.identity, self.identity, path)
+        await checkpoint.load(path, self.flight.config.student, self.flight.cast.plugins)
+        self.files.rewind(state.files)
+        self.ledger.rewind(state.files)
+        self.step, self.train_seconds, self.kept = state.step, state.train_seconds, list(state.in_flight)
         self.ledger.totals = Totals.restored(state.totals)
+        self.files.write_metrics(self.step, state.metrics)
         if state.before is not None:
             self.evals["before"] = dict(state.before)
-        self.announcer.notice(f"resumed after step {self.step} from {newest}")
+        self.announcer.notice(f"resumed after step {self.step} from {path}")

@@ -10,7 +10,7 @@ from typing import IO, Self
 from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
-from distillkit.run_files import end_of_step
+from distillkit.run_files import cut, flushed_length
 from distillkit.schedule import Lost, Outcomes, RowKey, Work
 from distillkit.types import SampleKey
 
@@ -71,9 +71,13 @@ class Ledger:
         self._file.flush()
         self._reasons.update(one.reason for one in outcomes.lost)
 
-    def rewind(self, step: int) -> None:
-        """Forget the entries of steps after `step`: a resumed run trains them again."""
-        self._file.truncate(end_of_step(self._path, step))
+    def lengths(self) -> dict[str, int]:
+        """How long, in bytes, the file is, all of it on the disk."""
+        return {self._path.name: flushed_length(self._file)}
+
+    def rewind(self, lengths: Mapping[str, int]) -> None:
+        """Forget the entries since it had this length: a resumed run trains them again."""
+        cut(self._file, lengths[self._path.name])
 
     def abandon(self, step: int, work: Work, reason: str) -> None:
         """Enter rows whose window was under way when the run ended."""

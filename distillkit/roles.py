@@ -77,6 +77,8 @@ class Plugin(BaseModel, ABC):
     role: ClassVar[str] = ""
     name: ClassVar[str] = ""
     """How a config chooses the plugin; unique in its role."""
+    volatile: ClassVar[frozenset[str]] = frozenset()
+    """Options that a resumed run may have otherwise, since no number depends on them by more than rounding."""
 
     def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""
@@ -280,7 +282,10 @@ class Scorer(Plugin):
         """One outcome a request, in any order, each as soon as it is there."""
 
     async def on_sync(self, version: int) -> None:
-        """Hear that the student published policy `version`; a self or moving-average teacher changes here."""
+        """Hear that the student published policy `version`; a self or moving-average teacher changes here.
+
+        Not called for the version at which a run is resumed: `restore` has brought that back.
+        """
 
     def metrics(self) -> Mapping[str, float]:
         """What is measured since the last call, by full names (`concurrency/<slug>/window`); read after each step."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,10 +64,14 @@ class RunFiles:
         text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
         (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
 
-    def rewind(self, step: int) -> None:
-        """Forget what the files say of steps after `step`: a resumed run writes them again."""
+    def lengths(self) -> dict[str, int]:
+        """How long, in bytes, the growing files are, all of it on the disk."""
+        return {Path(file.name).name: flushed_length(file) for file in (self._metrics, self._samples)}
+
+    def rewind(self, lengths: Mapping[str, int]) -> None:
+        """Forget what was written since they had these lengths: a resumed run writes it again."""
         for file in (self._metrics, self._samples):
-            file.truncate(end_of_step(Path(file.name), step))
+            cut(file, lengths[Path(file.name).name])
 
     def take_back_metrics(self, step: int) -> dict[str, float]:
         """Remove and return the line of `step`, the last one, so that it can be written again with more in it."""
@@ -74,9 +79,10 @@ class RunFiles:
         self._metrics.truncate(end_of_step(Path(self._metrics.name), step - 1))
         return {name: float(value) for name, value in last.items() if name != "step" and isinstance(value, float | int)}
 
-    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> dict[str, JsonValue]:
-        """One line a step; returns it."""
-        row: dict[str, JsonValue] = {"step": step, **{name: finite(value) for name, value in metrics.items()}}
+    def write_metrics(self, step: int, metrics: Mapping[str, float | None]) -> dict[str, JsonValue]:
+        """One line a step; returns it. What is not finite, and so not known, is null."""
+        known = {name: None if value is None else finite(value) for name, value in metrics.items()}
+        row: dict[str, JsonValue] = {"step": step, **known}
         self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
         self._metrics.flush()
         return row
@@ -95,6 +101,23 @@ class RunFiles:
         aside = self.run_dir / "summary.json.new"
         aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         aside.replace(self.run_dir / "summary.json")
+
+
+def flushed_length(file: IO[str]) -> int:
+    """Bytes of a file that is appended to, once all of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    return os.fstat(file.fileno()).st_size
+
+
+def cut(file: IO[str], length: int) -> None:
+    """Truncate a file that is appended to; one that is shorter by now has lost lines, which is told in the log."""
+    file.flush()
+    found = os.fstat(file.fileno()).st_size
+    if found < length:
+        log.warning("%s is %d bytes shorter than at the checkpoint: lines are missing", file.name, length - found)
+        return
+    file.truncate(length)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:

@@ -251,6 +251,24 @@ class Window:
         self._schedule.progress(PhaseProgress(phase, done, total))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class KeptWindow:
+    """A window that came to its end before the run was resumed."""
+
+    work: Work
+    outcomes: Outcomes
+
+    async def until_sampled(self) -> None:
+        """It is."""
+
+    async def finished(self) -> Outcomes:
+        """What the checkpoint held."""
+        return self.outcomes
+
+    async def cancel(self) -> None:
+        """Nothing is under way."""
+
+
 @asynccontextmanager
 async def closed_after(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
     """Close a generator that is not read to its end, so that the backend stops what it was doing."""

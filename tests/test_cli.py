@@ -1,12 +1,11 @@
 import json
 import logging
-import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -342,28 +341,75 @@ def test_help_teaches() -> None:
     assert call("run").exit_code == 2
 
 
+SLOW = """
+import asyncio
+from distillkit.testing import FakeStudent
+
+
+class Slow(FakeStudent):
+    '''Takes its time over a step.'''
+    name = "slow"
+    seconds: float
+
+    async def train(self, batch):
+        print("training", flush=True)
+        await asyncio.sleep(self.seconds)
+        return await super().train(batch)
+
+    async def close(self):
+        print("closed the student", flush=True)
+"""
+
+
+@pytest.fixture
+def slow(config: Callable[..., str], tmp_path: Path) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
+    """A run of its own process that is in the middle of its first step of so many seconds."""
+    started: list[subprocess.Popen[str]] = []
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+
+    def start(seconds: float) -> "subprocess.Popen[str]":
+        student, script = {"name": "slow", "seconds": seconds}, str(tmp_path / "slow.py")
+        name = config(student=student, plugins=[FAKES, script], teachers=FAKE_TEACHER)
+        command = [sys.executable, "-m", "distillkit", "run", name]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert any(line == "training\n" for line in process.stdout)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_closes_everything_and_is_exit_code_130(
-    config: Callable[..., str], tmp_path: Path, sent: signal.Signals
+def test_one_interrupt_finishes_the_step_in_hand_saves_and_is_exit_code_130(
+    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
 ) -> None:
-    script = tmp_path / "slow.py"
-    script.write_text(
-        "import asyncio\nfrom distillkit.testing import FakeStudent\n"
-        "class Slow(FakeStudent):\n    '''Slow.'''\n    name = 'slow'\n"
-        "    async def train(self, batch):\n        await asyncio.sleep(60)\n"
-        "    async def close(self):\n        print('closed the student', flush=True)\n",
-        encoding="utf-8",
-    )
-    name = config(student={"name": "slow"}, plugins=[FAKES, str(script)], teachers=FAKE_TEACHER)
-    command = [sys.executable, "-m", "distillkit", "run", name]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    deadline = time.monotonic() + 60
-    while not Path("runs/fake/metrics.jsonl").is_file() or not Path("runs/fake/metrics.jsonl").read_text():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.kill(process.pid, sent)
+    process = slow(1.0)
+    process.send_signal(sent)
     output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once" in output
+    assert output.splitlines()[-3] == "interrupted"
+    assert output.splitlines()[-1].endswith("--resume")
+    assert "closed the student" in output
+    assert "Traceback" not in output
+    assert [row["step"] for row in read_jsonl(Path("runs/fake/metrics.jsonl"))] == [0, 1]
+    assert [path.name for path in Path("runs/fake/checkpoints").iterdir()] == ["step-1"]
+    assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_closes_everything_at_once(
+    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
+) -> None:
+    process = slow(60.0)
+    process.send_signal(sent)
+    time.sleep(0.3)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=30)
     assert process.returncode == 130, output
     assert output.splitlines()[-2:] == ["interrupted", "log: runs/fake/run.log"]
     assert "closed the student" in output

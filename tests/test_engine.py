@@ -67,7 +67,7 @@ def test_what_a_run_leaves(fake_config: Make, held_out: str) -> None:
         "summary.json",
         "run.log",
         "adapter/fake.safetensors",
-        *(f"checkpoints/step-{n}/{name}" for n in (4, 5) for name in ("engine.json", "plugins.json")),
+        *(f"checkpoints/step-{n}/{name}" for n in (4, 5) for name in ("engine.json", "plugins.json", "checksums.json")),
         *(f"checkpoints/step-{n}/student/fake.safetensors" for n in (4, 5)),
     }
     summary = json.loads((result.run_dir / "summary.json").read_text())

@@ -2,19 +2,17 @@
 
 import asyncio
 import shlex
-import signal
-from collections.abc import Coroutine
-from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from distillkit.api import RunResult, execute
 from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.check_page import show_preflight, show_verdict
-from distillkit.cli.reporting import OUT, reporting
+from distillkit.cli.reporting import ERR, OUT, reporting
+from distillkit.cli.signals import Stopping
 from distillkit.config import RunConfig
 from distillkit.errors import InputError
 from distillkit.loading import load_config
@@ -98,6 +96,9 @@ def run(
     plugin: ScriptOptions = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="With --resume: go on although data or settings are not the checkpoint's.")
+    ] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -110,7 +111,7 @@ def run(
     words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
     with reporting(verbose=verbose):
         config, registry = load(arguments, scripts)
-        run_and_report(config, registry, words, resume=resume, overwrite=overwrite, quiet=quiet)
+        run_and_report(config, registry, words, resume=resume, overwrite=overwrite, force=force, quiet=quiet)
 
 
 @app.command()
@@ -211,11 +212,12 @@ def run_and_report(
     *,
     resume: bool = False,
     overwrite: bool = False,
+    force: bool = False,
     quiet: bool = False,
 ) -> RunResult:
     """Run, with the run directory as the first line and what to do next as the last.
 
-    `words` are what stands behind `distillkit run`, but for `--resume` and `--overwrite`.
+    `words` are what stands behind `distillkit run`, but for `--resume`, `--overwrite` and `--force`.
     """
     run_dir = run_directory(config)
     OUT.print(f"run directory: {run_dir}")
@@ -224,7 +226,9 @@ def run_and_report(
             sink.silence()
     earlier = _stamp(run_dir / "summary.json")
     try:
-        result = asyncio.run(_terminable(execute(config, registry, resume=resume, overwrite=overwrite)))
+        stopping = Stopping(ERR.print)
+        work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, on_engine=stopping.watch)
+        result = asyncio.run(stopping.guard(work))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
@@ -238,20 +242,6 @@ def run_and_report(
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     return result
-
-
-async def _terminable(work: Coroutine[Any, Any, RunResult]) -> RunResult:
-    """SIGTERM ends `work` as Ctrl-C does, so that what it made is closed and released."""
-    task = asyncio.ensure_future(work)
-    with suppress(NotImplementedError):  # Windows has no such handlers
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    try:
-        return await task
-    except asyncio.CancelledError:
-        me = asyncio.current_task()
-        if me is not None and me.cancelling():  # by Ctrl-C, which asyncio.run turns into a KeyboardInterrupt
-            raise
-        raise KeyboardInterrupt from None
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -22,6 +22,7 @@ class LocalScorer(Scorer, Sampler):
 
     name: ClassVar[str] = "local"
     whole_windows: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_tokens"})
 
     device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     dtype: DTypeName = Field("auto", description="What is computed in; auto: bfloat16 where the device is fast in it.")

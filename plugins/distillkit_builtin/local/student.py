@@ -26,6 +26,9 @@ class LocalStudent(Student, Sampler):
 
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size"}
+    )
 
     model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
     tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")

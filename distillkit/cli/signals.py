@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM: the first one finishes the step in hand and saves, the second one stops at once."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from distillkit.engine import Engine
+
+T = TypeVar("T")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass(slots=True)
+class Stopping:
+    """What a signal means for one run."""
+
+    say: Callable[[str], None]
+    engine: Engine | None = None
+    """Once there is one."""
+    task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
+    _asked: bool = False
+
+    def watch(self, engine: Engine) -> None:
+        """The run whose step is to be finished."""
+        self.engine = engine
+
+    async def guard(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of `work`. Raises KeyboardInterrupt once it was stopped and has closed what it opened."""
+        self.task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            with suppress(NotImplementedError):  # Windows has no such handlers
+                loop.add_signal_handler(number, self.stop)
+        try:
+            result: T = await self.task
+            return result
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is not None and me.cancelling():  # by asyncio.run, which makes a KeyboardInterrupt of it itself
+                raise
+            raise KeyboardInterrupt from None
+        finally:
+            for number in SIGNALS:
+                with suppress(NotImplementedError):
+                    loop.remove_signal_handler(number)
+
+    def stop(self) -> None:
+        """A signal came."""
+        if not self._asked and self.engine is not None and self.engine.request_stop():
+            self._asked = True
+            self.say("stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once")
+        elif self.task is not None:
+            self.task.cancel()

@@ -1,0 +1,134 @@
+"""Completions that are drawn and scored but not yet trained, as a checkpoint holds them.
+
+With several steps off policy they cannot be had again: the policy that drew them is gone, and a teacher may have moved.
+JSON: a float32 that is written as the shortest decimal of its value comes back as the same float32.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import JsonValue
+
+from distillkit.errors import InputError
+from distillkit.schedule import Lost, Outcomes, Work
+from distillkit.types import Array, Rollout, SampleKey, SampleRequest, Score, ScoredRollout, ScoreRequest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InFlight:
+    """One window: the version that drew it, and what became of it so far."""
+
+    policy_version: int
+    outcomes: Mapping[str, Any]
+    """As JSON."""
+
+    @classmethod
+    def of(cls, work: Work, outcomes: Outcomes) -> "InFlight":
+        """What is to be kept of a window that has come to its end."""
+        scores = {one.key: one.scores for one in outcomes.scored}
+        return cls(
+            work.policy_version or 0,
+            {
+                "rollouts": [_rollout_as_json(one, scores.get(one.key, {})) for one in outcomes.rollouts],
+                "lost": [asdict(one) for one in outcomes.lost],
+                "sample_seconds": outcomes.sample_seconds,
+                "score_seconds": outcomes.score_seconds,
+            },
+        )
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """As `engine.json` holds it."""
+        return {"policy_version": self.policy_version, **self.outcomes}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "InFlight":
+        """What `as_json` gave."""
+        return cls(value["policy_version"], value)
+
+    def for_work(self, work: Work) -> Outcomes:
+        """The same outcomes for the same requests. Raises InputError if the rows are not those that were drawn for."""
+        requests = {request.key: request for request in work.requests}
+        said = {_key(one): one for one in self.outcomes["rollouts"]}
+        lost = tuple(Lost(**{**one, "key": _key(one["key"])}) for one in self.outcomes["lost"])
+        if requests.keys() != said.keys() | {one.key for one in lost}:
+            raise InputError("the checkpoint holds completions of other rows than come next; the data has changed")
+        rollouts = {key: _rollout(said[key], requests[key], self.policy_version) for key in requests if key in said}
+        gone = {one.key for one in lost}
+        scored = [
+            ScoredRollout(rollout, prompts, _scores(said[key]["scores"], rollout, prompts.teachers))
+            for key, rollout in rollouts.items()
+            for prompts in (work.prompts[key.row_id, key.epoch],)
+            if key not in gone
+        ]
+        seconds = self.outcomes["sample_seconds"], self.outcomes["score_seconds"]
+        return Outcomes(tuple(scored), lost, tuple(rollouts.values()), *seconds)
+
+
+def _key(one: Mapping[str, Any]) -> SampleKey:
+    return SampleKey(one["row_id"], one["epoch"], one["sample"])
+
+
+def _rollout_as_json(rollout: Rollout, scores: Mapping[str, Score]) -> dict[str, JsonValue]:
+    return {
+        **asdict(rollout.key),
+        "token_ids": rollout.token_ids.tolist(),
+        "logprobs": _numbers(rollout.logprobs),
+        "mask": None if rollout.mask is None else rollout.mask.tolist(),
+        "finish_reason": rollout.finish_reason,
+        "text": rollout.text,
+        "rewards": dict(rollout.rewards),
+        "scores": {teacher: _score_as_json(score) for teacher, score in scores.items()},
+    }
+
+
+def _score_as_json(score: Score) -> dict[str, JsonValue]:
+    return {
+        "logprobs": _numbers(score.logprobs),
+        "echoed_ids": None if score.echoed_ids is None else score.echoed_ids.tolist(),
+        "version": score.version,
+        "arrays": {
+            name: {"dtype": str(array.dtype), "shape": list(array.shape), "values": _numbers(array.reshape(-1))}
+            for name, array in score.arrays.items()
+        },
+    }
+
+
+def _numbers(array: Array) -> list[JsonValue]:
+    """JSON has no NaN, which stands where nothing was sampled: null."""
+    return [None if isinstance(value, float) and math.isnan(value) else value for value in array.tolist()]
+
+
+def _floats(values: Sequence[float | None]) -> list[float]:
+    return [math.nan if value is None else value for value in values]
+
+
+def _rollout(said: Mapping[str, Any], request: SampleRequest, version: int) -> Rollout:
+    return Rollout(
+        request=request,
+        policy_version=version,
+        token_ids=np.array(said["token_ids"], np.int64),
+        logprobs=np.array(_floats(said["logprobs"]), np.float32),
+        finish_reason=said["finish_reason"],
+        text=said["text"],
+        mask=None if said["mask"] is None else np.array(said["mask"], np.bool_),
+        rewards=said["rewards"],
+    )
+
+
+def _scores(said: Mapping[str, Any], rollout: Rollout, prompts: Mapping[str, Array]) -> dict[str, Score]:
+    return {
+        teacher: Score(
+            request=ScoreRequest(rollout, teacher, prompts[teacher]),
+            logprobs=np.array(_floats(one["logprobs"]), np.float32),
+            echoed_ids=None if one["echoed_ids"] is None else np.array(one["echoed_ids"], np.int64),
+            version=one["version"],
+            arrays={
+                name: np.array(_floats(array["values"]), array["dtype"]).reshape(array["shape"])
+                for name, array in one["arrays"].items()
+            },
+        )
+        for teacher, one in said.items()
+    }

@@ -1,0 +1,206 @@
+"""A resumed run is the run that was never interrupted, or it is refused."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import question, read_jsonl
+from pydantic import PrivateAttr
+
+from distillkit import RunConfig, RunResult, run
+from distillkit.checkpoint import checkpoints
+from distillkit.errors import InputError
+from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
+
+Make = Callable[..., RunConfig]
+
+
+class Power:
+    """Fails after so many trained steps, as often as it is told to."""
+
+    def __init__(self, *after: int) -> None:
+        self.after = list(after)
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps in self.after:
+            self.after.remove(self.steps)
+            raise ZeroDivisionError("the power went")
+
+
+class Mortal(FakeStudent):
+    """Dies when it is told to, before a step; some completions cannot be drawn."""
+
+    name: ClassVar[str] = "mortal"
+    _power: Power = PrivateAttr(default_factory=Power)
+
+    @classmethod
+    def on(cls, power: Power) -> "Mortal":
+        student = cls(learning_rate=5.0)
+        student._power = power
+        return student
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        async for outcome in super().sample(requests):
+            if outcome.request.seed % 11 == 0:
+                yield Failure(outcome.request, "unlucky", retryable=True)
+            else:
+                yield outcome
+
+    async def train(self, batch: Batch) -> StepResult:
+        self._power.step()
+        return await super().train(batch)
+
+
+class Moving(FakeScorer):
+    """A teacher that likes its characters more with each version, as a moving average might; keeps that as state."""
+
+    name: ClassVar[str] = "moving"
+    _synced: int = PrivateAttr(0)
+
+    async def on_sync(self, version: int) -> None:
+        self._synced += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"synced": self._synced}
+
+    def restore(self, state: Any, tensors: Any) -> None:
+        self._synced = state["synced"]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        async for outcome in super().score(requests):
+            assert isinstance(outcome, Score)
+            yield Score(outcome.request, outcome.logprobs - 0.01 * self._synced, outcome.echoed_ids, self._synced)
+
+
+@pytest.fixture
+def make(fake_config: Make, jsonl: Callable[..., str]) -> Callable[..., RunConfig]:
+    rows = jsonl([question(f"row {i}") for i in range(24)], "resume.jsonl")
+    held_out = jsonl([question("held out")], "resume-eval.jsonl")
+
+    def config(name: str, power: Power, **train: Any) -> RunConfig:
+        return fake_config(
+            name=name,
+            data={"path": rows, "eval_path": held_out, "epochs": 1},
+            student=Mortal.on(power),
+            teachers=[{"model": "t", "scorer": Moving(likes="abc")}],
+            evaluators=["reverse_kl"],
+            sampling={"completions_per_prompt": 3, "max_completion_tokens": 12},
+            train={"prompt_groups_per_step": 2, "max_failed_fraction": 1.0, "eval_every": 3, **train},
+        )
+
+    return config
+
+
+def content(result: RunResult) -> dict[str, Any]:
+    """All that a run leaves, but for times and how much was under way at once."""
+    folder = result.run_dir
+    metrics = [
+        {name: value for name, value in row.items() if not name.startswith("time/") and not name.endswith("/inflight")}
+        for row in read_jsonl(folder / "metrics.jsonl")
+    ]
+    summary = {name: value for name, value in result.summary.items() if name not in ("wall_s", "train_s", "name")}
+    return {
+        "metrics": metrics,
+        "ledger": (folder / "ledger.jsonl").read_text(),
+        "samples": (folder / "samples.jsonl").read_text(),
+        "weights": (folder / "adapter/fake.safetensors").read_bytes(),
+        "summary": {**summary, "adapter_path": None},
+    }
+
+
+@pytest.mark.parametrize("train", [{}, {"max_steps_off_policy": 1}, {"max_steps_off_policy": 2}], ids=str)
+@pytest.mark.parametrize("interval", [1, 3])
+@pytest.mark.parametrize("save_every", [1, 2])
+def test_a_run_that_died_again_and_again_is_the_run_that_never_did(
+    make: Callable[..., RunConfig], train: dict[str, int], interval: int, save_every: int
+) -> None:
+    options = {**train, "weight_sync_interval": interval, "save_every": save_every}
+    whole = run(make("whole", Power(), **options))
+    power = Power(3, 4, 9, 11)
+    with pytest.raises(ZeroDivisionError):
+        run(make("parts", power, **options))
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            run(make("parts", power, **options), resume=True)
+    parts = run(make("parts", power, **options), resume=True)
+    assert not power.after
+    assert content(parts) == content(whole)
+
+
+def dead(make: Callable[..., RunConfig], after: int = 6, **train: Any) -> Path:
+    """A run that died at this step, with a checkpoint of each step before."""
+    config = make("dead", Power(after), save_every=1, keep_last=3, **train)
+    with pytest.raises(ZeroDivisionError):
+        run(config)
+    return Path(config.log_path.replace("{name}", "dead"))
+
+
+def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_used(make: Callable[..., RunConfig]) -> None:
+    whole = run(make("whole", Power(), save_every=1, keep_last=3))
+    folder = dead(make)
+    weights = folder / "checkpoints/step-5/student/fake.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3] + b"abc")
+    resumed = run(make("dead", Power(), save_every=1, keep_last=3), resume=True)
+    log = (folder / "run.log").read_text()
+    assert "checkpoints/step-5 is damaged: student/fake.safetensors is not what was written" in log
+    assert f"resumed after step 4 from {folder / 'checkpoints/step-4'}" in log
+    assert content(resumed) == content(whole)
+
+
+@pytest.mark.parametrize("how", ["cut", "missing", "no checksums"])
+def test_without_a_whole_checkpoint_a_resume_says_so(make: Callable[..., RunConfig], how: str) -> None:
+    folder = dead(make)
+    for path in checkpoints(folder):
+        state = path / "engine.json"
+        if how == "cut":
+            state.write_text(state.read_text()[:50])
+        elif how == "missing":
+            state.unlink()
+        else:
+            (path / "checksums.json").write_text("{")
+    with pytest.raises(InputError, match=r"no checkpoint is whole; run again with --overwrite") as caught:
+        run(make("dead", Power(), save_every=1), resume=True)
+    assert str(caught.value).count("is damaged") == 3
+
+
+def test_a_run_that_is_another_is_refused_and_what_changed_is_listed(
+    make: Callable[..., RunConfig], jsonl: Callable[..., str]
+) -> None:
+    folder = dead(make)
+    config = make("dead", Power(), prompt_groups_per_step=3)
+    rows = Path(config.data.path)
+    rows.write_text(rows.read_text().replace("row 7", "row seven"))
+    student = Mortal(learning_rate=6.0)
+    other = config.model_copy(update={"seed": 7, "student": student})
+    with pytest.raises(InputError) as caught:
+        run(other, resume=True)
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{folder / 'checkpoints/step-5'} was written by another run than this one would be:"
+    assert lines[1:-1] == [
+        "  seed was 0, is 7",
+        "  student.learning_rate was 5.0, is 6.0",
+        "  train.prompt_groups_per_step was 2, is 3",
+        "  the rows of data.path changed",
+    ]
+    assert "--resume --force" in lines[-1]
+    assert run(other, resume=True, force=True).steps == 8
+
+
+def test_more_steps_and_other_sinks_are_no_other_run(make: Callable[..., RunConfig]) -> None:
+    dead(make, max_steps=6)
+    config = make("dead", Power(), max_steps=9, save_every=2, eval_every=0, keep_last=1)
+    changed = config.model_copy(update={"evaluators": (), "sinks": ()})
+    assert run(changed, resume=True).steps == 9
+
+
+def test_checkpoints_hold_no_pickle(make: Callable[..., RunConfig]) -> None:
+    folder = dead(make)
+    suffixes = {path.suffix for path in (folder / "checkpoints").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    for path in (folder / "checkpoints").rglob("*.json"):
+        json.loads(path.read_text())
