@@ -35,6 +35,8 @@ class EngineState:
     train_seconds: float
     before: Mapping[str, JsonValue] | None
     """The evaluation before training, as in `summary.json`."""
+    bad_in_a_row: int
+    """Refused optimizer steps since the last good one."""
     metrics: Mapping[str, float | None]
     """The step's line of `metrics.jsonl`, which is written after the checkpoint."""
     files: Mapping[str, int]
@@ -52,6 +54,7 @@ class EngineState:
             "totals": dict(self.totals),
             "train_seconds": self.train_seconds,
             "before": None if self.before is None else dict(self.before),
+            "bad_in_a_row": self.bad_in_a_row,
             "metrics": dict(self.metrics),
             "files": dict(self.files),
             "in_flight": [window.as_json() for window in self.in_flight],
@@ -66,6 +69,7 @@ class EngineState:
             totals=value["totals"],
             train_seconds=value["train_seconds"],
             before=value["before"],
+            bad_in_a_row=value["bad_in_a_row"],
             metrics=value["metrics"],
             files=value["files"],
             in_flight=[InFlight.from_json(window) for window in value["in_flight"]],

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from distillkit.errors import ConfigError
+from distillkit.guards import GuardsConfig
 from distillkit.registry import Registry
 from distillkit.roles import Evaluator, Loss, Plugin, PromptBuilder, Router, Scorer, Sink, Student
 from distillkit.types import SamplingParams, Teacher
@@ -120,6 +121,12 @@ class TrainConfig(Section):
         description="Publish the weights to the sampler every so many steps, and after the last; steps between train "
         "completions of the policy that was published last.",
     )
+    max_bad_steps: int = Field(
+        3,
+        ge=0,
+        description="The run fails after more optimizer steps in a row than this were refused, because a logprob, "
+        "advantage, loss or gradient was not finite.",
+    )
     warn_logprob_mismatch: float = Field(
         0.1,
         gt=0,
@@ -164,6 +171,7 @@ class RunConfig(Section):
     sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How completions are drawn.")
     loss: Loss = Field(description="What is trained.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
+    guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Whether the student collapses.")
     evaluators: tuple[Evaluator, ...] = Field((), description="How progress is judged, on `data.eval_path`.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
     prices: PricesConfig | None = Field(None, description="What tokens cost you, for `distillkit check`.")

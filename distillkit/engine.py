@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice, pairwise
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -16,14 +16,16 @@ from distillkit.blame import blame, told
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
+from distillkit.guards import Guards, stopped
 from distillkit.identity import require_same
 from distillkit.in_flight import InFlight
+from distillkit.learning import Learning
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
-from distillkit.metrics import finite, mean_of, route_metrics, step_metrics
+from distillkit.metrics import finite, route_metrics, step_metrics
 from distillkit.mismatch import MismatchWatch
 from distillkit.preflight import Preflight
 from distillkit.roles import Sampler, Scorer
-from distillkit.run_files import RunFiles
+from distillkit.run_files import RunFiles, read_metrics
 from distillkit.schedule import KeptWindow, Outcomes, Schedule, Window
 from distillkit.types import Batch, Row, ScoredRollout
 
@@ -39,7 +41,8 @@ class Engine:
     identity: Mapping[str, JsonValue]
     """What the run is, for its checkpoints."""
     schedule: Schedule = field(init=False)
-    mismatch: MismatchWatch = field(init=False)
+    learning: Learning = field(init=False)
+    guards: Guards = field(init=False)
     step: int = field(default=0, init=False)
     """Steps trained so far."""
     published: int = field(default=0, init=False)
@@ -56,7 +59,11 @@ class Engine:
 
     def __post_init__(self) -> None:
         """Connect sampler and scorers."""
-        self.mismatch = MismatchWatch(self.flight.config.train.warn_logprob_mismatch, self.announcer.warn)
+        config, warn = self.flight.config, self.announcer.warn
+        mismatch = MismatchWatch(config.train.warn_logprob_mismatch, warn)
+        self.guards = Guards(config.guards, warn)
+        train = config.train
+        self.learning = Learning(config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn)
         self.schedule = Schedule(self.flight.cast.sampler, self.flight.cast.scorers, self.announcer.emit)
 
     async def run(self) -> None:
@@ -113,28 +120,28 @@ class Engine:
 
     async def train(self, windows: deque[Window | KeptWindow]) -> dict[str, float]:
         """Train on the first window's completions, publish the new weights; return the step's metrics."""
-        student = self.flight.config.student
-        outcomes = await windows[0].finished()
+        outcomes = await self.retried(windows[0])
         scored_at = time.perf_counter()
-        batches = self.batches(outcomes.scored)
-        with blame(student):
-            results = [await student.train(batch) for batch in batches]
+        trained = await self.learning.train(outcomes)
         trained_at = time.perf_counter()
-        metrics = mean_of(results) | self.mismatch.look(results)
+        outcomes = trained.outcomes
         self.step += 1
         self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)
         if self.step % self.flight.config.train.weight_sync_interval == 0 or self.step == self.flight.plan.steps:
             await self.sync(windows)
-        metrics |= {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return metrics | self.measure(outcomes, batches)
+        times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
+        return {**trained.metrics, **times, **self.measure(outcomes, trained.batches)}
 
-    def batches(self, scored: Sequence[ScoredRollout]) -> list[Batch]:
-        """The step's data, split into as many optimizer steps as `train.num_substeps` says; none without data."""
-        loss = self.flight.config.loss
-        parts = min(self.flight.config.train.num_substeps, len(scored))
-        cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
-        return [replace(loss.batch(scored[a:b]), torch_loss=loss.torch_loss()) for a, b in pairwise(cuts)]
+    async def retried(self, window: Window | KeptWindow) -> Outcomes:
+        """What became of a window; one of which nothing at all is left, and might be, is tried once more."""
+        outcomes = await window.finished()
+        hopeless = outcomes.scored or not any(one.retryable for one in outcomes.lost)
+        if hopeless or window.work.policy_version not in (None, self.published):
+            return outcomes
+        reason = next(one.reason for one in outcomes.lost if one.retryable)
+        self.announcer.warn(f"step {self.step + 1}: all {len(outcomes.lost)} completions failed, once more: {reason}")
+        return await self.schedule.start(window.work).finished()
 
     async def sync(self, in_flight: Sequence[Window | KeptWindow], *, resumed: bool = False) -> None:
         """Publish the policy of this step, once nothing samples from the one before."""
@@ -185,13 +192,16 @@ class Engine:
     async def look_and_save(self, metrics: dict[str, float], windows: Sequence[Window | KeptWindow]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
         train, last = self.flight.config.train, self.step == self.flight.plan.steps
+        collapse = self.guards.look(metrics)
         self.announcer.emit(StepFinished(self.step, metrics))
         try:
             self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluate("during")
-            if last or self.stop_requested or (train.save_every and self.step % train.save_every == 0):
+            if last or collapse or self.stop_requested or (train.save_every and self.step % train.save_every == 0):
                 await self.save(metrics, windows)
+            if collapse:
+                raise stopped(collapse)
             if last:
                 metrics |= await self.finish()
         finally:
@@ -232,6 +242,7 @@ class Engine:
             totals=self.ledger.totals.state(),
             train_seconds=self.train_seconds,
             before=self.evals.get("before"),
+            bad_in_a_row=self.learning.bad_in_a_row,
             metrics={name: finite(value) for name, value in metrics.items()},
             files=self.files.lengths() | self.ledger.lengths(),
             in_flight=[InFlight.of(window.work, await window.finished()) for window in windows],
@@ -250,7 +261,9 @@ class Engine:
         self.ledger.rewind(state.files)
         self.step, self.train_seconds, self.kept = state.step, state.train_seconds, list(state.in_flight)
         self.ledger.totals = Totals.restored(state.totals)
+        self.learning.bad_in_a_row = state.bad_in_a_row
         self.files.write_metrics(self.step, state.metrics)
+        self.guards.remember(read_metrics(self.files.run_dir))
         if state.before is not None:
             self.evals["before"] = dict(state.before)
         self.announcer.notice(f"resumed after step {self.step} from {path}")

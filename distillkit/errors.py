@@ -53,6 +53,10 @@ class AlignmentError(DistillkitError):
     """Logprobs, token ids or masks do not describe the same tokens. They are never padded or guessed."""
 
 
+class BadStepError(DistillkitError):
+    """An optimizer step was refused, since a number in it is not finite; the student's weights are as they were."""
+
+
 class RunFailedError(DistillkitError):
     """The run could not go on, or trained nothing."""
 

@@ -21,6 +21,7 @@ MAY_CHANGE = frozenset(
         "plugins",
         "sinks",
         "evaluators",
+        "guards",
         "prices",
         "data.path",  # its content is compared
         "data.eval_path",
@@ -32,6 +33,7 @@ MAY_CHANGE = frozenset(
         "train.keep_last",
         "train.sample_every",
         "train.samples_per_route",
+        "train.max_bad_steps",
         "train.max_failed_fraction",
         "train.warn_logprob_mismatch",
     }

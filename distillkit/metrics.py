@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from distillkit.guards import repetition
 from distillkit.types import Batch, FloatArray, ScoredRollout, StepResult, Teacher
 
 
@@ -46,6 +47,7 @@ def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> d
         "train/sampling_nll": float(-np.mean(ours, dtype=np.float64)),
         "train/active_tokens": float(sum(int(one.rollout.active.sum()) for one in scored)),
         "completions/mean_length": float(np.mean(lengths)),
+        "completions/repetition": float(np.mean([repetition(one.rollout.token_ids) for one in scored])),
         "completions/truncated_fraction": float(np.mean([one.rollout.finish_reason == "length" for one in scored])),
     }
     advantages = _active_advantages(scored, batches)

@@ -214,7 +214,11 @@ class Student(Plugin):
 
     @abstractmethod
     async def train(self, batch: Batch) -> StepResult:
-        """One optimizer step on the whole batch: the sum over tokens of `weights * loss`."""
+        """One optimizer step on the whole batch: the sum over tokens of `weights * loss`.
+
+        Raises:
+            BadStepError: if loss or gradient is not finite; weights and optimizer are as they were then.
+        """
 
     @abstractmethod
     async def publish(self, version: int) -> Weights:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, type_name
 from distillkit.config import FILLED_IN, DataConfig, PricesConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
+from distillkit.guards import GuardsConfig
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles import ROLES, Plugin
 
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "teachers[]": TeacherConfig,
     "sampling": SamplingConfig,
     "train": TrainConfig,
+    "guards": GuardsConfig,
     "prices": PricesConfig,
 }
 

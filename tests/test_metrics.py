@@ -28,6 +28,7 @@ def test_step_metrics_have_the_names_of_the_design() -> None:
             "train/sampling_nll": 3.5 / 3,
             "train/active_tokens": 3.0,
             "completions/mean_length": 2.0,
+            "completions/repetition": 0.0,
             "completions/truncated_fraction": 0.0,
             "train/advantage": -2.5 / 3,
             "train/abs_advantage": 3.5 / 3,

@@ -1,5 +1,6 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
 
-from distillkit.errors import PluginError, RunFailedError
+from distillkit.errors import BadStepError, PluginError
+from distillkit.learning import where
 from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
@@ -57,7 +59,8 @@ class Trainer:
         )
 
     def step(self, batch: Batch) -> StepResult:
-        """Sum `weights * loss` over the batch's tokens, and move the weights once."""
+        """Sum `weights * loss` over the batch's tokens, and move the weights once. Raises BadStepError."""
+        self._mismatch = MismatchMeter()
         self.optimizer.zero_grad(set_to_none=True)
         total = self.accumulate(batch)
         return StepResult({"train/loss": total, **self._mismatch.read(), **self.apply()})
@@ -107,15 +110,26 @@ class Trainer:
         self._mismatch.add(logprobs, inputs)
         losses: Tensor = function(logprobs, inputs, options)
         loss = (losses * inputs["weights"]).sum()
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise BadStepError(self._bad_token(datums, logprobs.detach(), losses.detach()))
         torch.autograd.backward(loss)
-        return float(loss.detach())
+        return value
+
+    def _bad_token(self, datums: list[Datum], logprobs: Tensor, losses: Tensor) -> str:
+        """Which token's logprob, or else loss, is not finite; a sum of finite losses may be infinite too."""
+        for what, values in (("logprob", logprobs), ("loss", losses)):
+            bad = (~torch.isfinite(values)).nonzero()
+            if bad.numel():
+                return f"{where(datums, int(bad[0, 0]))}: its {what} under the student is {float(values[bad[0, 0]])}"
+        return "the loss, a sum of finite numbers, is not finite; lower loss.scale"
 
     def _clip(self) -> float:
-        """Clip to the norm that is wanted, and return the norm before. Raises RunFailedError if it is not finite."""
+        """Clip to the norm that is wanted, and return the norm before. Raises BadStepError if it is not finite."""
         limit = self.options.grad_clip_norm or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit))
         if norm != norm or norm == float("inf"):
-            raise RunFailedError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
+            raise BadStepError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
         return norm
 
     def save(self, path: Path) -> None:

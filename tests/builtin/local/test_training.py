@@ -8,7 +8,7 @@ import torch
 from reference import token_gradient, token_loss
 
 from builtin.local.conftest import plain_logprobs
-from distillkit.errors import PluginError, RunFailedError
+from distillkit.errors import BadStepError, PluginError
 from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
@@ -188,17 +188,35 @@ def test_clipping_scales_the_step_and_reports_the_norm_before(load: Callable[...
     assert total.item() == pytest.approx(1e-3, rel=1e-3)
 
 
+def moved(trainer: Trainer, data: Batch, match: str) -> bool:
+    """Whether a refused step changed weights, moments or the schedule; it must be refused with these words."""
+    trainer.step(batch())
+    before = {name: p.detach().clone() for name, p in trainer.policy.trained.items()}
+    moments = [state["exp_avg"].clone() for state in trainer.optimizer.state.values()]
+    place = trainer.scheduler.last_epoch
+    with pytest.raises(BadStepError, match=match):
+        trainer.step(data)
+    same = all(torch.equal(before[name], p) for name, p in trainer.policy.trained.items())
+    kept = all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, trainer.optimizer.state.values(), strict=True))
+    return not (same and kept and trainer.scheduler.last_epoch == place)
+
+
 def test_a_gradient_that_is_not_finite_moves_nothing(network: Network) -> None:
+    def root(logprobs: torch.Tensor, inputs: object, options: object) -> torch.Tensor:
+        return (logprobs - logprobs.detach()).sqrt()  # 0, with an infinite slope
+
+    data = replace(batch(), loss_function="root", torch_loss=root)
+    assert not moved(lora(network), data, r"the gradient's norm is (nan|inf); lower student\.learning_rate")
+
+
+def test_a_loss_that_is_not_finite_moves_nothing_and_its_token_is_named(network: Network) -> None:
     trainer = lora(network)
     data = batch()
     data.datums[0].inputs["advantages"].flags.writeable = True
-    data.datums[0].inputs["advantages"][0] = np.inf
+    data.datums[0].inputs["advantages"][1] = np.inf
     data.datums[0].inputs["weights"].flags.writeable = True
-    data.datums[0].inputs["weights"][0] = 1.0
-    before = {name: p.detach().clone() for name, p in trainer.policy.trained.items()}
-    with pytest.raises(RunFailedError, match=r"the gradient's norm is (nan|inf); lower student\.learning_rate"):
-        trainer.step(data)
-    assert all(torch.equal(before[name], p) for name, p in trainer.policy.trained.items())
+    data.datums[0].inputs["weights"][1] = 1.0
+    assert not moved(trainer, data, r"row_id='.*token 1 \(id \d+\): its loss under the student is -inf")
 
 
 def test_the_learning_rate_warms_up_and_follows_its_schedule(network: Network) -> None:

@@ -1,0 +1,135 @@
+"""Is the student collapsing? Told from the metrics of a window of steps against those of the run's first window.
+
+What on-policy training is known to run into: completions that grow to the length limit, that repeat themselves, a
+policy that has hardly any entropy left, a gap to the teachers that rises again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from distillkit.errors import RunFailedError
+from distillkit.types import IntArray
+
+MIXER = np.array([1, 1_000_003, 1_000_003**2, 1_000_003**3], np.uint64)
+"""A polynomial hash of four ids; that two different 4-grams of one completion meet in 2^64 does not happen."""
+Row = Mapping[str, float | None]
+
+
+class GuardsConfig(BaseModel):
+    """When the run is told that its student collapses, and what is done then."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    action: Literal["warn", "stop", "off"] = Field(
+        "warn", description="warn; stop: save a checkpoint and fail the run; off: do not look."
+    )
+    window: int = Field(10, ge=1, description="Steps whose means are compared.")
+    truncated_rise: float | None = Field(
+        0.5, gt=0, le=1, description="The share of completions cut at the limit has risen by this; null: never."
+    )
+    repetition_rise: float | None = Field(
+        0.3, gt=0, le=1, description="`completions/repetition` has risen by this; null: never."
+    )
+    entropy_fall: float | None = Field(
+        0.1,
+        gt=0,
+        lt=1,
+        description="`train/sampling_nll`, which estimates the entropy, fell below this share of what "
+        "it was; null: never.",
+    )
+    reverse_kl_rise: float | None = Field(
+        0.5,
+        gt=0,
+        description="`train/reverse_kl` is higher than in its best window by this share (and by 0.05 nats); "
+        "null: never.",
+    )
+
+
+LEAST_RISE = 0.05
+"""Nats a token: below, a rise of the reverse KL is noise."""
+
+
+@dataclass(slots=True)
+class Guards:
+    """Looks at each step's metrics; what it knows is what `metrics.jsonl` holds, so a resume changes nothing."""
+
+    config: GuardsConfig
+    warn: Callable[[str], None]
+    _rows: list[Row] = field(default_factory=list)
+    _quiet_until: int = 0
+
+    def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
+        """The lines of `metrics.jsonl` from before this process began, judged as they were then."""
+        for row in rows:
+            if row.get("step"):
+                self._rows.append({name: value for name, value in row.items() if isinstance(value, float | int)})
+                self._silenced(list(self._alarms()))
+
+    def look(self, metrics: Row) -> str | None:
+        """Judge one more step. Warns, or returns why the run is to stop."""
+        self._rows.append(metrics)
+        alarms = self._silenced(list(self._alarms()))
+        if not alarms:
+            return None
+        text = f"the student may be collapsing: {'; '.join(alarms)} (guards, over {self.config.window} steps)"
+        if self.config.action == "stop":
+            return text
+        self.warn(text)
+        return None
+
+    def _silenced(self, alarms: list[str]) -> list[str]:
+        """At most one alarm a window."""
+        if not alarms or len(self._rows) < self._quiet_until:
+            return []
+        self._quiet_until = len(self._rows) + self.config.window
+        return alarms
+
+    def _alarms(self) -> Iterable[str]:
+        config = self.config
+        if config.action == "off" or len(self._rows) < 2 * config.window:
+            return
+        for name, limit, what in (
+            ("completions/truncated_fraction", config.truncated_rise, "completions grow to the length limit"),
+            ("completions/repetition", config.repetition_rise, "completions repeat themselves"),
+        ):
+            first, last = self._mean(name, first=True), self._mean(name)
+            if limit is not None and first is not None and last is not None and last - first >= limit:
+                yield f"{what}, {name} rose from {first:.2f} to {last:.2f}"
+        first, last = self._mean("train/sampling_nll", first=True), self._mean("train/sampling_nll")
+        share = config.entropy_fall
+        if share is not None and first is not None and last is not None and last < share * first:
+            yield f"hardly any entropy is left, train/sampling_nll fell from {first:.3f} to {last:.3f}"
+        yield from self._rising_gap()
+
+    def _rising_gap(self) -> Iterable[str]:
+        share, window = self.config.reverse_kl_rise, self.config.window
+        values = [row.get("train/reverse_kl") for row in self._rows]
+        known = np.array([value for value in values if value is not None])
+        if share is None or len(known) < 2 * window:
+            return
+        means = np.convolve(known, np.full(window, 1 / window), mode="valid")
+        best, last = float(means.min()), float(means[-1])
+        if last - best > max(LEAST_RISE, share * best):
+            yield f"the gap to the teachers rises, train/reverse_kl is {last:.3f} after {best:.3f}"
+
+    def _mean(self, name: str, *, first: bool = False) -> float | None:
+        rows: Sequence[Row] = self._rows[: self.config.window] if first else self._rows[-self.config.window :]
+        values = [value for row in rows if (value := row.get(name)) is not None]
+        return float(np.mean(values)) if values else None
+
+
+def stopped(reason: str) -> RunFailedError:
+    """What ends a run whose guard says stop."""
+    return RunFailedError(f"{reason}; a checkpoint was written, and --resume guards.action=warn goes on all the same")
+
+
+def repetition(token_ids: IntArray) -> float:
+    """The share of a completion's 4-grams [R] that stood in it before; 0 for one of fewer than five tokens."""
+    if len(token_ids) < len(MIXER) + 1:
+        return 0.0
+    grams = np.lib.stride_tricks.sliding_window_view(token_ids.astype(np.uint64), len(MIXER)) @ MIXER
+    return 1.0 - len(np.unique(grams)) / len(grams)
