@@ -4,7 +4,9 @@ What on-policy training is known to run into: completions that grow to the lengt
 policy that has hardly any entropy left, a gap to the teachers that rises again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -49,6 +51,9 @@ class GuardsConfig(BaseModel):
     )
 
 
+TRUNCATED, REPETITION = "completions/truncated_fraction", "completions/repetition"
+ENTROPY, GAP = "train/sampling_nll", "train/reverse_kl"
+SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP)
 LEAST_RISE = 0.05
 """Nats a token: below, a rise of the reverse KL is noise."""
 
@@ -59,20 +64,25 @@ class Guards:
 
     config: GuardsConfig
     warn: Callable[[str], None]
-    _rows: list[Row] = field(default_factory=list)
+    steps: int = 0
+    """How many were looked at."""
+    _first: list[Row] = field(default_factory=list)
+    """The run's first window."""
+    _last: deque[Row] = field(default_factory=deque)
+    """The newest window."""
+    _least_gap: float = math.inf
+    """The mean reverse KL of the best window so far."""
     _quiet_until: int = 0
 
     def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
         """The lines of `metrics.jsonl` from before this process began, judged as they were then."""
         for row in rows:
             if row.get("step"):
-                self._rows.append({name: value for name, value in row.items() if isinstance(value, float | int)})
-                self._silenced(list(self._alarms()))
+                self._judge({name: value for name, value in row.items() if isinstance(value, float | int)})
 
     def look(self, metrics: Row) -> str | None:
         """Judge one more step. Warns, or returns why the run is to stop."""
-        self._rows.append(metrics)
-        alarms = self._silenced(list(self._alarms()))
+        alarms = self._judge(metrics)
         if not alarms:
             return None
         text = f"the student may be collapsing: {'; '.join(alarms)} (guards, over {self.config.window} steps)"
@@ -81,45 +91,55 @@ class Guards:
         self.warn(text)
         return None
 
-    def _silenced(self, alarms: list[str]) -> list[str]:
+    def _judge(self, metrics: Row) -> list[str]:
         """At most one alarm a window."""
-        if not alarms or len(self._rows) < self._quiet_until:
+        self.steps += 1
+        seen = {name: metrics.get(name) for name in SEEN}
+        self._last.append(seen)
+        if len(self._first) < self.config.window:
+            self._first.append(seen)
+        if len(self._last) > self.config.window:
+            self._last.popleft()
+        alarms = list(self._alarms())
+        if not alarms or self.steps < self._quiet_until:
             return []
-        self._quiet_until = len(self._rows) + self.config.window
+        self._quiet_until = self.steps + self.config.window
         return alarms
 
     def _alarms(self) -> Iterable[str]:
         config = self.config
-        if config.action == "off" or len(self._rows) < 2 * config.window:
+        if config.action == "off" or self.steps < config.window:
             return
+        gap = self._rising_gap()
+        if self.steps < 2 * config.window:
+            return
+        yield from gap
         for name, limit, what in (
-            ("completions/truncated_fraction", config.truncated_rise, "completions grow to the length limit"),
-            ("completions/repetition", config.repetition_rise, "completions repeat themselves"),
+            (TRUNCATED, config.truncated_rise, "completions grow to the length limit"),
+            (REPETITION, config.repetition_rise, "completions repeat themselves"),
         ):
-            first, last = self._mean(name, first=True), self._mean(name)
+            first, last = _mean(name, self._first), _mean(name, self._last)
             if limit is not None and first is not None and last is not None and last - first >= limit:
                 yield f"{what}, {name} rose from {first:.2f} to {last:.2f}"
-        first, last = self._mean("train/sampling_nll", first=True), self._mean("train/sampling_nll")
+        first, last = _mean(ENTROPY, self._first), _mean(ENTROPY, self._last)
         share = config.entropy_fall
         if share is not None and first is not None and last is not None and last < share * first:
-            yield f"hardly any entropy is left, train/sampling_nll fell from {first:.3f} to {last:.3f}"
-        yield from self._rising_gap()
+            yield f"hardly any entropy is left, {ENTROPY} fell from {first:.3f} to {last:.3f}"
 
-    def _rising_gap(self) -> Iterable[str]:
-        share, window = self.config.reverse_kl_rise, self.config.window
-        values = [row.get("train/reverse_kl") for row in self._rows]
-        known = np.array([value for value in values if value is not None])
-        if share is None or len(known) < 2 * window:
-            return
-        means = np.convolve(known, np.full(window, 1 / window), mode="valid")
-        best, last = float(means.min()), float(means[-1])
-        if last - best > max(LEAST_RISE, share * best):
-            yield f"the gap to the teachers rises, train/reverse_kl is {last:.3f} after {best:.3f}"
+    def _rising_gap(self) -> list[str]:
+        share, last = self.config.reverse_kl_rise, _mean(GAP, self._last)
+        if last is None:
+            return []
+        best = self._least_gap
+        self._least_gap = min(best, last)
+        if share is None or not math.isfinite(best) or last - best <= max(LEAST_RISE, share * best):
+            return []
+        return [f"the gap to the teachers rises, {GAP} is {last:.3f} after {best:.3f}"]
 
-    def _mean(self, name: str, *, first: bool = False) -> float | None:
-        rows: Sequence[Row] = self._rows[: self.config.window] if first else self._rows[-self.config.window :]
-        values = [value for row in rows if (value := row.get(name)) is not None]
-        return float(np.mean(values)) if values else None
+
+def _mean(name: str, rows: Collection[Row]) -> float | None:
+    values = [value for row in rows if (value := row.get(name)) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def stopped(reason: str) -> RunFailedError:

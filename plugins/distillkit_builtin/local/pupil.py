@@ -12,6 +12,7 @@ from distillkit.context import RunContext
 from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.export import write_weights
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling import Generator
@@ -34,6 +35,8 @@ class LocalPupil:
     tokenizer: HFTokenizer
     policy: Policy
     trainer: Trainer
+    drawn: PartSize
+    scored: PartSize
     version: int = 0
 
     @classmethod
@@ -41,13 +44,17 @@ class LocalPupil:
         """Load and build everything in the device's thread."""
         device = shared_device(run, options.device)
         policy, trainer = await device.run(build, run, options, device)
-        return cls(
-            options, run, device, shared_tokenizer(run, options.tokenizer_model or options.model), policy, trainer
-        )
+        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
+        drawn = PartSize(options.sample_batch_size, "completions", "student.sample_batch_size")
+        scored = PartSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
+        return cls(options, run, device, tokenizer, policy, trainer, drawn, scored)
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step."""
-        return await self.device.run(self.trainer.step, batch)
+        try:
+            return await self.device.run(self.trainer.step, batch)
+        finally:
+            self.trainer.part.tell(self.run.notify)
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
         """The current weights as policy `version`."""
@@ -71,13 +78,15 @@ class LocalPupil:
         def generate(batch: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
             generator.generate(batch, emit)
 
-        async for rollout in stream(self.device, generate, requests, self.options.sample_batch_size):
+        async for rollout in stream(self.device, generate, requests, self.drawn):
             yield rollout
+        self.drawn.tell(self.run.notify)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Logprobs under the policy of the last sync."""
-        async for score in score_stream(self.policy.sampler, requests, self.options.micro_batch_tokens):
+        async for score in score_stream(self.policy.sampler, requests, self.scored):
             yield score
+        self.scored.tell(self.run.notify)
 
     async def save(self, path: Path) -> None:
         """Weights, optimizer and scheduler."""

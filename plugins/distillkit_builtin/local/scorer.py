@@ -47,7 +47,9 @@ class LocalScorer(Scorer, Sampler):
         """Load the model, or share one that is there."""
         from distillkit_builtin.local.teacher import LocalTeacher
 
-        self._teacher_model = await LocalTeacher.open(run, self.teacher, self.device, self.dtype)
+        self._teacher_model = await LocalTeacher.open(
+            run, self.teacher, self.device, self.dtype, self.micro_batch_tokens
+        )
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""
@@ -55,7 +57,7 @@ class LocalScorer(Scorer, Sampler):
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score in micro-batches of similar length."""
-        async for score in self._open_model().score(requests, self.micro_batch_tokens):
+        async for score in self._open_model().score(requests):
             yield score
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:

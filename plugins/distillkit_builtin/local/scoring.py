@@ -11,18 +11,35 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from distillkit.types import IntArray, Score, ScoreRequest, logprob_array, token_ids
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 
 WORTH_SHARING = 16
 """Tokens. Below this, a second forward pass costs more than it saves."""
 
 
-async def score_stream(network: Network, requests: Sequence[ScoreRequest], max_tokens: int) -> AsyncIterator[Score]:
-    """Scores under the frozen network, a micro-batch of at most `max_tokens` at a time, in the device's thread."""
-    lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
-    for group in micro_batches(lengths, max_tokens):
-        for score in await network.device.run(_score, network, [requests[i] for i in group]):
+async def score_stream(network: Network, requests: Sequence[ScoreRequest], part: PartSize) -> AsyncIterator[Score]:
+    """Scores under the frozen network, a micro-batch of at most `part` tokens at a time, in the device's thread."""
+    waiting = _grouped(requests, part.size)
+    while waiting:
+        group = waiting[0]
+        try:
+            scores = await network.device.run(_score, network, group)
+        except torch.OutOfMemoryError as error:
+            part.shrink(error, max(map(_length, group)))
+            waiting = _grouped([request for left in waiting for request in left], part.size)
+            continue
+        waiting = waiting[1:]
+        for score in scores:
             yield score
+
+
+def _length(request: ScoreRequest) -> int:
+    return len(request.prompt_ids) + len(request.rollout.token_ids)
+
+
+def _grouped(requests: Sequence[ScoreRequest], max_tokens: int) -> list[list[ScoreRequest]]:
+    return [[requests[i] for i in group] for group in micro_batches(list(map(_length, requests)), max_tokens)]
 
 
 def _score(network: Network, requests: Sequence[ScoreRequest]) -> list[Score]:

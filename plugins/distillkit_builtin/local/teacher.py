@@ -8,8 +8,9 @@ from itertools import groupby
 import torch
 
 from distillkit.context import RunContext
-from distillkit.types import Rollout, SampleRequest, Score, ScoreRequest, Teacher
+from distillkit.types import Rollout, SampleKey, SampleRequest, Score, ScoreRequest, Teacher
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.requirements import DTypeName
 from distillkit_builtin.local.sampling import Generator
@@ -32,19 +33,28 @@ class LocalTeacher:
     network: Network
     tokenizer: HFTokenizer
     device: Device
+    notify: Callable[[str], None]
+    scored: PartSize
+    drawn: PartSize
 
     @classmethod
-    async def open(cls, run: RunContext, teacher: Teacher, device_name: str, dtype_name: DTypeName) -> "LocalTeacher":
+    async def open(
+        cls, run: RunContext, teacher: Teacher, device_name: str, dtype_name: DTypeName, max_tokens: int
+    ) -> "LocalTeacher":
         """Load the model in the device's thread, or share one that is there."""
         device = shared_device(run, device_name)
         dtype = resolve_dtype(dtype_name, device.device)
         network = await device.run(shared_base, run, teacher.model, device, dtype)
-        return cls(network, shared_tokenizer(run, teacher.tokenizer_model or teacher.model), device)
+        tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
+        scored = PartSize(max_tokens, "tokens", "scorer.micro_batch_tokens")
+        drawn = PartSize(SAMPLE_BATCH, "completions", "fewer held-out rows")
+        return cls(network, tokenizer, device, run.notify, scored, drawn)
 
-    async def score(self, requests: Sequence[ScoreRequest], max_tokens: int) -> AsyncIterator[Score]:
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
-        async for score in score_stream(self.network, requests, max_tokens):
+        async for score in score_stream(self.network, requests, self.scored):
             yield score
+        self.scored.tell(self.notify)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
         """The teacher's own completions."""
@@ -54,8 +64,9 @@ class LocalTeacher:
             with self.network.without_adapter():
                 generator.generate(batch, emit)
 
-        async for rollout in stream(self.device, generate, requests, SAMPLE_BATCH):
+        async for rollout in stream(self.device, generate, requests, self.drawn):
             yield rollout
+        self.drawn.tell(self.notify)
 
 
 def eos_ids_of(network: Network, tokenizer: HFTokenizer) -> frozenset[int]:
@@ -69,22 +80,31 @@ async def stream(
     device: Device,
     generate: Callable[[Sequence[SampleRequest], Callable[[Rollout], None]], None],
     requests: Sequence[SampleRequest],
-    batch_size: int,
+    part: PartSize,
 ) -> AsyncIterator[Rollout]:
-    """Run `generate` in the device's thread, batch by batch, and hand on each completion as soon as it ends.
+    """Run `generate` in the device's thread, `part` completions at a time, and hand on each as soon as it ends.
 
     When the consumer stops early, so does the batch that is being drawn.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[Rollout | None] = asyncio.Queue()
+    done: set[SampleKey] = set()
 
     def emit(rollout: Rollout) -> None:
+        done.add(rollout.key)
         loop.call_soon_threadsafe(ended.put_nowait, rollout)
 
     async def work() -> None:
+        waiting = list(requests)
         try:
-            for batch in batches(requests, batch_size):
-                await device.run(generate, batch, emit)
+            while waiting:
+                batch = next(batches(waiting, part.size))
+                try:
+                    await device.run(generate, batch, emit)
+                    done.update(request.key for request in batch)
+                except torch.OutOfMemoryError as error:
+                    part.shrink(error, 1)
+                waiting = [request for request in waiting if request.key not in done]
         finally:
             ended.put_nowait(None)
 

@@ -16,6 +16,7 @@ from distillkit.learning import where
 from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.mismatch import MismatchMeter
 from distillkit_builtin.local.network import PromptAndResponse, micro_batches
 from distillkit_builtin.local.policy import Policy
@@ -50,6 +51,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             policy.trained.values(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
         )
+        self.part = PartSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
         self._mismatch = MismatchMeter()
         self.scheduler = get_scheduler(
             options.schedule,
@@ -60,9 +62,14 @@ class Trainer:
 
     def step(self, batch: Batch) -> StepResult:
         """Sum `weights * loss` over the batch's tokens, and move the weights once. Raises BadStepError."""
-        self._mismatch = MismatchMeter()
-        self.optimizer.zero_grad(set_to_none=True)
-        total = self.accumulate(batch)
+        total: float | None = None
+        while total is None:
+            self._mismatch = MismatchMeter()
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                total = self.accumulate(batch)
+            except torch.OutOfMemoryError as error:
+                self.part.shrink(error, max(len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums))
         return StepResult({"train/loss": total, **self._mismatch.read(), **self.apply()})
 
     def accumulate(self, batch: Batch) -> float:
@@ -71,7 +78,7 @@ class Trainer:
         total = 0.0
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
-            for group in micro_batches(lengths, self.options.micro_batch_tokens):
+            for group in micro_batches(lengths, self.part.size):
                 self.policy.network.device.go_on()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         return total

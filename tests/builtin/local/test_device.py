@@ -10,6 +10,7 @@ import torch
 from distillkit.testing import make_context
 from distillkit.types import Rollout, SampleRequest
 from distillkit_builtin.local.device import Device, Unwanted, shared_device
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.local.teacher import stream
@@ -116,7 +117,7 @@ async def endless(device: Device, tiny_model: str) -> Callable[[Sequence[SampleR
     """Stream completions of the tiny model, which knows no end of a turn."""
     network = await device.run(Network.load, tiny_model, device, torch.float32, torch.float32)
     generator = Generator(network, HFTokenizer.load(tiny_model), frozenset(), 0)
-    return lambda requests: stream(device, generator.generate, requests, batch_size=4)
+    return lambda requests: stream(device, generator.generate, requests, PartSize(4, "completions", "x"))
 
 
 async def test_a_cancelled_consumer_frees_the_device_in_mid_batch(

@@ -1,0 +1,77 @@
+"""A device that is too small for what is asked at once: smaller parts, the same numbers, and a word to the user."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import distillkit
+from distillkit import RunConfig
+from distillkit.errors import RunFailedError
+from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.sampling import Generator
+
+Make = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """Let the device run out of memory from so many (padded) tokens, or completions that are drawn, at once."""
+
+    def limit(tokens: int, completions: int) -> None:
+        respond, generate = Network.response_logprobs, Generator.generate
+
+        def response_logprobs(self: Network, items: Sequence[Any], *rest: Any) -> Any:
+            if max(map(len, items)) * len(items) > tokens:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return respond(self, items, *rest)
+
+        def generate_some(self: Generator, requests: Sequence[Any], emit: Any) -> None:
+            if len(requests) > completions:
+                generate(self, requests[:1], emit)  # the first has ended when there is no more room
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            generate(self, requests, emit)
+
+        monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
+        monkeypatch.setattr(Generator, "generate", generate_some)
+
+    return limit
+
+
+def test_less_at_once_gives_the_same_numbers_and_is_told(
+    local_config: Make, small_device: Callable[[int, int], None]
+) -> None:
+    whole = distillkit.run(local_config(name="whole"))
+    small_device(100, 3)
+    parts = distillkit.run(local_config(name="parts"))
+    assert parts.summary["failed_completions"] == 0
+    for ours, theirs in zip(parts.metrics, whole.metrics, strict=True):
+        for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "train/teacher_nll", "train/active_tokens"):
+            assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+    log = (parts.run_dir / "run.log").read_text()
+    for option in ("student.micro_batch_tokens", "scorer.micro_batch_tokens", "student.sample_batch_size"):
+        assert f"{option} sets that" in log
+    assert "done again with 2 completions at once" in log
+
+
+def test_what_does_not_fit_one_by_one_ends_the_run(
+    local_config: Make, small_device: Callable[[int, int], None]
+) -> None:
+    small_device(5, 100)
+    with pytest.raises(RunFailedError, match=r"not enough memory for even one completion at once .*CUDA out of memory"):
+        distillkit.run(local_config())
+
+
+def test_a_step_that_was_done_again_moves_the_weights_once(
+    local_config: Make, small_device: Callable[[int, int], None]
+) -> None:
+    whole = distillkit.run(local_config(name="whole", train={"max_steps": 1}))
+    small_device(100, 100)
+    parts = distillkit.run(local_config(name="parts", train={"max_steps": 1}))
+    from safetensors.numpy import load_file
+
+    ours, theirs = (load_file(one.adapter_path / "adapter_model.safetensors") for one in (parts, whole))
+    for name, array in theirs.items():
+        np.testing.assert_allclose(ours[name], array, atol=1e-3)
