@@ -18,6 +18,7 @@ ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # an idle server must not spin on the cores that train
 }
 LORA = ("--enable-lora", "--max-lora-rank", "16", "--max-loras", "2")
 
