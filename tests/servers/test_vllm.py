@@ -25,7 +25,7 @@ from servers.vllm_process import VllmProcess
 pytestmark = pytest.mark.servers
 TOP = Path(__file__).parents[2]
 FLOAT32 = 5e-4
-"""Nats: float32 on both sides, other kernels. Measured: 1e-4 at most over these texts."""
+"""Nats: float32 on both sides, other kernels. Measured: 5e-5 at most over these texts."""
 ANSWERS = ["The sky is blue.", "Because air scatters short waves more than long ones.\n\n1. Air\n2. Light", "no"]
 PROMPTS = ["Why is the sky blue?", "Answer as a list of two. " * 20 + "Why?"]
 
