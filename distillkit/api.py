@@ -14,13 +14,13 @@ from pydantic import JsonValue
 from distillkit.announce import Announcer
 from distillkit.blame import blame, told
 from distillkit.blocking import run_blocking
-from distillkit.checkpoint import checkpoints, step_of
+from distillkit.checkpoint import EngineState, checkpoints, newest, step_of
 from distillkit.config import RunConfig
 from distillkit.context import RunContext
 from distillkit.engine import Engine
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import EvalStage, RunFinished, RunStarted
-from distillkit.identity import identity_of
+from distillkit.identity import identity_of, require_same
 from distillkit.ledger import Ledger
 from distillkit.loading import load_config
 from distillkit.preflight import Preflight, context_for, inspect_run
@@ -122,11 +122,13 @@ async def execute(
         require_unfinished(run_dir, flight.plan.steps)
     names = {plugin.name for plugin in flight.cast.plugins.values()}
     with room(run_dir, resume=resume, overwrite=overwrite, plugins=names), RunFiles.open(run_dir) as files:
+        identity = await asyncio.to_thread(identity_of, flight)
+        start = _start(run_dir, identity, announcer, force=force) if resume else None
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
-            engine = Engine(flight, files, ledger, announcer, await asyncio.to_thread(identity_of, flight))
+            engine = Engine(flight, files, ledger, announcer, identity)
             on_engine(engine)
-            summary = await _watched(engine, started, resume=resume, force=force)
+            summary = await _watched(engine, started, start)
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
@@ -134,13 +136,23 @@ async def execute(
 
 def require_unfinished(run_dir: Path, steps: int) -> None:
     """Raise InputError if there is nothing left for a resume to do."""
-    newest = checkpoints(run_dir)[-1]
-    trained = step_of(newest)
+    last = checkpoints(run_dir)[-1]
+    trained = step_of(last)
     if trained > steps or (trained == steps and is_complete(run_dir)):
-        raise InputError(f"{newest}: this run is complete; raise train.max_steps or data.epochs to go on")
+        raise InputError(f"{last}: this run is complete; raise train.max_steps or data.epochs to go on")
 
 
-async def _watched(engine: Engine, started: float, *, resume: bool, force: bool) -> dict[str, JsonValue]:
+def _start(
+    run_dir: Path, identity: Mapping[str, JsonValue], announcer: Announcer, *, force: bool
+) -> tuple[Path, EngineState]:
+    """Where a resumed run goes on. Raises InputError, before anything is opened, if it is another run's."""
+    path, state = newest(run_dir, announcer.warn)
+    if not force:
+        require_same(state.identity, identity, path)
+    return path, state
+
+
+async def _watched(engine: Engine, started: float, start: tuple[Path, EngineState] | None) -> dict[str, JsonValue]:
     """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
     flight, files, announcer = engine.flight, engine.files, engine.announcer
     for note in flight.notes:
@@ -149,8 +161,8 @@ async def _watched(engine: Engine, started: float, *, resume: bool, force: bool)
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened(flight, files.run_dir, announcer))
-            if resume:
-                await engine.resume(force=force)
+            if start is not None:
+                await engine.resume(*start)
             config, first = flight.config, engine.step + 1
             announcer.emit(
                 RunStarted(config.name, files.run_dir, flight.plan, flight.intake.teachers, first, config.dump())

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distillkit.errors import DistillkitError
+from distillkit.redaction import redact
 from distillkit.roles import Plugin
 
 
@@ -23,7 +24,7 @@ def blame(plugin: Plugin, doing: str = "") -> Iterator[None]:
 
 
 def told(error: BaseException) -> str:
-    """An exception on one line, with its notes."""
+    """An exception on one line, with its notes, as files and sinks may hold it."""
     notes = "; ".join(getattr(error, "__notes__", ()))
     text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return f"{text} ({notes})" if notes else text
+    return redact(f"{text} ({notes})" if notes else text)

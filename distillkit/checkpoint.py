@@ -4,6 +4,7 @@ A checkpoint is written aside, flushed to the disk, summed up in `checksums.json
 name is whole, and one that was damaged later is found out. Weights are safetensors, everything else is JSON.
 """
 
+import asyncio
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from safetensors.numpy import load_file, save_file
 
 from distillkit.errors import InputError
 from distillkit.in_flight import InFlight
+from distillkit.json_lines import writing
 from distillkit.roles import Plugin, Student
 
 FORMAT = 2
@@ -44,7 +46,7 @@ class EngineState:
     in_flight: Sequence[InFlight]
     """The windows that are drawn, in order: with k steps off policy up to k."""
     identity: Mapping[str, JsonValue]
-    """What the run is (`Identity`)."""
+    """What the run is (`identity_of`)."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """What `engine.json` holds."""
@@ -94,23 +96,39 @@ async def save(
     """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
     aside = final.with_name(f".{final.name}.partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / "student").mkdir(parents=True)
-    await student.save(aside / "student")
+    with writing(final):
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / "student").mkdir(parents=True)
+    await student.save(aside / "student")  # whose errors are its own: it may write elsewhere
     states = {key: dict(plugin.state()) for key, plugin in plugins.items()}
     tensors = {f"{key}/{name}": array for key, plugin in plugins.items() for name, array in plugin.tensors().items()}
-    _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
-    if tensors:
-        save_file(tensors, aside / "plugins.safetensors")
-    _write_json(aside / "engine.json", state.as_json())
+    with writing(final):
+        _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
+        if tensors:
+            save_file(tensors, aside / "plugins.safetensors")
+        _write_json(aside / "engine.json", state.as_json())
+        await asyncio.to_thread(_seal, aside, final)
+        for old in checkpoints(run_dir)[:-keep_last]:
+            await asyncio.to_thread(shutil.rmtree, old)
+    return final
+
+
+def _seal(aside: Path, final: Path) -> None:
+    """Sum up, flush and rename; hashing gigabytes takes its time, so not in the event loop's thread."""
     _write_json(aside / CHECKSUMS, {**checksums(aside)})
     _flush(aside)
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
     _flush_name(final.parent)
-    for old in checkpoints(run_dir)[:-keep_last]:
-        shutil.rmtree(old)
-    return final
+
+
+def forget_after(run_dir: Path, step: int) -> None:
+    """Remove checkpoints of later steps, which are damaged or will be written again, and what is half-written."""
+    for path in checkpoints(run_dir):
+        if step_of(path) > step:
+            shutil.rmtree(path)
+    for path in (run_dir / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path)
 
 
 def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[Path, EngineState]:
@@ -133,9 +151,11 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     try:
         wanted = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        found = checksums(path)
     except (OSError, ValueError) as error:
-        return f"{CHECKSUMS} cannot be read ({error})"
-    found = checksums(path)
+        return f"it cannot be read ({error})"
+    if not isinstance(wanted, dict) or "engine.json" not in wanted:
+        return f"{CHECKSUMS} is not what was written"
     missing = sorted(wanted.keys() - found.keys())
     changed = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
     if missing:

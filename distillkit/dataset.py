@@ -7,24 +7,27 @@ while a run goes on is noticed.
 import codecs
 import hashlib
 import json
-import re
-import sys
+import stat
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from pydantic import JsonValue
 
 from distillkit.errors import DataError, RowError
+from distillkit.plain import ContentError, Location, parse_json, shortened
 from distillkit.types import IntArray, Message, Messages, Row
 
 SHOWN_PROBLEMS = 20
 ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
-LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half of a UTF-16 pair: JSON's escapes can spell one, and it is no text."""
+LINE_LIMIT = 16 * 2**20
+"""Bytes of a line, about four million tokens; what is longer is refused and never held, so a file of any size without
+line ends takes no more memory than this."""
+MESSAGE_LIMIT = 1000
+"""Characters of what is said of a row, which may quote it."""
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Problems:
         """Note one more row that is wrong."""
         self.count += 1
         if len(self.shown) < SHOWN_PROBLEMS:
-            self.shown.append(f"{self.path}:{line}: {error}")
+            self.shown.append(f"{self.path}:{line}: {shortened(str(error), MESSAGE_LIMIT)}")
 
     def raise_if_any(self) -> None:
         """Raise DataError with everything that was noted."""
@@ -53,29 +56,35 @@ class Dataset:
     """The rows of one JSONL file, by position."""
 
     def __init__(self, path: Path, max_rows: int | None = None) -> None:
-        """Find where each line starts. Raises DataError for a file that is absent, unreadable or empty."""
+        """Find where each line starts. Raises DataError for a file that is absent, unreadable, empty or no file."""
         self.path = path
         self._offsets = array("Q")
         self._lines = array("Q")
         self._digests = array("Q")
         try:
-            self._index(max_rows)
+            mode = path.stat().st_mode
+            if stat.S_ISREG(mode):
+                self._index(max_rows)
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file (looked from {Path.cwd()})") from error
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        except ValueError as error:  # a NUL or half of a character in the name
+            raise DataError(f"{str(path)!r}: no such file; no file can be called that") from error
+        if not stat.S_ISREG(mode):  # a pipe or a device, which may wait, or never end
+            raise DataError(f"{path}: cannot be read: it is no regular file, and rows are read more than once")
         if not self._offsets:
             raise DataError(f"{path}: holds no rows; each line must be a JSON object with `messages`")
 
     def _index(self, max_rows: int | None) -> None:
         offset = 0
         with self.path.open("rb") as file:
-            for line, raw in enumerate(file, start=1):
-                if raw.strip():
+            for line, (raw, length) in enumerate(_lines(file), start=1):
+                if _without_mark(raw, line).strip() or _is_cut(raw):
                     self._offsets.append(offset)
                     self._lines.append(line)
                     self._digests.append(int(_digest(raw), 16))
-                offset += len(raw)
+                offset += length
                 if max_rows is not None and len(self._offsets) == max_rows:
                     break
 
@@ -102,14 +111,14 @@ class Dataset:
             try:
                 yield parse_row(raw, self._lines[index])
             except RowError as error:
-                raise DataError(f"{where}: {error}") from error
+                raise DataError(f"{where}: {shortened(str(error), MESSAGE_LIMIT)}") from error
 
     def _raw(self, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
         try:
             with self.path.open("rb") as file:
                 for index in indices:
                     file.seek(self._offsets[index])
-                    yield index, file.readline()
+                    yield index, file.readline(LINE_LIMIT + 1)
         except OSError as error:
             raise DataError(f"{self.path}: can no longer be read: {error.strerror}") from error
 
@@ -130,11 +139,33 @@ class Dataset:
         problems.raise_if_any()
 
 
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line, of one that is too long only the start, and its whole length."""
+    while raw := file.readline(LINE_LIMIT + 1):
+        part, length = raw, len(raw)
+        while _is_cut(part):
+            part = file.readline(LINE_LIMIT + 1)
+            length += len(part)
+        yield raw, length
+
+
+def _is_cut(raw: bytes) -> bool:
+    """Whether the line goes on behind what was read of it."""
+    return len(raw) > LINE_LIMIT and not raw.endswith(b"\n")
+
+
+def _without_mark(raw: bytes, line: int) -> bytes:
+    return raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
+
+
 def parse_row(raw: bytes, line: int) -> Row:
     """One line as a Row. Raises RowError naming the field that is wrong."""
-    fields = _parse_object(raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw)
+    if _is_cut(raw):
+        raise RowError("line", f"is longer than {LINE_LIMIT // 2**20} MiB; each row is a line of its own")
+    fields = _parse_object(_without_mark(raw, line))
     if "messages" not in fields:
-        raise RowError("messages", f"is missing; the row has {', '.join(map(repr, fields)) or 'no fields'}")
+        has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
+        raise RowError("messages", f"is missing; the row has {has}")
     return Row(f"{line}-{_digest(raw)}", line, parse_messages(fields["messages"], "messages"), fields)
 
 
@@ -145,36 +176,24 @@ def _digest(raw: bytes) -> str:
 
 def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
     try:
-        value = json.loads(raw.decode("utf-8"))
-        broken = _lone_surrogate(value, "") if b"\\u" in raw else None
+        value = parse_json(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise RowError(
             "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
         raise RowError("line", f"is not JSON: {error.msg} at column {error.colno}") from error
-    except ValueError as error:  # of Python, which turns no more digits into an integer
-        raise RowError("line", f"has an integer of more than {sys.get_int_max_str_digits()} digits") from error
-    except RecursionError as error:
-        raise RowError("line", "is nested too deeply") from error
-    if broken is not None:
-        raise RowError(broken or "line", "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text")
+    except ContentError as error:
+        raise RowError(_field(error.location) or "line", str(error)) from error
     if not isinstance(value, dict):
         raise RowError("line", f"is a JSON {_json_type(value)}, not an object with `messages`")
     return value
 
 
-def _lone_surrogate(value: JsonValue, name: str) -> str | None:
-    """The field, such as `messages[0].content`, whose text no tokenizer takes; None: there is none."""
-    inner: Iterable[tuple[str, JsonValue]] = ()
-    if isinstance(value, str):
-        return name if LONE_SURROGATE.search(value) else None
-    if isinstance(value, list):
-        inner = ((f"{name}[{i}]", item) for i, item in enumerate(value))
-    elif isinstance(value, dict):
-        keys: Iterable[tuple[str, JsonValue]] = ((name, key) for key in value)
-        inner = chain(keys, ((f"{name}.{key}" if name else key, item) for key, item in value.items()))
-    return next((found for where, item in inner if (found := _lone_surrogate(item, where)) is not None), None)
+def _field(location: Location) -> str:
+    """As messages name it: `messages[0].content`."""
+    parts = (f"[{key}]" if isinstance(key, int) else f".{shortened(key, 60)}" for key in location)
+    return shortened("".join(parts).removeprefix("."), 200)
 
 
 def parse_messages(value: JsonValue, name: str) -> Messages:
@@ -194,7 +213,7 @@ def _parse_message(value: JsonValue, name: str) -> Message:
         raise RowError(name, f'is a JSON {_json_type(value)}, not {{"role": ..., "content": ...}}')
     role = value.get("role")
     if role not in ROLES_OF_MESSAGES:
-        raise RowError(f"{name}.role", f"is {role!r}, not one of {', '.join(ROLES_OF_MESSAGES)}")
+        raise RowError(f"{name}.role", f"is {shortened(repr(role), 60)}, not one of {', '.join(ROLES_OF_MESSAGES)}")
     if "content" not in value:
         raise RowError(f"{name}.content", "is missing")
     extra = {key: item for key, item in value.items() if key not in ("role", "content")}

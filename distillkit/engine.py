@@ -17,7 +17,6 @@ from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
 from distillkit.guards import Guards, stopped
-from distillkit.identity import require_same
 from distillkit.in_flight import InFlight
 from distillkit.learning import Learning
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
@@ -69,10 +68,10 @@ class Engine:
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
         await self.sync((), resumed=self.step > 0)
-        if "before" not in self.evals and self.flight.config.evaluators:
+        if self.step == 0 and self.flight.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(self.step, await self.evaluate("before"))
         feed = Feed(self.flight)
-        groups = feed.groups(first_step=self.step + 1)
+        groups = feed.groups(self.step + 1, self.ledger.totals.rows_settled)
         # With k steps off policy, the windows of k steps to come are in flight while a step trains.
         ahead = 1 + self.flight.config.train.max_steps_off_policy
         windows: deque[Window | KeptWindow] = deque()
@@ -106,11 +105,11 @@ class Engine:
 
     def begin(self, feed: Feed, rows: Sequence[Row]) -> Window | KeptWindow:
         """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
-        if not self.kept:
-            return self.schedule.start(feed.work(rows, self.published))
-        kept = self.kept.pop(0)
-        work = feed.work(rows, kept.policy_version)
-        return KeptWindow(work, kept.for_work(work))
+        kept = self.kept.pop(0) if self.kept else None
+        work = feed.work(rows, self.published if kept is None else kept.policy_version)
+        window = self.schedule.start(work) if kept is None else KeptWindow(work, kept.for_work(work))
+        self.ledger.admit(work)
+        return window
 
     async def abandon(self, windows: Sequence[Window | KeptWindow], reason: str) -> None:
         """Stop what is in flight, and enter its rows: none disappears."""
@@ -251,17 +250,16 @@ class Engine:
         config, plugins = self.flight.config, self.flight.cast.plugins
         await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last)
 
-    async def resume(self, *, force: bool) -> None:
-        """Go back to where the newest whole checkpoint stands. Raises InputError if it is of another run."""
-        path, state = checkpoint.newest(self.files.run_dir, self.announcer.warn)
-        if not force:
-            require_same(state.identity, self.identity, path)
+    async def resume(self, path: Path, state: checkpoint.EngineState) -> None:
+        """Go back to where a checkpoint stands. What was saved after it is of no use any more."""
+        checkpoint.forget_after(self.files.run_dir, state.step)
         await checkpoint.load(path, self.flight.config.student, self.flight.cast.plugins)
         self.files.rewind(state.files)
         self.ledger.rewind(state.files)
         self.step, self.train_seconds, self.kept = state.step, state.train_seconds, list(state.in_flight)
         self.ledger.totals = Totals.restored(state.totals)
         self.learning.bad_in_a_row = state.bad_in_a_row
+        self.flight = self.flight.continued(self.step, self.ledger.totals.rows_settled)
         self.files.write_metrics(self.step, state.metrics)
         self.guards.remember(read_metrics(self.files.run_dir))
         if state.before is not None:

@@ -16,10 +16,10 @@ class Feed:
 
     flight: Preflight
 
-    def groups(self, first_step: int) -> Iterator[list[Row]]:
-        """The rows of each step from `first_step` (counted from 1) to the last; the last may hold fewer."""
+    def groups(self, first_step: int, rows_done: int) -> Iterator[list[Row]]:
+        """The rows of each step from `first_step` (counted from 1) to the last, behind those that were settled."""
         size = self.flight.config.train.prompt_groups_per_step
-        rows = self._rows(skip=(first_step - 1) * size)
+        rows = self._rows(skip=rows_done)
         for _ in range(first_step, self.flight.plan.steps + 1):
             yield list(islice(rows, size))
 

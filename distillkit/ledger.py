@@ -1,16 +1,16 @@
 """What became of every row and every completion. One line a row-epoch in `ledger.jsonl`, and totals that add up."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Self
+from typing import Self
 
 from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
-from distillkit.run_files import cut, flushed_length
+from distillkit.json_lines import JsonLines
+from distillkit.redaction import redact
 from distillkit.schedule import Lost, Outcomes, RowKey, Work
 from distillkit.types import SampleKey
 
@@ -22,14 +22,21 @@ class Totals:
     rows_admitted: int = 0
     rows_trained: int = 0
     rows_failed: int = 0
+    rows_refused: int = 0
+    """Of the failed ones: all of them because an optimizer step was refused, for which there is another limit."""
     completions: int = 0
     trained_completions: int = 0
     failed_completions: int = 0
     completion_tokens: int = 0
 
+    @property
+    def rows_settled(self) -> int:
+        """Rows whose end is in the ledger."""
+        return self.rows_trained + self.rows_failed
+
     def state(self) -> dict[str, JsonValue]:
-        """As JSON, for checkpoints."""
-        return dict(asdict(self))
+        """As JSON, for checkpoints; rows that are in flight are admitted again by whoever goes on."""
+        return {**asdict(self), "rows_admitted": self.rows_settled}
 
     @classmethod
     def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
@@ -43,10 +50,13 @@ class Ledger:
     def __init__(self, path: Path, max_failed_fraction: float) -> None:
         """Append to `path`."""
         self.totals = Totals()
-        self._path = path
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file = JsonLines(path)
         self._max_failed_fraction = max_failed_fraction
         self._reasons: Counter[str] = Counter()
+
+    def admit(self, work: Work) -> None:
+        """Count rows that come in; each has to be settled."""
+        self.totals.rows_admitted += len(work.prompts)
 
     def settle(self, step: int, work: Work, outcomes: Outcomes) -> None:
         """Enter the end of every row of a step that was just trained."""
@@ -55,10 +65,11 @@ class Ledger:
         keys_of: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
         for request in work.requests:
             keys_of[request.key.row_id, request.key.epoch].append(request.key)
+        entries: list[dict[str, JsonValue]] = []
         for (row_id, epoch), prompts in work.prompts.items():
             keys = keys_of[row_id, epoch]
             trained = [key for key in keys if key in tokens]
-            entry = {
+            entry: dict[str, JsonValue] = {
                 "step": step,
                 "row_id": row_id,
                 "epoch": epoch,
@@ -66,27 +77,28 @@ class Ledger:
                 "outcome": "trained" if trained else "failed",
                 "completions": [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys],
             }
-            self._file.write(json.dumps(entry) + "\n")
-            self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained))
-        self._file.flush()
+            entries.append(entry)
+            refused = not trained and all(lost[key].stage == "train" for key in keys)
+            self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
+        self._file.append(entries)
         self._reasons.update(one.reason for one in outcomes.lost)
 
     def lengths(self) -> dict[str, int]:
         """How long, in bytes, the file is, all of it on the disk."""
-        return {self._path.name: flushed_length(self._file)}
+        return {self._file.path.name: self._file.flushed_length()}
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
         """Forget the entries since it had this length: a resumed run trains them again."""
-        cut(self._file, lengths[self._path.name])
+        self._file.cut(lengths[self._file.path.name])
 
     def abandon(self, step: int, work: Work, reason: str) -> None:
         """Enter rows whose window was under way when the run ended."""
         lost = tuple(Lost(request.key, "train", reason, retryable=True) for request in work.requests)
         self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
 
-    def _count(self, completions: int, *, trained: int, tokens: int) -> None:
+    def _count(self, completions: int, *, trained: int, tokens: int, refused: bool) -> None:
         totals = self.totals
-        totals.rows_admitted += 1
+        totals.rows_refused += refused
         totals.rows_trained += bool(trained)
         totals.rows_failed += not trained
         totals.completions += completions
@@ -97,9 +109,10 @@ class Ledger:
     def require_few_failures(self) -> None:
         """Raise RunFailedError if more of the rows admitted so far have failed than `train.max_failed_fraction`."""
         totals = self.totals
-        if totals.rows_failed > self._max_failed_fraction * totals.rows_admitted:
+        failed = totals.rows_failed - totals.rows_refused
+        if failed > self._max_failed_fraction * totals.rows_settled:
             raise RunFailedError(
-                f"{totals.rows_failed} of {totals.rows_admitted} rows failed, more than "
+                f"{failed} of {totals.rows_settled} rows failed, more than "
                 f"train.max_failed_fraction={self._max_failed_fraction:g} allows{self.reasons()}"
             )
 
@@ -112,7 +125,7 @@ class Ledger:
     def require_balance(self) -> None:
         """Raise unless everything that came in went out, and something was trained."""
         totals = self.totals
-        if totals.rows_trained + totals.rows_failed != totals.rows_admitted:
+        if totals.rows_settled != totals.rows_admitted:
             raise RunFailedError(f"the ledger does not add up: {totals}; please report this")
         if totals.trained_completions == 0:
             raise RunFailedError(f"nothing was trained: all {totals.completions} completions failed{self.reasons()}")
@@ -129,7 +142,8 @@ class Ledger:
 def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str, JsonValue]:
     if lost is None:
         return {"sample": sample, "outcome": "trained", "tokens": tokens}
-    entry: dict[str, JsonValue] = {"sample": sample, "outcome": "failed", "stage": lost.stage, "reason": lost.reason}
+    reason = redact(lost.reason)  # in a plugin's words, and a service's
+    entry: dict[str, JsonValue] = {"sample": sample, "outcome": "failed", "stage": lost.stage, "reason": reason}
     return entry | {"retryable": lost.retryable} | ({"teacher": lost.teacher} if lost.teacher else {})
 
 

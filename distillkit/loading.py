@@ -1,8 +1,6 @@
-"""Config files: read, merged, overridden from the command line, and turned into a `RunConfig`."""
+"""Configs: files merged, overridden from the command line, and turned into a `RunConfig`."""
 
-import json
-import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -10,14 +8,16 @@ from typing import Any, cast
 import yaml
 
 from distillkit.config import ConfigProblemsError, RunConfig
+from distillkit.config_files import PARSERS, Tree, parse_yaml, read_text
 from distillkit.errors import ConfigError
+from distillkit.plain import MAX_DEPTH, ContentError, shortened
 from distillkit.registry import Registry
-from distillkit.validation import at_line, unknown_key
+from distillkit.validation import Problem, at_line, unknown_key
 
-Tree = dict[str, Any]
 PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
 SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
 """The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
+UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
 
 
 def load_config(
@@ -71,65 +71,47 @@ def _script_list(value: object) -> list[str]:
 
 def read_config_file(path: Path) -> Tree:
     """One file as a mapping. Raises ConfigError naming file and line."""
+    text, suffix = read_text(path), path.suffix.lower()
+    if suffix not in PARSERS:
+        raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such config file; `distillkit init` writes one to start from") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    tree = _parse(path, text)
+        tree = PARSERS[suffix](text)
+    except UNREADABLE as error:
+        raise ConfigError(_said_of(path, text, error)) from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds no sections; a config is a mapping with `data`, `student` and `teachers`")
     return cast(Tree, tree)
 
 
-def _parse(path: Path, text: str) -> object:
-    suffix = path.suffix.lower()
-    if suffix not in PARSERS:
-        raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
+def _said_of(path: Path, text: str, error: Exception) -> str:
+    """What a parser said of a file, with the line wherever that can be found."""
+    match error:
+        case yaml.MarkedYAMLError():
+            mark = error.problem_mark or error.context_mark
+            return f"{path}:{mark.line + 1 if mark else 1}: {shortened(str(error.problem or error.context), 200)}"
+        case yaml.reader.ReaderError():
+            line = text.count("\n", 0, error.position) + 1
+            return f"{path}:{line}: the character #x{error.character:04x} may not stand in YAML"
+        case ContentError(location=()):
+            return f"{path}{_line_of_a_key_twice(path, text)}: {error}"
+        case ContentError():
+            return at_line(Problem(error.location, str(error)), [path])
+        case RecursionError():
+            return f"{path}: is nested too deeply"
+    return f"{path}: {shortened(str(error), 200)}"
+
+
+def _line_of_a_key_twice(path: Path, text: str) -> str:
+    """`:7`, where a JSON file read as YAML has a line for it: Python's JSON parser keeps no positions."""
+    if path.suffix.lower() != ".json":
+        return ""
     try:
-        return PARSERS[suffix](text)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{path}:{mark.line + 1 if mark else 1}: {error.problem or error.context}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML in which keys are text, and one that stands twice is an error, as in TOML."""
-
-
-def _unique_keys(loader: _StrictLoader, node: yaml.MappingNode) -> Tree:
-    seen: set[str] = set()
-    for key, _ in node.value:
-        if not isinstance(key, yaml.ScalarNode):
-            raise _key_error(f"a {key.id} is no key; a key is plain text", key)
-        if key.tag not in (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge"):
-            raise _key_error(f"the key {key.value!r} is no text for YAML; put it in quotes", key)
-        if key.value in seen:
-            raise _key_error(f"the key {key.value!r} stands twice", key)
-        seen.add(key.value)
-    return cast(Tree, loader.construct_mapping(node, deep=True))
-
-
-def _key_error(problem: str, key: yaml.Node) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_keys)
-
-
-def _parse_yaml(text: str) -> object:
-    return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
-
-
-PARSERS: Mapping[str, Callable[[str], object]] = {
-    ".toml": tomllib.loads,
-    ".json": json.loads,
-    ".yaml": _parse_yaml,
-    ".yml": _parse_yaml,
-}
+        parse_yaml(text.replace("\t", " "))
+    except yaml.constructor.ConstructorError as error:
+        return f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+    except UNREADABLE:
+        pass
+    return ""
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
@@ -168,43 +150,56 @@ def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
     return merged
 
 
-def _route_of(teacher: Mapping[str, Any]) -> object:
-    return teacher.get("route_value", teacher.get("model"))
+def _route_of(teacher: Mapping[str, Any]) -> str:
+    """What two files may mean the same teacher by, in writing: a wrong one may be a list, which no dict takes."""
+    return repr(teacher.get("route_value", teacher.get("model")))
 
 
 def apply_override(tree: Tree, override: str) -> None:
     """Set one `section.key=value` in place; list items are named by their number."""
     key, equals, text = override.partition("=")
+    what, parts = _what(override), key.split(".")
     if not equals or not key:
-        raise ConfigError(f"override {override!r}: wants section.key=value, such as train.max_steps=10")
+        raise ConfigError(f"{what}: wants section.key=value, such as train.max_steps=10")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"{what}: the key has more than {MAX_DEPTH} parts")
     try:
-        value = _parse_yaml(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"override {override!r}: the value is not YAML; quote it") from error
+        value = parse_yaml(text)
+    except ContentError as error:
+        raise ConfigError(f"{what}: the value {error}") from error
+    except UNREADABLE as error:
+        raise ConfigError(f"{what}: the value is not YAML; quote it") from error
     node: Any = tree
-    parts = key.split(".")
     for part, below in pairwise(parts):
-        node = _descend(node, part, below, override)
+        node = _descend(node, part, below, what)
     if isinstance(node, list):
-        node[_index(node, parts[-1], override)] = value
+        node[_index(node, parts[-1], what)] = value
     else:
         node[parts[-1]] = value
 
 
-def _descend(node: Any, part: str, below: str, override: str) -> Any:  # noqa: ANN401 - parsed YAML
-    place: Any = _index(node, part, override) if isinstance(node, list) else part
+def _what(override: str) -> str:
+    """An override without its value, which may be a secret: the command line is not repeated."""
+    key, equals, _ = override.partition("=")
+    return f"override {shortened(repr(f'{key}=...' if equals else key), 200)}"
+
+
+def _descend(node: Any, part: str, below: str, what: str) -> Any:  # noqa: ANN401 - parsed YAML
+    place: Any = _index(node, part, what) if isinstance(node, list) else part
     inner = node[place] if isinstance(node, list) else node.get(place)
     if isinstance(inner, str):  # `student: local` and `sinks: [console]` are short for mappings
         inner = {SHORT_FOR.get(part, "name"): inner}
     if inner is None:
         inner = {}
     if not isinstance(inner, dict | list):
-        raise ConfigError(f"override {override!r}: {part!r} has no key {below!r}")
+        raise ConfigError(f"{what}: {part!r} has no key {below!r}")
     node[place] = inner
     return inner
 
 
-def _index(items: list[Any], part: str, override: str) -> int:
-    if not part.isdigit() or int(part) >= len(items):
-        raise ConfigError(f"override {override!r}: the list has items 0 to {len(items) - 1}, not {part!r}")
-    return int(part)
+def _index(items: list[Any], part: str, what: str) -> int:
+    known = [str(place) for place in range(len(items))]
+    if part not in known:
+        there = f"items 0 to {len(items) - 1}" if items else "no items"
+        raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}")
+    return known.index(part)

@@ -1,7 +1,7 @@
 """Everything that can be found out about a run before anything is loaded, created or paid for."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from distillkit.config import RunConfig
@@ -37,6 +37,13 @@ class Preflight:
     def missing(self) -> tuple[str, ...]:
         """What has to be installed before the run, one line each."""
         return tuple(dict.fromkeys(report.missing for report in self.reports.values() if report.missing))
+
+    def continued(self, step: int, rows_done: int) -> "Preflight":
+        """The same for a run that goes on: a step before may have held fewer rows, so more may be left than planned."""
+        left = len(self.dataset) * self.config.data.epochs - rows_done
+        steps = step + max(0, -(-left // self.config.train.prompt_groups_per_step))
+        most = self.config.train.max_steps
+        return replace(self, plan=replace(self.plan, steps=steps if most is None else min(steps, most)))
 
     def render(self, row: Row) -> Prompts:
         """A row's route and prompts as token ids."""

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from distillkit.checkpoint import checkpoints
 from distillkit.config import RunConfig
 from distillkit.errors import InputError
 
 MARKER = "config.yaml"
-"""A directory that holds this file holds a run."""
+HEADER = "# The resolved config of this run"
+"""A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
 LOCK = ".lock"
 HELD = "held"
 """A folder of files `NAME.json` or `NAME.*.json`: what the plugin NAME has outside of this machine and must let go of.
@@ -31,17 +33,23 @@ def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
     if resume and overwrite:
         raise InputError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
-    if run_dir.exists() and not run_dir.is_dir():
+    try:
+        taken = run_dir.exists() and not run_dir.is_dir()
+    except (OSError, ValueError) as error:  # too long, or of characters that no path can hold
+        raise InputError(f"{str(run_dir)!r} cannot be a directory: {error}; choose another log_path or name") from error
+    if taken:
         raise InputError(f"{run_dir} is a file; choose another log_path or name")
     if resume:
-        if not any((run_dir / "checkpoints").glob("step-*")):
-            raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; run without --resume")
+        if not checkpoints(run_dir):
+            how = "replace what is there by --overwrite" if holds_work(run_dir) else "run without --resume"
+            raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; {how}")
     elif holds_work(run_dir) and not overwrite:
+        go_on = "Go on with it by --resume, replace" if checkpoints(run_dir) else "It has no checkpoint; replace"
         raise InputError(
-            f"{run_dir} already holds a run. Go on with it by --resume, replace it by --overwrite, "
+            f"{run_dir} already holds a run. {go_on} it by --overwrite, "
             "or write elsewhere by name=another-name (in Python: resume=True, overwrite=True, name=...)"
         )
-    elif _content(run_dir) and not (run_dir / MARKER).is_file():
+    elif _content(run_dir) and not _is_run(run_dir):
         raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
 
 
@@ -49,7 +57,14 @@ def holds_work(run_dir: Path) -> bool:
     """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
     metrics = run_dir / "metrics.jsonl"
     measured = metrics.is_file() and metrics.stat().st_size > 0
-    return (run_dir / MARKER).is_file() and (measured or any((run_dir / "checkpoints").glob("step-*")))
+    return _is_run(run_dir) and (measured or bool(checkpoints(run_dir)))
+
+
+def _is_run(run_dir: Path) -> bool:
+    if not (run_dir / MARKER).is_file():
+        return False
+    with (run_dir / MARKER).open("rb") as file:
+        return file.read(len(HEADER)) == HEADER.encode()
 
 
 def _content(run_dir: Path) -> list[Path]:
@@ -82,8 +97,9 @@ def room(run_dir: Path, *, resume: bool, overwrite: bool, plugins: Collection[st
         raise InputError(
             f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
         ) from error
-    except OSError as error:
-        raise InputError(f"{run_dir} cannot be written: {error.strerror}; choose another log_path") from error
+    except (OSError, ValueError) as error:  # ValueError: characters that no path can hold
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{str(run_dir)!r} cannot be written: {reason}; choose another log_path") from error
     try:
         require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
         if not resume:

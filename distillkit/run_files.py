@@ -2,24 +2,32 @@
 
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import yaml
 from pydantic import JsonValue
 
 from distillkit.config import RunConfig
+from distillkit.json_lines import JsonLines, writing
 from distillkit.metrics import finite
+from distillkit.redaction import RedactingFormatter
 from distillkit.registry import Registry
-from distillkit.run_directory import MARKER
+from distillkit.run_directory import HEADER, MARKER
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import ScoredRollout
 
 log = logging.getLogger("distillkit")
+
+
+class RunLog(logging.FileHandler):
+    """`run.log`. Where it cannot be written, nor can the run's data, and that ends the run with a word of its own."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Print no traceback in the middle of the run."""
 
 
 @dataclass(slots=True)
@@ -27,25 +35,22 @@ class RunFiles:
     """`config.yaml`, `metrics.jsonl`, `samples.jsonl`, `summary.json` and `run.log` of one run."""
 
     run_dir: Path
-    _metrics: IO[str]
-    _samples: IO[str]
+    _metrics: JsonLines
+    _samples: JsonLines
 
     @classmethod
     @contextmanager
     def open(cls, run_dir: Path) -> Iterator["RunFiles"]:
         """Append to the files in `run_dir`, and send distillkit's log there, while the run lasts."""
-        handler = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = RunLog(run_dir / "run.log", encoding="utf-8")
+        handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
         level, propagate = log.level, log.propagate  # they belong to whoever imported distillkit
         log.addHandler(handler)
         if log.getEffectiveLevel() > logging.INFO:
             log.setLevel(logging.INFO)
         log.propagate = False
         try:
-            with (
-                (run_dir / "metrics.jsonl").open("a", encoding="utf-8") as metrics,
-                (run_dir / "samples.jsonl").open("a", encoding="utf-8") as samples,
-            ):
+            with JsonLines(run_dir / "metrics.jsonl") as metrics, JsonLines(run_dir / "samples.jsonl") as samples:
                 yield cls(run_dir, metrics, samples)
         finally:
             log.removeHandler(handler)
@@ -56,68 +61,50 @@ class RunFiles:
     def write_config(self, config: RunConfig, registry: Registry) -> None:
         """The resolved config, complete; what a file cannot choose by name is marked."""
         lines = [
-            "# The resolved config of this run: `distillkit run config.yaml name=again` runs it once more.",
+            HEADER + ": `distillkit run config.yaml name=again` runs it once more.",
             f"# Relative paths start at {Path.cwd()}",
         ]
         for key in config.unreproducible(registry):
             lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")
         text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
-        (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
+        with writing(self.run_dir / MARKER):
+            (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
 
     def lengths(self) -> dict[str, int]:
         """How long, in bytes, the growing files are, all of it on the disk."""
-        return {Path(file.name).name: flushed_length(file) for file in (self._metrics, self._samples)}
+        return {file.path.name: file.flushed_length() for file in (self._metrics, self._samples)}
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
         """Forget what was written since they had these lengths: a resumed run writes it again."""
         for file in (self._metrics, self._samples):
-            cut(file, lengths[Path(file.name).name])
+            file.cut(lengths[file.path.name])
 
     def take_back_metrics(self, step: int) -> dict[str, float]:
         """Remove and return the line of `step`, the last one, so that it can be written again with more in it."""
         last = next((row for row in read_metrics(self.run_dir)[::-1] if row["step"] == step), {})
-        self._metrics.truncate(end_of_step(Path(self._metrics.name), step - 1))
+        self._metrics.cut(end_of_step(self._metrics.path, step - 1))
         return {name: float(value) for name, value in last.items() if name != "step" and isinstance(value, float | int)}
 
     def write_metrics(self, step: int, metrics: Mapping[str, float | None]) -> dict[str, JsonValue]:
         """One line a step; returns it. What is not finite, and so not known, is null."""
         known = {name: None if value is None else finite(value) for name, value in metrics.items()}
         row: dict[str, JsonValue] = {"step": step, **known}
-        self._metrics.write(json.dumps(row, allow_nan=False) + "\n")
-        self._metrics.flush()
+        self._metrics.append([row])
         return row
 
     def write_samples(
         self, step: int, split: Literal["train", "heldout"], scored: Sequence[ScoredRollout], tokenizer: Tokenizer
     ) -> None:
         """Completions with each token's logprob under student and teacher."""
-        for one in scored:
-            record = {"step": step, "split": split, **sample_record(one, tokenizer)}
-            self._samples.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._samples.flush()
+        records = [{"step": step, "split": split, **sample_record(one, tokenizer)} for one in scored]
+        self._samples.append(records, ascii_only=False)
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""
         aside = self.run_dir / "summary.json.new"
-        aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        aside.replace(self.run_dir / "summary.json")
-
-
-def flushed_length(file: IO[str]) -> int:
-    """Bytes of a file that is appended to, once all of it is on the disk."""
-    file.flush()
-    os.fsync(file.fileno())
-    return os.fstat(file.fileno()).st_size
-
-
-def cut(file: IO[str], length: int) -> None:
-    """Truncate a file that is appended to; one that is shorter by now has lost lines, which is told in the log."""
-    file.flush()
-    found = os.fstat(file.fileno()).st_size
-    if found < length:
-        log.warning("%s is %d bytes shorter than at the checkpoint: lines are missing", file.name, length - found)
-        return
-    file.truncate(length)
+        with writing(self.run_dir / "summary.json"):
+            aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            aside.replace(self.run_dir / "summary.json")
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:

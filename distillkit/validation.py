@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,9 +12,11 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from distillkit.errors import suggest
+from distillkit.config_files import read_text
+from distillkit.errors import ConfigError, suggest
+from distillkit.plain import Location, shortened
 
-Location = tuple[str | int, ...]
+SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +31,27 @@ class Problem:
         """The config key as a user writes it: `teachers.0.scorer.batch_size`."""
         return ".".join(map(str, self.location))
 
+    def __str__(self) -> str:
+        """Key and message; what is wrong with the whole has no key."""
+        return f"{shortened(self.key, 200)}: {self.message}" if self.location else self.message
+
 
 class PluginOptionsError(ValueError):
     """The options of one plugin are wrong; locations are relative to the plugin."""
 
     def __init__(self, problems: list[Problem]) -> None:
         """Keep the problems for whoever knows where the plugin stands."""
-        super().__init__("; ".join(f"{problem.key}: {problem.message}" for problem in problems))
+        super().__init__("; ".join(map(str, problems)))
         self.problems = problems
 
 
 def option_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
-    """Every problem in `error`, those inside nested plugins too."""
+    """The problems in `error`, those inside nested plugins too; the first 20 in full."""
     errors = error.errors()
-    return [
-        problem
-        for details in errors
-        if not _follows_from_another(details, errors)
-        for problem in _problems(details, model)
-    ]
+    found = [details for details in errors if not _follows_from_another(details, errors)]
+    shown = [problem for details in found[:SHOWN_PROBLEMS] for problem in _problems(details, model)]
+    more = len(found) - SHOWN_PROBLEMS
+    return [*shown, Problem((), f"... and {more} more problems")] if more > 0 else shown
 
 
 def _follows_from_another(details: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
@@ -69,10 +74,17 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     elif details["type"] == "missing":
         yield Problem(location, "is required")
     else:
-        shown = repr(details["input"])
-        shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+        shown = shortened(_written(details["input"]), 60)
         said = details["msg"].replace("valid tuple", "list")  # which configs write it as
         yield Problem(location, f"{said[0].lower()}{said[1:]}, not {shown}")
+
+
+def _written(value: object) -> str:
+    """Its repr; code may pass an integer that is too long to be written, or a list that is nested too deeply."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):
+        return f"such a {type(value).__name__}"
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
@@ -103,24 +115,31 @@ def at_line(problem: Problem, files: Sequence[Path], overrides: Sequence[str] = 
     """The problem with the override that brought it, or else the file and line of its key."""
     for override in reversed(overrides):
         if f"{problem.key}.".startswith(f"{override.partition('=')[0]}."):
-            return f"override {override!r}: {problem.key}: {problem.message}"
+            shown = f"{override.partition('=')[0]}=..."  # the value may be a secret
+            return f"override {shortened(repr(shown), 200)}: {problem}"
     for file in reversed(files):
         line = _line_of(file, problem.location)
         if line is not None:
-            return f"{file}:{line}: {problem.key}: {problem.message}"
-    where = f"{files[-1]}: " if files else ""
-    return f"{where}{problem.key}: {problem.message}" if problem.location else f"{where}{problem.message}"
+            return f"{file}:{line}: {problem}"
+    return f"{files[-1]}: {problem}" if files else str(problem)
 
 
 def _line_of(file: Path, location: Location) -> int | None:
-    text, suffix = file.read_text(encoding="utf-8"), file.suffix.lower()
     try:
+        text, suffix = read_text(file), file.suffix.lower()
         if suffix == ".toml":
             return _toml_line(text, location)
         text = text.replace("\t", " ") if suffix == ".json" else text  # JSON is YAML but for tabs
-        return _yaml_line(yaml.compose(text, Loader=yaml.SafeLoader), location)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        return _yaml_line(_composed(text), location)
+    except (ConfigError, yaml.YAMLError, ValueError, OverflowError, RecursionError):
         return None  # the problem itself is what matters
+
+
+@lru_cache(maxsize=4)
+def _composed(text: str) -> yaml.Node | None:
+    """A file's nodes, which know their lines; kept, since one file may have many problems."""
+    node: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+    return node
 
 
 def _yaml_line(node: yaml.Node | None, location: Location) -> int | None:

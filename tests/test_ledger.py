@@ -24,6 +24,7 @@ def outcomes_of(lost: int, work: object = None) -> Outcomes:
 
 def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.jsonl", 0.5) as ledger:
+        ledger.admit(work_of())
         ledger.settle(1, work_of(), outcomes_of(lost=3))
     entries = read_jsonl(tmp_path / "l.jsonl")
     assert [entry["outcome"] for entry in entries] == ["failed", "trained", "trained", "trained"]
@@ -31,7 +32,7 @@ def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
         {"sample": 0, "outcome": "failed", "stage": "score", "reason": "busy", "retryable": True, "teacher": "t"},
         {"sample": 1, "outcome": "trained", "tokens": 2},
     ]
-    assert ledger.totals == Totals(4, 3, 1, 8, 5, 3, 10)
+    assert ledger.totals == Totals(4, 3, 1, 0, 8, 5, 3, 10)
     assert Totals.restored(ledger.totals.state()) == ledger.totals
     ledger.require_balance()
 
@@ -48,9 +49,20 @@ def test_too_many_failed_rows_end_the_run_with_the_reasons(tmp_path: Path) -> No
 
 def test_a_run_that_trained_nothing_is_an_error(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 1.0)
+    ledger.admit(work_of())
     ledger.settle(1, work_of(), outcomes_of(lost=8))
     with pytest.raises(RunFailedError, match="nothing was trained: all 8 completions failed; reasons: busy"):
         ledger.require_balance()
+
+
+def test_a_row_that_came_in_and_did_not_go_out_is_found(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l.jsonl", 1.0)
+    ledger.admit(work_of())
+    ledger.admit(work_of())
+    ledger.settle(1, work_of(), outcomes_of(lost=0))
+    with pytest.raises(RunFailedError, match="the ledger does not add up"):
+        ledger.require_balance()
+    assert Totals.restored(ledger.totals.state()).rows_admitted == 4  # who goes on admits again what is in flight
 
 
 def test_failures_are_counted_by_teacher() -> None:

@@ -188,7 +188,40 @@ def test_a_run_that_is_another_is_refused_and_what_changed_is_listed(
         "  the rows of data.path changed",
     ]
     assert "--resume --force" in lines[-1]
-    assert run(other, resume=True, force=True).steps == 8
+    assert read_jsonl(folder / "metrics.jsonl")[-1]["step"] == 5
+    assert "seed: 0" in (folder / "config.yaml").read_text()  # a refusal changes nothing
+    assert run(other, resume=True, force=True).steps == 10  # 5 of two rows, 5 of three: none of 24 is left out
+
+
+def test_more_epochs_leave_out_no_row_though_the_last_step_was_not_full(
+    make: Callable[..., RunConfig],
+) -> None:
+    first = run(make("more", Power(), prompt_groups_per_step=7, save_every=1))
+    assert first.steps == 4  # 7, 7, 7 and 3 rows
+    config = make("more", Power(), prompt_groups_per_step=7, save_every=1)
+    more = config.model_copy(update={"data": config.data.model_copy(update={"epochs": 2})})
+    result = run(more, resume=True)
+    rows = [(entry["row_id"], entry["epoch"]) for entry in read_jsonl(result.run_dir / "ledger.jsonl")]
+    assert len(rows) == len(set(rows)) == 48
+    assert (result.steps, result.summary["rows"]) == (8, 48)
+
+
+def test_evaluators_that_come_later_make_up_no_measurement_from_before(make: Callable[..., RunConfig]) -> None:
+    config = make("dead", Power(6), save_every=1)
+    with pytest.raises(ZeroDivisionError):
+        run(config.model_copy(update={"evaluators": ()}))
+    result = run(make("dead", Power(), save_every=1), resume=True)
+    assert "before" not in result.eval
+    assert [row["step"] for row in result.metrics] == list(range(1, 13))
+
+
+def test_what_was_saved_after_a_damaged_checkpoint_is_forgotten(make: Callable[..., RunConfig]) -> None:
+    folder = dead(make)
+    (folder / "checkpoints/step-5/checksums.json").write_text("{}")
+    (folder / "checkpoints/.step-9.partial").mkdir()
+    with pytest.raises(ZeroDivisionError):
+        run(make("dead", Power(1), save_every=1), resume=True)
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["step-3", "step-4"]
 
 
 def test_more_steps_and_other_sinks_are_no_other_run(make: Callable[..., RunConfig]) -> None:

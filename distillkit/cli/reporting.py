@@ -1,17 +1,33 @@
 """What a command says when it cannot do what it was asked to, and the exit code that goes with it."""
 
 import logging
+import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 
 from distillkit.errors import DistillkitError, InputError
+from distillkit.redaction import redact
 
-ERR = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-OUT = Console(soft_wrap=True, highlight=False, markup=False)
+
+class Terminal(Console):
+    """Prints texts as they are, in lines as they are, but without the secrets that stand in them."""
+
+    def __init__(self, *, stderr: bool) -> None:
+        """On standard error, or on standard output."""
+        super().__init__(stderr=stderr, soft_wrap=True, highlight=False, markup=False)
+
+    def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as the base class has it
+        """What is no text is rich's own, and made of words of ours."""
+        super().print(*(redact(one) if isinstance(one, str) else one for one in objects), **options)
+
+
+ERR = Terminal(stderr=True)
+OUT = Terminal(stderr=False)
 
 
 @contextmanager
@@ -19,7 +35,7 @@ def reporting(*, verbose: bool = False) -> Iterator[None]:
     """Turn errors into a message and an exit code."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     try:
-        with _debug_messages(wanted=verbose):
+        with _log_messages(debug=verbose):
             yield
     except typer.Exit:
         raise
@@ -39,8 +55,8 @@ def _report(error: BaseException, *, verbose: bool) -> int:
         case _:
             hint = "" if verbose else " (-v shows the traceback)"
             code, message = 1, f"failed: {type(error).__name__}: {error}{hint}"
-    if verbose and code == 1:
-        ERR.print_exception()
+    if verbose and code == 1:  # not as rich draws them, which breaks a key up where a line ends
+        ERR.print("".join(traceback.format_exception(error)).rstrip())
     for line in (message, *getattr(error, "__notes__", ())):
         ERR.print(line)
     return code
@@ -56,15 +72,23 @@ class _ToErr(logging.Handler):
 
 
 @contextmanager
-def _debug_messages(*, wanted: bool) -> Iterator[None]:
-    """Show distillkit's log while this lasts."""
-    log, handler = logging.getLogger("distillkit"), _ToErr()
-    level = log.level
-    if wanted:
+def _log_messages(*, debug: bool) -> Iterator[None]:
+    """Show warnings of libraries, which repeat what a service answers, and with `debug` all of distillkit's log.
+
+    Python shows warnings by itself where no handler is set up; then they would pass by `Terminal`.
+    """
+    root, log, handler = logging.getLogger(), logging.getLogger("distillkit"), _ToErr()
+    level, propagate = log.level, log.propagate
+    if not root.handlers:
+        root.addHandler(handler)
+    if debug:
         log.addHandler(handler)
         log.setLevel(logging.DEBUG)
+        log.propagate = False  # each message once
     try:
         yield
     finally:
-        log.removeHandler(handler)
+        for logger in (root, log):
+            logger.removeHandler(handler)
         log.setLevel(level)
+        log.propagate = propagate

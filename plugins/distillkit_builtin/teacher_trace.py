@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import PrivateAttr
 
 from distillkit import EvalContext, Evaluator
+from distillkit.context import RunContext
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
 from distillkit.roles import EvalNeed
@@ -30,6 +31,10 @@ class TeacherTrace(Evaluator):
     needs: ClassVar[frozenset[EvalNeed]] = frozenset({"teacher_samples", "student_scores"})
 
     _traces: Mapping[str, Sequence[Rollout]] = PrivateAttr(default_factory=dict)
+
+    async def open(self, run: RunContext) -> None:
+        """A run has its own traces, also where one instance serves several."""
+        self._traces = {}
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """Score the traces under the policy; those that could not be drawn or scored are left out and counted."""

@@ -33,7 +33,7 @@ class HFTokenizer:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # None would ask the user
         except (OSError, ValueError) as error:
             raise InputError(unreachable("tokenizer", source, error)) from error
         if not tokenizer.chat_template:
@@ -107,6 +107,12 @@ def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
 
 def unreachable(what: str, source: str, error: Exception) -> str:
     """Why a model's files cannot be had, and what to do."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"the {what} of {source!r} is made by code that comes with the model, and distillkit runs no such code: "
+            "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
+            "itself, or serve this one and name a tokenizer that transformers has"
+        )
     reason = str(error).strip().partition("\n")[0]
     return (
         f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "

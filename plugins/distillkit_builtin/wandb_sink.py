@@ -5,7 +5,8 @@ import json
 import netrc
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from wandb import Run
 
 KEY = "WANDB_API_KEY"
+DEBUGGING = ("WANDB_DEBUG", "WANDB_CORE_DEBUG")
 ID_FILE = "wandb.json"
 """In the run's directory: the id at Weights & Biases, which a resumed run goes on with."""
 FINISH_SECONDS = 300.0
@@ -89,6 +91,10 @@ class WandbSink(Sink):
             await asyncio.to_thread(run.finish, exit_code=self._exit_code)
 
     def _begin(self, run: RunContext) -> "Run":
+        with no_debug_logs():
+            return self._init(run)
+
+    def _init(self, run: RunContext) -> "Run":
         import wandb
 
         mode = resolve_mode(self.mode)
@@ -145,6 +151,16 @@ def has_key() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+@contextmanager
+def no_debug_logs() -> Iterator[None]:
+    """While this lasts wandb's process starts without debug logs: they hold all settings, the key among them."""
+    asked_for = {name: os.environ.pop(name) for name in DEBUGGING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(asked_for)
 
 
 def kept_id(run_dir: Path | None, new: str) -> str:

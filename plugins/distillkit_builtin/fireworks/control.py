@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from distillkit_builtin.fireworks.failures import KEY
+from distillkit_builtin.remote.connection import quieten
 
 if TYPE_CHECKING:
     from fireworks.training.sdk.fireworks_client import TrainingShapeProfile
@@ -47,6 +48,7 @@ class Control:
         """Send nothing yet."""
         from fireworks.training.sdk import DeploymentManager, TrainerJobManager
 
+        quieten()
         self._jobs: Any = TrainerJobManager(api_key=api_key(), base_url=base_url)
         self._deployments: Any = DeploymentManager(api_key=api_key(), base_url=base_url, inference_url=inference_url)
 

@@ -1,5 +1,6 @@
 """The live side of student `fireworks`: its training client and its sampler, between open and close."""
 
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ class FireworksPupil:
                 raise
             metrics = await self._step(batch)
         self.checkpoints.restore = None
+        bad = next((name for name, value in metrics.items() if not math.isfinite(value)), None)
+        if bad is not None:  # the service has applied it: its weights may be ruined
+            raise RunFailedError(f"the service's {bad} is {metrics[bad]}; go on from the last checkpoint by --resume")
         return StepResult(metrics)
 
     async def _step(self, batch: Batch) -> dict[str, float]:

@@ -3,11 +3,11 @@
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
-from urllib.parse import urlsplit
 
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.control import api_key
 from distillkit_builtin.fireworks.failures import KEY
+from distillkit_builtin.remote.options import split_address
 
 BASE_URL = "FIREWORKS_BASE_URL"
 DEFAULT_BASE_URL = "https://api.fireworks.ai"
@@ -30,15 +30,24 @@ def resolve_base_url(option: str | None) -> str:
 
 def access_problems(base_url: str) -> list[str]:
     """What is wrong with the key or the address."""
-    problems: list[str] = []
+    problems: list[str | None] = []
     if not api_key():
         problems.append(f"{KEY} is not set; export the key of your Fireworks account")
     elif api_key().startswith("tml-"):
         problems.append(f"{KEY} holds a Tinker key (tml-...), which the Fireworks SDK takes for none")
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        problems.append(f"base_url {base_url!r} is no http or https address")
-    return problems
+    elif not all("!" <= character <= "~" for character in api_key()):
+        problems.append(f"{KEY} holds white space or a character that no key has")
+    problems.append(address_problem("base_url", base_url))
+    return [problem for problem in problems if problem]
+
+
+def address_problem(option: str, url: str) -> str | None:
+    """What is wrong with an address, without the password that may stand in it."""
+    try:
+        split_address(url, instead=f"the key is read from {KEY}")
+    except ValueError as error:
+        return f"{option} {error}"
+    return None
 
 
 def require(who: str, problems: Sequence[str | None]) -> None:

@@ -25,6 +25,12 @@ class FireworksScorer(Scorer, Sampler):
     """A frozen teacher at Fireworks: a base model gets a deployment, made or reused; anything else is used as it is."""
 
     name: ClassVar[str] = "fireworks"
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("deployment_id", "deployment_shape", "replica_count", "deployment_timeout", "deployment_cleanup"),
+            *("inference_url", "base_url", "initial_concurrency", "max_concurrency", "request_timeout"),
+        }
+    )
 
     deployment_id: str | None = Field(
         None, description="The deployment to make or reuse for a base model; null: one named after the model."

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from distillkit_builtin.fireworks.control import Control
 from distillkit_builtin.fireworks.models import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
+from distillkit_builtin.fireworks.requirements import address_problem
 from distillkit_builtin.fireworks.service import Service
 from distillkit_builtin.fireworks.teachers import TeacherWish, require_usable
 
@@ -22,6 +23,8 @@ def option_problems(options: "FireworksScorer") -> Iterator[str | None]:
         yield id_problem("deployment_id", options.deployment_id)
     if options.deployment_shape is not None and not DEPLOYMENT_SHAPE.fullmatch(options.deployment_shape):
         yield f"deployment_shape {options.deployment_shape!r}: wants accounts/NAME/deploymentShapes/NAME"
+    if options.inference_url is not None:
+        yield address_problem("inference_url", options.inference_url)
     fields = type(options).model_fields
     changed = [name for name in FOR_A_DEPLOYMENT if getattr(options, name) != fields[name].default]
     if changed and not is_base_model(model):

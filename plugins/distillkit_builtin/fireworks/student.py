@@ -22,10 +22,23 @@ if TYPE_CHECKING:
     from distillkit_builtin.fireworks.pupil import FireworksPupil
 
 
+VOLATILE = frozenset(
+    {
+        *("trainer_job_id", "keep_trainer", "deployment_id", "deployment_shape", "deployment_cleanup", "replica_count"),
+        *("base_url", "initial_concurrency", "max_concurrency", "region", "use_reservation", "custom_image_tag"),
+        *("request_timeout", "step_timeout", "trainer_timeout", "trainer_pending_timeout", "deployment_timeout"),
+        *("weight_sync_timeout", "promotion_timeout", "inactivity_timeout", "trainer_replica_count"),
+        *("save_final_checkpoint", "output_model_id", "hot_load_transition_type", "reattach_settle_timeout"),
+    }
+)
+"""Where and how long, not what: a resumed run may have them otherwise."""
+
+
 class FireworksStudent(Student, Sampler):
     """A LoRA, or all weights, trained by the managed Fireworks Training API and sampled from its own deployment."""
 
     name: ClassVar[str] = "fireworks"
+    volatile: ClassVar[frozenset[str]] = VOLATILE
 
     model: str = Field(min_length=1, description="The base model's resource name, accounts/NAME/models/NAME.")
     tokenizer_model: str = Field(

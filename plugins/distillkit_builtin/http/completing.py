@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.plain import shortened
 from distillkit.types import (
     Failure,
     FinishReason,
@@ -20,7 +21,9 @@ from distillkit.types import (
 )
 from distillkit_builtin.http.dialects.dialect import (
     Dialect,
+    Logprob,
     Question,
+    TokenId,
     read_scores,
     require_length,
     require_possible,
@@ -36,15 +39,15 @@ NO_IDS = "the server does not say which token ids it drew (`return_token_ids`); 
 
 
 class _Logprobs(BaseModel):
-    token_logprobs: list[float | None]
+    token_logprobs: list[Logprob | None]
 
 
 class _Choice(BaseModel):
     text: str
     finish_reason: str | None
     logprobs: _Logprobs | None = None
-    token_ids: list[int] | None = None
-    prompt_token_ids: list[int] | None = None
+    token_ids: list[TokenId] | None = None
+    prompt_token_ids: list[TokenId] | None = None
 
 
 class _Answer(BaseModel):
@@ -80,7 +83,7 @@ def read_completion(answer: JsonValue, request: SampleRequest, model: str, versi
     what = f"completion {request.key}"
     said = validated(_ANSWER, answer, what)
     if said.model != model:
-        raise AlignmentError(f"{what}: the server answered as {said.model!r}, {model!r} was asked")
+        raise AlignmentError(f"{what}: the server answered as {shortened(repr(said.model), 200)}, {model!r} was asked")
     require_length(said.choices, 1, "choices")
     choice = said.choices[0]
     if choice.token_ids is None:
@@ -93,7 +96,8 @@ def read_completion(answer: JsonValue, request: SampleRequest, model: str, versi
         return Failure(request, "the server drew no token at all")
     reason = FINISHED.get(choice.finish_reason or "")
     if reason is None:
-        return Failure(request, f"the completion ended by {choice.finish_reason!r}", retryable=True)
+        ended = shortened(repr(choice.finish_reason), 200)
+        return Failure(request, f"the completion ended by {ended}", retryable=True)
     logprobs = choice.logprobs.token_logprobs
     require_length(logprobs, len(choice.token_ids), "logprobs")
     if None in logprobs:

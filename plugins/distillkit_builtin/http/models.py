@@ -1,17 +1,21 @@
 """What a server says it serves (`/v1/models`), which costs nothing to ask."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import BaseModel, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import InputError, suggest
+from distillkit.plain import shortened
+
+SHOWN = 20
 
 
 class ServedModel(BaseModel):
     """One entry; `max_model_len` is the longest prompt plus completion in tokens, where the server says it."""
 
     id: str
-    max_model_len: int | None = None
+    max_model_len: Annotated[int, Field(ge=1, lt=2**31)] | None = None
     root: str | None = None
     """Directory or hub name at the server."""
     parent: str | None = None
@@ -30,7 +34,11 @@ def served_models(answer: JsonValue, url: str) -> Sequence[ServedModel]:
     try:
         return _ANSWER.validate_python(answer).data
     except ValidationError as error:
-        raise InputError(f"{url} gives no list of models; is base_url that of an OpenAI-compatible server?") from error
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = shortened(".".join(map(str, first["loc"])) or "the answer", 200)
+        raise InputError(
+            f"{url} gives no list of models; is base_url that of an OpenAI-compatible server? ({where}: {first['msg']})"
+        ) from error
 
 
 def find_model(models: Sequence[ServedModel], name: str, url: str) -> ServedModel:
@@ -38,5 +46,6 @@ def find_model(models: Sequence[ServedModel], name: str, url: str) -> ServedMode
     for model in models:
         if model.id == name:
             return model
-    known = [model.id for model in models]
-    raise InputError(f"{url} serves no model {name!r}; {suggest(name, known)}")
+    known = [shortened(model.id, 200) for model in models]
+    more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
+    raise InputError(f"{url} serves no model {name!r}; {suggest(name, known[:SHOWN])}{more}")

@@ -106,11 +106,15 @@ def convert(gguf: Path, folder: Path) -> Path:
 
     logging.disable_progress_bar()
     source, name = str(gguf.parent), gguf.name
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name)
+    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=name, trust_remote_code=False)
     tokenizer.eos_token = tokenizer.pad_token = END_OF_TURN
     with redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO()):  # a progress bar, for terminals alone
         model = AutoModelForCausalLM.from_pretrained(
-            source, gguf_file=name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            source,
+            gguf_file=name,
+            dtype=torch.bfloat16,
+            quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
     for config in (model.config, model.generation_config):
         config.eos_token_id = config.pad_token_id = END_OF_TURN_ID

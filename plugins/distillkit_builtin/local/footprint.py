@@ -67,7 +67,7 @@ class Footprint:
 def anatomy(source: str) -> Anatomy:
     """Look at the model's modules."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source), trust_remote_code=False)
     head = model.get_output_embeddings()
     linear = [
         weight

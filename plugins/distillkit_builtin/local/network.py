@@ -57,10 +57,15 @@ class Network:
 
     @classmethod
     def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "Network":
-        """Read a model's weights. Raises InputError if they cannot be had."""
+        """Read a model's weights. Raises InputError if they cannot be had, or are not safetensors."""
         transformers_logging.disable_progress_bar()
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(source, dtype=weights_dtype)
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=weights_dtype,
+                use_safetensors=True,  # the older format is a pickle
+                trust_remote_code=False,
+            )
         except (OSError, ValueError) as error:
             raise InputError(unreachable("model", source, error)) from error
         model.requires_grad_(False)

@@ -1,5 +1,6 @@
 """The live side of student `local`: what it holds between open and close. Imported when used, since it needs torch."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,10 @@ class LocalPupil:
             return Weights(version, "live")
         folder = self.run.run_dir / "weights" / f"version-{version}"
         path = await self.device.run(write_weights, self.policy, self.tokenizer, folder, self.options.model)
-        shutil.rmtree(folder.with_name(f"version-{version - 2}"), ignore_errors=True)
+        keep = {folder.name, f"version-{self.version}"}  # the one before may still be what a server serves
+        for old in [path for path in folder.parent.iterdir() if path.name not in keep]:
+            await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
+        self.version = version
         return Weights(version, "peft" if self.options.lora_rank else "safetensors", path)
 
     async def sync(self, weights: Weights) -> None:

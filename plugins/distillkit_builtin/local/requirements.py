@@ -38,7 +38,7 @@ def read_config(source: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(unreachable("config", source, error)) from error
     return config

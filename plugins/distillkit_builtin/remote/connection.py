@@ -88,11 +88,16 @@ class Connection:
 
 
 def headers(key: Key) -> dict[str, str]:
-    """Those of every request; what would log them is told not to, unless its level was set on purpose."""
+    """Those of every request."""
+    quieten()
+    return {"User-Agent": f"distillkit/{version('distillkit')}", "Accept": "application/json", **key.headers()}
+
+
+def quieten() -> None:
+    """What would log the headers of requests is told not to, unless its level was set on purpose."""
     hpack = logging.getLogger("hpack")
     if hpack.level == logging.NOTSET:
         hpack.setLevel(logging.INFO)
-    return {"User-Agent": f"distillkit/{version('distillkit')}", "Accept": "application/json", **key.headers()}
 
 
 def address(root: str, path: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from distillkit.errors import InputError
+from distillkit.redaction import keep_secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Key:
         value = SecretStr(os.environ.get(variable, "").strip())
         if not value.get_secret_value():
             raise InputError(f"api_key_env: the environment variable {variable} is not set; export the service's key")
+        keep_secret(variable)
         if not all("!" <= character <= "~" for character in value.get_secret_value()):
             raise InputError(f"api_key_env: {variable} holds white space or a character that no key has")
         return cls(variable, value)

@@ -14,7 +14,8 @@ LONG = 20
 class RemoteOptions(BaseModel):
     """Where a service is and how it is asked. A mixin: `class HttpScorer(RemoteOptions, Scorer)`."""
 
-    # What is refused here may be a key or a password, which pydantic's own message would repeat.
+    # What is refused here may be a key or a password, which pydantic's own message would repeat. What it refuses for
+    # its type alone is repeated by whoever tells of it, so the two options that may hold one are validated before that.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str | tuple[str, ...] = Field(
@@ -41,10 +42,13 @@ class RemoteOptions(BaseModel):
         """The replicas' addresses, without a trailing slash or /v1, in the config's order."""
         return tuple(_root(url) for url in _listed(self.base_url))
 
-    @field_validator("base_url")
+    @field_validator("base_url", mode="before")
     @classmethod
-    def _are_addresses(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        roots = [_root(url) for url in _listed(value)]
+    def _are_addresses(cls, value: object) -> object:
+        urls = value if isinstance(value, list | tuple) else [value]
+        roots = [_root(url) for url in urls if isinstance(url, str)]
+        if len(roots) < len(urls):
+            raise ValueError("wants an address or a list of addresses, each a text (what else it is, is not repeated)")
         if not roots:
             raise ValueError("wants at least one address")
         twice = next((root for root in roots if roots.count(root) > 1), None)
@@ -52,10 +56,10 @@ class RemoteOptions(BaseModel):
             raise ValueError(f"names {twice} twice; each replica has its own address")
         return value
 
-    @field_validator("api_key_env")
+    @field_validator("api_key_env", mode="before")
     @classmethod
-    def _is_a_name(cls, value: str | None) -> str | None:
-        if value is not None and not _names_a_variable(value):
+    def _is_a_name(cls, value: object) -> object:
+        if value is not None and not (isinstance(value, str) and _names_a_variable(value)):
             raise ValueError(
                 "wants the name of an environment variable, such as MY_API_KEY, and this looks like a key itself or is "
                 "no name (it is not repeated here); export the key and name its variable"
@@ -74,16 +78,19 @@ def _listed(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _root(url: str) -> str:
-    parts = _split(url.strip())
+    parts = split_address(url.strip())
     path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
     return f"{parts.scheme}://{parts.netloc.lower()}{path}"
 
 
-def _split(url: str) -> SplitResult:
-    """Raise ValueError unless `url` is an address; what follows `//` may hold a password, so it is not repeated."""
-    authority = url.partition("//")[2].partition("/")[0]
-    if "@" in authority:
-        raise ValueError("holds a user name or password, which configs and logs would show; use api_key_env")
+def split_address(url: str, instead: str = "use api_key_env") -> SplitResult:
+    """The parts of an address. Raise ValueError for what is none, without repeating what may be a password.
+
+    An @ is refused wherever it stands: in `http://me:pass/word@host` and `me:password@host` it is no part of what
+    parsers take for the host. In a path it can be written `%40`. `instead` is how keys are given.
+    """
+    if "@" in url:
+        raise ValueError(f"holds a user name or password (an @), which configs and logs would show; {instead}")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

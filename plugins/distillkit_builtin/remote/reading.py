@@ -10,6 +10,8 @@ import httpx
 from pydantic import JsonValue
 from pydantic_core import from_json
 
+from distillkit.plain import shortened
+from distillkit.redaction import redact
 from distillkit_builtin.remote.answers import Answer, AttemptError, GarbledError, RefusedError
 from distillkit_builtin.remote.keys import Key
 
@@ -19,6 +21,8 @@ OVERLOAD = frozenset({429, 503, 504, 529})
 SERVER_ERROR = 500
 """Of a control call it is final: vLLM answers so to an adapter that it cannot take, however often it is asked."""
 MESSAGE_LENGTH = 500
+READ_LENGTH = 16 * MESSAGE_LENGTH
+"""Of a server's words, what is looked at: enough for the message, however much white space there is."""
 
 
 def judge(response: httpx.Response, root: str, seconds: float, key: Key, *, lenient: bool = False) -> Answer:
@@ -38,7 +42,7 @@ def judge(response: httpx.Response, root: str, seconds: float, key: Key, *, leni
     status = response.status_code
     if response.is_success:
         return Answer(root, _body(response, root, lenient=lenient), seconds)
-    message = key.hidden(server_message(response))
+    message = server_message(response, key)
     if status not in RETRIED or (lenient and status == SERVER_ERROR):
         raise RefusedError(root, status, message)
     raise AttemptError(
@@ -58,22 +62,41 @@ def _body(response: httpx.Response, root: str, *, lenient: bool) -> JsonValue:
         value: JsonValue = from_json(response.content, allow_inf_nan=True)
     except ValueError as error:
         if lenient and "json" not in media and "html" not in media:  # vLLM: "Success: LoRA adapter ... added"
-            return response.text
-        what = f"HTTP {response.status_code} with {media or 'a body'} of {len(response.content)} bytes that is no JSON"
+            return _text(response)
+        body = f"{shortened(_line(media), 100) or 'a body'} of {len(response.content)} bytes"
+        what = f"HTTP {response.status_code} with {body} that is no JSON"
         raise GarbledError(root, f"{what} ({error})") from error
     return value
 
 
-def server_message(response: httpx.Response) -> str:
-    """The server's own words in one line: `error.message`, `message`, `detail`, or the body as it is."""
-    if response.is_redirect:
-        return f"redirects to {response.headers['location']}; base_url wants the address that this leads to"
+def server_message(response: httpx.Response, key: Key) -> str:
+    """The server's own words in one line: `error.message`, `message`, `detail`, or the body as it is.
+
+    The key is taken out before the line is cut, since a part of it is a secret still; so are a proxy's credentials.
+    """
+    if response.has_redirect_location:
+        there = _line(_hidden(response.headers["location"], key))
+        return f"redirects to {shortened(there, MESSAGE_LENGTH)}; base_url wants the address that this leads to"
     try:
         text = _stated(from_json(response.content))
     except ValueError:
-        text = response.text
-    line = re.sub(r"\s+", " ", text).strip() or response.reason_phrase
-    return line if len(line) <= MESSAGE_LENGTH else f"{line[: MESSAGE_LENGTH - 3]}..."
+        text = _text(response)
+    return shortened(_line(_hidden(text, key)) or _line(_hidden(response.reason_phrase, key)), MESSAGE_LENGTH)
+
+
+def _hidden(text: str, key: Key) -> str:
+    return redact(key.hidden(text))
+
+
+def _text(response: httpx.Response) -> str:
+    """As UTF-8, whatever charset the server names: Python knows some that are no text, or fail."""
+    return response.content.decode("utf-8", errors="replace")
+
+
+def _line(text: str) -> str:
+    """One line without control characters, which a terminal would obey."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:READ_LENGTH])
+    return re.sub(" +", " ", printable).strip()
 
 
 def _stated(body: JsonValue) -> str:
@@ -102,6 +125,6 @@ def retry_after(headers: httpx.Headers) -> float | None:
 def _date(value: str) -> datetime | None:
     try:
         date = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError, IndexError):  # the standard library's parser stumbles over some
         return None
     return date if date.tzinfo is not None else date.replace(tzinfo=UTC)

@@ -68,7 +68,7 @@ def test_each_step_samples_from_the_adapter_of_its_version(serve: Serve, real: A
     assert not server.catalogue.adapters
     assert [Path(body["lora_path"]).parent.name for body in bodies(server, LOAD)] == [f"version-{v}" for v in range(4)]
     drawn = [body["model"] for body in bodies(server) if "return_token_ids" in body]
-    assert drawn[1:] == [loaded[0]] * 4 + [loaded[1]] * 4 + [loaded[2]] * 4
+    assert drawn[2:] == [loaded[0]] * 4 + [loaded[1]] * 4 + [loaded[2]] * 4
     assert all(row["concurrency/student/window"] >= 1 for row in result.metrics)
 
 

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeVar
+from typing import Annotated, ClassVar, Protocol, TypeVar
 
 import numpy as np
-from pydantic import JsonValue, TypeAdapter, ValidationError
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import AlignmentError
+from distillkit.plain import shortened
 from distillkit.types import ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 
 T = TypeVar("T")
@@ -15,6 +16,15 @@ TopK = Sequence[tuple[int, float]]
 """Ids and logprobs at one position, the likeliest first."""
 MINUS_INFINITY = -9999.0
 """What vLLM sends in place of minus infinity, which JSON does not have."""
+
+MOST_IDS = 2**31
+"""No vocabulary is larger, and no array of ids overflows below it."""
+TokenId = Annotated[int, Field(strict=True, ge=0, lt=MOST_IDS)]
+"""In an answer: a number, and not a text or a truth value that pydantic would make one of."""
+TokenKey = Annotated[int, Field(ge=0, lt=MOST_IDS)]
+"""The same as a key of an object, which JSON writes as text."""
+Logprob = Annotated[float, Field(strict=True)]
+"""In an answer: `false` is none, which would be read as 0, the logprob of a certainty."""
 
 
 class UnprovedError(Exception):
@@ -96,7 +106,7 @@ def validated(adapter: TypeAdapter[T], value: object, what: str) -> T:
         return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
+        where = shortened(".".join(map(str, first["loc"])), 200)
         raise AlignmentError(f"{what}{f' at {where}' if where else ''}: {first['msg']}") from error
 
 
@@ -107,10 +117,12 @@ def require_length(values: Sequence[object], wanted: int, what: str) -> None:
 
 
 def require_possible(logprobs: Sequence[float]) -> None:
-    """Raise AlignmentError for a probability of zero, which no sampled token can have."""
+    """Raise AlignmentError for a probability of zero, which no sampled token can have, or of more than one."""
     for at, value in enumerate(logprobs):
         if value <= MINUS_INFINITY:
             raise AlignmentError(f"the logprob of token {at} is minus infinity (the server sent {value:g})")
+        if value > ROUNDING:
+            raise AlignmentError(f"the logprob of token {at} is {value:g}, a probability of more than one")
 
 
 def best_of(candidates: Sequence[tuple[int, float]], topk: int, at: int) -> TopK:

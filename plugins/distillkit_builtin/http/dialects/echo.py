@@ -9,8 +9,10 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
+    Logprob,
     Question,
     Reading,
+    TokenId,
     TopK,
     UnprovedError,
     best_of,
@@ -18,20 +20,20 @@ from distillkit_builtin.http.dialects.dialect import (
     validated,
 )
 
-BY_ID = re.compile(r"token_id:(\d+)")
+BY_ID = re.compile(r"token_id:([0-9]{1,10})")
 
 
 class _Logprobs(BaseModel):
     """The lists begin with the prompt's first token, whose logprob is null."""
 
     tokens: list[str]
-    token_logprobs: list[float | None]
-    top_logprobs: list[dict[str, float] | None] | None = None
+    token_logprobs: list[Logprob | None]
+    top_logprobs: list[dict[str, Logprob] | None] | None = None
 
 
 class _Choice(BaseModel):
     logprobs: _Logprobs
-    prompt_token_ids: list[int] | None = None
+    prompt_token_ids: list[TokenId] | None = None
 
 
 class _Answer(BaseModel):

@@ -6,9 +6,12 @@ from typing import ClassVar
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
+from distillkit.plain import shortened
 from distillkit_builtin.http.dialects.dialect import (
+    Logprob,
     Question,
     Reading,
+    TokenKey,
     TopK,
     UnprovedError,
     best_of,
@@ -20,11 +23,11 @@ from distillkit_builtin.http.dialects.dialect import (
 class _Entry(BaseModel):
     """What is said of one token at one position; `rank` 1 is the likeliest."""
 
-    logprob: float
+    logprob: Logprob
     rank: int | None = None
 
 
-_ENTRIES = TypeAdapter(list[dict[int, _Entry]])
+_ENTRIES = TypeAdapter(list[dict[TokenKey, _Entry]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def _scored_instead(index: int, entry: dict[int, _Entry], topk: int) -> str | No
     be among the others because another token was scored.
     """
     if index not in entry:
-        return " or ".join(map(str, entry)) or "nothing"
+        return shortened(" or ".join(map(str, entry)), 100) or "nothing"
     if len(entry) <= topk:
         return None
     least = min(entry, key=lambda one: entry[one].logprob)

@@ -8,15 +8,17 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
+    Logprob,
     Question,
     Reading,
+    TokenId,
     TopK,
     UnprovedError,
     best_of,
     validated,
 )
 
-Triple = tuple[float | None, int, str | None]
+Triple = tuple[Logprob | None, TokenId, str | None]
 """Logprob, id, text (null unless it is asked for)."""
 
 

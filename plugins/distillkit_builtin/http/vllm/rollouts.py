@@ -47,7 +47,8 @@ UNLOAD_SECONDS = 10.0
 """For an adapter that is not needed any more; a server that is gone must not hold up the run's end."""
 TRIES = 3
 """Of a completion whose server lost its weights meanwhile."""
-PROBE_PARAMS = SamplingParams(max_tokens=4, temperature=0.3)
+PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=3.0))
+"""A confident law hardly changes when it is sharpened, and a flat one hardly when it is flattened."""
 PROBE_IDS = (1, 2, 3, 4)
 """Any prompt does: the server's samples are compared with its own scores."""
 
@@ -70,12 +71,16 @@ class VllmRollouts:
     async def open(cls, run: RunContext, options: "VllmSampler", base_model: str) -> "VllmRollouts":
         """Connect; see that the servers report logprobs of the untouched law."""
         remote = Remote.open(options, NAME)
-        probe = SampleRequest(SampleKey("probe", 0, 0), token_ids(PROBE_IDS), 0, PROBE_PARAMS)
+        probes = [
+            SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params)
+            for sample, params in enumerate(PROBES)
+        ]
         try:
-            await require_raw_logprobs(remote, PromptLogprobs(), base_model, probe)
+            for probe in probes:
+                await require_raw_logprobs(remote, PromptLogprobs(), base_model, probe)
         except (RefusedError, UnansweredError) as error:
             await remote.close()
-            raise InputError(f"sampler 'vllm': {failure_of(probe, error).reason}") from error
+            raise InputError(f"sampler 'vllm': {failure_of(probes[0], error).reason}") from error
         except BaseException:
             await remote.close()
             raise

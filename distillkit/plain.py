@@ -1,0 +1,121 @@
+"""JSON, read more strictly than Python does; values walked without recursion, and shown in short.
+
+What comes from outside may be nested 10,000 deep, hold one key twice or half of a character, and Python would take
+the last of two keys, or fail much later and elsewhere.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NoReturn
+
+from pydantic import JsonValue
+
+MAX_DEPTH = 100
+"""Of mappings and lists in each other: far below where Python's own recursion ends, wherever it is called from."""
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half of a UTF-16 pair: an escape can spell one, and it is no text, so no tokenizer takes it and no file."""
+NO_TEXT = "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text"
+Location = tuple[str | int, ...]
+Place = tuple["Place", str | int] | None
+"""Where a value stands: the place of what holds it and the key there; linked, since most are never shown."""
+
+
+class ContentError(ValueError):
+    """What a file holds is not allowed. The message is the end of a sentence that begins with the place."""
+
+    def __init__(self, message: str, location: Location = ()) -> None:
+        """`location` is the way to the value, where that is known."""
+        super().__init__(message)
+        self.location = location
+
+
+def shortened(text: str, limit: int) -> str:
+    """At most `limit` characters of a text that may be long enough to bury the message around it."""
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def parse_json(text: str) -> JsonValue:
+    """What `text` holds.
+
+    Raises:
+        json.JSONDecodeError: if it is not JSON.
+        ContentError: for what Python lets pass: a key that stands twice, NaN, infinity, numbers that become infinite,
+            half characters, and nesting beyond `MAX_DEPTH`.
+    """
+    try:
+        value: JsonValue = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+    except (json.JSONDecodeError, ContentError):
+        raise
+    except ValueError as error:  # of Python, which turns no more digits into an integer
+        raise ContentError(f"has an integer of more than {sys.get_int_max_str_digits()} digits") from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:  # else neither can be
+        for place, inner in walk(value):
+            if isinstance(inner, str) and LONE_SURROGATE.search(inner):
+                raise ContentError(NO_TEXT, location_of(place))
+    return value
+
+
+def _object(pairs: list[tuple[str, JsonValue]]) -> JsonValue:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        left = list(value)
+        twice = next(key for at, (key, _) in enumerate(pairs) if at >= len(left) or key != left[at])
+        raise ContentError(f"holds the key {shortened(repr(twice), 60)} twice; which one is meant is not said")
+    return value
+
+
+def _number(digits: str) -> float:
+    value = float(digits)
+    if value in (float("inf"), float("-inf")):
+        raise ContentError(f"holds {shortened(digits, 60)}, beyond what a float can be (about 1.8e308)")
+    return value
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ContentError(f"holds {name}, which JSON does not have; write null, or a text")
+
+
+def _too_deep() -> ContentError:
+    return ContentError(f"is nested too deeply: more than {MAX_DEPTH} lists and mappings in each other")
+
+
+def walk(value: JsonValue) -> Iterator[tuple[Place, JsonValue]]:
+    """Every value in `value`, itself and the keys of mappings too, with its place.
+
+    Raises:
+        ContentError: where it is nested deeper than `MAX_DEPTH`; so also where it holds itself.
+    """
+    levels: list[Iterator[tuple[Place, JsonValue]]] = [iter([(None, value)])]
+    while levels:
+        found = next(levels[-1], None)
+        if found is None:
+            levels.pop()
+            continue
+        yield found
+        place, inner = found
+        if isinstance(inner, dict | list):
+            if len(levels) > MAX_DEPTH:
+                raise _too_deep()
+            levels.append(_inside(place, inner))
+
+
+def _inside(place: Place, value: Mapping[str, JsonValue] | list[JsonValue]) -> Iterator[tuple[Place, JsonValue]]:
+    if isinstance(value, list):
+        yield from (((place, index), item) for index, item in enumerate(value))
+        return
+    for key, item in value.items():
+        yield place, key
+        yield (place, key), item
+
+
+def location_of(place: Place) -> Location:
+    """The keys on the way to a place."""
+    keys: list[str | int] = []
+    while place is not None:
+        place, key = place
+        keys.append(key)
+    return tuple(reversed(keys))

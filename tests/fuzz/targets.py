@@ -1,0 +1,248 @@
+"""What is fuzzed: each target takes any bytes, and lets out what no user and no run may meet.
+
+`make fuzz` feeds them with atheris, guided by coverage; `tests/hostile` feeds them with hypothesis. Each allows only
+the exceptions that its reader promises, and asks of what it accepts that it be usable.
+"""
+
+import asyncio
+import functools
+import json
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import numpy as np
+
+from distillkit import Registry
+from distillkit.dataset import Dataset
+from distillkit.errors import AlignmentError, InputError
+from distillkit.loading import load_config
+from distillkit.run_directory import run_directory
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
+from distillkit.types import Failure, Rollout, Row, Score, ScoreRequest, token_ids
+from distillkit_builtin.fireworks import sampling
+from distillkit_builtin.http.completing import read_completion
+from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError, read_scores
+from distillkit_builtin.http.dialects.echo import Echo
+from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
+from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.http.teacher import as_score
+from distillkit_builtin.prompts import MessagesPrompts
+from distillkit_builtin.remote.answers import AttemptError, RefusedError
+from distillkit_builtin.remote.keys import Key
+from distillkit_builtin.remote.reading import judge
+from distillkit_builtin.routers import FieldRouter
+
+LONGEST_MESSAGE = 50_000
+"""Characters of an error, 20 problems of at most 1,000 and what is around them."""
+PROMPT, RESPONSE = [1, 2], [3, 4]
+SUFFIXES = (".yaml", ".toml", ".json")
+NO_KEY = Key.read(None)
+TEACHERS = (make_teacher("a"), make_teacher("b", messages_key="b_messages", missing_messages="error"))
+
+
+@functools.cache
+def folder() -> Path:
+    """Where this process writes what it reads."""
+    return Path(tempfile.mkdtemp(prefix="distillkit-fuzz-"))
+
+
+@functools.cache
+def registry() -> Registry:
+    found = Registry.discover()
+    found.add(FakeStudent)
+    found.add(FakeScorer)
+    return found
+
+
+def require_short(error: Exception) -> None:
+    """A message that is too long to be read, or cannot be printed, is a defect too."""
+    said = str(error)
+    assert len(said) <= LONGEST_MESSAGE, f"a message of {len(said)} characters: {said[:200]}"
+    said.encode("utf-8", errors="backslashreplace")
+
+
+def dataset(data: bytes) -> None:
+    """A JSONL file, its rows routed and given their prompts."""
+    path = folder() / "rows.jsonl"
+    path.write_bytes(data)
+    try:
+        rows = Dataset(path)
+        rows.validate(routed)
+        for row in rows.rows():
+            json.dumps([row.fields, *(message.as_dict() for message in row.messages)], allow_nan=False).encode()
+            str(row.expected_answer).encode()
+            [message.content.encode() for message in row.messages]
+    except InputError as error:
+        require_short(error)
+
+
+def routed(row: Row) -> None:
+    MessagesPrompts().build(row, FieldRouter().route(row, TEACHERS), TEACHERS)
+
+
+def config(data: bytes) -> None:
+    """The first byte chooses YAML, TOML or JSON; the first line holds overrides, the others are the file."""
+    line, _, text = data[1:].partition(b"\n")
+    path = folder() / f"config{SUFFIXES[(data or b'0')[0] % len(SUFFIXES)]}"
+    path.write_bytes(text)
+    overrides = [part for part in line.decode(errors="surrogateescape").split("\t") if part]
+    try:
+        found, _ = load_config([path], overrides, registry=registry())
+    except InputError as error:
+        require_short(error)
+        return
+    json.dumps(found.dump()).encode()
+    assert ".." not in found.name
+    assert "/" not in found.name
+    assert run_directory(found.model_copy(update={"log_path": "runs/{name}"})).parent == Path("runs")
+
+
+def body_of(data: bytes) -> Any:
+    """A body as the remote backends read it; None where it is no JSON."""
+    try:
+        return judge(httpx.Response(200, content=data), "http://a", 1.0, NO_KEY).value
+    except AttemptError as error:
+        require_short(error)
+        return None
+
+
+def scores(dialect: Dialect, data: bytes) -> None:
+    """An answer of a teacher; what is accepted has possible logprobs of exactly the tokens that were sent."""
+    answer = body_of(data)
+    rollout = make_rollout(RESPONSE)
+    for topk in (0, 2):
+        question = Question("m", token_ids(PROMPT), token_ids(RESPONSE), topk)
+        try:
+            dialect.read(answer, question)
+        except (AlignmentError, UnprovedError) as error:
+            require_short(error)
+        try:
+            reading = read_scores(dialect, answer, question, "this")
+            require_possible(as_score(ScoreRequest(rollout, "t", token_ids(PROMPT)), reading))
+        except AlignmentError as error:
+            require_short(error)
+
+
+def require_possible(score: Score) -> None:
+    assert score.echoed_ids is not None
+    assert score.echoed_ids.tolist() == RESPONSE
+    require_likely(score.logprobs.tolist())
+    for name, array in score.arrays.items():
+        assert array.shape == (len(RESPONSE), 2), name
+        assert np.isfinite(array).all(), name
+
+
+def require_likely(logprobs: Sequence[float]) -> None:
+    assert all(math.isfinite(value) and value <= 0.01 for value in logprobs), logprobs
+
+
+def completing(data: bytes) -> None:
+    """An answer with a completion."""
+    request = make_request()
+    try:
+        drawn = read_completion(body_of(data), request, "m", 3)
+    except AlignmentError as error:
+        require_short(error)
+        return
+    require_drawn(drawn)
+
+
+def require_drawn(drawn: Rollout | Failure) -> None:
+    if isinstance(drawn, Failure):
+        assert len(drawn.reason) < LONGEST_MESSAGE
+        return
+    require_likely(drawn.logprobs.tolist())
+    assert (drawn.token_ids >= 0).all()
+    drawn.text.encode()
+
+
+def models(data: bytes) -> None:
+    """The list of what a server serves."""
+    try:
+        found = find_model(served_models(body_of(data), "http://a"), "m", "http://a")
+        assert found.max_model_len is None or found.max_model_len > 0
+    except InputError as error:
+        require_short(error)
+
+
+def reading(data: bytes) -> None:
+    """A whole response: the first line is status and kind of call, the next ones headers, and then comes the body."""
+    head, _, content = data.partition(b"\n\n")
+    status, *lines = head.split(b"\n")
+    headers = [tuple(line.split(b":", 1)) for line in lines if b":" in line]
+    try:
+        response = httpx.Response(200 + int.from_bytes(status[:2]) % 400, content=content, headers=headers)
+        response.content  # noqa: B018 - what cannot be decompressed is `Connection.ask`'s matter
+    except (httpx.DecodingError, ValueError):
+        return
+    for lenient in (False, True):
+        try:
+            judge(response, "http://a", 1.0, NO_KEY, lenient=lenient)
+        except (RefusedError, AttemptError) as error:
+            require_short(error)
+            require_harmless(str(error), getattr(error, "retry_after", None))
+
+
+def require_harmless(message: str, waits: float | None) -> None:
+    assert message.isprintable(), repr(message)
+    assert waits is None or (math.isfinite(waits) and waits >= 0)
+
+
+def fireworks(data: bytes) -> None:
+    """A stream's choice, as the SDK puts it together and makes a completion of it; it checks little of that."""
+    choice = body_of(data)
+    if not isinstance(choice, dict):
+        return
+    sampler = SimpleNamespace(sample_with_prompt_tokens_result=functools.partial(_as_the_sdk_does, choice))
+    endpoint: Any = SimpleNamespace(sampler=sampler)
+    scored = ScoreRequest(make_rollout(RESPONSE), "t", token_ids(PROMPT))
+    for ask in (
+        functools.partial(sampling.draw, endpoint, make_request(), 3, ByteTokenizer(), 1.0),
+        functools.partial(sampling.judge, endpoint, scored, 1.0),
+    ):
+        try:
+            outcome = asyncio.run(ask())
+        except AlignmentError as error:
+            require_short(error)
+            continue
+        if isinstance(outcome, Score):
+            require_possible(outcome)
+        else:
+            require_drawn(outcome)
+
+
+async def _as_the_sdk_does(choice: Any, prompt: list[int], *, echo: bool = False, **options: Any) -> Any:
+    from fireworks.training.sdk.sampling import DeploymentSampler
+
+    parse = functools.partial(DeploymentSampler._parse_completions_result, _SdkSampler())
+    return SimpleNamespace(completions=parse({"choices": [choice]}, prompt, None, True, False, echo, False))
+
+
+class _SdkSampler:
+    """As much of the SDK's sampler as its parser asks for."""
+
+    r3_store_id = None
+
+    def __getattr__(self, name: str) -> Any:
+        from fireworks.training.sdk.sampling import DeploymentSampler
+
+        return getattr(DeploymentSampler, name)
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "dataset": dataset,
+    "config": config,
+    "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
+    "echo": functools.partial(scores, Echo(max_tokens=1)),
+    "sglang": functools.partial(scores, SGLang()),
+    "completing": completing,
+    "models": models,
+    "reading": reading,
+    "fireworks": fireworks,
+}

@@ -1,0 +1,328 @@
+"""No secret is in anything that a run writes or prints: whole commands, that end well and badly, as loud as can be."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import yaml
+from conftest import question
+from markers import SECRETS, environment, leaks_below, shown_in
+
+from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.categorical import CategoricalModel
+from distillkit_builtin.http.loopback.server import LoopbackServer
+
+HERE = Path(__file__).parent
+PLUGINS = str(HERE / "leaky_plugins.py")
+DEAD = "127.0.0.1:9"
+"""Where nobody listens."""
+LOUD = {
+    "WANDB_DEBUG": "true",
+    "WANDB_CORE_DEBUG": "true",
+    "HF_DEBUG": "1",
+    "TRANSFORMERS_VERBOSITY": "debug",
+    "TINKER_LOG": "debug",
+    "FIREWORKS_LOG": "debug",
+}
+ALONE = {"WANDB_ERROR_REPORTING": "false", "TINKER_TELEMETRY": "0", "OMP_NUM_THREADS": "1", "no_proxy": "127.0.0.1"}
+PASSWORD, TEACHER_KEY, HF_TOKEN = SECRETS["proxy password"], SECRETS["TEACHER_LOGIN"], SECRETS["HF_TOKEN"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What commands left."""
+
+    codes: list[int]
+    folder: Path
+    printed: bytes
+
+    def leaks(self, below: str = "runs") -> list[str]:
+        """Where a secret shows, other than in the configs, where a test put it."""
+        return [f"printed: {one}" for one in shown_in(self.printed)] + leaks_below(self.folder / below)
+
+
+def distillkit(folder: Path, commands: Sequence[Sequence[str]], proxy: str = DEAD, **variables: str) -> Done:
+    """Run commands in a process whose environment holds every secret; `-v` is added to each."""
+    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+    path = os.pathsep.join([str(HERE), *filter(None, [kept.get("PYTHONPATH")])])
+    own = {"HOME": str(folder / "runs"), "HF_HOME": str(folder / "runs/hf"), "PYTHONPATH": path}
+    codes = folder / "codes.json"
+    asked = {"codes": str(codes), "commands": [[*command, "-v"] for command in commands]}
+    done = subprocess.run(
+        [sys.executable, str(HERE / "commands.py")],
+        input=json.dumps(asked | {"fireworks": "fireworks" in variables}).encode(),
+        cwd=folder,
+        env=kept | LOUD | ALONE | own | environment(proxy) | variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=120,
+        check=False,
+    )
+    assert codes.is_file(), done.stdout.decode(errors="replace")[-3000:]
+    return Done(json.loads(codes.read_text()), folder, done.stdout)
+
+
+def prepare(folder: Path) -> Path:
+    """A working directory with data."""
+    rows = [question(f"number {i}") for i in range(8)]
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "runs").mkdir()
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return prepare(tmp_path)
+
+
+def write(folder: Path, name: str, **over: Any) -> str:
+    """A config of the fakes; keywords are laid over it."""
+    values: dict[str, Any] = {
+        "name": name,
+        "plugins": [PLUGINS],
+        "data": "train.jsonl",
+        "student": {"name": "fake", "learning_rate": 30.0},
+        "teachers": [{"model": "m", "scorer": {"name": "fake", "likes": "abc"}}],
+        "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 8},
+        "train": {"prompt_groups_per_step": 2, "save_every": 1},
+    }
+    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values | over), encoding="utf-8")
+    return f"{name}.yaml"
+
+
+# -- plugins of others, that say whatever they know
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """Exceptions of every kind, failures, notices and log messages that hold every secret there is."""
+    folder = prepare(tmp_path_factory.mktemp("told"))
+    leaky: dict[str, Any] = {
+        "teachers": [{"model": "m", "scorer": {"name": "leaky"}}],
+        "sinks": ["console", "leaky"],
+        "train": {"prompt_groups_per_step": 2, "save_every": 1, "max_failed_fraction": 1.0},
+    }
+    commands = []
+    for how in ("no", "error", "distillkit", "interrupt", "open"):
+        commands.append(["run", write(folder, how, student={"name": "leaky", "how": how}, **leaky)])
+    resumed = ["run", "distillkit.yaml", "--resume"]
+    return distillkit(folder, [*commands, resumed, ["check", "error.yaml"]])
+
+
+WRITTEN_BY_THE_ENGINE = ("ledger.jsonl", "summary.json")
+
+
+def test_what_plugins_say_too_much_of_is_neither_printed_nor_logged(told: Done) -> None:
+    assert told.codes == [0, 1, 1, 130, 1, 1, 0]
+    assert not [one for one in told.leaks() if not any(name in one for name in WRITTEN_BY_THE_ENGINE)]
+    assert b"cannot go on with ***, ***, ***, ***, *** through http://***@127.0.0.1:9" in told.printed
+    assert b"go on with: distillkit run error.yaml -v --resume" in told.printed
+
+
+def test_nor_is_it_in_the_ledger_and_the_summary(told: Done) -> None:
+    assert not told.leaks()
+    assert "cannot go on with ***" in (told.folder / "runs/error/summary.json").read_text(encoding="utf-8")
+    assert "cannot go on with ***" in (told.folder / "runs/no/ledger.jsonl").read_text(encoding="utf-8")
+
+
+def test_wandb_keeps_the_key_out_of_its_files_even_if_it_is_told_to_log_everything(folder: Path) -> None:
+    pytest.importorskip("wandb")
+    config = write(folder, "kept", sinks=[{"name": "wandb", "mode": "offline"}])
+    done = distillkit(folder, [["run", config], ["check", config]])
+    assert done.codes == [0, 0]
+    assert list((folder / "runs/kept/wandb").rglob("debug-internal.log"))
+    assert not done.leaks()
+
+
+# -- teachers over HTTP
+
+
+def says(status: int, text: str) -> faults.Status:
+    return faults.Status(status, body={"error": {"message": text}})
+
+
+ECHO = f"Incorrect API key {TEACHER_KEY}, sent as Authorization: Bearer {TEACHER_KEY}"
+ANSWERS: Mapping[str, tuple[faults.Fault | None, int]] = {
+    "fine": (None, 0),
+    "refused": (says(401, ECHO), 1),
+    "wrong": (says(400, ECHO), 1),
+    "cut-off": (says(400, "y" * 480 + TEACHER_KEY), 1),
+    "broken": (says(500, ECHO), 1),
+    "garbage": (faults.Garbage(), 1),
+}
+
+
+def test_a_key_that_a_teachers_server_repeats_goes_nowhere(folder: Path) -> None:
+    commands, wanted = [], []
+    with ExitStack() as stack:
+        for name, (fault, code) in ANSWERS.items():
+            server = stack.enter_context(LoopbackServer(CategoricalModel(), api_key=TEACHER_KEY))
+            if fault is not None:
+                server.faults.next(fault, path="/v1/completions", after=3, times=None)
+            scorer = {"name": "http_bytes", "base_url": server.url, "api_key_env": "TEACHER_LOGIN"}
+            teacher = {"model": "loopback", "scorer": {**scorer, "retry_timeout": 0.3}}
+            commands.append(["run", write(folder, name, teachers=[teacher])])
+            wanted.append(code)
+        closed = stack.enter_context(LoopbackServer(CategoricalModel()))
+        closed.faults.next(says(401, ECHO), path="/v1/models", times=None)
+        teacher = {"model": "loopback", "scorer": {**scorer, "base_url": closed.url}}
+        config = write(folder, "closed", teachers=[teacher])
+        done = distillkit(folder, [*commands, ["run", config], ["check", config]])
+    assert done.codes == [*wanted, 2, 2]
+    assert not done.leaks()
+    for words in (b"refuses the key: Incorrect API key ***, sent", b"y***", b"is $TEACHER_LOGIN the right key?"):
+        assert words in done.printed
+
+
+# -- options that hold what they must not
+
+BAD_ADDRESSES = [
+    f"http://me:{quote(PASSWORD, safe='')}@host/v1",
+    f"http://me:{PASSWORD}@host/v1",
+    f"http://{PASSWORD}@host",
+    f"me:{PASSWORD}@host:80",
+    f"//me:{PASSWORD}@host",
+    f"http://host/v1?key={PASSWORD}",
+    f"http://host/v1#{PASSWORD}",
+]
+BAD_OPTIONS: list[dict[str, Any]] = [
+    *({"base_url": address} for address in BAD_ADDRESSES),
+    {"base_url": [f"http://me:{PASSWORD}@host", 5]},
+    {"base_url": {"password": PASSWORD}},
+    {"api_key": HF_TOKEN},
+    {"api_key_env": HF_TOKEN},
+    {"api_key_env": [PASSWORD]},
+]
+
+
+def test_options_that_hold_a_secret_are_refused_and_not_repeated(folder: Path) -> None:
+    commands = []
+    for number, options in enumerate(BAD_OPTIONS):
+        scorer = {"name": "http_bytes", "base_url": "http://127.0.0.1:9", **options}
+        config = write(folder, f"bad-{number}", teachers=[{"model": "loopback", "scorer": scorer}])
+        commands += [["run", config], ["check", config]]
+    done = distillkit(folder, commands)
+    assert set(done.codes) == {2}
+    assert not done.leaks()
+    assert not list((folder / "runs").glob("bad-*"))
+
+
+def test_nor_are_they_repeated_where_the_command_line_gave_them(folder: Path) -> None:
+    config = write(folder, "fine", teachers=[{"model": "m", "scorer": {"name": "http_bytes", "base_url": "http://h"}}])
+    options = [*(f"base_url={address}" for address in BAD_ADDRESSES), f"api_key={PASSWORD}", f"api_key_env={PASSWORD}"]
+    done = distillkit(folder, [["check", config, f"teachers.0.scorer.{option}"] for option in options])
+    assert set(done.codes) == {2}
+    assert not done.leaks()
+
+
+# -- what stands between: proxies, and the model hub
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Refuses every request, and repeats its headers wherever there is room: body, reason and headers."""
+
+    def refuse(self) -> None:
+        held = "; ".join(f"{name}: {value}" for name, value in self.headers.items())
+        body = json.dumps({"error": f"not with {held}"}).encode()
+        self.send_response(401, f"not with {held}")
+        self.send_header("x-error-message", f"not with {held}")
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_POST = do_HEAD = do_CONNECT = refuse  # noqa: N815 - http.server's names
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def echoing() -> Iterator[str]:
+    """`host:port` of a server that repeats what it hears."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_neither_a_proxys_password_nor_the_hubs_token_is_repeated(folder: Path) -> None:
+    commands = []
+    for scheme in ("http", "https"):
+        scorer = {"name": "http_bytes", "base_url": f"{scheme}://teacher.invalid", "api_key_env": "TEACHER_LOGIN"}
+        commands.append(["check", write(folder, scheme, teachers=[{"model": "m", "scorer": scorer}])])
+    local = {"model": "org/gated", "scorer": {"name": "local"}}
+    commands.append(["check", write(folder, "hub", student={"name": "local", "model": "org/gated"}, teachers=[local])])
+    commands.append(["run", "hub.yaml"])
+    # At `debug` transformers prints, through a handler of its own, what a hub answers, and no hub repeats a token.
+    with echoing() as server:
+        hub = {"HF_ENDPOINT": f"http://{server}", "TRANSFORMERS_VERBOSITY": "info"}
+        done = distillkit(folder, commands, proxy=server, **hub)
+    assert set(done.codes) == {2}
+    assert b"teacher.invalid/v1/models: HTTP 401: not with " in done.printed
+    assert b"the config of 'org/gated' cannot be read: " in done.printed
+    assert not done.leaks()
+
+
+# -- Fireworks
+
+KEY = SECRETS["FIREWORKS_API_KEY"]
+STUDENT, TEACHER = "accounts/fireworks/models/student", "accounts/fireworks/models/teacher"
+SHAPE = "accounts/fireworks/trainingShapes/tiny"
+BAD_KEY = f"Invalid API key {KEY} in Authorization: Bearer {KEY}; x-api-key: {KEY}"
+
+
+def of_fireworks(folder: Path, name: str, base_url: str, tokenizer: str, **scorer: Any) -> str:
+    """A config of student and teacher at one service."""
+    student = {"name": "fireworks", "model": STUDENT, "tokenizer_model": tokenizer, "training_shape_id": SHAPE}
+    teacher = {"model": TEACHER, "scorer": {"name": "fireworks", "base_url": base_url, **scorer}}
+    sections = {"student": {**student, "lora_rank": 4, "base_url": base_url}, "teachers": [teacher]}
+    return write(folder, name, **sections, sampling={"max_completion_tokens": 4}, train={"prompt_groups_per_step": 4})
+
+
+@pytest.mark.slow
+def test_a_key_that_fireworks_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
+    pytest.importorskip("fireworks.training.sdk")
+    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+
+    orders: Mapping[str, Callable[[], list[Fault]]] = {
+        "fine": list,
+        "training": lambda: [Fault("POST", "/forward_backward$", Status(400, message=BAD_KEY), times=None)],
+        "cut-off": lambda: [Fault("POST", "/completions$", Status(400, message="z" * 285 + KEY), times=None)],
+        "making": lambda: [Fault("POST", "obs", Status(400, message=BAD_KEY), times=None)],
+    }
+    with ExitStack() as stack:
+        commands = []
+        for name, ordered in orders.items():
+            service = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key=KEY))
+            for fault in ordered():
+                service.fail(fault)
+            commands.append(["run", of_fireworks(folder, name, service.base_url, tiny_model)])
+        other = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key="another"))
+        commands.append(["check", of_fireworks(folder, "other", other.base_url, tiny_model)])
+        with_password = f"http://me:{PASSWORD}@host"
+        commands.append(["run", of_fireworks(folder, "address", with_password, tiny_model)])
+        inference = {"inference_url": with_password}
+        commands.append(["run", of_fireworks(folder, "inference", other.base_url, tiny_model, **inference)])
+        done = distillkit(folder, commands, fireworks="yes")
+    assert done.codes == [0, 1, 1, 1, 2, 2, 2]
+    assert not done.leaks()
+    assert b"Invalid API key ***" in done.printed
+    assert b"_base_client" in done.printed or b"Request options" in done.printed  # the SDK was loud
