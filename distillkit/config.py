@@ -18,7 +18,7 @@ DEFAULT_MESSAGES_KEY = "teacher_messages"
 class Section(BaseModel):
     """A part of the config: frozen, and no key unknown."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -157,7 +157,9 @@ def _path_shorthand(value: object) -> object:
 class RunConfig(Section):
     """One run. `RunConfig(...)` in Python takes plugin instances wherever a file takes a name."""
 
-    name: str = Field("run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The run's name; no slashes.")
+    name: str = Field(
+        "run", max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="The run's name; no slashes."
+    )
     seed: int = Field(0, ge=0, description="Data order, sampling and initialisation derive from it.")
     log_path: str = Field("runs/{name}", description="Where the run writes; `{name}` is the run's name.")
     plugins: tuple[str, ...] = Field((), description="Python files with plugins of your own.")

@@ -64,6 +64,6 @@ class RunFailedError(DistillkitError):
 def suggest(word: str, known: Iterable[str]) -> str:
     """How to mend a name that is not known: `did you mean 'field'? Known: field, single`."""
     names = list(known)
-    close = difflib.get_close_matches(word, names, n=1)
+    close = difflib.get_close_matches(word[:100], names, n=1)
     start = f"did you mean {close[0]!r}? " if close else ""
     return f"{start}Known: {', '.join(names) or 'none'}"

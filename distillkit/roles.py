@@ -72,7 +72,7 @@ class PluginBuilder(Protocol):
 class Plugin(BaseModel, ABC):
     """What all roles have in common."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     role: ClassVar[str] = ""
     name: ClassVar[str] = ""

@@ -198,11 +198,19 @@ def config_schema(plugin: ScriptOptions = None, verbose: Verbose = False, quiet:
 
 def load(arguments: list[str], scripts: list[str], **extra: object) -> tuple[RunConfig, Registry]:
     """Split files from overrides, and load them. Raises InputError."""
-    files = [Path(argument) for argument in arguments if "=" not in argument or Path(argument).is_file()]
+    files = [Path(argument) for argument in arguments if "=" not in argument or _is_file(argument)]
     overrides = [argument for argument in arguments if Path(argument) not in files]
     if not files:
         raise InputError("name a config file; `distillkit init` writes one to start from")
     return load_config(files, overrides, scripts=scripts, extra=extra)
+
+
+def _is_file(argument: str) -> bool:
+    """Not so for an override that is too long for a file's name."""
+    try:
+        return Path(argument).is_file()
+    except OSError:
+        return False
 
 
 def run_and_report(

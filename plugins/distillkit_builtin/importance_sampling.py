@@ -27,7 +27,9 @@ class ImportanceSampling(Loss):
     loss_function: ClassVar[str] = "importance_sampling"
 
     scale: float = Field(1.0, gt=0, description="Multiplies the advantages.")
-    ratio_log_cap: float = Field(20.0, gt=0, description="Cap of log(current / sampling probability) in the ratio.")
+    ratio_log_cap: float = Field(
+        20.0, gt=0, allow_inf_nan=True, description="Cap of log(current / sampling probability) in the ratio."
+    )
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
     normalization: Literal["token_mean", "sequence_mean", "sum"] = Field(
         "token_mean",

@@ -15,8 +15,7 @@ from distillkit.types import Rollout
 from hostile.shapes import JSON, OVERRIDES, QUICK, as_body, wrong_in_one_place
 from hostile.shapes import YAML as ANY_YAML
 
-AWAITS_MENDING = pytest.mark.xfail(reason="fireworks/sampling.py is to be mended", strict=False)
-ANSWERS = [name if name != "fireworks" else pytest.param(name, marks=AWAITS_MENDING) for name in VALID]
+ANSWERS = list(VALID)
 
 
 @pytest.mark.parametrize("target", TARGETS)

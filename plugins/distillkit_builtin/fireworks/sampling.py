@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.plain import shortened
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import (
+    ROUNDING,
     Failure,
     FinishReason,
     FloatArray,
@@ -33,6 +35,10 @@ SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 TRANSIENT = (404, 408, 425, 429, 500, 502, 503, 504)
 REFUSED = (401, 403)
+MOST_IDS = 2**31
+"""No vocabulary is larger."""
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What the SDK's parser stumbles over where an answer is not what it expects: it checks little."""
 
 
 async def draw(
@@ -58,12 +64,14 @@ async def draw(
     what = f"completion {request.key}"
     completion = _only_completion(what, result.completions)
     _require_prompt(what, completion, prompt)
-    ids = completion.full_tokens[len(prompt) :]
+    ids = _ids(what, completion.full_tokens[len(prompt) :])
     if not ids:
         return Failure(request, "the service drew no token at all", retryable=False)
-    reason = FINISHED.get(completion.finish_reason)
+    reason = FINISHED.get(str(completion.finish_reason))
     if reason is None:
-        return Failure(request, f"the completion ended by {completion.finish_reason!r}", retryable=True)
+        return Failure(
+            request, f"the completion ended by {shortened(repr(completion.finish_reason), 200)}", retryable=True
+        )
     logprobs = _logprobs(what, completion.inference_logprobs, len(ids))
     return Rollout(request, version, token_ids(ids), logprobs, reason, tokenizer.decode(ids))
 
@@ -84,8 +92,15 @@ async def judge(endpoint: Endpoint, request: ScoreRequest, timeout: float) -> Sc
     # The SDK drops the first row, which is conditioned on nothing: entry i is the logprob of token i + 1.
     rows = _logprobs(what, completion.inference_logprobs, len(full) - 1 + completion.completion_len)
     start = len(prompt) - 1
-    echoed = completion.full_tokens[len(prompt) : len(full)]
+    echoed = _ids(what, completion.full_tokens[len(prompt) : len(full)])
     return Score(request, logprob_array(rows[start : start + len(response)]), token_ids(echoed))
+
+
+def _ids(what: str, values: Sequence[object]) -> list[int]:
+    ids = [value for value in values if type(value) is int and 0 <= value < MOST_IDS]
+    if len(ids) != len(values):
+        raise AlignmentError(f"{what}: an id that came back is none")
+    return ids
 
 
 def _only_completion(what: str, completions: Sequence[Any]) -> Any:  # noqa: ANN401 - the SDK's SampledCompletion
@@ -110,7 +125,11 @@ def _logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArr
         raise AlignmentError(f"{what}: logprobs are missing, or one of them is null")
     if len(values) != count:
         raise AlignmentError(f"{what}: {len(values)} logprobs came back for {count} tokens")
-    return logprob_array(np.asarray(values, dtype=np.float32))
+    high = [at for at, value in enumerate(values) if not value <= ROUNDING]  # NaN is not either
+    if high:
+        raise AlignmentError(f"{what}: logprob {high[0]} is {values[high[0]]:g}")
+    with np.errstate(over="ignore"):  # what becomes minus infinity is refused as such
+        return logprob_array(np.asarray(values, dtype=np.float32))
 
 
 def _failure(request: SampleRequest | ScoreRequest, error: Exception) -> Failure:
@@ -129,4 +148,7 @@ def _failure(request: SampleRequest | ScoreRequest, error: Exception) -> Failure
         return Failure(request, explain(error), retryable=True)
     if isinstance(error, RuntimeError) and ("Echo response" in str(error) or "token IDs" in str(error)):
         raise AlignmentError(f"{request.key}: {explain(error)}") from error
+    if isinstance(error, UNREADABLE):
+        said = f"{type(error).__name__}: {explain(error)}"
+        raise AlignmentError(f"{request.key}: the SDK cannot read what came back ({said})") from error
     raise error

@@ -25,6 +25,8 @@ from distillkit_builtin.remote.reading import judge
 
 log = logging.getLogger("distillkit")
 CONNECT_SECONDS = 10.0
+MOST_BYTES = 512 * 2**20
+"""Of an answer, unpacked: three times what 128,000 tokens with 20 alternatives each take."""
 CONTROL_CONNECTIONS = 8
 """Beside those of the window and of hedging, for what goes round the window."""
 
@@ -75,9 +77,10 @@ class Connection:
         kind = {} if body is None else {"Content-Type": "application/json"}
         try:
             async with asyncio.timeout(limit):  # httpx's own are for each read, and a server may trickle
-                response = await self.client.request(
+                async with self.client.stream(
                     method, address(root, path), content=body, headers=kind, timeout=timeouts(limit)
-                )
+                ) as stream:
+                    response = await whole(stream, root)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptError(root, f"no answer within {limit:g} s", overload=True) from error
         except httpx.TransportError as error:
@@ -85,6 +88,17 @@ class Connection:
         except httpx.DecodingError as error:
             raise GarbledError(root, f"a body that cannot be decompressed ({error})") from error
         return judge(response, root, self.clock() - started, self.key, lenient=lenient)
+
+
+async def whole(stream: httpx.Response, root: str) -> httpx.Response:
+    """The response with its body read and unpacked. Raises GarbledError for one that would not fit into memory."""
+    body = bytearray()
+    async for part in stream.aiter_bytes():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise GarbledError(root, f"a body of more than {MOST_BYTES // 2**20} MiB")
+    sent = [(name, value) for name, value in stream.headers.multi_items() if name != "content-encoding"]
+    return httpx.Response(stream.status_code, headers=sent, content=bytes(body), extensions=stream.extensions)
 
 
 def headers(key: Key) -> dict[str, str]:
