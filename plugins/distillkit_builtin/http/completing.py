@@ -35,7 +35,7 @@ from distillkit_builtin.remote.remote import Remote
 PATH = "/v1/completions"
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 REFUSED_KEY = (401, 403)
-NO_IDS = "the server does not say which token ids it drew (`return_token_ids`); vLLM does from version 0.10.2 on"
+NO_IDS = "the server does not say which token ids it drew (`return_token_ids`); use a vLLM that knows that option"
 
 
 class _Logprobs(BaseModel):
