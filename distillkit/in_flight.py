@@ -79,7 +79,7 @@ def _rollout_as_json(rollout: Rollout, scores: Mapping[str, Score]) -> dict[str,
         "mask": None if rollout.mask is None else rollout.mask.tolist(),
         "finish_reason": rollout.finish_reason,
         "text": rollout.text,
-        "rewards": dict(rollout.rewards),
+        "rewards": {name: float(value) for name, value in rollout.rewards.items()},  # numpy's are no JSON
         "scores": {teacher: _score_as_json(score) for teacher, score in scores.items()},
     }
 
