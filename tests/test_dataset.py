@@ -1,15 +1,14 @@
 import json
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peak_memory
 import pytest
 from conftest import question
 
 from distillkit.dataset import Dataset, parse_row
 from distillkit.errors import DataError
-from distillkit.types import Row
 
 GOOD = question("hi")
 
@@ -148,16 +147,6 @@ def test_a_row_that_is_wrong_is_named_with_file_and_line_whenever_it_is_read(jso
 
 def test_many_rows_are_held_by_their_place_alone(jsonl: Callable[..., str]) -> None:
     path = jsonl([question(f"number {i} " + "x" * 200, teacher="a") for i in range(20_000)])
-    tracemalloc.start()
-    dataset = Dataset(Path(path))
-    seen = 0
-
-    def count(row: Row) -> None:
-        nonlocal seen
-        seen += 1
-
-    dataset.validate(count)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert seen == 20_000
+    peak, problem = peak_memory.reading(Path(path))
+    assert (len(Dataset(Path(path))), problem) == (20_000, "")
     assert peak < 2_000_000

@@ -1,11 +1,10 @@
 """Dataset files that no one would write on purpose: refused with file, line and how to mend it, in bounded memory."""
 
 import os
-import tracemalloc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+import peak_memory
 import pytest
 from conftest import question
 
@@ -14,17 +13,6 @@ from distillkit.errors import DataError, RowError
 
 GOOD = question("hi")
 MEBIBYTE = 2**20
-
-
-@contextmanager
-def memory_below(limit: int) -> Iterator[None]:
-    tracemalloc.start()
-    try:
-        yield
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < limit, f"{peak / MEBIBYTE:.0f} MiB"
 
 
 def refusal(path: Path) -> str:
@@ -40,8 +28,8 @@ def test_a_line_of_100_megabytes_is_refused_and_never_held(tmp_path: Path) -> No
         for _ in range(100):
             file.write(b"x" * MEBIBYTE)
         file.write(b'"}\n' + b" " * (LINE_LIMIT + 1) + b"\n[]\n")
-    with memory_below(5 * LINE_LIMIT):
-        text = refusal(path)
+    peak, text = peak_memory.reading(path)
+    assert peak < 5 * LINE_LIMIT
     assert text.splitlines() == [
         f"{path}:2: line: is longer than 16 MiB; each row is a line of its own",
         f"{path}:3: line: is longer than 16 MiB; each row is a line of its own",
@@ -53,9 +41,10 @@ def test_a_line_at_the_limit_is_read(tmp_path: Path) -> None:
     path, rest = tmp_path / "train.jsonl", len(b'{"messages": [{"role": "user", "content": ""}]}')
     content = b"x" * (LINE_LIMIT - rest)
     path.write_bytes(b'{"messages": [{"role": "user", "content": "' + content + b'"}]}\n{}\n')
-    with memory_below(10 * LINE_LIMIT):
-        row = Dataset(path).row(0)
-    assert len(row.messages[0].content) == len(content)
+    peak, problem = peak_memory.reading(path)
+    assert peak < 10 * LINE_LIMIT
+    assert problem == f"{path}:2: messages: is missing; the row has no fields"
+    assert len(Dataset(path).row(0).messages[0].content) == len(content)
     assert len(Dataset(path)) == 2
 
 

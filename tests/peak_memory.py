@@ -1,0 +1,31 @@
+"""The memory that code takes at most, measured where no other thread can be in the way."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+# tracemalloc must not be stopped while other threads run: it ends the process (CPython gh-128679, until 3.12.9).
+MEASURE = """
+import sys, tracemalloc
+from pathlib import Path
+from distillkit.dataset import Dataset
+from distillkit.errors import DataError
+
+tracemalloc.start()
+try:
+    Dataset(Path(sys.argv[1])).validate(lambda row: None)
+except DataError as error:
+    problem = str(error)
+else:
+    problem = ""
+print(tracemalloc.get_traced_memory()[1])
+print(problem)
+"""
+
+
+def reading(path: Path) -> tuple[int, str]:
+    """Bytes that reading and checking a data file takes at most, and what is said of it (empty if nothing is)."""
+    command = [sys.executable, "-c", MEASURE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    peak, problem = done.stdout.split("\n", maxsplit=1)
+    return int(peak), problem.removesuffix("\n")
