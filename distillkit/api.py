@@ -20,12 +20,15 @@ from distillkit.context import RunContext
 from distillkit.engine import Engine
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import EvalStage, RunFinished, RunStarted
-from distillkit.identity import identity_of, require_same
-from distillkit.ledger import Ledger
+from distillkit.identity import changes, identity_of, other_held_out, require_same
+from distillkit.in_flight import dropped
+from distillkit.ledger import Ledger, Totals
 from distillkit.loading import load_config
+from distillkit.os_errors import explained
 from distillkit.preflight import Preflight, context_for, inspect_run
 from distillkit.registry import Registry
 from distillkit.roles import Plugin, Sink
+from distillkit.rollback import undone_steps
 from distillkit.run_directory import is_complete, require_room, room, run_directory
 from distillkit.run_files import RunFiles, read_metrics
 
@@ -58,15 +61,19 @@ def run(
 ) -> RunResult:
     """Run `config` to its end. Works in a notebook too, where an event loop is running already.
 
+    An interrupt (Ctrl-C, a notebook's stop button) ends it at once, with what it opened closed: unlike `distillkit run`
+    it does not finish the step in hand. `resume=True` goes on from the last save (`train.save_every`).
+
     Args:
         config: a `RunConfig`, a mapping as in a config file, or the path of one.
         plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
         resume: go on from the newest checkpoint in the run's directory.
         overwrite: replace the run that the directory holds.
-        force: go on although data, settings or tokenizers are not those of the checkpoint.
+        force: go on although data, settings, tokenizers or models are not those of the checkpoint.
 
     Raises:
         DistillkitError: `InputError` before anything is loaded if the input is wrong; another child if the run fails.
+        KeyboardInterrupt: if it was interrupted.
     """
     return run_blocking(arun(config, plugins=plugins, resume=resume, overwrite=overwrite, force=force))
 
@@ -79,7 +86,7 @@ async def arun(
     overwrite: bool = False,
     force: bool = False,
 ) -> RunResult:
-    """`run` for code that is asynchronous itself."""
+    """`run` for code that is asynchronous itself; cancelling it is the interrupt."""
     resolved, registry = resolve(config, plugins)
     return await execute(resolved, registry, resume=resume, overwrite=overwrite, force=force)
 
@@ -111,6 +118,18 @@ async def execute(
     on_engine: Callable[[Engine], None] = lambda engine: None,
 ) -> RunResult:
     """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
+    with explained():
+        return await _execute(config, registry, resume, overwrite, force, on_engine)
+
+
+async def _execute(
+    config: RunConfig,
+    registry: Registry,
+    resume: bool,
+    overwrite: bool,
+    force: bool,
+    on_engine: Callable[[Engine], None],
+) -> RunResult:
     started = time.perf_counter()
     run_dir = run_directory(config)
     announcer = Announcer()
@@ -120,10 +139,20 @@ async def execute(
         raise MissingExtraError("\n".join(flight.missing))
     if resume:
         require_unfinished(run_dir, flight.plan.steps)
-    names = {plugin.name for plugin in flight.cast.plugins.values()}
-    with room(run_dir, resume=resume, overwrite=overwrite, plugins=names), RunFiles.open(run_dir) as files:
+    plugins = flight.cast.plugins.values()
+    names = {plugin.name for plugin in plugins}
+    written = {name for info in registry.infos() for name in info.cls.writes}
+    written |= {name for plugin in plugins for name in plugin.writes}
+    with (
+        room(run_dir, resume=resume, overwrite=overwrite, plugins=names, written=written) as rest,
+        RunFiles.open(run_dir) as files,
+    ):
+        if rest:
+            announcer.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
         identity = await asyncio.to_thread(identity_of, flight)
         start = _start(run_dir, identity, announcer, force=force) if resume else None
+        if start is not None:  # before the plugins are opened: the rates of a schedule follow the plan
+            flight = flight.continued(start[1].step, Totals.restored(start[1].totals).rows_settled)
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
             engine = Engine(flight, files, ledger, announcer, identity)
@@ -149,6 +178,18 @@ def _start(
     path, state = newest(run_dir, announcer.warn)
     if not force:
         require_same(state.identity, identity, path)
+    forced = list(changes(state.identity, identity))
+    if forced:
+        announcer.warn(f"going on by force, as another run than {path} was written by: {'; '.join(forced)}")
+    if forced and state.in_flight:
+        announcer.warn(dropped(state.in_flight, "they are those of the run as it was"))
+        state = replace(state, in_flight=())
+    if other_held_out(state.identity, identity):
+        announcer.warn(
+            f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "
+            "earlier ones, so the summary holds none from before training"
+        )
+        state = replace(state, before=None)
     return path, state
 
 
@@ -171,7 +212,7 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
         except BaseException as error:
             ended = error
             if _status(error) == "interrupted":
-                log.info("interrupted at step %d", engine.step + 1)
+                log.info("interrupted at step %d; %s", engine.step + 1, _next_after(files.run_dir))
             else:
                 log.exception("the run ended at step %d", engine.step + 1)
             raise
@@ -208,6 +249,14 @@ async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> Asyn
         yield
 
 
+def _next_after(run_dir: Path) -> str:
+    """What a resume would do."""
+    saved = checkpoints(run_dir)
+    if not saved:
+        return "there is no checkpoint to resume from (train.save_every writes some on the way)"
+    return f"a resume goes on after step {step_of(saved[-1])}"
+
+
 def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:
     """What `summary.json` holds; `ended` is what ended the run before its time."""
     totals = engine.ledger.totals
@@ -216,11 +265,16 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "status": _status(ended),
         "error": told(ended) if _status(ended) == "failed" and ended is not None else None,
         "steps": engine.step,
+        "rollbacks": len(engine.guards.undone),
+        "undone_steps": undone_steps(engine.guards.undone),
         "rows": totals.rows_admitted,
+        "trained_rows": totals.rows_trained,
         "failed_rows": totals.rows_failed,
+        "kept_rows": totals.rows_kept,
         "completions": totals.completions,
         "trained_completions": totals.trained_completions,
         "failed_completions": totals.failed_completions,
+        "kept_completions": totals.kept_completions,
         "completion_tokens": totals.completion_tokens,
         "wall_s": round(wall_seconds, 3),
         "train_s": round(engine.train_seconds, 3),

@@ -7,7 +7,6 @@ name is whole, and one that was damaged later is found out. Weights are safetens
 import asyncio
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pydantic import JsonValue
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from distillkit.durable import flush
 from distillkit.errors import InputError
 from distillkit.in_flight import InFlight
 from distillkit.json_lines import writing
@@ -91,9 +91,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 async def save(
-    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int
+    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int, reach: int = 0
 ) -> Path:
-    """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones."""
+    """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones (`surplus`)."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
     aside = final.with_name(f".{final.name}.partial")
     with writing(final):
@@ -108,9 +108,20 @@ async def save(
             save_file(tensors, aside / "plugins.safetensors")
         _write_json(aside / "engine.json", state.as_json())
         await asyncio.to_thread(_seal, aside, final)
-        for old in checkpoints(run_dir)[:-keep_last]:
+        for old in surplus(checkpoints(run_dir), keep_last, reach):
             await asyncio.to_thread(shutil.rmtree, old)
     return final
+
+
+def surplus(saved: Sequence[Path], keep_last: int, reach: int) -> Sequence[Path]:
+    """The oldest of `saved`, those that nobody needs.
+
+    Needed are the `keep_last` newest, and whatever a run that goes on from one of them may want to go back to: the
+    newest one from before its last `reach` steps.
+    """
+    first = step_of(saved[-keep_last:][0]) + 1
+    old_enough = [i for i, path in enumerate(saved) if step_of(path) <= first - reach]
+    return saved[: min(max(0, len(saved) - keep_last), old_enough[-1] if old_enough else 0)]
 
 
 def _seal(aside: Path, final: Path) -> None:
@@ -119,7 +130,7 @@ def _seal(aside: Path, final: Path) -> None:
     _flush(aside)
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
-    _flush_name(final.parent)
+    flush(final.parent)
 
 
 def forget_after(run_dir: Path, step: int) -> None:
@@ -171,8 +182,11 @@ def read_state(path: Path) -> EngineState:
     return EngineState.from_json(engine)
 
 
-async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> None:
-    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it."""
+async def load(path: Path, student: Student, plugins: Mapping[str, Plugin], *, back: bool = False) -> None:
+    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it.
+
+    `back`: they have gone on since, so one that has a state by now, and had none then, hears that too.
+    """
     try:
         await student.load(path / "student")
     except (KeyError, SafetensorError) as error:
@@ -181,7 +195,7 @@ async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> N
     tensors = load_file(path / "plugins.safetensors") if (path / "plugins.safetensors").is_file() else {}
     for key, plugin in plugins.items():
         mine = {name.removeprefix(f"{key}/"): array for name, array in tensors.items() if name.startswith(f"{key}/")}
-        if key in states or mine:
+        if key in states or mine or (back and (plugin.state() or plugin.tensors())):
             plugin.restore(states.get(key, {}), mine)
 
 
@@ -198,15 +212,7 @@ def checksums(folder: Path) -> dict[str, str]:
 def _flush(folder: Path) -> None:
     """To the disk, so that a rename never names what is not there after a power failure."""
     for path in [*folder.rglob("*"), folder]:
-        _flush_name(path)
-
-
-def _flush_name(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        flush(path)
 
 
 def _write_json(path: Path, value: Mapping[str, JsonValue]) -> None:

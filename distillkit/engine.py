@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,17 +17,21 @@ from distillkit.blame import blame, told
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.feed import Feed
-from distillkit.guards import Guards, stopped
-from distillkit.in_flight import InFlight
+from distillkit.guards import ROLLED_BACK, Guards, Undone, stopped
+from distillkit.in_flight import InFlight, take_window
 from distillkit.learning import Learning
 from distillkit.ledger import Ledger, Totals, failed_by_teacher
 from distillkit.metrics import finite, route_metrics, step_metrics
 from distillkit.mismatch import MismatchWatch
 from distillkit.preflight import Preflight
 from distillkit.roles import Sampler, Scorer
+from distillkit.rollback import described, learning_plugins, steps_back, way_back
 from distillkit.run_files import RunFiles, read_metrics
 from distillkit.schedule import KeptWindow, Outcomes, Schedule, Window
+from distillkit.tokenizer import size
 from distillkit.types import Batch, Row, ScoredRollout
+
+FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 
 
 @dataclass(slots=True)
@@ -53,8 +58,12 @@ class Engine:
     """Whether the run is to end after the step in hand, with a checkpoint."""
     training: bool = field(default=False, init=False)
     """Whether there is, or comes at once, a step in hand."""
+    collapse: str | None = field(default=None, init=False)
+    """Why a guard ends the run, once the step in hand is saved."""
     kept: list[InFlight] = field(default_factory=list, init=False)
     """Windows that the checkpoint held, in order: they came to their end before the run was resumed."""
+    held: Sequence[Window | KeptWindow] = field(default=(), init=False)
+    """Windows that the newest checkpoint of this process holds."""
 
     def __post_init__(self) -> None:
         """Connect sampler and scorers."""
@@ -63,7 +72,8 @@ class Engine:
         self.guards = Guards(config.guards, warn)
         train = config.train
         self.learning = Learning(config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn)
-        self.schedule = Schedule(self.flight.cast.sampler, self.flight.cast.scorers, self.announcer.emit)
+        cast, ids = self.flight.cast, size(self.flight.renderer.student.tokenizer)
+        self.schedule = Schedule(cast.sampler, cast.scorers, self.announcer.emit, ids)
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
@@ -98,24 +108,28 @@ class Engine:
             await self.abandon(windows, told(error) if isinstance(error, Exception) else "interrupted")
             raise
 
-    def request_stop(self) -> bool:
-        """End after the step in hand, with a checkpoint. False if none is in hand: then nothing is lost by ending."""
+    def request_stop(self) -> str | None:
+        """End after the step in hand. What is waited for; None if none is in hand: then nothing is lost by ending."""
         self.stop_requested = self.training
-        return self.training
+        if not self.training:
+            return None
+        return FINISHING if self.step == self.flight.plan.steps else "the step in hand, with a checkpoint"
 
     def begin(self, feed: Feed, rows: Sequence[Row]) -> Window | KeptWindow:
         """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
-        kept = self.kept.pop(0) if self.kept else None
-        work = feed.work(rows, self.published if kept is None else kept.policy_version)
-        window = self.schedule.start(work) if kept is None else KeptWindow(work, kept.for_work(work))
-        self.ledger.admit(work)
+        kept = take_window(self.kept, partial(feed.work, rows), self.announcer.warn)
+        window = kept or self.schedule.start(feed.work(rows, self.published))
+        self.ledger.admit(window.work)
         return window
 
     async def abandon(self, windows: Sequence[Window | KeptWindow], reason: str) -> None:
         """Stop what is in flight, and enter its rows: none disappears."""
         for ahead, window in enumerate(windows, start=1):
             await window.cancel()
-            self.ledger.abandon(self.step + ahead, window.work, f"the run ended: {reason}")
+            if isinstance(window, KeptWindow) or window in self.held:
+                self.ledger.keep(self.step + ahead, window.work)
+            else:
+                self.ledger.abandon(self.step + ahead, window.work, f"the run ended: {reason}")
 
     async def train(self, windows: deque[Window | KeptWindow]) -> dict[str, float]:
         """Train on the first window's completions, publish the new weights; return the step's metrics."""
@@ -127,10 +141,35 @@ class Engine:
         self.step += 1
         self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)
-        if self.step % self.flight.config.train.weight_sync_interval == 0 or self.step == self.flight.plan.steps:
+        back = await self.guard(step_metrics(outcomes.scored, trained.batches), windows)
+        interval = self.flight.config.train.weight_sync_interval
+        if not back and (self.step % interval == 0 or self.step == self.flight.plan.steps):
             await self.sync(windows)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **self.measure(outcomes, trained.batches)}
+        return {**trained.metrics, **times, **self.measure(outcomes, trained.batches), **back}
+
+    async def guard(self, metrics: Mapping[str, float], windows: deque[Window | KeptWindow]) -> dict[str, float]:
+        """Judge a step. After a collapse the weights go back, where that is wanted and possible, or the run is to end.
+
+        This is before the weights of the step are published, so a policy version is what it was when it was published.
+        """
+        alarm = self.guards.look(metrics)
+        back = steps_back(self.flight.config)
+        way = None if alarm is None else await way_back(self.files.run_dir, self.guards, self.step, back, alarm)
+        if not isinstance(way, Path):
+            self.collapse = way
+            return {}
+        for window in windows:
+            await window.cancel()
+        plugins = learning_plugins(self.flight.cast.plugins)
+        await checkpoint.load(way, self.flight.config.student, plugins, back=True)
+        self.guards.go_back(Undone(checkpoint.step_of(way), self.step), read_metrics(self.files.run_dir))
+        self.announcer.warn(f"{alarm}; {described(self.guards, way)}")
+        await self.sync(())
+        works = [replace(window.work, policy_version=self.published) for window in windows]
+        windows.clear()  # the collapsed policy drew them ahead
+        windows.extend(self.schedule.start(work) for work in works)
+        return {ROLLED_BACK: float(checkpoint.step_of(way))}
 
     async def retried(self, window: Window | KeptWindow) -> Outcomes:
         """What became of a window; one of which nothing at all is left, and might be, is tried once more."""
@@ -191,16 +230,16 @@ class Engine:
     async def look_and_save(self, metrics: dict[str, float], windows: Sequence[Window | KeptWindow]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
         train, last = self.flight.config.train, self.step == self.flight.plan.steps
-        collapse = self.guards.look(metrics)
+        due = train.save_every and self.step % train.save_every == 0
         self.announcer.emit(StepFinished(self.step, metrics))
         try:
             self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluate("during")
-            if last or collapse or self.stop_requested or (train.save_every and self.step % train.save_every == 0):
+            if last or self.collapse or ROLLED_BACK in metrics or self.stop_requested or due:
                 await self.save(metrics, windows)
-            if collapse:
-                raise stopped(collapse)
+            if self.collapse:
+                raise stopped(self.collapse)
             if last:
                 metrics |= await self.finish()
         finally:
@@ -208,6 +247,8 @@ class Engine:
 
     async def finish(self) -> dict[str, float]:
         """Write the final weights for others to use, and judge them."""
+        if self.stop_requested:
+            self.announcer.notice(f"stopping after {FINISHING}")
         self.exported = await self.flight.config.student.export(self.files.run_dir)
         return await self.evaluate("after")
 
@@ -248,7 +289,9 @@ class Engine:
             identity=self.identity,
         )
         config, plugins = self.flight.config, self.flight.cast.plugins
-        await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last)
+        reach = steps_back(config) if config.guards.action == "rollback" else 0
+        await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last, reach)
+        self.held = tuple(windows)
 
     async def resume(self, path: Path, state: checkpoint.EngineState) -> None:
         """Go back to where a checkpoint stands. What was saved after it is of no use any more."""

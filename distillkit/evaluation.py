@@ -78,7 +78,7 @@ class Evaluation:
         """The student's completions of the held-out rows, in row order."""
         if self._rollouts is None:
             work = self._work()
-            drawn, _ = await sample_all(self.schedule.sampler, work.requests)
+            drawn, _ = await sample_all(self.schedule.sampler, work.requests, self.schedule.vocabulary)
             self._rollouts = [drawn[request.key] for request in work.requests if request.key in drawn]
         return self._rollouts
 
@@ -115,7 +115,7 @@ class Evaluation:
             for one in self.prompts
             if teacher in one.route.teachers
         ]
-        drawn, _ = await sample_all(scorer, requests)
+        drawn, _ = await sample_all(scorer, requests, self.schedule.vocabulary)
         return [drawn[request.key] for request in requests if request.key in drawn]
 
     async def score(

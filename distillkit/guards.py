@@ -26,9 +26,12 @@ class GuardsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["warn", "stop", "off"] = Field(
-        "warn", description="warn; stop: save a checkpoint and fail the run; off: do not look."
+    action: Literal["warn", "stop", "rollback", "off"] = Field(
+        "warn",
+        description="warn; stop: save a checkpoint and fail the run; rollback: take the weights from before the window "
+        "and go on with the rows that come next; off: do not look.",
     )
+    max_rollbacks: int = Field(2, ge=1, description="After so many rollbacks the next alarm stops the run.")
     window: int = Field(10, ge=1, description="Steps whose means are compared.")
     truncated_rise: float | None = Field(
         0.5, gt=0, le=1, description="The share of completions cut at the limit has risen by this; null: never."
@@ -56,6 +59,16 @@ ENTROPY, GAP = "train/sampling_nll", "train/reverse_kl"
 SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP)
 LEAST_RISE = 0.05
 """Nats a token: below, a rise of the reverse KL is noise."""
+ROLLED_BACK = "guards/rolled_back_to"
+"""The metric of a step after which the run went back: the step that its weights are from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """One rollback: the steps after `to`, `at` the last, left nothing in the weights."""
+
+    to: int
+    at: int
 
 
 @dataclass(slots=True)
@@ -66,6 +79,8 @@ class Guards:
     warn: Callable[[str], None]
     steps: int = 0
     """How many were looked at."""
+    undone: list[Undone] = field(default_factory=list)
+    """The rollbacks so far."""
     _first: list[Row] = field(default_factory=list)
     """The run's first window."""
     _last: deque[Row] = field(default_factory=deque)
@@ -76,17 +91,30 @@ class Guards:
 
     def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
         """The lines of `metrics.jsonl` from before this process began, judged as they were then."""
-        for row in rows:
-            if row.get("step"):
-                self._judge({name: value for name, value in row.items() if isinstance(value, float | int)})
+        known = [numbers for row in rows if (numbers := _numbers(row)).get("step")]
+        for index, row in enumerate(known):
+            self._judge(row)
+            if ROLLED_BACK in row:
+                self.go_back(Undone(int(row[ROLLED_BACK]), int(row["step"])), known[:index])
+
+    def go_back(self, undone: Undone, rows: Iterable[Mapping[str, JsonValue]]) -> None:
+        """Forget what was seen after the step that the weights are from; `rows` are the run's lines so far.
+
+        The run's first window stays: all of it was seen before anything could be told.
+        """
+        before = Guards(self.config, self.warn)
+        before.remember(row for row in rows if _numbers(row).get("step", 0.0) <= undone.to)
+        self._last.clear()
+        self._least_gap, self._quiet_until = before._least_gap, 0
+        self.undone.append(undone)
 
     def look(self, metrics: Row) -> str | None:
-        """Judge one more step. Warns, or returns why the run is to stop."""
+        """Judge one more step. Warns, or returns why the run is to stop, or to go back."""
         alarms = self._judge(metrics)
         if not alarms:
             return None
         text = f"the student may be collapsing: {'; '.join(alarms)} (guards, over {self.config.window} steps)"
-        if self.config.action == "stop":
+        if self.config.action in ("stop", "rollback"):
             return text
         self.warn(text)
         return None
@@ -108,7 +136,7 @@ class Guards:
 
     def _alarms(self) -> Iterable[str]:
         config = self.config
-        if config.action == "off" or self.steps < config.window:
+        if config.action == "off" or len(self._last) < config.window:
             return
         gap = self._rising_gap()
         if self.steps < 2 * config.window:
@@ -135,6 +163,10 @@ class Guards:
         if share is None or not math.isfinite(best) or last - best <= max(LEAST_RISE, share * best):
             return []
         return [f"the gap to the teachers rises, {GAP} is {last:.3f} after {best:.3f}"]
+
+
+def _numbers(row: Mapping[str, JsonValue]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if isinstance(value, float | int)}
 
 
 def _mean(name: str, rows: Collection[Row]) -> float | None:

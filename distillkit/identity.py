@@ -2,56 +2,41 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit.config import RunConfig, plugins_in
+from distillkit.blame import blame
 from distillkit.errors import InputError
+from distillkit.fit import Cast
 from distillkit.preflight import Preflight
 from distillkit.render import Side
+from distillkit.settings import at_default, settings_of
 from distillkit.tokenizer import fingerprint
 from distillkit.types import Message
 
-MAY_CHANGE = frozenset(
-    {
-        "name",
-        "log_path",
-        "plugins",
-        "sinks",
-        "evaluators",
-        "guards",
-        "prices",
-        "data.path",  # its content is compared
-        "data.eval_path",
-        "data.max_eval_rows",
-        "data.epochs",
-        "train.max_steps",
-        "train.eval_every",
-        "train.save_every",
-        "train.keep_last",
-        "train.sample_every",
-        "train.samples_per_route",
-        "train.max_bad_steps",
-        "train.max_failed_fraction",
-        "train.warn_logprob_mismatch",
-    }
-)
-"""Keys of a config that say how long a run goes on, how it is watched, and where it writes."""
+HELD_OUT = "the held-out rows"
+"""May change, and the user is told that numbers from before and after are of different rows then."""
+AT_DEFAULT = "options at their defaults"
+"""Not compared: it says which options a version that does not know them can do without."""
 WHY = Message("user", "Why?")
 TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), (WHY,))
 """The second is for templates that know no system turn."""
 
 
 def identity_of(flight: Preflight) -> dict[str, JsonValue]:
-    """The parts that must stay, by name: settings by their key, data and tokenizers by fingerprint."""
+    """What the run is, by name: options by their key, data, tokenizers and models by fingerprint ("the ...")."""
     sides = {"student": flight.renderer.student}
     sides |= {f"teacher {name!r}": side for name, side in flight.renderer.teachers.items()}
     return {
-        **dict(_settings(flight.config)),
+        **settings_of(flight.config),
         "the rows of data.path": _digest(Path(flight.config.data.path)),
+        **({HELD_OUT: _held_out(flight)} if flight.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
+        **dict(_fingerprints(flight.cast)),
+        AT_DEFAULT: [*at_default(flight.config)],
     }
 
 
@@ -74,32 +59,44 @@ def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], ch
 def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     """One line for each part that is not what it was."""
     for name in dict.fromkeys([*then, *now]):
-        before, after = then.get(name), now.get(name)
-        if before == after:
+        if name in (HELD_OUT, AT_DEFAULT) or _is_same(name, then, now):
             continue
-        if name.startswith("the "):
+        if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"
         else:
-            yield f"{name} was {_shown(before)}, is {_shown(after)}"
+            yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}"
 
 
-def _settings(config: RunConfig) -> Iterator[tuple[str, JsonValue]]:
-    volatile = {f"{key}.{option}" for key, _, plugin in plugins_in(config) for option in plugin.volatile}
-    for key, value in _leaves(config.dump()):
-        general = {".".join(key.split(".")[:length]) for length in range(1, key.count(".") + 2)}
-        if not general & MAY_CHANGE and not general & volatile:
-            yield key, value
+def other_held_out(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Whether both judge held-out rows, and not the same ones."""
+    return HELD_OUT in then and HELD_OUT in now and then[HELD_OUT] != now[HELD_OUT]
 
 
-def _leaves(value: JsonValue, key: str = "") -> Iterator[tuple[str, JsonValue]]:
-    if isinstance(value, Mapping) and value:
-        for name, inner in value.items():
-            yield from _leaves(inner, f"{key}.{name}" if key else name)
-    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        for place, inner in enumerate(value):
-            yield from _leaves(inner, f"{key}.{place}")
-    else:
-        yield key, value
+def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Whether a part is what it was, or is missing on one side for want of knowledge.
+
+    That is so of a fingerprint, and of an option at its default that another version of distillkit, or of a plugin,
+    does not have. A teacher that is new or gone is told by its options.
+    """
+    if name in then and name in now:
+        return then[name] == now[name]
+    defaults = (then if name in then else now).get(AT_DEFAULT)
+    return name.startswith("the ") or (isinstance(defaults, list) and name in defaults)
+
+
+def _fingerprints(cast: Cast) -> Iterator[tuple[str, str]]:
+    """What plugins know of what is behind them; those that only watch do not count."""
+    names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in cast.scorers}
+    for key, plugin in cast.plugins.items():
+        if not key.startswith(("sinks.", "evaluators.")):
+            with blame(plugin, "in fingerprint()"):
+                known = plugin.fingerprint()
+            yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
+
+
+def _held_out(flight: Preflight) -> str:
+    """A row's id holds its place in the file and a hash of its content."""
+    return hashlib.sha256(json.dumps([row.row_id for row in flight.eval_rows]).encode()).hexdigest()[:16]
 
 
 def _tokens(side: Side) -> str:
@@ -117,6 +114,12 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _shown(value: JsonValue) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+def _is_digest(value: JsonValue) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
+
+
+def _shown(name: str, parts: Mapping[str, JsonValue]) -> str:
+    if name not in parts:
+        return "not there"
+    text = json.dumps(parts[name], ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

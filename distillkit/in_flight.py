@@ -5,15 +5,14 @@ JSON: a float32 that is written as the shortest decimal of its value comes back 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
 
-from distillkit.errors import InputError
-from distillkit.schedule import Lost, Outcomes, Work
+from distillkit.schedule import KeptWindow, Lost, Outcomes, Work
 from distillkit.types import Array, Rollout, SampleKey, SampleRequest, Score, ScoredRollout, ScoreRequest
 
 
@@ -48,13 +47,18 @@ class InFlight:
         """What `as_json` gave."""
         return cls(value["policy_version"], value)
 
-    def for_work(self, work: Work) -> Outcomes:
-        """The same outcomes for the same requests. Raises InputError if the rows are not those that were drawn for."""
+    @property
+    def completions(self) -> int:
+        """How many were drawn."""
+        return len(self.outcomes["rollouts"])
+
+    def for_work(self, work: Work) -> Outcomes | None:
+        """The same outcomes for the same requests; None if they are of other rows or samples than `work`."""
         requests = {request.key: request for request in work.requests}
         said = {_key(one): one for one in self.outcomes["rollouts"]}
         lost = tuple(Lost(**{**one, "key": _key(one["key"])}) for one in self.outcomes["lost"])
         if requests.keys() != said.keys() | {one.key for one in lost}:
-            raise InputError("the checkpoint holds completions of other rows than come next; the data has changed")
+            return None
         rollouts = {key: _rollout(said[key], requests[key], self.policy_version) for key in requests if key in said}
         gone = {one.key for one in lost}
         scored = [
@@ -65,6 +69,29 @@ class InFlight:
         ]
         seconds = self.outcomes["sample_seconds"], self.outcomes["score_seconds"]
         return Outcomes(tuple(scored), lost, tuple(rollouts.values()), *seconds)
+
+
+def take_window(kept: list[InFlight], work_of: Callable[[int], Work], warn: Callable[[str], None]) -> KeptWindow | None:
+    """The first of `kept` as a window of the rows that come next; they are not those where a last step grew fuller.
+
+    `work_of` says what those rows are asked under a policy version. Where they differ, all that is kept is let go.
+    """
+    if not kept:
+        return None
+    work = work_of(kept[0].policy_version)
+    outcomes = kept[0].for_work(work)
+    if outcomes is None:
+        warn(dropped(kept, "the steps that come next have other rows than they were to have then"))
+        kept.clear()
+        return None
+    kept.pop(0)
+    return KeptWindow(work, outcomes)
+
+
+def dropped(windows: Sequence[InFlight], why: str) -> str:
+    """What the user is told of windows that are not used."""
+    count = sum(window.completions for window in windows)
+    return f"{count} completions that the checkpoint holds, drawn ahead, are dropped, their rows sampled again: {why}"
 
 
 def _key(one: Mapping[str, Any]) -> SampleKey:

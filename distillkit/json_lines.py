@@ -11,8 +11,11 @@ from typing import Self
 from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
+from distillkit.os_errors import advice
 
 log = logging.getLogger("distillkit")
+LINE_ENDS = "\u0085\u2028\u2029"
+"""Next line, line separator, paragraph separator: JSON escapes no others that `str.splitlines` knows."""
 
 
 class JsonLines:
@@ -21,11 +24,12 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         """Append to `path`, which is made if need be."""
         self.path = path
-        self._file = path.open("ab", buffering=0)
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
 
     def append(self, records: Iterable[Mapping[str, JsonValue]], *, ascii_only: bool = True) -> None:
         """Write one line a record. Raises RunFailedError if the disk is full; then the file is as it was."""
-        lines = [json.dumps(record, allow_nan=False, ensure_ascii=ascii_only) + "\n" for record in records]
+        lines = [_one_line(json.dumps(record, allow_nan=False, ensure_ascii=ascii_only)) for record in records]
         # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as the escape that it came as.
         data = memoryview("".join(lines).encode("utf-8", errors="backslashreplace"))
         with writing(self.path):
@@ -64,12 +68,21 @@ class JsonLines:
         self.close()
 
 
+def _one_line(text: str) -> str:
+    """With its end. What JSON takes for a character, and many a reader for the end of a line, is written escaped."""
+    for character in LINE_ENDS:
+        if character in text:
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return text + "\n"
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system says of a failed write into an error that says what to do."""
     try:
         yield
     except OSError as error:
+        how = advice(error)
         raise RunFailedError(
-            f"{path} cannot be written: {error.strerror or error}. Make room there, and go on by --resume"
+            f"{path} cannot be written: {error.strerror or error}. {how[0].upper()}{how[1:]}, and go on by --resume"
         ) from error

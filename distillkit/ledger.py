@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import JsonValue
 
@@ -28,6 +28,9 @@ class Totals:
     trained_completions: int = 0
     failed_completions: int = 0
     completion_tokens: int = 0
+    rows_kept: int = 0
+    """Drawn when the run ended, and held by its newest checkpoint: neither trained nor failed yet."""
+    kept_completions: int = 0
 
     @property
     def rows_settled(self) -> int:
@@ -35,13 +38,13 @@ class Totals:
         return self.rows_trained + self.rows_failed
 
     def state(self) -> dict[str, JsonValue]:
-        """As JSON, for checkpoints; rows that are in flight are admitted again by whoever goes on."""
+        """As JSON, for checkpoints; rows that are in flight or kept are admitted again by whoever goes on."""
         return {**asdict(self), "rows_admitted": self.rows_settled}
 
     @classmethod
     def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
         """What `state` gave."""
-        return cls(**{field.name: int(str(state[field.name])) for field in fields(cls)})
+        return cls(**{field.name: int(str(state.get(field.name, 0))) for field in fields(cls)})
 
 
 class Ledger:
@@ -62,22 +65,11 @@ class Ledger:
         """Enter the end of every row of a step that was just trained."""
         lost = {one.key: one for one in outcomes.lost}
         tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
-        keys_of: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
-        for request in work.requests:
-            keys_of[request.key.row_id, request.key.epoch].append(request.key)
         entries: list[dict[str, JsonValue]] = []
-        for (row_id, epoch), prompts in work.prompts.items():
-            keys = keys_of[row_id, epoch]
+        for row, keys in _keys_of(work).items():
             trained = [key for key in keys if key in tokens]
-            entry: dict[str, JsonValue] = {
-                "step": step,
-                "row_id": row_id,
-                "epoch": epoch,
-                "route": prompts.route.label,
-                "outcome": "trained" if trained else "failed",
-                "completions": [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys],
-            }
-            entries.append(entry)
+            completions = [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys]
+            entries.append(_entry(step, work, row, "trained" if trained else "failed", completions))
             refused = not trained and all(lost[key].stage == "train" for key in keys)
             self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
         self._file.append(entries)
@@ -95,6 +87,17 @@ class Ledger:
         """Enter rows whose window was under way when the run ended."""
         lost = tuple(Lost(request.key, "train", reason, retryable=True) for request in work.requests)
         self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
+
+    def keep(self, step: int, work: Work) -> None:
+        """Enter rows whose completions the newest checkpoint holds when the run ends: a resume trains them."""
+        entries: list[dict[str, JsonValue]] = []
+        for row, keys in _keys_of(work).items():
+            completions: list[dict[str, JsonValue]] = [{"sample": key.sample, "outcome": "kept"} for key in keys]
+            entries.append(_entry(step, work, row, "kept", completions))
+            self.totals.rows_kept += 1
+            self.totals.completions += len(keys)
+            self.totals.kept_completions += len(keys)
+        self._file.append(entries)
 
     def _count(self, completions: int, *, trained: int, tokens: int, refused: bool) -> None:
         totals = self.totals
@@ -137,6 +140,31 @@ class Ledger:
     def __exit__(self, *failure: object) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _keys_of(work: Work) -> dict[RowKey, list[SampleKey]]:
+    """Each row's completions, in data order."""
+    keys: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
+    for request in work.requests:
+        keys[request.key.row_id, request.key.epoch].append(request.key)
+    return keys
+
+
+def _entry(
+    step: int,
+    work: Work,
+    row: RowKey,
+    outcome: Literal["trained", "failed", "kept"],
+    completions: Sequence[dict[str, JsonValue]],
+) -> dict[str, JsonValue]:
+    return {
+        "step": step,
+        "row_id": row[0],
+        "epoch": row[1],
+        "route": work.prompts[row].route.label,
+        "outcome": outcome,
+        "completions": [*completions],
+    }
 
 
 def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str, JsonValue]:

@@ -8,7 +8,7 @@ from distillkit.config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.dataset import Dataset
 from distillkit.events import Plan
-from distillkit.fit import Cast, cast_of, require_capabilities, require_evaluations, require_loss
+from distillkit.fit import Cast, cast_of, require_capabilities, require_evaluations, require_loss, require_way_back
 from distillkit.intake import Intake, Lengths, make_plan
 from distillkit.registry import Registry
 from distillkit.render import Renderer, Side, teacher_side
@@ -43,7 +43,9 @@ class Preflight:
         left = len(self.dataset) * self.config.data.epochs - rows_done
         steps = step + max(0, -(-left // self.config.train.prompt_groups_per_step))
         most = self.config.train.max_steps
-        return replace(self, plan=replace(self.plan, steps=steps if most is None else min(steps, most)))
+        steps = steps if most is None else min(steps, most)
+        plan = replace(self.plan, steps=steps, optimizer_steps=steps * self.config.train.num_substeps)
+        return replace(self, plan=plan)
 
     def render(self, row: Row) -> Prompts:
         """A row's route and prompts as token ids."""
@@ -71,6 +73,7 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
         eval_dataset.validate(eval_intake.count)
     require_loss(config)
+    require_way_back(config)
     require_evaluations(config.evaluators, cast)
     shared = SharedObjects()
     contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}

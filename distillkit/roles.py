@@ -79,9 +79,20 @@ class Plugin(BaseModel, ABC):
     """How a config chooses the plugin; unique in its role."""
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Options that a resumed run may have otherwise, since no number depends on them by more than rounding."""
+    writes: ClassVar[frozenset[str]] = frozenset()
+    """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
+    alone what nobody writes."""
 
     def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What the numbers come from besides the options, as far as that is known after `check`, by what it is.
+
+        Such as `{"weights": "<digest>"}`: a run is resumed only with the same values, of names that both times were
+        given. Cheap; called in a worker thread, before `open`.
+        """
+        return {}
 
     async def open(self, run: RunContext) -> None:
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
@@ -98,7 +109,11 @@ class Plugin(BaseModel, ABC):
         return {}
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
-        """Take back what `state` and `tensors` gave, after `open`."""
+        """Take back what `state` and `tensors` gave, after `open`.
+
+        Sampler, Scorer, Loss and Student are also asked in the middle of a run that goes back (`guards.action:
+        rollback`); both are empty then where they had nothing to keep at the checkpoint.
+        """
 
     @classmethod
     def is_complete(cls) -> bool:
@@ -197,6 +212,9 @@ class Student(Plugin):
     role: ClassVar[str] = "student"
     runs_torch_losses: ClassVar[bool] = False
     """Whether a Loss's own torch function can be used for a loss function that the student does not know."""
+    loads_in_place: ClassVar[bool] = False
+    """Whether `load` also works after training, as `guards.action: rollback` asks of it; the next `publish` has a new
+    version."""
 
     sampler: Sampler | None = Field(None, description="Where completions come from; null: the student itself.")
 

@@ -42,7 +42,8 @@ class RunFiles:
     @contextmanager
     def open(cls, run_dir: Path) -> Iterator["RunFiles"]:
         """Append to the files in `run_dir`, and send distillkit's log there, while the run lasts."""
-        handler = RunLog(run_dir / "run.log", encoding="utf-8")
+        with writing(run_dir / "run.log"):
+            handler = RunLog(run_dir / "run.log", encoding="utf-8")
         handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
         level, propagate = log.level, log.propagate  # they belong to whoever imported distillkit
         log.addHandler(handler)

@@ -16,6 +16,7 @@ from distillkit.blame import blame
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import PhaseProgress
 from distillkit.roles import Sampler, Scorer, TokenScorer
+from distillkit.tokenizer import unknown_id
 from distillkit.types import (
     Failure,
     Prompts,
@@ -91,9 +92,14 @@ class Schedule:
     """Starts windows on one sampler and the run's scorers."""
 
     def __init__(
-        self, sampler: Sampler, scorers: Mapping[str, Scorer], progress: Callable[[PhaseProgress], None]
+        self,
+        sampler: Sampler,
+        scorers: Mapping[str, Scorer],
+        progress: Callable[[PhaseProgress], None],
+        vocabulary: int | None = None,
     ) -> None:
-        """`scorers` by teacher name; `progress` hears of every outcome."""
+        """`scorers` by teacher name; `progress` hears of every outcome; ids are below `vocabulary`, where given."""
+        self.vocabulary = vocabulary
         self.sampler = sampler
         self.scorers = scorers
         self.progress = progress
@@ -203,6 +209,10 @@ class Window:
             reason = f"sampled by policy version {outcome.policy_version}, this step trains version {wanted}"
             self._lost[key] = Lost(key, "sample", reason, retryable=True)
             return None
+        unknown = unknown_id(outcome, self._schedule.vocabulary)
+        if unknown is not None:
+            self._lost[key] = Lost(key, "sample", unknown, retryable=False)
+            return None
         self._rollouts[key] = outcome
         self._scores[key] = {}
         return outcome
@@ -285,7 +295,7 @@ async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failur
 
 
 async def sample_all(
-    sampler: Sampler, requests: Sequence[SampleRequest]
+    sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None
 ) -> tuple[dict[SampleKey, Rollout], list[Lost]]:
     """Draw completions without scoring them."""
     rollouts: dict[SampleKey, Rollout] = {}
@@ -293,6 +303,8 @@ async def sample_all(
     async for outcome in sampler.sample(requests):
         if isinstance(outcome, Failure):
             lost.append(Lost(outcome.request.key, "sample", outcome.reason, outcome.retryable))
+        elif (unknown := unknown_id(outcome, vocabulary)) is not None:
+            lost.append(Lost(outcome.key, "sample", unknown, retryable=False))
         else:
             rollouts[outcome.key] = outcome
     if len(rollouts) + len(lost) != len(requests):

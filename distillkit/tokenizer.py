@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 from pydantic import JsonValue
 
 from distillkit.errors import InputError
-from distillkit.types import Message
+from distillkit.types import Message, Rollout
 
 PROBE = (
     "The quick brown fox, aged 3.14159, can't  jump\tover 1,234,567 lazy dogs!\n\n"
@@ -43,6 +44,26 @@ class Tokenizer(Protocol):
     def special_tokens(self) -> Mapping[str, int]:
         """The ids of the tokens that stand for more than their text (`<|im_end|>`, ...)."""
         ...
+
+
+def size(tokenizer: Tokenizer) -> int:
+    """One more than its largest id."""
+    return max(tokenizer.vocabulary().values()) + 1
+
+
+def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
+    """Why a completion holds what is no token of `vocabulary` ids, or None: a scorer would read past its tables.
+
+    A model may have more rows than its tokenizer has tokens and may, however rarely, draw one of those: that is a lost
+    completion, not the end of the run.
+    """
+    if vocabulary is None:
+        return None
+    bad = np.flatnonzero((rollout.token_ids < 0) | (rollout.token_ids >= vocabulary))
+    if not bad.size:
+        return None
+    what = f"token {bad[0]} is id {rollout.token_ids[bad[0]]}"
+    return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

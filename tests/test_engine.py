@@ -2,6 +2,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -287,6 +288,25 @@ def test_a_sampler_that_answers_wrongly_is_named(fake_config: Make) -> None:
 
     with pytest.raises(PluginError, match="Half gave no outcome for 2 of 4 requests"):
         run(fake_config(student=Half()))
+
+
+def test_ids_that_the_tokenizer_does_not_have_are_no_completion(fake_config: Make, held_out: str) -> None:
+    class Wide(FakeStudent):
+        """Has more rows than its tokenizer has tokens, and draws one in its first step, and of a held-out row."""
+
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            async for one in super().sample(requests):
+                assert isinstance(one, Rollout)
+                ids = np.append(one.token_ids[:-1], 300)
+                yield replace(one, token_ids=ids) if one.policy_version == 0 and not one.key.sample else one
+
+    over = {"data": {"eval_path": held_out}, "evaluators": ["reverse_kl"], "student": Wide()}
+    with pytest.raises(RunFailedError, match=r"token \d+ is id 300; the student's tokenizer has the ids 0 to 257"):
+        run(fake_config(**over))
+    result = run(fake_config(student=Wide()), overwrite=True)
+    lost = [one for entry in read_jsonl(result.run_dir / "ledger.jsonl") for one in entry["completions"][:1]]
+    assert [one["outcome"] for one in lost] == ["failed"] * 2 + ["trained"] * 8
+    assert "is id 300" in lost[0]["reason"]
 
 
 def test_a_directory_that_holds_a_run_is_not_written_over(fake_config: Make) -> None:

@@ -80,6 +80,14 @@ def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Path) -
     assert path.read_text() == '{"a": 1}\n'
 
 
+def test_what_many_readers_take_for_the_end_of_a_line_is_written_escaped(tmp_path: Path) -> None:
+    text = "one\u2028two\u2029three\u0085four \\u2028 \u00e9"
+    with JsonLines(tmp_path / "lines.jsonl") as file:
+        file.append([{"text": text}, {"text": "next"}], ascii_only=False)
+    assert read_jsonl(tmp_path / "lines.jsonl") == [{"text": text}, {"text": "next"}]  # by `str.splitlines`
+    assert "\u00e9" in (tmp_path / "lines.jsonl").read_text(encoding="utf-8")
+
+
 def test_a_lone_surrogate_can_be_written_and_read(tmp_path: Path) -> None:
     with JsonLines(tmp_path / "lines.jsonl") as file:
         file.append([{"text": "a\ud800b"}], ascii_only=False)

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from distillkit import EvalContext, Evaluator, Router, Sink
 from distillkit.errors import AlignmentError, PluginError
@@ -117,6 +117,13 @@ class Forgetful(FakeStudent):
         return None
 
 
+class Unmoved(FakeStudent):
+    """Says that it loads in place, and does not."""
+
+    async def load(self, path: Any) -> None:
+        return None
+
+
 class NotANumber(Evaluator):
     """Finds NaN."""
 
@@ -131,6 +138,16 @@ class Elsewhere(NotANumber):
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         return EvalResult({}, {"mars": {"x": 1.0}})
+
+
+class Restless(FakeScorer):
+    """Is another model each time."""
+
+    _times: int = PrivateAttr(0)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        self._times += 1
+        return {"times": str(self._times)}
 
 
 class Changing(ListSink):
@@ -155,8 +172,10 @@ class Changing(ListSink):
         (Backwards(), "changes the order of the data"),
         (Weightless(), "gives a datum no `weights`"),
         (Forgetful(), "`save` wrote nothing"),
+        (Unmoved(), "`loads_in_place`, and is not what it was when it was saved"),
         (NotANumber(), "found {'x': nan}"),
         (Elsewhere(), r"names routes {'mars'}"),
+        (Restless(), "has a fingerprint that is not of texts, or changes"),
         (Changing(), "its options change when written and read again"),
     ],
 )

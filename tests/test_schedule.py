@@ -4,12 +4,13 @@ from dataclasses import replace
 from typing import ClassVar
 
 import pytest
+from pydantic import Field
 
 from distillkit import Scorer
 from distillkit.errors import PluginError
 from distillkit.events import PhaseProgress
-from distillkit.schedule import Schedule, Work
-from distillkit.testing import FakeScorer, FakeStudent, make_request, make_row, make_teacher
+from distillkit.schedule import Schedule, Work, sample_all
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_row, make_teacher
 from distillkit.types import Failure, Prompts, Rollout, Route, SampleRequest, Score, ScoreRequest, Weights
 
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
@@ -199,3 +200,35 @@ async def test_rescoring_keeps_the_rollouts() -> None:
     rollouts = [one.rollout for one in first.scored]
     again = await runner.rescore(work, rollouts).finished()
     assert [one.rollout for one in again.scored] == rollouts
+
+
+class Foreign(FakeStudent):
+    """Draws an id that is none."""
+
+    unknown: int = Field(description="The id.")
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        async for one in super().sample(requests):
+            assert isinstance(one, Rollout)
+            if one.key.sample or one.key.row_id != ROWS[1].row_id:
+                yield one
+            else:
+                ids = one.token_ids.copy()
+                ids[3] = self.unknown
+                yield replace(one, token_ids=ids)
+
+
+@pytest.mark.parametrize("unknown", [258, -1, 2**40])
+async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown: int) -> None:
+    student, work, scorer = Foreign(unknown=unknown), work_of(), FakeScorer()
+    schedule = Schedule(student, {"t": scorer}, lambda event: None, ByteTokenizer.size)
+    outcomes = await schedule.start(work).finished()
+    (lost,) = outcomes.lost
+    assert (lost.key.row_id, lost.key.sample, lost.stage, lost.retryable) == (ROWS[1].row_id, 0, "sample", False)
+    assert f"token 3 is id {unknown}; the student's tokenizer has the ids 0 to 257" in lost.reason
+    assert ROWS[1].row_id in lost.reason
+    assert len(outcomes.scored) == len(work.requests) - 1
+    assert lost.key not in {request.key for request in scorer.seen}
+    rollouts, gone = await sample_all(student, work.requests, ByteTokenizer.size)
+    assert [one.key for one in gone] == [lost.key]
+    assert lost.key not in rollouts

@@ -12,7 +12,9 @@ from transformers import (
     Gemma2Config,
     GraniteConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     Qwen3Config,
 )
 
@@ -40,6 +42,8 @@ SMALL: dict[str, Any] = {
 FAMILIES = {
     "llama": LlamaConfig(**SMALL, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**SMALL),
+    "qwen2": Qwen2Config(**{name: value for name, value in SMALL.items() if name != "head_dim"}),
+    "mistral": MistralConfig(**SMALL, sliding_window=None),
     "gemma2": Gemma2Config(**SMALL, final_logit_softcapping=5.0, sliding_window=16),
     "granite": GraniteConfig(**SMALL, logits_scaling=3.0),
     "cohere": CohereConfig(**SMALL, logit_scale=0.25),
@@ -70,8 +74,8 @@ def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: f
     config.max_position_embeddings = context
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 or name.endswith("bias"):
                 parameter.normal_(0.0, spread)
     model.save_pretrained(folder)
     write_tokenizer(folder)

@@ -16,9 +16,10 @@ from distillkit.cli.signals import Stopping
 from distillkit.config import RunConfig
 from distillkit.errors import InputError
 from distillkit.loading import load_config
+from distillkit.os_errors import explained
 from distillkit.preflight import inspect_run
 from distillkit.registry import Registry
-from distillkit.run_directory import holds_work, run_directory
+from distillkit.run_directory import holds_work, require_place, run_directory
 
 HELP = """On-policy distillation of language models.
 
@@ -122,10 +123,11 @@ def check(
     with reporting(verbose=verbose):
         config, registry = load(arguments, plugin or [])
         notes: list[str] = []
+        run_dir = run_directory(config)
+        require_place(run_dir)
         flight = inspect_run(config, registry, notes.append)
         if not quiet:
             show_preflight(flight, notes, OUT)
-            run_dir = run_directory(config)
             held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
             OUT.print(f"run directory: {run_dir}{held}")
         show_verdict(flight, OUT)
@@ -232,11 +234,13 @@ def run_and_report(
     if quiet:
         for sink in config.sinks:
             sink.silence()
+    require_place(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
         stopping = Stopping(ERR.print)
         work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, on_engine=stopping.watch)
-        result = asyncio.run(stopping.guard(work))
+        with explained():  # not even an event loop can be made without a file that is open
+            result = asyncio.run(stopping.guard(work))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
@@ -244,8 +248,9 @@ def run_and_report(
                 error.add_note(f"go on with: {shlex.join(['distillkit', 'run', *words, '--resume'])}")
         raise
     summary = result.summary
+    undone = f" ({summary['undone_steps']} of them undone by a rollback)" if summary["rollbacks"] else ""
     OUT.print(
-        f"done: {result.steps} steps, {summary['trained_completions']} completions trained, "
+        f"done: {result.steps} steps{undone}, {summary['trained_completions']} completions trained, "
         f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")

@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM: the first one finishes the step in hand and saves, the second one stops at once."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from distillkit.engine import Engine
 
 T = TypeVar("T")
+log = logging.getLogger("distillkit")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -49,8 +51,11 @@ class Stopping:
 
     def stop(self) -> None:
         """A signal came."""
-        if not self._asked and self.engine is not None and self.engine.request_stop():
+        waits_for = None if self._asked or self.engine is None else self.engine.request_stop()
+        if waits_for is not None:
             self._asked = True
-            self.say("stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once")
+            message = f"stopping after {waits_for}; once more (Ctrl-C) stops at once"
+            self.say(message)
+            log.info("%s", message, extra={"told": True})
         elif self.task is not None:
             self.task.cancel()

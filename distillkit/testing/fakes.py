@@ -40,6 +40,8 @@ class FakeStudent(Student, Sampler):
     """Samples every token from one softmax over bytes, and trains it by plain gradient descent in numpy."""
 
     name: ClassVar[str] = "fake"
+    loads_in_place: ClassVar[bool] = True
+    writes: ClassVar[frozenset[str]] = frozenset({"adapter"})
 
     learning_rate: float = Field(1.0, gt=0, description="Of plain gradient descent.")
     context: int | None = Field(4096, description="The context length it claims.")

@@ -38,6 +38,9 @@ async def check_live(plugin: Plugin) -> None:
     await plugin.open(context)
     try:
         json.dumps(plugin.state())
+        known = plugin.fingerprint()
+        texts = all(isinstance(text, str) for pair in known.items() for text in pair)
+        require(texts and known == plugin.fingerprint(), plugin, "has a fingerprint that is not of texts, or changes")
         if isinstance(plugin, Student):
             await _check_sampling_student(plugin, context)
         elif isinstance(plugin, Scorer):

@@ -42,6 +42,7 @@ class WandbSink(Sink):
     """
 
     name: ClassVar[str] = "wandb"
+    writes: ClassVar[frozenset[str]] = frozenset({"wandb", ID_FILE})
 
     project: str = Field("distillkit", min_length=1, description="The project.")
     entity: str | None = Field(None, description="The user or team; null: the key's own.")

@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 from pydantic import JsonValue
 
+from distillkit.durable import flush, write_json
+from distillkit.errors import InputError
+from distillkit.json_lines import writing
 from distillkit.run_directory import HELD
 
 NAME = "fireworks"
 """Of the plugins that may take up what is held."""
 STUDENT_FILE = "fireworks.json"
+HELD_KEYS = ("base_url", "trainers", "deployments", "woken")
 Cleanup = Literal["scale_to_zero", "delete", "keep"]
 
 
@@ -42,10 +46,10 @@ class Belongings:
     def at(cls, run_dir: Path | None, base_url: str) -> "Belongings":
         """What the run in `run_dir` has at one service; nothing for a new run."""
         found = cls(run_dir, base_url)
-        known = _read(found.path)
+        known = _read(found.path, *HELD_KEYS)
         if known is not None:
             found.trainers, found.deployments, found.woken = known["trainers"], known["deployments"], known["woken"]
-        student = None if run_dir is None else _read(run_dir / STUDENT_FILE)
+        student = None if run_dir is None else _read(run_dir / STUDENT_FILE, "base_url", "student")
         if student is not None and student["base_url"] == base_url:
             found.student = student["student"]
         return found
@@ -123,17 +127,32 @@ class Belongings:
 
 def left_elsewhere(run_dir: Path, base_urls: set[str]) -> list[Belongings]:
     """What earlier runs in `run_dir` hold at services that this one does not use."""
-    known = [_read(path) for path in sorted((run_dir / HELD).glob(f"{NAME}.*.json"))]
+    known = [_read(path, *HELD_KEYS) for path in sorted((run_dir / HELD).glob(f"{NAME}.*.json"))]
     others = {held["base_url"] for held in known if held is not None} - base_urls
     return [Belongings.at(run_dir, base_url) for base_url in sorted(others)]
 
 
-def _read(path: Path | None) -> dict[str, Any] | None:
-    return None if path is None or not path.is_file() else json.loads(path.read_text(encoding="utf-8"))
+def _read(path: Path | None, *keys: str) -> dict[str, Any] | None:
+    """What a file of ours holds, None if there is none. Raises InputError, with what to do, if it cannot be read."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        missing = [str(error)]
+    if missing:
+        raise InputError(
+            f"{path} says what a run has at Fireworks, and cannot be read ({missing[0]}). What it names may still cost "
+            "money: look at app.fireworks.ai for trainer jobs and deployments of this run, delete those that nobody "
+            "needs, and then remove the file"
+        )
+    return dict(found)
 
 
 def _replace(path: Path, content: Mapping[str, JsonValue]) -> None:
-    path.parent.mkdir(exist_ok=True)
-    aside = path.with_name(f".{path.name}.new")
-    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    with writing(path):
+        if not path.parent.is_dir():
+            path.parent.mkdir()
+            flush(path.parent.parent)
+        write_json(path, content)

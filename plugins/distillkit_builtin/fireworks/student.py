@@ -12,7 +12,7 @@ from distillkit.errors import RunFailedError
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
-from distillkit_builtin.fireworks.belongings import Cleanup
+from distillkit_builtin.fireworks.belongings import STUDENT_FILE, Cleanup
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.fireworks.student_check import option_problems, student_report
@@ -39,6 +39,7 @@ class FireworksStudent(Student, Sampler):
 
     name: ClassVar[str] = "fireworks"
     volatile: ClassVar[frozenset[str]] = VOLATILE
+    writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})
 
     model: str = Field(min_length=1, description="The base model's resource name, accounts/NAME/models/NAME.")
     tokenizer_model: str = Field(

@@ -1,6 +1,6 @@
 """What a server says it serves (`/v1/models`), which costs nothing to ask."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
@@ -20,6 +20,11 @@ class ServedModel(BaseModel):
     """Directory or hub name at the server."""
     parent: str | None = None
     """Of an adapter: its base model."""
+
+    @property
+    def identity(self) -> Mapping[str, JsonValue]:
+        """What tells it from another model. `created` does not: vLLM gives the time of the question."""
+        return self.model_dump(mode="json")
 
 
 class _Answer(BaseModel):

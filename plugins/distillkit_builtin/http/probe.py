@@ -1,6 +1,8 @@
 """Which dialect does a server speak, and does it read our ids as we do? Found out once, when a teacher is opened."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+from pydantic import JsonValue
 
 from distillkit.errors import AlignmentError, InputError
 from distillkit.tokenizer import PROBE, Tokenizer
@@ -20,6 +22,8 @@ DIALECTS: Sequence[Dialect] = (
     Echo(max_tokens=1),
     SGLang(),
 )
+OF_WEIGHTS = ("/get_model_info", "/weight_info")
+"""Where SGLang, and vLLM in its development mode, say which weights they hold now."""
 HOW_TO_START = (
     "vLLM gives what is needed as it is; another server must score the tokens of a prompt and name them by id "
     "(docs/serving-teachers.md)"
@@ -66,7 +70,7 @@ def probe_question(model: str, tokenizer: Tokenizer, topk: int) -> Question:
     return Question(model, token_ids(prompt), token_ids(tokenizer.encode("Hello there, friend.")), topk)
 
 
-async def require_same_tokenizer(remote: Remote, model: str, tokenizer: Tokenizer, whose: str) -> None:
+async def require_same_tokenizer(remote: Remote, model: str, tokenizer: Tokenizer) -> None:
     """Raise InputError if a replica that can tokenize (vLLM's `/tokenize`) does it differently from `tokenizer`."""
     ours = tokenizer.encode(PROBE)
     for root in remote.roots:
@@ -79,10 +83,23 @@ async def require_same_tokenizer(remote: Remote, model: str, tokenizer: Tokenize
         theirs = answer.value.get("tokens") if isinstance(answer.value, dict) else None
         if isinstance(theirs, list) and theirs != ours:
             raise InputError(
-                f"{whose}: the server at {root} encodes text in another way than tokenizer_model does (at "
+                f"the server at {root} encodes text in another way than tokenizer_model does (at "
                 f"token {_first_difference(ours, theirs)} of a test text); set tokenizer_model to the tokenizer "
                 "of the served model"
             )
+
+
+async def told_of_weights(remote: Remote) -> Mapping[str, JsonValue]:
+    """What the first replica says of its weights besides `/v1/models`: often nothing, since few servers have a word."""
+    told: dict[str, JsonValue] = {}
+    for path in OF_WEIGHTS:
+        try:
+            answer = await remote.get_from(remote.roots[0], path)
+        except RefusedError:
+            continue  # it has no such endpoint
+        if isinstance(answer.value, dict):
+            told |= {name: answer.value[name] for name in ("model_path", "weight_version") if name in answer.value}
+    return told
 
 
 def _first_difference(ours: Sequence[object], theirs: Sequence[object]) -> int:

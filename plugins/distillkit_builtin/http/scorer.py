@@ -11,8 +11,9 @@ from distillkit.errors import InputError
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
-from distillkit_builtin.http.dialect_names import DialectName
-from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.http.dialect_names import ONLY_SCORES, DialectName
+from distillkit_builtin.http.models import ServedModel, find_model, served_models
+from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.asking import ask_once
 from distillkit_builtin.remote.options import RemoteOptions
 from distillkit_builtin.tokenizer import shared_tokenizer
@@ -32,25 +33,27 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
     )
     topk: int = Field(0, ge=0, description="Also ask for this many of the likeliest tokens at each position.")
     cache: str | None = Field(
-        None, description="SQLite file that keeps scores, shared by runs; only for a server whose model stays the same."
+        None,
+        description="SQLite file that keeps scores, shared by runs; name a new one when the server's weights change.",
     )
 
-    _context_length: int | None = PrivateAttr(None)
-    _fingerprint: str = PrivateAttr("")
+    _served: ServedModel | None = PrivateAttr(None)
     _live: "HttpTeacher | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
-        answer = ask_once(self, "/v1/models")
-        models = served_models(answer.value, answer.root)
-        served = (
-            models[0] if self.dialect == "sglang" and models else find_model(models, self.teacher.model, answer.root)
-        )
-        # The servers generate one token behind what they score, if only to throw it away.
-        self._context_length = None if served.max_model_len is None else served.max_model_len - 1
-        self._fingerprint = f"{served.id} {served.root or ''} topk={self.topk}"
+        who = f"teacher {self.teacher.name!r}"
+        with named(who):
+            answer = ask_once(self, "/v1/models")
+            models = served_models(answer.value, answer.root)
+            one_of_any_name = self.dialect == "sglang" and models
+            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, answer.root)
+        self._served = served
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
-        return CheckReport((f"teacher {self.teacher.name!r}: {served.id} at {answer.root}{replicas}",))
+        notes = [f"{who}: {served.id} at {answer.root}{replicas}"]
+        if self.dialect == "sglang":
+            notes.append(f"{who}: {ONLY_SCORES}")
+        return CheckReport(tuple(notes))
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, else of the model's name; what the server does is compared in `open`."""
@@ -66,8 +69,14 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
             ) from error
 
     def context_length(self, run: RunContext) -> int | None:
-        """What the server says, where it does."""
-        return self._context_length
+        """What the server says, where it does, but for the token that servers draw behind what they score."""
+        longest = None if self._served is None else self._served.max_model_len
+        return None if longest is None else longest - 1
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """What the server says it serves: the model's name, and where the server has it from."""
+        served = self._served
+        return {} if served is None else {"served model": f"{served.id} {served.root or ''}".rstrip()}
 
     def capabilities(self) -> Mapping[str, int | None]:
         """`topk` up to the option."""
@@ -77,7 +86,9 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
         """Connect, find the dialect, compare tokenizers."""
         from distillkit_builtin.http.teacher import HttpTeacher
 
-        self._live = await HttpTeacher.open(self, self.tokenizer(run), self._fingerprint)
+        if self._served is None:
+            raise RuntimeError("HttpScorer is opened before it was checked")
+        self._live = await HttpTeacher.open(run, self, self.tokenizer(run), self._served)
 
     async def close(self) -> None:
         """Close connections."""
@@ -99,8 +110,8 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
         """Nothing: this teacher is frozen."""
 
     def metrics(self) -> Mapping[str, float]:
-        """`concurrency/<slug>/window` and so on."""
-        return {} if self._live is None else self._live.remote.metrics()
+        """`concurrency/<slug>/window` and so on; `cache/<slug>/hits` and so on where there is a cache."""
+        return {} if self._live is None else self._live.metrics()
 
     def _open_teacher(self) -> "HttpTeacher":
         if self._live is None:

@@ -1,18 +1,28 @@
 """The live side of scorer `http`: its connection and dialect, between open and close."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distillkit.errors import InputError
+from pydantic import JsonValue
+
+from distillkit.context import RunContext
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Array, Failure, Rollout, SampleRequest, Score, ScoreRequest
+from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest
 from distillkit_builtin.concurrently import as_they_come
-from distillkit_builtin.http.cache import ScoreCache
-from distillkit_builtin.http.completing import PATH, completion_payload, failure_of, read_completion
-from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, read_scores
-from distillkit_builtin.http.probe import find_dialect, probe_question, require_same_tokenizer
-from distillkit_builtin.remote.answers import RefusedError, UnansweredError
+from distillkit_builtin.http.cache import ScoreCache, identity
+from distillkit_builtin.http.completing import failure_of
+from distillkit_builtin.http.dialect_names import ONLY_SCORES
+from distillkit_builtin.http.dialects.dialect import Dialect, Question
+from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.models import ServedModel
+from distillkit_builtin.http.outcomes import as_score, drawn, read
+from distillkit_builtin.http.probe import find_dialect, probe_question, require_same_tokenizer, told_of_weights
+from distillkit_builtin.http.score_file import ScoreFile
+from distillkit_builtin.http.whose import named
+from distillkit_builtin.remote.answers import Answer, RefusedError, UnansweredError
 from distillkit_builtin.remote.remote import Remote
 
 if TYPE_CHECKING:
@@ -23,6 +33,7 @@ if TYPE_CHECKING:
 class HttpTeacher:
     """One teacher's model behind one or several replicas."""
 
+    name: str
     model: str
     remote: Remote
     dialect: Dialect
@@ -30,28 +41,29 @@ class HttpTeacher:
     cache: ScoreCache | None
 
     @classmethod
-    async def open(cls, options: "HttpScorer", tokenizer: Tokenizer, fingerprint: str) -> "HttpTeacher":
+    async def open(
+        cls, run: RunContext, options: "HttpScorer", tokenizer: Tokenizer, served: ServedModel
+    ) -> "HttpTeacher":
         """Connect and probe. Raises InputError if the server cannot score, or reads text in another way."""
         teacher = options.teacher
-        remote = Remote.open(options, teacher.slug)
-        try:
-            question = probe_question(teacher.model, tokenizer, options.topk)
-            dialect = await find_dialect(remote, options.dialect, question)
-            await require_same_tokenizer(remote, teacher.model, tokenizer, f"teacher {teacher.name!r}")
-            cache = None if options.cache is None else ScoreCache.open(options.cache, fingerprint)
-        except UnansweredError as error:
-            await remote.close()
-            raise InputError(f"teacher {teacher.name!r}: {error.reason}") from error
-        except BaseException:
-            await remote.close()
-            raise
-        return cls(teacher.model, remote, dialect, options.topk, cache)
+        who = f"teacher {teacher.name!r}"
+        with named(who):
+            remote = Remote.open(options, teacher.slug)
+            try:
+                question = probe_question(teacher.model, tokenizer, options.topk)
+                dialect = await find_dialect(remote, options.dialect, question)
+                await require_same_tokenizer(remote, teacher.model, tokenizer)
+                cache = await _open_cache(run, options, remote, served)
+            except BaseException:
+                await remote.close()
+                raise
+        if isinstance(dialect, SGLang) and (run.plan is None or run.plan.evaluations):
+            run.notify(f"{who} at {remote.roots[0]}: {ONLY_SCORES}")
+        return cls(teacher.name, teacher.model, remote, dialect, options.topk, cache)
 
     async def close(self) -> None:
-        """Close connections and cache."""
+        """Close connections; the cache's file belongs to all teachers that use it."""
         await self.remote.close()
-        if self.cache is not None:
-            self.cache.close()
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Scores in order of arrival; how many are under way is `remote`'s say."""
@@ -63,33 +75,42 @@ class HttpTeacher:
         async for outcome in as_they_come(requests, self._draw):
             yield outcome
 
+    def metrics(self) -> Mapping[str, float]:
+        """Of the connection, and of the cache where there is one."""
+        return {**self.remote.metrics(), **({} if self.cache is None else self.cache.metrics())}
+
     async def _score(self, request: ScoreRequest) -> Score | Failure:
         question = Question(self.model, request.prompt_ids, request.rollout.token_ids, self.topk)
         known = None if self.cache is None else await self.cache.get(question)
         if known is not None:
             return as_score(request, known)
-        try:
-            answer = await self.remote.post(self.dialect.path, self.dialect.payload(question))
-        except (RefusedError, UnansweredError) as error:
-            return failure_of(request, error)
-        what = f"score of {request.key} by teacher {request.teacher!r} at {answer.root}"
-        reading = read_scores(self.dialect, answer.value, question, what)
+        reading = await read(self._ask, request, self.dialect, question, f"teacher {request.teacher!r}")
+        if isinstance(reading, Failure):
+            return reading
         score = as_score(request, reading)
         if self.cache is not None:
             await self.cache.put(question, reading)
         return score
 
     async def _draw(self, request: SampleRequest) -> Rollout | Failure:
+        if isinstance(self.dialect, SGLang):
+            return Failure(request, f"teacher {self.name!r}: {ONLY_SCORES}")
+        return await drawn(self._ask, request, self.model, 0)
+
+    async def _ask(
+        self, request: SampleRequest | ScoreRequest, path: str, payload: Mapping[str, JsonValue]
+    ) -> Answer | Failure:
         try:
-            answer = await self.remote.post(PATH, completion_payload(request, self.model))
+            return await self.remote.post(path, payload)
         except (RefusedError, UnansweredError) as error:
             return failure_of(request, error)
-        return read_completion(answer.value, request, self.model, 0)
 
 
-def as_score(request: ScoreRequest, reading: Reading) -> Score:
-    """The engine's value. Raises AlignmentError if ids or logprobs are not those of the response."""
-    arrays: dict[str, Array] = {}
-    if reading.topk_ids is not None and reading.topk_logprobs is not None:
-        arrays = {"topk_ids": reading.topk_ids, "topk_logprobs": reading.topk_logprobs}
-    return Score(request, reading.logprobs, reading.ids, arrays=arrays)
+async def _open_cache(run: RunContext, options: "HttpScorer", remote: Remote, served: ServedModel) -> ScoreCache | None:
+    if options.cache is None:
+        return None
+    key = ("cache of scores", str(Path(options.cache).resolve()))
+    file = run.share(key, partial(ScoreFile, options.cache, run.notify), ScoreFile.close)
+    weights = await told_of_weights(remote)
+    await file.open()
+    return ScoreCache(file, identity(served.identity, weights, options.topk), options.teacher.slug)

@@ -1,6 +1,6 @@
 """Logprobs of given tokens from hidden states, the vocabulary met in chunks of positions.
 
-`log p(y) = z_y - logsumexp(z)` with `z` the float32 logits of one position. At most `CHUNK_TOKENS` positions have
+`log p(y) = z_y - logsumexp(z)` with `z` the float32 logits of one position. At most a chunk of positions has
 logits at a time, so memory does not grow with the batch.
 
 With gradient there are two ways. Where the head itself is frozen (a LoRA), a token's logprob depends on its own hidden
@@ -8,14 +8,17 @@ state alone: its slope is had at once, while the chunk's logits are there, and t
 the head is trained too, each chunk is recomputed in the backward pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 256
+from distillkit_builtin.local.fast.pieces import logprobs_of
+
+CHUNK_TOKENS, ON_CUDA = 256, 2048
+"""Positions that meet the vocabulary at once: enough to keep the device busy."""
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [n, hidden] to logits [n, vocabulary]."""
@@ -30,7 +33,7 @@ def token_logprobs(head: Head, hidden: Tensor, ids: Tensor, *, frozen_head: bool
     if with_gradient and frozen_head:
         result: Tensor = _FrozenHeadLogprobs.apply(hidden, ids, head)  # type: ignore[no-untyped-call]
         return result
-    chunks = zip(hidden.split(CHUNK_TOKENS), ids.split(CHUNK_TOKENS), strict=True)
+    chunks = _chunks(hidden, ids)
     if with_gradient:
         parts = [checkpoint(_chunk_logprobs, head, h, y, use_reentrant=False) for h, y in chunks]
     else:
@@ -38,9 +41,13 @@ def token_logprobs(head: Head, hidden: Tensor, ids: Tensor, *, frozen_head: bool
     return torch.cat(parts)
 
 
+def _chunks(hidden: Tensor, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    size = ON_CUDA if hidden.is_cuda else CHUNK_TOKENS
+    return zip(hidden.split(size), ids.split(size), strict=True)
+
+
 def _chunk_logprobs(head: Head, hidden: Tensor, ids: Tensor) -> Tensor:
-    logits = head(hidden).float()
-    return logits.gather(1, ids[:, None]).squeeze(1) - torch.logsumexp(logits, dim=1)
+    return logprobs_of(head(hidden), ids)
 
 
 class _FrozenHeadLogprobs(torch.autograd.Function):
@@ -49,7 +56,7 @@ class _FrozenHeadLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, ids: Tensor, head: Head) -> Tensor:  # noqa: ANN401 - torch's context
         values, slopes = [], []
-        for h, y in zip(hidden.split(CHUNK_TOKENS), ids.split(CHUNK_TOKENS), strict=True):
+        for h, y in _chunks(hidden, ids):
             with torch.enable_grad():
                 leaf = h.detach().requires_grad_()
                 value = _chunk_logprobs(head, leaf, y)

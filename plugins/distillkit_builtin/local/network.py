@@ -22,6 +22,8 @@ from distillkit_builtin.tokenizer import unreachable
 if TYPE_CHECKING:
     from peft import PeftModel
 
+    from distillkit_builtin.local.fast.trunk import FastTrunk
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptAndResponse:
@@ -44,6 +46,8 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.adapter: PeftModel | None = None
+        self.fast: FastTrunk | str | None = None
+        """Its trunk on the fast path, or why there is none; None until somebody asks (`fast.proof`)."""
         self.trunk: torch.nn.Module = model.base_model
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
         known = inspect.signature(self.trunk.forward).parameters

@@ -8,6 +8,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.network import Network
@@ -39,6 +40,12 @@ class Policy:
         """Train every weight; the network must be the student's own."""
         network.model.requires_grad_(True)
         return cls(network, dict(network.model.named_parameters()))
+
+    def compile(self) -> None:
+        """Compile what is trained a decoder layer at a time: all of them share one compiled program."""
+        for module in self.network.trunk.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.compile(dynamic=True)
 
     @contextmanager
     def training(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,18 +12,22 @@ import torch
 from distillkit.context import RunContext
 from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
+from distillkit_builtin.local.drawing import Drawer, drawer_for
 from distillkit_builtin.local.export import write_weights
-from distillkit_builtin.local.memory import PartSize
+from distillkit_builtin.local.fast.pieces import compiles
+from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.local.scoring import score_stream
-from distillkit_builtin.local.teacher import eos_ids_of, shared_base, stream
+from distillkit_builtin.local.teacher import shared_base, stream
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.student import LocalStudent
+
+TRAINED_ON_CUDA, TRAINED = 16_384, 4096
+"""Tokens of a micro-batch, unless the user says."""
 
 
 @dataclass(slots=True)
@@ -36,6 +40,7 @@ class LocalPupil:
     tokenizer: HFTokenizer
     policy: Policy
     trainer: Trainer
+    drawer: Drawer
     drawn: PartSize
     scored: PartSize
     version: int = 0
@@ -46,9 +51,14 @@ class LocalPupil:
         device = shared_device(run, options.device)
         policy, trainer = await device.run(build, run, options, device)
         tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
+        told: list[str] = []
+        drawer = await device.run(drawer_for, policy.sampler, tokenizer, options.forward, told.append)
+        for message in told:
+            run.notify(message)
         drawn = PartSize(options.sample_batch_size, "completions", "student.sample_batch_size")
-        scored = PartSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
-        return cls(options, run, device, tokenizer, policy, trainer, drawn, scored)
+        scored = PartSize(trainer.part.size, "tokens", "student.micro_batch_tokens")
+        trainer.part.spare = scored.spare = drawer.release
+        return cls(options, run, device, tokenizer, policy, trainer, drawer, drawn, scored)
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step."""
@@ -76,13 +86,7 @@ class LocalPupil:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
         """Completions of the policy of the last sync."""
-        network = self.policy.sampler
-        generator = Generator(network, self.tokenizer, eos_ids_of(network, self.tokenizer), self.version)
-
-        def generate(batch: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
-            generator.generate(batch, emit)
-
-        async for rollout in stream(self.device, generate, requests, self.drawn):
+        async for rollout in stream(self.device, self.drawer, self.version, requests, self.drawn):
             yield rollout
         self.drawn.tell(self.run.notify)
 
@@ -98,7 +102,9 @@ class LocalPupil:
 
     async def load(self, path: Path) -> None:
         """Take back what `save` wrote."""
-        await self.device.run(self.trainer.load, path)
+        told = await self.device.run(self.trainer.load, path)
+        if told is not None:
+            self.run.notify(told)
 
     async def export(self, run_dir: Path) -> Path:
         """The final weights for others to use."""
@@ -115,6 +121,8 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
         policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
     if options.gradient_checkpointing:
         policy.network.model.activation_checkpointing_enable()
+    if options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda" and compiles()):
+        policy.compile()
     trainer = Trainer(
         policy,
         OptimizerOptions(
@@ -125,7 +133,7 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
             weight_decay=options.weight_decay,
             betas=options.adam_betas,
             grad_clip_norm=options.grad_clip_norm,
-            micro_batch_tokens=options.micro_batch_tokens,
+            micro_batch_tokens=options.micro_batch_tokens or tokens_at_once(device.device, TRAINED_ON_CUDA, TRAINED),
             seed=run.seed,
         ),
     )

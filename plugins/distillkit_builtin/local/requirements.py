@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "peft", "safetensors")
 DeviceName = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
+ForwardName = Literal["auto", "fast", "plain"]
+FORWARD = (
+    "How it is computed where nothing is trained. plain: transformers' own forward; fast: our own, for architectures "
+    "like Llama; auto: fast where it is found, at the start, to compute the same."
+)
 
 
 def missing_extra(plugin: str) -> str | None:

@@ -1,6 +1,6 @@
 """Scorer `local`: a frozen teacher in this process."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, PrivateAttr
@@ -10,7 +10,16 @@ from distillkit.context import RunContext
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
-from distillkit_builtin.local.requirements import DeviceName, DTypeName, context_length, local_report, require_config
+from distillkit_builtin.local.fingerprint import model_fingerprint
+from distillkit_builtin.local.requirements import (
+    FORWARD,
+    DeviceName,
+    DTypeName,
+    ForwardName,
+    context_length,
+    local_report,
+    require_config,
+)
 from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
@@ -22,11 +31,17 @@ class LocalScorer(Scorer, Sampler):
 
     name: ClassVar[str] = "local"
     whole_windows: ClassVar[bool] = True
-    volatile: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_tokens"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_tokens", "forward"})
 
     device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
     dtype: DTypeName = Field("auto", description="What is computed in; auto: bfloat16 where the device is fast in it.")
-    micro_batch_tokens: int = Field(8192, ge=1, description="At most this many (padded) tokens are scored at once.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="At most this many (padded) tokens are scored at once; null: 16,384 on cuda, else 8,192.",
+    )
+
+    forward: ForwardName = Field("auto", description=FORWARD)
 
     _teacher_model: "LocalTeacher | None" = PrivateAttr(None)
 
@@ -43,12 +58,16 @@ class LocalScorer(Scorer, Sampler):
         """As the model's config says."""
         return context_length(self.teacher.model)
 
+    def fingerprint(self) -> Mapping[str, str]:
+        """Of config and weights."""
+        return model_fingerprint(self.teacher.model)
+
     async def open(self, run: RunContext) -> None:
         """Load the model, or share one that is there."""
         from distillkit_builtin.local.teacher import LocalTeacher
 
         self._teacher_model = await LocalTeacher.open(
-            run, self.teacher, self.device, self.dtype, self.micro_batch_tokens
+            run, self.teacher, self.device, self.dtype, self.micro_batch_tokens, self.forward
         )
 
     async def close(self) -> None:

@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from distillkit.types import IntArray, Score, ScoreRequest, logprob_array, token_ids
+from distillkit_builtin.local.fast.reading import read_logprobs
+from distillkit_builtin.local.fast.trunk import FastTrunk
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 
@@ -55,7 +57,10 @@ def _score(network: Network, requests: Sequence[ScoreRequest]) -> list[Score]:
 def score_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> tuple[Tensor, Tensor]:
     """Float32 logprobs and the ids they are of, the items' end to end [R_1 + R_2 + ...]."""
     shared = common_prefix([item.prompt_ids for item in items])
-    if len(items) == 1 or shared < WORTH_SHARING:
+    worth_it = len(items) > 1 and shared >= WORTH_SHARING
+    if isinstance(network.fast, FastTrunk):
+        return read_logprobs(network.fast, items, shared if worth_it else 0)
+    if not worth_it:
         return network.response_logprobs(items)
     read = DynamicCache(config=network.model.config)
     network.hidden_states(torch.tensor(items[0].prompt_ids[:shared], device=network.device.device)[None], read)

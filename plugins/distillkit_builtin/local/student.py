@@ -11,7 +11,15 @@ from distillkit.context import RunContext
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
-from distillkit_builtin.local.requirements import DeviceName, context_length, local_report, require_config
+from distillkit_builtin.local.fingerprint import model_fingerprint
+from distillkit_builtin.local.requirements import (
+    FORWARD,
+    DeviceName,
+    ForwardName,
+    context_length,
+    local_report,
+    require_config,
+)
 from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
@@ -26,8 +34,10 @@ class LocalStudent(Student, Sampler):
 
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
+    loads_in_place: ClassVar[bool] = True
+    writes: ClassVar[frozenset[str]] = frozenset({"adapter", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size"}
+        {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile"}
     )
 
     model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
@@ -48,9 +58,20 @@ class LocalStudent(Student, Sampler):
     weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
     adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's.")
     grad_clip_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
-    micro_batch_tokens: int = Field(4096, ge=1, description="Gradients are accumulated over parts of this many tokens.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
+        "Where the device has no room for it, it is halved.",
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Compile the layers that are trained by torch.compile, half a minute at the first step that a "
+        "cache on disk (TORCHINDUCTOR_CACHE_DIR) makes shorter the next time; auto: on cuda.",
+    )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
+    forward: ForwardName = Field("auto", description=FORWARD)
 
     _pupil: "LocalPupil | None" = PrivateAttr(None)
 
@@ -75,6 +96,10 @@ class LocalStudent(Student, Sampler):
     def context_length(self, run: RunContext) -> int | None:
         """As the model's config says."""
         return context_length(self.model)
+
+    def fingerprint(self) -> Mapping[str, str]:
+        """Of config and weights."""
+        return model_fingerprint(self.model)
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
         """`importance_sampling`; others by their own torch function."""

@@ -1,23 +1,24 @@
 """A frozen model that scores and samples in the device's thread. Imported when it is used, since it needs torch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import torch
 
 from distillkit.context import RunContext
 from distillkit.types import Rollout, SampleKey, SampleRequest, Score, ScoreRequest, Teacher
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.memory import PartSize
+from distillkit_builtin.local.drawing import Drawer, alike, drawer_for
+from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
-from distillkit_builtin.local.requirements import DTypeName
-from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.requirements import DTypeName, ForwardName
 from distillkit_builtin.local.scoring import score_stream
-from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
+from distillkit_builtin.tokenizer import shared_tokenizer
 
 SAMPLE_BATCH = 64
+SCORED_ON_CUDA, SCORED = 16_384, 8192
+"""Tokens that are scored at once, unless the user says."""
 
 
 def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype) -> Network:
@@ -31,7 +32,7 @@ class LocalTeacher:
     """One teacher's model; `network` may carry the student's adapter, which is off whenever the teacher computes."""
 
     network: Network
-    tokenizer: HFTokenizer
+    drawer: Drawer
     device: Device
     notify: Callable[[str], None]
     scored: PartSize
@@ -39,16 +40,27 @@ class LocalTeacher:
 
     @classmethod
     async def open(
-        cls, run: RunContext, teacher: Teacher, device_name: str, dtype_name: DTypeName, max_tokens: int
+        cls,
+        run: RunContext,
+        teacher: Teacher,
+        device_name: str,
+        dtype_name: DTypeName,
+        max_tokens: int | None,
+        forward: ForwardName,
     ) -> "LocalTeacher":
         """Load the model in the device's thread, or share one that is there."""
         device = shared_device(run, device_name)
         dtype = resolve_dtype(dtype_name, device.device)
         network = await device.run(shared_base, run, teacher.model, device, dtype)
         tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
-        scored = PartSize(max_tokens, "tokens", "scorer.micro_batch_tokens")
+        at_once = max_tokens or tokens_at_once(device.device, SCORED_ON_CUDA, SCORED)
+        scored = PartSize(at_once, "tokens", "scorer.micro_batch_tokens")
         drawn = PartSize(SAMPLE_BATCH, "completions", "fewer held-out rows")
-        return cls(network, tokenizer, device, run.notify, scored, drawn)
+        told: list[str] = []
+        drawer = await device.run(drawer_for, network, tokenizer, forward, told.append)
+        for message in told:
+            run.notify(message)
+        return cls(network, drawer, device, run.notify, scored, drawn)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
@@ -58,31 +70,19 @@ class LocalTeacher:
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
         """The teacher's own completions."""
-        generator = Generator(self.network, self.tokenizer, eos_ids_of(self.network, self.tokenizer), policy_version=0)
-
-        def generate(batch: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
-            with self.network.without_adapter():
-                generator.generate(batch, emit)
-
-        async for rollout in stream(self.device, generate, requests, self.drawn):
+        async for rollout in stream(self.device, self.drawer, 0, requests, self.drawn):
             yield rollout
         self.drawn.tell(self.notify)
 
 
-def eos_ids_of(network: Network, tokenizer: HFTokenizer) -> frozenset[int]:
-    """Every id that ends a completion: the generation config's and the tokenizer's."""
-    configured = network.model.generation_config.eos_token_id if network.model.generation_config else None
-    ids = [configured] if isinstance(configured, int) else list(configured or [])
-    return frozenset([*ids, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])])
-
-
 async def stream(
     device: Device,
-    generate: Callable[[Sequence[SampleRequest], Callable[[Rollout], None]], None],
+    drawer: Drawer,
+    version: int,
     requests: Sequence[SampleRequest],
     part: PartSize,
 ) -> AsyncIterator[Rollout]:
-    """Run `generate` in the device's thread, `part` completions at a time, and hand on each as soon as it ends.
+    """Draw in the device's thread, `part` completions at a time, and hand on each as soon as it ends.
 
     When the consumer stops early, so does the batch that is being drawn.
     """
@@ -98,10 +98,10 @@ async def stream(
         waiting = list(requests)
         try:
             while waiting:
-                batch = next(batches(waiting, part.size))
+                same = next(alike(waiting))
                 try:
-                    await device.run(generate, batch, emit)
-                    done.update(request.key for request in batch)
+                    await device.run(drawer.generate, same, part.size, version, emit)
+                    done.update(request.key for request in same)
                 except torch.OutOfMemoryError as error:
                     part.shrink(error, 1)
                 waiting = [request for request in waiting if request.key not in done]
@@ -115,10 +115,3 @@ async def stream(
         await task
     finally:
         task.cancel()
-
-
-def batches(requests: Sequence[SampleRequest], size: int) -> Iterator[Sequence[SampleRequest]]:
-    """At most `size` requests at a time, all drawn in the same way."""
-    for _, alike in groupby(requests, key=lambda request: request.params):
-        same = list(alike)
-        yield from (same[start : start + size] for start in range(0, len(same), size))

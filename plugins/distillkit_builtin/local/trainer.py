@@ -1,7 +1,7 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,8 @@ from distillkit_builtin.local.network import PromptAndResponse, micro_batches
 from distillkit_builtin.local.policy import Policy
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+FALLING = ("linear", "cosine")
+"""Schedules whose rates depend on how many steps there are in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,11 @@ class Trainer:
         self.policy = policy
         self.options = options
         self.optimizer = torch.optim.AdamW(
-            policy.trained.values(), lr=options.learning_rate, betas=options.betas, weight_decay=options.weight_decay
+            policy.trained.values(),
+            lr=options.learning_rate,
+            betas=options.betas,
+            weight_decay=options.weight_decay,
+            fused=policy.network.device.device.type == "cuda",
         )
         self.part = PartSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
         self._mismatch = MismatchMeter()
@@ -146,22 +152,41 @@ class Trainer:
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"{moment}/{name}"] = value
         tensors["scheduler"] = torch.tensor(self.scheduler.last_epoch)
-        tensors["learning_rate"] = torch.tensor(self.scheduler.get_last_lr(), dtype=torch.float64)
+        tensors["total_steps"] = torch.tensor(self.options.total_steps)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "trainer.safetensors")
 
-    def load(self, path: Path) -> None:
-        """Take back what `save` wrote."""
+    def load(self, path: Path) -> str | None:
+        """Take back what `save` wrote. What the user should know of the rates to come, where the plan has changed."""
         tensors = load_file(path / "trainer.safetensors")
         with torch.no_grad():
             for name, parameter in self.policy.trained.items():
                 parameter.copy_(tensors[f"weight/{name}"])
                 moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
                 self.optimizer.state[parameter] = {
-                    moment: value if moment == "step" else value.to(parameter.device)
+                    moment: value.to(parameter.device if moment in self._on_device() else "cpu")
                     for moment, value in moments.items()
                 }
-        rates = tensors["learning_rate"].tolist()
-        place = {"last_epoch": int(tensors["scheduler"]), "_last_lr": rates}
-        self.scheduler.load_state_dict({**self.scheduler.state_dict(), **place})
+        self._go_to(int(tensors["scheduler"]))
+        return self._other_plan(int(tensors["total_steps"])) if "total_steps" in tensors else None
+
+    def _on_device(self) -> Collection[str]:
+        """The moments that the optimizer wants beside the weights; `step` is a plain number unless it is fused."""
+        return MOMENTS if self.optimizer.defaults["fused"] else MOMENTS[:2]
+
+    def _go_to(self, place: int) -> None:
+        """Set the rates of this run's schedule after so many steps, whatever the schedule was that led there."""
+        scheduler = self.scheduler
+        rates = [rate * at(place) for rate, at in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)]
+        scheduler.load_state_dict({**scheduler.state_dict(), "last_epoch": place, "_last_lr": rates})
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
+
+    def _other_plan(self, planned: int) -> str | None:
+        steps = self.options.total_steps
+        if planned == steps or self.options.schedule not in FALLING:
+            return None
+        return (
+            f"the run was to have {planned} optimizer steps when it was saved, and has {steps} now: the learning rates "
+            f"of the remaining ones follow the new plan ({self.options.schedule}), the next is "
+            f"{self.scheduler.get_last_lr()[0]:.3g}"
+        )

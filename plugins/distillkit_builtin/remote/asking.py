@@ -43,10 +43,13 @@ def ask_once(
 def _advice(status: int, key: Key) -> str:
     if status in (401, 403):
         return "; set api_key_env" if key.variable is None else f"; is ${key.variable} the right key?"
-    return "; is base_url the address of this kind of service?" if status in (404, 405) else ""
+    return "; is base_url the address of this kind of service, as far as /v1?" if status in (404, 405) else ""
 
 
 def _hint(error: httpx.RequestError) -> str:
-    if "certificate" in str(error).lower():
+    said = str(error).lower()
+    if "certificate" in said:
         return "; verify_tls takes the path of the CA bundle that signed it"
+    if "wrong_version_number" in said or "record layer failure" in said:
+        return "; this is what https says to a server that speaks http: begin base_url with http://"
     return "; is the service up, and base_url its address?" if isinstance(error, httpx.ConnectError) else ""

@@ -19,12 +19,13 @@ from fireworks.training.sdk import DeploymentManager, DeploymentSampler
 from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from builtin.fireworks.loopback import TIME, managers, read, teacher_config
 from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
-from distillkit_builtin.fireworks.loopback.faults import Delay, Fault
+from distillkit_builtin.fireworks.loopback.faults import Fault
 from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_builtin.local.drawing import eos_ids_of
 from distillkit_builtin.local.network import PromptAndResponse
 from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.local.scoring import score_logprobs
-from distillkit_builtin.local.teacher import eos_ids_of
+from distillkit_builtin.loopback_http.faults import Delay
 from distillkit_builtin.tokenizer import HFTokenizer
 
 if TYPE_CHECKING:

@@ -32,6 +32,7 @@ from distillkit_builtin.fireworks.loopback.faults import Fault, Faults
 from distillkit_builtin.fireworks.loopback.futures import Futures, InOrder, Worker
 from distillkit_builtin.fireworks.loopback.messages import Refused
 from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_builtin.loopback_http.messages import Request
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.trainer import Trainer
@@ -289,18 +290,22 @@ def test_operations_run_once_and_in_order_whatever_the_order_of_arrival() -> Non
     worker.close()
 
 
+def asked(method: str, path: str) -> Request:
+    return Request(method, path, {}, {}, None, 0.0)
+
+
 def test_faults_count_and_the_first_ordered_comes_first() -> None:
     ordered = Faults()
     ordered.add(Fault("POST", "/a$", faults.Status(500), times=2, after=1))
     ordered.add(Fault("POST", "/", faults.Delay(1), times=None))
-    assert ordered.take("GET", "/a") is None
-    assert [ordered.take("POST", "/a") for _ in range(4)] == [
+    assert ordered.take(asked("GET", "/a")) is None
+    assert [ordered.take(asked("POST", "/a")) for _ in range(4)] == [
         faults.Delay(1),
         faults.Status(500),
         faults.Status(500),
         faults.Delay(1),
     ]
     ordered.clear()
-    assert ordered.take("POST", "/a") is None
+    assert ordered.take(asked("POST", "/a")) is None
     with pytest.raises(Exception, match="unterminated"):
         Fault("POST", "[", faults.CutStream())

@@ -1,6 +1,7 @@
 """What a killed run left at Fireworks is not forgotten when another run takes its directory."""
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from builtin.fireworks.runs import Make, make_config, nothing_is_left, teacher
 from distillkit import Registry, RunConfig
 from distillkit.api import execute
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.belongings import Belongings
+from distillkit.run_directory import require_heirs
+from distillkit_builtin.fireworks.belongings import Belongings, left_elsewhere
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
@@ -158,6 +160,41 @@ def test_an_older_trainer_that_the_config_names_is_used_and_stays(
     distillkit.run(make_config(service, tmp_path, tiny_model, student={"trainer_job_id": old}), overwrite=True)
     assert list(service.jobs) == [old]
     assert not service.deployments
+
+
+@pytest.mark.parametrize("content", ['{"base_url": "http://he', "", "[]", "7", '{"base_url": "http://here"}', "\udcff"])
+def test_an_account_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path, content: str) -> None:
+    belongings = Belongings.at(tmp_path, "http://here")
+    belongings.add_trainer("job", "delete")
+    belongings.note_student("job", "deployment")
+    assert belongings.path is not None
+    for path in (belongings.path, tmp_path / "fireworks.json"):
+        whole = path.read_bytes()
+        path.write_text(content, errors="surrogateescape")
+        with pytest.raises(
+            InputError, match=r"cannot be read .* may still cost money: look at app\.fireworks\.ai"
+        ) as caught:
+            Belongings.at(tmp_path, "http://here")
+        assert str(path) in str(caught.value)
+        path.write_bytes(whole)
+    belongings.path.write_text(content, errors="surrogateescape")
+    with pytest.raises(InputError, match="cannot be read"):
+        left_elsewhere(tmp_path, set())
+    with pytest.raises(InputError, match="uses no plugin that knows of it"):
+        require_heirs(tmp_path, ["local"])
+
+
+def test_what_is_held_is_flushed_before_anything_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[Path] = []
+    fsync = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: flushed.append(Path(f"/proc/self/fd/{handle}").readlink()) or fsync(handle)
+    )
+    belongings = Belongings.at(tmp_path, "http://here")
+    belongings.add_trainer("job", "delete")
+    assert belongings.path is not None
+    aside = belongings.path.with_name(f".{belongings.path.name}.new")
+    assert flushed == [tmp_path, aside, belongings.path.parent]
 
 
 def test_a_run_at_two_services_keeps_an_account_of_each(tmp_path: Path) -> None:

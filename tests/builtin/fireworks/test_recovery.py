@@ -109,7 +109,8 @@ def test_a_step_that_failed_is_done_once_on_the_state_before_it(
 def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Delay, Fault
+    from distillkit_builtin.fireworks.loopback.faults import Fault
+    from distillkit_builtin.loopback_http.faults import Delay
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
     config = config_of(

@@ -27,6 +27,7 @@ from distillkit_builtin.http.loopback.categorical import CategoricalModel
 from distillkit_builtin.http.loopback.faults import Fault, Faults
 from distillkit_builtin.http.loopback.flavors import Flavor
 from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_builtin.loopback_http.messages import Request
 
 
 def test_a_status_comes_as_often_as_it_was_ordered(serve: Serve) -> None:
@@ -43,15 +44,19 @@ def test_a_status_comes_as_often_as_it_was_ordered(serve: Serve) -> None:
     complete(server, **SCORING)
 
 
+def request(body: Any) -> Request:
+    return Request("POST", "/any", {}, {}, body, 0.0)
+
+
 def test_faults_can_be_for_some_payloads_and_later_requests() -> None:
     orders = Faults()
     orders.next(faults.Cut(), when=lambda body: body.get("model") == "a", after=1)
-    taken = [orders.take("/any", {"model": name}) for name in "abaab"]
+    taken = [orders.take(request({"model": name})) for name in "abaab"]
     assert taken == [None, None, faults.Cut(), None, None]
     orders.next(faults.Hang(), times=None)
-    assert [orders.take("/any", {}) for _ in range(3)] == [faults.Hang()] * 3
+    assert [orders.take(request({})) for _ in range(3)] == [faults.Hang()] * 3
     orders.clear()
-    assert orders.take("/any", {}) is None
+    assert orders.take(request({})) is None
 
 
 def test_a_late_answer_is_right(serve: Serve) -> None:

@@ -55,7 +55,9 @@ async def refusal(plugin: Any) -> str:
 async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_was_answered(serve: Serve) -> None:
     server = serve(flavor=Flavor("echo", ids=False))
     message = await refusal(scorer(server))
-    assert message.startswith(f"{server.url} cannot score given tokens; vLLM gives what is needed as it is")
+    assert message.startswith(
+        f"teacher 'teacher': {server.url} cannot score given tokens; vLLM gives what is needed as it is"
+    )
     assert f"prompt_logprobs (/v1/completions): {server.url}: the server ignores prompt_logprobs" in message
     assert "start it with --return-tokens-as-token-ids (vLLM)" in message
     assert f"sglang (/generate): {server.url} answered 404: Not Found" in message
@@ -134,6 +136,13 @@ def test_sglangs_own_endpoint_takes_no_model_name(serve: Serve) -> None:
     assert "loopback at" in checked(scorer(serve(flavor=Flavor("sglang")), model="org/any", dialect="sglang"))[0]
 
 
+def test_check_says_that_a_teacher_on_sglang_does_not_write(serve: Serve) -> None:
+    (_, note) = checked(scorer(serve(flavor=Flavor("sglang")), dialect="sglang"))
+    assert note.startswith(
+        "teacher 'teacher': it only scores, since it is asked by SGLang's /generate (dialect sglang)"
+    )
+
+
 @pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])
 def test_what_lists_no_models_is_no_such_server(serve: Serve, body: Any) -> None:
     server = serve()
@@ -147,6 +156,22 @@ def test_a_server_that_is_down_is_said_in_check(serve: Serve) -> None:
     server.stop()
     with pytest.raises(InputError, match=rf"{server.url}/v1/models: .*refused; is the service up, and base_url"):
         checked(scorer(server))
+
+
+def test_whatever_is_wrong_in_check_is_said_of_a_teacher(serve: Serve) -> None:
+    """A config may have many, on servers that look alike."""
+    down, up = serve(), serve()
+    down.stop()
+    for plugin in (scorer(down), scorer(up, model="x"), scorer(up, api_key_env="NOT_SET")):
+        with pytest.raises(InputError, match=r"^teacher 'teacher': "):
+            checked(plugin)
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v1/completions"])
+def test_an_address_that_is_not_the_base_says_how_far_it_goes(serve: Serve, path: str) -> None:
+    server = serve()
+    with pytest.raises(InputError, match=r"404: Not Found; is base_url the address .*, as far as /v1\?"):
+        checked(scorer(server, base_url=server.url + path))
 
 
 async def test_a_server_that_goes_down_after_check_is_an_input_error_too(serve: Serve) -> None:
@@ -178,7 +203,7 @@ async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
     monkeypatch.setenv("TEACHER_KEY", "right-key")
     server.faults.next(faults.Status(403, body={"error": "not with right-key"}), path=COMPLETIONS)
     message = await refusal(scorer(server, api_key_env="TEACHER_KEY"))
-    assert message == f"{server.url} refuses the key: not with ***; api_key_env names its variable"
+    assert message == f"teacher 'teacher': {server.url} refuses the key: not with ***; api_key_env names its variable"
 
 
 def test_the_context_length_leaves_room_for_the_token_that_servers_draw(serve: Serve) -> None:

@@ -14,11 +14,12 @@ import distillkit
 from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
 from distillkit import RunConfig, Sink
 from distillkit.errors import AlignmentError, InputError, RunFailedError
-from distillkit.events import Event, StepFinished
+from distillkit.events import Event, Notice, StepFinished
 from distillkit.run_directory import run_directory
 from distillkit.testing import FakeStudent
-from distillkit.types import Failure, Rollout, SampleRequest
+from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest
 from distillkit_builtin.http.loopback import faults
+from distillkit_builtin.http.loopback.categorical import CategoricalModel
 from distillkit_builtin.http.loopback.faults import Fault
 from distillkit_builtin.http.loopback.flavors import Flavor
 from distillkit_builtin.http.loopback.server import LoopbackServer
@@ -260,6 +261,21 @@ def test_a_second_run_with_a_cache_asks_only_for_what_is_new(
     assert asked == [21, 1]  # the probe
 
 
+def test_a_cache_that_is_damaged_costs_a_warning_and_no_completion(
+    serve: Serve, fake_config: Make, tmp_path: Any, untroubled: list[dict[str, Any]]
+) -> None:
+    path = tmp_path / "scores.sqlite"
+    path.write_text("no database at all, " * 100)
+    config = fake_config(teachers=[teacher(serve(), cache=str(path))])
+    result = distillkit.run(config)
+    assert trained(result) == untroubled
+    assert {one["outcome"] for one in completions(config)} == {"trained"}
+    said = (run_directory(config) / "run.log").read_text(encoding="utf-8")
+    assert said.count(f"cache {path}: file is not a database; the run goes on without it") == 1
+    counted = [value for row in result.metrics for name, value in row.items() if name.startswith("cache/")]
+    assert counted == [0.0, 0.0, 4.0] * 5  # hits, misses, failed
+
+
 def test_teacher_prompts_that_do_not_fit_are_refused_before_the_run(serve: Serve, fake_config: Make) -> None:
     server = serve(context_length=30)
     with pytest.raises(InputError, match=r"more than the 29 that"):
@@ -279,3 +295,78 @@ def test_evaluators_draw_from_a_teacher_over_http(serve: Serve, fake_config: Mak
     before = distillkit.run(config).eval["before"]["routes"]["loopback"]
     assert before["teacher_rate"] > 0
     assert "control_rate" in before
+
+
+def test_a_server_that_has_another_model_under_the_same_name_is_another_run(serve: Serve, fake_config: Make) -> None:
+    def config(steps: int, server: LoopbackServer) -> RunConfig:
+        return fake_config(teachers=[teacher(server)], train={"max_steps": steps})
+
+    distillkit.run(config(1, serve(CategoricalModel(seed=0))))
+    assert distillkit.run(config(2, serve(CategoricalModel(seed=0))), resume=True).steps == 2  # elsewhere
+    with pytest.raises(InputError) as caught:
+        distillkit.run(config(3, serve(CategoricalModel(seed=1))), resume=True)
+    assert str(caught.value).splitlines()[1:-1] == [
+        '  the served model of teacher \'loopback\' was "loopback categorical-0", is "loopback categorical-1"'
+    ]
+
+
+class Hearer(Sink):
+    """Keeps notices."""
+
+    name: ClassVar[str] = "hearer"
+    _heard: list[str] = PrivateAttr(default_factory=list)
+
+    def emit(self, event: Event) -> None:
+        self._heard += [event.message] if isinstance(event, Notice) else []
+
+
+class Drawing(FakeStudent):
+    """Can be asked for its scores, and tells a list when it is asked for completions."""
+
+    name: ClassVar[str] = "drawing"
+    _heard: list[str] = PrivateAttr(default_factory=list)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        self._heard.append("drawn")
+        async for outcome in super().sample(requests):
+            yield outcome
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        for request in requests:
+            yield Score(request, request.rollout.logprobs, request.rollout.token_ids)
+
+
+@pytest.mark.parametrize("dialect", ["sglang", "auto"])
+@pytest.mark.parametrize(
+    "evaluator", ["teacher_trace", {"name": "pattern", "patterns": {"loopback": "."}}], ids=["teacher_trace", "pattern"]
+)
+def test_that_a_teacher_on_sglang_does_not_write_is_said_before_anything_is_drawn(
+    serve: Serve, fake_config: Make, jsonl: Callable[..., str], dialect: str, evaluator: Any
+) -> None:
+    server = serve(flavor=Flavor("sglang", ids=False))
+    student, hearer = Drawing(), Hearer()
+    hearer._heard = student._heard
+    config = fake_config(
+        student=student,
+        teachers=[teacher(server, dialect=dialect)],
+        data={"eval_path": jsonl([question(f"held out {i}") for i in range(4)], "heldout.jsonl")},
+        train={"max_steps": 1},
+        evaluators=[evaluator],
+        sinks=[hearer],
+    )
+    with pytest.raises(RunFailedError, match=r"no completion could be drawn; .* teacher 'loopback': it only scores"):
+        distillkit.run(config)
+    (at,) = [at for at, heard in enumerate(student._heard) if "only scores" in heard]
+    assert "drawn" not in student._heard[:at]
+    assert student._heard[at].startswith(f"teacher 'loopback' at {server.url}: it only scores, since it is asked by")
+    assert "an evaluator that has teachers write (teacher_trace, pattern with compare)" in student._heard[at]
+    assert server.traffic.counts.get(COMPLETIONS, 0) <= 4  # the probe of the dialects: no completion was asked for
+
+
+def test_a_teacher_on_sglang_says_nothing_where_nothing_is_evaluated(serve: Serve, fake_config: Make) -> None:
+    hearer = Hearer()
+    config = fake_config(
+        teachers=[teacher(serve(flavor=Flavor("sglang", ids=False)))], train={"max_steps": 1}, sinks=[hearer]
+    )
+    distillkit.run(config)
+    assert not [heard for heard in hearer._heard if "only scores" in heard]

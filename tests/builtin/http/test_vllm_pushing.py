@@ -16,7 +16,7 @@ from distillkit.testing import make_context, make_request
 from distillkit.types import Failure, Weights
 from distillkit_builtin.http.loopback import faults
 from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.vllm import rollouts
+from distillkit_builtin.http.vllm import pushing
 
 # Adapters
 
@@ -110,10 +110,61 @@ async def test_a_server_without_runtime_adapters_says_how_to_start_it(
     )
 
 
+async def test_a_version_that_one_replica_refuses_is_unloaded_from_the_others_and_does_not_count(
+    serve: Serve, adapters: Sequence[Weights]
+) -> None:
+    good, bad = serve(), serve()
+    async with opened(sampler(good, bad)) as plugin:
+        await plugin.sync(adapters[0])
+        bad.faults.next(faults.Status(500), path=LOAD)
+        with pytest.raises(RunFailedError) as caught:
+            await plugin.sync(adapters[1])
+        what = (
+            f"policy version 1 ({adapters[1].path}) could not be loaded at {bad.url}: answered 500: ordered by a test"
+        )
+        assert str(caught.value).startswith(f"{what}; start vLLM with")
+        for server in (good, bad):
+            assert list(server.catalogue.adapters.values()) == [str(adapters[0].path)]
+        require_drawn_by(await draw(plugin), with_weights(adapters[0]), 0)
+        await plugin.sync(adapters[2])
+        require_drawn_by(await draw(plugin), with_weights(adapters[2]), 2)
+    assert not good.catalogue.adapters
+    assert not bad.catalogue.adapters
+
+
+async def test_all_replicas_that_did_not_take_a_version_are_named_with_what_could_not_be_undone(
+    serve: Serve, adapters: Sequence[Weights]
+) -> None:
+    servers = [serve() for _ in range(3)]
+    for server, fault in zip(servers[1:], (faults.Status(400), faults.Status(503)), strict=True):
+        server.faults.next(fault, path=LOAD, times=None)
+    servers[0].faults.next(faults.Status(500), path=UNLOAD)
+    async with opened(sampler(*servers, retry_timeout=0.05)) as plugin:
+        with pytest.raises(RunFailedError) as caught:
+            await plugin.sync(adapters[0])
+    message = str(caught.value)
+    assert f"could not be loaded at {servers[1].url}: answered 400: ordered by a test; at {servers[2].url}: " in message
+    assert f"; it may still be loaded: {servers[0].url}: HTTP 500: ordered by a test; start vLLM with" in message
+    assert UNLOAD not in servers[1].traffic.counts  # it said no, so it has none
+
+
+async def test_a_load_that_is_interrupted_is_undone_at_the_end(serve: Serve, adapters: Sequence[Weights]) -> None:
+    quick, slow = serve(), serve()
+    async with opened(sampler(quick, slow)) as plugin:
+        slow.faults.next(faults.Delay(1.0), path=LOAD)
+        loading = asyncio.ensure_future(plugin.sync(adapters[0]))
+        while not quick.catalogue.adapters:
+            await asyncio.sleep(0.005)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+    assert not quick.catalogue.adapters
+
+
 async def test_an_adapter_that_stays_loaded_is_said_and_ends_nothing(
     serve: Serve, adapters: Sequence[Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rollouts, "UNLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(pushing, "UNLOAD_SECONDS", 0.2)
     server, told = serve(), []
     async with opened(sampler(server), make_context(notify=told.append)) as plugin:
         for fault in (faults.Status(400), faults.Hang()):
@@ -124,8 +175,8 @@ async def test_an_adapter_that_stays_loaded_is_said_and_ends_nothing(
         server.stop()  # and closing takes no longer than that either
     assert [re.sub(r"distillkit-\w+-", "", message).partition(": ")[2] for message in told] == [
         f"the adapter v0 may still be loaded: {server.url}: HTTP 400: ordered by a test",
-        "the adapter v1 may still be loaded: no answer within 0.2 s",
-        "the adapter v2 may still be loaded: no answer within 0.2 s",
+        f"the adapter v1 may still be loaded: {server.url}: no answer within 0.2 s",
+        f"the adapter v2 may still be loaded: {server.url}: no answer within 0.2 s",
     ]
 
 
@@ -207,6 +258,37 @@ async def test_an_answer_from_before_or_within_a_repair_does_not_count(serve: Se
         assert not first.done()
         found = [await first, second]
     require_drawn_by(found, with_weights(models[0]), 0)
+
+
+async def test_weights_that_one_replica_refuses_are_taken_back_before_anything_counts(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    good, bad = serve(delay=0.005), serve(delay=0.005)
+    async with opened(sampler(good, bad)) as plugin:
+        await plugin.sync(models[0])
+        bad.faults.next(faults.Status(500), path="/collective_rpc")
+        with pytest.raises(RunFailedError, match=f"policy version 1 .* could not be loaded at {bad.url}: answered 500"):
+            await plugin.sync(models[1])
+        found = await draw(plugin, 12)
+    assert {rollout.policy_version for rollout in found} == {0}
+    for server in (good, bad):  # both were given version 0 again before they were believed
+        assert [Path(body["kwargs"]["weights_path"]).name for body in bodies(server, "/collective_rpc")] == [
+            "m0",
+            "m1",
+            "m0",
+        ]
+
+
+async def test_weights_whose_load_ends_half_way_are_no_version(serve: Serve, models: Sequence[Weights]) -> None:
+    """They are in place already, and the label is that of no version."""
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.faults.next(faults.Status(500), path="/reset_prefix_cache")
+        with pytest.raises(RunFailedError, match="policy version 1"):
+            await plugin.sync(models[1])
+        assert re.fullmatch(r"distillkit-\w+-v1-loading", server.catalogue.weight_version)
+        require_drawn_by(await draw(plugin), with_weights_on([models[0], models[1], models[0]]), 0)
 
 
 async def test_a_server_without_development_endpoints_says_how_to_start_it(

@@ -62,7 +62,9 @@ async def test_prompts_that_do_not_fit_are_refused_at_open(serve: Serve) -> None
 async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve) -> None:
     server = serve(processed_logprobs=True)
     message = await refusal(sampler(server))
-    assert re.match(rf"{server.url} reports logprobs of what it drew that differ by \d\.\d\d nats", message)
+    assert re.match(
+        rf"sampler 'vllm': {server.url} reports logprobs of what it drew that differ by \d\.\d\d nats", message
+    )
     assert "start vLLM with --logprobs-mode raw_logprobs" in message
     right = serve()
     assert server.url in await refusal(sampler(right, server))

@@ -5,8 +5,10 @@ import torch
 
 from distillkit.types import Message, Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.drawing import Drawer, PlainDrawer
+from distillkit_builtin.local.fast.proof import proven_trunk
+from distillkit_builtin.local.fast.sampler import SlotSampler
 from distillkit_builtin.local.network import Network, PromptAndResponse
-from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.tokenizer import HFTokenizer
 
 
@@ -46,12 +48,36 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
 
 
 @pytest.fixture
-def sample(tiny_model: str) -> Callable[..., list[Rollout]]:
+def draws(tiny_model: str) -> Callable[[Network, Sequence[int], str], Drawer]:
+    """A drawer, `plain` or `fast`, that knows no ends but those that are given."""
+
+    def make(network: Network, eos: Sequence[int], forward: str) -> Drawer:
+        tokenizer = HFTokenizer.load(tiny_model)
+        if forward == "plain":
+            return PlainDrawer(network, tokenizer, frozenset(eos))
+        return SlotSampler(proven_trunk(network), tokenizer, frozenset(eos))
+
+    return make
+
+
+@pytest.fixture(params=["plain", "fast"])
+def forward(request: pytest.FixtureRequest) -> str:
+    """Both ways to compute what is not trained."""
+    return str(request.param)
+
+
+@pytest.fixture
+def sample(draws: Callable[..., Drawer], forward: str) -> Callable[..., list[Rollout]]:
     """Completions in the order of their requests."""
 
-    def draw(network: Network, requests: Sequence[SampleRequest], eos: Sequence[int] = (2,)) -> list[Rollout]:
+    def draw(
+        network: Network,
+        requests: Sequence[SampleRequest],
+        eos: Sequence[int] = (2,),
+        size: int = 64,
+    ) -> list[Rollout]:
         rollouts: list[Rollout] = []
-        Generator(network, HFTokenizer.load(tiny_model), frozenset(eos), 0).generate(requests, rollouts.append)
+        draws(network, eos, forward).generate(requests, size, 0, rollouts.append)
         return sorted(rollouts, key=lambda rollout: rollout.key)
 
     return draw

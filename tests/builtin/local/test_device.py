@@ -10,11 +10,10 @@ import torch
 from distillkit.testing import make_context
 from distillkit.types import Rollout, SampleRequest
 from distillkit_builtin.local.device import Device, Unwanted, shared_device
+from distillkit_builtin.local.drawing import Drawer
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
-from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.local.teacher import stream
-from distillkit_builtin.tokenizer import HFTokenizer
 
 SOON = 1.0
 """Seconds; left alone, the work in these tests takes minutes."""
@@ -112,12 +111,14 @@ async def test_a_run_closes_its_device_after_the_last_user() -> None:
         await task
 
 
-@pytest.fixture
-async def endless(device: Device, tiny_model: str) -> Callable[[Sequence[SampleRequest]], AsyncIterator[Rollout]]:
+@pytest.fixture(params=["plain", "fast"])
+async def endless(
+    request: pytest.FixtureRequest, device: Device, tiny_model: str, draws: Callable[..., Drawer]
+) -> Callable[[Sequence[SampleRequest]], AsyncIterator[Rollout]]:
     """Stream completions of the tiny model, which knows no end of a turn."""
     network = await device.run(Network.load, tiny_model, device, torch.float32, torch.float32)
-    generator = Generator(network, HFTokenizer.load(tiny_model), frozenset(), 0)
-    return lambda requests: stream(device, generator.generate, requests, PartSize(4, "completions", "x"))
+    drawer = draws(network, (), request.param)
+    return lambda requests: stream(device, drawer, 0, requests, PartSize(4, "completions", "x"))
 
 
 async def test_a_cancelled_consumer_frees_the_device_in_mid_batch(

@@ -10,10 +10,14 @@ import torch
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
+from distillkit_builtin.local import scoring
+from distillkit_builtin.local.fast.decoder import Decoder
+from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.sampling import Generator
 
 Make = Callable[..., RunConfig]
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
 @pytest.fixture
@@ -22,30 +26,55 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
     def limit(tokens: int, completions: int) -> None:
         respond, generate = Network.response_logprobs, Generator.generate
+        read, admit = scoring.read_logprobs, Decoder.admit
 
         def response_logprobs(self: Network, items: Sequence[Any], *rest: Any) -> Any:
             if max(map(len, items)) * len(items) > tokens:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return respond(self, items, *rest)
+
+        def read_logprobs(trunk: Any, items: Sequence[Any], *rest: Any) -> Any:
+            if max(map(len, items)) * len(items) > tokens:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            return read(trunk, items, *rest)
 
         def generate_some(self: Generator, requests: Sequence[Any], emit: Any) -> None:
             if len(requests) > completions:
                 generate(self, requests[:1], emit)  # the first has ended when there is no more room
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             generate(self, requests, emit)
 
+        def admit_some(self: Decoder, places: Sequence[int], requests: Sequence[Any]) -> None:
+            if self.slots.count > completions:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            admit(self, places, requests)
+
         monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
+        monkeypatch.setattr(scoring, "read_logprobs", read_logprobs)
         monkeypatch.setattr(Generator, "generate", generate_some)
+        monkeypatch.setattr(Decoder, "admit", admit_some)
 
     return limit
 
 
+@pytest.fixture
+def config(local_config: Make, other_tiny_model: str, forward: str) -> Make:
+    """A config whose models are all computed in one way."""
+    scorer = {"name": "local", "dtype": "float32", "device": "cpu", "forward": forward}
+
+    def make(**over: Any) -> RunConfig:
+        teachers = [{"model": other_tiny_model, "scorer": scorer}]
+        return local_config(**{"student": {"forward": forward}, "teachers": teachers, **over})
+
+    return make
+
+
 def test_less_at_once_gives_the_same_numbers_and_is_told(
-    local_config: Make, small_device: Callable[[int, int], None]
+    config: Make, small_device: Callable[[int, int], None]
 ) -> None:
-    whole = distillkit.run(local_config(name="whole"))
+    whole = distillkit.run(config(name="whole"))
     small_device(100, 3)
-    parts = distillkit.run(local_config(name="parts"))
+    parts = distillkit.run(config(name="parts"))
     assert parts.summary["failed_completions"] == 0
     for ours, theirs in zip(parts.metrics, whole.metrics, strict=True):
         for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "train/teacher_nll", "train/active_tokens"):
@@ -56,22 +85,30 @@ def test_less_at_once_gives_the_same_numbers_and_is_told(
     assert "done again with 2 completions at once" in log
 
 
-def test_what_does_not_fit_one_by_one_ends_the_run(
-    local_config: Make, small_device: Callable[[int, int], None]
-) -> None:
+def test_what_does_not_fit_one_by_one_ends_the_run(config: Make, small_device: Callable[[int, int], None]) -> None:
     small_device(5, 100)
     with pytest.raises(RunFailedError, match=r"not enough memory for even one completion at once .*CUDA out of memory"):
-        distillkit.run(local_config())
+        distillkit.run(config())
 
 
 def test_a_step_that_was_done_again_moves_the_weights_once(
-    local_config: Make, small_device: Callable[[int, int], None]
+    config: Make, small_device: Callable[[int, int], None]
 ) -> None:
-    whole = distillkit.run(local_config(name="whole", train={"max_steps": 1}))
+    whole = distillkit.run(config(name="whole", train={"max_steps": 1}))
     small_device(100, 100)
-    parts = distillkit.run(local_config(name="parts", train={"max_steps": 1}))
+    parts = distillkit.run(config(name="parts", train={"max_steps": 1}))
     from safetensors.numpy import load_file
 
     ours, theirs = (load_file(one.adapter_path / "adapter_model.safetensors") for one in (parts, whole))
     for name, array in theirs.items():
         np.testing.assert_allclose(ours[name], array, atol=1e-3)
+
+
+def test_what_only_saves_time_is_given_up_before_anything_is_halved() -> None:
+    kept = [True]
+    part = PartSize(8, "tokens", "student.micro_batch_tokens", spare=lambda: bool(kept) and kept.pop())
+    error = torch.OutOfMemoryError(OUT_OF_MEMORY)
+    part.shrink(error, 1)
+    assert (part.size, part.told) == (8, [])
+    part.shrink(error, 1)
+    assert part.size == 4

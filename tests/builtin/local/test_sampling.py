@@ -8,6 +8,7 @@ import tiny
 import torch
 
 from distillkit.types import Rollout, SampleRequest, SamplingParams
+from distillkit_builtin.local.fast.trunk import KNOWN, Unknown
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.sampling import draw, reshaped
 
@@ -53,9 +54,19 @@ def rescored(network: Network, rollouts: list[Rollout]) -> np.ndarray:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.3}, {"top_p": 0.7, "top_k": 5}])
 def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
-    tmp_path: Path, load: Callable[..., Network], ask: Ask, sample: Sample, family: str, params: dict[str, float]
+    tmp_path: Path,
+    load: Callable[..., Network],
+    ask: Ask,
+    sample: Sample,
+    forward: str,
+    family: str,
+    params: dict[str, float],
 ) -> None:
     network = load(tiny.write_model(tmp_path, family=family))
+    if forward == "fast" and family not in KNOWN:
+        with pytest.raises(Unknown, match="model type"):
+            sample(network, ask())
+        return
     rollouts = sample(network, ask(**params))
     logprobs = np.concatenate([rollout.logprobs for rollout in rollouts])
     np.testing.assert_allclose(logprobs, rescored(network, rollouts), atol=1e-4)
@@ -108,6 +119,14 @@ def test_a_stop_string_ends_a_completion(network: Network, ask: Ask, sample: Sam
     assert stopped.text.endswith(text)
     assert free.text.startswith(stopped.text)
     assert text not in stopped.text[:-1]
+
+
+def test_more_requests_than_slots_draw_the_same(network: Network, ask: Ask, sample: Sample) -> None:
+    lengths = [3, 12, 1, 7, 5, 12, 2, 9, 4, 6]
+    requests = [request for i, n in enumerate(lengths) for request in [ask(10, max_tokens=n)[i]]]
+    for one, other in zip(sample(network, requests, size=3), sample(network, requests, size=10), strict=True):
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 
 
 def test_another_seed_draws_something_else(network: Network, ask: Ask, sample: Sample) -> None:

@@ -8,6 +8,8 @@ import torch
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.types import token_ids
+from distillkit_builtin.local.fast.proof import proven_trunk
+from distillkit_builtin.local.fast.trunk import KNOWN
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.scoring import common_prefix, score_logprobs
 
@@ -26,9 +28,13 @@ def items(shared: int) -> list[PromptAndResponse]:
 @pytest.mark.parametrize("shared", [0, 40])
 @torch.no_grad()
 def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
-    tmp_path: Path, load: Callable[..., Network], family: str, shared: int
+    tmp_path: Path, load: Callable[..., Network], forward: str, family: str, shared: int
 ) -> None:
     network = load(tiny.write_model(tmp_path, family=family))
+    if forward == "fast":
+        if family not in KNOWN:
+            return
+        proven_trunk(network)
     expected = torch.cat([plain_logprobs(network.model, item) for item in items(shared)])
     logprobs, ids = score_logprobs(network, items(shared))
     torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)

@@ -82,7 +82,9 @@ def test_over_a_real_connection(server: ThreadingHTTPServer) -> None:
 
 def test_a_refused_connection_and_a_service_without_tls(server: ThreadingHTTPServer) -> None:
     port = server.server_port
-    with pytest.raises(InputError, match=r"SSL"):
+    with pytest.raises(
+        InputError, match=r"SSL.*; this is what https says to a server that speaks http: begin base_url"
+    ):
         ask_once(RemoteOptions(base_url=f"https://127.0.0.1:{port}"), "/v1/models")
     server.shutdown()
     server.server_close()

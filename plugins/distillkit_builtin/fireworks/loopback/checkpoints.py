@@ -8,8 +8,9 @@ from pydantic import JsonValue
 from distillkit_builtin.fireworks.loopback.faults import Fails, NeverDone
 from distillkit_builtin.fireworks.loopback.jobs import ACCOUNT, Jobs
 from distillkit_builtin.fireworks.loopback.learner import exported
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, Route, not_found
+from distillkit_builtin.fireworks.loopback.messages import Call, Route, not_found
 from distillkit_builtin.fireworks.loopback.store import Store
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 PAGE = 200
 

@@ -8,10 +8,11 @@ from itertools import count
 from distillkit.seeds import derive_seed
 from distillkit_builtin.fireworks.loopback.deployments import Deployments
 from distillkit_builtin.fireworks.loopback.inference import CompletionBody, complete
-from distillkit_builtin.fireworks.loopback.messages import Answer, Call, Refused, Route
+from distillkit_builtin.fireworks.loopback.messages import Call, Refused, Route
 from distillkit_builtin.fireworks.loopback.store import Store
 from distillkit_builtin.fireworks.loopback.stream import as_object, as_stream
 from distillkit_builtin.local.network import Network
+from distillkit_builtin.loopback_http.messages import Answer
 
 
 class Completions:

@@ -14,10 +14,10 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from distillkit.types import Array, Batch, Datum, SampleKey, TorchLoss, frozen_array, token_ids
-from distillkit_builtin.fireworks.loopback.messages import Body
 from distillkit_builtin.local.losses import importance_sampling
 from distillkit_builtin.local.network import PromptAndResponse, micro_batches
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.loopback_http.messages import Body
 
 DEFAULT_OPTIONS: Mapping[str, float] = {"ratio_log_cap": 20.0}
 

@@ -9,9 +9,10 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from distillkit_builtin.fireworks.loopback.faults import Effect, Fails, NeverDone
 from distillkit_builtin.fireworks.loopback.jobs import ACCOUNT
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, Refused, Route, not_found
+from distillkit_builtin.fireworks.loopback.messages import Call, Refused, Route, not_found
 from distillkit_builtin.fireworks.loopback.store import Store
 from distillkit_builtin.local.network import Network
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 PREFIX = f"accounts/{ACCOUNT}/deployments/"

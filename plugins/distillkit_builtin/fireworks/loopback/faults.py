@@ -1,25 +1,18 @@
 """How the service can be told to misbehave: an effect, the requests it is for, and how often."""
 
 import re
-import threading
 from dataclasses import dataclass
 
+from distillkit_builtin.loopback_http import faults
+from distillkit_builtin.loopback_http.faults import Delay, Orders
+from distillkit_builtin.loopback_http.messages import Request
+
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(faults.Status):
     """Answered by an HTTP error; nothing is done."""
 
-    status: int
-    retry_after: float | None = None
-    """Seconds, as a Retry-After header; None: none."""
     message: str = "injected by the loopback service"
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """Answered correctly, but so late that a client may have given up."""
-
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,44 +108,16 @@ class Fault:
         re.compile(self.path)
         re.compile(self.model)
 
-    def matches(self, method: str, path: str, model: str) -> bool:
+    def matches(self, request: Request) -> bool:
         """Whether such a request is one of those that are meant."""
-        return method == self.method and bool(re.search(self.path, path) and re.search(self.model, model))
-
-
-@dataclass(slots=True)
-class _Pending:
-    fault: Fault
-    seen: int = 0
-
-    def takes(self, method: str, path: str, model: str) -> bool:
-        """Whether this request has the effect; counts it."""
-        fault = self.fault
-        if not fault.matches(method, path, model):
+        if request.method != self.method:
             return False
-        self.seen += 1
-        return self.seen > fault.after and (fault.times is None or self.seen <= fault.after + fault.times)
+        return bool(re.search(self.path, request.path) and re.search(self.model, request.model))
 
 
-class Faults:
-    """The faults that were ordered; each request has at most one, of the one ordered first."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self._lock = threading.Lock()
-        self._pending: list[_Pending] = []
+class Faults(Orders[Effect]):
+    """The faults that were ordered."""
 
     def add(self, fault: Fault) -> None:
         """Order one."""
-        with self._lock:
-            self._pending.append(_Pending(fault))
-
-    def clear(self) -> None:
-        """Behave from now on."""
-        with self._lock:
-            self._pending.clear()
-
-    def take(self, method: str, path: str, model: str = "") -> Effect | None:
-        """The effect on this request."""
-        with self._lock:
-            return next((each.fault.effect for each in self._pending if each.takes(method, path, model)), None)
+        self.order(fault.effect, fault.matches, times=fault.times, after=fault.after)

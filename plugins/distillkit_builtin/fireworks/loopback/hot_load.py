@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 from distillkit_builtin.fireworks.loopback.deployments import PREFIX, Deployment, Deployments
 from distillkit_builtin.fireworks.loopback.faults import Fails, NeverDone
 from distillkit_builtin.fireworks.loopback.learner import SAMPLING_WEIGHTS
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, Route
+from distillkit_builtin.fireworks.loopback.messages import Call, Route
 from distillkit_builtin.fireworks.loopback.store import Store
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 PATH = "/hot_load/v1/models/hot_load"
 

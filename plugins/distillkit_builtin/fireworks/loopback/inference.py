@@ -7,12 +7,12 @@ from pydantic import Field
 
 from distillkit.seeds import derive_seed
 from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
-from distillkit_builtin.fireworks.loopback.messages import Body
 from distillkit_builtin.fireworks.loopback.stream import Completion, Row
+from distillkit_builtin.local.drawing import eos_ids_of
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.sampling import Generator
 from distillkit_builtin.local.scoring import score_logprobs
-from distillkit_builtin.local.teacher import eos_ids_of
+from distillkit_builtin.loopback_http.messages import Body
 from distillkit_builtin.tokenizer import HFTokenizer
 
 Candidates = tuple[tuple[int, float], ...]

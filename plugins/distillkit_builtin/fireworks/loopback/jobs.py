@@ -8,8 +8,9 @@ from itertools import count
 from pydantic import Field, JsonValue
 
 from distillkit_builtin.fireworks.loopback.faults import Effect, Fails, NeverDone
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, Refused, Route, not_found
+from distillkit_builtin.fireworks.loopback.messages import Call, Refused, Route, not_found
 from distillkit_builtin.fireworks.loopback.store import Store
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 ACCOUNT = "loopback"
 COST = ("JOB_STATE_PENDING", "JOB_STATE_CREATING", "JOB_STATE_RUNNING")

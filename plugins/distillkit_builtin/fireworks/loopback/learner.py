@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from distillkit.types import Batch, Datum
 from distillkit_builtin.fireworks.loopback.datums import Noting, WireBatch, forward_loss, to_batch
-from distillkit_builtin.fireworks.loopback.messages import Body
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.loopback_http.messages import Body
 from distillkit_builtin.tokenizer import HFTokenizer
 
 SAMPLING_WEIGHTS = "sampling.safetensors"

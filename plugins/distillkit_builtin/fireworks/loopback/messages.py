@@ -1,53 +1,15 @@
-"""What goes over the wire, below any of the service's parts: requests, answers, refusals and routes."""
+"""What goes over the wire, below any of the service's parts: calls, refusals and routes."""
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
 from distillkit_builtin.fireworks.loopback.faults import Effect
+from distillkit_builtin.loopback_http.messages import ABody, Answer, Request, refusal
 
 Json = Mapping[str, JsonValue]
-
-
-class Body(BaseModel):
-    """A request's body. What the service does not read is let through: the SDK sends more than is needed here."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-ABody = TypeVar("ABody", bound=Body)
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request that the service received."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
-    """Names in lower case; without those that carry the key."""
-    body: JsonValue
-    received: float
-    """`time.monotonic()`."""
-
-    @property
-    def model(self) -> str:
-        """What the body names as its `model`; empty if it names none."""
-        return str(self.body.get("model", "")) if isinstance(self.body, dict) else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is sent back: JSON, or bytes as an event stream."""
-
-    body: JsonValue | bytes
-    status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
@@ -62,8 +24,7 @@ class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
 
     def answer(self, headers: Mapping[str, str] | None = None) -> Answer:
         """In the form of every error of the service."""
-        error: JsonValue = {"error": {"message": self.message, "code": self.code}}
-        return Answer(error, self.status, headers or {})
+        return refusal(self.status, self.message, self.code, headers)
 
 
 def not_found(what: str) -> Refused:
@@ -110,8 +71,3 @@ def dispatch(routes: Iterable[Route], request: Request, effect: Effect | None) -
         if found and route.method == request.method:
             return route.function(Call(request, found.groupdict(), effect))
     raise not_found(f"route {request.method} {request.path}")
-
-
-def as_bytes(body: JsonValue) -> bytes:
-    """JSON as it is sent."""
-    return json.dumps(body, allow_nan=False).encode()

@@ -10,8 +10,9 @@ from distillkit_builtin.fireworks.loopback.datums import WireBatch
 from distillkit_builtin.fireworks.loopback.futures import Futures, InOrder, Worker
 from distillkit_builtin.fireworks.loopback.jobs import Job
 from distillkit_builtin.fireworks.loopback.learner import AdamParams, Learner, Normalization
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, not_found
+from distillkit_builtin.fireworks.loopback.messages import Call, not_found
 from distillkit_builtin.fireworks.loopback.store import Store
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 CROSS_JOB = re.compile(r"cross_job://([^/]+)/([^/]+)")
 

@@ -22,14 +22,16 @@ import torch
 from distillkit_builtin.fireworks.loopback.checkpoints import Checkpoints
 from distillkit_builtin.fireworks.loopback.completions import Completions
 from distillkit_builtin.fireworks.loopback.deployments import Deployments, RunningDeployment
-from distillkit_builtin.fireworks.loopback.faults import Delay, Effect, Fault, Faults, Hangup, Status
+from distillkit_builtin.fireworks.loopback.faults import Effect, Fault, Faults, Hangup, Status
 from distillkit_builtin.fireworks.loopback.hot_load import HotLoads
 from distillkit_builtin.fireworks.loopback.jobs import RunningJob
-from distillkit_builtin.fireworks.loopback.messages import Answer, Refused, Request, dispatch
-from distillkit_builtin.fireworks.loopback.server import Server
+from distillkit_builtin.fireworks.loopback.messages import Refused, dispatch
 from distillkit_builtin.fireworks.loopback.shapes import Shapes
 from distillkit_builtin.fireworks.loopback.store import Store
 from distillkit_builtin.fireworks.loopback.trainer import Trainers
+from distillkit_builtin.loopback_http.faults import Delay
+from distillkit_builtin.loopback_http.messages import Answer, Request
+from distillkit_builtin.loopback_http.server import Server
 
 log = logging.getLogger(__name__)
 REMEMBERED = 10_000
@@ -133,7 +135,7 @@ class LoopbackService:
         self._requests.append(request)
         if not key or (self._api_key is not None and key != self._api_key):
             return Refused(401, "the API key is missing or wrong", "UNAUTHENTICATED").answer()
-        effect = self._faults.take(request.method, request.path, request.model)
+        effect = self._faults.take(request)
         match effect:
             case Delay(seconds):
                 self._closing.wait(seconds)
@@ -147,8 +149,7 @@ class LoopbackService:
     def _refuse(self, request: Request, effect: Status) -> Answer:
         if effect.status < 500 and effect.status not in RETRIED:
             self._trainers.models.skip(request.body)
-        headers = {} if effect.retry_after is None else {"retry-after": f"{effect.retry_after:g}"}
-        return Refused(effect.status, effect.message, "INJECTED").answer(headers)
+        return Refused(effect.status, effect.message, "INJECTED").answer(effect.headers)
 
     def _answer(self, request: Request, effect: Effect | None) -> Answer:
         try:

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pydantic import JsonValue
 
 from distillkit_builtin.fireworks.loopback.jobs import ACCOUNT
-from distillkit_builtin.fireworks.loopback.messages import Answer, Call, Route
+from distillkit_builtin.fireworks.loopback.messages import Call, Route
+from distillkit_builtin.loopback_http.messages import Answer
 
 
 class Shapes:

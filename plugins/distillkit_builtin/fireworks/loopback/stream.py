@@ -13,7 +13,7 @@ from distillkit_builtin.fireworks.loopback.faults import (
     NullLogprob,
     WrongIds,
 )
-from distillkit_builtin.fireworks.loopback.messages import as_bytes
+from distillkit_builtin.loopback_http.messages import as_bytes
 
 PERFORMANCE: Mapping[str, JsonValue] = {"prefill-queue-duration": "0.001", "num-concurrent-requests": "1"}
 """In seconds; what the SDK's concurrency controller reads of a deployment."""

@@ -9,9 +9,10 @@ from pydantic import JsonValue
 from distillkit_builtin.fireworks.loopback.faults import Dies
 from distillkit_builtin.fireworks.loopback.futures import Futures, Operation, Worker
 from distillkit_builtin.fireworks.loopback.jobs import Job, Jobs
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body, Call, Refused, Route
+from distillkit_builtin.fireworks.loopback.messages import Call, Refused, Route
 from distillkit_builtin.fireworks.loopback.operations import LoraSettings, Models
 from distillkit_builtin.fireworks.loopback.store import Store
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 LONG_POLL_S = 10.0
 """The SDK asks again at once when it is told to try again."""

@@ -41,7 +41,9 @@ def main(
 
     Raises:
         DistillkitError: `InputError`, naming the field, before anything is made; another child if the run fails.
-        SystemExit: on SIGTERM, after the clean-up.
+        KeyboardInterrupt: on Ctrl-C, after the clean-up. Both stop at once, in the middle of a step: whoever sends a
+            SIGTERM may not wait for one. What goes on is the last save (`dcp_save_interval`).
+        SystemExit: on SIGTERM, likewise.
     """
     if cleanup_on_exit is not None:
         warnings.warn("main(cleanup_on_exit=...) is deprecated; use cancel_on_exit", DeprecationWarning, stacklevel=2)

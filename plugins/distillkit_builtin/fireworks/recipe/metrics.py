@@ -68,6 +68,7 @@ class RecipeLog(Sink):
     """The recipe's metric names in `recipe_metrics.jsonl`, and the files of `RunnerConfig`."""
 
     name: ClassVar[str] = "recipe"
+    writes: ClassVar[frozenset[str]] = frozenset({FILE})
 
     _scale: float = PrivateAttr(1.0)
     _output_model: str | None = PrivateAttr(None)

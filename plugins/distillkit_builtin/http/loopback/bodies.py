@@ -3,7 +3,7 @@
 from pydantic import AliasPath, Field, JsonValue
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.fireworks.loopback.messages import Body
+from distillkit_builtin.loopback_http.messages import Body
 
 Prompt = str | tuple[int, ...]
 Stop = str | tuple[str, ...] | None

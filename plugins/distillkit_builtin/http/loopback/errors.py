@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from distillkit_builtin.fireworks.loopback.messages import Answer, Body
+from distillkit_builtin.loopback_http.messages import Answer, Body
 
 ABody = TypeVar("ABody", bound=Body)
 

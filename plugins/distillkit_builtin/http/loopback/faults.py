@@ -1,30 +1,23 @@
 """How a loopback server can be told to misbehave: what, to which requests, and how often."""
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from distillkit_builtin.loopback_http import faults
+from distillkit_builtin.loopback_http.faults import Delay, Orders
+from distillkit_builtin.loopback_http.messages import Request
+
 Payload = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class Status(faults.Status):
     """An HTTP error instead of an answer; nothing is computed."""
 
-    status: int
-    retry_after: float | None = None
-    """Seconds, as a Retry-After header; None: no such header."""
     body: JsonValue = None
     """None: an error in the server's own form."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delay:
-    """The right answer, late."""
-
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,32 +96,8 @@ Distortion = WrongId | BadLogprob | Shorter | MissingEntry | DuplicateEntry | Sw
 Fault = Status | Delay | Hang | Cut | ShortBody | Garbage | Distortion
 
 
-@dataclass(slots=True)
-class _Order:
-    fault: Fault
-    path: str | None
-    when: Callable[[Payload], bool] | None
-    skip: int
-    left: int | None
-
-    def takes(self, path: str, payload: Payload) -> bool:
-        """Whether this request has the fault; counts it."""
-        if self.left == 0 or self.path not in (None, path) or (self.when is not None and not self.when(payload)):
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        self.left = None if self.left is None else self.left - 1
-        return True
-
-
-class Faults:
-    """The faults that were ordered; each request has at most one, of the one ordered first. Any thread may call."""
-
-    def __init__(self) -> None:
-        """None yet."""
-        self._lock = threading.Lock()
-        self._orders: list[_Order] = []
+class Faults(Orders[Fault]):
+    """The faults that were ordered."""
 
     def next(
         self,
@@ -148,21 +117,8 @@ class Faults:
             when: Only requests whose JSON body this accepts; a request without one has an empty body.
             after: So many of those requests are let through first.
         """
-        with self._lock:
-            self._orders.append(_Order(fault, path, when, after, times))
 
-    def clear(self) -> None:
-        """Behave from now on."""
-        with self._lock:
-            self._orders.clear()
+        def wanted(request: Request) -> bool:
+            return path in (None, request.path) and (when is None or when(request.fields))
 
-    @property
-    def waiting(self) -> int:
-        """How many ordered faults have not all shown yet."""
-        with self._lock:
-            return sum(order.left != 0 for order in self._orders)
-
-    def take(self, path: str, payload: Payload) -> Fault | None:
-        """The fault of this request."""
-        with self._lock:
-            return next((order.fault for order in self._orders if order.takes(path, payload)), None)
+        self.order(fault, wanted, times=times, after=after)

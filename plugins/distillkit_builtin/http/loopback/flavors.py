@@ -1,20 +1,23 @@
 """Which dialects a server knows."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from distillkit_builtin.fireworks.loopback.messages import Answer
 from distillkit_builtin.http.loopback.engine import Engine
 from distillkit_builtin.http.loopback.routes import Raw, Routes
 from distillkit_builtin.http.loopback.sglang import Generate
 from distillkit_builtin.http.loopback.vllm import Completions, Neighbours
+from distillkit_builtin.loopback_http.messages import Answer
+
+FlavorName = Literal["vllm", "echo", "sglang"]
+NAMES: tuple[FlavorName, ...] = get_args(FlavorName)
 
 
 @dataclass(frozen=True, slots=True)
 class Flavor:
     """Which dialects a server knows."""
 
-    name: Literal["vllm", "echo", "sglang"] = "vllm"
+    name: FlavorName = "vllm"
     """`vllm`: everything but `/generate`; `echo`: `/v1/completions` without `prompt_logprobs`, no more; `sglang`:
     `/generate`, and `/v1/completions` as `echo` has it."""
     ids: bool = True

@@ -64,7 +64,11 @@ class Model(Protocol):
     vocabulary: int
     """How many ids there are."""
     eos_ids: frozenset[int]
-    text: Text
+
+    @property
+    def text(self) -> Text:
+        """Its tokenizer."""
+        ...
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
         """How likely `ids[start:]` are, each after all before it, and the `top` likeliest there; `start` >= 1."""

@@ -19,10 +19,10 @@ from distillkit.errors import InputError
 from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
 from distillkit_builtin.http.loopback.models import AdapterError, Drawn, Scored
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.drawing import eos_ids_of
 from distillkit_builtin.local.logprobs import CHUNK_TOKENS
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.sampling import Generator
-from distillkit_builtin.local.teacher import eos_ids_of
 from distillkit_builtin.tokenizer import HFTokenizer
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from distillkit_builtin.fireworks.loopback.messages import Answer, Request
 from distillkit_builtin.http.loopback.faults import Fault
+from distillkit_builtin.loopback_http.messages import Answer, Request
 
 Function = Callable[[Request, Fault | None], Answer]
 Routes = Mapping[tuple[str, str], Function]

@@ -16,7 +16,6 @@ from typing import Self
 
 from pydantic import JsonValue
 
-from distillkit_builtin.fireworks.loopback.messages import Answer, Request
 from distillkit_builtin.http.loopback import faults as kinds
 from distillkit_builtin.http.loopback.catalogue import Catalogue
 from distillkit_builtin.http.loopback.engine import Engine
@@ -27,6 +26,8 @@ from distillkit_builtin.http.loopback.models import Model
 from distillkit_builtin.http.loopback.routes import Raw
 from distillkit_builtin.http.loopback.traffic import Traffic
 from distillkit_builtin.http.loopback.transport import Hanging, LocalServer
+from distillkit_builtin.loopback_http.faults import Delay
+from distillkit_builtin.loopback_http.messages import Answer, Request
 
 log = logging.getLogger(__name__)
 COMPUTES = ("/v1/completions", "/generate")
@@ -116,7 +117,7 @@ class LoopbackServer:
         with self.traffic.serving(request):
             if self._api_key is not None and key != self._api_key and request.path != "/health":
                 return Answer({"error": "Unauthorized"}, 401)
-            fault = self.faults.take(request.path, request.body if isinstance(request.body, dict) else {})
+            fault = self.faults.take(request)
             match fault:
                 case kinds.Status():
                     return _status(fault)
@@ -126,7 +127,7 @@ class LoopbackServer:
                     return None
                 case kinds.Garbage():
                     return Raw(b"<html>\x00 this is not JSON", content_type="application/json")
-                case kinds.Delay(seconds):
+                case Delay(seconds):
                     closing.wait(seconds)
             if self._delay and request.path in COMPUTES:
                 closing.wait(self._delay)
@@ -149,11 +150,10 @@ class LoopbackServer:
 
 
 def _status(fault: kinds.Status) -> Answer:
-    headers = {} if fault.retry_after is None else {"retry-after": f"{fault.retry_after:g}"}
     body: JsonValue = fault.body
     if body is None:
         body = {"error": {"message": "ordered by a test", "type": "Loopback", "param": None, "code": fault.status}}
-    return Answer(body, fault.status, headers)
+    return Answer(body, fault.status, fault.headers)
 
 
 def _cut(answer: Answer) -> Answer:

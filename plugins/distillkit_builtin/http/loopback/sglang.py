@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.fireworks.loopback.messages import Answer, Request
 from distillkit_builtin.http.loopback.bodies import GenerateBody, sampling_params
 from distillkit_builtin.http.loopback.choices import ended_text
 from distillkit_builtin.http.loopback.completion import Completion, Entry, Wanted
@@ -23,6 +22,7 @@ from distillkit_builtin.http.loopback.errors import Refused, read
 from distillkit_builtin.http.loopback.faults import Fault
 from distillkit_builtin.http.loopback.models import Model
 from distillkit_builtin.http.loopback.routes import Function
+from distillkit_builtin.loopback_http.messages import Answer, Request
 
 
 class Generate:

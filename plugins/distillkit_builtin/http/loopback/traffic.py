@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from distillkit_builtin.fireworks.loopback.messages import Request
+from distillkit_builtin.loopback_http.messages import Request
 
 
 class Traffic:

@@ -1,13 +1,13 @@
-"""The HTTP of the Fireworks loopback service, and besides: a given port, bearer tokens, broken answers."""
+"""HTTP as a vLLM server has it: bearer tokens, any JSON that Python reads, and broken answers."""
 
 import json
 import select
 import threading
 from dataclasses import dataclass
 
-from distillkit_builtin.fireworks.loopback.messages import Answer
-from distillkit_builtin.fireworks.loopback.server import Handler, Responder, Server
 from distillkit_builtin.http.loopback.routes import Raw
+from distillkit_builtin.loopback_http.messages import Answer
+from distillkit_builtin.loopback_http.server import Handler, Responder, Server
 
 POLL_S = 0.05
 
@@ -32,27 +32,25 @@ class LocalHandler(Handler):
             self.headers["x-api-key"] = token
         return True
 
-    def handle_request(self) -> None:
-        """Answer, hang up, or neither."""
-        answer = self._answer()
-        if isinstance(answer, Hanging):
-            self._hang()
-        if answer is None or isinstance(answer, Hanging):
-            self.close_connection = True
-            return
-        # Unlike `as_bytes` this sends NaN and infinity, as Python's json reads them.
-        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        self.send_response(answer.status)
-        self.send_header("content-type", answer.content_type if isinstance(answer, Raw) else "application/json")
-        self.send_header("content-length", str(len(data)))
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if isinstance(answer, Raw) and answer.cut:
-            data, self.close_connection = data[: len(data) // 2], True
-        self.wfile.write(data)
+    def answer(self) -> Answer | None:
+        """Answer, hang up, or neither until the client does."""
+        answer = super().answer()
+        if not isinstance(answer, Hanging):
+            return answer
+        self._hang()
+        return None
 
-    do_GET = do_POST = handle_request  # noqa: N815 - http.server's names
+    def encoded(self, answer: Answer) -> tuple[bytes, str]:
+        """Bytes as they are; unlike `as_bytes` this sends NaN and infinity, as Python's json reads them."""
+        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        return data, answer.content_type if isinstance(answer, Raw) else "application/json"
+
+    def sent(self, answer: Answer, data: bytes) -> bytes:
+        """Half of what is to be cut, and then the end of the connection."""
+        if not (isinstance(answer, Raw) and answer.cut):
+            return data
+        self.close_connection = True
+        return data[: len(data) // 2]
 
     def _hang(self) -> None:
         """Until the client goes away (its end of the connection becomes readable) or the server stops."""
@@ -62,19 +60,12 @@ class LocalHandler(Handler):
 
 
 class LocalServer(Server):
-    """Listens on a given port."""
+    """Knows when it is to be closed."""
 
     def __init__(self, respond: Responder, port: int, closing: threading.Event) -> None:
         """`port` 0 is any that is free; `closing` is set before the server is closed."""
-        self._wanted_port = port
         self.closing = closing
-        super().__init__(respond)
-        self.RequestHandlerClass = LocalHandler
-
-    def server_bind(self) -> None:
-        """On the port that is wanted, also if connections of a server that stopped there linger."""
-        self.server_address = ("127.0.0.1", self._wanted_port)
-        super().server_bind()
+        super().__init__(respond, port, LocalHandler)
 
     @property
     def port(self) -> int:

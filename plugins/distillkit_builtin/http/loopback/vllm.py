@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from distillkit_builtin.fireworks.loopback.messages import Answer, Request
 from distillkit_builtin.http.loopback.bodies import (
     CallBody,
     CompletionBody,
@@ -23,6 +22,7 @@ from distillkit_builtin.http.loopback.engine import Engine
 from distillkit_builtin.http.loopback.errors import Refused, read
 from distillkit_builtin.http.loopback.faults import Fault
 from distillkit_builtin.http.loopback.routes import Function, Raw
+from distillkit_builtin.loopback_http.messages import Answer, Request
 
 
 class Completions:

@@ -2,11 +2,13 @@
 
 Whichever it is, a completion counts as policy `version` only if the server can show that it had these weights: an
 adapter by its name, which is new at each version; whole weights by the label that the server keeps beside them and
-loses when it is restarted.
+loses when it is restarted. A version counts from when every replica has it; until then, and if one does not take it,
+the version before stays what is asked for.
 """
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,47 +25,102 @@ LORA_HOW = (
 LOADED = "already been loaded"
 """What vLLM says of an adapter's name that it has."""
 WEIGHTS_HOW = "start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment, and without --enable-lora"
+UNLOAD_SECONDS = 10.0
+"""For an adapter that is not needed any more; a server that is gone must not hold up the run's end."""
+Problem = RefusedError | UnansweredError
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """One policy version as the servers know it."""
+
+    version: int
+    path: str
+    """Where the servers find its files."""
+    label: str
+    """Its name at the servers."""
 
 
 @dataclass(slots=True)
 class Pusher(ABC):
-    """One policy version on every replica."""
+    """Policy versions on every replica, one after the other."""
 
     remote: Remote
     base_model: str
     """As the servers call it."""
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
-    version: int = -1
-    path: str = ""
-    """Where the servers find the version's files."""
+    current: Pushed | None = None
+    """What every replica has been given."""
+    pending: Pushed | None = None
+    """What is being given to them, or was when that was interrupted."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _repairs: dict[str, int] = field(default_factory=dict)
 
     @property
     @abstractmethod
     def model(self) -> str:
-        """What completions of the version are asked of."""
+        """What completions of the current version are asked of."""
 
     @property
-    def label(self) -> str:
-        """The version's name at the servers."""
-        return f"distillkit-{self.nonce}-v{self.version}"
+    def served(self) -> Pushed:
+        """The current version. Raises RuntimeError before there is one."""
+        if self.current is None:
+            raise RuntimeError("sampler 'vllm' is asked before its first sync")
+        return self.current
 
     async def push(self, version: int, path: Path) -> None:
-        """Load the version everywhere. Raises RunFailedError with what a server says."""
-        self.version, self.path = version, str(path)
-        await asyncio.gather(*(self._put(root) for root in self.remote.roots))
+        """Load a version everywhere; it is the current one once all replicas have it.
 
-    async def _put(self, root: str) -> None:
+        Raises:
+            RunFailedError: with each replica that did not take it and what it says. The version is unloaded from the
+                others where that is possible, and the one before stays the current one.
+        """
+        self.pending = Pushed(version, str(path), f"distillkit-{self.nonce}-v{version}")
+        problems = await self._load_everywhere(self.pending)
+        if problems:
+            raise RunFailedError(await self._taken_back(self.pending, problems))
+        self.current, self.pending = self.pending, None
+
+    async def _load_everywhere(self, new: Pushed) -> Mapping[str, Problem]:
+        async with asyncio.TaskGroup() as group:
+            loads = {root: group.create_task(self._try_to_load(root, new)) for root in self.remote.roots}
+        return {root: problem for root, load in loads.items() if (problem := load.result()) is not None}
+
+    async def _try_to_load(self, root: str, new: Pushed) -> Problem | None:
         try:
-            await self.load(root)
+            await self.load(root, new)
         except (RefusedError, UnansweredError) as error:
-            said = f"answered {error.status}: {error.message}" if isinstance(error, RefusedError) else error.reason
-            raise RunFailedError(
-                f"policy version {self.version} ({self.path}) could not be loaded at {root}: {said}; "
-                f"{self.how_to_start}"
-            ) from error
+            return error
+        return None
+
+    async def _taken_back(self, new: Pushed, problems: Mapping[str, Problem]) -> str:
+        """Unload what was loaded; what the user is told. A load that was not answered may have been done."""
+        refused = {root for root, problem in problems.items() if isinstance(problem, RefusedError)}
+        left = await self.let_go(new, (root for root in self.remote.roots if root not in refused))
+        self.pending = None
+        rest = "".join(f"; it may still be loaded: {why}" for why in left)
+        return f"{self._not_loaded(new, problems)}{rest}; {self.how_to_start}"
+
+    def _not_loaded(self, new: Pushed, problems: Mapping[str, Problem]) -> str:
+        where = "; at ".join(f"{root}: {_said(problem)}" for root, problem in problems.items())
+        return f"policy version {new.version} ({new.path}) could not be loaded at {where}"
+
+    async def let_go(self, old: Pushed, roots: Iterable[str]) -> Sequence[str]:
+        """Unload a version from replicas, in bounded time; why it may still be loaded, a text for each where it may."""
+        async with asyncio.TaskGroup() as group:
+            drops = [group.create_task(self._try_to_drop(root, old)) for root in roots]
+        return [why for drop in drops if (why := drop.result()) is not None]
+
+    async def _try_to_drop(self, root: str, old: Pushed) -> str | None:
+        try:
+            async with asyncio.timeout(UNLOAD_SECONDS):
+                await self.drop(root, old)
+        except (RefusedError, UnansweredError) as error:
+            return str(error)
+        except TimeoutError:
+            return f"{root}: no answer within {UNLOAD_SECONDS:g} s"
+        return None
 
     def repairs(self, root: str) -> int:
         """Counts the times that a replica is given the version again: by one when it begins, and when it has ended."""
@@ -72,12 +129,14 @@ class Pusher(ABC):
     async def repair(self, root: str, seen: int) -> None:
         """Load the version again into a replica that lost it, unless somebody did or does since `repairs` was `seen`.
 
-        Returns when it is there.
+        Returns when it is there. Raises RunFailedError if the replica does not take it.
         """
         async with self._locks.setdefault(root, asyncio.Lock()):
             if self.repairs(root) == seen:
                 self._repairs[root] = seen + 1
-                await self._put(root)
+                problem = await self._try_to_load(root, self.served)
+                if problem is not None:
+                    raise RunFailedError(f"{self._not_loaded(self.served, {root: problem})}; {self.how_to_start}")
                 self._repairs[root] = seen + 2
 
     async def had(self, root: str, seen: int) -> bool:
@@ -93,16 +152,20 @@ class Pusher(ABC):
         """What a server needs for this."""
 
     @abstractmethod
-    async def load(self, root: str) -> None:
-        """Load the version into one replica."""
+    async def load(self, root: str, new: Pushed) -> None:
+        """Load a version into one replica. Raises RefusedError, UnansweredError."""
 
     @abstractmethod
-    async def drop(self, label: str) -> None:
-        """Let go of an old version."""
+    async def drop(self, root: str, old: Pushed) -> None:
+        """Let one replica forget a version. Raises RefusedError, UnansweredError."""
 
     @abstractmethod
     async def holds(self, root: str) -> bool:
-        """Whether a replica that has just answered had the version's weights."""
+        """Whether a replica that has just answered had the current version's weights."""
+
+
+def _said(problem: Problem) -> str:
+    return f"answered {problem.status}: {problem.message}" if isinstance(problem, RefusedError) else problem.reason
 
 
 class AdapterPusher(Pusher):
@@ -111,30 +174,29 @@ class AdapterPusher(Pusher):
     @property
     def model(self) -> str:
         """The adapter's name."""
-        return self.label
+        return self.served.label
 
     @property
     def how_to_start(self) -> str:
         """With runtime adapters."""
         return LORA_HOW
 
-    async def load(self, root: str) -> None:
+    async def load(self, root: str, new: Pushed) -> None:
         """A new name a version: vLLM caches what it has read under a name."""
-        adapter: dict[str, JsonValue] = {"lora_name": self.label, "lora_path": self.path}
+        adapter: dict[str, JsonValue] = {"lora_name": new.label, "lora_path": new.path}
         try:
             await self.remote.post_to(root, "/v1/load_lora_adapter", adapter)
         except RefusedError as error:
             if error.status != 400 or LOADED not in error.message:
                 raise  # else an attempt whose answer was lost did it: nobody else has names of ours
 
-    async def drop(self, label: str) -> None:
+    async def drop(self, root: str, old: Pushed) -> None:
         """Unload it; a replica that was restarted has it no more."""
-        for root in self.remote.roots:
-            try:
-                await self.remote.post_to(root, "/v1/unload_lora_adapter", {"lora_name": label})
-            except RefusedError as error:
-                if error.status != 404:
-                    raise
+        try:
+            await self.remote.post_to(root, "/v1/unload_lora_adapter", {"lora_name": old.label})
+        except RefusedError as error:
+            if error.status != 404:
+                raise
 
     async def holds(self, root: str) -> bool:
         """A server answers for an adapter only if it has one of that name."""
@@ -154,17 +216,21 @@ class WeightsPusher(Pusher):
         """With the development endpoints."""
         return WEIGHTS_HOW
 
-    async def load(self, root: str) -> None:
-        """Replace the weights, forget what was computed with the old ones, and label the new ones."""
-        arguments: dict[str, JsonValue] = {"weights_path": self.path}
+    async def load(self, root: str, new: Pushed) -> None:
+        """Replace the weights, forget what was computed with the old ones, and label the new ones.
+
+        The old label goes first: should this end half-way, no version is taken for what the replica then holds.
+        """
+        arguments: dict[str, JsonValue] = {"weights_path": new.path}
+        await self.remote.post_to(root, "/update_weight_version", {"new_version": f"{new.label}-loading"})
         await self.remote.post_to(root, "/collective_rpc", {"method": "reload_weights", "kwargs": arguments})
         await self.remote.post_to(root, "/reset_prefix_cache", {})
-        await self.remote.post_to(root, "/update_weight_version", {"new_version": self.label})
+        await self.remote.post_to(root, "/update_weight_version", {"new_version": new.label})
 
-    async def drop(self, label: str) -> None:
-        """Nothing: the new weights stand where the old ones were."""
+    async def drop(self, root: str, old: Pushed) -> None:
+        """Nothing: weights are replaced, and a replica with others than the current ones is given those again."""
 
     async def holds(self, root: str) -> bool:
         """Whether the label is still ours: a restarted server has its own weights and none of our labels."""
         answer = await self.remote.get_from(root, "/weight_info")
-        return isinstance(answer.value, dict) and answer.value.get("weight_version") == self.label
+        return isinstance(answer.value, dict) and answer.value.get("weight_version") == self.served.label

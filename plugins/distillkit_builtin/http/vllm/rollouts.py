@@ -23,17 +23,12 @@ from distillkit.types import (
     token_ids,
 )
 from distillkit_builtin.concurrently import as_they_come
-from distillkit_builtin.http.completing import (
-    PATH,
-    completion_payload,
-    failure_of,
-    read_completion,
-    require_raw_logprobs,
-)
-from distillkit_builtin.http.dialects.dialect import Question, read_scores
+from distillkit_builtin.http.completing import failure_of, require_raw_logprobs
+from distillkit_builtin.http.dialects.dialect import Question
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
-from distillkit_builtin.http.teacher import as_score
-from distillkit_builtin.http.vllm.pushing import AdapterPusher, Pusher, WeightsPusher
+from distillkit_builtin.http.outcomes import as_score, drawn, read
+from distillkit_builtin.http.vllm.pushing import AdapterPusher, Pushed, Pusher, WeightsPusher
+from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.answers import Answer, RefusedError, UnansweredError
 from distillkit_builtin.remote.remote import Remote
 
@@ -43,8 +38,6 @@ if TYPE_CHECKING:
 NAME = "student"
 """In metrics."""
 LOST = 404
-UNLOAD_SECONDS = 10.0
-"""For an adapter that is not needed any more; a server that is gone must not hold up the run's end."""
 TRIES = 3
 """Of a completion whose server lost its weights meanwhile."""
 PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=2.0))
@@ -70,27 +63,29 @@ class VllmRollouts:
     @classmethod
     async def open(cls, run: RunContext, options: "VllmSampler", base_model: str) -> "VllmRollouts":
         """Connect; see that the servers report logprobs of the untouched law."""
-        remote = Remote.open(options, NAME)
         probes = [
             SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params)
             for sample, params in enumerate(PROBES)
         ]
-        try:
-            for probe in probes:
-                await require_raw_logprobs(remote, PromptLogprobs(), base_model, probe)
-        except (RefusedError, UnansweredError) as error:
-            await remote.close()
-            raise InputError(f"sampler 'vllm': {failure_of(probes[0], error).reason}") from error
-        except BaseException:
-            await remote.close()
-            raise
+        with named("sampler 'vllm'"):
+            remote = Remote.open(options, NAME)
+            try:
+                for probe in probes:
+                    await require_raw_logprobs(remote, PromptLogprobs(), base_model, probe)
+            except RefusedError as error:
+                await remote.close()
+                raise InputError(failure_of(probes[0], error).reason) from error
+            except BaseException:
+                await remote.close()
+                raise
         return cls(options, run, base_model, remote, secrets.token_hex(3))
 
     async def close(self) -> None:
-        """Unload the last adapter and close connections."""
+        """Unload the last adapter, and one whose load was interrupted; close connections."""
         try:
-            if self.pusher is not None and self.pusher.version >= 0:
-                await self._let_go(self.pusher, self.pusher.label)
+            if self.pusher is not None:
+                await self._let_go(self.pusher, self.pusher.current)
+                await self._let_go(self.pusher, self.pusher.pending)
         finally:
             await self.remote.close()
 
@@ -103,19 +98,17 @@ class VllmRollouts:
         if self.pusher is None:
             kind = AdapterPusher if weights.format == "peft" else WeightsPusher
             self.pusher = kind(self.remote, self.base_model, self.nonce)
-        old = self.pusher.label if self.pusher.version >= 0 else None
+        old = self.pusher.current
         await self.pusher.push(weights.version, self._as_the_server_sees(weights.path))
-        if old is not None and old != self.pusher.label:
+        if old is not None and old.label != self.pusher.served.label:
             await self._let_go(self.pusher, old)
 
-    async def _let_go(self, pusher: Pusher, label: str) -> None:
+    async def _let_go(self, pusher: Pusher, old: Pushed | None) -> None:
         """Unload what is not asked for any more; a server that does not do it is no reason to end a run."""
-        try:
-            async with asyncio.timeout(UNLOAD_SECONDS):
-                await pusher.drop(label)
-        except (RefusedError, UnansweredError, TimeoutError) as error:
-            why = str(error) or f"no answer within {UNLOAD_SECONDS:g} s"
-            self.run.notify(f"sampler 'vllm': the adapter {label} may still be loaded: {why}")
+        if old is None:
+            return
+        for why in await pusher.let_go(old, self.remote.roots):
+            self.run.notify(f"sampler 'vllm': the adapter {old.label} may still be loaded: {why}")
 
     def _as_the_server_sees(self, path: Path) -> Path:
         if self.options.server_run_dir is None or self.run.run_dir is None:
@@ -134,20 +127,13 @@ class VllmRollouts:
 
     async def _draw(self, request: SampleRequest) -> Rollout | Failure:
         pusher = self._ready()
-        outcome = await self._ask(request, PATH, completion_payload(request, pusher.model))
-        if isinstance(outcome, Failure):
-            return outcome
-        return read_completion(outcome.value, request, pusher.model, pusher.version)
+        return await drawn(self._ask, request, pusher.model, pusher.served.version)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
-        dialect = PromptLogprobs()
         question = Question(self._ready().model, request.prompt_ids, request.rollout.token_ids)
         async with self._scoring:
-            outcome = await self._ask(request, dialect.path, dialect.payload(question))
-        if isinstance(outcome, Failure):
-            return outcome
-        what = f"score of {request.key} by {request.teacher} at {outcome.root}"
-        return as_score(request, read_scores(dialect, outcome.value, question, what))
+            reading = await read(self._ask, request, PromptLogprobs(), question, request.teacher)
+        return reading if isinstance(reading, Failure) else as_score(request, reading)
 
     async def _ask(
         self, request: SampleRequest | ScoreRequest, path: str, payload: Mapping[str, JsonValue]
@@ -169,7 +155,7 @@ class VllmRollouts:
                 return failure_of(request, error)
             await pusher.repair(lost_by, seen[lost_by])
         return Failure(
-            request, f"the servers lost the weights of version {pusher.version} again and again", retryable=True
+            request, f"the servers lost the weights of version {pusher.served.version} again and again", retryable=True
         )
 
     def _ready(self) -> Pusher:

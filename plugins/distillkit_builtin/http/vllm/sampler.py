@@ -11,6 +11,7 @@ from distillkit.errors import InputError
 from distillkit.roles import CheckReport
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
+from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.asking import ask_once
 from distillkit_builtin.remote.options import RemoteOptions
 
@@ -35,15 +36,22 @@ class VllmSampler(RemoteOptions, Sampler):
 
     def check(self, run: RunContext) -> CheckReport:
         """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
-        answer = ask_once(self, "/v1/models")
-        models = served_models(answer.value, answer.root)
-        bases = [model for model in models if model.parent is None]
-        if self.model is None and len(bases) != 1:
-            known = ", ".join(model.id for model in bases) or "none"
-            raise InputError(f"sampler 'vllm': {answer.root} serves {known}; set `model` to the student's base model")
-        self._served = bases[0] if self.model is None else find_model(bases, self.model, answer.root)
+        with named("sampler 'vllm'"):
+            answer = ask_once(self, "/v1/models")
+            models = served_models(answer.value, answer.root)
+            self._served = self._base_of(models, answer.root)
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
         return CheckReport((f"sampler: {self._served.id} at {answer.root}{replicas}",))
+
+    def _base_of(self, models: Sequence[ServedModel], root: str) -> ServedModel:
+        """The base model, which adapters are of."""
+        bases = [model for model in models if model.parent is None]
+        if self.model is not None:
+            return find_model(bases, self.model, root)
+        if len(bases) != 1:
+            known = ", ".join(model.id for model in bases) or "none"
+            raise InputError(f"{root} serves {known}; set `model` to the student's base model")
+        return bases[0]
 
     async def open(self, run: RunContext) -> None:
         """Connect. Raises InputError if prompts do not fit, or the server reports logprobs of a reshaped law."""

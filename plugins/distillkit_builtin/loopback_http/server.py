@@ -13,10 +13,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import JsonValue
 
-from distillkit_builtin.fireworks.loopback.messages import Answer, Refused, Request, as_bytes
+from distillkit_builtin.loopback_http.messages import Answer, Request, as_bytes, refusal
 
 MAX_BODY = 64 * 2**20
 """Bytes."""
+MALFORMED = "INVALID_ARGUMENT"
 SECRET = ("x-api-key", "authorization")
 
 Responder = Callable[[Request, str | None], Answer | None]
@@ -43,32 +44,42 @@ class Handler(BaseHTTPRequestHandler):
 
     def handle_request(self) -> None:
         """Answer one request, or hang up."""
-        answer = self._answer()
+        answer = self.answer()
         if answer is None:
             self.close_connection = True
             return
-        stream = isinstance(answer.body, bytes)
-        data = answer.body if isinstance(answer.body, bytes) else as_bytes(answer.body)
+        data, kind = self.encoded(answer)
         self.send_response(answer.status)
-        self.send_header("content-type", "text/event-stream" if stream else "application/json")
+        self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         for name, value in answer.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(self.sent(answer, data))
 
     do_GET = do_POST = do_PATCH = do_DELETE = handle_request  # noqa: N815 - http.server's names
 
-    def _answer(self) -> Answer | None:
+    def encoded(self, answer: Answer) -> tuple[bytes, str]:
+        """The answer's body and content type; bytes are an event stream."""
+        if isinstance(answer.body, bytes):
+            return answer.body, "text/event-stream"
+        return as_bytes(answer.body), "application/json"
+
+    def sent(self, answer: Answer, data: bytes) -> bytes:
+        """As much of the body as really goes out: all of it."""
+        return data
+
+    def answer(self) -> Answer | None:
+        """What the service makes of the request; None hangs up."""
         size = int(self.headers.get("content-length") or 0)
         if size > MAX_BODY:
             self.close_connection = True
-            return Refused(413, f"a body of more than {MAX_BODY} bytes").answer()
+            return refusal(413, f"a body of more than {MAX_BODY} bytes", MALFORMED)
         raw = self.rfile.read(size)
         try:
             body: JsonValue = json.loads(raw) if raw else None
         except ValueError:
-            return Refused(400, "the body is not JSON").answer()
+            return refusal(400, "the body is not JSON", MALFORMED)
         url = urlsplit(self.path)
         names = {name.lower(): value for name, value in self.headers.items()}
         shown = {name: value for name, value in names.items() if name not in SECRET}
@@ -86,9 +97,9 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, respond: Responder) -> None:
-        """Listen on a free port of 127.0.0.1."""
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, respond: Responder, port: int = 0, handler: type[Handler] = Handler) -> None:
+        """Listen on a port of 127.0.0.1 (0: any that is free). Raises OSError if it is taken."""
+        super().__init__(("127.0.0.1", port), handler)
         self.respond = respond
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()

@@ -1,0 +1,1 @@
+"""A whole step of on-policy distillation, and its parts, beside what a user would take instead."""

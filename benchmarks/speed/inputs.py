@@ -1,0 +1,58 @@
+"""Models with random weights, a tokenizer whose tokens are words, and prompts of an exact length."""
+
+import json
+import random
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from benchmarks.speed.shapes import ModelShape, Shape
+
+TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
+
+
+def write_inputs(folder: Path, shape: Shape, steps: int) -> dict[str, Path]:
+    """Directories `student` and `teacher`, and `data`, a JSONL file with the prompts of so many steps."""
+    paths = {name: folder / name for name in ("student", "teacher")}
+    for seed, (name, path) in enumerate(paths.items()):
+        if not path.exists():
+            write_model(path, getattr(shape, name), seed, shape.length)
+            write_tokenizer(path, shape.student.vocabulary)
+    data = folder / f"{shape.prompts}x{shape.prompt_tokens}.jsonl"
+    words = random.Random(0)
+    with data.open("w") as file:
+        for _ in range(steps * shape.prompts):
+            text = " ".join(f"w{words.randrange(2, shape.student.vocabulary)}" for _ in range(shape.prompt_tokens))
+            file.write(json.dumps({"messages": [{"role": "user", "content": text}]}) + "\n")
+    return {**paths, "data": data}
+
+
+def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None:
+    """In bfloat16, as models are published."""
+    config = Qwen3Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.ffn,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
+        max_position_embeddings=max(2048, length),
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=1,
+        pad_token_id=0,
+    )
+    torch.manual_seed(seed)
+    Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+
+
+def write_tokenizer(folder: Path, vocabulary: int) -> None:
+    """Token i is the word `wi`; 0 pads and 1 ends, which happens once in as many tokens as there are words."""
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w2"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="w0", eos_token="w1", chat_template=TEMPLATE
+    ).save_pretrained(folder)

@@ -1,0 +1,61 @@
+"""What goes over the wire: requests, answers, and refusals of what no service can read."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+
+class Body(BaseModel):
+    """A request's body. What a service does not read is let through: clients send more than is needed here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+ABody = TypeVar("ABody", bound=Body)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request that a service received."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    """Names in lower case; without those that carry the key."""
+    body: JsonValue
+    received: float
+    """`time.monotonic()`."""
+
+    @property
+    def fields(self) -> Mapping[str, JsonValue]:
+        """The body, where it is an object; else nothing."""
+        return self.body if isinstance(self.body, dict) else {}
+
+    @property
+    def model(self) -> str:
+        """What the body names as its `model`; empty if it names none."""
+        return str(self.fields.get("model", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What is sent back: JSON, or bytes as they are."""
+
+    body: JsonValue | bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def as_bytes(body: JsonValue) -> bytes:
+    """JSON as it is sent."""
+    return json.dumps(body, allow_nan=False).encode()
+
+
+def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """An error as Fireworks sends it, and as any service answers what is no request at all."""
+    error: JsonValue = {"error": {"message": message, "code": code}}
+    return Answer(error, status, headers or {})

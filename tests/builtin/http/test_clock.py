@@ -1,0 +1,25 @@
+"""A clock that is set in the middle of a run: no request is given up or waited for because of it."""
+
+from collections.abc import Callable
+
+from test_clock import jumping  # noqa: F401 - a fixture
+
+import distillkit
+from builtin.http.serving import COMPLETIONS, Serve
+from builtin.http.test_runs import teacher
+from distillkit import RunConfig
+from distillkit_builtin.http.loopback import faults
+
+
+def test_timeouts_and_back_off_do_not_follow_the_date(
+    jumping: list[float],  # noqa: F811
+    serve: Serve,
+    fake_config: Callable[..., RunConfig],
+) -> None:
+    server = serve()
+    server.faults.next(faults.Status(503, retry_after=0.1), path=COMPLETIONS, after=3, times=2)
+    server.faults.next(faults.Delay(0.3), path=COMPLETIONS, after=8, times=2)
+    result = distillkit.run(fake_config(teachers=[teacher(server, request_timeout=5.0)]))
+    assert jumping
+    assert result.summary["failed_completions"] == 0
+    assert all(0.0 <= float(str(row[f"time/{phase}"])) < 10.0 for row in result.metrics for phase in ("score", "step"))

@@ -1,0 +1,78 @@
+"""`python -m distillkit_builtin.http.loopback`, by which the tutorial is tried without a GPU."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from distillkit_builtin.http.loopback.__main__ import main
+
+Told = Callable[[], str]
+
+
+def asked(address: str, path: str, **options: Any) -> httpx.Response:
+    return httpx.get(f"{address}{path}", verify=False, timeout=5, **options)
+
+
+@pytest.fixture
+def address(capsys: pytest.CaptureFixture[str]) -> Told:
+    """Where the server says that it listens."""
+
+    def find() -> str:
+        found = re.search(
+            r"is served at (http://127\.0\.0\.1:\d+)/v1 as \w+ does; Ctrl-C ends it", capsys.readouterr().out
+        )
+        assert found is not None
+        return found.group(1)
+
+    return find
+
+
+def test_it_serves_a_model_until_it_is_told_to_stop(tiny_model: str, address: Told) -> None:
+    seen = []
+
+    def look() -> None:
+        seen.append(address())
+        (served,) = asked(seen[0], "/v1/models").json()["data"]
+        assert (served["id"], served["root"], served["max_model_len"]) == ("smol", tiny_model, 64)
+        body = {"model": "smol", "prompt": [1, 70, 80], "max_tokens": 2, "return_token_ids": True}
+        completion = httpx.post(f"{seen[0]}/v1/completions", json=body, verify=False, timeout=5).json()
+        assert len(completion["choices"][0]["token_ids"]) >= 1
+
+    assert main([tiny_model, "--port", "0", "--name", "smol", "--context-length", "64"], look) == 0
+    with pytest.raises(httpx.ConnectError):
+        asked(seen[0], "/health")
+
+
+def test_it_imitates_servers_that_name_no_ids_and_ask_for_keys(
+    tiny_model: str, address: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "abc")
+
+    def look() -> None:
+        where = address()
+        assert asked(where, "/v1/models").status_code == 401
+        key = {"Authorization": "Bearer abc"}
+        assert asked(where, "/v1/models", headers=key).status_code == 200
+        body = {"prompt": [1, 70], "max_tokens": 1, "return_token_ids": True}
+        told = httpx.post(f"{where}/v1/completions", json=body, headers=key, verify=False, timeout=5).json()
+        assert "token_ids" not in told["choices"][0]
+
+    command = [tiny_model, "--port", "0", "--flavor", "echo", "--no-ids", "--api-key-env", "TEACHER_KEY"]
+    assert main(command, look) == 0
+
+
+def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    def twice() -> None:
+        port = re.search(r":(\d+)/v1", capsys.readouterr().out)
+        assert port is not None
+        assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
+
+    assert main([tiny_model, "--port", "0"], twice) == 0
+    assert re.match(r"error: port \d+ cannot be had: .*; choose another one by --port$", capsys.readouterr().err)
+    assert main([str(tmp_path)], pytest.fail) == 2
+    assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
+    assert main([tiny_model, "--api-key-env", "NOT_SET"], pytest.fail) == 2
+    assert "the environment variable NOT_SET is not set" in capsys.readouterr().err
