@@ -92,6 +92,7 @@ fuzz: $(STAMP)
 
 bench: $(STAMP)
 	@$(PYTHON) benchmarks/overlap.py
+	@$(PYTHON) -m benchmarks.speed cpu
 
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .

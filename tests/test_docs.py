@@ -161,3 +161,13 @@ def test_every_built_in_plugin_has_a_place_in_the_docs() -> None:
     mine = [info for info in Registry.discover().infos() if info.distribution == "distillkit"]
     assert mine
     assert all(f"### `{info.name}`" in text for info in mine)
+
+
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+def test_every_promise_of_the_reliability_page_names_tests_that_exist() -> None:
+    named = NAMED_TEST.findall((TOP / "docs/reliability.md").read_text(encoding="utf-8"))
+    assert len(named) > 40
+    for path, name in named:
+        assert f"def {name}" in (TOP / path).read_text(encoding="utf-8"), (path, name)

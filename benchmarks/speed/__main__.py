@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("shapes", nargs="+", choices=sorted(SHAPES))
     parser.add_argument("--steps", type=int, default=5, help="the first is not counted")
     parser.add_argument("--sides", nargs="+", choices=sorted(SIDES), default=PLAIN_SIDES)
+    parser.add_argument("--limit-s", type=float, default=1800, help="of one side; one that takes longer is given up")
     parser.add_argument("--folder", type=Path, help="where the models are written, and found the next time")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -44,18 +45,25 @@ def main() -> None:
             for column in ("", "step s", "sample", "score", "train", "first step", "tokens/s", "memory GiB"):
                 table.add_column(column, justify="right")
             for side in options.sides:
-                table.add_row(side, *_row(SHAPES[name], _in_a_process(name, side, options.steps, folder)))
+                table.add_row(
+                    side, *_row(SHAPES[name], _in_a_process(name, side, options.steps, folder, options.limit_s))
+                )
             Console(width=120).print(table)
 
 
-def _in_a_process(shape: str, side: str, steps: int, folder: Path) -> dict[str, Any]:
+def _in_a_process(shape: str, side: str, steps: int, folder: Path, limit: float) -> dict[str, Any]:
     module, options = SIDES[side]
     call = f"child({shape!r}, {module!r}, {steps}, {str(folder)!r}, {options!r})"
     code = f"from benchmarks.speed.__main__ import child; {call}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return {"error": f"over {limit:.0f} s"}
     if done.returncode:
         return {"error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "killed"}
-    return json.loads(done.stdout.splitlines()[-1])
+    line = done.stdout.splitlines()[-1]
+    print(f"{shape}, {side}: {line}", file=sys.stderr, flush=True)
+    return json.loads(line)
 
 
 def child(shape: str, module: str, steps: int, folder: str, options: dict[str, Any]) -> None:

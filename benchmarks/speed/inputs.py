@@ -46,7 +46,9 @@ def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None
         pad_token_id=0,
     )
     torch.manual_seed(seed)
-    Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a CPU takes minutes for two billion numbers
+        model = Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path, vocabulary: int) -> None:

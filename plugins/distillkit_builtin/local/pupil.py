@@ -121,7 +121,9 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
         policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
     if options.gradient_checkpointing:
         policy.network.model.activation_checkpointing_enable()
-    if options.compile == "on" or (options.compile == "auto" and device.device.type == "cuda" and compiles()):
+    # A LoRA's layers took over a minute to compile for sizes that vary (benchmarks/NOTES.md): only on request.
+    worth_it = device.device.type == "cuda" and not options.lora_rank
+    if options.compile == "on" or (options.compile == "auto" and worth_it and compiles()):
         policy.compile()
     trainer = Trainer(
         policy,
