@@ -393,10 +393,12 @@ main(Config(
 """
 
 
-def test_sigterm_leaves_nothing_running(fireworks: "LoopbackService", tmp_path: Path) -> None:
+@pytest.mark.parametrize("interrupts", ["", "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"])
+def test_sigterm_leaves_nothing_running(fireworks: "LoopbackService", tmp_path: Path, interrupts: str) -> None:
+    """Also of a job in the background, for which a shell has interrupts ignored."""
     rows = write_rows(tmp_path, [question("Hi.")])
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, rows],
+        [sys.executable, "-c", interrupts + PROGRAM, rows],
         env=os.environ | {"COOKBOOK_STATUS_FILE": "status.json"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -90,6 +90,10 @@ def _sigterm_interrupts() -> Iterator[None]:
 
     def interrupt(number: int, frame: object) -> None:
         told.append(number)
+        if (
+            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        ):  # as nohup and shells have it for what runs in the background
+            raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, interrupt)
