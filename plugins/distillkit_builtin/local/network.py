@@ -94,6 +94,11 @@ class Network:
         logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
+    @property
+    def head_is_frozen(self) -> bool:
+        """Whether nothing inside the head is trained."""
+        return not any(parameter.requires_grad for parameter in self._head.parameters())
+
     @torch.no_grad()
     def require_known_head(self) -> None:
         """Refuse an architecture whose logits are not made as `head` makes them."""
@@ -131,8 +136,8 @@ class Network:
         index = torch.tensor(where, device=device)
         row, position = index[:, 0], index[:, 1]
         scored = ids[row, position + 1]
-        frozen = not any(parameter.requires_grad for parameter in self._head.parameters())
-        return token_logprobs(self.head, hidden[row, position], scored, frozen_head=frozen), scored
+        logprobs = token_logprobs(self.head, hidden[row, position], scored, frozen_head=self.head_is_frozen)
+        return logprobs, scored
 
 
 MAX_PADDING = 0.1

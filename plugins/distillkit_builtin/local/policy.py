@@ -1,8 +1,8 @@
 """The student's network: what is trained of it, and the copy that samples."""
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,7 +11,15 @@ from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.fast.trunk import Unknown
+from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.packing import (
+    packed_attention,
+    packed_batches,
+    packed_logprobs,
+    require_packable,
+    vary_in_tokens,
+)
 
 
 class Policy:
@@ -22,6 +30,8 @@ class Policy:
         self.network = network
         self.trained = dict(trained)
         self.sampler = self._sampler_copy()
+        self.packs = False
+        """Whether sequences are packed; else they are padded."""
 
     @classmethod
     def lora(cls, network: Network, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
@@ -42,10 +52,17 @@ class Policy:
         return cls(network, dict(network.model.named_parameters()))
 
     def compile(self) -> None:
-        """Compile what is trained a decoder layer at a time: all of them share one compiled program."""
+        """Compile what is trained a decoder layer at a time: all of them share one compiled program.
+
+        Raises Unknown unless sequences are packed: padded ones have too many forms, and each would be compiled anew.
+        """
+        if not self.packs:
+            raise Unknown("sequences are padded, not packed")
         for module in self.network.trunk.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.compile(dynamic=True)
+                module.compile()
+        rotary = self.network.trunk.get_submodule("rotary_emb")
+        rotary.register_forward_hook(lambda module, inputs, angles: vary_in_tokens(*angles))
 
     @contextmanager
     def training(self) -> Iterator[None]:
@@ -53,13 +70,24 @@ class Policy:
         module = self.network.adapter or self.network.model
         module.train()
         try:
-            yield
+            with packed_attention(self.network) if self.packs else nullcontext():
+                yield
         finally:
             module.eval()
 
-    def computing(self) -> AbstractContextManager[object]:
-        """Compute in the network's dtype while float32 weights are trained."""
-        return autocast(self.network.device.device, self.network.dtype)
+    def pack(self) -> None:
+        """Train on packed sequences. Raises Unknown for a model of which it is not known to give the same."""
+        require_packable(self.network)
+        self.packs = True
+
+    def micro_batches(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+        """Places of `lengths` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""
+        return (packed_batches if self.packs else micro_batches)(lengths, max_tokens)
+
+    def logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
+        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled."""
+        with autocast(self.network.device.device, self.network.dtype):  # the weights are float32 where all are trained
+            return packed_logprobs(self.network, items) if self.packs else self.network.response_logprobs(items)[0]
 
     def _sampler_copy(self) -> Network:
         """The network without adapter layers; it shares every tensor that training does not change."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from distillkit.context import RunContext
+from distillkit.errors import InputError
 from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.drawing import Drawer, drawer_for
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.fast.pieces import compiles
+from distillkit_builtin.local.fast.trunk import Unknown
 from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.requirements import ForwardName
 from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.local.teacher import shared_base, stream
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -49,9 +52,9 @@ class LocalPupil:
     async def open(cls, run: RunContext, options: "LocalStudent") -> "LocalPupil":
         """Load and build everything in the device's thread."""
         device = shared_device(run, options.device)
-        policy, trainer = await device.run(build, run, options, device)
-        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
         told: list[str] = []
+        policy, trainer = await device.run(build, run, options, device, told.append)
+        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
         drawer = await device.run(drawer_for, policy.sampler, tokenizer, options.forward, told.append)
         for message in told:
             run.notify(message)
@@ -111,8 +114,10 @@ class LocalPupil:
         return await self.device.run(write_weights, self.policy, self.tokenizer, run_dir, self.options.model)
 
 
-def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Policy, Trainer]:
-    """The student's network, LoRA and optimizer."""
+def build(
+    run: RunContext, options: "LocalStudent", device: Device, tell: Callable[[str], None]
+) -> tuple[Policy, Trainer]:
+    """The student's network, LoRA and optimizer; `tell` hears what the user should know."""
     dtype = resolve_dtype(options.dtype, device.device)
     if options.lora_rank:
         network = shared_base(run, options.model, device, dtype)
@@ -121,10 +126,11 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
         policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
     if options.gradient_checkpointing:
         policy.network.model.activation_checkpointing_enable()
-    # A LoRA's layers took over a minute to compile for sizes that vary (benchmarks/NOTES.md): only on request.
-    worth_it = device.device.type == "cuda" and not options.lora_rank
-    if options.compile == "on" or (options.compile == "auto" and worth_it and compiles()):
-        policy.compile()
+    is_cuda = device.device.type == "cuda"
+    if options.forward != "plain":
+        pack(policy, options.forward, tell)
+    if options.compile == "on" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
+        compile_layers(policy)
     trainer = Trainer(
         policy,
         OptimizerOptions(
@@ -140,3 +146,21 @@ def build(run: RunContext, options: "LocalStudent", device: Device) -> tuple[Pol
         ),
     )
     return policy, trainer
+
+
+def pack(policy: Policy, forward: ForwardName, tell: Callable[[str], None]) -> None:
+    """Train on packed sequences, if they are known to give the same. Raises InputError if that was asked for."""
+    try:
+        policy.pack()
+    except Unknown as reason:
+        if forward == "fast":
+            raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
+        tell(f"sequences are padded in training, not packed: {reason}")
+
+
+def compile_layers(policy: Policy) -> None:
+    """Compile what is trained. Raises InputError if it cannot be."""
+    try:
+        policy.compile()
+    except Unknown as reason:
+        raise InputError(f"compile: on cannot be used: {reason}; take auto") from reason

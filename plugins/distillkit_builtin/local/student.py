@@ -67,7 +67,7 @@ class LocalStudent(Student, Sampler):
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "
-        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda where all weights are trained.",
+        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, where sequences are packed.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")

@@ -18,7 +18,7 @@ from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.mismatch import MismatchMeter
-from distillkit_builtin.local.network import PromptAndResponse, micro_batches
+from distillkit_builtin.local.network import PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -84,7 +84,7 @@ class Trainer:
         total = 0.0
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
-            for group in micro_batches(lengths, self.part.size):
+            for group in self.policy.micro_batches(lengths, self.part.size):
                 self.policy.network.device.go_on()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         return total
@@ -118,8 +118,7 @@ class Trainer:
             for name in datums[0].inputs
         }
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
-        with self.policy.computing():
-            logprobs, _ = self.policy.network.response_logprobs(items)
+        logprobs = self.policy.logprobs(items)
         self._mismatch.add(logprobs, inputs)
         losses: Tensor = function(logprobs, inputs, options)
         loss = (losses * inputs["weights"]).sum()

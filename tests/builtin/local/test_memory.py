@@ -10,7 +10,7 @@ import torch
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
-from distillkit_builtin.local import scoring
+from distillkit_builtin.local import policy, scoring
 from distillkit_builtin.local.fast.decoder import Decoder
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.network import Network
@@ -26,6 +26,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
     def limit(tokens: int, completions: int) -> None:
         respond, generate = Network.response_logprobs, Generator.generate
+        pack = policy.packed_logprobs
         read, admit = scoring.read_logprobs, Decoder.admit
 
         def response_logprobs(self: Network, items: Sequence[Any], *rest: Any) -> Any:
@@ -49,7 +50,13 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             admit(self, places, requests)
 
+        def packed_logprobs(network: Network, items: Sequence[Any]) -> Any:
+            if sum(map(len, items)) > tokens:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+            return pack(network, items)
+
         monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
+        monkeypatch.setattr(policy, "packed_logprobs", packed_logprobs)
         monkeypatch.setattr(scoring, "read_logprobs", read_logprobs)
         monkeypatch.setattr(Generator, "generate", generate_some)
         monkeypatch.setattr(Decoder, "admit", admit_some)
