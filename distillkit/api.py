@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pydantic import JsonValue
 
@@ -16,20 +16,22 @@ from distillkit.blame import blame, told
 from distillkit.blocking import run_blocking
 from distillkit.checkpoint import EngineState, checkpoints, newest, step_of
 from distillkit.config import RunConfig
-from distillkit.context import RunContext
+from distillkit.context import RunContext, SharedObjects
 from distillkit.engine import Engine
-from distillkit.errors import InputError, MissingExtraError
+from distillkit.errors import InputError, MissingExtraError, RunFailedError
 from distillkit.events import EvalStage, RunFinished, RunStarted
+from distillkit.fit import require_spreading
 from distillkit.identity import changes, identity_of, other_held_out, require_same
 from distillkit.in_flight import dropped
 from distillkit.ledger import Ledger, Totals
 from distillkit.loading import load_config
 from distillkit.os_errors import explained
 from distillkit.preflight import Preflight, context_for, inspect_run
+from distillkit.ranks import this_rank
 from distillkit.registry import Registry
-from distillkit.roles import Plugin, Sink
+from distillkit.roles import Plugin, Sink, Student
 from distillkit.rollback import undone_steps
-from distillkit.run_directory import is_complete, require_room, room, run_directory
+from distillkit.run_directory import is_complete, read_summary, require_room, room, run_directory
 from distillkit.run_files import RunFiles, read_metrics
 
 log = logging.getLogger("distillkit")
@@ -130,6 +132,8 @@ async def _execute(
     force: bool,
     on_engine: Callable[[Engine], None],
 ) -> RunResult:
+    if not this_rank().directs:
+        return await _work(config)
     started = time.perf_counter()
     run_dir = run_directory(config)
     announcer = Announcer()
@@ -161,6 +165,29 @@ async def _execute(
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
+
+
+async def _work(config: RunConfig) -> RunResult:
+    """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
+    require_spreading(config.student)
+    shared = SharedObjects()
+    context = context_for("student", config, shared, log.warning)
+    try:
+        await config.student.work(context)
+    finally:
+        await shared.release("student")
+    return finished_run(run_directory(config))
+
+
+def finished_run(run_dir: Path) -> RunResult:
+    """The result of a run of another process. Raises RunFailedError if it has not completed, or is not found here."""
+    summary = read_summary(run_dir)
+    if summary is None or summary["status"] != "completed":
+        ended = "no summary.json is there" if summary is None else f"it {summary['status']}"
+        raise RunFailedError(f"{run_dir}: rank 0 ended the run, and {ended}; rank 0 says why")
+    stages = cast(dict[EvalStage, Mapping[str, Any]], summary["eval"])
+    steps, adapter = int(str(summary["steps"])), Path(str(summary["adapter_path"]))
+    return RunResult(run_dir, adapter, steps, stages, read_metrics(run_dir), summary)
 
 
 def require_unfinished(run_dir: Path, steps: int) -> None:
@@ -208,7 +235,7 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
             announcer.emit(
                 RunStarted(config.name, files.run_dir, flight.plan, flight.intake.teachers, first, config.dump())
             )
-            await engine.run()
+            await unless_broken(engine.run(), config.student)
         except BaseException as error:
             ended = error
             if _status(error) == "interrupted":
@@ -221,6 +248,20 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
             files.write_summary(summary)
             announcer.emit(RunFinished(summary, None if ended is None else told(ended)))
     return summary
+
+
+async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> None:
+    """Do `work`, or raise why the student cannot go on, as soon as it says so."""
+    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.broken())
+    try:
+        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await broken
+        await working
+    finally:
+        for task in (working, broken):
+            task.cancel()
+        await asyncio.gather(working, broken, return_exceptions=True)
 
 
 @asynccontextmanager

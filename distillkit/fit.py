@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from distillkit.config import RunConfig
 from distillkit.errors import InputError, suggest
-from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, TokenScorer
+from distillkit.ranks import this_rank
+from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, Student, TokenScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,15 @@ def require_capabilities(config: RunConfig) -> None:
                     f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
                     f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
                 )
+
+
+def require_spreading(student: Student) -> None:
+    """Raise InputError where several processes were started for a student that runs in one."""
+    count = this_rank().count
+    if count > 1 and not student.spreads:
+        raise InputError(
+            f"torchrun started {count} processes, and student {student.name!r} runs in one; use `distillkit run` alone"
+        )
 
 
 def require_way_back(config: RunConfig) -> None:

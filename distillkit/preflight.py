@@ -8,7 +8,15 @@ from distillkit.config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.dataset import Dataset
 from distillkit.events import Plan
-from distillkit.fit import Cast, cast_of, require_capabilities, require_evaluations, require_loss, require_way_back
+from distillkit.fit import (
+    Cast,
+    cast_of,
+    require_capabilities,
+    require_evaluations,
+    require_loss,
+    require_spreading,
+    require_way_back,
+)
 from distillkit.intake import Intake, Lengths, make_plan
 from distillkit.registry import Registry
 from distillkit.render import Renderer, Side, teacher_side
@@ -74,6 +82,7 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
         eval_dataset.validate(eval_intake.count)
     require_loss(config)
     require_way_back(config)
+    require_spreading(config.student)
     require_evaluations(config.evaluators, cast)
     shared = SharedObjects()
     contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}

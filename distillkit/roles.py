@@ -6,6 +6,7 @@ A plugin is a frozen pydantic model whose fields, each with a description, are i
 role but a Sink ends the run.
 """
 
+import asyncio
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -215,6 +216,8 @@ class Student(Plugin):
     loads_in_place: ClassVar[bool] = False
     """Whether `load` also works after training, as `guards.action: rollback` asks of it; the next `publish` has a new
     version."""
+    spreads: ClassVar[bool] = False
+    """Whether a run may have several processes that torchrun started: rank 0 runs the engine, the others `work`."""
 
     sampler: Sampler | None = Field(None, description="Where completions come from; null: the student itself.")
 
@@ -253,6 +256,17 @@ class Student(Plugin):
     @abstractmethod
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use, into `run_dir`; return the directory or file."""
+
+    async def broken(self) -> None:
+        """Wait until the student cannot go on, and raise why; the run ends then, whatever it is waiting for.
+
+        By default this waits for ever.
+        """
+        await asyncio.get_running_loop().create_future()
+
+    async def work(self, run: RunContext) -> None:
+        """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends."""
+        raise PluginError(f"{type(self).__name__} has `spreads` set, and no `work`")
 
 
 class Scorer(Plugin):

@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from pydantic import JsonValue
 
 from distillkit.checkpoint import checkpoints
 from distillkit.config import RunConfig
@@ -172,8 +173,14 @@ def _cleared(run_dir: Path, written: Collection[str]) -> list[str]:
 
 def is_complete(run_dir: Path) -> bool:
     """Whether the run that a directory holds came to its end."""
+    summary = read_summary(run_dir)
+    return summary is not None and summary.get("status") == "completed"
+
+
+def read_summary(run_dir: Path) -> Mapping[str, JsonValue] | None:
+    """What the run that a directory holds came to; None where it has not ended."""
     try:
-        summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
-        return bool(summary["status"] == "completed")
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return False
+        summary: dict[str, JsonValue] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return summary

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from distillkit.errors import DistillkitError, InputError
+from distillkit.ranks import this_rank
 from distillkit.redaction import redact
 
 
@@ -35,6 +36,8 @@ def reporting(*, verbose: bool = False) -> Iterator[None]:
     """Turn errors into a message and an exit code."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     try:
+        if not this_rank().directs:  # rank 0 says everything once
+            OUT.quiet = ERR.quiet = True
         with _log_messages(debug=verbose):
             yield
     except typer.Exit:

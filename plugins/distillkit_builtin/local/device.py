@@ -11,6 +11,7 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
+from distillkit.ranks import this_rank
 from distillkit_builtin.local.requirements import DTypeName
 
 P = ParamSpec("P")
@@ -27,10 +28,17 @@ class Device:
     def __init__(self, device: torch.device) -> None:
         """Nothing is allocated yet."""
         self.device = device
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"distillkit-{device}")
+        self._thread = ThreadPoolExecutor(
+            max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._choose
+        )
         self._closing = threading.Event()
         self._unwanted = threading.Event()
         """Of the work that the thread does now; each piece has its own."""
+
+    def _choose(self) -> None:
+        """Kernels run on the thread's current device, which is the first one unless it is said."""
+        if self.device.type == "cuda" and self.device.index is not None:
+            torch.cuda.set_device(self.device)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in the device's thread, so that the event loop stays free.
@@ -68,9 +76,17 @@ def shared_device(run: RunContext, name: str) -> Device:
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there."""
+    """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there.
+
+    Where torchrun started several processes, each takes the device of its number on its host.
+    """
+    rank = this_rank()
+    if rank.count > 1 and name not in ("auto", "cuda", "cpu"):
+        raise InputError(f"device {name!r}: every process of torchrun takes a device of its own; use auto, cuda or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if rank.count > 1 and name == "cuda":
+        name = f"cuda:{rank.on_host}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -1,13 +1,24 @@
 """How far the logprobs that the sampler reported are from those that training computes for the same tokens."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """Absolute differences in nats, over some tokens."""
+
+    total: float = 0.0
+    largest: float = 0.0
+    tokens: int = 0
+
+
 class MismatchMeter:
-    """Sums over one optimizer step, kept on the device until they are read."""
+    """Sums over one share of an optimizer step, kept on the device until they are read."""
 
     def __init__(self) -> None:
         """Nothing seen yet."""
@@ -22,11 +33,22 @@ class MismatchMeter:
         if apart.numel():
             self._seen.append(torch.stack([apart.sum(), apart.max(), torch.full_like(apart[0], apart.numel())]))
 
-    def read(self) -> dict[str, float]:
-        """Mean and largest absolute difference in nats a token since the last reading; nothing where none was seen."""
+    def read(self) -> Mismatch:
+        """Of everything since the last reading."""
         seen, self._seen = self._seen, []
         if not seen:
-            return {}
+            return Mismatch()
         sums = torch.stack(seen)
-        mean = float(sums[:, 0].sum() / sums[:, 2].sum())
-        return {"rollout/logprob_mismatch": mean, "rollout/logprob_mismatch_max": float(sums[:, 1].max())}
+        return Mismatch(float(sums[:, 0].sum()), float(sums[:, 1].max()), int(sums[:, 2].sum()))
+
+
+def mismatch_metrics(shares: Sequence[Mismatch]) -> dict[str, float]:
+    """Mean and largest absolute difference in nats a token; nothing where no token was seen."""
+    tokens = sum(share.tokens for share in shares)
+    if not tokens:
+        return {}
+    mean = math.fsum(share.total for share in shares) / tokens
+    return {
+        "rollout/logprob_mismatch": mean,
+        "rollout/logprob_mismatch_max": max(share.largest for share in shares),
+    }

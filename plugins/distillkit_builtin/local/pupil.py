@@ -11,6 +11,8 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
+from distillkit.ranks import this_rank
+from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.drawing import Drawer, drawer_for
@@ -20,10 +22,11 @@ from distillkit_builtin.local.fast.trunk import Unknown
 from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.ranks.gradients import take_over
 from distillkit_builtin.local.requirements import ForwardName
 from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.local.teacher import shared_base, stream
-from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.trainer import Gathered, OptimizerOptions, Trainer
 from distillkit_builtin.tokenizer import HFTokenizer, shared_tokenizer
 
 if TYPE_CHECKING:
@@ -69,6 +72,25 @@ class LocalPupil:
             return await self.device.run(self.trainer.step, batch)
         finally:
             self.trainer.part.tell(self.run.notify)
+
+    async def broken(self) -> None:
+        """Nobody else is needed: for ever."""
+        await asyncio.get_running_loop().create_future()
+
+    async def gather(self, batch: Batch) -> Gathered:
+        """The gradient of a batch, for `apply`."""
+        try:
+            return await self.device.run(self.trainer.gather, batch)
+        finally:
+            self.trainer.part.tell(self.run.notify)
+
+    async def apply(self) -> dict[str, float]:
+        """Sum the gradients of all ranks, and move the weights."""
+        return await self.device.run(self.trainer.apply_all)
+
+    async def take_over(self) -> None:
+        """Rank 0's weights on every rank; the same seed made them, but a device may have rounded."""
+        await self.device.run(take_over, self.policy.trained.values())
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
         """The current weights as policy `version`."""
@@ -131,6 +153,7 @@ def build(
         pack(policy, options.forward, tell)
     if options.compile == "on" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
         compile_layers(policy)
+    rank = this_rank().index
     trainer = Trainer(
         policy,
         OptimizerOptions(
@@ -142,7 +165,7 @@ def build(
             betas=options.adam_betas,
             grad_clip_norm=options.grad_clip_norm,
             micro_batch_tokens=options.micro_batch_tokens or tokens_at_once(device.device, TRAINED_ON_CUDA, TRAINED),
-            seed=run.seed,
+            seed=derive_seed(run.seed, "rank", rank) if rank else run.seed,
         ),
     )
     return policy, trainer

@@ -23,6 +23,7 @@ from distillkit_builtin.local.requirements import (
 from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
+    from distillkit_builtin.local.ranks.spread import SpreadTeacher
     from distillkit_builtin.local.teacher import LocalTeacher
 
 
@@ -43,7 +44,7 @@ class LocalScorer(Scorer, Sampler):
 
     forward: ForwardName = Field("auto", description=FORWARD)
 
-    _teacher_model: "LocalTeacher | None" = PrivateAttr(None)
+    _teacher_model: "LocalTeacher | SpreadTeacher | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; say what will be loaded."""
@@ -64,11 +65,11 @@ class LocalScorer(Scorer, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Load the model, or share one that is there."""
-        from distillkit_builtin.local.teacher import LocalTeacher
+        from distillkit_builtin.local.ranks.spread import open_teacher
+        from distillkit_builtin.local.teacher import TeacherOptions
 
-        self._teacher_model = await LocalTeacher.open(
-            run, self.teacher, self.device, self.dtype, self.micro_batch_tokens, self.forward
-        )
+        options = TeacherOptions(self.teacher, self.device, self.dtype, self.micro_batch_tokens, self.forward)
+        self._teacher_model = await open_teacher(run, options)
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""
@@ -87,7 +88,7 @@ class LocalScorer(Scorer, Sampler):
     async def sync(self, weights: Weights) -> None:
         """Nothing: this teacher is frozen."""
 
-    def _open_model(self) -> "LocalTeacher":
+    def _open_model(self) -> "LocalTeacher | SpreadTeacher":
         if self._teacher_model is None:
             raise RuntimeError("LocalScorer is used before open() or after close()")
         return self._teacher_model

@@ -24,6 +24,7 @@ from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.pupil import LocalPupil
+    from distillkit_builtin.local.ranks.spread import SpreadPupil
 
 LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 1e-5
@@ -35,6 +36,7 @@ class LocalStudent(Student, Sampler):
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
     loads_in_place: ClassVar[bool] = True
+    spreads: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile"}
@@ -73,7 +75,7 @@ class LocalStudent(Student, Sampler):
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
     forward: ForwardName = Field("auto", description=FORWARD)
 
-    _pupil: "LocalPupil | None" = PrivateAttr(None)
+    _pupil: "LocalPupil | SpreadPupil | None" = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -107,9 +109,19 @@ class LocalStudent(Student, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Load the model and make the LoRA, the sampling copy and the optimizer."""
-        from distillkit_builtin.local.pupil import LocalPupil
+        from distillkit_builtin.local.ranks.spread import open_pupil
 
-        self._pupil = await LocalPupil.open(run, self)
+        self._pupil = await open_pupil(run, self)
+
+    async def broken(self) -> None:
+        """Where there are several ranks, until one is gone."""
+        await self._open_pupil().broken()
+
+    async def work(self, run: RunContext) -> None:
+        """Draw, score and train shares of the run, as rank 0 says."""
+        from distillkit_builtin.local.ranks.worker import serve
+
+        await serve(run, self)
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""
@@ -149,7 +161,7 @@ class LocalStudent(Student, Sampler):
         """`adapter/` in PEFT format, or `model/` where all weights were trained."""
         return await self._open_pupil().export(run_dir)
 
-    def _open_pupil(self) -> "LocalPupil":
+    def _open_pupil(self) -> "LocalPupil | SpreadPupil":
         if self._pupil is None:
             raise RuntimeError("LocalStudent is used before open() or after close()")
         return self._pupil

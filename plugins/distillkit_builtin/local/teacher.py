@@ -27,6 +27,18 @@ def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype
     return run.share(key, lambda: Network.load(source, device, dtype, dtype))
 
 
+@dataclass(frozen=True, slots=True)
+class TeacherOptions:
+    """What a teacher is opened with."""
+
+    teacher: Teacher
+    device: str
+    dtype: DTypeName
+    max_tokens: int | None
+    """That are scored at once; None: as the device suggests."""
+    forward: ForwardName
+
+
 @dataclass(slots=True)
 class LocalTeacher:
     """One teacher's model; `network` may carry the student's adapter, which is off whenever the teacher computes."""
@@ -39,25 +51,18 @@ class LocalTeacher:
     drawn: PartSize
 
     @classmethod
-    async def open(
-        cls,
-        run: RunContext,
-        teacher: Teacher,
-        device_name: str,
-        dtype_name: DTypeName,
-        max_tokens: int | None,
-        forward: ForwardName,
-    ) -> "LocalTeacher":
+    async def open(cls, run: RunContext, options: TeacherOptions) -> "LocalTeacher":
         """Load the model in the device's thread, or share one that is there."""
-        device = shared_device(run, device_name)
-        dtype = resolve_dtype(dtype_name, device.device)
+        teacher = options.teacher
+        device = shared_device(run, options.device)
+        dtype = resolve_dtype(options.dtype, device.device)
         network = await device.run(shared_base, run, teacher.model, device, dtype)
         tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
-        at_once = max_tokens or tokens_at_once(device.device, SCORED_ON_CUDA, SCORED)
+        at_once = options.max_tokens or tokens_at_once(device.device, SCORED_ON_CUDA, SCORED)
         scored = PartSize(at_once, "tokens", "scorer.micro_batch_tokens")
         drawn = PartSize(SAMPLE_BATCH, "completions", "fewer held-out rows")
         told: list[str] = []
-        drawer = await device.run(drawer_for, network, tokenizer, forward, told.append)
+        drawer = await device.run(drawer_for, network, tokenizer, options.forward, told.append)
         for message in told:
             run.notify(message)
         return cls(network, drawer, device, run.notify, scored, drawn)

@@ -1,7 +1,7 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
 from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.mismatch import MismatchMeter
+from distillkit_builtin.local.mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.network import PromptAndResponse
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.ranks.gradients import sum_gradients
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 FALLING = ("linear", "cosine")
@@ -41,6 +42,21 @@ class OptimizerOptions:
     micro_batch_tokens: int
     seed: int
     """What dropout's random numbers derive from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What gathering a gradient found."""
+
+    loss: float
+    """The sum of `weights * loss`."""
+    mismatch: Mismatch
+
+
+def step_result(gathered: Sequence[Gathered], applied: Mapping[str, float]) -> StepResult:
+    """Of one step whose gradient was gathered in these shares."""
+    loss = math.fsum(share.loss for share in gathered)
+    return StepResult({"train/loss": loss, **mismatch_metrics([share.mismatch for share in gathered]), **applied})
 
 
 class Trainer:
@@ -68,15 +84,17 @@ class Trainer:
 
     def step(self, batch: Batch) -> StepResult:
         """Sum `weights * loss` over the batch's tokens, and move the weights once. Raises BadStepError."""
-        total: float | None = None
-        while total is None:
+        return step_result([self.gather(batch)], self.apply())
+
+    def gather(self, batch: Batch) -> Gathered:
+        """The batch's gradient, for `apply`; in smaller parts where there is no room. Raises BadStepError."""
+        while True:
             self._mismatch = MismatchMeter()
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                total = self.accumulate(batch)
+                return Gathered(self.accumulate(batch), self._mismatch.read())
             except torch.OutOfMemoryError as error:
                 self.part.shrink(error, max(len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums))
-        return StepResult({"train/loss": total, **self._mismatch.read(), **self.apply()})
 
     def accumulate(self, batch: Batch) -> float:
         """Add the batch's gradient to what `apply` will use; returns its sum of `weights * loss`."""
@@ -96,6 +114,11 @@ class Trainer:
         self.optimizer.step()
         self.scheduler.step()
         return {"train/grad_norm": grad_norm, "train/learning_rate": float(learning_rate)}
+
+    def apply_all(self) -> dict[str, float]:
+        """`apply` with the gradients of all ranks, which do the same at the same time."""
+        sum_gradients(self.policy.trained.values())
+        return self.apply()
 
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:

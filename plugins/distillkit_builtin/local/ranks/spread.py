@@ -1,0 +1,152 @@
+"""Student and teachers whose work is spread over all ranks; everything else of them is rank 0's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+from distillkit.context import RunContext
+from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit_builtin.local.device import shared_device
+from distillkit_builtin.local.packing import balanced
+from distillkit_builtin.local.pupil import LocalPupil
+from distillkit_builtin.local.ranks.crew import Crew, merged, shared_crew
+from distillkit_builtin.local.ranks.orders import (
+    Apply,
+    Draw,
+    Gather,
+    Load,
+    OpenStudent,
+    OpenTeacher,
+    ScoreTokens,
+    Sync,
+    TakeOver,
+)
+from distillkit_builtin.local.teacher import LocalTeacher, TeacherOptions
+from distillkit_builtin.local.trainer import Gathered, step_result
+
+if TYPE_CHECKING:
+    from distillkit_builtin.local.student import LocalStudent
+
+T = TypeVar("T")
+
+
+async def open_pupil(run: RunContext, options: "LocalStudent") -> "LocalPupil | SpreadPupil":
+    """The student on this device, or on those of all ranks."""
+    crew = await shared_crew(run, shared_device(run, options.device))
+    if crew is None:
+        return await LocalPupil.open(run, options)
+    own, _ = await asyncio.gather(LocalPupil.open(run, options), crew.all(OpenStudent(run.plan)))
+    await asyncio.gather(own.take_over(), crew.all(TakeOver()))
+    return SpreadPupil(own, crew)
+
+
+async def open_teacher(run: RunContext, options: TeacherOptions) -> "LocalTeacher | SpreadTeacher":
+    """A teacher on this device, or on those of all ranks."""
+    crew = await shared_crew(run, shared_device(run, options.device))
+    if crew is None:
+        return await LocalTeacher.open(run, options)
+    own, _ = await asyncio.gather(LocalTeacher.open(run, options), crew.all(OpenTeacher(options)))
+    return SpreadTeacher(own, crew, options.teacher.name)
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadPupil:
+    """The student: every rank has all of it, draws and trains its share, and moves its weights by the same gradient."""
+
+    own: LocalPupil
+    crew: Crew
+
+    async def train(self, batch: Batch) -> StepResult:
+        """One optimizer step. Raises BadStepError before any rank has moved its weights."""
+        lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
+        shares = [
+            replace(batch, datums=tuple(batch.datums[i] for i in group))
+            for group in balanced(lengths, self.crew.world.count)
+        ]
+        gathered = await together(
+            self.own.gather(shares[0]), *(self.crew.do(rank, Gather(shares[rank])) for rank in self.crew.ranks)
+        )
+        applied, _ = await asyncio.gather(self.own.apply(), self.crew.all(Apply()))
+        return step_result(cast(Sequence[Gathered], gathered), applied)
+
+    async def broken(self) -> None:
+        """Raises RunFailedError once a rank is gone."""
+        await self.crew.broken()
+
+    async def publish(self, version: int, *, to_disk: bool) -> Weights:
+        """As rank 0's own."""
+        return await self.own.publish(version, to_disk=to_disk)
+
+    async def sync(self, weights: Weights) -> None:
+        """Every rank samples from its current weights, which are the same, from now on."""
+        await asyncio.gather(self.own.sync(weights), self.crew.all(Sync(weights)))
+
+    def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
+        """Completions of the policy of the last sync."""
+        return spread_sample(self.own, self.crew, None, requests)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
+        """Logprobs under the policy of the last sync."""
+        return spread_score(self.own, self.crew, None, requests)
+
+    async def save(self, path: Path) -> None:
+        """As rank 0's own: a checkpoint does not know how many ranks there were."""
+        await self.own.save(path)
+
+    async def load(self, path: Path) -> None:
+        """Every rank reads the same file."""
+        await asyncio.gather(self.own.load(path), self.crew.all(Load(path)))
+
+    async def export(self, run_dir: Path) -> Path:
+        """As rank 0's own."""
+        return await self.own.export(run_dir)
+
+
+@dataclass(frozen=True, slots=True)
+class SpreadTeacher:
+    """A teacher: every rank has all of it, and scores its share."""
+
+    own: LocalTeacher
+    crew: Crew
+    name: str
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
+        """Scores, as they come."""
+        return spread_score(self.own, self.crew, self.name, requests)
+
+    def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
+        """The teacher's own completions."""
+        return spread_sample(self.own, self.crew, self.name, requests)
+
+
+async def spread_sample(
+    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[SampleRequest]
+) -> AsyncIterator[Rollout]:
+    """Completions, each rank's share of about as many tokens as any other's, if all were to be as long as they may."""
+    lengths = [len(request.prompt_ids) + request.params.max_tokens for request in requests]
+    shares = [tuple(requests[i] for i in group) for group in balanced(lengths, crew.world.count)]
+    others = [crew.pieces(rank, Draw(teacher, shares[rank])) for rank in crew.ranks if shares[rank]]
+    async for rollout in merged([own.sample(shares[0]), *others]):
+        yield cast(Rollout, rollout)
+
+
+async def spread_score(
+    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[ScoreRequest]
+) -> AsyncIterator[Score]:
+    """Scores, each rank's share of about as many tokens as any other's."""
+    lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
+    shares = [tuple(requests[i] for i in group) for group in balanced(lengths, crew.world.count)]
+    others = [crew.pieces(rank, ScoreTokens(teacher, shares[rank])) for rank in crew.ranks if shares[rank]]
+    async for score in merged([own.score(shares[0]), *others]):
+        yield cast(Score, score)
+
+
+async def together(*work: Awaitable[object]) -> list[object]:
+    """All results. Waits for every one, and raises the first error in their order."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return list(results)

@@ -1,0 +1,175 @@
+"""One run in several processes, which torchrun starts as a user would: gloo on the CPU, NCCL where there is CUDA."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import distillkit
+from distillkit import RunConfig
+from distillkit.errors import InputError
+from distillkit.ranks import this_rank
+from distillkit_builtin.local.device import resolve_device
+
+Make = Callable[..., RunConfig]
+SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")
+SLOW_SCORER = """
+import asyncio
+from pathlib import Path
+from typing import ClassVar
+from distillkit_builtin.local.scorer import LocalScorer
+
+class Slow(LocalScorer):
+    name: ClassVar[str] = "slow"
+
+    async def score(self, requests):
+        Path("WAITING").touch()
+        await asyncio.sleep(600)
+        async for score in super().score(requests):
+            yield score
+"""
+
+
+def torchrun(ranks: int, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "distillkit", "run", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    output, _ = process.communicate(timeout=180)
+    return process.returncode, output
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[RunConfig], str]:
+    """The config as a file."""
+
+    def dump(config: RunConfig) -> str:
+        path = tmp_path / f"{config.name}.yaml"
+        path.write_text(yaml.safe_dump(config.dump()))
+        return str(path)
+
+    return dump
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
+    local_config: Make, write: Callable[[RunConfig], str]
+) -> None:
+    over = {
+        "data": {"eval_path": local_config().data.path, "max_eval_rows": 3},
+        "train": {"prompt_groups_per_step": 2, "save_every": 1},
+        "evaluators": ["reverse_kl"],
+    }
+    alone = distillkit.run(local_config(name="alone", **over))
+    config = write(local_config(name="both", **over))
+    code, output = finished(torchrun(2, config, "train.max_steps=2"))
+    assert code == 0, output
+    assert output.count("done: 2 steps") == 1  # one process speaks
+    both = alone.run_dir.parent / "both"
+    for step in alone.metrics[:3]:
+        one = next(line for line in metrics(both) if line["step"] == step["step"])
+        for name in SAME if step["step"] else ():
+            assert one[name] == pytest.approx(step[name], rel=1e-3, abs=1e-5), (step["step"], name)
+    resumed = distillkit.run(local_config(name="both", **over), resume=True)  # alone, from what two had saved
+    code, output = finished(torchrun(2, config, "name=again", "train.max_steps=2"))
+    assert code == 0, output
+    code, output = finished(torchrun(2, config, "name=again", "--resume"))
+    assert code == 0, output
+    for run_dir in (resumed.run_dir, alone.run_dir.parent / "again"):
+        last = metrics(run_dir)[-1]
+        for name in SAME:
+            assert last[name] == pytest.approx(alone.metrics[-1][name], rel=2e-3, abs=1e-5), (run_dir, name)
+
+
+@pytest.fixture
+def hanging(local_config: Make, tmp_path: Path, other_tiny_model: str) -> Iterator["subprocess.Popen[str]"]:
+    """A run on two ranks that waits for its teacher."""
+    script, waiting = tmp_path / "slow.py", tmp_path / "waiting"
+    script.write_text(SLOW_SCORER.replace("WAITING", str(waiting)))
+    values = local_config(name="slow").dump()
+    values["teachers"][0]["scorer"]["name"] = "slow"
+    path = tmp_path / "slow.yaml"
+    path.write_text(yaml.safe_dump(values))
+    process = torchrun(2, str(path), "-p", str(script), start_new_session=True)
+    try:
+        until(waiting.exists)
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def until(there: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if there():
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing came within a minute")
+
+
+def kill(process: "subprocess.Popen[str]", rank: int) -> None:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    by_rank = {}
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_text().split("\0")
+        by_rank.update({line: int(child) for line in environment if line.startswith("RANK=")})
+    os.kill(by_rank[f"RANK={rank}"], signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_killed_ends_the_run_with_its_reason(hanging: "subprocess.Popen[str]", tmp_path: Path) -> None:
+    kill(hanging, 1)
+    output, _ = hanging.communicate(timeout=25)  # torchrun itself would wait 30 s before it kills the others
+    assert hanging.returncode == 1
+    assert "failed: rank 1 of 2 is gone" in output
+    summary = json.loads((tmp_path / "runs/slow/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert "rank 1 of 2 is gone" in summary["error"]
+    assert summary["rows"] == summary["failed_rows"] > 0  # nothing is lost
+
+
+@pytest.mark.slow
+def test_without_rank_0_the_others_end_too(hanging: "subprocess.Popen[str]") -> None:
+    kill(hanging, 0)
+    hanging.communicate(timeout=25)
+    assert hanging.returncode == 1
+
+
+def test_torchruns_environment_says_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert this_rank().directs
+    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
+        monkeypatch.setenv(name, value)
+    rank = this_rank()
+    assert (rank.index, rank.count, rank.on_host, rank.directs) == (3, 4, 1, False)
+    with pytest.raises(InputError, match="every process of torchrun takes a device of its own"):
+        resolve_device("cuda:0")
+    monkeypatch.delenv("LOCAL_RANK")
+    with pytest.raises(InputError, match="torchrun sets all of RANK, WORLD_SIZE, LOCAL_RANK"):
+        this_rank()
+
+
+def test_a_student_that_runs_in_one_process_refuses_several(
+    local_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = local_config()
+    monkeypatch.setattr(type(config.student), "spreads", False)
+    for rank in ("0", "1"):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, value)
+        with pytest.raises(InputError, match="torchrun started 2 processes, and student 'local' runs in one"):
+            distillkit.run(config)
