@@ -50,7 +50,7 @@ def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: st
         policy.network.adapter.save_pretrained(str(path))
     else:
         path = parent / "model"
-        policy.network.model.save_pretrained(path)
+        policy.network.model.save_pretrained(path, state_dict=policy.whole_weights())
     tokenizer.inner.save_pretrained(path)
     usage = (ADAPTER_USAGE if policy.network.adapter is not None else MODEL_USAGE).format(base=base)
     library = "peft" if policy.network.adapter is not None else "transformers"

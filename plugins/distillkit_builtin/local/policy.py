@@ -20,6 +20,7 @@ from distillkit_builtin.local.packing import (
     require_packable,
     vary_in_tokens,
 )
+from distillkit_builtin.local.ranks.sharding import Responses, gathered, sharded, whole
 
 
 class Policy:
@@ -32,6 +33,8 @@ class Policy:
         self.sampler = self._sampler_copy()
         self.packs = False
         """Whether sequences are packed; else they are padded."""
+        self.sharded: Responses | None = None
+        """Of the network, where this rank has only a part of its weights."""
 
     @classmethod
     def lora(cls, network: Network, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
@@ -86,6 +89,14 @@ class Policy:
 
     def logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
         """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled."""
+        return self._read(items) if self.sharded is None else self.sharded(items)
+
+    def shard(self) -> None:
+        """Keep this rank's part of the weights alone; what is trained are those parts. Sampling keeps a whole copy."""
+        self.sharded = sharded(self.network.model, self._read)
+        self.trained = dict(self.network.model.named_parameters())
+
+    def _read(self, items: Sequence[PromptAndResponse]) -> Tensor:
         with autocast(self.network.device.device, self.network.dtype):  # the weights are float32 where all are trained
             return packed_logprobs(self.network, items) if self.packs else self.network.response_logprobs(items)[0]
 
@@ -109,12 +120,18 @@ class Policy:
             if isinstance(module, LoraLinear):
                 yield name, module
 
+    def whole_weights(self) -> dict[str, Tensor]:
+        """All weights by name, whole, tied ones once; where they are sharded, every rank must ask at the same time."""
+        named = self.network.model.state_dict(keep_vars=True)
+        first = {id(tensor): name for name, tensor in reversed(named.items())}
+        return gathered((name, tensor) for name, tensor in named.items() if first[id(tensor)] == name)
+
     @torch.no_grad()
     def refresh_sampler(self) -> None:
         """Bring the sampling copy to the current weights: `W + scaling * B A`, added in float32."""
         if self.network.adapter is None:
             for mine, theirs in zip(self.sampler.model.parameters(), self.network.model.parameters(), strict=True):
-                mine.copy_(theirs)
+                mine.copy_(whole(theirs))
             return
         for name, layer in self._adapted():
             target = self.sampler.model.get_submodule(name).get_parameter("weight")

@@ -19,6 +19,7 @@ from distillkit_builtin.local.drawing import Drawer, drawer_for
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.fast.pieces import compiles
 from distillkit_builtin.local.fast.trunk import Unknown
+from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
@@ -77,10 +78,10 @@ class LocalPupil:
         """Nobody else is needed: for ever."""
         await asyncio.get_running_loop().create_future()
 
-    async def gather(self, batch: Batch) -> Gathered:
-        """The gradient of a batch, for `apply`."""
+    async def gather(self, batch: Batch, parts: int | None = None) -> Gathered:
+        """The gradient of a batch, for `apply`; see `Trainer.gather`."""
         try:
-            return await self.device.run(self.trainer.gather, batch)
+            return await self.device.run(self.trainer.gather, batch, parts)
         finally:
             self.trainer.part.tell(self.run.notify)
 
@@ -90,7 +91,16 @@ class LocalPupil:
 
     async def take_over(self) -> None:
         """Rank 0's weights on every rank; the same seed made them, but a device may have rounded."""
-        await self.device.run(take_over, self.policy.trained.values())
+        if self.policy.sharded is None:
+            await self.device.run(take_over, self.policy.trained.values())
+
+    async def help_to_save(self) -> None:
+        """This rank's part of what rank 0 saves at the same time."""
+        await self.device.run(self.trainer.tensors)
+
+    async def help_to_export(self) -> None:
+        """This rank's part of what rank 0 exports at the same time."""
+        await self.device.run(self.policy.whole_weights)
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
         """The current weights as policy `version`."""
@@ -151,7 +161,9 @@ def build(
     is_cuda = device.device.type == "cuda"
     if options.forward != "plain":
         pack(policy, options.forward, tell)
-    if options.compile == "on" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
+    if shards(options, device.device):
+        policy.shard()
+    elif options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
         compile_layers(policy)
     rank = this_rank().index
     trainer = Trainer(
@@ -186,4 +198,20 @@ def compile_layers(policy: Policy) -> None:
     try:
         policy.compile()
     except Unknown as reason:
-        raise InputError(f"compile: on cannot be used: {reason}; take auto") from reason
+        raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
+
+
+FULL = 0.8
+"""The share of a device's memory that weights and optimizer may take before they are sharded."""
+
+
+def shards(options: "LocalStudent", device: torch.device) -> bool:
+    """Whether each rank keeps a part of what is trained. Raises InputError if that was asked for and cannot be."""
+    several = this_rank().count > 1
+    if options.shard == "always" and (options.lora_rank or not several):
+        why = "a LoRA fits on every device" if options.lora_rank else "there is one process; start several by torchrun"
+        raise InputError(f"student.shard: always cannot be used: {why}; take auto")
+    if options.shard == "auto" and several and not options.lora_rank and device.type == "cuda":
+        needed = footprint(options.model, str(device), options.dtype).training_bytes(0)
+        return needed > FULL * torch.cuda.get_device_properties(device).total_memory
+    return options.shard == "always"

@@ -39,7 +39,7 @@ class LocalStudent(Student, Sampler):
     spreads: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
-        {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile"}
+        {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
     )
 
     model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
@@ -66,10 +66,15 @@ class LocalStudent(Student, Sampler):
         description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
         "Where the device has no room for it, it is halved.",
     )
-    compile: Literal["auto", "on", "off"] = Field(
+    compile: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "
         "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, where sequences are packed.",
+    )
+    shard: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Where torchrun started several processes and all weights are trained: each keeps a part of the "
+        "weights, gradients and moments (FSDP2) instead of all. auto: where one cuda device has no room for all.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")

@@ -1,28 +1,34 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import get_scheduler
 
-from distillkit.errors import BadStepError, PluginError
+from distillkit.errors import BadStepError, PluginError, RunFailedError
 from distillkit.learning import where
+from distillkit.ranks import this_rank
 from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.losses import FUNCTIONS
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.network import PromptAndResponse
+from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.gradients import sum_gradients
+from distillkit_builtin.local.ranks.sharding import gathered, like, whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+NOTHING = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
+"""What a rank computes that has nothing left, where the others cannot compute without it."""
 FALLING = ("linear", "cosine")
 """Schedules whose rates depend on how many steps there are in all."""
 
@@ -86,23 +92,29 @@ class Trainer:
         """Sum `weights * loss` over the batch's tokens, and move the weights once. Raises BadStepError."""
         return step_result([self.gather(batch)], self.apply())
 
-    def gather(self, batch: Batch) -> Gathered:
-        """The batch's gradient, for `apply`; in smaller parts where there is no room. Raises BadStepError."""
+    def gather(self, batch: Batch, parts: int | None = None) -> Gathered:
+        """The batch's gradient, for `apply`; in smaller parts where there is no room. Raises BadStepError.
+
+        Where weights are sharded, ranks compute together: each must take as many `parts`, and none can try again.
+        """
         while True:
             self._mismatch = MismatchMeter()
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                return Gathered(self.accumulate(batch), self._mismatch.read())
+                return Gathered(self.accumulate(batch, parts), self._mismatch.read())
             except torch.OutOfMemoryError as error:
+                if parts is not None:
+                    raise RunFailedError(f"{error}; lower student.micro_batch_tokens, now {self.part.size}") from error
                 self.part.shrink(error, max(len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums))
 
-    def accumulate(self, batch: Batch) -> float:
+    def accumulate(self, batch: Batch, parts: int | None = None) -> float:
         """Add the batch's gradient to what `apply` will use; returns its sum of `weights * loss`."""
         function = self._function(batch)
         total = 0.0
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
-            for group in self.policy.micro_batches(lengths, self.part.size):
+            groups = balanced(lengths, parts) if parts else self.policy.micro_batches(lengths, self.part.size)
+            for group in groups:
                 self.policy.network.device.go_on()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         return total
@@ -117,7 +129,8 @@ class Trainer:
 
     def apply_all(self) -> dict[str, float]:
         """`apply` with the gradients of all ranks, which do the same at the same time."""
-        sum_gradients(self.policy.trained.values())
+        if self.policy.sharded is None:  # else they were summed with each backward pass
+            sum_gradients(self.policy.trained.values())
         return self.apply()
 
     @contextmanager
@@ -135,6 +148,9 @@ class Trainer:
         return function
 
     def _accumulate(self, datums: list[Datum], function: TorchLoss, options: Mapping[str, float]) -> float:
+        if not datums:
+            torch.autograd.backward(self.policy.logprobs([NOTHING]).sum() * 0.0)  # the others wait for this
+            return 0.0
         device = self.policy.network.device.device
         inputs = {
             name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device)
@@ -148,7 +164,7 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise BadStepError(self._bad_token(datums, logprobs.detach(), losses.detach()))
-        torch.autograd.backward(loss)
+        torch.autograd.backward(loss if self.policy.sharded is None else loss * this_rank().count)  # FSDP2 takes means
         return value
 
     def _bad_token(self, datums: list[Datum], logprobs: Tensor, losses: Tensor) -> str:
@@ -162,38 +178,46 @@ class Trainer:
     def _clip(self) -> float:
         """Clip to the norm that is wanted, and return the norm before. Raises BadStepError if it is not finite."""
         limit = self.options.grad_clip_norm or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit)))
         if norm != norm or norm == float("inf"):
             raise BadStepError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
         return norm
 
     def save(self, path: Path) -> None:
         """Trained weights, the optimizer's moments, and the scheduler's place."""
-        tensors = {f"weight/{name}": p.detach() for name, p in self.policy.trained.items()}
-        for name, parameter in self.policy.trained.items():
-            for moment, value in self.optimizer.state[parameter].items():
-                tensors[f"{moment}/{name}"] = value
+        tensors = self.tensors()
         tensors["scheduler"] = torch.tensor(self.scheduler.last_epoch)
         tensors["total_steps"] = torch.tensor(self.options.total_steps)
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "trainer.safetensors")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Trained weights and moments, whole; where they are sharded, every rank must ask at the same time."""
+        weights = [(f"weight/{name}", parameter) for name, parameter in self.policy.trained.items()]
+        moments = [
+            (f"{moment}/{name}", value)
+            for name, parameter in self.policy.trained.items()
+            for moment, value in self.optimizer.state[parameter].items()
+        ]
+        return gathered([*weights, *moments])
 
     def load(self, path: Path) -> str | None:
         """Take back what `save` wrote. What the user should know of the rates to come, where the plan has changed."""
         tensors = load_file(path / "trainer.safetensors")
         with torch.no_grad():
             for name, parameter in self.policy.trained.items():
-                parameter.copy_(tensors[f"weight/{name}"])
+                parameter.copy_(like(tensors[f"weight/{name}"], parameter))
                 moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
                 self.optimizer.state[parameter] = {
-                    moment: value.to(parameter.device if moment in self._on_device() else "cpu")
-                    for moment, value in moments.items()
+                    moment: self._place(moment, value, parameter) for moment, value in moments.items()
                 }
         self._go_to(int(tensors["scheduler"]))
         return self._other_plan(int(tensors["total_steps"])) if "total_steps" in tensors else None
 
-    def _on_device(self) -> Collection[str]:
-        """The moments that the optimizer wants beside the weights; `step` is a plain number unless it is fused."""
-        return MOMENTS if self.optimizer.defaults["fused"] else MOMENTS[:2]
+    def _place(self, moment: str, value: Tensor, parameter: Tensor) -> Tensor:
+        """A moment where the optimizer wants it: beside its weight; `step` only if the optimizer is fused."""
+        if moment == "step":
+            return value.to(parameter.device if self.optimizer.defaults["fused"] else "cpu")
+        return like(value, parameter)
 
     def _go_to(self, place: int) -> None:
         """Set the rates of this run's schedule after so many steps, whatever the schedule was that led there."""

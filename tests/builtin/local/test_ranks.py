@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import AutoModelForCausalLM
 
 import distillkit
 from distillkit import RunConfig
@@ -93,6 +95,41 @@ def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
         last = metrics(run_dir)[-1]
         for name in SAME:
             assert last[name] == pytest.approx(alone.metrics[-1][name], rel=2e-3, abs=1e-5), (run_dir, name)
+
+
+@pytest.mark.slow
+def test_sharded_weights_are_trained_saved_and_exported_as_whole_ones(
+    local_config: Make, write: Callable[[RunConfig], str]
+) -> None:
+    student = {"lora_rank": 0, "learning_rate": 0.01, "micro_batch_tokens": 100}
+    over = {"student": student, "train": {"prompt_groups_per_step": 2, "save_every": 1}}
+    alone = distillkit.run(local_config(name="alone", **over))
+    config = write(local_config(name="parts", **over))
+    code, output = finished(torchrun(2, config, "student.shard=always", "train.max_steps=2"))
+    assert code == 0, output
+    code, output = finished(torchrun(2, config, "student.shard=always", "--resume"))
+    assert code == 0, output
+    run_dir = alone.run_dir.parent / "parts"
+    for line, expected in zip(metrics(run_dir), alone.metrics, strict=True):
+        for name in SAME:
+            assert line[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-4), (line["step"], name)
+    mine, theirs = (AutoModelForCausalLM.from_pretrained(path / "model") for path in (run_dir, alone.run_dir))
+    for (name, ours), (_, whole) in zip(mine.named_parameters(), theirs.named_parameters(), strict=True):
+        assert torch.allclose(ours, whole, atol=2e-3), name
+    assert abs(size(run_dir) - size(alone.run_dir)) < 1000  # a head that is tied to the embeddings is written once
+    resumed = distillkit.run(local_config(name="parts", **over, data={"epochs": 2}), resume=True, force=True)
+    assert resumed.steps > alone.steps  # alone, from a checkpoint of parts
+
+
+def size(run_dir: Path) -> int:
+    return (run_dir / "model" / "model.safetensors").stat().st_size
+
+
+def test_sharding_that_cannot_be_is_refused(local_config: Make) -> None:
+    with pytest.raises(InputError, match="there is one process"):
+        distillkit.run(local_config(student={"shard": "always", "lora_rank": 0}))
+    with pytest.raises(InputError, match="a LoRA fits"):
+        distillkit.run(local_config(student={"shard": "always"}))
 
 
 @pytest.fixture

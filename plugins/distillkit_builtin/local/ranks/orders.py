@@ -76,13 +76,14 @@ class ScoreTokens(Order):
 
 @dataclass(frozen=True, slots=True)
 class Gather(Order):
-    """Gather the gradient of this share of a batch."""
+    """Gather the gradient of this share of a batch, in so many `parts` if that is said."""
 
     batch: Batch
+    parts: int | None = None
 
     async def carry_out(self, post: Post, hand_over: HandOver) -> Gathered:
         """See `Order`."""
-        return await post.open_pupil().gather(self.batch)
+        return await post.open_pupil().gather(self.batch, self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +116,21 @@ class Load(Order):
         """See `Order`."""
         with post.silent():
             await post.open_pupil().load(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class HelpToSave(Order):
+    """Give the parts of weights and moments that rank 0 saves at the same time."""
+
+    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
+        """See `Order`."""
+        await post.open_pupil().help_to_save()
+
+
+@dataclass(frozen=True, slots=True)
+class HelpToExport(Order):
+    """Give the parts of the weights that rank 0 exports at the same time."""
+
+    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
+        """See `Order`."""
+        await post.open_pupil().help_to_export()

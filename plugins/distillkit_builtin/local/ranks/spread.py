@@ -12,10 +12,13 @@ from distillkit_builtin.local.device import shared_device
 from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.pupil import LocalPupil
 from distillkit_builtin.local.ranks.crew import Crew, merged, shared_crew
+from distillkit_builtin.local.ranks.messages import Order
 from distillkit_builtin.local.ranks.orders import (
     Apply,
     Draw,
     Gather,
+    HelpToExport,
+    HelpToSave,
     Load,
     OpenStudent,
     OpenTeacher,
@@ -53,7 +56,7 @@ async def open_teacher(run: RunContext, options: TeacherOptions) -> "LocalTeache
 
 @dataclass(frozen=True, slots=True)
 class SpreadPupil:
-    """The student: every rank has all of it, draws and trains its share, and moves its weights by the same gradient."""
+    """The student: every rank draws and trains its share, and all move their weights by the same gradient."""
 
     own: LocalPupil
     crew: Crew
@@ -65,19 +68,39 @@ class SpreadPupil:
             replace(batch, datums=tuple(batch.datums[i] for i in group))
             for group in balanced(lengths, self.crew.world.count)
         ]
-        gathered = await together(
-            self.own.gather(shares[0]), *(self.crew.do(rank, Gather(shares[rank])) for rank in self.crew.ranks)
-        )
+        if self.own.policy.sharded is None:
+            gathered = await together(
+                self.own.gather(shares[0]), *(self.crew.do(rank, Gather(shares[rank])) for rank in self.crew.ranks)
+            )
+        else:
+            parts = max(map(self._parts, shares))
+            gathered = await asyncio.gather(  # which does not wait for the others when one fails: they wait for it
+                self.own.gather(shares[0], parts),
+                *(self.crew.do(rank, Gather(shares[rank], parts)) for rank in self.crew.ranks),
+            )
         applied, _ = await asyncio.gather(self.own.apply(), self.crew.all(Apply()))
         return step_result(cast(Sequence[Gathered], gathered), applied)
+
+    def _parts(self, share: Batch) -> int:
+        """Micro-batches of a rank's share."""
+        lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in share.datums]
+        return max(1, len(self.own.policy.micro_batches(lengths, self.own.trainer.part.size)))
+
+    async def _with_help(self, work: Awaitable[T], order: Order) -> T:
+        """Rank 0's own work, with the others' parts where the weights are sharded."""
+        if self.own.policy.sharded is None:
+            return await work
+        result, _ = await asyncio.gather(work, self.crew.all(order))
+        return result
 
     async def broken(self) -> None:
         """Raises RunFailedError once a rank is gone."""
         await self.crew.broken()
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
-        """As rank 0's own."""
-        return await self.own.publish(version, to_disk=to_disk)
+        """Of all ranks."""
+        work = self.own.publish(version, to_disk=to_disk)
+        return await (self._with_help(work, HelpToExport()) if to_disk else work)
 
     async def sync(self, weights: Weights) -> None:
         """Every rank samples from its current weights, which are the same, from now on."""
@@ -92,16 +115,16 @@ class SpreadPupil:
         return spread_score(self.own, self.crew, None, requests)
 
     async def save(self, path: Path) -> None:
-        """As rank 0's own: a checkpoint does not know how many ranks there were."""
-        await self.own.save(path)
+        """Everything, whole: a checkpoint does not know how many ranks there were."""
+        await self._with_help(self.own.save(path), HelpToSave())
 
     async def load(self, path: Path) -> None:
         """Every rank reads the same file."""
         await asyncio.gather(self.own.load(path), self.crew.all(Load(path)))
 
     async def export(self, run_dir: Path) -> Path:
-        """As rank 0's own."""
-        return await self.own.export(run_dir)
+        """Everything, whole."""
+        return await self._with_help(self.own.export(run_dir), HelpToExport())
 
 
 @dataclass(frozen=True, slots=True)
