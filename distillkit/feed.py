@@ -33,7 +33,7 @@ class Feed:
 
     def work(self, rows: Sequence[Row], policy_version: int) -> Work:
         """Route and render rows, and say what is to be drawn from which policy."""
-        prompts = [self.flight.render(row) for row in rows]
+        prompts = self.flight.intake.render_all(rows, self.flight.renderer)
         requests = tuple(request for one in prompts for request in self._requests(one))
         return Work({(one.row.row_id, one.row.epoch): one for one in prompts}, requests, policy_version)
 

@@ -1,13 +1,15 @@
 """Rows on their way in: routed, given their prompts, measured, and counted."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from distillkit.blame import blame
 from distillkit.config import RunConfig
+from distillkit.dataset import InBatches
 from distillkit.errors import PluginError, RowError, suggest
 from distillkit.events import Plan
-from distillkit.render import Renderer
+from distillkit.render import Renderer, Routed, RowIds
 from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
 
 
@@ -21,6 +23,12 @@ class Intake:
     """Rows routed to each teacher."""
     fallbacks_of: Counter[str]
     """Rows without a prompt of their own for each teacher, scored under the student's messages."""
+    _names: Mapping[str, None] = field(init=False)
+    """The teachers' names, in the config's order."""
+
+    def __post_init__(self) -> None:
+        """So that they are not gathered anew for every row."""
+        self._names = {teacher.name: None for teacher in self.teachers}
 
     @classmethod
     def of(cls, config: RunConfig) -> "Intake":
@@ -29,38 +37,67 @@ class Intake:
 
     def chat(self, row: Row) -> tuple[Route, ChatPrompts]:
         """The row's route and messages. Raises RowError."""
-        router, prompts, at = self.config.router, self.config.prompts, f"at line {row.line}"
-        with blame(router, at):
-            route = router.route(row, self.teachers)
-        self._require_known(route)
-        with blame(prompts, at):
-            chat = prompts.build(row, route, self.teachers)
-        if set(chat.teachers) != set(route.teachers):
+        route = self._route(row)
+        chat = self._build(row, route)
+        if chat.teachers.keys() != route.weights.keys():
+            prompts = self.config.prompts
             raise PluginError(
                 f"prompt builder {prompts.name!r} ({type(prompts).__name__}) gives messages to {sorted(chat.teachers)} "
-                f"{at}; the row is routed to {sorted(route.teachers)}"
+                f"at line {row.line}; the row is routed to {sorted(route.teachers)}"
             )
         return route, chat
 
+    def _route(self, row: Row) -> Route:
+        try:
+            route = self.config.router.route(row, self.teachers)
+        except Exception:  # blamed only then, since there are millions of rows
+            with blame(self.config.router, f"at line {row.line}"):
+                raise
+        self._require_known(route)
+        return route
+
+    def _build(self, row: Row, route: Route) -> ChatPrompts:
+        try:
+            return self.config.prompts.build(row, route, self.teachers)
+        except Exception:
+            with blame(self.config.prompts, f"at line {row.line}"):
+                raise
+
     def render(self, row: Row, renderer: Renderer) -> Prompts:
         """The row's prompts as token ids. Raises RowError."""
-        route, chat = self.chat(row)
-        return renderer.render(row, route, chat)
+        return self.render_all([row], renderer)[0]
+
+    def render_all(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
+        """The prompts of many rows, which is faster than one after another. Raises the first's RowError."""
+        prompts: list[Prompts] = []
+        for found in renderer.render([Routed(row, *self.chat(row)) for row in rows]):
+            if isinstance(found, RowError):
+                raise found
+            prompts.append(found)
+        return prompts
+
+    def routed(self, row: Row) -> Routed | RowError:
+        """The row with its route and messages, or what is wrong with it."""
+        try:
+            return Routed(row, *self.chat(row))
+        except RowError as error:
+            return error
 
     def count(self, row: Row) -> None:
         """`chat`, counted."""
         route, chat = self.chat(row)
-        self.rows_of.update(route.teachers)
-        self.fallbacks_of.update(chat.fallbacks)
+        for name in route.weights:
+            self.rows_of[name] += 1
+        for name in chat.fallbacks:
+            self.fallbacks_of[name] += 1
 
     def _require_known(self, route: Route) -> None:
-        known = [teacher.name for teacher in self.teachers]
         router = self.config.router.name
-        for name in route.teachers:
-            if name not in known:
-                raise RowError("route", f"router {router!r} returned teacher {name!r}; {suggest(name, known)}")
+        for name in route.weights:
+            if name not in self._names:
+                raise RowError("route", f"router {router!r} returned teacher {name!r}; {suggest(name, self._names)}")
         limit = self.config.loss.max_teachers
-        if not route.teachers or (limit is not None and len(route.teachers) > limit):
+        if not route.weights or (limit is not None and len(route.weights) > limit):
             raise RowError(
                 "route",
                 f"router {router!r} returned {len(route.teachers)} teachers; loss {self.config.loss.name!r} wants "
@@ -88,12 +125,23 @@ class Lengths:
         self.student = Extent()
         self.teachers = Extent()
 
-    def count(self, row: Row) -> None:
-        """Render one row and add its lengths. Raises RowError if it is too long."""
-        prompts = self._intake.render(row, self._renderer)
+    @property
+    def count(self) -> InBatches:
+        """Render rows and add their lengths; a RowError for one that is too long."""
+        return InBatches(self._count)
+
+    def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
+        routed = [self._intake.routed(row) for row in rows]
+        rendered = iter(self._renderer.ids([one for one in routed if isinstance(one, Routed)]))
+        return [one if isinstance(one, RowError) else self._add(next(rendered)) for one in routed]
+
+    def _add(self, ids: RowIds | RowError) -> RowError | None:
+        if isinstance(ids, RowError):
+            return ids
         self.rows += 1
-        self.student.add(len(prompts.student))
-        self.teachers.add(sum(len(ids) for ids in prompts.teachers.values()))
+        self.student.add(len(ids.student))
+        self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))
+        return None
 
 
 @dataclass(slots=True)

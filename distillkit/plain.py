@@ -16,6 +16,8 @@ MAX_DEPTH = 100
 """Of mappings and lists in each other: far below where Python's own recursion ends, wherever it is called from."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a UTF-16 pair: an escape can spell one, and it is no text, so no tokenizer takes it and no file."""
+HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
+"""How an escape begins that is half of a pair; it may have its other half, and there may be a backslash before it."""
 NO_TEXT = "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text"
 Location = tuple[str | int, ...]
 Place = tuple["Place", str | int] | None
@@ -44,15 +46,17 @@ def parse_json(text: str) -> JsonValue:
         ContentError: for what Python lets pass: a key that stands twice, NaN, infinity, numbers that become infinite,
             half characters, and nesting beyond `MAX_DEPTH`.
     """
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
     try:
-        value: JsonValue = json.loads(text, object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+        value: JsonValue = DECODER.decode(text)
     except (json.JSONDecodeError, ContentError):
         raise
     except ValueError as error:  # of Python, which turns no more digits into an integer
         raise ContentError(f"has an integer of more than {sys.get_int_max_str_digits()} digits") from error
     except RecursionError as error:
         raise _too_deep() from error
-    if "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH:  # else neither can be
+    if HALF_ESCAPED.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:  # else neither can be
         for place, inner in walk(value):
             if isinstance(inner, str) and LONE_SURROGATE.search(inner):
                 raise ContentError(NO_TEXT, location_of(place))
@@ -77,6 +81,10 @@ def _number(digits: str) -> float:
 
 def _no_number(name: str) -> NoReturn:
     raise ContentError(f"holds {name}, which JSON does not have; write null, or a text")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
+"""Made once: `json.loads` with such hooks makes one for every text."""
 
 
 def _too_deep() -> ContentError:

@@ -4,13 +4,13 @@ A response's ids are never rendered or re-tokenized: the student's sampled ids s
 are, `teacher_prompt + response`, so a teacher's logprob at response token t is its logprob at position `P' + t`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from distillkit.errors import RowError
-from distillkit.tokenizer import Tokenizer
+from distillkit.tokenizer import Tokenizer, render_each
 from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row, Teacher, token_ids
 
 
@@ -24,28 +24,86 @@ class Side:
     """Longest prompt plus completion in tokens; None where the backend does not know."""
 
 
+Reader = str | None
+"""A teacher's name; None is the student."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A row, who scores it, and what each side reads."""
+
+    row: Row
+    route: Route
+    chat: ChatPrompts
+
+
+@dataclass(frozen=True, slots=True)
+class RowIds:
+    """A row's prompts as lists of ids, from which no array was made yet."""
+
+    student: Sequence[int]
+    teachers: Mapping[str, Sequence[int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders a row's messages for the student and each routed teacher."""
+    """Renders rows' messages for the student and each routed teacher."""
 
     student: Side
     teachers: Mapping[str, Side]
     max_completion_tokens: int
 
-    def render(self, row: Row, route: Route, chat: ChatPrompts) -> Prompts:
-        """The prompts as ids. Raises RowError if one leaves no room for the completion."""
-        return Prompts(
-            row=row,
-            route=route,
-            student=token_ids(self._ids(self.student, chat.student, "messages", "the student")),
-            teachers={
-                name: token_ids(self._ids(self.teachers[name], messages, "teacher prompt", f"teacher {name!r}"))
-                for name, messages in chat.teachers.items()
-            },
-        )
+    def render(self, routed: Sequence[Routed]) -> list[Prompts | RowError]:
+        """Each row's prompts, or what is wrong with it, such as a prompt that leaves no room for the completion."""
+        rendered = zip(routed, self.ids(routed), strict=True)
+        return [found if isinstance(found, RowError) else _as_arrays(one, found) for one, found in rendered]
 
-    def _ids(self, side: Side, messages: Messages, field: str, reader: str) -> Sequence[int]:
-        ids = side.tokenizer.render(messages, side.template_options)
+    def ids(self, routed: Sequence[Routed]) -> list[RowIds | RowError]:
+        """The same without arrays. What sides that read alike are to read is rendered all at once, and once."""
+        reads = {name: self._first_alike(side) for name, side in self.teachers.items()}
+        wanted: dict[Reader, dict[int, Messages]] = {}
+        for one in routed:
+            wanted.setdefault(None, {})[id(one.chat.student)] = one.chat.student
+            for name, messages in one.chat.teachers.items():
+                wanted.setdefault(reads[name], {})[id(messages)] = messages
+        ids = {(reader, chat): found for reader, chats in wanted.items() for chat, found in self._ids(reader, chats)}
+        return [self._checked(one, ids, reads) for one in routed]
+
+    def _first_alike(self, side: Side) -> Reader:
+        """The first side with this tokenizer and these options."""
+        for reader in (None, *self.teachers):
+            other = self._side(reader)
+            if other.tokenizer is side.tokenizer and other.template_options == side.template_options:
+                return reader
+        raise AssertionError("a side reads as it does itself")
+
+    def _side(self, reader: Reader) -> Side:
+        return self.student if reader is None else self.teachers[reader]
+
+    def _ids(self, reader: Reader, chats: Mapping[int, Messages]) -> Iterator[tuple[int, list[int] | RowError]]:
+        side = self._side(reader)
+        return zip(chats, render_each(side.tokenizer, list(chats.values()), side.template_options), strict=True)
+
+    def _checked(
+        self, one: Routed, ids: Mapping[tuple[Reader, int], list[int] | RowError], reads: Mapping[str, Reader]
+    ) -> RowIds | RowError:
+        chat = one.chat
+        try:
+            return RowIds(
+                self._fitting(self.student, ids[None, id(chat.student)], "messages", "the student"),
+                {
+                    name: self._fitting(
+                        self.teachers[name], ids[reads[name], id(messages)], "teacher prompt", f"teacher {name!r}"
+                    )
+                    for name, messages in chat.teachers.items()
+                },
+            )
+        except RowError as error:
+            return error
+
+    def _fitting(self, side: Side, ids: list[int] | RowError, field: str, reader: str) -> Sequence[int]:
+        if isinstance(ids, RowError):
+            raise ids
         if not ids:
             raise RowError(field, f"renders to no tokens for {reader}; look at its chat template")
         needed = len(ids) + self.max_completion_tokens
@@ -56,6 +114,11 @@ class Renderer:
                 f"{needed}, more than the {side.context_length} that {reader} reads",
             )
         return ids
+
+
+def _as_arrays(one: Routed, ids: RowIds) -> Prompts:
+    teachers = {name: token_ids(theirs) for name, theirs in ids.teachers.items()}
+    return Prompts(one.row, one.route, token_ids(ids.student), teachers)
 
 
 def teacher_side(teacher: Teacher, tokenizer: Tokenizer, context_length: int | None, student: Side) -> Side:

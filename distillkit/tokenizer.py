@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import JsonValue
 
-from distillkit.errors import InputError
+from distillkit.errors import InputError, RowError
 from distillkit.types import Message, Rollout
 
 PROBE = (
@@ -46,6 +46,35 @@ class Tokenizer(Protocol):
         ...
 
 
+@runtime_checkable
+class RendersMany(Protocol):
+    """What a Tokenizer may have besides, if many prompts at once take it less time than one after another."""
+
+    def render_many(
+        self, chats: Sequence[Sequence[Message]], options: Mapping[str, JsonValue]
+    ) -> list[list[int] | RowError]:
+        """What `render` gives for each, or the RowError that it raises."""
+        ...
+
+
+def render_each(
+    tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], options: Mapping[str, JsonValue]
+) -> list[list[int] | RowError]:
+    """Each prompt's ids, or why it has none."""
+    if isinstance(tokenizer, RendersMany):
+        return tokenizer.render_many(chats, options)
+    return [_rendered(tokenizer, messages, options) for messages in chats]
+
+
+def _rendered(
+    tokenizer: Tokenizer, messages: Sequence[Message], options: Mapping[str, JsonValue]
+) -> list[int] | RowError:
+    try:
+        return tokenizer.render(messages, options)
+    except RowError as error:
+        return error
+
+
 def size(tokenizer: Tokenizer) -> int:
     """One more than its largest id."""
     return max(tokenizer.vocabulary().values()) + 1
@@ -57,11 +86,9 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     A model may have more rows than its tokenizer has tokens and may, however rarely, draw one of those: that is a lost
     completion, not the end of the run.
     """
-    if vocabulary is None:
+    if vocabulary is None or 0 <= rollout.token_ids.min() <= rollout.token_ids.max() < vocabulary:
         return None
     bad = np.flatnonzero((rollout.token_ids < 0) | (rollout.token_ids >= vocabulary))
-    if not bad.size:
-        return None
     what = f"token {bad[0]} is id {rollout.token_ids[bad[0]]}"
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 

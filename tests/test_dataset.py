@@ -1,5 +1,5 @@
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +7,10 @@ import peak_memory
 import pytest
 from conftest import question
 
-from distillkit.dataset import Dataset, parse_row
-from distillkit.errors import DataError
+from distillkit import dataset as module
+from distillkit.dataset import Dataset, InBatches, parse_row
+from distillkit.errors import DataError, RowError
+from distillkit.types import Row
 
 GOOD = question("hi")
 
@@ -64,6 +66,30 @@ def test_many_rows_are_reported_at_once_the_first_20_in_full(jsonl: Callable[...
     text = problems(jsonl([b"x"] * 25 + [GOOD]))
     assert text.count("is not JSON") == 20
     assert text.endswith("... and 5 more rows with problems")
+
+
+@pytest.mark.parametrize(("rows", "size"), [(2, 2**20), (256, 150), (256, 2**20)])
+def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
+    jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch, rows: int, size: int
+) -> None:
+    monkeypatch.setattr(module, "BATCH_ROWS", rows)
+    monkeypatch.setattr(module, "BATCH_BYTES", size)
+    path = jsonl([GOOD, b"x", question("bad"), b"", question("bad"), GOOD, b"{}"])
+    seen: list[int] = []
+
+    def look(batch: Sequence[Row]) -> list[RowError | None]:
+        seen.extend(row.line for row in batch)
+        return [RowError("messages", "says so") if row.messages[0].content == "bad" else None for row in batch]
+
+    with pytest.raises(DataError) as caught:
+        Dataset(Path(path)).validate(InBatches(look))
+    assert [line.removeprefix(f"{path}:")[:12] for line in str(caught.value).splitlines()] == [
+        "2: line: is ",
+        "3: messages:",
+        "5: messages:",
+        "7: messages:",
+    ]
+    assert seen == [1, 3, 5, 6]
 
 
 def test_files_that_are_absent_or_empty(tmp_path: Path, jsonl: Callable[..., str]) -> None:

@@ -19,15 +19,14 @@ class FieldRouter(Router):
 
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
         """The named teacher. Raises RowError where the field is absent, no string, or names no teacher."""
-        if self.route_key not in row.fields:
-            raise RowError(self.route_key, f"is missing; the router needs it. {_known(teachers)}")
-        value = row.fields[self.route_key]
+        key = self.route_key
+        if key not in row.fields:
+            raise RowError(key, f"is missing; the router needs it. {_known(teachers)}")
+        value = row.fields[key]
         if not isinstance(value, str):
-            raise RowError(self.route_key, f"is {value!r}, not a string. {_known(teachers)}")
-        if not any(teacher.name == value for teacher in teachers):
-            raise RowError(
-                self.route_key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}"
-            )
+            raise RowError(key, f"is {value!r}, not a string. {_known(teachers)}")
+        if value not in _names(teachers):
+            raise RowError(key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}")
         return Route.to(value)
 
 

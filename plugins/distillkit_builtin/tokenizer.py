@@ -1,8 +1,8 @@
 """The engine's Tokenizer on top of a transformers tokenizer and its chat template. Needs no torch."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -11,8 +11,11 @@ from distillkit.errors import InputError, RowError
 from distillkit.types import Message
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+T = TypeVar("T")
+Turns = list[dict[str, JsonValue]]
 
 FOR_THE_TEMPLATE = ("tools", "documents")
 """What `apply_chat_template` takes and hands on to the template, as it does with every name that it does not know."""
@@ -26,6 +29,9 @@ class HFTokenizer:
         self.inner = tokenizer
         self.source = source
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
+        self._backend = backend_of(tokenizer)
+        self._shown: dict[int, str] = {}
 
     @classmethod
     def load(cls, source: str) -> "HFTokenizer":
@@ -50,22 +56,59 @@ class HFTokenizer:
             InputError: if an option is none of the template's.
             RowError: if the template refuses the messages.
         """
+        (ids,) = self.render_many([messages], options)
+        if isinstance(ids, RowError):
+            raise ids
+        return ids
+
+    def render_many(
+        self, chats: Sequence[Sequence[Message]], options: Mapping[str, JsonValue]
+    ) -> list[list[int] | RowError]:
+        """The same for many prompts, which are tokenized on all cores. Raises InputError."""
+        self._require_for_template(options)
+        turns = [[message.as_dict() for message in messages] for messages in chats]
+        if self._backend is None:
+            return [self._applied(_ids, chat, options) for chat in turns]
+        texts = self._texts(turns, options)
+        encoded = self._encode_all(self._backend, [text for text in texts if isinstance(text, str)])
+        return [next(encoded) if isinstance(text, str) else text for text in texts]
+
+    def _texts(self, turns: list[Turns], options: Mapping[str, JsonValue]) -> list[str | RowError]:
+        """The prompts before they are tokenized: all at once, or, where that fails, each by itself."""
+        together = self._applied(list, turns, {**options, "tokenize": False}) if all(turns) else None
+        if isinstance(together, list):
+            return together
+        return [self._applied(str, chat, {**options, "tokenize": False}) for chat in turns]
+
+    def _applied(
+        self, read: Callable[[Any], T], chat: Turns | list[Turns], options: Mapping[str, JsonValue]
+    ) -> T | RowError:
+        """What the chat template makes of messages: ids or a text, and of many chats as many."""
         from jinja2 import TemplateError
 
-        chat: Any = [message.as_dict() for message in messages]
+        conversation: Any = chat
         template_options: dict[str, Any] = dict(options)
-        self._require_for_template(template_options)
         try:
-            ids: Any = self.inner.apply_chat_template(
-                chat, add_generation_prompt=True, tokenize=True, return_dict=False, **template_options
+            made: Any = self.inner.apply_chat_template(
+                conversation, add_generation_prompt=True, return_dict=False, **template_options
             )
         except (TemplateError, TypeError, ValueError) as error:  # templates compute with what rows and options hold
-            raise RowError("messages", f"the chat template of {self.source!r} refuses them: {error}") from error
-        return [int(index) for index in ids]
+            problem = RowError("messages", f"the chat template of {self.source!r} refuses them: {error}")
+            problem.__cause__ = error
+            return problem
+        return read(made)
+
+    def _encode_all(self, backend: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
+        """What transformers asks of the backend for a rendered prompt, but without each token's place in the text."""
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        backend.encode_special_tokens = self.inner.split_special_tokens
+        return (encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
 
     def _require_for_template(self, options: Mapping[str, object]) -> None:
-        taken = inspect.signature(self.inner.apply_chat_template).parameters if options else {}
-        wrong = [name for name in options if name in taken and name not in FOR_THE_TEMPLATE]
+        wrong = [name for name in options if name in self._taken]
         if wrong:
             raise InputError(
                 f"chat_template_kwargs: {', '.join(wrong)} would change how distillkit renders prompts, not the chat "
@@ -81,8 +124,13 @@ class HFTokenizer:
         return str(self.inner.decode(list(ids), skip_special_tokens=True))
 
     def show(self, ids: Sequence[int]) -> str:
-        """The text of ids with every special token visible."""
-        return str(self.inner.decode(list(ids), skip_special_tokens=False))
+        """The text of ids with every special token visible; that of a single one is remembered."""
+        if len(ids) != 1:
+            return str(self.inner.decode(list(ids), skip_special_tokens=False))
+        (index,) = ids
+        if index not in self._shown:
+            self._shown[index] = str(self.inner.decode([index], skip_special_tokens=False))
+        return self._shown[index]
 
     def vocabulary(self) -> Mapping[str, int]:
         """Every token's id."""
@@ -98,6 +146,27 @@ class HFTokenizer:
         """The id that ends a turn."""
         index = self.inner.eos_token_id
         return None if index is None else int(index)
+
+
+def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
+    """The compiled tokenizer, where transformers adds nothing of its own to what it makes of a rendered prompt.
+
+    None where there is none, or where the class has its own way, as that of Mistral's own tokenizers has.
+    """
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    cls = type(tokenizer)
+    own_way = (
+        not isinstance(tokenizer, PreTrainedTokenizerFast)
+        or cls.apply_chat_template is not PreTrainedTokenizerBase.apply_chat_template
+        or cls.__call__ is not PreTrainedTokenizerBase.__call__
+        or cls._encode_plus is not PreTrainedTokenizerFast._encode_plus
+    )
+    return None if own_way else tokenizer.backend_tokenizer
+
+
+def _ids(made: Iterable[int]) -> list[int]:
+    return [int(index) for index in made]
 
 
 def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
