@@ -29,7 +29,7 @@ from distillkit.rollback import described, learning_plugins, steps_back, way_bac
 from distillkit.run_files import RunFiles, read_metrics
 from distillkit.schedule import KeptWindow, Outcomes, Schedule, Window
 from distillkit.tokenizer import size
-from distillkit.types import Batch, Row, ScoredRollout
+from distillkit.types import Row, ScoredRollout
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 
@@ -141,12 +141,13 @@ class Engine:
         self.step += 1
         self.ledger.settle(self.step, windows.popleft().work, outcomes)
         self.keep_samples(outcomes)
-        back = await self.guard(step_metrics(outcomes.scored, trained.batches), windows)
+        measured = step_metrics(outcomes.scored, trained.batches)
+        back = await self.guard(measured, windows)
         interval = self.flight.config.train.weight_sync_interval
         if not back and (self.step % interval == 0 or self.step == self.flight.plan.steps):
             await self.sync(windows)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **self.measure(outcomes, trained.batches), **back}
+        return {**trained.metrics, **times, **measured, **self.measure(outcomes), **back}
 
     async def guard(self, metrics: Mapping[str, float], windows: deque[Window | KeptWindow]) -> dict[str, float]:
         """Judge a step. After a collapse the weights go back, where that is wanted and possible, or the run is to end.
@@ -192,13 +193,12 @@ class Engine:
         for scorer in self.flight.cast.scorers.values() if not resumed else ():
             await scorer.on_sync(self.step)
 
-    def measure(self, outcomes: Outcomes, batches: Sequence[Batch]) -> dict[str, float]:
-        """The engine's own metrics of a step, the same on every backend."""
+    def measure(self, outcomes: Outcomes) -> dict[str, float]:
+        """The engine's own metrics of a step beside `step_metrics`, the same on every backend."""
         teachers, peaks = self.flight.intake.teachers, self.schedule.gauges.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": peaks[teacher.name] for teacher in teachers}
         return {
             **self.plugins_metrics(),
-            **step_metrics(outcomes.scored, batches),
             **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
             **{name: float(value) for name, value in inflight.items()},
             "completions/failed": float(len(outcomes.lost)),

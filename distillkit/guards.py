@@ -10,14 +10,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from distillkit.errors import RunFailedError
-from distillkit.types import IntArray
 
-MIXER = np.array([1, 1_000_003, 1_000_003**2, 1_000_003**3], np.uint64)
-"""A polynomial hash of four ids; that two different 4-grams of one completion meet in 2^64 does not happen."""
 Row = Mapping[str, float | None]
 
 
@@ -177,11 +173,3 @@ def _mean(name: str, rows: Collection[Row]) -> float | None:
 def stopped(reason: str) -> RunFailedError:
     """What ends a run whose guard says stop."""
     return RunFailedError(f"{reason}; a checkpoint was written, and --resume guards.action=warn goes on all the same")
-
-
-def repetition(token_ids: IntArray) -> float:
-    """The share of a completion's 4-grams [R] that stood in it before; 0 for one of fewer than five tokens."""
-    if len(token_ids) < len(MIXER) + 1:
-        return 0.0
-    grams = np.lib.stride_tricks.sliding_window_view(token_ids.astype(np.uint64), len(MIXER)) @ MIXER
-    return 1.0 - len(np.unique(grams)) / len(grams)

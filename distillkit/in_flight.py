@@ -4,7 +4,6 @@ With several steps off policy they cannot be had again: the policy that drew the
 JSON: a float32 that is written as the shortest decimal of its value comes back as the same float32.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -124,12 +123,12 @@ def _score_as_json(score: Score) -> dict[str, JsonValue]:
 
 
 def _numbers(array: Array) -> list[JsonValue]:
-    """JSON has no NaN, which stands where nothing was sampled: null."""
-    return [None if isinstance(value, float) and math.isnan(value) else value for value in array.tolist()]
-
-
-def _floats(values: Sequence[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]
+    """JSON has no NaN, which stands where nothing was sampled: null, which numpy reads as NaN again."""
+    values: list[JsonValue] = array.tolist()
+    if array.dtype.kind == "f":
+        for index in np.flatnonzero(np.isnan(array)):
+            values[index] = None
+    return values
 
 
 def _rollout(said: Mapping[str, Any], request: SampleRequest, version: int) -> Rollout:
@@ -137,7 +136,7 @@ def _rollout(said: Mapping[str, Any], request: SampleRequest, version: int) -> R
         request=request,
         policy_version=version,
         token_ids=np.array(said["token_ids"], np.int64),
-        logprobs=np.array(_floats(said["logprobs"]), np.float32),
+        logprobs=np.array(said["logprobs"], np.float32),
         finish_reason=said["finish_reason"],
         text=said["text"],
         mask=None if said["mask"] is None else np.array(said["mask"], np.bool_),
@@ -149,11 +148,11 @@ def _scores(said: Mapping[str, Any], rollout: Rollout, prompts: Mapping[str, Arr
     return {
         teacher: Score(
             request=ScoreRequest(rollout, teacher, prompts[teacher]),
-            logprobs=np.array(_floats(one["logprobs"]), np.float32),
+            logprobs=np.array(one["logprobs"], np.float32),
             echoed_ids=None if one["echoed_ids"] is None else np.array(one["echoed_ids"], np.int64),
             version=one["version"],
             arrays={
-                name: np.array(_floats(array["values"]), array["dtype"]).reshape(array["shape"])
+                name: np.array(array["values"], array["dtype"]).reshape(array["shape"])
                 for name, array in one["arrays"].items()
             },
         )

@@ -14,6 +14,9 @@ from distillkit.redaction import redact
 from distillkit.schedule import Lost, Outcomes, RowKey, Work
 from distillkit.types import SampleKey
 
+KEPT_REASONS = 1000
+"""Different reasons for failures that are counted; of more, only the more frequent half."""
+
 
 @dataclass(slots=True)
 class Totals:
@@ -74,6 +77,8 @@ class Ledger:
             self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
         self._file.append(entries)
         self._reasons.update(one.reason for one in outcomes.lost)
+        if len(self._reasons) > KEPT_REASONS:  # those that name a row, each of which comes once
+            self._reasons = Counter(dict(self._reasons.most_common(KEPT_REASONS // 2)))
 
     def lengths(self) -> dict[str, int]:
         """How long, in bytes, the file is, all of it on the disk."""

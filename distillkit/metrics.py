@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from distillkit.guards import repetition
-from distillkit.types import Batch, FloatArray, ScoredRollout, StepResult, Teacher
+from distillkit.types import Batch, FloatArray, IntArray, ScoredRollout, StepResult, Teacher
+
+MIXER = np.uint64(1_000_003)
+"""Base of a polynomial hash of four ids; that two 4-grams of one completion meet in 2^64 does not happen."""
 
 
 def finite(value: float) -> float | None:
@@ -16,8 +18,8 @@ def finite(value: float) -> float | None:
 
 def gap_of(scored: ScoredRollout, teacher: str) -> FloatArray:
     """[active tokens] `sampling_logprob - teacher_logprob`: its mean over sampled tokens estimates the reverse KL."""
-    active = scored.rollout.active
-    gap: FloatArray = scored.rollout.logprobs[active] - scored.scores[teacher].logprobs[active]
+    rollout = scored.rollout
+    gap: FloatArray = rollout.at_active(rollout.logprobs) - rollout.at_active(scored.scores[teacher].logprobs)
     return gap
 
 
@@ -28,7 +30,7 @@ def reverse_kl(scored: Iterable[ScoredRollout]) -> Mapping[str, float]:
     between the two models' laws of whole completions (where these are sampled at temperature 1).
     """
     sums = [float(gap_of(one, teacher).sum(dtype=np.float64)) for one in scored for teacher in one.scores]
-    tokens = sum(int(one.rollout.active.sum()) for one in scored for _ in one.scores)
+    tokens = sum(one.rollout.active_count for one in scored for _ in one.scores)
     if not sums or not tokens:
         return {}
     return {"reverse_kl": sum(sums) / tokens, "reverse_kl_per_completion": sum(sums) / len(sums)}
@@ -38,17 +40,17 @@ def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> d
     """Means over the active tokens of a step's completions, each weighed alike."""
     if not scored:
         return {}
-    ours = np.concatenate([one.rollout.logprobs[one.rollout.active] for one in scored for _ in one.scores])
-    theirs = np.concatenate([one.scores[name].logprobs[one.rollout.active] for one in scored for name in one.scores])
-    lengths = [len(one.rollout.token_ids) for one in scored]
+    rollouts = [one.rollout for one in scored]
+    ours = np.concatenate([one.rollout.at_active(one.rollout.logprobs) for one in scored for _ in one.scores])
+    theirs = np.concatenate([one.rollout.at_active(score.logprobs) for one in scored for score in one.scores.values()])
     metrics = {
         "train/reverse_kl": float(np.mean(ours - theirs, dtype=np.float64)),
         "train/teacher_nll": float(-np.mean(theirs, dtype=np.float64)),
         "train/sampling_nll": float(-np.mean(ours, dtype=np.float64)),
-        "train/active_tokens": float(sum(int(one.rollout.active.sum()) for one in scored)),
-        "completions/mean_length": float(np.mean(lengths)),
-        "completions/repetition": float(np.mean([repetition(one.rollout.token_ids) for one in scored])),
-        "completions/truncated_fraction": float(np.mean([one.rollout.finish_reason == "length" for one in scored])),
+        "train/active_tokens": float(sum(one.active_count for one in rollouts)),
+        "completions/mean_length": float(np.mean([len(one.token_ids) for one in rollouts])),
+        "completions/repetition": float(np.mean([repetition(one.token_ids) for one in rollouts])),
+        "completions/truncated_fraction": float(np.mean([one.finish_reason == "length" for one in rollouts])),
     }
     advantages = _active_advantages(scored, batches)
     if advantages.size:
@@ -58,14 +60,24 @@ def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> d
 
 
 def _active_advantages(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> FloatArray:
-    active = {one.key: one.rollout.active for one in scored}
+    rollouts = {one.key: one.rollout for one in scored}
     parts = [
-        datum.inputs["advantages"][active[datum.key]]
+        rollouts[datum.key].at_active(datum.inputs["advantages"])
         for batch in batches
         for datum in batch.datums
         if "advantages" in datum.inputs
     ]
     return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+
+def repetition(token_ids: IntArray) -> float:
+    """The share of a completion's 4-grams [R] that stood in it before; 0 for one of fewer than five tokens."""
+    if len(token_ids) < 5:
+        return 0.0
+    ids = token_ids.view(np.uint64)
+    grams = ((ids[3:] * MIXER + ids[2:-1]) * MIXER + ids[1:-2]) * MIXER + ids[:-3]
+    grams.sort()
+    return 1.0 - (1 + np.count_nonzero(grams[1:] != grams[:-1])) / len(grams)
 
 
 def route_metrics(

@@ -8,9 +8,8 @@ old one was trained.
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from distillkit.blame import blame
 from distillkit.errors import PluginError, RunFailedError
@@ -126,7 +125,8 @@ class Window:
         self._rollouts: dict[SampleKey, Rollout] = {}
         self._scores: dict[SampleKey, dict[str, Score]] = {}
         self._lost: dict[SampleKey, Lost] = {}
-        self._answered: set[tuple[SampleKey, str]] = set()
+        self._drawn = 0
+        self._answered = 0
         self._started = time.perf_counter()
         self._score_started: float | None = None
         self._sample_seconds = 0.0
@@ -165,7 +165,7 @@ class Window:
 
     async def _run(self) -> None:
         try:
-            async with asyncio.TaskGroup() as scoring, closed_after(self._source):
+            async with asyncio.TaskGroup() as scoring, Closing(self._source):
                 waiting = await self._sample(scoring)
                 for teacher, requests in waiting.items():
                     scoring.create_task(self._score(teacher, sorted(requests, key=lambda r: self._place[r.key])))
@@ -179,7 +179,7 @@ class Window:
         with blame(self._schedule.sampler):
             async for outcome in self._source:
                 rollout = self._accept_sample(outcome)
-                self._progress("sample", len(self._rollouts) + len(self._lost), len(self._place))
+                self._progress("sample", self._drawn, len(self._place))
                 for request in self._score_requests(rollout) if rollout is not None else ():
                     if self._schedule.scorers[request.teacher].whole_windows:
                         waiting.setdefault(request.teacher, []).append(request)
@@ -198,9 +198,10 @@ class Window:
 
     def _accept_sample(self, outcome: Rollout | Failure) -> Rollout | None:
         key = outcome.request.key
-        sampler = type(self._schedule.sampler).__name__
         if key not in self._place or key in self._rollouts or key in self._lost:
+            sampler = type(self._schedule.sampler).__name__
             raise PluginError(f"{sampler} answered {key} twice, or was never asked; one outcome a request")
+        self._drawn += 1
         if isinstance(outcome, Failure):
             self._lost[key] = Lost(key, "sample", outcome.reason, outcome.retryable)
             return None
@@ -218,12 +219,11 @@ class Window:
         return outcome
 
     def _require_all_answered(self) -> None:
+        if self._drawn == len(self._place):
+            return
         missing = [key for key in self._place if key not in self._rollouts and key not in self._lost]
-        if missing:
-            sampler = type(self._schedule.sampler).__name__
-            raise PluginError(
-                f"{sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}"
-            )
+        sampler = type(self._schedule.sampler).__name__
+        raise PluginError(f"{sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}")
 
     async def _score(self, teacher: str, requests: Sequence[ScoreRequest]) -> None:
         """Ask one teacher's scorer, and hold it to one outcome a request."""
@@ -233,11 +233,11 @@ class Window:
         gauges.change(teacher, len(requests))
         try:
             with blame(scorer, f"for teacher {teacher!r}"):
-                async with closed_after(scorer.score(requests)) as outcomes:
+                async with Closing(scorer.score(requests)) as outcomes:
                     async for outcome in outcomes:
                         self._accept_score(outcome, teacher, unanswered)
                         gauges.change(teacher, -1)
-                        self._progress("score", len(self._answered), self._score_total)
+                        self._progress("score", self._answered, self._score_total)
         finally:
             gauges.change(teacher, -len(unanswered))
         if unanswered:
@@ -251,7 +251,7 @@ class Window:
         if key not in unanswered:
             raise PluginError(f"the scorer of teacher {teacher!r} answered {key} twice, or was never asked")
         unanswered.remove(key)
-        self._answered.add((key, teacher))
+        self._answered += 1
         if isinstance(outcome, Score):
             self._scores[key][teacher] = outcome
         elif key not in self._lost:
@@ -279,14 +279,20 @@ class KeptWindow:
         """Nothing is under way."""
 
 
-@asynccontextmanager
-async def closed_after(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+@dataclass(frozen=True, slots=True)
+class Closing(Generic[T]):
     """Close a generator that is not read to its end, so that the backend stops what it was doing."""
-    try:
-        yield source
-    finally:
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+
+    source: AsyncIterator[T]
+
+    async def __aenter__(self) -> AsyncIterator[T]:
+        """What is to be read."""
+        return self.source
+
+    async def __aexit__(self, *failure: object) -> None:
+        """Whatever happened."""
+        if isinstance(self.source, AsyncGenerator):
+            await self.source.aclose()
 
 
 async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failure]:

@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 Array = npt.NDArray[Any]
+INT64, FLOAT32, BOOL = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.bool_)
+"""Compared with an array's dtype four times as fast as the classes are."""
 
 FinishReason = Literal["stop", "length"]
 """`stop`: the model ended the completion itself, or reached a stop string; `length`: it was cut at the limit."""
@@ -31,8 +34,20 @@ def frozen_array(values: npt.ArrayLike, dtype: npt.DTypeLike) -> Array:
     if isinstance(values, np.ndarray) and values.dtype == dtype and not values.flags.writeable:
         return values
     array = np.array(values, dtype=dtype)
-    array.flags.writeable = False
+    array.setflags(write=False)
     return array
+
+
+def all_true(count: int) -> BoolArray:
+    """A read-only [count] of True: a part of an array that is kept, since every completion asks for one many times."""
+    return _trues(1 << count.bit_length())[:count]
+
+
+@lru_cache
+def _trues(count: int) -> BoolArray:
+    """Asked for powers of two alone, so there are few of them, and together they are twice the longest."""
+    trues: BoolArray = frozen_array(np.ones(count), BOOL)
+    return trues
 
 
 def freeze(value: object, **dtypes: npt.DTypeLike) -> None:
@@ -45,12 +60,12 @@ def freeze(value: object, **dtypes: npt.DTypeLike) -> None:
 
 def token_ids(values: npt.ArrayLike) -> IntArray:
     """Read-only int64 token ids, shape [n]."""
-    return frozen_array(values, np.int64)
+    return frozen_array(values, INT64)
 
 
 def logprob_array(values: npt.ArrayLike) -> FloatArray:
     """Read-only float32 natural-log probabilities, shape [n]."""
-    return frozen_array(values, np.float32)
+    return frozen_array(values, FLOAT32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +231,15 @@ class Rollout:
 
     def __post_init__(self) -> None:
         """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
-        freeze(self, token_ids=np.int64, logprobs=np.float32, mask=np.bool_)
+        freeze(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
         count = len(self.token_ids)
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
-        require_logprobs(f"rollout {self.key}", self.logprobs, count, self.active)
+        require_logprobs(self, self.logprobs, count, self.active)
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"rollout {self.key}"
 
     @property
     def key(self) -> SampleKey:
@@ -230,9 +249,16 @@ class Rollout:
     @property
     def active(self) -> BoolArray:
         """[R] True where the policy sampled the token, so that it counts for training and metrics."""
-        if self.mask is not None:
-            return self.mask
-        return frozen_array(np.ones(len(self.token_ids)), np.bool_)
+        return all_true(len(self.token_ids)) if self.mask is None else self.mask
+
+    @property
+    def active_count(self) -> int:
+        """How many tokens are active."""
+        return len(self.token_ids) if self.mask is None else int(np.count_nonzero(self.mask))
+
+    def at_active(self, values: Array) -> Array:
+        """Those of `values` [R, ...] that stand at active tokens; `values` itself where all are."""
+        return values if self.mask is None else values[self.mask]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -266,16 +292,20 @@ class Score:
 
     def __post_init__(self) -> None:
         """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
-        freeze(self, logprobs=np.float32, echoed_ids=np.int64)
-        rollout, what = self.request.rollout, f"score of {self.request.key} by teacher {self.request.teacher!r}"
-        require_logprobs(what, self.logprobs, len(rollout.token_ids), rollout.active)
+        freeze(self, logprobs=FLOAT32, echoed_ids=INT64)
+        rollout = self.request.rollout
+        require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
         if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
-            raise AlignmentError(f"{what}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
+            raise AlignmentError(f"{self}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
         for name, array in self.arrays.items():
             if len(array) != len(rollout.token_ids):
                 raise AlignmentError(
-                    f"{what}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
+                    f"{self}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
                 )
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"score of {self.request.key} by teacher {self.request.teacher!r}"
 
     @property
     def ids_proved(self) -> bool:
@@ -361,17 +391,18 @@ ROUNDING = 1e-2
 """How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
 
 
-def require_logprobs(what: str, logprobs: FloatArray, count: int, active: BoolArray) -> None:
-    """Raise AlignmentError unless there is one finite logprob of at most 0 for each active token."""
+def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
+    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
     if len(logprobs) != count or len(active) != count:
         raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
+    wrong = active > (np.isfinite(logprobs) & (logprobs <= ROUNDING))
+    if not np.count_nonzero(wrong):
+        return
     bad = np.flatnonzero(active & ~np.isfinite(logprobs))
     if bad.size:
         raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
-    positive = np.flatnonzero(active & (logprobs > ROUNDING))
-    if positive.size:
-        at = positive[0]
-        raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
+    at = np.flatnonzero(wrong)[0]
+    raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
 
 
 def _first_other_id(wanted: IntArray, got: IntArray) -> str:

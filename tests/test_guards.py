@@ -10,7 +10,8 @@ import pytest
 
 from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
-from distillkit.guards import Guards, GuardsConfig, repetition
+from distillkit.guards import Guards, GuardsConfig
+from distillkit.metrics import repetition
 from distillkit.testing import FakeScorer
 from distillkit.types import token_ids
 

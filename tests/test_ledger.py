@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ from conftest import read_jsonl
 from test_schedule import work_of
 
 from distillkit.errors import RunFailedError
-from distillkit.ledger import Ledger, Totals, failed_by_teacher
+from distillkit.ledger import KEPT_REASONS, Ledger, Totals, failed_by_teacher
 from distillkit.schedule import Lost, Outcomes
 from distillkit.testing import make_rollout, make_scored
 from distillkit.types import ScoredRollout
@@ -67,3 +68,17 @@ def test_a_row_that_came_in_and_did_not_go_out_is_found(tmp_path: Path) -> None:
 
 def test_failures_are_counted_by_teacher() -> None:
     assert failed_by_teacher(outcomes_of(lost=3).lost) == {"t": 3}
+
+
+def test_reasons_that_come_once_each_take_no_more_memory_with_every_step(tmp_path: Path) -> None:
+    work = work_of()
+    with Ledger(tmp_path / "l.jsonl", 1.0) as ledger:
+        for step in range(KEPT_REASONS):
+            reasons = ("busy", f"row {step} is odd")
+            lost = [
+                Lost(request.key, "score", reason, True, "t")
+                for request, reason in zip(work.requests, reasons, strict=False)
+            ]
+            ledger.settle(step, work, replace(outcomes_of(lost=2), lost=tuple(lost)))
+        assert len(ledger._reasons) <= KEPT_REASONS
+        assert ledger.reasons().startswith(f"; reasons: busy ({KEPT_REASONS}x); ")

@@ -232,3 +232,15 @@ async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown:
     rollouts, gone = await sample_all(student, work.requests, ByteTokenizer.size)
     assert [one.key for one in gone] == [lost.key]
     assert lost.key not in rollouts
+
+
+async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scored_meanwhile() -> None:
+    class Failing(FakeScorer):
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            for request in requests:
+                yield Failure(request, "busy")
+
+    told: list[PhaseProgress] = []
+    schedule = Schedule(LateStudent(), {"t": Failing()}, told.append)
+    await schedule.start(work_of()).finished()
+    assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))

@@ -33,6 +33,22 @@ def test_an_empty_rollout_is_refused() -> None:
         make_rollout([])
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 1000])
+def test_without_a_mask_every_token_is_active(count: int) -> None:
+    rollout = make_rollout([5] * count)
+    assert rollout.active.tolist() == [True] * count
+    assert rollout.active_count == count
+    assert rollout.at_active(rollout.logprobs) is rollout.logprobs
+    with pytest.raises(ValueError, match="read-only"):
+        rollout.active[0] = False
+
+
+def test_a_mask_picks_the_active_tokens() -> None:
+    rollout = make_rollout([5, 6, 7], [-1.0, -2.0, -3.0], mask=[True, False, True])
+    assert rollout.active_count == 2
+    assert rollout.at_active(rollout.logprobs).tolist() == [-1.0, -3.0]
+
+
 def test_masked_positions_may_be_nan() -> None:
     rollout = make_rollout([5, 6, 7], mask=[True, False, True])
     assert np.isnan(rollout.logprobs[1])

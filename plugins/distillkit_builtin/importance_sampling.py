@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import Field
 
 from distillkit import Loss
-from distillkit.types import Batch, Datum, FloatArray, ScoredRollout, frozen_array
+from distillkit.types import Batch, Datum, FloatArray, Rollout, ScoredRollout, logprob_array
 
 
 class ImportanceSampling(Loss):
@@ -43,7 +43,7 @@ class ImportanceSampling(Loss):
 
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         """Advantages and weights of every token; all of them 0 where the mask drops a token."""
-        lengths = [int(one.rollout.active.sum()) for one in scored]
+        lengths = [one.rollout.active_count for one in scored]
         total, count = sum(lengths), sum(length > 0 for length in lengths)
         datums = [
             self._datum(one, self._weight(length, total, count)) for one, length in zip(scored, lengths, strict=True)
@@ -53,12 +53,10 @@ class ImportanceSampling(Loss):
     def advantages(self, one: ScoredRollout) -> FloatArray:
         """[R] `scale * (teacher - sampling)` at active tokens, 0 elsewhere."""
         (score,) = one.scores.values()
-        gap = np.where(one.rollout.active, score.logprobs - one.rollout.logprobs, np.float32(0))
-        advantages = np.float32(self.scale) * gap
+        advantages = np.float32(self.scale) * _or_zero(one.rollout, score.logprobs - one.rollout.logprobs)
         if self.advantage_clip is not None:
             advantages = np.clip(advantages, -self.advantage_clip, self.advantage_clip)
-        result: FloatArray = frozen_array(advantages, np.float32)
-        return result
+        return logprob_array(advantages)
 
     def _weight(self, length: int, total: int, count: int) -> float:
         if self.normalization == "sum" or not length:
@@ -66,14 +64,20 @@ class ImportanceSampling(Loss):
         return 1.0 / total if self.normalization == "token_mean" else 1.0 / (length * count)
 
     def _datum(self, one: ScoredRollout, weight: float) -> Datum:
-        active = one.rollout.active
+        rollout = one.rollout
+        weights = np.full(len(rollout.token_ids), weight, np.float32)
         return Datum(
             key=one.key,
-            prompt_ids=one.rollout.request.prompt_ids,
-            response_ids=one.rollout.token_ids,
+            prompt_ids=rollout.request.prompt_ids,
+            response_ids=rollout.token_ids,
             inputs={
-                "sampling_logprobs": frozen_array(np.where(active, one.rollout.logprobs, 0.0), np.float32),
+                "sampling_logprobs": logprob_array(_or_zero(rollout, rollout.logprobs)),
                 "advantages": self.advantages(one),
-                "weights": frozen_array(np.where(active, weight, 0.0), np.float32),
+                "weights": logprob_array(_or_zero(rollout, weights)),
             },
         )
+
+
+def _or_zero(rollout: Rollout, values: FloatArray) -> FloatArray:
+    """[R] `values` at active tokens, 0 elsewhere."""
+    return values if rollout.mask is None else np.where(rollout.mask, values, np.float32(0))
