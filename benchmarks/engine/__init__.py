@@ -1,0 +1,1 @@
+"""What the engine itself costs, where plugins answer at once."""

@@ -1,0 +1,143 @@
+"""Plugins that answer at once: they draw, score and train nothing, and return arrays."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field, PrivateAttr
+
+from distillkit import RunConfig, Sampler, Scorer, Student
+from distillkit.context import RunContext
+from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import (
+    Batch,
+    Failure,
+    Rollout,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    StepResult,
+    Weights,
+    logprob_array,
+    token_ids,
+)
+from distillkit_builtin.tokenizer import shared_tokenizer
+
+TOKENS = 256
+"""Of a completion."""
+IDS = token_ids(np.random.default_rng(0).integers(0, ByteTokenizer.size - 2, TOKENS))
+SAMPLED = logprob_array(-np.random.default_rng(1).random(TOKENS))
+SCORED = logprob_array(-np.random.default_rng(2).random(TOKENS))
+
+
+def tokenizer_of(run: RunContext, folder: str) -> Tokenizer:
+    """The one at `folder`, or, without any, bytes."""
+    return shared_tokenizer(run, folder) if folder else run.share("byte tokenizer", ByteTokenizer)
+
+
+class InstantStudent(Student, Sampler):
+    """Every completion has the same tokens and logprobs; training does nothing."""
+
+    name: ClassVar[str] = "instant"
+
+    tokenizer_folder: str = Field("", description="Where its tokenizer is.")
+
+    _version: int = PrivateAttr(0)
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """As `tokenizer_folder` says."""
+        return tokenizer_of(run, self.tokenizer_folder)
+
+    def context_length(self, run: RunContext) -> int | None:
+        """Long enough for all that is measured."""
+        return 100_000
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        """`importance_sampling`."""
+        return {"importance_sampling": frozenset({"ratio_log_cap"})}
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """Each at once, in arrays of its own, as a backend makes them."""
+        for request in requests:
+            yield Rollout(request, self._version, IDS.copy(), SAMPLED.copy(), "length", "")
+
+    async def sync(self, weights: Weights) -> None:
+        """Note the version."""
+        self._version = weights.version
+
+    async def train(self, batch: Batch) -> StepResult:
+        """Nothing."""
+        return StepResult({"train/loss": 0.0})
+
+    async def publish(self, version: int) -> Weights:
+        """There are none."""
+        return Weights(version, "live")
+
+    async def save(self, path: Path) -> None:
+        """Nothing to save."""
+
+    async def load(self, path: Path) -> None:
+        """Nothing to load."""
+
+    async def export(self, run_dir: Path) -> Path:
+        """An empty folder."""
+        (run_dir / "adapter").mkdir(exist_ok=True)
+        return run_dir / "adapter"
+
+
+class InstantScorer(Scorer):
+    """The same logprobs for every completion."""
+
+    name: ClassVar[str] = "instant"
+
+    tokenizer_folder: str = Field("", description="Where its tokenizer is.")
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """As `tokenizer_folder` says."""
+        return tokenizer_of(run, self.tokenizer_folder)
+
+    def context_length(self, run: RunContext) -> int | None:
+        """Long enough for all that is measured."""
+        return 100_000
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Each at once, in arrays of its own."""
+        for request in requests:
+            yield Score(request, SCORED.copy(), IDS.copy())
+
+
+def instant_config(
+    folder: Path,
+    data: Path | Mapping[str, object],
+    teachers: Sequence[str],
+    tokenizer: Path | None,
+    *,
+    privileged: bool = True,
+    **over: object,
+) -> RunConfig:
+    """A run of these plugins on `data`, a path or the section; not `privileged`, teachers read what students read."""
+    where = "" if tokenizer is None else str(tokenizer)
+    key = "teacher_messages" if privileged else "absent_messages"
+    scorers = {name: InstantScorer(tokenizer_folder=where) for name in teachers}
+    values: dict[str, object] = {
+        "name": "instant",
+        "log_path": f"{folder}/{{name}}",
+        "data": {"path": str(data)} if isinstance(data, Path) else data,
+        "student": InstantStudent(tokenizer_folder=where),
+        "teachers": [
+            {
+                "model": name,
+                "route_value": name,
+                "teacher_messages_key": key,
+                "missing_teacher_messages": "student",
+                "scorer": scorer,
+            }
+            for name, scorer in scorers.items()
+        ],
+        "sampling": {"max_completion_tokens": TOKENS},
+        "sinks": [],
+        **over,
+    }
+    return RunConfig.model_validate(values)

@@ -1,0 +1,34 @@
+"""What the engine adds to saving: checksums of the student's files, and completions in flight."""
+
+import json
+import os
+from pathlib import Path
+
+from benchmarks.engine.data import best
+from benchmarks.engine.instant import IDS, SAMPLED, SCORED
+from distillkit.checkpoint import CHECKSUMS
+from distillkit.durable import checksums
+from distillkit.in_flight import InFlight
+from distillkit.schedule import Outcomes, Work
+from distillkit.testing import make_rollout, make_row, make_scored
+
+
+def sums(folder: Path, gibibytes: int, repeats: int) -> float:
+    """Seconds a GiB of one file, once it is written."""
+    (folder / "student").mkdir(parents=True, exist_ok=True)
+    block = os.urandom(2**24)
+    with (folder / "student" / "model.safetensors").open("wb") as file:
+        for _ in range(gibibytes * 2**30 // len(block)):
+            file.write(block)
+    return best(lambda: checksums(folder, CHECKSUMS), repeats) / gibibytes
+
+
+def in_flight(completions: int, repeats: int) -> float:
+    """Seconds a completion of 256 tokens that a checkpoint holds, until it is JSON."""
+    row = make_row()
+    scored = tuple(
+        make_scored(make_rollout(IDS.tolist(), SAMPLED, row=row, sample=i), SCORED, row=row) for i in range(completions)
+    )
+    outcomes = Outcomes(scored, (), tuple(one.rollout for one in scored), 0.0, 0.0)
+    work = Work({}, ())
+    return best(lambda: json.dumps(InFlight.of(work, outcomes).as_json()), repeats) / completions
