@@ -252,7 +252,7 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
 
 async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> None:
     """Do `work`, or raise why the student cannot go on, as soon as it says so."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.broken())
+    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
     try:
         await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():

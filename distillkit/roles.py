@@ -257,7 +257,7 @@ class Student(Plugin):
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use, into `run_dir`; return the directory or file."""
 
-    async def broken(self) -> None:
+    async def until_broken(self) -> None:
         """Wait until the student cannot go on, and raise why; the run ends then, whatever it is waiting for.
 
         By default this waits for ever.

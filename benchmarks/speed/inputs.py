@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks.speed.shapes import ModelShape, Shape
 
+PAD, END = "<pad>", "<end>"
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
@@ -52,9 +53,13 @@ def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None
 
 
 def write_tokenizer(folder: Path, vocabulary: int) -> None:
-    """Token i is the word `wi`; 0 pads and 1 ends, which happens once in as many tokens as there are words."""
-    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(vocabulary)}, unk_token="w2"))
+    """Token i is the word `wi`; 0 pads and 1 ends, which happens once in as many tokens as there are words.
+
+    These two have names that no word begins with: they are looked for inside words too.
+    """
+    words = [PAD, END, *(f"w{i}" for i in range(2, vocabulary))]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="w2"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="w0", eos_token="w1", chat_template=TEMPLATE
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, chat_template=TEMPLATE
     ).save_pretrained(folder)

@@ -19,7 +19,7 @@ from distillkit_builtin.local.drawing import Drawer, drawer_for
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.fast.pieces import compiles
 from distillkit_builtin.local.fast.trunk import Unknown
-from distillkit_builtin.local.footprint import footprint
+from distillkit_builtin.local.footprint import Footprint, anatomy
 from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
@@ -74,7 +74,7 @@ class LocalPupil:
         finally:
             self.trainer.part.tell(self.run.notify)
 
-    async def broken(self) -> None:
+    async def until_broken(self) -> None:
         """Nobody else is needed: for ever."""
         await asyncio.get_running_loop().create_future()
 
@@ -212,6 +212,7 @@ def shards(options: "LocalStudent", device: torch.device) -> bool:
         why = "a LoRA fits on every device" if options.lora_rank else "there is one process; start several by torchrun"
         raise InputError(f"student.shard: always cannot be used: {why}; take auto")
     if options.shard == "auto" and several and not options.lora_rank and device.type == "cuda":
-        needed = footprint(options.model, str(device), options.dtype).training_bytes(0)
+        size = Footprint(anatomy(options.model), str(device), resolve_dtype(options.dtype, device))
+        needed = size.training_bytes(0)
         return needed > FULL * torch.cuda.get_device_properties(device).total_memory
     return options.shard == "always"

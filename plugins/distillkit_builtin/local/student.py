@@ -118,9 +118,9 @@ class LocalStudent(Student, Sampler):
 
         self._pupil = await open_pupil(run, self)
 
-    async def broken(self) -> None:
+    async def until_broken(self) -> None:
         """Where there are several ranks, until one is gone."""
-        await self._open_pupil().broken()
+        await self._open_pupil().until_broken()
 
     async def work(self, run: RunContext) -> None:
         """Draw, score and train shares of the run, as rank 0 says."""

@@ -40,7 +40,8 @@ def test_packed_gradients_are_those_of_padded_sequences(load: Callable[..., Netw
         gradients.append({name: p.grad for name, p in policy.trained.items()})
     for name, mine in gradients[0].items():
         theirs = gradients[1][name]
-        assert mine is not None and theirs is not None
+        assert mine is not None
+        assert theirs is not None
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())), name
 
 

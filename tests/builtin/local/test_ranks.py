@@ -68,6 +68,17 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
+def test_two_ranks_train_all_weights_as_one(local_config: Make, write: Callable[[RunConfig], str]) -> None:
+    over = {"student": {"lora_rank": 0, "learning_rate": 0.01}, "train": {"prompt_groups_per_step": 2}}
+    alone = distillkit.run(local_config(name="alone", **over))
+    code, output = finished(torchrun(2, write(local_config(name="both", **over)), "student.shard=never"))
+    assert code == 0, output
+    for line, expected in zip(metrics(alone.run_dir.parent / "both"), alone.metrics, strict=True):
+        for name in SAME:
+            assert line[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-4), (line["step"], name)
+
+
+@pytest.mark.slow
 def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
     local_config: Make, write: Callable[[RunConfig], str]
 ) -> None:

@@ -77,7 +77,7 @@ class Crew:
         """Results of the same order from every rank."""
         return await self.each(dict.fromkeys(self.ranks, order))
 
-    async def broken(self) -> None:
+    async def until_broken(self) -> None:
         """Wait until a process is gone. Raises RunFailedError then."""
         await asyncio.shield(self._broken)
 

@@ -93,9 +93,9 @@ class SpreadPupil:
         result, _ = await asyncio.gather(work, self.crew.all(order))
         return result
 
-    async def broken(self) -> None:
+    async def until_broken(self) -> None:
         """Raises RunFailedError once a rank is gone."""
-        await self.crew.broken()
+        await self.crew.until_broken()
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
         """Of all ranks."""
