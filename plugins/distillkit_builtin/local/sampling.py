@@ -16,6 +16,9 @@ from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, Sam
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.tokenizer import HFTokenizer
 
+AT_FIRST = 512
+"""Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
+
 
 @dataclass(slots=True)
 class _Draft:
@@ -134,15 +137,31 @@ def draw(logprobs: Tensor, uniforms: Tensor) -> Tensor:
 
 
 def reshaped(logits: Tensor, params: SamplingParams) -> Tensor:
-    """The logprobs [batch, n] that are drawn from: at the temperature, without what top-k and then top-p leave out."""
+    """The logprobs [batch, n] that are drawn from: at the temperature, without what top-k and then top-p leave out.
+
+    Tokens of one logit stay or go together, whatever their order.
+    """
     logits = logits / params.temperature
     if params.top_k and params.top_k < logits.shape[1]:
         least = logits.topk(params.top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     if params.top_p < 1.0:
-        ordered, order = logits.sort(dim=1, descending=True)
-        law = torch.softmax(ordered, dim=1)
-        before = law.cumsum(1) - law  # 0 for the likeliest token, which therefore always stays
-        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= params.top_p)
-        logits = logits.masked_fill(dropped, -torch.inf)
+        logits = logits.masked_fill(logits < _least_of_nucleus(logits, params.top_p), -torch.inf)
     return torch.log_softmax(logits, dim=1)
+
+
+def _least_of_nucleus(logits: Tensor, share: float) -> Tensor:
+    """The least logit [batch, 1] of the likeliest tokens that together reach a probability of `share`.
+
+    The likeliest few are tried first: ordering them takes a tenth of the time of ordering the whole vocabulary.
+    """
+    whole = logits.logsumexp(1, keepdim=True)
+    few = AT_FIRST
+    while True:
+        likeliest = logits.topk(min(few, logits.shape[1]), dim=1).values
+        law = (likeliest - whole).exp()
+        before = law.cumsum(1) - law
+        before[:, 0] = 0.0  # the likeliest token always stays
+        if few >= logits.shape[1] or bool((before[:, -1] >= share).all()):
+            return likeliest.masked_fill(before >= share, torch.inf).amin(1, keepdim=True)
+        few *= 8

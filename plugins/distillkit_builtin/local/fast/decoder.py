@@ -13,6 +13,7 @@ from distillkit_builtin.local.fast.drawing import draw
 from distillkit_builtin.local.fast.pieces import logprobs_of
 from distillkit_builtin.local.fast.slots import Slots
 from distillkit_builtin.local.fast.state import State
+from distillkit_builtin.local.fast.truncation import truncated
 from distillkit_builtin.local.fast.trunk import FastTrunk
 from distillkit_builtin.local.network import micro_batches
 from distillkit_builtin.local.sampling import reshaped
@@ -86,7 +87,8 @@ class Decoder:
         elif params.is_untouched:
             token, logprob = draw(logits, uniforms)
         else:
-            token, _ = draw(reshaped(logits.float(), params), uniforms)
+            law = truncated(logits, params) if logits.is_cuda else reshaped(logits.float(), params)
+            token, _ = draw(law, uniforms)
             logprob = logprobs_of(logits, token)
         self.state.note(places, token, logprob, self.eos)
 

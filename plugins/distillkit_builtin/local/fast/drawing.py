@@ -17,9 +17,11 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     The first token whose cumulative probability exceeds the uniform. One that has no probability is never drawn.
     """
     size = logits.shape[1]
-    padded = functional.pad(logits.float(), (0, -size % CHUNK), value=-torch.inf)
+    padded = logits.float()
+    if size % CHUNK:
+        padded = functional.pad(padded, (0, -size % CHUNK), value=-torch.inf)
     highest = padded.amax(1, keepdim=True)
-    sums = (padded - highest).exp().unflatten(1, (-1, CHUNK)).sum(2)
+    sums = (padded - highest).exp_().unflatten(1, (-1, CHUNK)).sum(2)
     cumulative = sums.cumsum(1)
     target = uniforms[:, None] * cumulative[:, -1:]
     chunk = _first(cumulative > target, sums)

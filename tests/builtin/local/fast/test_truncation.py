@@ -1,0 +1,120 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from distillkit.types import SamplingParams
+from distillkit_builtin.local import sampling
+from distillkit_builtin.local.fast import truncation
+from distillkit_builtin.local.fast.truncation import likeliest, nucleus, ordered, truncated
+from distillkit_builtin.local.sampling import reshaped
+
+INF = torch.inf
+
+
+def random(rows: int, size: int, scale: float = 3.0) -> torch.Tensor:
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(0)) * scale
+
+
+def tied() -> torch.Tensor:
+    """Few different logits, as bfloat16 makes them."""
+    return random(16, 300).round()
+
+
+def one_huge() -> torch.Tensor:
+    logits = random(8, 100)
+    logits[torch.arange(8), torch.arange(8) * 12] = 1e4
+    return logits
+
+
+def mostly_impossible() -> torch.Tensor:
+    logits = random(8, 100).masked_fill(random(8, 100) > -2, -INF)
+    logits[:, 7] = 0.0
+    return logits
+
+
+def around_zero() -> torch.Tensor:
+    """Both zeros, and the smallest numbers of either sign, which float32 tells apart."""
+    return torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 1.0, -1.0]).repeat(3, 5)
+
+
+LAWS: list[Callable[[], torch.Tensor]] = [lambda: random(32, 1000), tied, one_huge, mostly_impossible, around_zero]
+
+
+def by_sorting(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """What is drawn from, with everything in order; a token stays with the first of its logit."""
+    ordered, order = (logits / params.temperature).sort(dim=1, descending=True)
+    first = torch.searchsorted(-ordered, -ordered)
+    if params.top_k:
+        ordered = ordered.masked_fill(first >= params.top_k, -INF)
+    law = torch.softmax(ordered, 1)
+    before = (law.cumsum(1) - law).gather(1, first)
+    dropped = (before >= params.top_p) & (first > 0) if params.top_p < 1 else torch.zeros_like(before, dtype=torch.bool)
+    return torch.log_softmax(torch.empty_like(logits).scatter(1, order, ordered.masked_fill(dropped, -INF)), 1)
+
+
+@pytest.fixture(params=[1, 2, 4])
+def bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(truncation, "BITS", request.param)
+    return int(request.param)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"top_k": 1},
+        {"top_k": 5},
+        {"top_k": 10_000},
+        {"top_p": 0.9},
+        {"top_p": 1e-6},
+        {"top_p": 0.999},
+        {"top_p": 0.7, "top_k": 9, "temperature": 0.6},
+    ],
+)
+@pytest.mark.parametrize("way", ["search", "order"])
+def test_what_is_drawn_from_is_what_sorting_finds(
+    bits: int,
+    monkeypatch: pytest.MonkeyPatch,
+    law: Callable[[], torch.Tensor],
+    params: dict[str, float],
+    way: str,
+) -> None:
+    monkeypatch.setattr(sampling, "AT_FIRST", bits)
+    wanted = SamplingParams(1, **params)  # type: ignore[arg-type]
+    found = torch.log_softmax(truncated(law(), wanted), 1) if way == "search" else reshaped(law(), wanted)
+    expected = by_sorting(law(), wanted)
+    differ = found.isinf() != expected.isinf()
+    # Sums in another order differ by rounding: a token that lies on the limit within it may stay or go.
+    assert differ.sum() <= 1
+    assert expected.exp()[differ].sum() < 1e-5
+    agree = ~differ.any(1)
+    torch.testing.assert_close(found[agree], expected[agree])
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_a_token_stays_that_has_less_than_the_limit_above_itself(bits: int, law: Callable[[], torch.Tensor]) -> None:
+    logits = law()
+    masses = torch.softmax(logits.double(), 1)
+    above = torch.stack([(masses * (logits > logits[:, [i]])).sum(1) for i in range(logits.shape[1])], dim=1)
+    kept = nucleus(logits, torch.tensor(0.8)) > -INF
+    clear = (above - 0.8).abs() > 1e-5
+    assert torch.equal(kept[clear], ((above < 0.8) & (logits > -INF))[clear])
+    rank = torch.stack([(logits > logits[:, [i]]).sum(1) for i in range(logits.shape[1])], dim=1)
+    assert torch.equal(likeliest(logits, torch.tensor(5.0)) > -INF, (rank < 5) & (logits > -INF))
+
+
+def test_tokens_of_one_logit_stay_or_go_together_in_any_order(bits: int) -> None:
+    logits = torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0, -1.0]])
+    turn = torch.tensor([3, 0, 5, 1, 4, 2])
+    for cut in (nucleus(logits, torch.tensor(0.3)), likeliest(logits, torch.tensor(2.0))):
+        assert cut.tolist() == [[-INF, 1.0, 1.0, 1.0, -INF, -INF]]
+    assert torch.equal(nucleus(logits[:, turn], torch.tensor(0.3)), nucleus(logits, torch.tensor(0.3))[:, turn])
+
+
+def test_keys_are_in_the_order_of_the_numbers() -> None:
+    values = torch.tensor([-INF, -1e38, -1.0, -1e-45, 0.0, 1e-45, 1.0, 1e38, INF])
+    keys = ordered(values)
+    assert (keys.diff() > 0).all()
+    assert ordered(torch.tensor([-0.0])) == ordered(torch.tensor([0.0]))
+    assert keys.min() > truncation.LOWEST
