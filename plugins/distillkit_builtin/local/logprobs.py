@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from distillkit_builtin.local.fast.pieces import logprobs_of
 
-CHUNK_TOKENS, ON_CUDA = 256, 2048
+CHUNK_TOKENS, ON_CUDA = 128, 2048
 """Positions that meet the vocabulary at once: enough to keep the device busy."""
 
 Head = Callable[[Tensor], Tensor]

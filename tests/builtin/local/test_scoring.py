@@ -9,7 +9,7 @@ import torch
 from builtin.local.conftest import plain_logprobs
 from distillkit.types import token_ids
 from distillkit_builtin.local.fast.proof import proven_trunk
-from distillkit_builtin.local.fast.trunk import KNOWN
+from distillkit_builtin.local.fast.trunk import KNOWN, FastTrunk
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.scoring import common_prefix, score_logprobs
 
@@ -61,3 +61,45 @@ def test_what_prompts_share_is_read_once(network: Network) -> None:
 )
 def test_the_last_token_of_a_prompt_is_never_shared(prompts: list[list[int]], shared: int) -> None:
     assert common_prefix([token_ids(prompt) for prompt in prompts]) == shared
+
+
+def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
+    """Three prompts of different lengths, each with several responses of different lengths, mixed."""
+    rng = np.random.default_rng(1)
+    first = rng.integers(5, 250, prefix)
+    prompts = [token_ids([*first, *rng.integers(5, 250, own)]) for own in (1, 30, 12)]
+    return [PromptAndResponse(prompts[i % 3], token_ids(rng.integers(5, 250, 2 + i))) for i in range(3 * repeats)]
+
+
+@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("prefix", [0, 5, 40])
+@torch.no_grad()
+def test_several_responses_to_a_prompt_are_scored_as_each_alone(
+    tmp_path: Path, load: Callable[..., Network], family: str, prefix: int
+) -> None:
+    network = load(tiny.write_model(tmp_path, family=family))
+    proven_trunk(network)
+    expected = torch.cat([plain_logprobs(network.model, item) for item in repeated(prefix, 3)])
+    logprobs, ids = score_logprobs(network, repeated(prefix, 3))
+    torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
+    assert ids.tolist() == [index for item in repeated(prefix, 3) for index in item.response_ids.tolist()]
+
+
+def read_by(trunk: FastTrunk, items: list[PromptAndResponse], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass through the trunk reads, padding included."""
+    read: list[int] = []
+    forward = FastTrunk.__call__
+    monkeypatch.setattr(
+        FastTrunk, "__call__", lambda self, ids, *rest: read.append(len(ids)) or forward(self, ids, *rest)
+    )
+    score_logprobs(trunk.network, items)
+    return read
+
+
+def test_a_prompt_of_several_responses_is_read_once(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last token of a prompt is read with each response, whose own last token is not read."""
+    assert read_by(proven_trunk(network), repeated(40, 2), monkeypatch) == [40, 3 * 29, 6 * 7]
+
+
+def test_a_single_response_is_read_with_its_prompt(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_by(proven_trunk(network), repeated(0, 1), monkeypatch) == [3 * 32]

@@ -9,6 +9,34 @@ from torch.nn import functional
 
 from distillkit_builtin.local.fast.slots import Slots
 
+Kept = list[tuple[Tensor, Tensor]]
+"""Keys and values [batch, kv_heads, length, d] of tokens that were read, a layer at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What stands before some sequences, and was read already."""
+
+    kept: Kept
+    """Of some beginnings [beginnings, kv_heads, earlier, d], padded on the right."""
+    rows: Tensor
+    """[batch] which of them stands before each sequence."""
+    lengths: Tensor
+    """[beginnings] how long each is."""
+
+    def of(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [batch, kv_heads, earlier, d], one row a sequence."""
+        key, value = self.kept[layer]
+        if len(key) == 1:  # not copied yet
+            return key.expand(len(self.rows), -1, -1, -1), value.expand(len(self.rows), -1, -1, -1)
+        return key[self.rows], value[self.rows]
+
+    @property
+    def seen(self) -> Tensor:
+        """[batch, earlier]: padding is not."""
+        earlier = self.kept[0][0].shape[2]
+        return (torch.arange(earlier, device=self.rows.device) < self.lengths[:, None])[self.rows]
+
 
 @dataclass(frozen=True, slots=True)
 class Causal:
@@ -16,30 +44,37 @@ class Causal:
 
     length: int
     scale: float
-    kept: list[tuple[Tensor, Tensor]] | None = None
-    """Where to put their keys and values [batch, kv_heads, length, d], a layer at a time."""
-    before: Sequence[tuple[Tensor, Tensor]] = ()
-    """For each layer the keys and values [1, kv_heads, earlier, d] of what stands before all of them."""
+    kept: Kept | None = None
+    """Where to put their keys and values."""
+    before: Sequence[Before] = ()
+    """What stands before each of them, in order."""
+    seen: Tensor | None = None
+    """[batch, 1, length, earlier + length] what each token attends to where something stands before it."""
+
+    @classmethod
+    def behind(cls, length: int, scale: float, before: Sequence[Before], kept: Kept | None = None) -> "Causal":
+        """Sequences behind what was read before."""
+        if not before:
+            return cls(length, scale, kept)
+        batch, device = len(before[0].rows), before[0].rows.device
+        own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+        parts = [part.seen[:, None].expand(-1, length, -1) for part in before]
+        return cls(length, scale, kept, before, torch.cat([*parts, own.expand(batch, -1, -1)], dim=2)[:, None])
 
     def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Attend`."""
         query, key, value = (x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in (query, key, value))
         if self.kept is not None:
             self.kept.append((key, value))
-        seen = None
         if self.before:
-            earlier = self.before[layer][0].shape[2]
-            key, value = (
-                torch.cat([old.expand(len(new), -1, -1, -1), new], dim=2)
-                for old, new in zip(self.before[layer], (key, value), strict=True)
-            )
-            seen = torch.ones(self.length, earlier + self.length, dtype=torch.bool, device=query.device).tril(earlier)
+            earlier = [part.of(layer) for part in self.before]
+            key, value = (torch.cat([*old, new], dim=2) for *old, new in zip(*earlier, (key, value), strict=True))
         mixed = functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=seen,
-            is_causal=seen is None,
+            attn_mask=self.seen,
+            is_causal=self.seen is None,
             scale=self.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
@@ -77,17 +112,18 @@ def attend_plainly(
     length: int,
 ) -> Tensor:
     """What `decode_kernel.attend` computes, by PyTorch's own operations, up to `length`."""
-    count = len(query)
+    count, heads, width = query.shape
+    kv_heads = key.shape[1]
     rows = torch.arange(count, device=query.device)
     keys[rows, :, positions] = key
     values[rows, :, positions] = value
     seen = torch.arange(length, device=query.device) <= positions[:, None]
+    # Query heads that share a key-value head stand where a sequence's tokens usually do: keys are read once for them.
     mixed = functional.scaled_dot_product_attention(
-        query[:, :, None],
+        query.unflatten(1, (kv_heads, -1)),
         keys[:count, :, :length],
         values[:count, :, :length],
-        attn_mask=seen[:, None, None],
+        attn_mask=seen[:, None, None].expand(-1, -1, heads // kv_heads, -1),
         scale=scale,
-        enable_gqa=query.shape[1] != key.shape[1],
     )
-    return mixed.flatten(1)
+    return mixed.reshape(count, heads * width)

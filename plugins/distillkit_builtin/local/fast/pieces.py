@@ -45,40 +45,58 @@ def fused(function: Callable[P, T]) -> Callable[P, T]:
 @fused
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMS norm of `x` [n, hidden] over its last dimension (https://arxiv.org/abs/1910.07467)."""
-    return functional.rms_norm(x.float(), x.shape[-1:], weight.float(), eps).to(x.dtype)
+    return _rms_norm(x, weight, eps)
 
 
 @fused
 def add_norm(residual: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`residual + x`, and its RMS norm; all [n, hidden]."""
     total = residual + x
-    return total, functional.rms_norm(total.float(), total.shape[-1:], weight.float(), eps).to(x.dtype)
+    return total, _rms_norm(total, weight, eps)
+
+
+def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """In `x`'s dtype. Where it is not compiled, fewer operations than PyTorch's own, and in place."""
+    exact = x.float()
+    mean = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square() / x.shape[-1]
+    return (exact * torch.rsqrt(mean + eps)).mul_(weight).to(x.dtype)
 
 
 @fused
 def gated(x: Tensor) -> Tensor:
     """SwiGLU: `silu(gate) * up` [n, width] of `x` [n, 2 width], the gate first (https://arxiv.org/abs/2002.05202)."""
     gate, up = x.chunk(2, dim=-1)
-    return functional.silu(gate.float()).to(x.dtype) * up
+    return functional.silu(gate).mul_(up)  # PyTorch computes silu in float32 in any case
 
 
 @fused
 def logprobs_of(logits: Tensor, ids: Tensor) -> Tensor:
     """Float32 logprobs [n] of `ids` [n] under `logits` [n, vocabulary]."""
     exact = logits.float()
+    if not logits.is_cuda:  # one pass over the vocabulary where `logsumexp` takes four
+        return torch.log_softmax(exact, dim=1).gather(1, ids[:, None]).squeeze(1)
     return exact.gather(1, ids[:, None]).squeeze(1) - torch.logsumexp(exact, dim=1)
 
 
 @fused
-def rotated(x: Tensor, weight: Tensor | None, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-    """Heads [n, heads, d], normed by `weight` [d] if there is one, turned by their positions' `cos`, `sin` [n, d].
+def rotated(
+    x: Tensor,
+    query_norm: Tensor | None,
+    key_norm: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    eps: float,
+    queries: int,
+) -> Tensor:
+    """Heads [n, heads, d], the first `queries` of queries and the others of keys, turned by their positions' angles.
 
-    Rotary embeddings in the layout of transformers, which pairs dimension i with i + d/2
-    (https://arxiv.org/abs/2104.09864).
+    Before that they are normed, if there are weights [d] for it. Rotary embeddings in the layout of transformers, which
+    pairs dimension i with i + d/2 (https://arxiv.org/abs/2104.09864); `cos` and `sin` are [n, d], the first half of the
+    sines negated.
     """
     heads = x.float()
-    if weight is not None:
-        heads = functional.rms_norm(heads, heads.shape[-1:], weight.float(), eps)
+    if query_norm is not None and key_norm is not None:
+        weights = [query_norm.expand(queries, -1), key_norm.expand(x.shape[1] - queries, -1)]
+        heads = _rms_norm(heads, torch.cat(weights), eps)
     first, second = heads.chunk(2, dim=-1)
-    turned = torch.cat([-second, first], dim=-1)
-    return (heads * cos[:, None] + turned * sin[:, None]).to(x.dtype)
+    return (heads * cos[:, None]).addcmul_(torch.cat([second, first], dim=-1), sin[:, None]).to(x.dtype)

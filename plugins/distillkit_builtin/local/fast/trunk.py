@@ -72,10 +72,11 @@ class FastTrunk:
         self.scale = self.head_dim**-0.5
 
     def rotary(self, length: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [length, d] in float32 of the positions 0 .. length - 1."""
+        """Cosines and sines [length, d] in float32 of the positions 0 .. length - 1, as `rotated` takes them."""
         device = self.network.device.device
         cos, sin = self._rotary(torch.empty(0, device=device), torch.arange(length, device=device)[None])
-        return cos[0].float(), sin[0].float()
+        first, second = sin[0].float().chunk(2, dim=-1)
+        return cos[0].float(), torch.cat([-first, second], dim=-1)
 
     def __call__(self, ids: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
         """The last hidden states [n, hidden] of tokens `ids` [n] at positions with `cos` and `sin` [n, d]."""
@@ -83,9 +84,9 @@ class FastTrunk:
         hidden = norm(residual, self.layers[0].norm_before, self._eps)
         following = [layer.norm_before for layer in self.layers[1:]] + [self._last_norm]
         for place, (layer, next_norm) in enumerate(zip(self.layers, following, strict=True)):
-            query, key, value = self._split(functional.linear(hidden, layer.qkv, layer.qkv_bias))
-            query = rotated(query, layer.query_norm, cos, sin, self._eps)
-            key = rotated(key, layer.key_norm, cos, sin, self._eps)
+            both, value = self._split(functional.linear(hidden, layer.qkv, layer.qkv_bias))
+            turned = rotated(both, layer.query_norm, layer.key_norm, cos, sin, self._eps, self.heads)
+            query, key = turned.split([self.heads, self.kv_heads], dim=1)
             mixed = functional.linear(attend(place, query, key, value), layer.out, layer.out_bias)
             residual, hidden = add_norm(residual, mixed, layer.norm_between, self._eps)
             wide = gated(functional.linear(hidden, layer.gate_up))
@@ -94,7 +95,7 @@ class FastTrunk:
 
     def _split(self, qkv: Tensor) -> Sequence[Tensor]:
         heads: Tensor = qkv.unflatten(1, (-1, self.head_dim))
-        return torch.split(heads, [self.heads, self.kv_heads, self.kv_heads], dim=1)
+        return torch.split(heads, [self.heads + self.kv_heads, self.kv_heads], dim=1)
 
 
 def require_known(config: object) -> None:
