@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +30,8 @@ ROUND = 128
 """On CUDA a row is filled up to a multiple of this many tokens, which matrix products like."""
 LEAST_LONGEST = 2048
 """Attention on CUDA is told that sequences may be this long: for shorter ones it has next to nothing more to do."""
+SHORT = 512
+"""Tokens of a sequence whose attention, on the CPU, is computed with all its scores at once."""
 ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far packed and padded hidden states may be apart, as a share of their norm."""
 
@@ -192,14 +195,36 @@ def _attend(
         query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
         ends, longest = cu_seq_lens_q, max_length_q
         return _attend_on_cuda(query, key, value, ends, ends, longest, longest, scale=scaling)[None], None
-    sizes = cu_seq_lens_q.diff().tolist()
-    parts = zip(*(x.split(sizes, dim=2) for x in (query, key, value)), strict=True)
-    gqa = query.shape[1] != key.shape[1]
+    runs = [(len(list(run)), length) for length, run in groupby(cu_seq_lens_q.diff().tolist())]
+    sizes = [count * length for count, length in runs]
+    parts = zip(runs, *(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
     each = [
-        functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=gqa)
-        for q, k, v in parts
+        _attend_alike(q.unflatten(1, run), k.unflatten(1, run), v.unflatten(1, run), scaling) for run, q, k, v in parts
     ]
-    return torch.cat(each, dim=2).transpose(1, 2), None
+    return torch.cat(each)[None], None
+
+
+def _attend_alike(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Of sequences of one length: `query` [heads, n, length, d], `key` and `value` [kv_heads, n, length, d].
+
+    Returns [n * length, heads, d]; `share` query heads read one key head. Short sequences by plain products: PyTorch's
+    attention on the CPU is slow backwards.
+    """
+    heads, _, length, _ = query.shape
+    kv_heads = len(key)
+    if length > SHORT:
+        query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=heads != kv_heads
+        )
+        return mixed.transpose(1, 2).flatten(0, 1)
+    rows = query.unflatten(0, (kv_heads, -1)).transpose(1, 2).flatten(2, 3)  # [kv_heads, n, share * length, d]
+    scores = (rows @ key.transpose(2, 3)).unflatten(2, (-1, length)) * scale
+    hidden = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
+    weights = torch.softmax(scores.masked_fill(hidden, -torch.inf), dim=-1).to(value.dtype)
+    mixed = (weights.flatten(2, 3) @ value).unflatten(2, (-1, length))  # [kv_heads, n, share, length, d]
+    back: Tensor = mixed.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1)
+    return back
 
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)

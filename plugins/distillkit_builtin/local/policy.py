@@ -6,12 +6,12 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.trunk import Unknown
+from distillkit_builtin.local.lora import lora_layers, simplify
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.packing import (
     packed_attention,
@@ -45,6 +45,7 @@ class Policy:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network.adapter = get_peft_model(network.model, config)
+        simplify(network.model)
         trained = {name: p for name, p in network.adapter.named_parameters() if p.requires_grad}
         return cls(network, trained)
 
@@ -108,17 +109,13 @@ class Policy:
             for parameter in whole.parameters():  # buffers stay as they are: rotary frequencies need float32
                 parameter.data = parameter.data.to(source.dtype)
             return Network(whole, source.device, source.dtype)
-        merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in self._adapted()}
+        adapted = list(lora_layers(source.model))
+        merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in adapted}
         shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}
         model = copy.deepcopy(source.model, shared)
-        for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoraLinear)]:
+        for name, layer in list(lora_layers(model)):
             model.set_submodule(name, layer.get_base_layer())
         return Network(model, source.device, source.dtype)
-
-    def _adapted(self) -> Iterator[tuple[str, LoraLinear]]:
-        for name, module in self.network.model.named_modules():
-            if isinstance(module, LoraLinear):
-                yield name, module
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All weights by name, whole, tied ones once; where they are sharded, every rank must ask at the same time."""
@@ -133,7 +130,7 @@ class Policy:
             for mine, theirs in zip(self.sampler.model.parameters(), self.network.model.parameters(), strict=True):
                 mine.copy_(whole(theirs))
             return
-        for name, layer in self._adapted():
+        for name, layer in lora_layers(self.network.model):
             target = self.sampler.model.get_submodule(name).get_parameter("weight")
             delta: Tensor = layer.get_delta_weight("default")
             target.copy_(layer.get_base_layer().get_parameter("weight").float() + delta.float())

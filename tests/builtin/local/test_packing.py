@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distillkit.types import token_ids
+from distillkit_builtin.local import packing
 from distillkit_builtin.local.fast.trunk import Unknown
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.packing import ATTENTION, balanced, packed_batches, packed_logprobs, require_packable
@@ -88,3 +89,13 @@ def test_balanced_groups_differ_by_one_item_at_most(lengths: list[int], parts: i
     assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
     sums = [sum(lengths[i] for i in group) for group in groups]
     assert max(sums) - min(sums) <= max(lengths)
+
+
+@pytest.mark.parametrize("short", [0, 512])
+def test_attention_of_long_and_of_short_sequences_is_the_same(
+    network: Network, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "SHORT", short)
+    some = items((5, 9), (3, 11), (40, 1), (1, 30), (12, 19))
+    alone = torch.cat([network.response_logprobs([item])[0] for item in some])
+    assert torch.allclose(packed_logprobs(network, some), alone, atol=1e-5)
