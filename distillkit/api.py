@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -259,9 +259,19 @@ async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> No
             await broken
         await working
     finally:
-        for task in (working, broken):
-            task.cancel()
-        await asyncio.gather(working, broken, return_exceptions=True)
+        await _ended(working, broken)
+
+
+async def _ended(*tasks: asyncio.Future[None]) -> None:
+    """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
+    for task in tasks:
+        task.cancel()
+    while not all(task.done() for task in tasks):
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that it counts as seen
 
 
 @asynccontextmanager

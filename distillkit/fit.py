@@ -1,12 +1,13 @@
 """Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
 
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.config import RunConfig
 from distillkit.errors import InputError, suggest
 from distillkit.ranks import this_rank
-from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, Student, TokenScorer
+from distillkit.roles import Evaluator, Loss, Plugin, Sampler, Scorer, Student, TokenScorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,24 @@ def require_loss(config: RunConfig) -> None:
                 f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
                 f"{suggest(loss.loss_function, known)}"
             )
+        _require_travelling(loss)
         return
     unknown = sorted(set(loss.options()) - known[loss.loss_function])
     if unknown:
         raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
+
+
+def _require_travelling(loss: Loss) -> None:
+    """Raise InputError where the loss's own code is to travel to other ranks, and cannot."""
+    if this_rank().count == 1:
+        return
+    try:
+        pickle.dumps(loss.torch_loss())
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"loss {loss.name!r}: its torch_loss cannot be passed to the other ranks ({error}); return a function that "
+            "stands at the top of a module, not a lambda or one made inside another"
+        ) from error
 
 
 def require_capabilities(config: RunConfig) -> None:

@@ -18,6 +18,14 @@ class Rank:
     count: int = 1
     on_host: int = 0
     """Among those on the same host: which device it takes."""
+    per_host: int = 1
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What stands before `run` to start as many processes."""
+        if self.count == 1:
+            return ("distillkit",)
+        return ("torchrun", "--nproc-per-node", str(self.per_host), "-m", "distillkit")
 
     @property
     def directs(self) -> bool:
@@ -37,4 +45,4 @@ def this_rank() -> Rank:
             f"the environment has {', '.join(f'{k}={v}' for k, v in given.items())}: torchrun sets all of "
             f"{', '.join(NAMES)}, to numbers; start with torchrun, or unset them"
         ) from error
-    return Rank(index, count, on_host)
+    return Rank(index, count, on_host, int(os.environ.get("LOCAL_WORLD_SIZE", count)))

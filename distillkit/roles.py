@@ -344,7 +344,13 @@ class Loss(Plugin):
         """The options that travel to the student with each batch."""
 
     def torch_loss(self) -> TorchLoss | None:
-        """The loss function's own code, for students that do not know it by name; None: it has none."""
+        """The loss function's own code, for students that do not know it by name; None: it has none.
+
+        `function(logprobs, inputs, options)` gets logprobs [N] with gradient, `inputs` of [N] tensors (what `batch` put
+        into each datum, such as `advantages`) and `options()`, over all response tokens of a micro-batch end to end. It
+        returns the loss of each token [N]; the student multiplies by `weights` and sums. `loss_function` is a name of its
+        own then. Over several processes it travels by pickle: a function at the top of a module.
+        """
         return None
 
     @abstractmethod

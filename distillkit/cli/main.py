@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +15,11 @@ from distillkit.cli.check_page import show_preflight, show_verdict
 from distillkit.cli.reporting import ERR, OUT, reporting
 from distillkit.cli.signals import Stopping
 from distillkit.config import RunConfig
-from distillkit.errors import InputError
+from distillkit.errors import InputError, RunFailedError
 from distillkit.loading import load_config
 from distillkit.os_errors import explained
 from distillkit.preflight import inspect_run
+from distillkit.ranks import this_rank
 from distillkit.registry import Registry
 from distillkit.run_directory import holds_work, require_place, run_directory
 
@@ -112,6 +114,10 @@ def run(
     words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
     with reporting(verbose=verbose):
         config, registry = load(arguments, scripts)
+        if not this_rank().directs:
+            with suppress(RunFailedError):  # rank 0 says so, and its exit code is what torchrun should report
+                asyncio.run(execute(config, registry))
+            return
         run_and_report(config, registry, words, resume=resume, overwrite=overwrite, force=force, quiet=quiet)
 
 
@@ -245,7 +251,7 @@ def run_and_report(
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
             if any((run_dir / "checkpoints").glob("step-*")) and not (resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join(['distillkit', 'run', *words, '--resume'])}")
+                error.add_note(f"go on with: {shlex.join([*this_rank().command, 'run', *words, '--resume'])}")
         raise
     summary = result.summary
     undone = f" ({summary['undone_steps']} of them undone by a rollback)" if summary["rollbacks"] else ""

@@ -3,15 +3,19 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from distillkit.engine import Engine
+from distillkit.ranks import this_rank
 
 T = TypeVar("T")
 log = logging.getLogger("distillkit")
+SAME_SIGNAL_S = 1.0
+"""torchrun passes a signal on that a scheduler may have sent to all processes already: two within this time are one."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -24,6 +28,7 @@ class Stopping:
     """Once there is one."""
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
     _asked: bool = False
+    _asked_at: float = -SAME_SIGNAL_S
 
     def watch(self, engine: Engine) -> None:
         """The run whose step is to be finished."""
@@ -48,9 +53,15 @@ class Stopping:
             for number in SIGNALS:
                 with suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
+                if this_rank().count > 1:  # torchrun ends all as soon as one has ended, and why must be said before
+                    signal.signal(number, signal.SIG_IGN)
 
     def stop(self) -> None:
         """A signal came."""
+        now = time.monotonic()
+        if this_rank().count > 1 and now - self._asked_at < SAME_SIGNAL_S:
+            return
+        self._asked_at = now
         waits_for = None if self._asked or self.engine is None else self.engine.request_stop()
         if waits_for is not None:
             self._asked = True

@@ -92,7 +92,8 @@ def resolve_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device {name!r} cannot be used: {reason}. Use auto, cpu, cuda, cuda:N or mps") from error
+        known = "auto, cpu, cuda, cuda:N or mps" if rank.count == 1 else "auto, cuda where there are several, or cpu"
+        raise InputError(f"device {name!r} cannot be used: {reason}. Use {known}") from error
     return device
 
 

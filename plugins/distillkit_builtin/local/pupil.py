@@ -206,12 +206,8 @@ FULL = 0.8
 
 
 def shards(options: "LocalStudent", device: torch.device) -> bool:
-    """Whether each rank keeps a part of what is trained. Raises InputError if that was asked for and cannot be."""
-    several = this_rank().count > 1
-    if options.shard == "always" and (options.lora_rank or not several):
-        why = "a LoRA fits on every device" if options.lora_rank else "there is one process; start several by torchrun"
-        raise InputError(f"student.shard: always cannot be used: {why}; take auto")
-    if options.shard == "auto" and several and not options.lora_rank and device.type == "cuda":
+    """Whether each rank keeps a part of what is trained."""
+    if options.shard == "auto" and this_rank().count > 1 and not options.lora_rank and device.type == "cuda":
         size = Footprint(anatomy(options.model), str(device), resolve_dtype(options.dtype, device))
         needed = size.training_bytes(0)
         return needed > FULL * torch.cuda.get_device_properties(device).total_memory

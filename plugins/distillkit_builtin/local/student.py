@@ -8,6 +8,8 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit.ranks import this_rank
 from distillkit.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
@@ -92,6 +94,9 @@ class LocalStudent(Student, Sampler):
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; say what will be loaded and what it takes."""
         require_config(self.model)
+        if self.shard == "always" and (self.lora_rank or this_rank().count == 1):
+            why = "a LoRA fits on every device" if self.lora_rank else "there is one process: start several by torchrun"
+            raise InputError(f"student.shard: always cannot be used: {why}, or take auto")
         what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         who = f"student ({what})"
         return local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)

@@ -14,6 +14,7 @@ SMALL = [
     "data.max_eval_rows=6",
     "student.learning_rate=0.005",
     "student.device=cpu",
+    "student.dtype=float32",
     "sampling.max_completion_tokens=24",
     "train.max_steps=20",
     "data.epochs=20",
@@ -29,6 +30,7 @@ def test_the_student_finds_the_teachers_solutions_likelier_after_training_than_b
 ) -> None:
     config = tmp_path / "config.yaml"
     text = (TOP / "examples/gsm8k_privileged/config.yaml").read_text(encoding="utf-8")
+    text = text.replace("route_value: solution}", "route_value: solution, scorer: {name: local, dtype: float32}}")
     config.write_text(
         text.replace("Qwen/Qwen3-0.6B", tiny.write_model(tmp_path / "model", context=2048)), encoding="utf-8"
     )

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,6 +19,8 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import InputError
 from distillkit.ranks import this_rank
+from distillkit.types import TorchLoss
+from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.device import resolve_device
 
 Make = Callable[..., RunConfig]
@@ -92,6 +94,9 @@ def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
     code, output = finished(torchrun(2, config, "train.max_steps=2"))
     assert code == 0, output
     assert output.count("done: 2 steps") == 1  # one process speaks
+    assert (
+        "2 ranks, this one on cpu; the student is whole on each" in (alone.run_dir.parent / "both/run.log").read_text()
+    )
     both = alone.run_dir.parent / "both"
     for step in alone.metrics[:3]:
         one = next(line for line in metrics(both) if line["step"] == step["step"])
@@ -192,6 +197,14 @@ def test_a_rank_that_is_killed_ends_the_run_with_its_reason(hanging: "subprocess
 
 
 @pytest.mark.slow
+def test_wrong_input_ends_all_ranks_at_once(local_config: Make, write: Callable[[RunConfig], str]) -> None:
+    process = torchrun(2, write(local_config()), "data.path=nowhere.jsonl")
+    output, _ = process.communicate(timeout=25)  # torchrun itself would wait 30 s for one that takes no notice
+    assert process.returncode == 1
+    assert output.count("error: nowhere.jsonl: no such file") == 1
+
+
+@pytest.mark.slow
 def test_without_rank_0_the_others_end_too(hanging: "subprocess.Popen[str]") -> None:
     kill(hanging, 0)
     hanging.communicate(timeout=25)
@@ -203,12 +216,33 @@ def test_torchruns_environment_says_who_this_is(monkeypatch: pytest.MonkeyPatch)
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
     rank = this_rank()
+    assert rank.command == ("torchrun", "--nproc-per-node", "4", "-m", "distillkit")
     assert (rank.index, rank.count, rank.on_host, rank.directs) == (3, 4, 1, False)
     with pytest.raises(InputError, match="every process of torchrun takes a device of its own"):
         resolve_device("cuda:0")
     monkeypatch.delenv("LOCAL_RANK")
     with pytest.raises(InputError, match="torchrun sets all of RANK, WORLD_SIZE, LOCAL_RANK"):
         this_rank()
+
+
+class Unsendable(ImportanceSampling):
+    name: ClassVar[str] = "unsendable"
+    loss_function: ClassVar[str] = "unsendable"
+
+    def options(self) -> dict[str, float]:
+        return {}
+
+    def torch_loss(self) -> TorchLoss:
+        return lambda logprobs, inputs, options: -logprobs * inputs["advantages"]
+
+
+def test_a_loss_whose_code_cannot_travel_is_refused_before_anything_is_loaded(
+    local_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="loss 'unsendable': its torch_loss cannot be passed to the other ranks"):
+        distillkit.run(local_config(loss=Unsendable()))
 
 
 def test_a_student_that_runs_in_one_process_refuses_several(

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from distillkit_builtin.local.ranks.world import World
 
 LAST_WORDS_S = 60.0
 """How long a dismissed rank may take to end what it is doing."""
+log = logging.getLogger("distillkit")
 Answers = asyncio.Queue[Piece | Done | Failed]
 
 
@@ -130,9 +132,10 @@ class Crew:
 
     def _lose(self, rank: int, reason: str) -> None:
         """Whoever waits for a process that is gone hears so."""
+        log.info("rank %d: %s", rank, reason)
         self._lost[rank] = RunFailedError(
-            f"rank {rank} of {self.world.count} is gone, without a word: it was killed or crashed (look at what it "
-            f"printed, and whether this machine ran out of memory). {reason.partition('. ')[0]}"
+            f"rank {rank} of {self.world.count} is gone, without a word: it was killed or crashed; look at what it "
+            "printed, and whether this machine ran out of memory"
         )
         self.world.abort()
         if not self._broken.done():

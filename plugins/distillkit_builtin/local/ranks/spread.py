@@ -42,6 +42,8 @@ async def open_pupil(run: RunContext, options: "LocalStudent") -> "LocalPupil | 
         return await LocalPupil.open(run, options)
     own, _ = await asyncio.gather(LocalPupil.open(run, options), crew.all(OpenStudent(run.plan)))
     await asyncio.gather(own.take_over(), crew.all(TakeOver()))
+    held = "whole on each" if own.policy.sharded is None else "a part on each (student.shard)"
+    run.notify(f"{crew.world.count} ranks, this one on {own.device.device}; the student is {held}")
     return SpreadPupil(own, crew)
 
 

@@ -98,13 +98,14 @@ class Post:
 async def serve(run: RunContext, student: "LocalStudent") -> None:
     """Meet the other ranks, and do as rank 0 says until it is done. Raises RunFailedError if it is gone before."""
     device = shared_device(run, student.device)
-    world = await device.run(World.join, device.device)
+    with _signals(signal.SIG_DFL):  # until all are there, nothing but the end of this process would end its waiting
+        world = await device.run(World.join, device.device)
     post = Post(run, student, world)
     inbox: asyncio.Queue[object] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     threading.Thread(target=_listen, args=(world, loop, inbox), daemon=True, name="distillkit-rank-0").start()
     tasks: dict[int, asyncio.Task[None]] = {}
-    with _deaf():
+    with _signals(signal.SIG_IGN):  # they reach every rank; what they mean is for rank 0 to say
         try:
             while not isinstance(message := await inbox.get(), Dismissed):
                 if isinstance(message, Given):
@@ -135,12 +136,12 @@ def _listen(world: World, loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ctrl-C and SIGTERM reach every rank; what they mean is for rank 0 to say."""
+def _signals(action: signal.Handlers) -> Iterator[None]:
+    """What Ctrl-C and SIGTERM do meanwhile, where that can be said: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, action) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
