@@ -106,6 +106,7 @@ $(TRL_STAMP): benchmarks/trl.txt
 
 bench: $(STAMP) $(TRL_STAMP)
 	@$(PYTHON) benchmarks/overlap.py
+	@$(PYTHON) -m benchmarks.engine
 	@$(PYTHON) -m benchmarks.speed cpu cpu-bf16 --trl-python $(TRL_PYTHON)
 
 lint: $(STAMP)
