@@ -348,8 +348,8 @@ class Loss(Plugin):
 
         `function(logprobs, inputs, options)` gets logprobs [N] with gradient, `inputs` of [N] tensors (what `batch` put
         into each datum, such as `advantages`) and `options()`, over all response tokens of a micro-batch end to end. It
-        returns the loss of each token [N]; the student multiplies by `weights` and sums. `loss_function` is a name of its
-        own then. Over several processes it travels by pickle: a function at the top of a module.
+        returns the loss of each token [N]; the student multiplies by `weights` and sums. `loss_function` is then a name
+        of its own. Over several processes it travels by pickle: a function at the top of a module.
         """
         return None
 

@@ -13,8 +13,8 @@ from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.trunk import Unknown
 from distillkit_builtin.local.lora import lora_layers, simplify
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packing import (
-    packed_attention,
     packed_batches,
     packed_logprobs,
     require_packable,
@@ -84,9 +84,9 @@ class Policy:
         require_packable(self.network)
         self.packs = True
 
-    def micro_batches(self, lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-        """Places of `lengths` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""
-        return (packed_batches if self.packs else micro_batches)(lengths, max_tokens)
+    def micro_batches(self, items: Sequence[PromptAndResponse], max_tokens: int) -> list[list[int]]:
+        """Places of `items` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""
+        return packed_batches(items, max_tokens) if self.packs else micro_batches(list(map(len, items)), max_tokens)
 
     def logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
         """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled."""

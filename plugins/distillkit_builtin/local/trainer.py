@@ -111,9 +111,12 @@ class Trainer:
         """Add the batch's gradient to what `apply` will use; returns its sum of `weights * loss`."""
         function = self._function(batch)
         total = 0.0
-        lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
+        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
-            groups = balanced(lengths, parts) if parts else self.policy.micro_batches(lengths, self.part.size)
+            if parts is None:
+                groups = self.policy.micro_batches(items, self.part.size)
+            else:
+                groups = balanced(list(map(len, items)), parts)
             for group in groups:
                 self.policy.network.device.go_on()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)

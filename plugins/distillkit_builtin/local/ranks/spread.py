@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from distillkit.context import RunContext
 from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
 from distillkit_builtin.local.device import shared_device
+from distillkit_builtin.local.network import PromptAndResponse
 from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.pupil import LocalPupil
 from distillkit_builtin.local.ranks.crew import Crew, merged, shared_crew
@@ -85,8 +86,8 @@ class SpreadPupil:
 
     def _parts(self, share: Batch) -> int:
         """Micro-batches of a rank's share."""
-        lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in share.datums]
-        return max(1, len(self.own.policy.micro_batches(lengths, self.own.trainer.part.size)))
+        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in share.datums]
+        return max(1, len(self.own.policy.micro_batches(items, self.own.trainer.part.size)))
 
     async def _with_help(self, work: Awaitable[T], order: Order) -> T:
         """Rank 0's own work, with the others' parts where the weights are sharded."""
