@@ -1,6 +1,5 @@
 """Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,13 +56,12 @@ def _require_travelling(loss: Loss) -> None:
     """Raise InputError where the loss's own code is to travel to other ranks, and cannot."""
     if this_rank().count == 1:
         return
-    try:
-        pickle.dumps(loss.torch_loss())
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    name = getattr(loss.torch_loss(), "__qualname__", "")
+    if "<" in name:  # <lambda>, or <locals> of another function
         raise InputError(
-            f"loss {loss.name!r}: its torch_loss cannot be passed to the other ranks ({error}); return a function that "
-            "stands at the top of a module, not a lambda or one made inside another"
-        ) from error
+            f"loss {loss.name!r}: its torch_loss cannot be passed to the other ranks, which could not find {name} by "
+            "that name; return a function that stands at the top of a module"
+        )
 
 
 def require_capabilities(config: RunConfig) -> None:

@@ -167,6 +167,11 @@ def test_the_final_weights_become_a_model(service: "LoopbackService", tmp_path: 
     assert nothing_is_left(service)
 
 
+def first_step(result: distillkit.RunResult) -> tuple[object, ...]:
+    """What follows from the weights that a run begins with, its data and its seed."""
+    return tuple(result.metrics[0][name] for name in ("train/reverse_kl", "train/teacher_nll", "train/active_tokens"))
+
+
 def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
     first = distillkit.run(
         make_config(service, tmp_path, tiny_model, name="first", student={"output_model_id": "first"})
@@ -176,7 +181,8 @@ def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_pat
         make_config(service, tmp_path, tiny_model, name="second", student={"warm_start_from_adapter": adapter})
     )
     assert [one for one in service.requests if one.path.endswith("/load_adapter")]
-    assert second.metrics[0]["train/reverse_kl"] < first.metrics[0]["train/reverse_kl"]  # type: ignore[operator]
+    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again"))
+    assert first_step(again) == first_step(first) != first_step(second)
 
 
 @pytest.mark.parametrize("before", [False, True])
@@ -302,7 +308,8 @@ def test_a_student_may_start_from_another_trainers_checkpoint(
     second = distillkit.run(
         make_config(service, tmp_path, tiny_model, name="second", student={"init_from_checkpoint": start})
     )
-    assert second.metrics[0]["train/reverse_kl"] < first.metrics[0]["train/reverse_kl"]  # type: ignore[operator]
+    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again"))
+    assert first_step(again) == first_step(first) != first_step(second)
 
 
 def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:
