@@ -183,7 +183,7 @@ def finished_run(run_dir: Path) -> RunResult:
     """The result of a run of another process. Raises RunFailedError if it has not completed, or is not found here."""
     summary = read_summary(run_dir)
     if summary is None or summary["status"] != "completed":
-        ended = "no summary.json is there" if summary is None else f"it {summary['status']}"
+        ended = "no summary.json is there" if summary is None else f"its status is {summary['status']}"
         raise RunFailedError(f"{run_dir}: rank 0 ended the run, and {ended}; rank 0 says why")
     stages = cast(dict[EvalStage, Mapping[str, Any]], summary["eval"])
     steps, adapter = int(str(summary["steps"])), Path(str(summary["adapter_path"]))

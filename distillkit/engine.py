@@ -147,7 +147,7 @@ class Engine:
         if not back and (self.step % interval == 0 or self.step == self.flight.plan.steps):
             await self.sync(windows)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **measured, **self.measure(outcomes), **back}
+        return {**trained.metrics, **times, **self.measure(outcomes), **measured, **back}
 
     async def guard(self, metrics: Mapping[str, float], windows: deque[Window | KeptWindow]) -> dict[str, float]:
         """Judge a step. After a collapse the weights go back, where that is wanted and possible, or the run is to end.

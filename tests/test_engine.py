@@ -521,3 +521,20 @@ def test_a_mapping_and_a_path_are_configs_too(fake_config: Make, tmp_path: Path)
     assert distillkit.run(path, plugins=[FakeStudent, FakeScorer]).steps == 5
     with pytest.raises(distillkit.DistillkitError, match="no such config file"):
         distillkit.run(tmp_path / "nowhere.yaml")
+
+
+def test_what_a_plugin_measures_of_itself_never_hides_the_engines_own_metric(fake_config: Make) -> None:
+    class Boasting(FakeScorer):
+        """Measures what is not its to measure."""
+
+        name: ClassVar[str] = "boasting"
+
+        def metrics(self) -> dict[str, float]:
+            return {"train/reverse_kl": -1.0, "boasting/asked": 1.0}
+
+    teachers = [{"model": "t", "scorer": {"name": "boasting", "likes": "abc"}}]
+    values = fake_config().dump()
+    values["teachers"] = teachers
+    result = distillkit.run(values, plugins=[FakeStudent, FakeScorer, Boasting])
+    assert result.metrics[-1]["boasting/asked"] == 1.0
+    assert result.metrics[-1]["train/reverse_kl"] != -1.0

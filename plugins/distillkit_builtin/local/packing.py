@@ -26,7 +26,7 @@ ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """How far packed and padded hidden states may be apart, as a share of their norm."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Stretch:
     """Tokens that stand next to each other in the row and read the same: a prompt, a response, or both."""
 
@@ -71,11 +71,8 @@ class Packed:
         filled = -sum(len(stretch.ids) for stretch in stretches) % ROUND if cuda else 0
         if filled:
             stretches.append(Stretch(np.zeros(filled, dtype=np.int64)))
-        starts = dict(zip(map(id, stretches), _ends([len(stretch.ids) for stretch in stretches]), strict=False))
-        keys = [
-            np.concatenate([_places(starts, part) for part in (stretch.before, stretch) if part is not None])
-            for stretch in stretches
-        ]
+        ends = _ends([len(stretch.ids) for stretch in stretches])
+        starts = dict(zip(stretches, ends[:-1].tolist(), strict=True))
 
         def there(array: IntArray) -> Tensor:
             return torch.from_numpy(array).to(device)
@@ -83,11 +80,11 @@ class Packed:
         return cls(
             ids=there(np.concatenate([stretch.ids for stretch in stretches]).astype(np.int64))[None],
             positions=there(np.concatenate([np.arange(s.reads - len(s.ids), s.reads) for s in stretches]))[None],
-            ends=there(_ends([len(stretch.ids) for stretch in stretches]).astype(np.int32)),
+            ends=there(ends.astype(np.int32)),
             longest=max(LEAST_LONGEST, 1 << (max(stretch.reads for stretch in stretches) - 1).bit_length()),
-            keys=there(np.concatenate(keys)) if any(stretch.before for stretch in stretches) else None,
+            keys=there(_keys(stretches, starts)) if any(stretch.before for stretch in stretches) else None,
             key_ends=there(_ends([stretch.reads for stretch in stretches]).astype(np.int32)),
-            predicting=there(np.concatenate([starts[id(stretch)] + places for stretch, places in predicting])),
+            predicting=there(np.concatenate([starts[stretch] + places for stretch, places in predicting])),
             scored=there(np.concatenate([item.response_ids for item in items]).astype(np.int64)),
         )
 
@@ -120,9 +117,11 @@ def _ends(lengths: Sequence[int]) -> IntArray:
     return ends
 
 
-def _places(starts: Mapping[int, int], stretch: Stretch) -> IntArray:
-    start = starts[id(stretch)]
-    return np.arange(start, start + len(stretch.ids))
+def _keys(stretches: Sequence[Stretch], starts: Mapping[Stretch, int]) -> IntArray:
+    """See `Packed.keys`."""
+    parts = [part for stretch in stretches for part in (stretch.before, stretch) if part is not None]
+    keys: IntArray = np.concatenate([np.arange(starts[part], starts[part] + len(part.ids)) for part in parts])
+    return keys
 
 
 def packed_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> Tensor:

@@ -163,6 +163,8 @@ def build(
         pack(policy, options.forward, tell)
     if shards(options, device.device):
         policy.shard()
+        if options.compile == "always":
+            tell("student.compile: always is not followed: the layers of a sharded student are not compiled yet")
     elif options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
         compile_layers(policy)
     rank = this_rank().index

@@ -1,5 +1,6 @@
 """One run in several processes, which torchrun starts as a user would: gloo on the CPU, NCCL where there is CUDA."""
 
+import asyncio
 import json
 import os
 import signal
@@ -17,11 +18,14 @@ from transformers import AutoModelForCausalLM
 
 import distillkit
 from distillkit import RunConfig
+from distillkit.context import SharedObjects
 from distillkit.errors import InputError
+from distillkit.preflight import context_for
 from distillkit.ranks import this_rank
 from distillkit.types import TorchLoss
 from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.device import resolve_device
+from distillkit_builtin.local.ranks.worker import Post
 
 Make = Callable[..., RunConfig]
 SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")
@@ -255,3 +259,22 @@ def test_a_student_that_runs_in_one_process_refuses_several(
             monkeypatch.setenv(name, value)
         with pytest.raises(InputError, match="torchrun started 2 processes, and student 'local' runs in one"):
             distillkit.run(config)
+
+
+class Unable:
+    """A connection that cannot carry what it is given."""
+
+    rank = 1
+
+    def send(self, rank: int, message: object) -> None:
+        raise TypeError("cannot pickle 'module' object")
+
+
+async def test_an_answer_that_cannot_be_sent_is_not_waited_for_in_vain(local_config: Make) -> None:
+    inbox: asyncio.Queue[object] = asyncio.Queue()
+    context = context_for("student", local_config(), SharedObjects(), print)
+    post = Post(context, local_config().student, Unable(), inbox)  # type: ignore[arg-type]
+    post.say("something")
+    heard = await asyncio.wait_for(inbox.get(), 5)
+    assert isinstance(heard, TypeError)  # which ends `serve`, and with it this rank
+    post.close()

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
+from distillkit.ranks import this_rank
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.ranks.messages import Dismissed, Done, Dropped, Failed, Given, Left, Notice, Order, Piece
 from distillkit_builtin.local.ranks.world import World
@@ -108,6 +109,9 @@ class Crew:
             await self._send(rank, Given(number, order))
         except RuntimeError as error:
             self._lose(rank, str(error))
+        except BaseException:
+            del self._answers[number]
+            raise
         return number, answers
 
     async def _send(self, rank: int, message: object) -> None:
@@ -147,8 +151,6 @@ class Crew:
 
 async def shared_crew(run: RunContext, device: Device) -> Crew | None:
     """The run's other ranks, once they are all there; None where this process is alone."""
-    from distillkit.ranks import this_rank
-
     if this_rank().count == 1:
         return None
     world = await device.run(run.share, ("world",), lambda: World.join(device.device))

@@ -5,7 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -43,6 +43,8 @@ class Post:
     run: RunContext
     student: "LocalStudent"
     world: World
+    inbox: "asyncio.Queue[object]"
+    """What rank 0 says, and an exception where nothing can be said to it or heard of it any more."""
     pupil: LocalPupil | None = None
     teachers: dict[str, LocalTeacher] = field(default_factory=dict)
     _silent: bool = False
@@ -78,7 +80,8 @@ class Post:
 
     def say(self, message: object) -> None:
         """Send to rank 0, in the order of the calls."""
-        self._sender.submit(self.world.send, 0, message)
+        sent = self._sender.submit(self.world.send, 0, message)
+        sent.add_done_callback(partial(_heed, self.inbox, asyncio.get_running_loop()))
 
     async def carry_out(self, given: Given) -> None:
         """Do it, and answer."""
@@ -100,8 +103,8 @@ async def serve(run: RunContext, student: "LocalStudent") -> None:
     device = shared_device(run, student.device)
     with _signals(signal.SIG_DFL):  # until all are there, nothing but the end of this process would end its waiting
         world = await device.run(World.join, device.device)
-    post = Post(run, student, world)
     inbox: asyncio.Queue[object] = asyncio.Queue()
+    post = Post(run, student, world, inbox)
     loop = asyncio.get_running_loop()
     threading.Thread(target=_listen, args=(world, loop, inbox), daemon=True, name="distillkit-rank-0").start()
     tasks: dict[int, asyncio.Task[None]] = {}
@@ -110,17 +113,30 @@ async def serve(run: RunContext, student: "LocalStudent") -> None:
             while not isinstance(message := await inbox.get(), Dismissed):
                 if isinstance(message, Given):
                     tasks[message.number] = asyncio.create_task(post.carry_out(message))
+                    tasks[message.number].add_done_callback(partial(_forget, tasks, message.number))
                 elif isinstance(message, Dropped) and message.number in tasks:
-                    tasks.pop(message.number).cancel()
-                elif isinstance(message, RuntimeError):
-                    raise RunFailedError(f"rank 0 is gone: {message}")
+                    tasks[message.number].cancel()
+                elif isinstance(message, BaseException):
+                    raise RunFailedError(f"rank 0 is gone, or cannot be told something: {message}") from message
         finally:
-            for task in tasks.values():
+            left = list(tasks.values())
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            await asyncio.gather(*left, return_exceptions=True)
             post.say(Left())
             post.close()
             world.leave()
+
+
+def _forget(tasks: "dict[int, asyncio.Task[None]]", number: int, task: "asyncio.Task[None]") -> None:
+    del tasks[number]
+
+
+def _heed(inbox: "asyncio.Queue[object]", loop: asyncio.AbstractEventLoop, sent: "Future[None]") -> None:
+    """In the sender's thread: what could not be sent ends this rank, since rank 0 would wait for it for ever."""
+    if not sent.cancelled() and (error := sent.exception()) is not None:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(inbox.put_nowait, error)
 
 
 def _listen(world: World, loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[object]") -> None:
