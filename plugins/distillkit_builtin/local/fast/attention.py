@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distillkit_builtin.local.fast.slots import Slots
+from distillkit_builtin.local.fast.trunk import Heads
 
 Kept = list[tuple[Tensor, Tensor]]
 """Keys and values [batch, kv_heads, length, d] of tokens that were read, a layer at a time."""
@@ -61,9 +62,11 @@ class Causal:
         parts = [part.seen[:, None].expand(-1, length, -1) for part in before]
         return cls(length, scale, kept, before, torch.cat([*parts, own.expand(batch, -1, -1)], dim=2)[:, None])
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Heads) -> Tensor:
         """See `Attend`."""
-        query, key, value = (x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in (query, key, value))
+        query, key, value = (
+            x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in (*heads.turned(), heads.value)
+        )
         if self.kept is not None:
             self.kept.append((key, value))
         if self.before:
@@ -91,32 +94,26 @@ class OneToken:
     length: int
     """No position is this large."""
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def __call__(self, layer: int, heads: Heads) -> Tensor:
         """See `Attend`."""
         keys, values = self.slots.keys[layer], self.slots.values[layer]
-        if query.is_cuda:
+        if keys.is_cuda:
             from distillkit_builtin.local.fast.decode_kernel import attend
 
-            return attend(query, key, value, keys, values, self.positions, self.scale)
-        return attend_plainly(query, key, value, keys, values, self.positions, self.scale, self.length)
+            return attend(heads, keys, values, self.positions, self.scale)
+        return attend_plainly(heads, keys, values, self.positions, self.scale, self.length)
 
 
 def attend_plainly(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    positions: Tensor,
-    scale: float,
-    length: int,
+    new: Heads, keys: Tensor, values: Tensor, positions: Tensor, scale: float, length: int
 ) -> Tensor:
     """What `decode_kernel.attend` computes, by PyTorch's own operations, up to `length`."""
+    query, key = new.turned()
     count, heads, width = query.shape
     kv_heads = key.shape[1]
     rows = torch.arange(count, device=query.device)
     keys[rows, :, positions] = key
-    values[rows, :, positions] = value
+    values[rows, :, positions] = new.value
     seen = torch.arange(length, device=query.device) <= positions[:, None]
     # Query heads that share a key-value head stand where a sequence's tokens usually do: keys are read once for them.
     mixed = functional.scaled_dot_product_attention(

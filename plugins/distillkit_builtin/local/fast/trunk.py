@@ -26,11 +26,38 @@ class Unknown(Exception):  # noqa: N818 - no error: the plain path is taken
     """This model is none that the fast path knows; the message says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """What one layer attends with: of n new tokens, before their positions are in them."""
+
+    both: Tensor
+    """[n, heads + kv_heads, d] queries, then keys."""
+    value: Tensor
+    """[n, kv_heads, d]"""
+    query_norm: Tensor | None
+    """[d], as `key_norm`; None where heads are not normed."""
+    key_norm: Tensor | None
+    cos: Tensor
+    """[n, d], as `sin`; see `FastTrunk.rotary`."""
+    sin: Tensor
+    eps: float
+
+    @property
+    def queries(self) -> int:
+        """Heads of queries."""
+        return self.both.shape[1] - self.value.shape[1]
+
+    def turned(self) -> Sequence[Tensor]:
+        """Queries [n, heads, d] and keys [n, kv_heads, d], normed and turned by their positions' angles."""
+        both = rotated(self.both, self.query_norm, self.key_norm, self.cos, self.sin, self.eps, self.queries)
+        return torch.split(both, [self.queries, self.value.shape[1]], dim=1)
+
+
 class Attend(Protocol):
     """Attention of one layer over whatever was kept of earlier tokens."""
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`query` [n, heads, d], `key` and `value` [n, kv_heads, d] of n new tokens; returns [n, heads * d]."""
+    def __call__(self, layer: int, heads: Heads) -> Tensor:
+        """[n, heads * d] of n new tokens."""
         ...
 
 
@@ -85,9 +112,8 @@ class FastTrunk:
         following = [layer.norm_before for layer in self.layers[1:]] + [self._last_norm]
         for place, (layer, next_norm) in enumerate(zip(self.layers, following, strict=True)):
             both, value = self._split(functional.linear(hidden, layer.qkv, layer.qkv_bias))
-            turned = rotated(both, layer.query_norm, layer.key_norm, cos, sin, self._eps, self.heads)
-            query, key = turned.split([self.heads, self.kv_heads], dim=1)
-            mixed = functional.linear(attend(place, query, key, value), layer.out, layer.out_bias)
+            heads = Heads(both, value, layer.query_norm, layer.key_norm, cos, sin, self._eps)
+            mixed = functional.linear(attend(place, heads), layer.out, layer.out_bias)
             residual, hidden = add_norm(residual, mixed, layer.norm_between, self._eps)
             wide = gated(functional.linear(hidden, layer.gate_up))
             residual, hidden = add_norm(residual, functional.linear(wide, layer.down), next_norm, self._eps)

@@ -1,0 +1,85 @@
+"""All decoder layers share one compiled program: where each had its own, PyTorch gives up after eight."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from distillkit.types import token_ids
+from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.packed_attention import ATTENTION
+from distillkit_builtin.local.policy import Policy
+
+LAYERS = 10
+
+
+def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: object, **kwargs: object) -> object:
+    """Attention that a compiler can read on the CPU, which that of packed sequences is not there."""
+    mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
+    return mixed.transpose(1, 2), None
+
+
+@pytest.fixture(autouse=True)
+def compiler() -> Iterator[None]:
+    """Counts from nothing, over attention that can be compiled here."""
+    before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, before)
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def network() -> Network:
+    """As deep as no other model of these tests."""
+    config = LlamaConfig(
+        vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=LAYERS, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=128,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    return Network(model, Device(torch.device("cpu")), torch.float32)
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) -> None:
+    policy = Policy.full(network)
+    policy.packs = True
+    policy.compile(backend="eager")
+    policy.shard()
+    train_on_rows_of_three_lengths(policy)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("kind", [Policy.full, lambda network: Policy.lora(network, 4, 8, 0.0, 0)])
+def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
+    network: Network, kind: Callable[[Network], Policy]
+) -> None:
+    policy = kind(network)
+    policy.packs = True
+    policy.compile(backend="eager")  # reads the layers as ever, and generates no code
+    train_on_rows_of_three_lengths(policy)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def train_on_rows_of_three_lengths(policy: Policy) -> None:
+    """Forward and backward."""
+    for sizes in (((5, 9), (6, 7)), ((8, 20),), ((9, 9), (3, 4), (2, 30))):
+        items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(r) + 5)) for p, r in sizes]
+        policy.logprobs(items).sum().backward()
