@@ -7,7 +7,7 @@ from distillkit.types import Message, Rollout, SampleKey, SampleRequest, Samplin
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.drawing import Drawer, PlainDrawer
 from distillkit_builtin.local.fast.proof import proven_trunk
-from distillkit_builtin.local.fast.sampler import SlotSampler
+from distillkit_builtin.local.fast.sampler import Pace, SlotSampler
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.tokenizer import HFTokenizer
 
@@ -49,13 +49,14 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
 
 @pytest.fixture
 def draws(tiny_model: str) -> Callable[[Network, Sequence[int], str], Drawer]:
-    """A drawer, `plain` or `fast`, that knows no ends but those that are given."""
+    """A drawer, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
 
     def make(network: Network, eos: Sequence[int], forward: str) -> Drawer:
         tokenizer = HFTokenizer.load(tiny_model)
         if forward == "plain":
             return PlainDrawer(network, tokenizer, frozenset(eos))
-        return SlotSampler(proven_trunk(network), tokenizer, frozenset(eos))
+        pace = Pace(3, 1) if forward == "behind" else None
+        return SlotSampler(proven_trunk(network), tokenizer, frozenset(eos), pace)
 
     return make
 

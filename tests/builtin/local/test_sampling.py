@@ -17,6 +17,12 @@ Sample = Callable[..., list[Rollout]]
 LAW = torch.tensor([0.05, 0.5, 0.2, 0.25])
 
 
+@pytest.fixture(params=["plain", "fast", "behind"])
+def forward(request: pytest.FixtureRequest) -> str:
+    """Every way to draw: the host may also look at a round of tokens while the next is drawn."""
+    return str(request.param)
+
+
 def shares(logprobs: torch.Tensor, draws: int = 10_000) -> list[float]:
     """How often each index is drawn by evenly spread uniforms."""
     uniforms = (torch.arange(draws) + 0.5) / draws
@@ -119,6 +125,19 @@ def test_a_stop_string_ends_a_completion(network: Network, ask: Ask, sample: Sam
     assert stopped.text.endswith(text)
     assert free.text.startswith(stopped.text)
     assert text not in stopped.text[:-1]
+
+
+def test_stop_strings_and_ends_of_many_completions_do_not_depend_on_slots(
+    network: Network, ask: Ask, sample: Sample
+) -> None:
+    free = sample(network, ask(12), eos=())
+    stops = tuple({rollout.text[k : k + 2] for k, rollout in enumerate(free[:3], start=2)})
+    ends = [int(rollout.token_ids[5 + i % 3]) for i, rollout in enumerate(free[3:6])]
+    requests = ask(12, stop=stops)
+    for one, other in zip(sample(network, requests, ends, size=3), sample(network, requests, ends), strict=True):
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        assert one.finish_reason == other.finish_reason
+    assert len({len(rollout.token_ids) for rollout in sample(network, requests, ends)}) > 3
 
 
 def test_more_requests_than_slots_draw_the_same(network: Network, ask: Ask, sample: Sample) -> None:

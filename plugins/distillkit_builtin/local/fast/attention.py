@@ -64,9 +64,7 @@ class Causal:
 
     def __call__(self, layer: int, heads: Heads) -> Tensor:
         """See `Attend`."""
-        query, key, value = (
-            x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in (*heads.turned(), heads.value)
-        )
+        query, key, value = (x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in (*heads.turned(), heads.value))
         if self.kept is not None:
             self.kept.append((key, value))
         if self.before:
@@ -104,9 +102,7 @@ class OneToken:
         return attend_plainly(heads, keys, values, self.positions, self.scale, self.length)
 
 
-def attend_plainly(
-    new: Heads, keys: Tensor, values: Tensor, positions: Tensor, scale: float, length: int
-) -> Tensor:
+def attend_plainly(new: Heads, keys: Tensor, values: Tensor, positions: Tensor, scale: float, length: int) -> Tensor:
     """What `decode_kernel.attend` computes, by PyTorch's own operations, up to `length`."""
     query, key = new.turned()
     count, heads, width = query.shape

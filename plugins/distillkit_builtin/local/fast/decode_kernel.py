@@ -1,6 +1,6 @@
 """Attention of one token a row over the row's own keys and values, in Triton: reads no more than each row holds.
 
-Queries and the token's own key are normed and turned here, as `pieces.rotated` does it elsewhere: that saves two kernels.
+Queries and the token's own key are normed and turned here, as `pieces.rotated` does it elsewhere, which saves kernels.
 A program handles all query heads that share one key-value head, over one of `splits` parts of the row's past; the
 softmax is kept up to date while reading (https://arxiv.org/abs/1805.02867). Where there are several parts, a second
 kernel puts them together, as in https://pytorch.org/blog/flash-decoding/. The new token's own key and value are written

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -25,6 +26,23 @@ Law = tuple[float, float, int]
 """What changes how a token is drawn."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the host will know of a round once the device has come so far."""
+
+    told: Tensor
+    """[2, n] in host memory: whether each slot has ended, and how many tokens it has."""
+    ready: torch.cuda.Event | None
+    """None where it is there at once."""
+
+    def wait(self) -> list[list[int]]:
+        """`told`, once it is there."""
+        if self.ready is not None:
+            self.ready.synchronize()
+        lists: list[list[int]] = self.told.tolist()
+        return lists
+
+
 @dataclass(slots=True)
 class Decoder:
     """One trunk with its slots, its state, and the graphs that were captured over them."""
@@ -36,6 +54,8 @@ class Decoder:
     cos: Tensor
     sin: Tensor
     graphs: dict[tuple[int, Law], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
+    reading: torch.cuda.Stream | None = None
+    """What the host reads comes by this stream, and does not wait for rounds that came after; None but on CUDA."""
 
     @classmethod
     def make(cls, trunk: FastTrunk, eos_ids: Sequence[int], slots: int, length: int, most: int) -> "Decoder":
@@ -44,7 +64,8 @@ class Decoder:
         shape = (slots, trunk.kv_heads, length, trunk.head_dim)
         rooms = Slots.empty(len(trunk.layers), shape, trunk.layers[0].qkv)
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
-        return cls(trunk, eos, rooms, State.empty(slots, most, device), *trunk.rotary(length))
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        return cls(trunk, eos, rooms, State.empty(slots, most, device), *trunk.rotary(length), reading=stream)
 
     def holds(self, slots: int, length: int, most: int) -> bool:
         """Whether there is room."""
@@ -106,6 +127,25 @@ class Decoder:
                 self._replay(count, params)
             else:
                 self._step(count, length, params)
+
+    def look(self, count: int) -> Look:
+        """Have the host told of the first `count` slots as they are after the rounds that it has asked for."""
+        now = torch.stack([self.state.ended[:count].long(), self.state.made[:count]])
+        if self.reading is None:
+            return Look(now, None)
+        told = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
+        told.copy_(now, non_blocking=True)
+        ready = torch.cuda.Event()
+        ready.record()
+        return Look(told, ready)
+
+    def read(self, places: Sequence[int], look: Look) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and logprobs [n, most] of slots, as far as they were drawn when `look` was taken; more may be there."""
+        if look.ready is not None and self.reading is not None:
+            self.reading.wait_event(look.ready)
+        with torch.cuda.stream(self.reading):
+            rows = torch.tensor(places, device=self.eos.device)
+            return self.state.ids[rows].cpu().numpy(), self.state.logprobs[rows].cpu().numpy()
 
     def _step(self, count: int, length: int, params: SamplingParams) -> None:
         places = torch.arange(count, device=self.eos.device)

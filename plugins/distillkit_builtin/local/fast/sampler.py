@@ -1,21 +1,35 @@
-"""Drawing completions in slots: one that ends makes room for the next, and what goes on does not wait for it."""
+"""Drawing completions in slots: one that ends makes room for the next, and what goes on does not wait for it.
+
+On CUDA the host looks at what has ended a round of tokens late, so that the device never waits for it.
+"""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
 from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, SamplingParams, logprob_array, token_ids
-from distillkit_builtin.local.fast.decoder import Decoder
+from distillkit_builtin.local.fast.decoder import Decoder, Look
 from distillkit_builtin.local.fast.trunk import FastTrunk
 from distillkit_builtin.tokenizer import HFTokenizer
 
-STEPS_ON_CUDA = 8
-"""Tokens that are drawn before the host looks at what has ended."""
 ROUND = 128
 """Slots are a multiple of this many tokens long, so that a slightly longer prompt does not need new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How the host follows the device."""
+
+    steps: int
+    """Tokens of a round: the host looks at what has ended once a round."""
+    ahead: int
+    """Rounds that are under way while the host reads an earlier one."""
+
+
+ON_CUDA, ELSEWHERE = Pace(4, 1), Pace(1, 0)
 
 
 @dataclass(slots=True)
@@ -25,6 +39,8 @@ class SlotSampler:
     trunk: FastTrunk
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
+    pace: Pace | None = None
+    """None: what the device suggests."""
     _decoder: Decoder | None = None
 
     @torch.inference_mode()
@@ -34,7 +50,8 @@ class SlotSampler:
         """See `Drawer`."""
         try:
             decoder = self._with_room(requests, min(size, len(requests)))
-            _Drawing(self, decoder, size, version, emit, requests[0].params, deque(requests)).all()
+            pace = self.pace or (ON_CUDA if decoder.eos.is_cuda else ELSEWHERE)
+            _Drawing(self, decoder, size, pace, version, emit, requests[0].params, deque(requests)).all()
         except torch.OutOfMemoryError:
             self.release()
             raise
@@ -61,6 +78,7 @@ class _Drawing:
     sampler: SlotSampler
     decoder: Decoder
     size: int
+    pace: Pace
     version: int
     emit: Callable[[Rollout], None]
     params: SamplingParams
@@ -69,30 +87,47 @@ class _Drawing:
     """By slot."""
     made: list[int] = field(default_factory=list)
     """Tokens by slot, when the host last looked."""
+    asked: list[int] = field(default_factory=list)
+    """Tokens by slot, once the rounds that are under way are done, unless it ends before."""
+    under_way: deque[tuple[list[SampleRequest | None], Look]] = field(default_factory=deque)
+    """Rounds that the host has not read, each with what was in the slots."""
 
     def all(self) -> None:
         """Draw everything."""
         self.decoder.state.ended.fill_(True)  # a call that was given up leaves completions behind
-        network = self.sampler.trunk.network
-        cuda = self.decoder.eos.is_cuda
-        steps = STEPS_ON_CUDA if cuda else 1
         ended: list[Rollout] = []
         while True:
-            network.device.go_on()
+            self.sampler.trunk.network.device.go_on()
             self._admit()
-            self._close_ranks()
-            if any(request is not None for request in self.active):
-                count = _power_of_two(len(self.active), self.decoder.slots.count) if cuda else len(self.active)
-                self.decoder.advance(count, self._longest() + steps, steps, self.params)
+            begun = self._begin_round()
             for rollout in ended:  # while the device computes
                 self.emit(rollout)
-            if not any(request is not None for request in self.active):
+            if not self.under_way:
                 return
-            ended = self._harvest()
+            late = len(self.under_way) > self.pace.ahead or not begun
+            ended = self._harvest(*self.under_way.popleft()) if late else []
+
+    def _begin_round(self) -> bool:
+        """Let the device draw on, if any completion may need it."""
+        if not self._is_wanted() or not self._close_ranks():
+            return False
+        count = len(self.active)
+        if self.decoder.eos.is_cuda:
+            count = _power_of_two(count, self.decoder.slots.count)
+        self.asked = [asked + self.pace.steps for asked in self.asked]
+        self.decoder.advance(count, self._longest(), self.pace.steps, self.params)
+        self.under_way.append((list(self.active), self.decoder.look(len(self.active))))
+        return True
+
+    def _is_wanted(self) -> bool:
+        """Whether a completion is not as long as it may be, once the rounds under way are done."""
+        pairs = zip(self.active, self.asked, strict=True)
+        begun = not self.under_way  # a completion of one token is never drawn on, and must be looked at all the same
+        return any(request is not None and (begun or asked < request.params.max_tokens) for request, asked in pairs)
 
     def _longest(self) -> int:
-        pairs = zip(self.active, self.made, strict=True)
-        return max(len(request.prompt_ids) + made for request, made in pairs if request is not None)
+        pairs = zip(self.active, self.asked, strict=True)
+        return max(len(request.prompt_ids) + asked for request, asked in pairs if request is not None)
 
     def _admit(self) -> None:
         free = [i for i, request in enumerate(self.active) if request is None]
@@ -104,37 +139,46 @@ class _Drawing:
         missing = max(places) + 1 - len(self.active)
         self.active += [None] * missing
         self.made += [0] * missing
+        self.asked += [0] * missing
         for place, request in zip(places, requests, strict=True):
-            self.active[place], self.made[place] = request, 1
+            self.active[place], self.made[place], self.asked[place] = request, 1, 1
         self.decoder.admit(places, requests)
 
-    def _close_ranks(self) -> None:
-        """Once nothing waits, move the last completions into free slots, where that makes steps cheaper."""
+    def _close_ranks(self) -> bool:
+        """Once nothing waits, move the last completions into free slots, where that makes steps cheaper.
+
+        False if that has to wait for rounds under way: what they tell is of the slots as they were.
+        """
         while self.active and self.active[-1] is None:
-            del self.active[-1], self.made[-1]
+            del self.active[-1], self.made[-1], self.asked[-1]
         count = sum(request is not None for request in self.active)
         cuda = self.decoder.eos.is_cuda
         if self.waiting or count == len(self.active) or (cuda and 2 * count > len(self.active)):
-            return
+            return True
+        if self.under_way:
+            return False
         targets = [i for i, request in enumerate(self.active[:count]) if request is None]
         sources = [i for i, request in enumerate(self.active) if request is not None and i >= count]
         self.decoder.move(sources, targets, self._longest())
         for source, target in zip(sources, targets, strict=True):
             self.active[target], self.made[target] = self.active[source], self.made[source]
-        del self.active[count:], self.made[count:]
+            self.asked[target] = self.asked[source]
+        del self.active[count:], self.made[count:], self.asked[count:]
+        return True
 
-    def _harvest(self) -> list[Rollout]:
-        """What has ended since the last look; its slots are free."""
-        before = list(self.made)
-        state, count = self.decoder.state, len(self.active)
-        ended, made = torch.stack([state.ended[:count].long(), state.made[:count]]).tolist()
-        self.made = made
-        cut = self._cut_at_stop_strings(before)
-        done = [i for i, request in enumerate(self.active) if request is not None and (ended[i] or i in cut)]
+    def _harvest(self, before: Sequence[SampleRequest | None], look: Look) -> list[Rollout]:
+        """What has ended in a round that began with `before` in the slots; its slots are free."""
+        ended, made = look.wait()
+        # Others are in slots where a completion ended in the round before.
+        same = [i for i, request in enumerate(before[: len(self.active)]) if request and self.active[i] is request]
+        known = {i: self.made[i] for i in same}
+        for i in same:
+            self.made[i] = made[i]
+        cut = self._cut_at_stop_strings(known, look)
+        done = [i for i in same if ended[i] or i in cut]
         if not done:
             return []
-        rows = torch.tensor(done, device=self.decoder.eos.device)
-        ids, logprobs = state.ids[rows].cpu().numpy(), state.logprobs[rows].cpu().numpy()
+        ids, logprobs = self.decoder.read(done, look)
         rollouts = []
         for row, i in enumerate(done):
             request = self.active[i]
@@ -144,17 +188,21 @@ class _Drawing:
                 rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], stopped=i in cut))
         return rollouts
 
-    def _cut_at_stop_strings(self, before: Sequence[int]) -> dict[int, int]:
-        """How long completions are that hold a stop string by now, by slot; they end with the token that made it."""
+    def _cut_at_stop_strings(self, known: Mapping[int, int], look: Look) -> dict[int, int]:
+        """How long completions are that hold a stop string by now, by slot; they end with the token that made it.
+
+        `known` are the slots that were looked at, with the tokens that had been looked at before.
+        """
         stops = self.params.stop
-        if not stops:
+        if not stops or not known:
             return {}
-        ids = self.decoder.state.ids[: len(self.active)].cpu().numpy()
+        places = list(known)
+        ids, _ = self.decoder.read(places, look)
         cut: dict[int, int] = {}
-        for i, request in enumerate(self.active):
-            if request is not None and self._holds(ids[i, : self.made[i]], stops):
-                lengths = range(before[i], self.made[i] + 1)
-                cut[i] = next(n for n in lengths if self._holds(ids[i, :n], stops))
+        for row, i in enumerate(places):
+            if self._holds(ids[row, : self.made[i]], stops):
+                lengths = range(known[i], self.made[i] + 1)
+                cut[i] = next(n for n in lengths if self._holds(ids[row, :n], stops))
         if cut:
             self.decoder.state.ended[list(cut)] = True
         return cut

@@ -1,4 +1,4 @@
-"""The Triton kernel against PyTorch's own operations: on a GPU, or anywhere in Triton's interpreter (`make test-kernels`)."""
+"""The Triton kernel against PyTorch's own operations, on a GPU or in Triton's interpreter (`make test-kernels`)."""
 
 import os
 
