@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -16,7 +15,7 @@ from distillkit.announce import Announcer
 from distillkit.blame import blame, told
 from distillkit.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
-from distillkit.feed import Feed
+from distillkit.feed import Feed, Upcoming
 from distillkit.guards import ROLLED_BACK, Guards, Undone, stopped
 from distillkit.in_flight import InFlight, take_window
 from distillkit.learning import Learning
@@ -29,7 +28,7 @@ from distillkit.rollback import described, learning_plugins, steps_back, way_bac
 from distillkit.run_files import RunFiles, read_metrics
 from distillkit.schedule import KeptWindow, Outcomes, Schedule, Window
 from distillkit.tokenizer import size
-from distillkit.types import Row, ScoredRollout
+from distillkit.types import Prompts, ScoredRollout
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 
@@ -81,7 +80,7 @@ class Engine:
         if self.step == 0 and self.flight.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(self.step, await self.evaluate("before"))
         feed = Feed(self.flight)
-        groups = feed.groups(self.step + 1, self.ledger.totals.rows_settled)
+        upcoming = Upcoming(feed, feed.groups(self.step + 1, self.ledger.totals.rows_settled))
         # With k steps off policy, the windows of k steps to come are in flight while a step trains.
         ahead = 1 + self.flight.config.train.max_steps_off_policy
         windows: deque[Window | KeptWindow] = deque()
@@ -89,10 +88,11 @@ class Engine:
             self.training = True
             while True:
                 started = time.perf_counter()
-                wanted = islice(groups, ahead - len(windows))
-                windows.extend(self.begin(feed, rows) for rows in wanted)
+                while len(windows) < ahead and (prompts := await upcoming.take()) is not None:
+                    windows.append(self.begin(feed, prompts))
                 if not windows:
                     break
+                upcoming.prepare()
                 metrics = await self.train(windows)
                 seconds = time.perf_counter() - started
                 self.train_seconds += seconds
@@ -107,6 +107,8 @@ class Engine:
         except BaseException as error:
             await self.abandon(windows, told(error) if isinstance(error, Exception) else "interrupted")
             raise
+        finally:
+            await upcoming.close()
 
     def request_stop(self) -> str | None:
         """End after the step in hand. What is waited for; None if none is in hand: then nothing is lost by ending."""
@@ -115,10 +117,10 @@ class Engine:
             return None
         return FINISHING if self.step == self.flight.plan.steps else "the step in hand, with a checkpoint"
 
-    def begin(self, feed: Feed, rows: Sequence[Row]) -> Window | KeptWindow:
+    def begin(self, feed: Feed, prompts: Sequence[Prompts]) -> Window | KeptWindow:
         """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
-        kept = take_window(self.kept, partial(feed.work, rows), self.announcer.warn)
-        window = kept or self.schedule.start(feed.work(rows, self.published))
+        kept = take_window(self.kept, partial(feed.work, prompts), self.announcer.warn)
+        window = kept or self.schedule.start(feed.work(prompts, self.published))
         self.ledger.admit(window.work)
         return window
 

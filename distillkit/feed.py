@@ -1,13 +1,18 @@
 """Rows to windows: which rows a step trains, and what is asked of sampler and scorers for them."""
 
+import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
 from distillkit.preflight import Preflight
 from distillkit.schedule import Work
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest
+
+HEAD_START_S = 0.05
+"""Rendering takes Python's lock: a sampler in this process, which has just been asked, begins before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +36,12 @@ class Feed:
             for index in order[done:]:
                 yield dataset.row(int(index), epoch)
 
-    def work(self, rows: Sequence[Row], policy_version: int) -> Work:
-        """Route and render rows, and say what is to be drawn from which policy."""
-        prompts = self.flight.intake.render_all(rows, self.flight.renderer)
+    def render(self, rows: Sequence[Row]) -> list[Prompts]:
+        """Route and render rows. Raises the first's RowError."""
+        return self.flight.intake.render_all(rows, self.flight.renderer)
+
+    def work(self, prompts: Sequence[Prompts], policy_version: int) -> Work:
+        """What is to be drawn from which policy."""
         requests = tuple(request for one in prompts for request in self._requests(one))
         return Work({(one.row.row_id, one.row.epoch): one for one in prompts}, requests, policy_version)
 
@@ -43,3 +51,38 @@ class Feed:
             key = SampleKey(prompts.row.row_id, prompts.row.epoch, sample)
             seed = derive_seed(config.seed, key.epoch, key.row_id, sample)
             yield SampleRequest(key, prompts.student, seed, config.sampling.params)
+
+
+@dataclass(slots=True)
+class Upcoming:
+    """The steps' prompts, in order; the next step's can be rendered while a device or a server computes."""
+
+    feed: Feed
+    groups: Iterator[list[Row]]
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _next: asyncio.Task[list[Prompts] | None] | None = None
+
+    def prepare(self) -> None:
+        """Render the next step's rows in a moment; what is wrong with them is told by `take`."""
+        if self._next is None:
+            self._wanted.clear()
+            self._next = asyncio.create_task(self._render())
+
+    async def take(self) -> list[Prompts] | None:
+        """The next step's prompts; None behind the last step. Raises RowError."""
+        self.prepare()
+        self._wanted.set()
+        task, self._next = self._next, None
+        return None if task is None else await task
+
+    async def close(self) -> None:
+        """Nobody takes what was prepared."""
+        if self._next is not None:
+            self._next.cancel()
+            await asyncio.gather(self._next, return_exceptions=True)
+
+    async def _render(self) -> list[Prompts] | None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wanted.wait(), HEAD_START_S)
+        rows = next(self.groups, None)
+        return None if rows is None else self.feed.render(rows)

@@ -4,9 +4,10 @@ import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import cast
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
@@ -120,11 +121,17 @@ class Crew:
     def _listen(self, rank: int) -> None:
         """In a thread, until that process is gone or the run has ended."""
         try:
-            while not isinstance(message := self.world.receive(rank), Left):
-                self._loop.call_soon_threadsafe(self._hear, message)
+            said: list[object] = []
+            while Left() not in said:
+                said = cast(list[object], self.world.receive(rank))
+                self._loop.call_soon_threadsafe(self._hear_all, said)
         except RuntimeError as error:  # what gloo raises when a connection ends, and asyncio after its loop has
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._lose, rank, str(error))
+
+    def _hear_all(self, said: Sequence[object]) -> None:
+        for message in said:
+            self._hear(message)
 
     def _hear(self, message: object) -> None:
         if isinstance(message, Notice):

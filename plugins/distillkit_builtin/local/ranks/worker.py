@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -48,6 +49,7 @@ class Post:
     pupil: LocalPupil | None = None
     teachers: dict[str, LocalTeacher] = field(default_factory=dict)
     _silent: bool = False
+    _unsent: deque[object] = field(default_factory=deque)
     _sender: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "distillkit-answers"))
 
     def context(self, plan: Plan | None) -> RunContext:
@@ -79,9 +81,16 @@ class Post:
             self.say(Notice(f"rank {self.world.rank}: {text}"))
 
     def say(self, message: object) -> None:
-        """Send to rank 0, in the order of the calls."""
-        sent = self._sender.submit(self.world.send, 0, message)
+        """Send to rank 0, in the order of the calls; what is said while something is being sent goes together."""
+        self._unsent.append(message)
+        sent = self._sender.submit(self._send)
         sent.add_done_callback(partial(_heed, self.inbox, asyncio.get_running_loop()))
+
+    def _send(self) -> None:
+        """In the sender's thread."""
+        said = [self._unsent.popleft() for _ in range(len(self._unsent))]
+        if said:
+            self.world.send(0, said)
 
     async def carry_out(self, given: Given) -> None:
         """Do it, and answer."""
