@@ -28,6 +28,7 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "distillkit, plain": ("ours", {"forward": "plain", "compile": "never"}),
     "TRL": ("trl_side", {}),
     "TRL, static cache": ("trl_side", {"cache_implementation": "static"}),
+    "TRL, liger": ("trl_side", {"use_liger_kernel": True}),
 }
 PLAIN_SIDES = ("distillkit", "TRL")
 COLUMNS = ("", "step s", "sample", "score", "train", "first step", "completions/s", "tokens/s", "x TRL", "memory GiB")

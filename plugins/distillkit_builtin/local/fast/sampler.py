@@ -71,6 +71,27 @@ class SlotSampler:
         return self._decoder
 
 
+@dataclass(slots=True, eq=False)
+class _Going:
+    """A completion in its slot."""
+
+    request: SampleRequest
+    made: int = 1
+    """Its tokens when the host last looked."""
+    asked: int = 1
+    """Its tokens once the rounds under way are done, unless it ends before."""
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it is not as long as it may be by then."""
+        return self.asked < self.request.params.max_tokens
+
+    @property
+    def length(self) -> int:
+        """Prompt and completion by then."""
+        return len(self.request.prompt_ids) + min(self.asked, self.request.params.max_tokens)
+
+
 @dataclass(slots=True)
 class _Drawing:
     """Requests of one call that are drawn in the same way."""
@@ -83,13 +104,9 @@ class _Drawing:
     emit: Callable[[Rollout], None]
     params: SamplingParams
     waiting: deque[SampleRequest]
-    active: list[SampleRequest | None] = field(default_factory=list)
+    active: list[_Going | None] = field(default_factory=list)
     """By slot."""
-    made: list[int] = field(default_factory=list)
-    """Tokens by slot, when the host last looked."""
-    asked: list[int] = field(default_factory=list)
-    """Tokens by slot, once the rounds that are under way are done, unless it ends before."""
-    under_way: deque[tuple[list[SampleRequest | None], Look]] = field(default_factory=deque)
+    under_way: deque[tuple[list[_Going | None], Look]] = field(default_factory=deque)
     """Rounds that the host has not read, each with what was in the slots."""
 
     def all(self) -> None:
@@ -109,39 +126,32 @@ class _Drawing:
 
     def _begin_round(self) -> bool:
         """Let the device draw on, if any completion may need it."""
-        if not self._is_wanted() or not self._close_ranks():
+        going = [one for one in self.active if one is not None]
+        # One of a single token never goes on, and must be looked at all the same.
+        if not going or (self.under_way and not any(one.may_go_on for one in going)) or not self._close_ranks():
             return False
         count = len(self.active)
         if self.decoder.eos.is_cuda:
             count = _power_of_two(count, self.decoder.slots.count)
-        self.asked = [asked + self.pace.steps for asked in self.asked]
+        for one in going:
+            one.asked += self.pace.steps
         self.decoder.advance(count, self._longest(), self.pace.steps, self.params)
         self.under_way.append((list(self.active), self.decoder.look(len(self.active))))
         return True
 
-    def _is_wanted(self) -> bool:
-        """Whether a completion is not as long as it may be, once the rounds under way are done."""
-        pairs = zip(self.active, self.asked, strict=True)
-        begun = not self.under_way  # a completion of one token is never drawn on, and must be looked at all the same
-        return any(request is not None and (begun or asked < request.params.max_tokens) for request, asked in pairs)
-
     def _longest(self) -> int:
-        pairs = zip(self.active, self.asked, strict=True)
-        return max(len(request.prompt_ids) + asked for request, asked in pairs if request is not None)
+        return max(one.length for one in self.active if one is not None)
 
     def _admit(self) -> None:
-        free = [i for i, request in enumerate(self.active) if request is None]
+        free = [i for i, one in enumerate(self.active) if one is None]
         free += range(len(self.active), min(self.size, self.decoder.slots.count))
         places = free[: len(self.waiting)]
         if not places:
             return
         requests = [self.waiting.popleft() for _ in places]
-        missing = max(places) + 1 - len(self.active)
-        self.active += [None] * missing
-        self.made += [0] * missing
-        self.asked += [0] * missing
+        self.active += [None] * (max(places) + 1 - len(self.active))
         for place, request in zip(places, requests, strict=True):
-            self.active[place], self.made[place], self.asked[place] = request, 1, 1
+            self.active[place] = _Going(request)
         self.decoder.admit(places, requests)
 
     def _close_ranks(self) -> bool:
@@ -150,58 +160,51 @@ class _Drawing:
         False if that has to wait for rounds under way: what they tell is of the slots as they were.
         """
         while self.active and self.active[-1] is None:
-            del self.active[-1], self.made[-1], self.asked[-1]
-        count = sum(request is not None for request in self.active)
+            del self.active[-1]
+        count = sum(one is not None for one in self.active)
         cuda = self.decoder.eos.is_cuda
         if self.waiting or count == len(self.active) or (cuda and 2 * count > len(self.active)):
             return True
         if self.under_way:
             return False
-        targets = [i for i, request in enumerate(self.active[:count]) if request is None]
-        sources = [i for i, request in enumerate(self.active) if request is not None and i >= count]
+        targets = [i for i, one in enumerate(self.active[:count]) if one is None]
+        sources = [i for i, one in enumerate(self.active) if one is not None and i >= count]
         self.decoder.move(sources, targets, self._longest())
         for source, target in zip(sources, targets, strict=True):
-            self.active[target], self.made[target] = self.active[source], self.made[source]
-            self.asked[target] = self.asked[source]
-        del self.active[count:], self.made[count:], self.asked[count:]
+            self.active[target] = self.active[source]
+        del self.active[count:]
         return True
 
-    def _harvest(self, before: Sequence[SampleRequest | None], look: Look) -> list[Rollout]:
+    def _harvest(self, before: Sequence[_Going | None], look: Look) -> list[Rollout]:
         """What has ended in a round that began with `before` in the slots; its slots are free."""
         ended, made = look.wait()
-        # Others are in slots where a completion ended in the round before.
-        same = [i for i, request in enumerate(before[: len(self.active)]) if request and self.active[i] is request]
-        known = {i: self.made[i] for i in same}
-        for i in same:
-            self.made[i] = made[i]
-        cut = self._cut_at_stop_strings(known, look)
+        # Where a completion ended in the round before, another may be in its slot by now.
+        same = {i: one for i, one in enumerate(before[: len(self.active)]) if one and self.active[i] is one}
+        cut = self._cut_at_stop_strings(same, made, look)
+        for i, one in same.items():
+            one.made = made[i]
         done = [i for i in same if ended[i] or i in cut]
         if not done:
             return []
         ids, logprobs = self.decoder.read(done, look)
         rollouts = []
         for row, i in enumerate(done):
-            request = self.active[i]
             self.active[i] = None
-            if request is not None:
-                length = cut.get(i, made[i])
-                rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], stopped=i in cut))
+            length = cut.get(i, made[i])
+            request = same[i].request
+            rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], stopped=i in cut))
         return rollouts
 
-    def _cut_at_stop_strings(self, known: Mapping[int, int], look: Look) -> dict[int, int]:
-        """How long completions are that hold a stop string by now, by slot; they end with the token that made it.
-
-        `known` are the slots that were looked at, with the tokens that had been looked at before.
-        """
+    def _cut_at_stop_strings(self, going: Mapping[int, _Going], made: Sequence[int], look: Look) -> dict[int, int]:
+        """How long completions are that hold a stop string by now, by slot; they end with the token that made it."""
         stops = self.params.stop
-        if not stops or not known:
+        if not stops or not going:
             return {}
-        places = list(known)
-        ids, _ = self.decoder.read(places, look)
+        ids, _ = self.decoder.read(list(going), look)
         cut: dict[int, int] = {}
-        for row, i in enumerate(places):
-            if self._holds(ids[row, : self.made[i]], stops):
-                lengths = range(known[i], self.made[i] + 1)
+        for row, (i, one) in enumerate(going.items()):
+            if self._holds(ids[row, : made[i]], stops):
+                lengths = range(one.made, made[i] + 1)
                 cut[i] = next(n for n in lengths if self._holds(ids[row, :n], stops))
         if cut:
             self.decoder.state.ended[list(cut)] = True
