@@ -97,6 +97,16 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def require_compilable(name: str) -> None:
+    """Raise InputError unless layers that are trained on the device `name` can be compiled."""
+    kind = resolve_device(name).type
+    if kind != "cuda":
+        raise InputError(
+            f"student.compile: always cannot be used on {kind}, where the attention of packed sequences would be "
+            "compiled anew for every length; take auto"
+        )
+
+
 def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 where the device computes fast in it, else float32."""
     if name != "auto":

@@ -195,12 +195,6 @@ def pack(policy: Policy, forward: ForwardName, tell: Callable[[str], None]) -> N
 
 def compile_layers(policy: Policy) -> None:
     """Compile what is trained. Raises InputError if it cannot be."""
-    kind = policy.network.device.device.type
-    if kind != "cuda":
-        raise InputError(
-            f"compile: always cannot be used on {kind}, where the attention of packed sequences would be compiled anew "
-            "for every length; take auto"
-        )
     try:
         policy.compile()
     except Unknown as reason:

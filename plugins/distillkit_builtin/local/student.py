@@ -100,7 +100,12 @@ class LocalStudent(Student, Sampler):
             raise InputError(f"student.shard: always cannot be used: {why}, or take auto")
         what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         who = f"student ({what})"
-        return local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)
+        report = local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)
+        if self.compile == "always" and not report.missing:
+            from distillkit_builtin.local.device import require_compilable
+
+            require_compilable(self.device)
+        return report
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""

@@ -12,6 +12,9 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+import distillkit
+from distillkit import RunConfig
+from distillkit.errors import InputError
 from distillkit.types import token_ids
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.network import Network, PromptAndResponse
@@ -76,6 +79,11 @@ def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
     policy.compile(backend="eager")  # reads the layers as ever, and generates no code
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def test_compiling_is_refused_where_it_cannot_be(local_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(InputError, match=r"student.compile: always cannot be used on cpu.*take auto"):
+        distillkit.run(local_config(student={"compile": "always"}))
 
 
 def train_on_rows_of_three_lengths(policy: Policy) -> None:
