@@ -103,7 +103,7 @@ def require_compilable(name: str) -> None:
     if kind != "cuda":
         raise InputError(
             f"student.compile: always cannot be used on {kind}, where the attention of packed sequences would be "
-            "compiled anew for every length; take auto"
+            "compiled anew for each set of lengths; take auto"
         )
 
 

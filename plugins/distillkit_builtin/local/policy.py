@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import LoraConfig, get_peft_model
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.device import autocast
@@ -107,10 +107,9 @@ class Policy:
         """The network without adapter layers; it shares every tensor that training does not change."""
         source = self.network
         if source.adapter is None:
-            whole = copy.deepcopy(source.model).requires_grad_(False)
-            for parameter in whole.parameters():  # buffers stay as they are: rotary frequencies need float32
-                parameter.data = parameter.data.to(source.dtype)
-            return Network(whole, source.device, source.dtype)
+            parameters = source.model.parameters()  # buffers stay as they are: rotary frequencies need float32
+            copies = {id(p): nn.Parameter(p.detach().to(source.dtype, copy=True), False) for p in parameters}
+            return Network(copy.deepcopy(source.model, dict(copies)), source.device, source.dtype)
         adapted = list(lora_layers(source.model))
         merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in adapted}
         shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}

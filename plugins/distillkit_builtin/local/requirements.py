@@ -19,9 +19,9 @@ DeviceName = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+
 DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
 ForwardName = Literal["auto", "fast", "plain"]
 FORWARD = (
-    "How it is computed. plain: transformers' own forward, sequences padded; fast: our own forward where nothing is "
-    "trained, sequences packed, for architectures like Llama; auto: fast where it is found, at the start, to compute "
-    "the same."
+    "How it is computed. plain: transformers' own forward, sequences padded. fast: our own forward for sampling and "
+    "scoring, and packed sequences for training, of architectures like Llama; an error where that is not found, at the "
+    "start, to compute the same. auto: fast where it is, else plain."
 )
 
 

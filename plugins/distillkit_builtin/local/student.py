@@ -66,7 +66,7 @@ class LocalStudent(Student, Sampler):
         None,
         ge=1,
         description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
-        "Where the device has no room for it, it is halved.",
+        "Where the device has no room for it, it is halved (not where weights are sharded).",
     )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",
@@ -77,7 +77,8 @@ class LocalStudent(Student, Sampler):
     shard: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Where torchrun started several processes and all weights are trained: each keeps a part of the "
-        "weights, gradients and moments (FSDP2) instead of all. auto: where one cuda device has no room for all.",
+        "weights, gradients and moments (FSDP2) instead of all. auto: where they would take over 80% of a cuda device. "
+        "Not for a LoRA.",
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
@@ -96,7 +97,7 @@ class LocalStudent(Student, Sampler):
         """Read the model's config; say what will be loaded and what it takes."""
         require_config(self.model)
         if self.shard == "always" and (self.lora_rank or this_rank().count == 1):
-            why = "a LoRA fits on every device" if self.lora_rank else "there is one process: start several by torchrun"
+            why = "a LoRA is never sharded" if self.lora_rank else "there is one process; start several by torchrun"
             raise InputError(f"student.shard: always cannot be used: {why}, or take auto")
         what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         who = f"student ({what})"

@@ -148,7 +148,7 @@ def size(run_dir: Path) -> int:
 def test_sharding_that_cannot_be_is_refused(local_config: Make) -> None:
     with pytest.raises(InputError, match="there is one process"):
         distillkit.run(local_config(student={"shard": "always", "lora_rank": 0}))
-    with pytest.raises(InputError, match="a LoRA fits"):
+    with pytest.raises(InputError, match="a LoRA is never sharded"):
         distillkit.run(local_config(student={"shard": "always"}))
 
 
