@@ -14,14 +14,19 @@ PAD, END = "<pad>", "<end>"
 TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 
-def write_inputs(folder: Path, shape: Shape, steps: int) -> dict[str, Path]:
-    """Directories `student` and `teacher`, and `data`, a JSONL file with the prompts of so many steps."""
+def write_inputs(folder: Path, shape: Shape, steps: int, *, anew: bool = True) -> dict[str, Path]:
+    """Directories `student` and `teacher`, and `data`, a JSONL file with the prompts of so many steps.
+
+    Not `anew`: another process has written them, and only where they are is wanted.
+    """
     paths = {name: folder / name for name in ("student", "teacher")}
     for seed, (name, path) in enumerate(paths.items()):
         if not path.exists():
             write_model(path, getattr(shape, name), seed, shape.length)
             write_tokenizer(path, shape.student.vocabulary)
     data = folder / f"{shape.prompts}x{shape.prompt_tokens}.jsonl"
+    if not anew:
+        return {**paths, "data": data}
     words = random.Random(0)
     with data.open("w") as file:
         for _ in range(steps * shape.prompts):

@@ -1,7 +1,6 @@
 """Whole steps by distillkit, through its public API."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +12,30 @@ from benchmarks.speed.shapes import Shape
 PHASES = ("sample", "score", "train", "sync", "step")
 
 
-def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of every step and phase, and the peak of the device's memory in GiB."""
+def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Seconds of every step and phase, and the peak of the device's memory in GiB; a run writes into `folder`."""
     device = {"device": shape.device, "dtype": shape.dtype}
-    with tempfile.TemporaryDirectory() as folder:
-        config = distillkit.RunConfig.model_validate(
-            {
-                "name": "speed",
-                "log_path": f"{folder}/{{name}}",
-                "data": {"path": str(inputs["data"])},
-                "student": {
-                    "name": "local",
-                    "model": str(inputs["student"]),
-                    "lora_rank": shape.lora_rank,
-                    "sample_batch_size": shape.sequences,
-                    **device,
-                    **options,
-                },
-                "teachers": [{"model": str(inputs["teacher"]), "scorer": {"name": "local", **device}}],
-                "sampling": {"completions_per_prompt": shape.completions, "max_completion_tokens": shape.new_tokens},
-                "train": {"prompt_groups_per_step": shape.prompts, "max_steps": steps, "save_every": 0},
-                "sinks": [],
-            }
-        )
-        result = distillkit.run(config)
-        lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
+    config = distillkit.RunConfig.model_validate(
+        {
+            "name": "speed",
+            "log_path": f"{folder}/{{name}}",
+            "data": {"path": str(inputs["data"])},
+            "student": {
+                "name": "local",
+                "model": str(inputs["student"]),
+                "lora_rank": shape.lora_rank,
+                "sample_batch_size": shape.sequences,
+                **device,
+                **options,
+            },
+            "teachers": [{"model": str(inputs["teacher"]), "scorer": {"name": "local", **device}}],
+            "sampling": {"completions_per_prompt": shape.completions, "max_completion_tokens": shape.new_tokens},
+            "train": {"prompt_groups_per_step": shape.prompts, "max_steps": steps, "save_every": 0},
+            "sinks": [],
+        }
+    )
+    result = distillkit.run(config)
+    lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     taken = [line for line in lines if "time/step" in line]
     return {
         "steps": [{name: line[f"time/{name}"] for name in PHASES if f"time/{name}" in line} for line in taken],

@@ -3,8 +3,9 @@
 Attention stays inside each sequence (`packed_attention.py`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -230,11 +231,21 @@ def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: 
     yield part
 
 
-def compile_layer(layer: nn.Module, backend: str) -> None:
-    """Compile a decoder layer's forward for rows of every length; `backend` is torch.compile's."""
-    compiled = torch.compile(layer.forward, backend=backend)
+Backend = Callable[..., Callable[..., Any]]
+"""What torch.compile hands a graph to."""
+
+
+def compile_layer(layer: nn.Module, backend: str | Backend) -> None:
+    """Compile a decoder layer's forward for packed rows of every length; `backend` is torch.compile's.
+
+    Others use the layer too: a teacher on the same base, whose padded sequences have too many forms.
+    """
+    plain = layer.forward
+    compiled = torch.compile(plain, backend=backend)
 
     def forward(hidden: Tensor, *args: object, **kwargs: object) -> object:
+        if "cu_seq_lens_q" not in kwargs:
+            return plain(hidden, *args, **kwargs)
         vary_in_tokens(hidden)  # here, since FSDP's hooks hand on other tensors than they are given
         return compiled(hidden, *args, **kwargs)
 

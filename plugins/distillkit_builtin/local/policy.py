@@ -15,6 +15,7 @@ from distillkit_builtin.local.lora import lora_layers, simplify
 from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packing import (
+    Backend,
     compile_layer,
     packed_batches,
     packed_logprobs,
@@ -56,11 +57,11 @@ class Policy:
         network.model.requires_grad_(True)
         return cls(network, dict(network.model.named_parameters()))
 
-    def compile(self, backend: str = "inductor") -> None:
+    def compile(self, backend: str | Backend = "inductor") -> None:
         """Compile what is trained a decoder layer at a time: all of them share one compiled program.
 
-        Comes before `shard`, whose hooks stay outside. Raises Unknown unless sequences are packed: padded ones have too
-        many forms, and each would be compiled anew.
+        Comes after `shard`, which changes the layers' classes; its hooks stay outside. Raises Unknown unless sequences
+        are packed: padded ones have too many forms, and each would be compiled anew.
         """
         if not self.packs:
             raise Unknown("sequences are padded, not packed")

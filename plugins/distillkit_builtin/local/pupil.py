@@ -161,10 +161,10 @@ def build(
     is_cuda = device.device.type == "cuda"
     if options.forward != "plain":
         pack(policy, options.forward, tell)
-    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
-        compile_layers(policy)
     if shards(options, device.device):
         policy.shard()
+    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
+        compile_layers(policy)
     rank = this_rank().index
     trainer = Trainer(
         policy,

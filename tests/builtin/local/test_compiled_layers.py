@@ -20,6 +20,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.scoring import score_logprobs
 
 LAYERS = 10
 
@@ -64,9 +65,45 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) -> None:
     policy = Policy.full(network)
     policy.packs = True
-    policy.compile(backend="eager")
     policy.shard()
+    policy.compile(backend="eager")
     train_on_rows_of_three_lengths(policy)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.parametrize("shares", [False, True])
+def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
+    network: Network, one_rank: None, shares: bool
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    policy = Policy.full(network)
+    network.model.activation_checkpointing_enable()
+    policy.packs = True
+    if shares:
+        policy.shard()
+    policy.compile(backend)
+    with policy.training():
+        train_on_rows_of_three_lengths(policy)
+    assert graphs
+    assert all("checkpoint" in str(graph.graph) for graph in graphs)
+
+
+def test_a_teacher_on_the_students_base_computes_as_before(network: Network) -> None:
+    items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(6) + 9)) for p in (20, 23, 31)]
+    before = score_logprobs(network, items)[0]  # which begin alike, so that a cache is read
+    apart = network.response_logprobs(items)[0]
+    policy = Policy.lora(network, 4, 8, 0.0, 0)
+    policy.packs = True
+    policy.compile(backend="eager")
+    train_on_rows_of_three_lengths(policy)
+    with network.without_adapter():
+        assert torch.equal(score_logprobs(network, items)[0], before)
+        assert torch.allclose(network.response_logprobs(items)[0], apart)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 

@@ -35,6 +35,10 @@ def test_outputs_and_gradients_are_those_of_peft(layers: list[LoraLinear]) -> No
             assert torch.allclose(theirs, ours, rtol=1e-4, atol=1e-4)
 
 
+def test_every_adapted_layer_computes_in_three_products(layers: list[LoraLinear]) -> None:
+    assert {type(layer) for layer in layers} == {AdaptedLinear}
+
+
 def test_dropout_applies_to_the_adapter_alone(load: Callable[..., Network], tiny_model: str) -> None:
     policy = Policy.lora(load(tiny_model), 4, 8, 0.5, 0)
     _, layer = next(lora_layers(policy.network.model))

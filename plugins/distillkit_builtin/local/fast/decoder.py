@@ -141,11 +141,17 @@ class Decoder:
 
     def read(self, places: Sequence[int], look: Look) -> tuple[np.ndarray, np.ndarray]:
         """Ids and logprobs [n, most] of slots, as far as they were drawn when `look` was taken; more may be there."""
+        return self._read_rows(self.state.ids, places, look), self._read_rows(self.state.logprobs, places, look)
+
+    def read_ids(self, places: Sequence[int], look: Look) -> np.ndarray:
+        """The first of what `read` gives."""
+        return self._read_rows(self.state.ids, places, look)
+
+    def _read_rows(self, whole: Tensor, places: Sequence[int], look: Look) -> np.ndarray:
         if look.ready is not None and self.reading is not None:
             self.reading.wait_event(look.ready)
         with torch.cuda.stream(self.reading):
-            rows = torch.tensor(places, device=self.eos.device)
-            return self.state.ids[rows].cpu().numpy(), self.state.logprobs[rows].cpu().numpy()
+            return whole[torch.tensor(places, device=whole.device)].cpu().numpy()
 
     def _step(self, count: int, length: int, params: SamplingParams) -> None:
         places = torch.arange(count, device=self.eos.device)

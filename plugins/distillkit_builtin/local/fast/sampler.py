@@ -15,6 +15,8 @@ from distillkit_builtin.local.fast.decoder import Decoder, Look
 from distillkit_builtin.local.fast.trunk import FastTrunk
 from distillkit_builtin.tokenizer import HFTokenizer
 
+ROOM_FOR_A_STOP = 8
+"""Tokens that a character of a stop string may be spread over: four bytes, and what decodes to nothing."""
 ROUND = 128
 """Slots are a multiple of this many tokens long, so that a slightly longer prompt does not need new ones."""
 
@@ -200,12 +202,14 @@ class _Drawing:
         stops = self.params.stop
         if not stops or not going:
             return {}
-        ids, _ = self.decoder.read(list(going), look)
+        ids = self.decoder.read_ids(list(going), look)
+        reach = ROOM_FOR_A_STOP * max(map(len, stops)) + ROOM_FOR_A_STOP
         cut: dict[int, int] = {}
         for row, (i, one) in enumerate(going.items()):
-            if self._holds(ids[row, : made[i]], stops):
+            if self._holds(ids[row, max(0, one.made - reach) : made[i]], stops):  # what is new, not all of it each time
                 lengths = range(one.made, made[i] + 1)
-                cut[i] = next(n for n in lengths if self._holds(ids[row, :n], stops))
+                found = next((n for n in lengths if self._holds(ids[row, :n], stops)), None)
+                cut |= {} if found is None else {i: found}
         if cut:
             self.decoder.state.ended[list(cut)] = True
         return cut

@@ -1,0 +1,173 @@
+"""Sampling, scoring and training by themselves, beside the fastest matrix product of the device.
+
+python -m benchmarks.speed.parts main lora
+python -m benchmarks.speed.parts cpu-bf16 --repeats 2
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.speed.inputs import write_inputs
+from benchmarks.speed.machine import describe
+from benchmarks.speed.shapes import SHAPES, Shape
+from distillkit.types import (
+    Batch,
+    Datum,
+    SampleKey,
+    SampleRequest,
+    SamplingParams,
+    frozen_array,
+    token_ids,
+)
+from distillkit_builtin.local.device import Device, resolve_dtype
+from distillkit_builtin.local.fast.proof import proven_trunk
+from distillkit_builtin.local.fast.sampler import SlotSampler
+from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.pupil import TRAINED, TRAINED_ON_CUDA
+from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.teacher import SCORED, SCORED_ON_CUDA
+from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.tokenizer import HFTokenizer
+
+END = 1
+"""The token that ends a completion."""
+MANY = 8
+"""Times as many completions: a batch that fills a GPU."""
+Row = tuple[str, float, int, float | None]
+"""What, seconds, tokens, and operations if a share of the peak means anything."""
+
+
+def main() -> None:
+    """Measure, and print a table a shape."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("shapes", nargs="+", choices=sorted(SHAPES))
+    parser.add_argument("--repeats", type=int, default=3, help="the best counts; one more comes before")
+    options = parser.parse_args()
+    for name in options.shapes:
+        shape = SHAPES[name]
+        with tempfile.TemporaryDirectory() as folder:
+            inputs = write_inputs(Path(folder), shape, 1)
+            peak = matrix_peak(shape, options.repeats)
+            title = (
+                f"{name}: {shape}, {shape.dtype}, {describe(shape.device)}; matrix products {peak / 1e12:.2f} TFLOP/s"
+            )
+            table = Table("", "s", "tokens/s", "of the peak", title=title)
+            for what, seconds, tokens, flops in parts(inputs, shape, options.repeats):
+                share = "" if flops is None else f"{flops / seconds / peak:.1%}"
+                table.add_row(what, f"{seconds:.3f}", f"{tokens / seconds:,.0f}", share)
+            Console(width=120).print(table)
+
+
+def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
+    """One after another, each with its own model, which is freed behind it."""
+    yield from sampling(inputs, shape, repeats)
+    yield scoring(inputs["teacher"], shape, repeats)
+    yield training(inputs["student"], shape, repeats)
+
+
+def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
+    """Draw a step's completions, and on CUDA a batch of many times that."""
+    network = _network(inputs["student"], shape)
+    tokenizer = HFTokenizer.load(str(inputs["student"]))
+    for count in (shape.sequences, MANY * shape.sequences)[: 2 if shape.device == "cuda" else 1]:
+        sampler = SlotSampler(proven_trunk(network), tokenizer, frozenset({END}))
+        params = SamplingParams(max_tokens=shape.new_tokens)
+        prompts = [item.prompt_ids for item in _items(shape, count)]
+        requests = [SampleRequest(SampleKey(f"{i}", 0, 0), ids, i, params) for i, ids in enumerate(prompts)]
+
+        def draw(
+            sampler: SlotSampler = sampler, requests: Sequence[SampleRequest] = requests, count: int = count
+        ) -> None:
+            sampler.generate(requests, count, 0, lambda rollout: None)
+
+        yield f"sampling {count} completions", best(draw, shape, repeats), count * shape.new_tokens, None
+
+
+def scoring(model: Path, shape: Shape, repeats: int) -> Row:
+    """Score a step's completions under the teacher."""
+    network = _network(model, shape)
+    proven_trunk(network)
+    items = _items(shape, shape.sequences)
+    groups = micro_batches(list(map(len, items)), SCORED_ON_CUDA if shape.device == "cuda" else SCORED)
+
+    def score() -> None:
+        for group in groups:
+            score_logprobs(network, [items[i] for i in group])
+
+    return "scoring", best(score, shape, repeats), sum(map(len, items)), shape.scoring_flops
+
+
+def training(model: Path, shape: Shape, repeats: int) -> Row:
+    """One optimizer step on a step's completions."""
+    network = _network(model, shape, float32=shape.lora_rank == 0)
+    policy = Policy.lora(network, shape.lora_rank, 32, 0.0, 0) if shape.lora_rank else Policy.full(network)
+    policy.pack()
+    if shape.device == "cuda":
+        policy.compile()
+    at_once = TRAINED_ON_CUDA if shape.device == "cuda" else TRAINED
+    trainer = Trainer(policy, OptimizerOptions(1e-5, "constant_with_warmup", 0, 10, 0.0, (0.9, 0.999), 1.0, at_once, 0))
+    items = _items(shape, shape.sequences)
+    batch = Batch(
+        "importance_sampling", {"ratio_log_cap": 20.0}, tuple(_datum(i, item) for i, item in enumerate(items))
+    )
+    seconds = best(lambda: trainer.step(batch), shape, repeats)
+    what = f"training, LoRA of rank {shape.lora_rank}" if shape.lora_rank else "training, all weights"
+    return what, seconds, sum(map(len, items)), shape.training_flops
+
+
+def matrix_peak(shape: Shape, repeats: int) -> float:
+    """Operations a second of a large product in the shape's dtype."""
+    size = 8192 if shape.device == "cuda" else 2048
+    dtype = resolve_dtype(shape.dtype, torch.device(shape.device))  # type: ignore[arg-type]
+    a, b = (torch.randn(size, size, device=shape.device, dtype=dtype) for _ in range(2))
+    return 2 * size**3 / best(lambda: a @ b, shape, 10 * repeats)
+
+
+def best(work: Callable[[], object], shape: Shape, repeats: int) -> float:
+    """Seconds of the fastest of so many calls, after two that may compile."""
+
+    def timed() -> float:
+        begin = time.perf_counter()
+        work()
+        if shape.device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    return min([timed() for _ in range(2 + repeats)][2:])
+
+
+def _network(model: Path, shape: Shape, *, float32: bool = False) -> Network:
+    device = torch.device(shape.device)
+    dtype = resolve_dtype(shape.dtype, device)  # type: ignore[arg-type]
+    return Network.load(str(model), Device(device), dtype, torch.float32 if float32 else dtype)
+
+
+def _items(shape: Shape, count: int) -> list[PromptAndResponse]:
+    """Random tokens; as many with one prompt as the shape says."""
+    numbers = np.random.default_rng(0)
+
+    def some(length: int) -> np.ndarray:
+        return token_ids(numbers.integers(2, shape.student.vocabulary, length))
+
+    prompts = [some(shape.prompt_tokens) for _ in range(count // shape.completions)]
+    return [PromptAndResponse(prompt, some(shape.new_tokens)) for prompt in prompts for _ in range(shape.completions)]
+
+
+def _datum(place: int, item: PromptAndResponse) -> Datum:
+    size = len(item.response_ids)
+    numbers = {"sampling_logprobs": np.full(size, -10.0), "advantages": np.ones(size), "weights": np.full(size, 1e-4)}
+    inputs = {name: frozen_array(values, np.float32) for name, values in numbers.items()}
+    return Datum(SampleKey(f"{place}", 0, 0), item.prompt_ids, item.response_ids, inputs)
+
+
+if __name__ == "__main__":
+    main()
