@@ -6,6 +6,7 @@ A student whose completions end one after another and whose training takes a fix
 HTTP servers of a fixed delay that take a few requests at once. The critical path follows from these times alone.
 """
 
+import argparse
 import asyncio
 import heapq
 import multiprocessing
@@ -199,6 +200,7 @@ def measure(case: Case, folder: Path) -> tuple[float, list[float]]:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     table = Table("case", "critical path", "measured", "over it", "one after another", "saved")
     routes = Table("last score of a window, a teacher", "as its own queue allows", "measured")
     for case in CASES:
