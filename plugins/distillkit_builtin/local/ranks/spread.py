@@ -1,6 +1,7 @@
 """Student and teachers whose work is spread over all ranks; everything else of them is rank 0's own."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from distillkit_builtin.local.trainer import Gathered, step_result
 if TYPE_CHECKING:
     from distillkit_builtin.local.student import LocalStudent
 
+log = logging.getLogger("distillkit")
 T = TypeVar("T")
 
 
@@ -44,7 +46,7 @@ async def open_pupil(run: RunContext, options: "LocalStudent") -> "LocalPupil | 
     own, _ = await asyncio.gather(LocalPupil.open(run, options), crew.all(OpenStudent(run.plan)))
     await asyncio.gather(own.take_over(), crew.all(TakeOver()))
     held = "whole on each" if own.policy.sharded is None else "a part on each (student.shard)"
-    run.notify(f"{crew.world.count} ranks, this one on {own.device.device}; the student is {held}")
+    log.info("%d ranks, this one on %s; the student is %s", crew.world.count, own.device.device, held)
     return SpreadPupil(own, crew)
 
 
