@@ -3,16 +3,16 @@
 Attention stays inside each sequence (`packed_attention.py`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo import mark_dynamic
 
 from distillkit.types import IntArray
+from distillkit_builtin.local.compiled import vary_in_tokens
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.trunk import Unknown, require_known
 from distillkit_builtin.local.logprobs import token_logprobs
@@ -229,36 +229,6 @@ def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: 
             part = []
         part.append(i)
     yield part
-
-
-Backend = Callable[..., Callable[..., Any]]
-"""What torch.compile hands a graph to."""
-
-
-def compile_layer(layer: nn.Module, backend: str | Backend) -> None:
-    """Compile a decoder layer's forward for packed rows of every length; `backend` is torch.compile's.
-
-    Others use the layer too: a teacher on the same base, whose padded sequences have too many forms.
-    """
-    plain = layer.forward
-    compiled = torch.compile(plain, backend=backend)
-
-    def forward(hidden: Tensor, *args: object, **kwargs: object) -> object:
-        if "cu_seq_lens_q" not in kwargs:
-            return plain(hidden, *args, **kwargs)
-        vary_in_tokens(hidden)  # here, since FSDP's hooks hand on other tensors than they are given
-        return compiled(hidden, *args, **kwargs)
-
-    setattr(layer, "forward", forward)  # noqa: B010 - a method of one object
-
-
-def vary_in_tokens(*tensors: Tensor) -> None:
-    """Tell torch.compile that the second dimension varies, so that it compiles once for all row lengths.
-
-    With `dynamic=True` it would take every other dimension for a variable too: four times as long for a LoRA.
-    """
-    for tensor in tensors:
-        mark_dynamic(tensor, 1)
 
 
 @torch.no_grad()

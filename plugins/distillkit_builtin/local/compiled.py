@@ -1,0 +1,37 @@
+"""Decoder layers compiled by torch.compile: one program for all layers, and for packed rows of every length."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._dynamo import mark_dynamic
+
+Backend = Callable[..., Callable[..., Any]]
+"""What torch.compile hands a graph to."""
+
+
+def compile_layer(layer: nn.Module, backend: str | Backend) -> None:
+    """Compile a decoder layer's forward for packed rows of every length; `backend` is torch.compile's.
+
+    Others use the layer too: a teacher on the same base, whose padded sequences have too many forms.
+    """
+    plain = layer.forward
+    compiled = torch.compile(plain, backend=backend)
+
+    def forward(hidden: Tensor, *args: object, **kwargs: object) -> object:
+        if "cu_seq_lens_q" not in kwargs:
+            return plain(hidden, *args, **kwargs)
+        vary_in_tokens(hidden)  # here, since FSDP's hooks hand on other tensors than they are given
+        return compiled(hidden, *args, **kwargs)
+
+    setattr(layer, "forward", forward)  # noqa: B010 - a method of one object
+
+
+def vary_in_tokens(*tensors: Tensor) -> None:
+    """Tell torch.compile that the second dimension varies, so that it compiles once for all row lengths.
+
+    With `dynamic=True` it would take every other dimension for a variable too: four times as long for a LoRA.
+    """
+    for tensor in tensors:
+        mark_dynamic(tensor, 1)
