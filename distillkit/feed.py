@@ -62,18 +62,18 @@ class Upcoming:
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _next: asyncio.Task[list[Prompts] | None] | None = None
 
-    def prepare(self) -> None:
+    def prepare(self) -> asyncio.Task[list[Prompts] | None]:
         """Render the next step's rows in a moment; what is wrong with them is told by `take`."""
         if self._next is None:
             self._wanted.clear()
             self._next = asyncio.create_task(self._render())
+        return self._next
 
     async def take(self) -> list[Prompts] | None:
         """The next step's prompts; None behind the last step. Raises RowError."""
-        self.prepare()
+        task, self._next = self.prepare(), None
         self._wanted.set()
-        task, self._next = self._next, None
-        return None if task is None else await task
+        return await task
 
     async def close(self) -> None:
         """Nobody takes what was prepared."""

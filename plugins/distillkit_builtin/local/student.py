@@ -97,8 +97,9 @@ class LocalStudent(Student, Sampler):
         """Read the model's config; say what will be loaded and what it takes."""
         require_config(self.model)
         if self.shard == "always" and (self.lora_rank or this_rank().count == 1):
-            why = "a LoRA is never sharded" if self.lora_rank else "there is one process; start several by torchrun"
-            raise InputError(f"student.shard: always cannot be used: {why}, or take auto")
+            alone = "there is one process; start several by torchrun, or take auto"
+            why = "a LoRA is never sharded; take auto" if self.lora_rank else alone
+            raise InputError(f"student.shard: always cannot be used: {why}")
         what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
         who = f"student ({what})"
         report = local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)
