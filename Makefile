@@ -31,7 +31,7 @@ help:
 	@echo "make lint   ruff and mypy --strict"
 	@echo "make clean  remove .venv and caches"
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml loopback/pyproject.toml constraints.txt
 	@if [ ! -x $(PYTHON) ]; then \
 	  if $(BASE_PYTHON) -c "import torch" 2>/dev/null; then $(BASE_PYTHON) -m venv --system-site-packages $(VENV); \
 	  else $(BASE_PYTHON) -m venv $(VENV); fi; fi
@@ -42,7 +42,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  grep -v '^torch==' constraints.txt > $(VENV)/constraints.txt; \
 	else \
 	  $(PYTHON) -m pip install --quiet "torch==$(TORCH)"; cp constraints.txt $(VENV)/constraints.txt; fi
-	$(PYTHON) -m pip install --quiet --constraint $(VENV)/constraints.txt --editable ".[dev]"
+	$(PYTHON) -m pip install --quiet --constraint $(VENV)/constraints.txt --editable ".[dev]" --editable loopback
 	@touch $@
 
 demo: $(STAMP)

@@ -31,9 +31,9 @@ from distillkit.testing import FakeStudent
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.server import LoopbackServer
 from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.server import LoopbackServer
 
 STEPS = 12
 UNCOUNTED = 2

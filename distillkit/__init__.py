@@ -1,11 +1,11 @@
 """distillkit: on-policy distillation of language models. This is the whole public surface."""
 
 from distillkit.api import RunResult, arun, run
-from distillkit.config import RunConfig
+from distillkit.config.run_config import RunConfig
 from distillkit.errors import DistillkitError
 from distillkit.hookspecs import hookimpl
 from distillkit.registry import Registry
-from distillkit.roles import (
+from distillkit.roles.roles import (
     EvalContext,
     Evaluator,
     Loss,

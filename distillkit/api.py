@@ -11,28 +11,28 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
-from distillkit.announce import Announcer
-from distillkit.blame import blame, told
-from distillkit.blocking import run_blocking
-from distillkit.checkpoint import EngineState, checkpoints, newest, step_of
-from distillkit.config import RunConfig
+from distillkit.config.load import load_config
+from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
-from distillkit.engine import Engine
 from distillkit.errors import InputError, MissingExtraError, RunFailedError
 from distillkit.events import EvalStage, RunFinished, RunStarted
-from distillkit.fit import require_spreading
-from distillkit.identity import changes, identity_of, other_held_out, require_same
-from distillkit.in_flight import dropped
-from distillkit.ledger import Ledger, Totals
-from distillkit.loading import load_config
-from distillkit.os_errors import explained
-from distillkit.preflight import Preflight, context_for, inspect_run
+from distillkit.files.os_errors import explained
+from distillkit.loop.blocking import run_blocking
+from distillkit.loop.engine import Engine
+from distillkit.loop.ledger import Ledger, Totals
+from distillkit.loop.rollback import undone_steps
+from distillkit.loop.sink_dispatcher import Announcer
+from distillkit.preflight.compatibility import require_spreading
+from distillkit.preflight.prepared_run import Preflight, context_for, inspect_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
-from distillkit.roles import Plugin, Sink, Student
-from distillkit.rollback import undone_steps
-from distillkit.run_directory import is_complete, read_summary, require_room, room, run_directory
-from distillkit.run_files import RunFiles, read_metrics
+from distillkit.roles.attribution import blame, told
+from distillkit.roles.roles import Plugin, Sink, Student
+from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, step_of
+from distillkit.run_directory.directory import is_complete, read_summary, require_room, room, run_directory
+from distillkit.run_directory.files import RunFiles, read_metrics
+from distillkit.run_directory.identity import changes, identity_of, other_held_out, require_same
+from distillkit.run_directory.rollout_codec import dropped
 
 log = logging.getLogger("distillkit")
 ConfigLike = RunConfig | Mapping[str, Any] | str | Path

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from distillkit.roles import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student
+from distillkit.roles.roles import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student
 
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")

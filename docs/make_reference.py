@@ -13,10 +13,18 @@ from pydantic import BaseModel
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, type_name
-from distillkit.config import FILLED_IN, DataConfig, PricesConfig, RunConfig, SamplingConfig, TeacherConfig, TrainConfig
-from distillkit.guards import GuardsConfig
+from distillkit.config.run_config import (
+    FILLED_IN,
+    DataConfig,
+    PricesConfig,
+    RunConfig,
+    SamplingConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from distillkit.loop.guards import GuardsConfig
 from distillkit.registry import HOOK_OF_ROLE
-from distillkit.roles import ROLES, Plugin
+from distillkit.roles.roles import ROLES, Plugin
 
 FOLDER = Path(__file__).parent / "reference"
 SECTIONS: Mapping[str, type[BaseModel]] = {

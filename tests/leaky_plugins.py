@@ -13,8 +13,8 @@ from distillkit import Sink, hookimpl
 from distillkit.context import RunContext
 from distillkit.errors import DistillkitError
 from distillkit.events import Event, StepFinished
-from distillkit.redaction import keep_secret
-from distillkit.roles import CheckReport, Scorer, Student
+from distillkit.files.redaction import keep_secret
+from distillkit.roles.roles import CheckReport, Scorer, Student
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Score, ScoreRequest, StepResult

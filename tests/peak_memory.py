@@ -8,7 +8,7 @@ from pathlib import Path
 MEASURE = """
 import sys, tracemalloc
 from pathlib import Path
-from distillkit.dataset import Dataset
+from distillkit.data.dataset import Dataset
 from distillkit.errors import DataError
 
 tracemalloc.start()

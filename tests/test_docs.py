@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 import distillkit
 from distillkit import Registry
 from distillkit.cli.main import app
-from distillkit.fit import cast_of
-from distillkit.loading import load_config
+from distillkit.config.load import load_config
+from distillkit.preflight.compatibility import cast_of
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
@@ -125,8 +125,8 @@ def test_the_readme_maps_every_file_of_the_engine() -> None:
 
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
 def test_examples_are_valid_but_for_their_models(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillkit.dataset import Dataset
-    from distillkit.intake import Intake
+    from distillkit.data.dataset import Dataset
+    from distillkit.data.row_pipeline import Intake
 
     monkeypatch.chdir(TOP)
     config, registry = load_config([path])

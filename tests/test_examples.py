@@ -8,11 +8,11 @@ import pytest
 import yaml
 
 from distillkit import RunConfig
-from distillkit.config import PricesConfig
-from distillkit.dataset import Dataset
-from distillkit.fit import cast_of
-from distillkit.intake import Intake
-from distillkit.loading import load_config
+from distillkit.config.load import load_config
+from distillkit.config.run_config import PricesConfig
+from distillkit.data.dataset import Dataset
+from distillkit.data.row_pipeline import Intake
+from distillkit.preflight.compatibility import cast_of
 
 TOP = Path(__file__).parent.parent
 EXAMPLES = TOP / "examples"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_full_disk import command  # noqa: F401 - a fixture
+from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError

@@ -32,7 +32,7 @@ def test_the_wheel_carries_the_examples_and_the_types(wheel: zipfile.ZipFile) ->
     for example in ("routed_mopd", "gsm8k_privileged", "single_teacher"):
         for name in ("config.yaml", "train.jsonl", "heldout.jsonl"):
             assert f"distillkit/examples/{example}/{name}" in names
-    assert {"distillkit/py.typed", "distillkit_builtin/py.typed", "distillkit/engine.py"} <= names
+    assert {"distillkit/py.typed", "distillkit_builtin/py.typed", "distillkit/loop/engine.py"} <= names
     assert not [name for name in names if name.startswith("tests")]
 
 

@@ -18,9 +18,9 @@ import yaml
 from conftest import question
 from markers import SECRETS, environment, leaks_below, shown_in
 
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.server import LoopbackServer
 
 HERE = Path(__file__).parent
 PLUGINS = str(HERE / "leaky_plugins.py")
@@ -299,8 +299,8 @@ def of_fireworks(folder: Path, name: str, base_url: str, tokenizer: str, **score
 @pytest.mark.slow
 def test_a_key_that_fireworks_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
     pytest.importorskip("fireworks.training.sdk")
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.service import LoopbackService
 
     orders: Mapping[str, Callable[[], list[Fault]]] = {
         "fine": list,

@@ -26,10 +26,11 @@ import transformers  # noqa: F401
 
 import distillkit
 from distillkit import RunConfig, Sink
-from distillkit.checkpoint import checkpoints
 from distillkit.events import Event, PhaseProgress, StepFinished
-from distillkit.run_directory import is_complete
-from distillkit_builtin.local import pupil, teacher  # noqa: F401
+from distillkit.run_directory.checkpoint import checkpoints
+from distillkit.run_directory.directory import is_complete
+from distillkit_builtin.local import live_student as pupil  # noqa: F401
+from distillkit_builtin.local import live_teacher as teacher  # noqa: F401
 
 STEPS = 8
 KINDS: tuple[Mapping[str, Any], ...] = (

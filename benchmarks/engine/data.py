@@ -9,10 +9,10 @@ from benchmarks.engine.inputs import TEACHERS
 from benchmarks.engine.instant import instant_config
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
-from distillkit.dataset import Dataset
-from distillkit.fit import cast_of
-from distillkit.intake import Intake, Lengths
-from distillkit.preflight import context_for, make_renderer
+from distillkit.data.dataset import Dataset
+from distillkit.data.row_pipeline import Intake, Lengths
+from distillkit.preflight.compatibility import cast_of
+from distillkit.preflight.prepared_run import context_for, make_renderer
 
 
 def schema_and_routes(data: Path, repeats: int) -> float:

@@ -23,7 +23,7 @@ from distillkit.types import (
     logprob_array,
     token_ids,
 )
-from distillkit_builtin.tokenizer import shared_tokenizer
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 TOKENS = 256
 """Of a completion."""

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from benchmarks.engine.data import best
 from benchmarks.engine.instant import IDS, SAMPLED, SCORED
-from distillkit.checkpoint import CHECKSUMS
-from distillkit.durable import checksums
-from distillkit.in_flight import InFlight
-from distillkit.schedule import Outcomes, Work
+from distillkit.files.atomic import checksums
+from distillkit.loop.window import Outcomes, Work
+from distillkit.run_directory.checkpoint import CHECKSUMS
+from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_rollout, make_row, make_scored
 
 

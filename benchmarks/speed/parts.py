@@ -27,16 +27,16 @@ from distillkit.types import (
     frozen_array,
     token_ids,
 )
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.device import Device, resolve_dtype
-from distillkit_builtin.local.fast.proof import proven_trunk
-from distillkit_builtin.local.fast.sampler import SlotSampler
-from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.fast.self_check import proven_trunk
+from distillkit_builtin.local.fast.slot_generator import SlotSampler
+from distillkit_builtin.local.live_student import TRAINED, TRAINED_ON_CUDA
+from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.pupil import TRAINED, TRAINED_ON_CUDA
 from distillkit_builtin.local.scoring import score_logprobs
-from distillkit_builtin.local.teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
-from distillkit_builtin.tokenizer import HFTokenizer
 
 END = 1
 """The token that ends a completion."""

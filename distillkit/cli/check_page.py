@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from distillkit.config import PricesConfig
+from distillkit.config.run_config import PricesConfig
 from distillkit.events import Plan
-from distillkit.preflight import Preflight
+from distillkit.preflight.prepared_run import Preflight
 from distillkit.types import Prompts
 
 

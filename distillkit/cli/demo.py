@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.examples import examples_path
 from distillkit.cli.main import run_and_report
+from distillkit.config.load import load_config
 from distillkit.errors import MissingExtraError
-from distillkit.examples_path import examples_path
-from distillkit.loading import load_config
-from distillkit.run_directory import MARKER, run_directory
+from distillkit.run_directory.directory import MARKER, run_directory
 
 QUESTIONS_SHOWN = 3
 

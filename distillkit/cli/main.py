@@ -14,14 +14,14 @@ from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.check_page import show_preflight, show_verdict
 from distillkit.cli.reporting import ERR, OUT, reporting
 from distillkit.cli.signals import Stopping
-from distillkit.config import RunConfig
+from distillkit.config.load import load_config
+from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
-from distillkit.loading import load_config
-from distillkit.os_errors import explained
-from distillkit.preflight import inspect_run
+from distillkit.files.os_errors import explained
+from distillkit.preflight.prepared_run import inspect_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
-from distillkit.run_directory import holds_work, require_place, run_directory
+from distillkit.run_directory.directory import holds_work, require_place, run_directory
 
 HELP = """On-policy distillation of language models.
 

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from distillkit.errors import DistillkitError, InputError
+from distillkit.files.redaction import redact
 from distillkit.ranks import this_rank
-from distillkit.redaction import redact
 
 
 class Terminal(Console):

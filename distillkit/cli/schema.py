@@ -3,9 +3,9 @@
 import json
 from typing import Any
 
-from distillkit.config import RunConfig
+from distillkit.config.run_config import RunConfig
 from distillkit.registry import Registry
-from distillkit.roles import ROLES
+from distillkit.roles.roles import ROLES
 
 Schema = dict[str, Any]
 

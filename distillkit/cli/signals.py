@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from distillkit.engine import Engine
+from distillkit.loop.engine import Engine
 from distillkit.ranks import this_rank
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from distillkit.context import RunContext, SharedObjects
-from distillkit.dataset import parse_row
+from distillkit.data.dataset import parse_row
 from distillkit.events import Plan
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.types import (

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from distillkit.blocking import run_blocking
 from distillkit.errors import PluginError, RowError
+from distillkit.loop.blocking import run_blocking
 from distillkit.registry import Registry
-from distillkit.roles import Loss, Plugin, PromptBuilder, Router, Scorer
+from distillkit.roles.roles import Loss, Plugin, PromptBuilder, Router, Scorer
 from distillkit.testing.builders import make_row, make_teacher
 from distillkit.testing.live import check_live
 from distillkit.testing.require import require

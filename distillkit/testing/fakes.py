@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from distillkit.context import RunContext
 from distillkit.events import Event
-from distillkit.roles import Sampler, Scorer, Sink, Student
+from distillkit.roles.roles import Sampler, Scorer, Sink, Student
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import (

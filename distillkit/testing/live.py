@@ -9,7 +9,7 @@ import numpy as np
 
 from distillkit.context import RunContext
 from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
-from distillkit.roles import Evaluator, Plugin, Sampler, Scorer, Sink, Student
+from distillkit.roles.roles import Evaluator, Plugin, Sampler, Scorer, Sink, Student
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher
 from distillkit.testing.held_out import HeldOut
 from distillkit.testing.require import require

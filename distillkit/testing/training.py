@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from distillkit.roles import Loss, Student
+from distillkit.roles.roles import Loss, Student
 from distillkit.testing.builders import make_rollout, make_row, make_scored
 from distillkit.testing.require import require
 from distillkit.types import Batch, Datum, Rollout, ScoredRollout, frozen_array

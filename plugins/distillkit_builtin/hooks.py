@@ -3,21 +3,21 @@
 from collections.abc import Sequence
 
 from distillkit import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
-from distillkit_builtin.console import ConsoleSink
-from distillkit_builtin.exact_match import ExactMatch
+from distillkit_builtin.evaluators.exact_match import ExactMatch
+from distillkit_builtin.evaluators.pattern import Pattern
+from distillkit_builtin.evaluators.reverse_kl import ReverseKL
+from distillkit_builtin.evaluators.teacher_trace import TeacherTrace
 from distillkit_builtin.fireworks.scorer import FireworksScorer
 from distillkit_builtin.fireworks.student import FireworksStudent
 from distillkit_builtin.http.scorer import HttpScorer
-from distillkit_builtin.http.vllm.sampler import VllmSampler
-from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
-from distillkit_builtin.pattern import Pattern
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.prompts import MessagesPrompts
-from distillkit_builtin.reverse_kl import ReverseKL
 from distillkit_builtin.routers import FieldRouter, SingleRouter
-from distillkit_builtin.teacher_trace import TeacherTrace
-from distillkit_builtin.wandb_sink import WandbSink
+from distillkit_builtin.sinks.console import ConsoleSink
+from distillkit_builtin.sinks.wandb import WandbSink
+from distillkit_builtin.vllm.sampler import VllmSampler
 
 
 @hookimpl

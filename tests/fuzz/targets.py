@@ -18,24 +18,24 @@ import httpx
 import numpy as np
 
 from distillkit import Registry
-from distillkit.dataset import Dataset
+from distillkit.config.load import load_config
+from distillkit.data.dataset import Dataset
 from distillkit.errors import AlignmentError, InputError
-from distillkit.loading import load_config
-from distillkit.run_directory import run_directory
+from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
 from distillkit.types import Failure, Rollout, Row, Score, ScoreRequest, token_ids
-from distillkit_builtin.fireworks import sampling
-from distillkit_builtin.http.completing import read_completion
+from distillkit_builtin.fireworks import completions as sampling
+from distillkit_builtin.http.completions import read_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError, read_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.live_teacher import as_score
 from distillkit_builtin.http.models import find_model, served_models
-from distillkit_builtin.http.teacher import as_score
 from distillkit_builtin.prompts import MessagesPrompts
-from distillkit_builtin.remote.answers import AttemptError, RefusedError
 from distillkit_builtin.remote.keys import Key
-from distillkit_builtin.remote.reading import judge
+from distillkit_builtin.remote.response import judge
+from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
 
 LONGEST_MESSAGE = 50_000

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
-from distillkit.config_files import MAX_BYTES
+from distillkit.config.files import MAX_BYTES
+from distillkit.config.load import apply_override, load_config, merge, read_config_file
 from distillkit.errors import ConfigError
-from distillkit.loading import apply_override, load_config, merge, read_config_file
 
 VALID = "data: train.jsonl\nstudent: fake\nteachers:\n  - {model: t, scorer: fake}\n"
 LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))

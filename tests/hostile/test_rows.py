@@ -8,7 +8,7 @@ import peak_memory
 import pytest
 from conftest import question
 
-from distillkit.dataset import LINE_LIMIT, Dataset, parse_row
+from distillkit.data.dataset import LINE_LIMIT, Dataset, parse_row
 from distillkit.errors import DataError, RowError
 
 GOOD = question("hi")

@@ -12,14 +12,14 @@ from pydantic import PrivateAttr
 
 import distillkit
 from distillkit import RunConfig, Sink
+from distillkit.config.load import load_config
 from distillkit.events import Event, StepFinished
-from distillkit.loading import load_config
-from distillkit.roles import Scorer
+from distillkit.roles.roles import Scorer
 from distillkit.testing import make_context, make_rollout
 from distillkit.types import Message, Score, ScoreRequest, Teacher, token_ids
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
-from distillkit_builtin.tokenizer import HFTokenizer
 from servers.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.trainer import TrainerParts
-from distillkit_builtin.fireworks.watch import TrainerWatch
+from distillkit_builtin.fireworks.provision_trainer import TrainerParts
+from distillkit_builtin.fireworks.trainer_watch import TrainerWatch
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent

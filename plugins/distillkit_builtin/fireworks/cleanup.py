@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from distillkit_builtin.fireworks.belongings import Belongings, Cleanup
-from distillkit_builtin.fireworks.control import GONE, Control
+from distillkit_builtin.fireworks.control_plane import GONE, Control
 from distillkit_builtin.fireworks.failures import explain
+from distillkit_builtin.fireworks.owned_resources import Belongings, Cleanup
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0

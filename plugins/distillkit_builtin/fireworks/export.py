@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import RunFailedError
-from distillkit_builtin.fireworks.calls import call
-from distillkit_builtin.fireworks.control import Control
-from distillkit_builtin.fireworks.trainer import TrainerParts
-from distillkit_builtin.fireworks.watch import TrainerWatch
+from distillkit_builtin.fireworks.control_plane import Control
+from distillkit_builtin.fireworks.provision_trainer import TrainerParts
+from distillkit_builtin.fireworks.threads import call
+from distillkit_builtin.fireworks.trainer_watch import TrainerWatch
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent

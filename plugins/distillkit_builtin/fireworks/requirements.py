@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.control import api_key
+from distillkit_builtin.fireworks.control_plane import api_key
 from distillkit_builtin.fireworks.failures import KEY
 from distillkit_builtin.remote.options import split_address
 

@@ -8,17 +8,17 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles import CheckReport
+from distillkit.roles.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
-from distillkit_builtin.concurrently import as_they_come
-from distillkit_builtin.fireworks.belongings import Cleanup
 from distillkit_builtin.fireworks.endpoint import Endpoint
+from distillkit_builtin.fireworks.owned_resources import Cleanup
+from distillkit_builtin.fireworks.provision_teacher import TeacherWish
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_notes
 from distillkit_builtin.fireworks.service import Service, shared_service
-from distillkit_builtin.fireworks.teachers import TeacherWish
-from distillkit_builtin.tokenizer import shared_tokenizer
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.remote.as_completed import as_they_come
 
 
 class FireworksScorer(Scorer, Sampler):
@@ -96,7 +96,7 @@ class FireworksScorer(Scorer, Sampler):
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score completions; the SDK retries and limits each request itself."""
-        from distillkit_builtin.fireworks.sampling import judge
+        from distillkit_builtin.fireworks.completions import judge
 
         endpoint = self._open_endpoint()
 
@@ -108,7 +108,7 @@ class FireworksScorer(Scorer, Sampler):
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """The teacher's own completions, for evaluators."""
-        from distillkit_builtin.fireworks.sampling import draw
+        from distillkit_builtin.fireworks.completions import draw
 
         endpoint, tokenizer = self._open_endpoint(), self.tokenizer(self._open_run())
 

@@ -9,17 +9,17 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.roles import CheckReport
+from distillkit.roles.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
-from distillkit_builtin.fireworks.belongings import STUDENT_FILE, Cleanup
+from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE, Cleanup
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.fireworks.student_check import option_problems, student_report
-from distillkit_builtin.tokenizer import shared_tokenizer
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.pupil import FireworksPupil
+    from distillkit_builtin.fireworks.live_student import FireworksPupil
 
 
 VOLATILE = frozenset(
@@ -165,7 +165,7 @@ class FireworksStudent(Student, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Make or reuse trainer and deployments, all of the run's at once, and wait until they are there."""
-        from distillkit_builtin.fireworks.pupil import FireworksPupil
+        from distillkit_builtin.fireworks.live_student import FireworksPupil
 
         if self._service is None:
             raise RuntimeError("FireworksStudent is opened before it was checked")

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
-from distillkit.roles import CheckReport
-from distillkit_builtin.fireworks.control import Control
+from distillkit.roles.roles import CheckReport
+from distillkit_builtin.fireworks.control_plane import Control
 from distillkit_builtin.fireworks.models import (
     DEPLOYMENT_SHAPE,
     TRAINING_SHAPE,

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import InputError, suggest
-from distillkit.plain import shortened
+from distillkit.files.strict_json import shortened
 
 SHOWN = 20
 

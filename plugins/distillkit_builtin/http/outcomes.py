@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from pydantic import JsonValue
 
 from distillkit.types import Array, Failure, Rollout, SampleRequest, Score, ScoreRequest
-from distillkit_builtin.http.completing import PATH, completion_payload, read_completion
+from distillkit_builtin.http.completions import PATH, completion_payload, read_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, read_scores
-from distillkit_builtin.remote.answers import Answer
+from distillkit_builtin.remote.results import Answer
 
 Ask = Callable[[SampleRequest | ScoreRequest, str, Mapping[str, JsonValue]], Awaitable[Answer | Failure]]
 """`(request, path, payload) -> answer`, or what becomes of the request without one."""

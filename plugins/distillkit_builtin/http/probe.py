@@ -12,8 +12,8 @@ from distillkit_builtin.http.dialects.dialect import Dialect, Question, Unproved
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.remote.answers import RefusedError
-from distillkit_builtin.remote.remote import Remote
+from distillkit_builtin.remote.results import RefusedError
+from distillkit_builtin.remote.service_client import Remote
 
 DIALECTS: Sequence[Dialect] = (
     PromptLogprobs(),

@@ -8,18 +8,18 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles import CheckReport
+from distillkit.roles.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.http.dialect_names import ONLY_SCORES, DialectName
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
 from distillkit_builtin.http.whose import named
-from distillkit_builtin.remote.asking import ask_once
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.tokenizer import shared_tokenizer
+from distillkit_builtin.remote.preflight_request import ask_once
 
 if TYPE_CHECKING:
-    from distillkit_builtin.http.teacher import HttpTeacher
+    from distillkit_builtin.http.live_teacher import HttpTeacher
 
 
 class HttpScorer(RemoteOptions, Scorer, Sampler):
@@ -84,7 +84,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Connect, find the dialect, compare tokenizers."""
-        from distillkit_builtin.http.teacher import HttpTeacher
+        from distillkit_builtin.http.live_teacher import HttpTeacher
 
         if self._served is None:
             raise RuntimeError("HttpScorer is opened before it was checked")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from distillkit.errors import InputError
-from distillkit_builtin.remote.answers import UnansweredError
+from distillkit_builtin.remote.results import UnansweredError
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.tokenizer import HFTokenizer
 
 CARD = """---
 {base_model}library_name: {library}

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from distillkit.errors import InputError
-from distillkit_builtin.tokenizer import unreachable
+from distillkit_builtin.hf_tokenizer import unreachable
 
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 """Architecture, what ends a completion, and the adapter that transformers loads along with a model."""

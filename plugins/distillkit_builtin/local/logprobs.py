@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from distillkit_builtin.local.fast.pieces import logprobs_of
+from distillkit_builtin.local.fast.fused_ops import logprobs_of
 
 CHUNK_TOKENS, ON_CUDA = 128, 2048
 """Positions that meet the vocabulary at once: enough to keep the device busy."""

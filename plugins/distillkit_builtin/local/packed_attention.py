@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distillkit_builtin.local.network import Network
+from distillkit_builtin.local.causal_lm import Network
 
 ATTENTION = "distillkit_packed"
 """Its name among the attention functions of transformers."""

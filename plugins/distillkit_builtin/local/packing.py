@@ -12,11 +12,11 @@ from torch import Tensor
 from torch._dynamo import mark_dynamic
 
 from distillkit.types import IntArray
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.compiled import vary_in_tokens
 from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.fast.trunk import Unknown, require_known
+from distillkit_builtin.local.fast.backbone import Unknown, require_known
 from distillkit_builtin.local.logprobs import token_logprobs
-from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.packed_attention import attend_on_cuda, packed_attention
 
 ROUND = 128

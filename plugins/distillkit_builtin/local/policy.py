@@ -9,11 +9,11 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.compiled import Backend, compile_layer, vary_in_tokens
 from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.fast.trunk import Unknown
+from distillkit_builtin.local.fast.backbone import Unknown
 from distillkit_builtin.local.lora import lora_layers, simplify
-from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packing import (
     packed_batches,

@@ -8,8 +8,8 @@ from pydantic import StringConstraints
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles import CheckReport
-from distillkit_builtin.tokenizer import unreachable
+from distillkit.roles.roles import CheckReport
+from distillkit_builtin.hf_tokenizer import unreachable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -7,9 +7,10 @@ from pydantic import Field, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
-from distillkit.roles import CheckReport
+from distillkit.roles.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
 from distillkit_builtin.local.requirements import (
     FORWARD,
@@ -20,11 +21,10 @@ from distillkit_builtin.local.requirements import (
     local_report,
     require_config,
 )
-from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.ranks.spread import SpreadTeacher
-    from distillkit_builtin.local.teacher import LocalTeacher
+    from distillkit_builtin.local.live_teacher import LocalTeacher
+    from distillkit_builtin.local.ranks.data_parallel import SpreadTeacher
 
 
 class LocalScorer(Scorer, Sampler):
@@ -65,8 +65,8 @@ class LocalScorer(Scorer, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Load the model, or share one that is there."""
-        from distillkit_builtin.local.ranks.spread import open_teacher
-        from distillkit_builtin.local.teacher import TeacherOptions
+        from distillkit_builtin.local.live_teacher import TeacherOptions
+        from distillkit_builtin.local.ranks.data_parallel import open_teacher
 
         options = TeacherOptions(self.teacher, self.device, self.dtype, self.micro_batch_tokens, self.forward)
         self._teacher_model = await open_teacher(run, options)

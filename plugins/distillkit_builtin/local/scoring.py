@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from distillkit.types import IntArray, Score, ScoreRequest, logprob_array, token_ids
-from distillkit_builtin.local.fast.reading import read_logprobs
-from distillkit_builtin.local.fast.trunk import FastTrunk
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.fast.backbone import FastTrunk
+from distillkit_builtin.local.fast.prefill_scoring import read_logprobs
 from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.network import Network, PromptAndResponse, micro_batches
 
 WORTH_SHARING = 16
 """Tokens. Below this, a second forward pass costs more than it saves."""

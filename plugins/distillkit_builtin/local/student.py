@@ -10,9 +10,10 @@ from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.ranks import this_rank
-from distillkit.roles import CheckReport
+from distillkit.roles.roles import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
 from distillkit_builtin.local.requirements import (
     FORWARD,
@@ -22,11 +23,10 @@ from distillkit_builtin.local.requirements import (
     local_report,
     require_config,
 )
-from distillkit_builtin.tokenizer import shared_tokenizer
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.pupil import LocalPupil
-    from distillkit_builtin.local.ranks.spread import SpreadPupil
+    from distillkit_builtin.local.live_student import LocalPupil
+    from distillkit_builtin.local.ranks.data_parallel import SpreadPupil
 
 LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 1e-5
@@ -127,7 +127,7 @@ class LocalStudent(Student, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Load the model and make the LoRA, the sampling copy and the optimizer."""
-        from distillkit_builtin.local.ranks.spread import open_pupil
+        from distillkit_builtin.local.ranks.data_parallel import open_pupil
 
         self._pupil = await open_pupil(run, self)
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.learning import where
+from distillkit.loop.training import where
 from distillkit.ranks import this_rank
 from distillkit.seeds import derive_seed
 from distillkit.types import Batch, Datum, StepResult, TorchLoss
+from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.losses import FUNCTIONS
 from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.mismatch import Mismatch, MismatchMeter, mismatch_metrics
-from distillkit_builtin.local.network import PromptAndResponse
 from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.gradients import sum_gradients

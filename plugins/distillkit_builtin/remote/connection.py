@@ -17,11 +17,11 @@ from pathlib import Path
 import httpx
 
 from distillkit.errors import InputError
-from distillkit_builtin.remote.answers import Answer, AttemptError, GarbledError
 from distillkit_builtin.remote.hedging import SHARE
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.reading import judge
+from distillkit_builtin.remote.response import judge
+from distillkit_builtin.remote.results import Answer, AttemptError, GarbledError
 
 log = logging.getLogger("distillkit")
 CONNECT_SECONDS = 10.0

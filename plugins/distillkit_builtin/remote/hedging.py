@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit_builtin.remote.answers import Answer, AttemptError, RefusedError
+from distillkit_builtin.remote.results import Answer, AttemptError, RefusedError
 
 SHARE = 10
 """One in so many requests may be hedged at once, so that a service that is slow as a whole is not asked twice."""

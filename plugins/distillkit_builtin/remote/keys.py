@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from distillkit.errors import InputError
-from distillkit.redaction import keep_secret
+from distillkit.files.redaction import keep_secret
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from distillkit_builtin.remote.answers import AttemptError, NoReplicaError, RefusedError
-from distillkit_builtin.remote.breaker import Breaker
-from distillkit_builtin.remote.retrying import Budget
+from distillkit_builtin.remote.circuit_breaker import Breaker
+from distillkit_builtin.remote.results import AttemptError, NoReplicaError, RefusedError
+from distillkit_builtin.remote.retries import Budget
 
 
 @dataclass(slots=True, eq=False)

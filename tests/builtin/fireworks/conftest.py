@@ -9,8 +9,8 @@ import pytest
 if TYPE_CHECKING:
     from fireworks.training.sdk import DeploymentSampler, FiretitanServiceClient
 
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
     from distillkit_builtin.local.trainer import Trainer
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 STUDENT = "accounts/fireworks/models/student"
 TEACHER = "accounts/fireworks/models/teacher"
@@ -25,7 +25,7 @@ def service(tiny_model: str, other_tiny_model: str) -> Iterator["LoopbackService
     """The student's base is the tiny model; the teacher's, to be deployed or served already, is the other one."""
     import torch
 
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
     torch.set_num_threads(1)
     with LoopbackService({STUDENT: tiny_model, TEACHER: other_tiny_model, SERVED: other_tiny_model}) as running:

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from builtin.fireworks.conftest import STUDENT, TEACHER
 from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
-from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_loopback.fireworks.service import LoopbackService
 
 pytest.importorskip("fireworks.training.sdk")
 

@@ -11,7 +11,7 @@ from builtin.fireworks.conftest import SERVED, SHAPE, STUDENT, TEACHER
 from distillkit import RunConfig
 
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 Make = Callable[..., RunConfig]
 

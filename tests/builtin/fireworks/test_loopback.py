@@ -19,14 +19,14 @@ from fireworks.training.sdk import DeploymentManager, DeploymentSampler
 from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from builtin.fireworks.loopback import TIME, managers, read, teacher_config
 from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
-from distillkit_builtin.fireworks.loopback.faults import Fault
-from distillkit_builtin.fireworks.loopback.service import LoopbackService
-from distillkit_builtin.local.drawing import eos_ids_of
-from distillkit_builtin.local.network import PromptAndResponse
-from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.generator import eos_ids_of
+from distillkit_builtin.local.plain_generator import Generator
 from distillkit_builtin.local.scoring import score_logprobs
-from distillkit_builtin.loopback_http.faults import Delay
-from distillkit_builtin.tokenizer import HFTokenizer
+from distillkit_loopback.fireworks.faults import Fault
+from distillkit_loopback.fireworks.service import LoopbackService
+from distillkit_loopback.transport.faults import Delay
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]

@@ -13,9 +13,9 @@ from fireworks.training.sdk import DeploymentSampler, FiretitanSamplingClient, t
 
 from builtin.fireworks.conftest import SERVED, ask
 from builtin.fireworks.loopback import read
-from distillkit_builtin.fireworks.loopback import faults
-from distillkit_builtin.fireworks.loopback.faults import Fault
-from distillkit_builtin.fireworks.loopback.service import LoopbackService
+from distillkit_loopback.fireworks import faults
+from distillkit_loopback.fireworks.faults import Fault
+from distillkit_loopback.fireworks.service import LoopbackService
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]

@@ -27,12 +27,12 @@ from builtin.fireworks.loopback import (
     train,
     weights_of,
 )
-from distillkit_builtin.fireworks.loopback import faults
-from distillkit_builtin.fireworks.loopback.faults import Fault, Faults
-from distillkit_builtin.fireworks.loopback.futures import Futures, InOrder, Worker
-from distillkit_builtin.fireworks.loopback.messages import Refused
-from distillkit_builtin.fireworks.loopback.service import LoopbackService
-from distillkit_builtin.loopback_http.messages import Request
+from distillkit_loopback.fireworks import faults
+from distillkit_loopback.fireworks.faults import Fault, Faults
+from distillkit_loopback.fireworks.futures import Futures, InOrder, Worker
+from distillkit_loopback.fireworks.messages import Refused
+from distillkit_loopback.fireworks.service import LoopbackService
+from distillkit_loopback.transport.messages import Request
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.trainer import Trainer

@@ -21,11 +21,11 @@ from fireworks.training.sdk import DeploymentManager
 from fireworks.training.sdk.fireworks_client import FireworksClient
 from safetensors.torch import load_file
 
-from distillkit_builtin.fireworks.loopback import faults
-from distillkit_builtin.fireworks.loopback.faults import Fault
+from distillkit_loopback.fireworks import faults
+from distillkit_loopback.fireworks.faults import Fault
 
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 TRAINED = ["trained"] * 4
 """The rows of one step."""
@@ -35,7 +35,7 @@ TRAINED = ["trained"] * 4
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key, and the SDK asks every 50 ms what it else asks every 5 or 10 s."""
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     wait = DeploymentManager.wait_for_hotload
     monkeypatch.setattr(wait, "__defaults__", (*(wait.__defaults__ or ())[:-1], 0.05))
     waiting = {"timeout_s": 3.0, "poll_interval_s": 0.05}
@@ -133,7 +133,7 @@ def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_ag
 def test_a_step_that_goes_to_a_dead_trainer_is_entered_as_failed_and_trained_after_a_resume(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillkit_builtin.fireworks.watch.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("distillkit_builtin.fireworks.trainer_watch.LOOK_SECONDS", 0.2)
     service.fail(Fault("POST", "/forward_backward$", faults.Dies("out of memory"), after=1))
     run_dir = tmp_path / "runs/fw"
     config = make_config(service, tmp_path, tiny_model, train={"save_every": 1})

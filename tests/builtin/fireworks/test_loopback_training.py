@@ -29,10 +29,10 @@ from builtin.fireworks.loopback import (
     weights_of,
 )
 from distillkit.types import token_ids
-from distillkit_builtin.fireworks.loopback.service import LoopbackService
-from distillkit_builtin.local.network import PromptAndResponse
+from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import Trainer
+from distillkit_loopback.fireworks.service import LoopbackService
 
 if TYPE_CHECKING:
     from fireworks.training.sdk import DeploymentSampler

@@ -10,17 +10,17 @@ from builtin.fireworks.conftest import SERVED
 from builtin.fireworks.runs import make_config, nothing_is_left, teacher
 from distillkit import Registry
 from distillkit.errors import RunFailedError
-from distillkit.preflight import inspect_run
+from distillkit.preflight.prepared_run import inspect_run
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
 
 
@@ -84,7 +84,7 @@ def test_check_says_which_options_come_too_late_for_what_exists(
 def test_a_trainer_is_not_queued_for_longer_than_was_said(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.jobs import Job
+    from distillkit_loopback.fireworks.jobs import Job
 
     def queue(job: Job) -> None:
         job.state = "JOB_STATE_PENDING" if job.state == "JOB_STATE_CREATING" else job.state
@@ -100,7 +100,7 @@ def test_a_trainer_is_not_queued_for_longer_than_was_said(
 def test_a_deployment_is_not_waited_for_without_end_to_change_its_trainer(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.deployments import Deployment
+    from distillkit_loopback.fireworks.deployments import Deployment
 
     public = Deployment.public
     keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}

@@ -13,18 +13,18 @@ from builtin.fireworks.runs import Make, make_config, nothing_is_left, teacher
 from distillkit import Registry, RunConfig
 from distillkit.api import execute
 from distillkit.errors import InputError
-from distillkit.run_directory import require_heirs
-from distillkit_builtin.fireworks.belongings import Belongings, left_elsewhere
+from distillkit.run_directory.directory import require_heirs
+from distillkit_builtin.fireworks.owned_resources import Belongings, left_elsewhere
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
 
 
@@ -92,7 +92,7 @@ def test_a_run_that_was_killed_before_its_first_step_needs_no_overwrite(
 def test_what_cannot_be_cleaned_up_is_named_and_stays_written_down(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     run_dir = killed.run(make_config(service, tmp_path, tiny_model))
     (old,) = service.jobs

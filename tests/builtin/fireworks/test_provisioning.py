@@ -12,12 +12,12 @@ from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers
 from distillkit import Registry
 from distillkit.errors import InputError, RunFailedError
-from distillkit.preflight import inspect_run
+from distillkit.preflight.prepared_run import inspect_run
 from distillkit_builtin.fireworks.models import MAX_ID, new_run_id, teacher_deployment_id
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 COST_MONEY = ("POST", "PATCH", "DELETE")
 
@@ -25,7 +25,7 @@ COST_MONEY = ("POST", "PATCH", "DELETE")
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
 
 
@@ -102,7 +102,7 @@ def test_everything_that_is_wrong_with_the_student_is_said_at_once(
 def test_a_wrong_key_is_found_before_anything_is_made(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("GET", ".", Status(401, message="invalid api key"), times=None))
     with pytest.raises(InputError, match="FIREWORKS_API_KEY"):
@@ -166,7 +166,7 @@ def test_a_deployment_of_another_model_is_refused(service: "LoopbackService", tm
 def test_a_provisioning_that_fails_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, after: int
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fails, Fault
+    from distillkit_loopback.fireworks.faults import Fails, Fault
 
     service.fail(Fault("POST", path, Fails("no capacity"), after=after))
     with pytest.raises(RunFailedError, match="provisioning"):
@@ -179,7 +179,7 @@ def test_a_provisioning_that_fails_leaves_nothing_running(
 def test_a_trainer_that_is_refused_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("POST", "/rlorTrainerJobs$", Status(400, message="no quota")))
     with pytest.raises(RunFailedError, match="no quota"):
@@ -190,7 +190,7 @@ def test_a_trainer_that_is_refused_leaves_nothing_running(
 def test_a_dropped_connection_does_not_end_the_provisioning(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Hangup
+    from distillkit_loopback.fireworks.faults import Fault, Hangup
 
     config = make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)])
     service.fail(
@@ -205,7 +205,7 @@ def test_a_dropped_connection_does_not_end_the_provisioning(
 def test_a_deployment_that_never_gets_ready_ends_the_run_in_time(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, after: int
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, NeverDone
+    from distillkit_loopback.fireworks.faults import Fault, NeverDone
 
     service.fail(Fault("POST", "/deployments$", NeverDone(), after=after))
     short = {"deployment_timeout": 0.5}
@@ -229,7 +229,7 @@ def test_a_teacher_on_the_students_base_gets_the_students_deployment_shape(
 async def test_a_run_that_is_interrupted_while_it_waits_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, NeverDone
+    from distillkit_loopback.fireworks.faults import Fault, NeverDone
 
     service.fail(Fault("POST", path, NeverDone(), times=None))
     run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
@@ -257,7 +257,7 @@ async def test_a_run_that_is_interrupted_while_it_trains_leaves_nothing_running(
 def test_a_dropped_connection_does_not_end_the_clean_up(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Hangup
+    from distillkit_loopback.fireworks.faults import Fault, Hangup
 
     service.fail(Fault("PATCH", "/deployments/", Hangup(), times=2), Fault("DELETE", "/rlorTrainerJobs/", Hangup()))
     distillkit.run(make_config(service, tmp_path, tiny_model))
@@ -267,7 +267,7 @@ def test_a_dropped_connection_does_not_end_the_clean_up(
 def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("DELETE", "/rlorTrainerJobs/", Status(400, message="not now"), times=None))
     with pytest.raises(RunFailedError, match=r"trainer job 'dk-fw-trainer-\w+' may still run"):

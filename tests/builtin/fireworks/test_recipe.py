@@ -23,7 +23,7 @@ from distillkit.recipes.distillation_loop import Config, DeployConfig, RunnerCon
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 MODULE = "distillkit.recipes.distillation_loop"
 SINGLE = """
@@ -126,7 +126,7 @@ def fireworks(
     """The recipe's models, all tiny; its tokenizers are folders of the working directory."""
     import torch
 
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
@@ -141,7 +141,7 @@ def fireworks(
     with LoopbackService(models, context_length=2048) as running:
         monkeypatch.setenv("FIREWORKS_BASE_URL", running.base_url)
         monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-        monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+        monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
         yield running
 
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from distillkit.config.load import load_config
 from distillkit.errors import InputError
 from distillkit.events import StepFinished
-from distillkit.loading import load_config
 from distillkit.recipes import distillation_loop as recipe
 from distillkit_builtin.fireworks.recipe import dataset, environment
 from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, SECTIONS, value_of

@@ -16,8 +16,8 @@ from distillkit.errors import RunFailedError
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.faults import Effect
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.faults import Effect
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 STEPS = 4
 RETRIES = 11
@@ -34,7 +34,7 @@ def _sdk_that_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(InternalClientHolder, "execute_with_retries", once)
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.recovery.UNLOAD_SECONDS", 1.0)
 
 
@@ -60,19 +60,19 @@ def asked(service: "LoopbackService", name: str) -> list[Any]:
 
 
 def refused() -> "Effect":
-    from distillkit_builtin.fireworks.loopback.faults import Status
+    from distillkit_loopback.fireworks.faults import Status
 
     return Status(503, message="try later")
 
 
 def lost() -> "Effect":
-    from distillkit_builtin.fireworks.loopback.faults import NeverDone
+    from distillkit_loopback.fireworks.faults import NeverDone
 
     return NeverDone()
 
 
 def failed() -> "Effect":
-    from distillkit_builtin.fireworks.loopback.faults import Fails
+    from distillkit_loopback.fireworks.faults import Fails
 
     return Fails("a GPU fell off")
 
@@ -92,7 +92,7 @@ def failed() -> "Effect":
 def test_a_step_that_failed_is_done_once_on_the_state_before_it(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: Any, times: int, after: int
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault
+    from distillkit_loopback.fireworks.faults import Fault
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
     service.fail(Fault("POST", path, effect(), times=times, after=after))
@@ -109,8 +109,8 @@ def test_a_step_that_failed_is_done_once_on_the_state_before_it(
 def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault
-    from distillkit_builtin.loopback_http.faults import Delay
+    from distillkit_loopback.fireworks.faults import Fault
+    from distillkit_loopback.transport.faults import Delay
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
     config = config_of(
@@ -139,7 +139,7 @@ def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
 def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, over: dict[str, Any], why: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault
+    from distillkit_loopback.fireworks.faults import Fault
 
     rows = [question(f"number {i}") for i in range(8)]
     poisoned = config_of(service, tmp_path, tiny_model, "fw", rows=rows, **over)
@@ -164,7 +164,7 @@ def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_
 
 
 def test_what_would_fail_again_is_not_tried_again(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("POST", "/forward_backward$", Status(400, message="no such loss"), after=1))
     with pytest.raises(RunFailedError, match=r"no such loss.*--resume"):
@@ -173,7 +173,7 @@ def test_what_would_fail_again_is_not_tried_again(service: "LoopbackService", tm
 
 
 def test_a_step_that_fails_twice_ends_the_run(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault
+    from distillkit_loopback.fireworks.faults import Fault
 
     service.fail(Fault("POST", "/forward_backward$", refused(), times=2 * RETRIES, after=1))
     with pytest.raises(RunFailedError, match=r"try later.*--resume"):

@@ -18,7 +18,7 @@ from distillkit_builtin.fireworks.scorer import FireworksScorer
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 PROMPT = [1, 70, 71, 72]
 RESPONSE = [80, 81, 82, 83, 84]
@@ -61,7 +61,7 @@ async def test_scores_are_the_models_own_logprobs_of_the_response(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    from distillkit_builtin.local.network import PromptAndResponse
+    from distillkit_builtin.local.causal_lm import PromptAndResponse
 
     (outcome,) = await score(scorer(model))
     network = AutoModelForCausalLM.from_pretrained(other_tiny_model)
@@ -84,7 +84,7 @@ def test_it_keeps_the_contract_of_its_role(scorer: Callable[..., FireworksScorer
 async def test_other_ids_and_missing_logprobs_end_the_run(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer], effect: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback import faults
+    from distillkit_loopback.fireworks import faults
 
     service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)()))
     with pytest.raises(AlignmentError):
@@ -94,7 +94,7 @@ async def test_other_ids_and_missing_logprobs_end_the_run(
 async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("POST", "/completions$", Status(503), times=6))
     (outcome,) = await score(scorer(SERVED))
@@ -110,7 +110,7 @@ async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
 async def test_a_request_that_the_service_cannot_take_is_a_failure(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("POST", "/completions$", Status(400, message="too long")))
     outcomes = await score(scorer(SERVED), count=3)
@@ -122,7 +122,7 @@ async def test_a_request_that_the_service_cannot_take_is_a_failure(
 async def test_a_refused_key_ends_the_run_at_once(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     service.fail(Fault("POST", "/completions$", Status(401), times=None))
     with pytest.raises(RunFailedError, match="refuses"):

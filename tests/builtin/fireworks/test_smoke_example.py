@@ -11,7 +11,7 @@ from builtin.fireworks.conftest import SHAPE, STUDENT, TEACHER
 from builtin.fireworks.runs import nothing_is_left
 
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 SCRIPT = Path(__file__).parents[3] / "examples" / "routed_mopd" / "train_two_teacher_lora.py"
 

@@ -15,20 +15,20 @@ from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.testing import check_plugin
 from distillkit.testing.builders import make_context
 from distillkit.testing.training import made_up_scores
+from distillkit_builtin.fireworks.batch_codec import as_datums
 from distillkit_builtin.fireworks.student import FireworksStudent
-from distillkit_builtin.fireworks.training import as_datums
-from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.loopback.service import LoopbackService
+    from distillkit_loopback.fireworks.service import LoopbackService
 
 
 @pytest.fixture(autouse=True)
 def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
 
 
 @pytest.mark.slow
@@ -199,7 +199,7 @@ def test_untouched_weights_are_published_if_that_is_asked_for(
 def test_a_failed_promotion_or_final_save_fails_the_run(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, doing: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Fails, Fault
+    from distillkit_loopback.fireworks.faults import Fails, Fault
 
     service.fail(Fault("POST", path, Fails("disk full"), after=2 if doing == "saving" else 0))
     with pytest.raises(RunFailedError, match=rf"{doing}.*disk full"):
@@ -212,7 +212,7 @@ def test_a_failed_promotion_or_final_save_fails_the_run(
 def test_wrong_ids_and_missing_logprobs_end_the_run(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, effect: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback import faults
+    from distillkit_loopback.fireworks import faults
 
     service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)(), after=3))
     with pytest.raises(AlignmentError):
@@ -226,7 +226,7 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
 ) -> None:
     from fireworks.training.sdk import DeploymentSampler
 
-    from distillkit_builtin.fireworks.loopback.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Fault, Status
 
     monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_ATTEMPTS", 1)
     service.fail(Fault("POST", "/completions$", Status(503, retry_after=0.01), times=3))
@@ -239,7 +239,7 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
 
 
 def test_a_short_storm_is_ridden_out(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import CutStream, Fault, Hangup, Status
+    from distillkit_loopback.fireworks.faults import CutStream, Fault, Hangup, Status
 
     service.fail(
         Fault("POST", "/completions$", Status(503, retry_after=0.01), times=2),
@@ -262,7 +262,7 @@ def test_a_short_storm_is_ridden_out(service: "LoopbackService", tmp_path: Path,
 def test_a_failed_step_names_the_trainer_and_the_way_on(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: str
 ) -> None:
-    from distillkit_builtin.fireworks.loopback import faults
+    from distillkit_loopback.fireworks import faults
 
     effects: dict[str, Any] = {
         "Fails": faults.Fails(),
@@ -280,9 +280,9 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
 def test_a_trainer_that_dies_in_silence_is_noticed_before_the_time_out(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.loopback.faults import Dies, Fault
+    from distillkit_loopback.fireworks.faults import Dies, Fault
 
-    monkeypatch.setattr("distillkit_builtin.fireworks.watch.LOOK_SECONDS", 0.2)
+    monkeypatch.setattr("distillkit_builtin.fireworks.trainer_watch.LOOK_SECONDS", 0.2)
     service.fail(Fault("POST", "/retrieve_future$", Dies(), after=1))
     with pytest.raises(RunFailedError, match="the trainer died"):
         distillkit.run(make_config(service, tmp_path, tiny_model))

@@ -6,9 +6,12 @@ import pytest
 
 from builtin.http.serving import Serve, write_adapter
 from distillkit.types import Weights
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.server import LoopbackServer
-from distillkit_builtin.remote import asking, breaker, connection, retrying
+from distillkit_builtin.remote import circuit_breaker as breaker
+from distillkit_builtin.remote import connection
+from distillkit_builtin.remote import preflight_request as asking
+from distillkit_builtin.remote import retries as retrying
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.server import LoopbackServer
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +56,7 @@ def serve() -> Iterator[Serve]:
 def real(tiny_model: str) -> Any:
     """The tiny Llama behind a server."""
     pytest.importorskip("torch")
-    from distillkit_builtin.http.loopback.network_model import NetworkModel
+    from distillkit_loopback.openai.network_model import NetworkModel
 
     return NetworkModel.load(tiny_model)
 

@@ -8,9 +8,9 @@ import numpy as np
 from builtin.http.serving import truth
 from distillkit.testing import make_request
 from distillkit.types import Rollout, Weights
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.server import LoopbackServer
-from distillkit_builtin.http.vllm.sampler import VllmSampler
+from distillkit_builtin.vllm.sampler import VllmSampler
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.server import LoopbackServer
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 

@@ -13,9 +13,9 @@ from distillkit.context import RunContext
 from distillkit.testing import ByteTokenizer, make_context, make_rollout, make_teacher
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Failure, Score, ScoreRequest, token_ids
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.server import LoopbackServer
 from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.server import LoopbackServer
 
 COMPLETIONS, GENERATE = "/v1/completions", "/generate"
 PROMPT = [5, 70, 80, 90, 75]

@@ -20,9 +20,9 @@ from distillkit.types import token_ids
 from distillkit_builtin.http import score_file
 from distillkit_builtin.http.cache import ScoreCache
 from distillkit_builtin.http.dialects.dialect import Question, Reading
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.server import LoopbackServer
 from distillkit_builtin.http.score_file import ScoreFile
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.server import LoopbackServer
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 
-from test_clock import jumping  # noqa: F401 - a fixture
+from engine.loop.test_clock import jumping  # noqa: F401 - a fixture
 
 import distillkit
 from builtin.http.serving import COMPLETIONS, Serve
 from builtin.http.test_runs import teacher
 from distillkit import RunConfig
-from distillkit_builtin.http.loopback import faults
+from distillkit_loopback.openai import faults
 
 
 def test_timeouts_and_back_off_do_not_follow_the_date(

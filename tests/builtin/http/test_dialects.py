@@ -15,10 +15,10 @@ from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading,
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.faults import Fault
-from distillkit_builtin.http.loopback.flavors import Flavor
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.faults import Fault
+from distillkit_loopback.openai.flavors import Flavor
 
 SPOKEN: list[tuple[Any, str, bool, Dialect]] = [
     ("vllm", "auto", True, PromptLogprobs()),

@@ -21,8 +21,8 @@ from builtin.http.serving import (
     write_adapter,
 )
 from distillkit.types import SamplingParams
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.flavors import Flavor
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.flavors import Flavor
 
 # The model
 

@@ -1,4 +1,4 @@
-"""`python -m distillkit_builtin.http.loopback`, by which the tutorial is tried without a GPU."""
+"""`python -m distillkit_loopback.openai`, by which the tutorial is tried without a GPU."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from distillkit_builtin.http.loopback.__main__ import main
+from distillkit_loopback.openai.__main__ import main
 
 Told = Callable[[], str]
 

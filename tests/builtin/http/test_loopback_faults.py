@@ -22,12 +22,12 @@ from builtin.http.serving import (
     post,
     refused,
 )
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.faults import Fault, Faults
-from distillkit_builtin.http.loopback.flavors import Flavor
-from distillkit_builtin.http.loopback.server import LoopbackServer
-from distillkit_builtin.loopback_http.messages import Request
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.faults import Fault, Faults
+from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.openai.server import LoopbackServer
+from distillkit_loopback.transport.messages import Request
 
 
 def test_a_status_comes_as_often_as_it_was_ordered(serve: Serve) -> None:

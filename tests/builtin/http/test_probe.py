@@ -12,10 +12,10 @@ from distillkit.testing import make_context, make_teacher
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import ByteText, CategoricalModel
-from distillkit_builtin.http.loopback.flavors import Flavor
 from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import ByteText, CategoricalModel
+from distillkit_loopback.openai.flavors import Flavor
 
 
 @pytest.mark.parametrize(

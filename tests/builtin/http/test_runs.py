@@ -15,14 +15,14 @@ from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
 from distillkit import RunConfig, Sink
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.events import Event, Notice, StepFinished
-from distillkit.run_directory import run_directory
+from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeStudent
 from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.loopback.faults import Fault
-from distillkit_builtin.http.loopback.flavors import Flavor
-from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.openai.faults import Fault
+from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.openai.server import LoopbackServer
 
 Make = Callable[..., RunConfig]
 

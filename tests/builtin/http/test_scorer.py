@@ -11,9 +11,9 @@ from builtin.http.serving import COMPLETIONS, PROMPT, Serve, answers, asked, bod
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.testing import check_plugin, make_request
 from distillkit.types import Failure, Rollout, Score, token_ids
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.flavors import Flavor
-from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.openai.server import LoopbackServer
 
 
 @pytest.mark.parametrize("flavor", ["vllm", "echo", "sglang"])
@@ -235,7 +235,7 @@ def answer(**changes: Any) -> Any:
 
 
 def read(said: Any) -> Any:
-    from distillkit_builtin.http.completing import read_completion
+    from distillkit_builtin.http.completions import read_completion
 
     return read_completion(said, make_request(), "m", 3)
 

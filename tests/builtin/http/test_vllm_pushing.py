@@ -14,9 +14,9 @@ from builtin.http.serving import COMPLETIONS, Serve, bodies, opened, write_adapt
 from distillkit.errors import RunFailedError
 from distillkit.testing import make_context, make_request
 from distillkit.types import Failure, Weights
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.vllm import pushing
+from distillkit_builtin.vllm import weight_push as pushing
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
 
 # Adapters
 

@@ -14,10 +14,10 @@ from builtin.http.serving import COMPLETIONS, Serve, bodies
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished
-from distillkit.mismatch import METRIC
+from distillkit.loop.mismatch import METRIC
 from distillkit.testing import ListSink
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.server import LoopbackServer
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.server import LoopbackServer
 
 pytest.importorskip("torch")
 Make = Callable[..., RunConfig]
@@ -175,7 +175,7 @@ def test_prompts_that_do_not_fit_and_processed_logprobs_end_it_before_the_first_
 
 
 def test_a_server_of_another_base_model_is_noticed(serve: Serve, other_tiny_model: str, remote_config: Make) -> None:
-    from distillkit_builtin.http.loopback.network_model import NetworkModel
+    from distillkit_loopback.openai.network_model import NetworkModel
 
     sink = ListSink()
     result = distillkit.run(remote_config(serve(NetworkModel.load(other_tiny_model)), sinks=[sink]))

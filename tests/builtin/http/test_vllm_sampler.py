@@ -14,9 +14,9 @@ from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.testing import make_context
 from distillkit.types import Failure, Weights
-from distillkit_builtin.http.loopback import faults
-from distillkit_builtin.http.loopback.categorical import CategoricalModel
-from distillkit_builtin.http.vllm.sampler import VllmSampler
+from distillkit_builtin.vllm.sampler import VllmSampler
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.categorical import CategoricalModel
 
 # Check and open
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from distillkit.types import Message, Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.drawing import Drawer, PlainDrawer
-from distillkit_builtin.local.fast.proof import proven_trunk
-from distillkit_builtin.local.fast.sampler import Pace, SlotSampler
-from distillkit_builtin.local.network import Network, PromptAndResponse
-from distillkit_builtin.tokenizer import HFTokenizer
+from distillkit_builtin.local.fast.self_check import proven_trunk
+from distillkit_builtin.local.fast.slot_generator import Pace, SlotSampler
+from distillkit_builtin.local.generator import Drawer, PlainDrawer
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -16,8 +16,8 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import InputError
 from distillkit.types import token_ids
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from distillkit.cli.main import app
 from distillkit.errors import InputError
 from distillkit.types import Message
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local import demo_model
-from distillkit_builtin.tokenizer import HFTokenizer
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ import torch
 
 from distillkit.testing import make_context
 from distillkit.types import Rollout, SampleRequest
+from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device, Unwanted, shared_device
-from distillkit_builtin.local.drawing import Drawer
+from distillkit_builtin.local.generator import Drawer
+from distillkit_builtin.local.live_teacher import stream
 from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.network import Network
-from distillkit_builtin.local.teacher import stream
 
 SOON = 1.0
 """Seconds; left alone, the work in these tests takes minutes."""

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 import distillkit
-from distillkit.loading import load_config
+from distillkit.config.load import load_config
 
 TOP = Path(__file__).parents[3]
 SMALL = [

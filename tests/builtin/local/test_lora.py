@@ -4,8 +4,8 @@ import pytest
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 
+from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.lora import AdaptedLinear, lora_layers
-from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 
 

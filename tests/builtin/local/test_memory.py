@@ -11,10 +11,10 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit_builtin.local import policy, scoring
+from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.fast.decoder import Decoder
 from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.network import Network
-from distillkit_builtin.local.sampling import Generator
+from distillkit_builtin.local.plain_generator import Generator
 
 Make = Callable[..., RunConfig]
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from distillkit.types import token_ids
 from distillkit_builtin.local import packed_attention
-from distillkit_builtin.local.fast.trunk import Unknown
-from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.fast.backbone import Unknown
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.packing import (
     Packed,

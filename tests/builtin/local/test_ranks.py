@@ -20,12 +20,12 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError
-from distillkit.preflight import context_for
+from distillkit.preflight.prepared_run import context_for
 from distillkit.ranks import this_rank
 from distillkit.types import TorchLoss
-from distillkit_builtin.importance_sampling import ImportanceSampling
 from distillkit_builtin.local.device import resolve_device
 from distillkit_builtin.local.ranks.worker import Post
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
 SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")

@@ -17,9 +17,9 @@ from transformers import (
 
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
+from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import anatomy, footprint, require_batchable
-from distillkit_builtin.local.network import Network
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.requirements import local_report
 from distillkit_builtin.local.scorer import LocalScorer

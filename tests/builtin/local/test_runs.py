@@ -21,11 +21,11 @@ from distillkit import RunConfig
 from distillkit.errors import InputError
 from distillkit.testing import check_plugin, make_teacher
 from distillkit.types import TorchLoss, token_ids
-from distillkit_builtin.importance_sampling import ImportanceSampling
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint
-from distillkit_builtin.local.network import Network, PromptAndResponse
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
 SCORER = {"name": "local", "dtype": "float32", "device": "cpu"}
@@ -264,7 +264,7 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(
 
 def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config: Make) -> None:
     from distillkit import Registry
-    from distillkit.preflight import inspect_run
+    from distillkit.preflight.prepared_run import inspect_run
 
     flight = inspect_run(local_config(), Registry.discover(), print)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)

@@ -8,9 +8,9 @@ import tiny
 import torch
 
 from distillkit.types import Rollout, SampleRequest, SamplingParams
-from distillkit_builtin.local.fast.trunk import KNOWN, Unknown
-from distillkit_builtin.local.network import Network, PromptAndResponse
-from distillkit_builtin.local.sampling import draw, reshaped
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.fast.backbone import KNOWN, Unknown
+from distillkit_builtin.local.plain_generator import draw, reshaped
 
 Ask = Callable[..., list[SampleRequest]]
 Sample = Callable[..., list[Rollout]]

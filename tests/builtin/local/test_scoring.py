@@ -8,9 +8,9 @@ import torch
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.types import token_ids
-from distillkit_builtin.local.fast.proof import proven_trunk
-from distillkit_builtin.local.fast.trunk import KNOWN, FastTrunk
-from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.fast.backbone import KNOWN, FastTrunk
+from distillkit_builtin.local.fast.self_check import proven_trunk
 from distillkit_builtin.local.scoring import common_prefix, score_logprobs
 
 

@@ -10,7 +10,7 @@ from reference import token_gradient, token_loss
 from builtin.local.conftest import plain_logprobs
 from distillkit.errors import BadStepError, PluginError
 from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
-from distillkit_builtin.local.network import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.remote import Remote
+from distillkit_builtin.remote.service_client import Remote
 
 A, B, C = "http://a:8000", "http://b:8000", "http://c:8000"
 PATH = "/v1/completions"

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from builtin.remote.service import PATH
-from distillkit_builtin.remote.answers import Answer, UnansweredError
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.remote import Remote
+from distillkit_builtin.remote.results import Answer, UnansweredError
+from distillkit_builtin.remote.service_client import Remote
 
 Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"

@@ -4,8 +4,8 @@ import pytest
 
 from builtin.remote.service import PATH, A, B, Service, breaks, hangs, now, says
 from builtin.remote.virtual import run
-from distillkit_builtin.remote.answers import RefusedError, UnansweredError
 from distillkit_builtin.remote.hedging import Hedging
+from distillkit_builtin.remote.results import RefusedError, UnansweredError
 
 
 def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_answer_wins() -> None:

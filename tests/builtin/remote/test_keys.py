@@ -10,11 +10,11 @@ import pytest
 from builtin.remote.service import PATH, A, Service, breaks, says
 from builtin.remote.virtual import run
 from distillkit.errors import InputError
-from distillkit_builtin.remote.answers import RefusedError, UnansweredError
-from distillkit_builtin.remote.asking import ask_once
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.remote import Remote
+from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.results import RefusedError, UnansweredError
+from distillkit_builtin.remote.service_client import Remote
 
 KEY = "sk-0123456789-very-secret"
 GIVEN_AWAY = breaks(text=KEY)

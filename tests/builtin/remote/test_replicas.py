@@ -7,7 +7,7 @@ import pytest
 
 from builtin.remote.service import PATH, A, B, C, Service, breaks, hangs, now, says
 from builtin.remote.virtual import run
-from distillkit_builtin.remote.answers import UnansweredError
+from distillkit_builtin.remote.results import UnansweredError
 
 
 def test_idle_replicas_take_turns() -> None:

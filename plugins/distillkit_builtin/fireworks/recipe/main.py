@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import distillkit
-from distillkit.checkpoint import checkpoints
 from distillkit.errors import InputError
-from distillkit.run_directory import holds_work, run_directory
+from distillkit.run_directory.checkpoint import checkpoints
+from distillkit.run_directory.directory import holds_work, run_directory
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate

@@ -18,12 +18,12 @@ from distillkit import Sink
 from distillkit.context import RunContext
 from distillkit.events import Event, RunFinished, RunStarted, StepFinished
 from distillkit.metrics import finite
-from distillkit.run_files import end_of_step
+from distillkit.run_directory.files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
-from distillkit_builtin.wandb_sink import WandbSink
+from distillkit_builtin.sinks.wandb import WandbSink
 
 FILE = "recipe_metrics.jsonl"
 OPD: Mapping[str, str] = {

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillkit.config import ConfigProblemsError, RunConfig
+from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.recipe.callbacks import RecipeCallbacks
 from distillkit_builtin.fireworks.recipe.config import Config

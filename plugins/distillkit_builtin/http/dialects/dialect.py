@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import AlignmentError
-from distillkit.plain import shortened
+from distillkit.files.strict_json import shortened
 from distillkit.types import ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 
 T = TypeVar("T")

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
-from distillkit.plain import shortened
+from distillkit.files.strict_json import shortened
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
     Question,

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.slots import Slots
-from distillkit_builtin.local.fast.trunk import Heads
+from distillkit_builtin.local.fast.backbone import Heads
+from distillkit_builtin.local.fast.kv_slots import Slots
 
 Kept = list[tuple[Tensor, Tensor]]
 """Keys and values [batch, kv_heads, length, d] of tokens that were read, a layer at a time."""

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distillkit_builtin.local.fast.trunk import Heads
+from distillkit_builtin.local.fast.backbone import Heads
 
 BLOCK = 32
 """Positions that are read at once."""

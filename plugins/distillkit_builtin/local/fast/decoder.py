@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.types import IntArray, SampleRequest, SamplingParams
+from distillkit_builtin.local.causal_lm import micro_batches
 from distillkit_builtin.local.fast.attention import Causal, OneToken
-from distillkit_builtin.local.fast.drawing import draw
-from distillkit_builtin.local.fast.pieces import logprobs_of
-from distillkit_builtin.local.fast.slots import Slots
-from distillkit_builtin.local.fast.state import State
+from distillkit_builtin.local.fast.backbone import FastTrunk
+from distillkit_builtin.local.fast.decode_state import State
+from distillkit_builtin.local.fast.fused_ops import logprobs_of
+from distillkit_builtin.local.fast.kv_slots import Slots
+from distillkit_builtin.local.fast.sample_token import draw
 from distillkit_builtin.local.fast.truncation import truncated
-from distillkit_builtin.local.fast.trunk import FastTrunk
-from distillkit_builtin.local.network import micro_batches
-from distillkit_builtin.local.sampling import reshaped
+from distillkit_builtin.local.plain_generator import reshaped
 
 READ_AT_ONCE = 16_384
 """Tokens of prompts."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local.fast.pieces import fused
+from distillkit_builtin.local.fast.fused_ops import fused
 
 BITS = 2
 """That one reading of the vocabulary decides: its three thresholds are compared at once. 1 and 4 are slower (H100)."""

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from distillkit_builtin.local.network import PromptAndResponse
+from distillkit_builtin.local.causal_lm import PromptAndResponse
 
 Read = Callable[[Sequence[PromptAndResponse]], Tensor]
 

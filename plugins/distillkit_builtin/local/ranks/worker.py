@@ -16,7 +16,8 @@ from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.events import Plan
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.pupil import LocalPupil
+from distillkit_builtin.local.live_student import LocalPupil
+from distillkit_builtin.local.live_teacher import LocalTeacher
 from distillkit_builtin.local.ranks.messages import (
     Dismissed,
     Done,
@@ -28,8 +29,7 @@ from distillkit_builtin.local.ranks.messages import (
     Piece,
     portable,
 )
-from distillkit_builtin.local.ranks.world import World
-from distillkit_builtin.local.teacher import LocalTeacher
+from distillkit_builtin.local.ranks.process_group import World
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.student import LocalStudent

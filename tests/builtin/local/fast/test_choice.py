@@ -5,10 +5,10 @@ import pytest
 import tiny
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.drawing import PlainDrawer, drawer_for
-from distillkit_builtin.local.fast.sampler import SlotSampler
-from distillkit_builtin.local.network import Network
-from distillkit_builtin.tokenizer import HFTokenizer
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.fast.slot_generator import SlotSampler
+from distillkit_builtin.local.generator import PlainDrawer, drawer_for
 
 Load = Callable[..., Network]
 

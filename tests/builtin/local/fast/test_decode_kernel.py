@@ -12,7 +12,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 
 from distillkit_builtin.local.fast import decode_kernel
 from distillkit_builtin.local.fast.attention import attend_plainly
-from distillkit_builtin.local.fast.trunk import Heads
+from distillkit_builtin.local.fast.backbone import Heads
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

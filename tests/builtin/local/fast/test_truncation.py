@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local import sampling
+from distillkit_builtin.local import plain_generator as sampling
 from distillkit_builtin.local.fast import truncation
 from distillkit_builtin.local.fast.truncation import likeliest, nucleus, ordered, truncated
-from distillkit_builtin.local.sampling import reshaped
+from distillkit_builtin.local.plain_generator import reshaped
 
 INF = torch.inf
 

@@ -1,0 +1,1 @@
+"""Text to RunConfig: sections, files, overrides, schema, messages with file and line."""

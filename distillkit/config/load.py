@@ -1,0 +1,205 @@
+"""Configs: files merged, overridden from the command line, and turned into a `RunConfig`."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from distillkit.config.files import PARSERS, Tree, parse_yaml, read_text
+from distillkit.config.option_problems import Problem, at_line, unknown_key
+from distillkit.config.run_config import ConfigProblemsError, RunConfig
+from distillkit.errors import ConfigError
+from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
+from distillkit.registry import Registry
+
+PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
+SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
+"""The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
+UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
+
+
+def load_config(
+    files: Sequence[Path],
+    overrides: Sequence[str] = (),
+    *,
+    scripts: Sequence[str] = (),
+    defaults: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    registry: Registry | None = None,
+) -> tuple[RunConfig, Registry]:
+    """The config that `files` describe, later ones over earlier ones, `key=value` overrides over all.
+
+    Args:
+        files: YAML, TOML or JSON.
+        overrides: such as `train.max_steps=10` or `teachers.0.model=org/name`; values are YAML.
+        scripts: Python files with plugins, besides those that the config names under `plugins`.
+        defaults: values over the files and under the overrides, from code.
+        extra: values over everything else, from code.
+        registry: where plugins are looked up; scripts are added to it. Default: everything installed.
+
+    Raises:
+        ConfigError: with file, line and key of everything that is wrong.
+    """
+    tree: Tree = {}
+    for file in files:
+        tree = merge(tree, read_config_file(file))
+    tree = merge(tree, defaults or {})
+    for override in overrides:
+        apply_override(tree, override)
+    tree = merge(tree, extra or {})
+    tree["plugins"] = list(dict.fromkeys([*_script_list(tree.get("plugins", ())), *scripts]))
+    registry = registry or Registry.discover()
+    for script in tree["plugins"]:
+        registry.add_script(Path(script))
+    try:
+        if "registry" in tree:  # an argument of RunConfig's, and no key
+            raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
+        return RunConfig(registry=registry, **tree), registry
+    except ConfigProblemsError as error:
+        raise ConfigError("\n".join(at_line(problem, files, overrides) for problem in error.problems)) from error
+
+
+def _script_list(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple) and all(isinstance(script, str) for script in value):
+        return list(value)
+    raise ConfigError(f"plugins: wants a list of Python files, not {value!r}")
+
+
+def read_config_file(path: Path) -> Tree:
+    """One file as a mapping. Raises ConfigError naming file and line."""
+    text, suffix = read_text(path), path.suffix.lower()
+    if suffix not in PARSERS:
+        raise ConfigError(f"{path}: config files end in .yaml, .toml or .json, not {suffix!r}")
+    try:
+        tree = PARSERS[suffix](text)
+    except UNREADABLE as error:
+        raise ConfigError(_said_of(path, text, error)) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds no sections; a config is a mapping with `data`, `student` and `teachers`")
+    return cast(Tree, tree)
+
+
+def _said_of(path: Path, text: str, error: Exception) -> str:
+    """What a parser said of a file, with the line wherever that can be found."""
+    match error:
+        case yaml.MarkedYAMLError():
+            mark = error.problem_mark or error.context_mark
+            return f"{path}:{mark.line + 1 if mark else 1}: {shortened(str(error.problem or error.context), 200)}"
+        case yaml.reader.ReaderError():
+            line = text.count("\n", 0, error.position) + 1
+            return f"{path}:{line}: the character #x{error.character:04x} may not stand in YAML"
+        case ContentError(location=()):
+            return f"{path}{_line_of_a_key_twice(path, text)}: {error}"
+        case ContentError():
+            return at_line(Problem(error.location, str(error)), [path])
+        case RecursionError():
+            return f"{path}: is nested too deeply"
+    return f"{path}: {shortened(str(error), 200)}"
+
+
+def _line_of_a_key_twice(path: Path, text: str) -> str:
+    """`:7`, where a JSON file read as YAML has a line for it: Python's JSON parser keeps no positions."""
+    if path.suffix.lower() != ".json":
+        return ""
+    try:
+        parse_yaml(text.replace("\t", " "))
+    except yaml.constructor.ConstructorError as error:
+        return f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+    except UNREADABLE:
+        pass
+    return ""
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
+    """`over` laid on `base`: mappings merge, teachers merge by their route, everything else is replaced.
+
+    `data: rows.jsonl` and `student: local` count as the mappings that they are short for. A plugin entry whose `name`
+    changes is replaced whole, since its old options belong to another plugin.
+    """
+    merged = dict(base)
+    for key, value in over.items():
+        mine, theirs = _in_full(key, merged.get(key)), _in_full(key, value)
+        if key == "teachers" and isinstance(mine, list) and isinstance(theirs, list):
+            merged[key] = _merge_teachers(mine, theirs)
+        elif isinstance(mine, dict) and isinstance(theirs, Mapping) and theirs.get("name") in (None, mine.get("name")):
+            merged[key] = merge(mine, theirs)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _in_full(key: str, value: object) -> object:
+    return {SHORT_FOR[key]: value} if isinstance(value, str) and key in SHORT_FOR else value
+
+
+def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
+    if not all(isinstance(teacher, Mapping) for teacher in [*mine, *theirs]):
+        return theirs
+    merged = list(mine)
+    places = {_route_of(teacher): place for place, teacher in enumerate(mine)}
+    for teacher in theirs:
+        place = places.get(_route_of(teacher))
+        if place is None:
+            merged.append(teacher)
+        else:
+            merged[place] = merge(merged[place], teacher)
+    return merged
+
+
+def _route_of(teacher: Mapping[str, Any]) -> str:
+    """What two files may mean the same teacher by, in writing: a wrong one may be a list, which no dict takes."""
+    return repr(teacher.get("route_value", teacher.get("model")))
+
+
+def apply_override(tree: Tree, override: str) -> None:
+    """Set one `section.key=value` in place; list items are named by their number."""
+    key, equals, text = override.partition("=")
+    what, parts = _what(override), key.split(".")
+    if not equals or not key:
+        raise ConfigError(f"{what}: wants section.key=value, such as train.max_steps=10")
+    if len(parts) > MAX_DEPTH:
+        raise ConfigError(f"{what}: the key has more than {MAX_DEPTH} parts")
+    try:
+        value = parse_yaml(text)
+    except ContentError as error:
+        raise ConfigError(f"{what}: the value {error}") from error
+    except UNREADABLE as error:
+        raise ConfigError(f"{what}: the value is not YAML; quote it") from error
+    node: Any = tree
+    for part, below in pairwise(parts):
+        node = _descend(node, part, below, what)
+    if isinstance(node, list):
+        node[_index(node, parts[-1], what)] = value
+    else:
+        node[parts[-1]] = value
+
+
+def _what(override: str) -> str:
+    """An override without its value, which may be a secret: the command line is not repeated."""
+    key, equals, _ = override.partition("=")
+    return f"override {shortened(repr(f'{key}=...' if equals else key), 200)}"
+
+
+def _descend(node: Any, part: str, below: str, what: str) -> Any:  # noqa: ANN401 - parsed YAML
+    place: Any = _index(node, part, what) if isinstance(node, list) else part
+    inner = node[place] if isinstance(node, list) else node.get(place)
+    if isinstance(inner, str):  # `student: local` and `sinks: [console]` are short for mappings
+        inner = {SHORT_FOR.get(part, "name"): inner}
+    if inner is None:
+        inner = {}
+    if not isinstance(inner, dict | list):
+        raise ConfigError(f"{what}: {part!r} has no key {below!r}")
+    node[place] = inner
+    return inner
+
+
+def _index(items: list[Any], part: str, what: str) -> int:
+    known = [str(place) for place in range(len(items))]
+    if part not in known:
+        there = f"items 0 to {len(items) - 1}" if items else "no items"
+        raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}")
+    return known.index(part)

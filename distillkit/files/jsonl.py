@@ -1,0 +1,88 @@
+"""Files of JSON lines that a run appends to: each write is there whole or not at all."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from pydantic import JsonValue
+
+from distillkit.errors import RunFailedError
+from distillkit.files.os_errors import advice
+
+log = logging.getLogger("distillkit")
+LINE_ENDS = "\u0085\u2028\u2029"
+"""Next line, line separator, paragraph separator: JSON escapes no others that `str.splitlines` knows."""
+
+
+class JsonLines:
+    """One file, unbuffered, so that nothing is left over to be written after a write has failed."""
+
+    def __init__(self, path: Path) -> None:
+        """Append to `path`, which is made if need be."""
+        self.path = path
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
+
+    def append(self, records: Iterable[Mapping[str, JsonValue]], *, ascii_only: bool = True) -> None:
+        """Write one line a record. Raises RunFailedError if the disk is full; then the file is as it was."""
+        lines = [_one_line(json.dumps(record, allow_nan=False, ensure_ascii=ascii_only)) for record in records]
+        # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as the escape that it came as.
+        data = memoryview("".join(lines).encode("utf-8", errors="backslashreplace"))
+        with writing(self.path):
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:
+                    data = data[self._file.write(data) or 0 :]
+            except OSError:
+                self._file.truncate(before)
+                raise
+
+    def flushed_length(self) -> int:
+        """Bytes of the file, once all of it is on the disk."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            return os.fstat(self._file.fileno()).st_size
+
+    def cut(self, length: int) -> None:
+        """Truncate to a length that it had; one that is shorter by now has lost lines, which is told in the log."""
+        found = os.fstat(self._file.fileno()).st_size
+        if found < length:
+            log.warning("%s is %d bytes shorter than at the checkpoint: lines are missing", self.path, length - found)
+            return
+        self._file.truncate(length)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        """The file itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close it."""
+        self.close()
+
+
+def _one_line(text: str) -> str:
+    """With its end. What JSON takes for a character, and many a reader for the end of a line, is written escaped."""
+    for character in LINE_ENDS:
+        if character in text:
+            text = text.replace(character, f"\\u{ord(character):04x}")
+    return text + "\n"
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a failed write into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        how = advice(error)
+        raise RunFailedError(
+            f"{path} cannot be written: {error.strerror or error}. {how[0].upper()}{how[1:]}, and go on by --resume"
+        ) from error

@@ -1,0 +1,185 @@
+"""What became of every row and every completion. One line a row-epoch in `ledger.jsonl`, and totals that add up."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import JsonValue
+
+from distillkit.errors import RunFailedError
+from distillkit.files.jsonl import JsonLines
+from distillkit.files.redaction import redact
+from distillkit.loop.window import Lost, Outcomes, RowKey, Work
+from distillkit.types import SampleKey
+
+KEPT_REASONS = 1000
+"""Different reasons for failures that are counted; of more, only the more frequent half."""
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts since the run began, over resumes too."""
+
+    rows_admitted: int = 0
+    rows_trained: int = 0
+    rows_failed: int = 0
+    rows_refused: int = 0
+    """Of the failed ones: all of them because an optimizer step was refused, for which there is another limit."""
+    completions: int = 0
+    trained_completions: int = 0
+    failed_completions: int = 0
+    completion_tokens: int = 0
+    rows_kept: int = 0
+    """Drawn when the run ended, and held by its newest checkpoint: neither trained nor failed yet."""
+    kept_completions: int = 0
+
+    @property
+    def rows_settled(self) -> int:
+        """Rows whose end is in the ledger."""
+        return self.rows_trained + self.rows_failed
+
+    def state(self) -> dict[str, JsonValue]:
+        """As JSON, for checkpoints; rows that are in flight or kept are admitted again by whoever goes on."""
+        return {**asdict(self), "rows_admitted": self.rows_settled}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
+        """What `state` gave."""
+        return cls(**{field.name: int(str(state.get(field.name, 0))) for field in fields(cls)})
+
+
+class Ledger:
+    """Counts rows in and out, and writes down how each ended."""
+
+    def __init__(self, path: Path, max_failed_fraction: float) -> None:
+        """Append to `path`."""
+        self.totals = Totals()
+        self._file = JsonLines(path)
+        self._max_failed_fraction = max_failed_fraction
+        self._reasons: Counter[str] = Counter()
+
+    def admit(self, work: Work) -> None:
+        """Count rows that come in; each has to be settled."""
+        self.totals.rows_admitted += len(work.prompts)
+
+    def settle(self, step: int, work: Work, outcomes: Outcomes) -> None:
+        """Enter the end of every row of a step that was just trained."""
+        lost = {one.key: one for one in outcomes.lost}
+        tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
+        entries: list[dict[str, JsonValue]] = []
+        for row, keys in _keys_of(work).items():
+            trained = [key for key in keys if key in tokens]
+            completions = [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys]
+            entries.append(_entry(step, work, row, "trained" if trained else "failed", completions))
+            refused = not trained and all(lost[key].stage == "train" for key in keys)
+            self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
+        self._file.append(entries)
+        self._reasons.update(one.reason for one in outcomes.lost)
+        if len(self._reasons) > KEPT_REASONS:  # those that name a row, each of which comes once
+            self._reasons = Counter(dict(self._reasons.most_common(KEPT_REASONS // 2)))
+
+    def lengths(self) -> dict[str, int]:
+        """How long, in bytes, the file is, all of it on the disk."""
+        return {self._file.path.name: self._file.flushed_length()}
+
+    def rewind(self, lengths: Mapping[str, int]) -> None:
+        """Forget the entries since it had this length: a resumed run trains them again."""
+        self._file.cut(lengths[self._file.path.name])
+
+    def abandon(self, step: int, work: Work, reason: str) -> None:
+        """Enter rows whose window was under way when the run ended."""
+        lost = tuple(Lost(request.key, "train", reason, retryable=True) for request in work.requests)
+        self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
+
+    def keep(self, step: int, work: Work) -> None:
+        """Enter rows whose completions the newest checkpoint holds when the run ends: a resume trains them."""
+        entries: list[dict[str, JsonValue]] = []
+        for row, keys in _keys_of(work).items():
+            completions: list[dict[str, JsonValue]] = [{"sample": key.sample, "outcome": "kept"} for key in keys]
+            entries.append(_entry(step, work, row, "kept", completions))
+            self.totals.rows_kept += 1
+            self.totals.completions += len(keys)
+            self.totals.kept_completions += len(keys)
+        self._file.append(entries)
+
+    def _count(self, completions: int, *, trained: int, tokens: int, refused: bool) -> None:
+        totals = self.totals
+        totals.rows_refused += refused
+        totals.rows_trained += bool(trained)
+        totals.rows_failed += not trained
+        totals.completions += completions
+        totals.trained_completions += trained
+        totals.failed_completions += completions - trained
+        totals.completion_tokens += tokens
+
+    def require_few_failures(self) -> None:
+        """Raise RunFailedError if more of the rows admitted so far have failed than `train.max_failed_fraction`."""
+        totals = self.totals
+        failed = totals.rows_failed - totals.rows_refused
+        if failed > self._max_failed_fraction * totals.rows_settled:
+            raise RunFailedError(
+                f"{failed} of {totals.rows_settled} rows failed, more than "
+                f"train.max_failed_fraction={self._max_failed_fraction:g} allows{self.reasons()}"
+            )
+
+    def reasons(self) -> str:
+        """The most frequent reasons for failures, as the end of a sentence."""
+        if not self._reasons:
+            return ""
+        return "; reasons: " + "; ".join(f"{reason} ({count}x)" for reason, count in self._reasons.most_common(3))
+
+    def require_balance(self) -> None:
+        """Raise unless everything that came in went out, and something was trained."""
+        totals = self.totals
+        if totals.rows_settled != totals.rows_admitted:
+            raise RunFailedError(f"the ledger does not add up: {totals}; please report this")
+        if totals.trained_completions == 0:
+            raise RunFailedError(f"nothing was trained: all {totals.completions} completions failed{self.reasons()}")
+
+    def __enter__(self) -> Self:
+        """The ledger itself."""
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _keys_of(work: Work) -> dict[RowKey, list[SampleKey]]:
+    """Each row's completions, in data order."""
+    keys: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
+    for request in work.requests:
+        keys[request.key.row_id, request.key.epoch].append(request.key)
+    return keys
+
+
+def _entry(
+    step: int,
+    work: Work,
+    row: RowKey,
+    outcome: Literal["trained", "failed", "kept"],
+    completions: Sequence[dict[str, JsonValue]],
+) -> dict[str, JsonValue]:
+    return {
+        "step": step,
+        "row_id": row[0],
+        "epoch": row[1],
+        "route": work.prompts[row].route.label,
+        "outcome": outcome,
+        "completions": [*completions],
+    }
+
+
+def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str, JsonValue]:
+    if lost is None:
+        return {"sample": sample, "outcome": "trained", "tokens": tokens}
+    reason = redact(lost.reason)  # in a plugin's words, and a service's
+    entry: dict[str, JsonValue] = {"sample": sample, "outcome": "failed", "stage": lost.stage, "reason": reason}
+    return entry | {"retryable": lost.retryable} | ({"teacher": lost.teacher} if lost.teacher else {})
+
+
+def failed_by_teacher(lost: Sequence[Lost]) -> dict[str, int]:
+    """How many completions each teacher failed to score."""
+    return dict(Counter(one.teacher for one in lost if one.teacher is not None))

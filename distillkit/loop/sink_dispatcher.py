@@ -1,0 +1,75 @@
+"""Telling the sinks, none of which can end a run."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from distillkit.context import RunContext
+from distillkit.events import Event, Notice
+from distillkit.files.redaction import redact
+from distillkit.roles.roles import Sink
+
+log = logging.getLogger("distillkit")
+LOGGED = 3
+"""How many exceptions of each sink are logged in full."""
+
+
+class Announcer:
+    """Hands every event to every sink that is open; counts and logs what goes wrong there."""
+
+    def __init__(self) -> None:
+        """No sinks yet: notices go to the log alone, and are told again once sinks are attached."""
+        self._sinks: list[Sink] | None = None
+        self._early: list[Notice] = []
+        self.failures: Counter[str] = Counter()
+
+    async def open_sink(self, sink: Sink, run: RunContext) -> bool:
+        """Open a sink. Whether it is open; if not, the user is told and the run goes on without it."""
+        try:
+            await sink.open(run)
+        except Exception as error:
+            self.failures[sink.name] += 1
+            log.exception("sink %r failed in open()", sink.name)
+            self.warn(f"sink {sink.name!r} could not be opened and hears nothing: {type(error).__name__}: {error}")
+            return False
+        return True
+
+    async def close_sink(self, sink: Sink) -> None:
+        """Close a sink, whatever it makes of that."""
+        try:
+            await sink.close()
+        except Exception:
+            self.failures[sink.name] += 1
+            log.exception("sink %r failed in close()", sink.name)
+
+    def attach(self, sinks: Sequence[Sink]) -> None:
+        """Start to tell these sinks. Called once, with all that are open: they are told now what was noticed before."""
+        self._sinks = list(sinks)
+        early, self._early = self._early, []
+        for notice in early:
+            self.emit(notice)
+
+    def emit(self, event: Event) -> None:
+        """Tell every sink. Never raises."""
+        for sink in self._sinks or ():
+            try:
+                sink.emit(event)
+            except Exception:
+                self.failures[sink.name] += 1
+                if self.failures[sink.name] <= LOGGED:
+                    log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+
+    def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
+        """Tell the user something, on the terminal and in `run.log`; no secret that stands in it."""
+        message = redact(message)
+        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"told": True})
+        notice = Notice(message, level)
+        if self._sinks is None:
+            self._early.append(notice)
+        else:
+            self.emit(notice)
+
+    def warn(self, message: str) -> None:
+        """`notice` at level warning."""
+        self.notice(message, "warning")

@@ -1,0 +1,120 @@
+"""Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError, suggest
+from distillkit.ranks import this_rank
+from distillkit.roles.roles import Evaluator, Loss, Plugin, Sampler, Scorer, Student, TokenScorer
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """The plugins of a run, by the key under which the config chooses them."""
+
+    plugins: Mapping[str, Plugin]
+    sampler: Sampler
+    scorers: Mapping[str, Scorer]
+    """By teacher name."""
+
+
+def cast_of(config: RunConfig) -> Cast:
+    """All plugins of a config, in the order in which they are opened."""
+    student = config.student
+    sampler = student.sampler if student.sampler is not None else student
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
+    plugins: dict[str, Plugin] = {f"sinks.{sink.name}": sink for sink in config.sinks}
+    plugins |= {"router": config.router, "prompts": config.prompts, "loss": config.loss, "student": student}
+    if student.sampler is not None:
+        plugins["student.sampler"] = student.sampler
+    for teacher in config.teachers:
+        plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
+    plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
+    return Cast(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
+
+
+def require_loss(config: RunConfig) -> None:
+    """Raise InputError unless the student can train what the loss makes."""
+    student, loss = config.student, config.loss
+    known = student.loss_functions()
+    if loss.loss_function not in known:
+        if loss.torch_loss() is None or not student.runs_torch_losses:
+            raise InputError(
+                f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
+                f"{suggest(loss.loss_function, known)}"
+            )
+        _require_travelling(loss)
+        return
+    unknown = sorted(set(loss.options()) - known[loss.loss_function])
+    if unknown:
+        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
+
+
+def _require_travelling(loss: Loss) -> None:
+    """Raise InputError where the loss's own code is to travel to other ranks, and cannot."""
+    if this_rank().count == 1:
+        return
+    name = getattr(loss.torch_loss(), "__qualname__", "")
+    if "<" in name:  # <lambda>, or <locals> of another function
+        raise InputError(
+            f"loss {loss.name!r}: its torch_loss cannot be passed to the other ranks, which could not find {name} by "
+            "that name; return a function that stands at the top of a module"
+        )
+
+
+def require_capabilities(config: RunConfig) -> None:
+    """Raise InputError unless every scorer can give what the loss needs."""
+    for teacher in config.teachers:
+        offered = teacher.scorer.capabilities()
+        for need, least in config.loss.needs.items():
+            limit = offered.get(need, 0)
+            if limit is not None and limit < least:
+                can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items())
+                raise InputError(
+                    f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
+                    f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
+                )
+
+
+def require_spreading(student: Student) -> None:
+    """Raise InputError where several processes were started for a student that runs in one."""
+    count = this_rank().count
+    if count > 1 and not student.spreads:
+        raise InputError(
+            f"torchrun started {count} processes, and student {student.name!r} runs in one; use `distillkit run` alone"
+        )
+
+
+def require_way_back(config: RunConfig) -> None:
+    """Raise InputError where `guards.action: rollback` could never go back."""
+    if config.guards.action != "rollback":
+        return
+    student = config.student
+    if not student.loads_in_place:
+        raise InputError(
+            f"guards.action: student {student.name!r} cannot take back earlier weights in the middle of a run, as "
+            "rollback needs; choose stop (and go on by --resume from the checkpoint that you want), or warn"
+        )
+    if not config.train.save_every:
+        raise InputError(
+            "guards.action: rollback needs checkpoints to go back to, and train.save_every is 0; set it well below "
+            f"guards.window={config.guards.window}"
+        )
+
+
+def require_evaluations(evaluators: Sequence[Evaluator], cast: Cast) -> None:
+    """Raise InputError unless teachers and student can do what the evaluators ask of them."""
+    for evaluator in evaluators:
+        if "student_scores" in evaluator.needs and not isinstance(cast.sampler, TokenScorer):
+            raise InputError(
+                f"evaluator {evaluator.name!r} scores given tokens under the student, and {cast.sampler.name!r}, which "
+                "samples from it, cannot; remove the evaluator"
+            )
+        for teacher, scorer in cast.scorers.items() if "teacher_samples" in evaluator.needs else ():
+            if not isinstance(scorer, Sampler):
+                raise InputError(
+                    f"evaluator {evaluator.name!r} has the teachers write completions, and scorer {scorer.name!r} of "
+                    f"teacher {teacher!r} cannot; remove the evaluator"
+                )

@@ -1,0 +1,129 @@
+"""Everything that can be found out about a run before anything is loaded, created or paid for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from distillkit.config.run_config import RunConfig
+from distillkit.context import RunContext, SharedObjects
+from distillkit.data.dataset import Dataset
+from distillkit.data.render import Renderer, Side, teacher_side
+from distillkit.data.row_pipeline import Intake, Lengths, make_plan
+from distillkit.events import Plan
+from distillkit.preflight.compatibility import (
+    Cast,
+    cast_of,
+    require_capabilities,
+    require_evaluations,
+    require_loss,
+    require_spreading,
+    require_way_back,
+)
+from distillkit.registry import Registry
+from distillkit.roles.roles import CheckReport
+from distillkit.tokenizer import require_compatible
+from distillkit.types import Prompts, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """A run that can start: its data is valid, its plugins fit together, its size is known."""
+
+    config: RunConfig
+    registry: Registry
+    cast: Cast
+    shared: SharedObjects
+    intake: Intake
+    renderer: Renderer
+    dataset: Dataset
+    eval_rows: tuple[Row, ...]
+    plan: Plan
+    reports: Mapping[str, CheckReport]
+    notes: tuple[str, ...]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be installed before the run, one line each."""
+        return tuple(dict.fromkeys(report.missing for report in self.reports.values() if report.missing))
+
+    def continued(self, step: int, rows_done: int) -> "Preflight":
+        """The same for a run that goes on: a step before may have held fewer rows, so more may be left than planned."""
+        left = len(self.dataset) * self.config.data.epochs - rows_done
+        steps = step + max(0, -(-left // self.config.train.prompt_groups_per_step))
+        most = self.config.train.max_steps
+        steps = steps if most is None else min(steps, most)
+        plan = replace(self.plan, steps=steps, optimizer_steps=steps * self.config.train.num_substeps)
+        return replace(self, plan=plan)
+
+    def render(self, row: Row) -> Prompts:
+        """A row's route and prompts as token ids."""
+        return self.intake.render(row, self.renderer)
+
+
+def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
+    """The run as the plugin at config key `user` sees it, before the run directory is there."""
+    teachers = tuple(teacher.teacher for teacher in config.teachers)
+    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers)
+
+
+def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> Preflight:
+    """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
+
+    Raises:
+        InputError: (or a child) naming everything that is wrong at the first stage where something is.
+    """
+    cast = cast_of(config)
+    intake, eval_intake = Intake.of(config), Intake.of(config)
+    dataset = Dataset(Path(config.data.path), config.data.max_rows)
+    dataset.validate(intake.count)
+    eval_dataset = None
+    if config.data.eval_path is not None:
+        eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
+        eval_dataset.validate(eval_intake.count)
+    require_loss(config)
+    require_way_back(config)
+    require_spreading(config.student)
+    require_evaluations(config.evaluators, cast)
+    shared = SharedObjects()
+    contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
+    reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
+    require_capabilities(config)
+    renderer = make_renderer(config, contexts)
+    lengths = Lengths(intake, renderer)
+    dataset.validate(lengths.count)
+    held_out = None
+    if eval_dataset is not None:
+        held_out = Lengths(eval_intake, renderer)
+        eval_dataset.validate(held_out.count)
+    notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
+    eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
+    plan = make_plan(config, lengths, held_out)
+    return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
+
+
+def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
+    """Read the tokenizers, and refuse a teacher whose ids mean something else."""
+    run = contexts["student"]
+    student = Side(
+        config.student.tokenizer(run), config.sampling.chat_template_kwargs, config.student.context_length(run)
+    )
+    sides: dict[str, Side] = {}
+    for section in config.teachers:
+        teacher = section.teacher
+        run = contexts[f"teachers.{teacher.name}.scorer"]
+        tokenizer = section.scorer.tokenizer(run)
+        if tokenizer is not student.tokenizer:
+            require_compatible(student.tokenizer, tokenizer, teacher.name)
+        sides[teacher.name] = teacher_side(teacher, tokenizer, section.scorer.context_length(run), student)
+    return Renderer(student, sides, config.sampling.max_completion_tokens)
+
+
+def _notes(config: RunConfig, intake: Intake) -> Iterator[str]:
+    for teacher in intake.teachers:
+        if not intake.rows_of[teacher.name]:
+            yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
+    if not config.sampling.params.is_untouched:
+        yield (
+            "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
+            "so the ratio's denominator is not the law that sampled (docs/concepts.md)"
+        )

@@ -1,0 +1,1 @@
+"""The contract of each role, one file a role."""

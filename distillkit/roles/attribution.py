@@ -1,0 +1,30 @@
+"""Saying whose code failed: a plugin's exception keeps its type, and gets a note with the plugin's name and class."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from distillkit.errors import DistillkitError
+from distillkit.files.redaction import redact
+from distillkit.roles.roles import Plugin
+
+
+@contextmanager
+def blame(plugin: Plugin, doing: str = "") -> Iterator[None]:
+    """Note on whatever comes out, but distillkit's own errors, that `plugin` raised it, and `doing` what."""
+    try:
+        yield
+    except DistillkitError:
+        raise
+    except Exception as error:
+        cls = type(plugin)
+        where = f"raised by {plugin.role} {plugin.name!r} ({cls.__module__}.{cls.__qualname__}) {doing}".rstrip()
+        if where not in getattr(error, "__notes__", ()):
+            error.add_note(where)
+        raise
+
+
+def told(error: BaseException) -> str:
+    """An exception on one line, with its notes, as files and sinks may hold it."""
+    notes = "; ".join(getattr(error, "__notes__", ()))
+    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    return redact(f"{text} ({notes})" if notes else text)

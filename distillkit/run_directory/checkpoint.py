@@ -1,0 +1,217 @@
+"""`checkpoints/step-N/`: the student's own files, every plugin's state, and where the engine stands.
+
+A checkpoint is written aside, flushed to the disk, summed up in `checksums.json` and renamed: one that has its final
+name is whole, and one that was damaged later is found out. Weights are safetensors, everything else is JSON.
+"""
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from distillkit.errors import InputError
+from distillkit.files.atomic import checksums, flush
+from distillkit.files.jsonl import writing
+from distillkit.roles.roles import Plugin, Student
+from distillkit.run_directory.rollout_codec import InFlight
+
+FORMAT = 2
+CHECKSUMS = "checksums.json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EngineState:
+    """Where the engine stands after a step."""
+
+    step: int
+    totals: Mapping[str, JsonValue]
+    train_seconds: float
+    before: Mapping[str, JsonValue] | None
+    """The evaluation before training, as in `summary.json`."""
+    bad_in_a_row: int
+    """Refused optimizer steps since the last good one."""
+    metrics: Mapping[str, float | None]
+    """The step's line of `metrics.jsonl`, which is written after the checkpoint."""
+    files: Mapping[str, int]
+    """How long, in bytes, the run's growing files were."""
+    in_flight: Sequence[InFlight]
+    """The windows that are drawn, in order: with k steps off policy up to k."""
+    identity: Mapping[str, JsonValue]
+    """What the run is (`identity_of`)."""
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """What `engine.json` holds."""
+        return {
+            "format": FORMAT,
+            "step": self.step,
+            "totals": dict(self.totals),
+            "train_seconds": self.train_seconds,
+            "before": None if self.before is None else dict(self.before),
+            "bad_in_a_row": self.bad_in_a_row,
+            "metrics": dict(self.metrics),
+            "files": dict(self.files),
+            "in_flight": [window.as_json() for window in self.in_flight],
+            "identity": dict(self.identity),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "EngineState":
+        """What `as_json` gave."""
+        return cls(
+            step=value["step"],
+            totals=value["totals"],
+            train_seconds=value["train_seconds"],
+            before=value["before"],
+            bad_in_a_row=value["bad_in_a_row"],
+            metrics=value["metrics"],
+            files=value["files"],
+            in_flight=[InFlight.from_json(window) for window in value["in_flight"]],
+            identity=value["identity"],
+        )
+
+
+def checkpoints(run_dir: Path) -> list[Path]:
+    """The complete checkpoints of a run, the oldest first."""
+    found = [path for path in (run_dir / "checkpoints").glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+async def save(
+    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int, reach: int = 0
+) -> Path:
+    """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones (`surplus`)."""
+    final = run_dir / "checkpoints" / f"step-{state.step}"
+    aside = final.with_name(f".{final.name}.partial")
+    with writing(final):
+        shutil.rmtree(aside, ignore_errors=True)
+        (aside / "student").mkdir(parents=True)
+    await student.save(aside / "student")  # whose errors are its own: it may write elsewhere
+    states = {key: dict(plugin.state()) for key, plugin in plugins.items()}
+    tensors = {f"{key}/{name}": array for key, plugin in plugins.items() for name, array in plugin.tensors().items()}
+    with writing(final):
+        _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
+        if tensors:
+            save_file(tensors, aside / "plugins.safetensors")
+        _write_json(aside / "engine.json", state.as_json())
+        await asyncio.to_thread(_seal, aside, final)
+        for old in surplus(checkpoints(run_dir), keep_last, reach):
+            await asyncio.to_thread(shutil.rmtree, old)
+    return final
+
+
+def surplus(saved: Sequence[Path], keep_last: int, reach: int) -> Sequence[Path]:
+    """The oldest of `saved`, those that nobody needs.
+
+    Needed are the `keep_last` newest, and whatever a run that goes on from one of them may want to go back to: the
+    newest one from before its last `reach` steps.
+    """
+    first = step_of(saved[-keep_last:][0]) + 1
+    old_enough = [i for i, path in enumerate(saved) if step_of(path) <= first - reach]
+    return saved[: min(max(0, len(saved) - keep_last), old_enough[-1] if old_enough else 0)]
+
+
+def _seal(aside: Path, final: Path) -> None:
+    """Sum up, flush and rename; hashing gigabytes takes its time, so not in the event loop's thread.
+
+    The disk writes while the sums are made, so the last flush finds little left to do.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        flushed = pool.submit(_flush, aside)
+        sums = checksums(aside, CHECKSUMS)
+        flushed.result()
+    _write_json(aside / CHECKSUMS, {**sums})
+    _flush(aside)
+    shutil.rmtree(final, ignore_errors=True)
+    aside.rename(final)
+    flush(final.parent)
+
+
+def forget_after(run_dir: Path, step: int) -> None:
+    """Remove checkpoints of later steps, which are damaged or will be written again, and what is half-written."""
+    for path in checkpoints(run_dir):
+        if step_of(path) > step:
+            shutil.rmtree(path)
+    for path in (run_dir / "checkpoints").glob(".step-*"):
+        shutil.rmtree(path)
+
+
+def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[Path, EngineState]:
+    """The newest whole checkpoint, and where the engine stood; `warn` hears of each that is damaged.
+
+    Raises:
+        InputError: if none is whole.
+    """
+    damaged: list[str] = []
+    for path in reversed(checkpoints(run_dir)):
+        problem = damage(path)
+        if problem is None:
+            return path, read_state(path)
+        damaged.append(f"{path} is damaged: {problem}")
+        warn(f"{damaged[-1]}; the one before it is used")
+    raise InputError("\n".join([f"{run_dir}: no checkpoint is whole; run again with --overwrite", *damaged]))
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint's files, or None."""
+    try:
+        wanted = json.loads((path / CHECKSUMS).read_text(encoding="utf-8"))
+        found = checksums(path, CHECKSUMS)
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({error})"
+    if not isinstance(wanted, dict) or "engine.json" not in wanted:
+        return f"{CHECKSUMS} is not what was written"
+    missing = sorted(wanted.keys() - found.keys())
+    changed = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    if missing:
+        return f"{missing[0]} is missing"
+    return f"{changed[0]} is not what was written" if changed else None
+
+
+def read_state(path: Path) -> EngineState:
+    """Where the engine stood. Raises InputError for a checkpoint of another format."""
+    engine = json.loads((path / "engine.json").read_text(encoding="utf-8"))
+    if engine.get("format") != FORMAT:
+        raise InputError(f"{path}: has checkpoint format {engine.get('format')}, this version reads {FORMAT}")
+    return EngineState.from_json(engine)
+
+
+async def load(path: Path, student: Student, plugins: Mapping[str, Plugin], *, back: bool = False) -> None:
+    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it.
+
+    `back`: they have gone on since, so one that has a state by now, and had none then, hears that too.
+    """
+    try:
+        await student.load(path / "student")
+    except (KeyError, SafetensorError) as error:
+        raise InputError(f"{path}: these weights do not fit the student as it is configured now: {error}") from error
+    states = json.loads((path / "plugins.json").read_text(encoding="utf-8"))
+    tensors = load_file(path / "plugins.safetensors") if (path / "plugins.safetensors").is_file() else {}
+    for key, plugin in plugins.items():
+        mine = {name.removeprefix(f"{key}/"): array for name, array in tensors.items() if name.startswith(f"{key}/")}
+        if key in states or mine or (back and (plugin.state() or plugin.tensors())):
+            plugin.restore(states.get(key, {}), mine)
+
+
+def _flush(folder: Path) -> None:
+    """To the disk, so that a rename never names what is not there after a power failure."""
+    for path in [*folder.rglob("*"), folder]:
+        flush(path)
+
+
+def _write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
+    """Without indents, with which Python writes a hundred thousand numbers in flight one by one, and not in C."""
+    path.write_text(json.dumps(value) + "\n", encoding="utf-8")

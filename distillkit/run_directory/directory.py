@@ -1,0 +1,186 @@
+"""Where a run writes: is there room, may it go on there, and does another process hold it?"""
+
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from pydantic import JsonValue
+
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
+from distillkit.files.jsonl import writing
+from distillkit.files.os_errors import TOO_MANY_FILES, advice
+from distillkit.files.strict_json import shortened
+from distillkit.run_directory.checkpoint import checkpoints
+
+MARKER = "config.yaml"
+HEADER = "# The resolved config of this run"
+"""A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
+LOCK = ".lock"
+HELD = "held"
+"""A folder of files `NAME.json` or `NAME.*.json`: what the plugin NAME has outside of this machine and must let go of.
+
+A plugin writes there before it asks for something that costs money, and removes the file when all of it is gone. The
+folder outlives the run that is replaced here: whatever plugin of that name runs next in the directory finds it.
+"""
+
+
+WRITTEN = frozenset(
+    {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
+    | {"checkpoints"}
+)
+"""What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
+DEEPEST = "checkpoints/.step-1000000000.partial/student/model-00001-of-00001.safetensors"
+"""About the longest path below it."""
+
+
+def run_directory(config: RunConfig) -> Path:
+    """Where a config's run writes."""
+    return Path(config.log_path.replace("{name}", config.name))
+
+
+def require_place(run_dir: Path) -> None:
+    """Raise InputError if no run could be in this place, as far as can be told without writing there."""
+    with _looking(run_dir):
+        place = run_dir.absolute()
+        (place / DEEPEST).exists()  # too long as a whole
+        there = next(path for path in (place, *place.parents) if path.exists())
+        for part in place.relative_to(there).parts:
+            (there / part).exists()  # too long as one name, which is not found below what is not there
+        if not there.is_dir():
+            raise InputError(f"{run_dir if there == place else there} is a file; choose another log_path or name")
+        for folder in (there, place / "checkpoints"):
+            if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+                raise InputError(f"{folder} cannot be written; make it writable, or choose another log_path")
+
+
+@contextmanager
+def _looking(run_dir: Path) -> Iterator[None]:
+    """Turn what the operating system says of a path into an error that names it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # too long, not readable, or of characters that no path can hold
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        shown = shortened(str(run_dir), 200)
+        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+            raise
+        raise InputError(f"{shown!r} cannot be a run's directory: {reason}; choose another log_path or name") from error
+
+
+def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
+    if resume and overwrite:
+        raise InputError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
+    require_place(run_dir)
+    if resume:
+        if not checkpoints(run_dir):
+            how = "replace what is there by --overwrite" if holds_work(run_dir) else "run without --resume"
+            raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; {how}")
+    elif holds_work(run_dir) and not overwrite:
+        go_on = "Go on with it by --resume, replace" if checkpoints(run_dir) else "It has no checkpoint; replace"
+        raise InputError(
+            f"{run_dir} already holds a run. {go_on} it by --overwrite, "
+            "or write elsewhere by name=another-name (in Python: resume=True, overwrite=True, name=...)"
+        )
+    elif _content(run_dir) and not _is_run(run_dir):
+        raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
+
+
+def holds_work(run_dir: Path) -> bool:
+    """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
+    with _looking(run_dir):
+        metrics = run_dir / "metrics.jsonl"
+        measured = metrics.is_file() and metrics.stat().st_size > 0
+        return _is_run(run_dir) and (measured or bool(checkpoints(run_dir)))
+
+
+def _is_run(run_dir: Path) -> bool:
+    if not (run_dir / MARKER).is_file():
+        return False
+    with (run_dir / MARKER).open("rb") as file:
+        return file.read(len(HEADER)) == HEADER.encode()
+
+
+def _content(run_dir: Path) -> list[Path]:
+    return [path for path in run_dir.iterdir() if path.name not in (LOCK, HELD)] if run_dir.is_dir() else []
+
+
+def require_heirs(run_dir: Path, plugins: Collection[str]) -> None:
+    """Raise InputError if an older run holds something here that none of `plugins` knows how to let go of."""
+    left = [path for path in sorted((run_dir / HELD).glob("*.json")) if path.name.partition(".")[0] not in plugins]
+    if left:
+        held = left[0].read_text(encoding="utf-8", errors="replace").rstrip()
+        raise InputError(
+            f"the run that was in {run_dir} could not clean up after itself; this may still cost money, and this run "
+            f"uses no plugin that knows of it:\n{held}\nGo on with that run by "
+            f"--resume, or remove what is listed by hand, and then {left[0]}"
+        )
+
+
+@contextmanager
+def room(
+    run_dir: Path, *, resume: bool, overwrite: bool, plugins: Collection[str] = (), written: Collection[str] = ()
+) -> Iterator[list[str]]:
+    """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
+
+    `plugins` are the names of those that will run here, and inherit what the older run has elsewhere (`HELD`);
+    `written` is what plugins write in the directory. What it gives are the names of files that stay there, since no run
+    writes them. The lock is the operating system's: a process that died holds nothing.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run_dir / LOCK)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: characters that no path can hold
+        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
+            raise
+        reason = f"{error.strerror}; {advice(error)}, or" if isinstance(error, OSError) else f"{error};"
+        raise InputError(f"{str(run_dir)!r} cannot be written: {reason} choose another log_path") from error
+    try:
+        require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
+        if not resume:
+            require_heirs(run_dir, plugins)
+        rest = [] if resume else _cleared(run_dir, WRITTEN.union(written))
+        with writing(run_dir / MARKER):
+            if not (run_dir / MARKER).exists():  # from now on it is a run's, whatever becomes of this one
+                (run_dir / MARKER).write_text(f"{HEADER}, which is written when the run begins.\n", encoding="utf-8")
+        yield rest
+    finally:
+        lock.release()
+
+
+def _cleared(run_dir: Path, written: Collection[str]) -> list[str]:
+    """Remove what a run wrote; return the names of the rest, which somebody else put there.
+
+    The marker stays until it is written again, so that what stayed with it is in the way of no other run.
+    """
+    rest = [path.name for path in _content(run_dir) if path.name not in written]
+    for path in _content(run_dir):
+        if path.name in written and path.name != MARKER:
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    return sorted(rest)
+
+
+def is_complete(run_dir: Path) -> bool:
+    """Whether the run that a directory holds came to its end."""
+    summary = read_summary(run_dir)
+    return summary is not None and summary.get("status") == "completed"
+
+
+def read_summary(run_dir: Path) -> Mapping[str, JsonValue] | None:
+    """What the run that a directory holds came to; None where it has not ended."""
+    try:
+        summary: dict[str, JsonValue] = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return summary

@@ -1,0 +1,152 @@
+"""The run's own files. They are the engine's, not a sink's: failing to write them ends the run."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import JsonValue
+
+from distillkit.config.run_config import RunConfig
+from distillkit.files.jsonl import JsonLines, writing
+from distillkit.files.redaction import RedactingFormatter
+from distillkit.metrics import finite
+from distillkit.registry import Registry
+from distillkit.run_directory.directory import HEADER, MARKER
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import ScoredRollout
+
+log = logging.getLogger("distillkit")
+
+
+class RunLog(logging.FileHandler):
+    """`run.log`. Where it cannot be written, nor can the run's data, and that ends the run with a word of its own."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Print no traceback in the middle of the run."""
+
+
+@dataclass(slots=True)
+class RunFiles:
+    """`config.yaml`, `metrics.jsonl`, `samples.jsonl`, `summary.json` and `run.log` of one run."""
+
+    run_dir: Path
+    _metrics: JsonLines
+    _samples: JsonLines
+
+    @classmethod
+    @contextmanager
+    def open(cls, run_dir: Path) -> Iterator["RunFiles"]:
+        """Append to the files in `run_dir`, and send distillkit's log there, while the run lasts."""
+        with writing(run_dir / "run.log"):
+            handler = RunLog(run_dir / "run.log", encoding="utf-8")
+        handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
+        level, propagate = log.level, log.propagate  # they belong to whoever imported distillkit
+        log.addHandler(handler)
+        if log.getEffectiveLevel() > logging.INFO:
+            log.setLevel(logging.INFO)
+        log.propagate = False
+        try:
+            with JsonLines(run_dir / "metrics.jsonl") as metrics, JsonLines(run_dir / "samples.jsonl") as samples:
+                yield cls(run_dir, metrics, samples)
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+            log.setLevel(level)
+            log.propagate = propagate
+
+    def write_config(self, config: RunConfig, registry: Registry) -> None:
+        """The resolved config, complete; what a file cannot choose by name is marked."""
+        lines = [
+            HEADER + ": `distillkit run config.yaml name=again` runs it once more.",
+            f"# Relative paths start at {Path.cwd()}",
+        ]
+        for key in config.unreproducible(registry):
+            lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")
+        text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
+        with writing(self.run_dir / MARKER):
+            (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
+
+    def lengths(self) -> dict[str, int]:
+        """How long, in bytes, the growing files are, all of it on the disk."""
+        return {file.path.name: file.flushed_length() for file in (self._metrics, self._samples)}
+
+    def rewind(self, lengths: Mapping[str, int]) -> None:
+        """Forget what was written since they had these lengths: a resumed run writes it again."""
+        for file in (self._metrics, self._samples):
+            file.cut(lengths[file.path.name])
+
+    def take_back_metrics(self, step: int) -> dict[str, float]:
+        """Remove and return the line of `step`, the last one, so that it can be written again with more in it."""
+        last = next((row for row in read_metrics(self.run_dir)[::-1] if row["step"] == step), {})
+        self._metrics.cut(end_of_step(self._metrics.path, step - 1))
+        return {name: float(value) for name, value in last.items() if name != "step" and isinstance(value, float | int)}
+
+    def write_metrics(self, step: int, metrics: Mapping[str, float | None]) -> dict[str, JsonValue]:
+        """One line a step; returns it. What is not finite, and so not known, is null."""
+        known = {name: None if value is None else finite(value) for name, value in metrics.items()}
+        row: dict[str, JsonValue] = {"step": step, **known}
+        self._metrics.append([row])
+        return row
+
+    def write_samples(
+        self, step: int, split: Literal["train", "heldout"], scored: Sequence[ScoredRollout], tokenizer: Tokenizer
+    ) -> None:
+        """Completions with each token's logprob under student and teacher."""
+        records = [{"step": step, "split": split, **sample_record(one, tokenizer)} for one in scored]
+        self._samples.append(records, ascii_only=False)
+
+    def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
+        """`summary.json`, whole or not at all."""
+        aside = self.run_dir / "summary.json.new"
+        with writing(self.run_dir / "summary.json"):
+            aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+            aside.replace(self.run_dir / "summary.json")
+
+
+def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:
+    """The rows of `metrics.jsonl`."""
+    with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def sample_record(one: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
+    """A completion as `samples.jsonl` holds it."""
+    rollout = one.rollout
+    return {
+        "row_id": one.key.row_id,
+        "epoch": one.key.epoch,
+        "sample": one.key.sample,
+        "route": one.prompts.route.label,
+        "policy_version": rollout.policy_version,
+        "question": one.prompts.row.messages[-1].content,
+        "prompt": tokenizer.show(rollout.request.prompt_ids.tolist()),
+        "teacher_prompts": {name: tokenizer.show(ids.tolist()) for name, ids in one.prompts.teachers.items()},
+        "text": rollout.text,
+        "finish_reason": rollout.finish_reason,
+        "tokens": [tokenizer.show([token]) for token in rollout.token_ids.tolist()],
+        "token_ids": rollout.token_ids.tolist(),
+        "student_logprobs": [finite(round(x, 5)) for x in rollout.logprobs.tolist()],
+        "teacher_logprobs": {
+            name: [finite(round(x, 5)) for x in score.logprobs.tolist()] for name, score in one.scores.items()
+        },
+        "ids_proved": {name: score.ids_proved for name, score in one.scores.items()},
+    }
+
+
+def end_of_step(path: Path, step: int) -> int:
+    """Where, in bytes, a JSONL file's lines of steps up to `step` end; a line that was cut off does not count."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except json.JSONDecodeError:
+                break
+            end += len(line)
+    return end

@@ -1,0 +1,125 @@
+"""What makes a run this run: two runs of the same identity give the same numbers, so one may go on for the other."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit.data.render import Side
+from distillkit.errors import InputError
+from distillkit.preflight.compatibility import Cast
+from distillkit.preflight.prepared_run import Preflight
+from distillkit.roles.attribution import blame
+from distillkit.run_directory.settings import at_default, settings_of
+from distillkit.tokenizer import fingerprint
+from distillkit.types import Message
+
+HELD_OUT = "the held-out rows"
+"""May change, and the user is told that numbers from before and after are of different rows then."""
+AT_DEFAULT = "options at their defaults"
+"""Not compared: it says which options a version that does not know them can do without."""
+WHY = Message("user", "Why?")
+TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), (WHY,))
+"""The second is for templates that know no system turn."""
+
+
+def identity_of(flight: Preflight) -> dict[str, JsonValue]:
+    """What the run is, by name: options by their key, data, tokenizers and models by fingerprint ("the ...")."""
+    sides = {"student": flight.renderer.student}
+    sides |= {f"teacher {name!r}": side for name, side in flight.renderer.teachers.items()}
+    return {
+        **settings_of(flight.config),
+        "the rows of data.path": _digest(Path(flight.config.data.path)),
+        **({HELD_OUT: _held_out(flight)} if flight.config.evaluators else {}),
+        **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
+        **dict(_fingerprints(flight.cast)),
+        AT_DEFAULT: [*at_default(flight.config)],
+    }
+
+
+def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], checkpoint: Path) -> None:
+    """Raise InputError if a checkpoint is of another run, naming all that has changed."""
+    changed = list(changes(then, now))
+    if changed:
+        raise InputError(
+            "\n".join(
+                [
+                    f"{checkpoint} was written by another run than this one would be:",
+                    *(f"  {line}" for line in changed),
+                    "take the changes back, begin anew by --overwrite, or go on all the same by --resume --force "
+                    "(in Python: force=True)",
+                ]
+            )
+        )
+
+
+def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
+    """One line for each part that is not what it was."""
+    for name in dict.fromkeys([*then, *now]):
+        if name in (HELD_OUT, AT_DEFAULT) or _is_same(name, then, now):
+            continue
+        if _is_digest(then.get(name)) and _is_digest(now.get(name)):
+            yield f"{name} changed"
+        else:
+            yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}"
+
+
+def other_held_out(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Whether both judge held-out rows, and not the same ones."""
+    return HELD_OUT in then and HELD_OUT in now and then[HELD_OUT] != now[HELD_OUT]
+
+
+def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Whether a part is what it was, or is missing on one side for want of knowledge.
+
+    That is so of a fingerprint, and of an option at its default that another version of distillkit, or of a plugin,
+    does not have. A teacher that is new or gone is told by its options.
+    """
+    if name in then and name in now:
+        return then[name] == now[name]
+    defaults = (then if name in then else now).get(AT_DEFAULT)
+    return name.startswith("the ") or (isinstance(defaults, list) and name in defaults)
+
+
+def _fingerprints(cast: Cast) -> Iterator[tuple[str, str]]:
+    """What plugins know of what is behind them; those that only watch do not count."""
+    names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in cast.scorers}
+    for key, plugin in cast.plugins.items():
+        if not key.startswith(("sinks.", "evaluators.")):
+            with blame(plugin, "in fingerprint()"):
+                known = plugin.fingerprint()
+            yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
+
+
+def _held_out(flight: Preflight) -> str:
+    """A row's id holds its place in the file and a hash of its content."""
+    return hashlib.sha256(json.dumps([row.row_id for row in flight.eval_rows]).encode()).hexdigest()[:16]
+
+
+def _tokens(side: Side) -> str:
+    rendered = []
+    for messages in TEMPLATE_PROBES:
+        try:
+            rendered.append(side.tokenizer.render(messages, side.template_options))
+        except InputError as error:  # a template that refuses these turns is known by what it says
+            rendered.append([len(str(error))])
+    return hashlib.sha256(json.dumps([fingerprint(side.tokenizer), rendered]).encode()).hexdigest()[:16]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def _is_digest(value: JsonValue) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
+
+
+def _shown(name: str, parts: Mapping[str, JsonValue]) -> str:
+    if name not in parts:
+        return "not there"
+    text = json.dumps(parts[name], ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."

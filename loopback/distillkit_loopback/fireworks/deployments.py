@@ -1,0 +1,168 @@
+"""Deployments: made, scaled and deleted."""
+
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from pydantic import ConfigDict, Field, JsonValue
+
+from distillkit_builtin.local.causal_lm import Network
+from distillkit_loopback.fireworks.faults import Effect, Fails, NeverDone
+from distillkit_loopback.fireworks.jobs import ACCOUNT
+from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
+from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.transport.messages import Answer, Body
+
+ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
+PREFIX = f"accounts/{ACCOUNT}/deployments/"
+
+
+class Settings(Body):
+    """What a deployment is asked to be; unknown settings are kept and shown."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+    base_model: str = Field(alias="baseModel")
+    max_replicas: int = Field(1, alias="maxReplicaCount")
+    trainer_job: str | None = Field(None, alias="hotLoadTrainerJob")
+
+
+class Changes(Body):
+    """The settings that a PATCH names."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+@dataclass(frozen=True, slots=True)
+class RunningDeployment:
+    """A deployment that has, or waits for, at least one replica."""
+
+    deployment_id: str
+    state: str
+    base_model: str
+    max_replicas: int
+    snapshot: str | None
+    """The weights that were loaded into it last."""
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One deployment."""
+
+    deployment_id: str
+    settings: Settings
+    state: str = "CREATING"
+    message: str = ""
+    fate: Effect | None = None
+    """How it misbehaves when it starts."""
+    snapshot: str | None = None
+    network: Network | None = None
+    """The weights of the last hot load; None: the base model's."""
+    hot_load: Mapping[str, JsonValue] = field(default_factory=dict)
+    """The state of the last hot load, as its replica reports it."""
+
+    @property
+    def costs(self) -> bool:
+        """Whether it has machines or waits for them."""
+        return self.state in ("CREATING", "READY") and self.settings.max_replicas > 0
+
+    def start(self) -> None:
+        """Get a replica, if it waits for one and one comes."""
+        if self.state != "CREATING" or isinstance(self.fate, NeverDone):
+            return
+        if isinstance(self.fate, Fails):
+            self.state, self.message = "FAILED", self.fate.message
+        else:
+            self.state = "READY"
+
+    def public(self) -> JsonValue:
+        """As the control plane shows it."""
+        settings: dict[str, JsonValue] = self.settings.model_dump(by_alias=True, exclude_none=True)
+        status: JsonValue = {"code": "INTERNAL" if self.message else "OK", "message": self.message}
+        return {**settings, "name": PREFIX + self.deployment_id, "state": self.state, "status": status}
+
+
+class Deployments:
+    """All deployments of the account."""
+
+    def __init__(self, store: Store) -> None:
+        """None yet."""
+        self._store = store
+        self._lock = threading.RLock()
+        self._deployments: dict[str, Deployment] = {}
+
+    def routes(self) -> Iterable[Route]:
+        """What this part answers."""
+        one = "/v1/accounts/{account}/deployments/{deployment}"
+        yield Route.to("POST", "/v1/accounts/{account}/deployments", self._create)
+        yield Route.to("GET", one, self._show)
+        yield Route.to("PATCH", one, self._update)
+        yield Route.to("DELETE", one, self._delete)
+
+    def running(self) -> dict[str, RunningDeployment]:
+        """Those that cost money now."""
+        with self._lock:
+            return {
+                each.deployment_id: RunningDeployment(
+                    each.deployment_id,
+                    each.state,
+                    each.settings.base_model,
+                    each.settings.max_replicas,
+                    each.snapshot,
+                )
+                for each in self._deployments.values()
+                if each.costs
+            }
+
+    def serving(self, model: str) -> tuple[Network, str] | None:
+        """The network behind a deployment's name and its base model; None if it is no deployment of the account.
+
+        Raises Refused, as the gateway does, for one that has no replica ready.
+        """
+        if not model.startswith(PREFIX):
+            return None
+        with self._lock:
+            found = self._deployments.get(model.removeprefix(PREFIX))
+            if found is None or found.state != "READY" or not found.settings.max_replicas:
+                raise not_found(f"model {model!r}")
+            base = found.settings.base_model
+            return found.network or self._store.frozen(base), base
+
+    def get(self, deployment_id: str) -> Deployment:
+        """A deployment. Raises Refused if there is none of that id."""
+        if deployment_id not in self._deployments:
+            raise not_found(f"deployment {deployment_id!r}")
+        return self._deployments[deployment_id]
+
+    def _create(self, call: Call) -> Answer:
+        deployment_id = call.request.query.get("deploymentId", "")
+        if not ID.fullmatch(deployment_id):
+            raise Refused(400, f"{deployment_id!r} is no deployment id: at most 63 of a-z, 0-9 and -, a letter first")
+        deployment = Deployment(deployment_id, call.body(Settings), fate=call.effect)
+        self._store.path(deployment.settings.base_model)
+        with self._lock:
+            if deployment_id in self._deployments:
+                raise Refused(409, f"deployment {deployment_id!r} exists", "ALREADY_EXISTS")
+            self._deployments[deployment_id] = deployment
+        return Answer(deployment.public())
+
+    def _show(self, call: Call) -> Answer:
+        """Ready when first asked about, so that no client waits for a poll."""
+        with self._lock:
+            deployment = self.get(call.names["deployment"])
+            deployment.start()
+            return Answer(deployment.public())
+
+    def _update(self, call: Call) -> Answer:
+        with self._lock:
+            deployment = self.get(call.names["deployment"])
+            changed = {**deployment.settings.model_dump(by_alias=True), **call.body(Changes).model_dump()}
+            deployment.settings = Settings.model_validate(changed)
+            return Answer(deployment.public())
+
+    def _delete(self, call: Call) -> Answer:
+        with self._lock:
+            self.get(call.names["deployment"])
+            del self._deployments[call.names["deployment"]]
+        return Answer({})

@@ -1,0 +1,73 @@
+"""What goes over the wire, below any of the service's parts: calls, refusals and routes."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from pydantic import JsonValue, ValidationError
+
+from distillkit_loopback.fireworks.faults import Effect
+from distillkit_loopback.transport.messages import ABody, Answer, Request, refusal
+
+Json = Mapping[str, JsonValue]
+
+
+class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
+    """The service says no, as the real one would."""
+
+    def __init__(self, status: int, message: str, code: str = "INVALID_ARGUMENT") -> None:
+        """`code` is the name that stands beside the message."""
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.code = code
+
+    def answer(self, headers: Mapping[str, str] | None = None) -> Answer:
+        """In the form of every error of the service."""
+        return refusal(self.status, self.message, self.code, headers)
+
+
+def not_found(what: str) -> Refused:
+    """404."""
+    return Refused(404, f"{what} not found", "NOT_FOUND")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request on its way to the part that answers it."""
+
+    request: Request
+    names: Mapping[str, str]
+    """What the route's pattern found in the path."""
+    effect: Effect | None
+    """How to misbehave, this once."""
+
+    def body(self, shape: type[ABody]) -> ABody:
+        """The body, read. Raises Refused if it is not of that shape."""
+        try:
+            return shape.model_validate(self.request.body)
+        except ValidationError as error:
+            raise Refused(400, f"{shape.__name__}: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which requests a function answers."""
+
+    method: str
+    path: re.Pattern[str]
+    function: Callable[[Call], Answer]
+
+    @classmethod
+    def to(cls, method: str, path: str, function: Callable[[Call], Answer]) -> "Route":
+        """`{name}` in the path stands for one segment, or the part of it before a colon."""
+        return cls(method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", path)), function)
+
+
+def dispatch(routes: Iterable[Route], request: Request, effect: Effect | None) -> Answer:
+    """Hand the request to the first route that fits."""
+    for route in routes:
+        found = route.path.fullmatch(request.path)
+        if found and route.method == request.method:
+            return route.function(Call(request, found.groupdict(), effect))
+    raise not_found(f"route {request.method} {request.path}")

@@ -1,0 +1,162 @@
+"""The service as tests use it.
+
+```python
+with LoopbackService({"accounts/fireworks/models/qwen3-8b": "/path/to/a/tiny/model"}) as service:
+    service.fail(Fault("POST", "/completions$", Status(503, retry_after=1), times=2))
+    ...                                  # FIREWORKS_BASE_URL=service.base_url, any key
+    assert not service.jobs              # nothing was left running
+```
+"""
+
+import logging
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from distillkit_loopback.fireworks.checkpoints import Checkpoints
+from distillkit_loopback.fireworks.completions import Completions
+from distillkit_loopback.fireworks.deployments import Deployments, RunningDeployment
+from distillkit_loopback.fireworks.faults import Effect, Fault, Faults, Hangup, Status
+from distillkit_loopback.fireworks.hot_load import HotLoads
+from distillkit_loopback.fireworks.jobs import RunningJob
+from distillkit_loopback.fireworks.messages import Refused, dispatch
+from distillkit_loopback.fireworks.shapes import Shapes
+from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.fireworks.trainer import Trainers
+from distillkit_loopback.transport.faults import Delay
+from distillkit_loopback.transport.messages import Answer, Request
+from distillkit_loopback.transport.server import Server
+
+log = logging.getLogger(__name__)
+REMEMBERED = 10_000
+"""Requests."""
+RETRIED = (408, 409, 425, 429)
+"""What a client sends again among the 4xx."""
+
+
+class LoopbackService:
+    """The Fireworks Training API on 127.0.0.1, backed by local models on the CPU.
+
+    The same requests have the same answers. torch computes in one thread in this process until the service closes: how
+    a sum is rounded depends on how many threads share it, and one flipped token makes another run of it.
+    """
+
+    def __init__(
+        self, models: Mapping[str, str | Path], *, context_length: int = 512, api_key: str | None = None
+    ) -> None:
+        """Listen; load nothing yet.
+
+        Args:
+            models: Model strings, as configs name them, to local directories: base models, anything else that is
+                served from the start (`accounts/.../deployedModels/...`), and PEFT adapters for a warm start.
+            context_length: What training shapes say, and completions keep to. In tokens.
+            api_key: The one key that is let in; None: any.
+        """
+        self._api_key = api_key
+        self._closing = threading.Event()
+        self._threads_before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        self._folder = tempfile.TemporaryDirectory(prefix="distillkit-loopback-")
+        self._store = Store(models, Path(self._folder.name))
+        self._trainers = Trainers(self._store, self._closing)
+        self._deployments = Deployments(self._store)
+        parts = (
+            Shapes(context_length),
+            self._trainers.jobs,
+            Checkpoints(self._store, self._trainers.jobs),
+            self._deployments,
+            HotLoads(self._store, self._deployments),
+            Completions(self._store, self._deployments, context_length),
+            self._trainers,
+        )
+        self._routes = [route for part in parts for route in part.routes()]
+        self._faults = Faults()
+        self._requests: deque[Request] = deque(maxlen=REMEMBERED)
+        self._server = Server(self._respond)
+        self._server.start()
+        self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        """What `FIREWORKS_BASE_URL` should be."""
+
+    def __enter__(self) -> Self:
+        """The service itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop answering and computing, and delete what was saved. A second call does nothing."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self._trainers.close()
+        self._server.close()
+        self._folder.cleanup()
+        torch.set_num_threads(self._threads_before)
+
+    @property
+    def requests(self) -> tuple[Request, ...]:
+        """What was asked, in the order of arrival (the last 10,000)."""
+        return tuple(self._requests)
+
+    @property
+    def jobs(self) -> Mapping[str, RunningJob]:
+        """The trainer jobs that cost money now, by id."""
+        return self._trainers.jobs.running()
+
+    @property
+    def deployments(self) -> Mapping[str, RunningDeployment]:
+        """The deployments that cost money now, by id; one that is scaled to zero does not."""
+        return self._deployments.running()
+
+    def path(self, model: str) -> Path:
+        """Where a model lies: one of those given, or one that was promoted. Raises Refused if there is none."""
+        return self._store.path(model)
+
+    def fail(self, *faults: Fault) -> None:
+        """Misbehave so from now on, besides what was ordered before."""
+        for fault in faults:
+            self._faults.add(fault)
+
+    def heal(self) -> None:
+        """Forget all faults that have not shown yet."""
+        self._faults.clear()
+
+    def _respond(self, request: Request, key: str | None) -> Answer | None:
+        self._requests.append(request)
+        if not key or (self._api_key is not None and key != self._api_key):
+            return Refused(401, "the API key is missing or wrong", "UNAUTHENTICATED").answer()
+        effect = self._faults.take(request)
+        match effect:
+            case Delay(seconds):
+                self._closing.wait(seconds)
+            case Status():
+                return self._refuse(request, effect)
+            case Hangup(applied=False):
+                return None
+        answer = self._answer(request, effect)
+        return None if isinstance(effect, Hangup) else answer
+
+    def _refuse(self, request: Request, effect: Status) -> Answer:
+        if effect.status < 500 and effect.status not in RETRIED:
+            self._trainers.models.skip(request.body)
+        return Refused(effect.status, effect.message, "INJECTED").answer(effect.headers)
+
+    def _answer(self, request: Request, effect: Effect | None) -> Answer:
+        try:
+            return dispatch(self._routes, request, effect)
+        except Refused as refused:
+            return refused.answer()
+        except Exception as error:
+            log.exception("the loopback service could not answer %s %s", request.method, request.path)
+            # 422 is what no client tries again.
+            return Refused(422, f"the loopback service: {type(error).__name__}: {error}", "INTERNAL").answer()

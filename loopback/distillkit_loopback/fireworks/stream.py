@@ -1,0 +1,130 @@
+"""Completions as the event stream that the SDK reads, or as one object; or as they should not be."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from pydantic import JsonValue
+
+from distillkit_loopback.fireworks.faults import (
+    CutStream,
+    Effect,
+    FewerLogprobs,
+    MissingLogprobs,
+    NullLogprob,
+    WrongIds,
+)
+from distillkit_loopback.transport.messages import as_bytes
+
+PERFORMANCE: Mapping[str, JsonValue] = {"prefill-queue-duration": "0.001", "num-concurrent-requests": "1"}
+"""In seconds; what the SDK's concurrency controller reads of a deployment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The logprob of one token; the law that sampled it, where that is known; what else was likely, if asked for."""
+
+    token: str
+    token_id: int
+    logprob: float | None
+    sampling_logprob: float | None = None
+    likely: tuple["Row", ...] = ()
+    """The likeliest first; empty if none were asked for."""
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """As it is sent."""
+        row: dict[str, JsonValue] = {"token": self.token, "token_id": self.token_id, "logprob": self.logprob}
+        if self.sampling_logprob is not None:
+            row["sampling_logprob"] = self.sampling_logprob
+        if self.likely:
+            row["top_logprobs"] = [other.as_json() for other in self.likely]
+        return row
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What is sent back."""
+
+    prompt: tuple[int, ...]
+    ids: tuple[int, ...]
+    """Those of the prompt that are echoed, then those that were drawn."""
+    echoed: int
+    """How many of the prompt's last ids are in `ids`."""
+    rows: tuple[Row, ...] | None
+    """One an id; None if no logprobs were asked for."""
+    text: str
+    finish_reason: str
+    named_prompt: tuple[int, ...] | None = None
+    """What the service says the prompt was, where it says so."""
+    cut: bool = False
+
+    def misbehaving(self, effect: Effect | None) -> "Completion":
+        """With what was ordered to be wrong with it."""
+        match effect:
+            case MissingLogprobs():
+                return replace(self, rows=None)
+            case FewerLogprobs() if self.rows:
+                return replace(self, rows=self.rows[:-1])
+            case NullLogprob(at) if self.rows:
+                rows = list(self.rows)
+                rows[at] = replace(rows[at], logprob=None, sampling_logprob=None)
+                return replace(self, rows=tuple(rows))
+            case WrongIds(at):
+                wrong = list(self.prompt)
+                wrong[at] += 1
+                if not self.echoed:
+                    return replace(self, named_prompt=tuple(wrong))
+                return replace(self, ids=(*wrong[-self.echoed :], *self.ids[self.echoed :]))
+            case CutStream():
+                return replace(self, cut=True)
+        return self
+
+    @property
+    def raw_output(self) -> JsonValue:
+        """The ids, which the SDK asks for and cannot do without."""
+        raw: dict[str, JsonValue] = {"completion_token_ids": list(self.ids)}
+        return raw if self.named_prompt is None else {**raw, "prompt_token_ids": list(self.named_prompt)}
+
+
+def as_stream(completions: Sequence[Completion], name: str) -> bytes:
+    """Server-sent events: the rows of each completion in two frames, then what ends it; usage with the last one."""
+    frames: list[dict[str, JsonValue]] = []
+    for index, completion in enumerate(completions):
+        half = len(completion.ids) // 2
+        for text, rows in ((completion.text, slice(0, half)), ("", slice(half, None))):
+            frames.append({"choices": [_choice(index, completion, text, rows)]})
+        if completion.cut:
+            return _events(frames[:-1], name)
+        ending = {"finish_reason": completion.finish_reason, "raw_output": completion.raw_output}
+        frames.append({"choices": [{"index": index, "text": "", **ending}]})
+    frames[-1] |= {"usage": _usage(completions), "perf_metrics": dict(PERFORMANCE)}
+    return _events(frames, name) + b"data: [DONE]\n\n"
+
+
+def as_object(completions: Sequence[Completion], name: str) -> JsonValue:
+    """All of it at once, for a request that wants no stream."""
+    choices: list[JsonValue] = [
+        {
+            **_choice(index, completion, completion.text, slice(None)),
+            "finish_reason": completion.finish_reason,
+            "raw_output": completion.raw_output,
+        }
+        for index, completion in enumerate(completions)
+    ]
+    return {"id": name, "choices": choices, "usage": _usage(completions)}
+
+
+def _choice(index: int, completion: Completion, text: str, rows: slice) -> dict[str, JsonValue]:
+    choice: dict[str, JsonValue] = {"index": index, "text": text, "finish_reason": None}
+    if completion.rows is not None:
+        choice["logprobs"] = {"content": [row.as_json() for row in completion.rows[rows]]}
+    return choice
+
+
+def _usage(completions: Sequence[Completion]) -> JsonValue:
+    old = len(completions[0].prompt)
+    new = sum(len(completion.ids) - completion.echoed for completion in completions)
+    return {"prompt_tokens": old, "completion_tokens": new, "total_tokens": old + new}
+
+
+def _events(frames: Iterable[Mapping[str, JsonValue]], name: str) -> bytes:
+    return b"".join(b"data: " + as_bytes({"id": name, **frame}) + b"\n\n" for frame in frames)

@@ -1,0 +1,134 @@
+"""The trainer gateway: whether a trainer is alive, its sessions and models, and the futures that carry results."""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
+
+from pydantic import JsonValue
+
+from distillkit_loopback.fireworks.faults import Dies
+from distillkit_loopback.fireworks.futures import Futures, Operation, Worker
+from distillkit_loopback.fireworks.jobs import Job, Jobs
+from distillkit_loopback.fireworks.messages import Call, Refused, Route
+from distillkit_loopback.fireworks.operations import LoraSettings, Models
+from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.transport.messages import Answer, Body
+
+LONG_POLL_S = 10.0
+"""The SDK asks again at once when it is told to try again."""
+DEAD_PAUSE_S = 0.2
+"""It also asks a dead trainer for a result again at once, for ever."""
+PATH = "/training/v1/rlorTrainerJobs/{account}/{job}/api/v1/"
+
+
+class NewModel(Body):
+    """A model to train."""
+
+    session_id: str
+    model_seq_id: int
+    base_model: str
+    lora_config: LoraSettings = LoraSettings()
+
+
+class Unload(Body):
+    """A model to forget."""
+
+    model_id: str
+
+
+class Retrieve(Body):
+    """A result to wait for."""
+
+    request_id: str
+
+
+class Trainers:
+    """What runs on the machines of all trainer jobs."""
+
+    def __init__(self, store: Store, closing: threading.Event) -> None:
+        """`closing` is set when the service ends."""
+        self._closing = closing
+        self._futures = Futures()
+        self._worker = Worker(self._futures)
+        self._lock = threading.Lock()
+        self._created: dict[str, str] = {}
+        """Model id to the request id of its creation."""
+        self._numbers = count(1)
+        self.models = Models(store, self._futures, self._worker)
+        self.jobs = Jobs(store, self.models.forget_job)
+
+    def routes(self) -> Iterable[Route]:
+        """What this part answers; a job that does not run answers 503 to all of it."""
+        asked: Mapping[str, Callable[[Call], Answer]] = {
+            "healthz": lambda call: Answer({"status": "ok"}),
+            "list_checkpoints": self._list_checkpoints,
+        }
+        told: Mapping[str, Callable[[Call], Answer]] = {
+            "create_session": self._create_session,
+            "session_heartbeat": lambda call: Answer({"type": "session_heartbeat"}),
+            "telemetry": lambda call: Answer({"status": "accepted"}),
+            "create_model": self._create_model,
+            "unload_model": self._unload_model,
+            "retrieve_future": self._retrieve,
+            **self.models.functions(),
+        }
+        for method, functions in (("GET", asked), ("POST", told)):
+            for name, function in functions.items():
+                yield Route.to(method, PATH + name, self._alive(function))
+
+    def close(self) -> None:
+        """Stop computing."""
+        self._futures.close()
+        self._worker.close()
+
+    def _alive(self, function: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
+        def answer(call: Call) -> Answer:
+            job = self._job(call)
+            if isinstance(call.effect, Dies):
+                self.jobs.end(job.job_id, "JOB_STATE_FAILED", call.effect.message)
+            if job.state != "JOB_STATE_RUNNING":
+                if call.request.path.endswith("retrieve_future"):
+                    self._closing.wait(DEAD_PAUSE_S)
+                raise Refused(503, f"trainer {job.job_id!r} is not running", "UNAVAILABLE")
+            return function(call)
+
+        return answer
+
+    def _job(self, call: Call) -> Job:
+        return self.jobs.get(call.names["job"])
+
+    def _create_session(self, call: Call) -> Answer:
+        return Answer({"type": "create_session", "session_id": f"session-{next(self._numbers)}"})
+
+    def _list_checkpoints(self, call: Call) -> Answer:
+        return Answer({"checkpoints": [name for name, kind in self._job(call).checkpoints if "TRAINING" in kind]})
+
+    def _create_model(self, call: Call) -> Answer:
+        wanted, job = call.body(NewModel), self._job(call)
+        if wanted.base_model != job.config.base_model or wanted.lora_config.rank > job.config.lora_rank:
+            raise Refused(400, f"trainer {job.job_id!r} has {job.config.base_model!r}, rank {job.config.lora_rank}")
+        model_id = f"{job.job_id}:{wanted.session_id}:{wanted.model_seq_id}"
+
+        def create() -> JsonValue:
+            self.models.make(job, model_id, wanted.base_model, wanted.lora_config)
+            return {"type": "create_model", "model_id": model_id}
+
+        with self._lock:
+            if model_id not in self._created:
+                self._created[model_id] = request_id = self._futures.make(job.job_id)
+                self._worker.submit(Operation(request_id, create, call.effect))
+            return Answer({"request_id": self._created[model_id]})
+
+    def _unload_model(self, call: Call) -> Answer:
+        model_id = call.body(Unload).model_id
+        self.models.forget(model_id)
+        request_id = self._futures.make(self._job(call).job_id)
+        self._futures.finish(request_id, {"type": "unload_model", "model_id": model_id})
+        return Answer({"request_id": request_id})
+
+    def _retrieve(self, call: Call) -> Answer:
+        request_id = call.body(Retrieve).request_id
+        result = self._futures.wait(request_id, LONG_POLL_S)
+        if result is None:
+            return Answer({"type": "try_again", "request_id": request_id, "queue_state": "active"})
+        return Answer(result)

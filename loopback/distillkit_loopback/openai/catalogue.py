@@ -1,0 +1,98 @@
+"""What a server serves by name: the base model, perhaps with other weights, and LoRA adapters."""
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit_loopback.openai.bodies import LoadBody, UnloadBody
+from distillkit_loopback.openai.errors import Refused, unknown_model
+from distillkit_loopback.openai.models import AdapterError, Model
+
+FIRST_VERSION = "default"
+"""What vLLM calls the weights that it was started with."""
+
+
+class Catalogue:
+    """The base model and its adapters. Whatever was loaded is lost when the server stops."""
+
+    def __init__(self, name: str, base: Model, context_length: int) -> None:
+        """Only the base model so far."""
+        self.name = name
+        self.base = base
+        self.weight_version = FIRST_VERSION
+        """A label that clients put on the base model's weights."""
+        self._first_base = base
+        self.context_length = context_length
+        self._lock = threading.Lock()
+        self._adapters: dict[str, tuple[str, Model]] = {}
+
+    @property
+    def adapters(self) -> Mapping[str, str]:
+        """The names of the adapters, and the paths that they were loaded from."""
+        with self._lock:
+            return {name: path for name, (path, _) in self._adapters.items()}
+
+    def find(self, name: str | None) -> Model:
+        """The model of that name; the base model for None. Raises Refused if there is none."""
+        if not name or name == self.name:
+            return self.base
+        with self._lock:
+            if name not in self._adapters:
+                raise unknown_model(name)
+            return self._adapters[name][1]
+
+    def load(self, body: LoadBody) -> str:
+        """Read an adapter. Raises Refused as vLLM refuses."""
+        if not body.lora_name or not body.lora_path:
+            raise Refused(400, "Both 'lora_name' and 'lora_path' must be provided.", "InvalidUserInput")
+        name = f"The lora adapter '{body.lora_name}'"
+        if body.lora_name == self.name:
+            raise Refused(400, f"{name} conflicts with a served base model.", "InvalidUserInput")
+        if body.lora_name in self.adapters and not body.load_inplace:
+            hint = "If you want to load the adapter in place, set 'load_inplace' to True."
+            raise Refused(400, f"{name} has already been loaded. {hint}", "InvalidUserInput")
+        if not (Path(body.lora_path) / "adapter_config.json").is_file():
+            reason = f"Loading lora {body.lora_name} failed: No adapter found for {body.lora_path}"
+            raise Refused(404, reason, "NotFoundError")
+        try:
+            adapted = self.base.adapted(Path(body.lora_path))
+        except AdapterError as error:
+            raise Refused(500, str(error), "InternalServerError") from error
+        with self._lock:
+            self._adapters[body.lora_name] = (body.lora_path, adapted)
+        return f"Success: LoRA adapter '{body.lora_name}' added successfully."
+
+    def unload(self, body: UnloadBody) -> str:
+        """Forget an adapter. Raises Refused as vLLM refuses."""
+        if not body.lora_name:
+            raise Refused(400, "'lora_name' needs to be provided to unload a LoRA adapter.", "InvalidUserInput")
+        with self._lock:
+            if self._adapters.pop(body.lora_name, None) is None:
+                raise Refused(404, f"The lora adapter '{body.lora_name}' cannot be found.", "NotFoundError")
+        return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
+
+    def reload(self, path: str) -> None:
+        """Give the base model the weights that lie in `path`. Raises Refused as vLLM's engine fails."""
+        try:
+            self.base = self.base.reweighted(Path(path))
+        except AdapterError as error:
+            raise Refused(500, str(error), "InternalServerError") from error
+
+    def forget(self) -> None:
+        """As after a start."""
+        with self._lock:
+            self._adapters.clear()
+        self.base, self.weight_version = self._first_base, FIRST_VERSION
+
+    def listing(self, owner: str) -> JsonValue:
+        """What `/v1/models` answers."""
+        cards = [self._card(self.name, self.base.name, None, owner)]
+        cards += [self._card(name, path, self.name, owner) for name, path in self.adapters.items()]
+        return {"object": "list", "data": [*cards]}
+
+    def _card(self, name: str, root: str, parent: str | None, owner: str) -> JsonValue:
+        length = None if parent else self.context_length
+        who: dict[str, JsonValue] = {"id": name, "object": "model", "created": 0, "owned_by": owner}
+        return {**who, "root": root, "parent": parent, "max_model_len": length}

@@ -1,0 +1,42 @@
+"""Which dialects a server knows."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from distillkit_loopback.openai.engine import Engine
+from distillkit_loopback.openai.routes import Raw, Routes
+from distillkit_loopback.openai.sglang import Generate
+from distillkit_loopback.openai.vllm import Completions, Neighbours
+from distillkit_loopback.transport.messages import Answer
+
+FlavorName = Literal["vllm", "echo", "sglang"]
+NAMES: tuple[FlavorName, ...] = get_args(FlavorName)
+
+
+@dataclass(frozen=True, slots=True)
+class Flavor:
+    """Which dialects a server knows."""
+
+    name: FlavorName = "vllm"
+    """`vllm`: everything but `/generate`; `echo`: `/v1/completions` without `prompt_logprobs`, no more; `sglang`:
+    `/generate`, and `/v1/completions` as `echo` has it."""
+    ids: bool = True
+    """Whether `/v1/completions` knows `return_token_ids` and `return_tokens_as_token_ids`, or ignores them."""
+
+
+def routes_of(engine: Engine, flavor: Flavor) -> Routes:
+    """What a server of that flavor answers."""
+    owner = "sglang" if flavor.name == "sglang" else "vllm"
+    completions = Completions(engine, prompt_logprobs=flavor.name == "vllm", ids=flavor.ids)
+    known: Routes = {
+        ("GET", "/health"): lambda request, fault: Raw(b""),
+        ("GET", "/v1/models"): lambda request, fault: Answer(engine.catalogue.listing(owner)),
+        ("POST", "/v1/completions"): completions.answer,
+    }
+    match flavor.name:
+        case "vllm":
+            return {**known, **Neighbours(engine).functions()}
+        case "sglang":
+            return {**known, **Generate(engine).functions()}
+        case "echo":
+            return known

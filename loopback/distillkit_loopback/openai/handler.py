@@ -1,0 +1,73 @@
+"""HTTP as a vLLM server has it: bearer tokens, any JSON that Python reads, and broken answers."""
+
+import json
+import select
+import threading
+from dataclasses import dataclass
+
+from distillkit_loopback.openai.routes import Raw
+from distillkit_loopback.transport.messages import Answer
+from distillkit_loopback.transport.server import Handler, Responder, Server
+
+POLL_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Hanging(Answer):
+    """No answer, for as long as the client waits."""
+
+
+class LocalHandler(Handler):
+    """One connection."""
+
+    server: "LocalServer"
+
+    def parse_request(self) -> bool:
+        """A bearer token is the key."""
+        if not super().parse_request():
+            return False
+        scheme, _, token = self.headers.get("authorization", "").partition(" ")
+        del self.headers["x-api-key"]
+        if scheme.lower() == "bearer":
+            self.headers["x-api-key"] = token
+        return True
+
+    def answer(self) -> Answer | None:
+        """Answer, hang up, or neither until the client does."""
+        answer = super().answer()
+        if not isinstance(answer, Hanging):
+            return answer
+        self._hang()
+        return None
+
+    def encoded(self, answer: Answer) -> tuple[bytes, str]:
+        """Bytes as they are; unlike `as_bytes` this sends NaN and infinity, as Python's json reads them."""
+        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        return data, answer.content_type if isinstance(answer, Raw) else "application/json"
+
+    def sent(self, answer: Answer, data: bytes) -> bytes:
+        """Half of what is to be cut, and then the end of the connection."""
+        if not (isinstance(answer, Raw) and answer.cut):
+            return data
+        self.close_connection = True
+        return data[: len(data) // 2]
+
+    def _hang(self) -> None:
+        """Until the client goes away (its end of the connection becomes readable) or the server stops."""
+        while not self.server.closing.wait(POLL_S):
+            if select.select([self.connection], [], [], 0)[0]:
+                return
+
+
+class LocalServer(Server):
+    """Knows when it is to be closed."""
+
+    def __init__(self, respond: Responder, port: int, closing: threading.Event) -> None:
+        """`port` 0 is any that is free; `closing` is set before the server is closed."""
+        self.closing = closing
+        super().__init__(respond, port, LocalHandler)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.server_address[1])

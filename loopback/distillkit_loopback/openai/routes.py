@@ -1,0 +1,20 @@
+"""What a server of some flavor answers."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from distillkit_loopback.openai.faults import Fault
+from distillkit_loopback.transport.messages import Answer, Request
+
+Function = Callable[[Request, Fault | None], Answer]
+Routes = Mapping[tuple[str, str], Function]
+"""By method and path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Raw(Answer):
+    """Bytes as they are, with the status 200 unless another is given."""
+
+    content_type: str = "text/plain"
+    cut: bool = False
+    """The connection ends half-way through the body."""

@@ -1,0 +1,161 @@
+"""The server as tests and benchmarks use it.
+
+```python
+with LoopbackServer(CategoricalModel(), delay=0.05) as server:
+    server.faults.next(Status(503, retry_after=1.5), path="/v1/completions", times=2)
+    ...                                              # base URL: server.url
+    assert server.traffic.most_at_once <= 8
+```
+"""
+
+import json
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from pydantic import JsonValue
+
+from distillkit_loopback.openai import faults as kinds
+from distillkit_loopback.openai.catalogue import Catalogue
+from distillkit_loopback.openai.engine import Engine
+from distillkit_loopback.openai.errors import Refused
+from distillkit_loopback.openai.faults import Fault, Faults
+from distillkit_loopback.openai.flavors import Flavor, routes_of
+from distillkit_loopback.openai.handler import Hanging, LocalServer
+from distillkit_loopback.openai.models import Model
+from distillkit_loopback.openai.routes import Raw
+from distillkit_loopback.openai.traffic import Traffic
+from distillkit_loopback.transport.faults import Delay
+from distillkit_loopback.transport.messages import Answer, Request
+
+log = logging.getLogger(__name__)
+COMPUTES = ("/v1/completions", "/generate")
+"""What `delay` is for: the rest of a real server answers at once too."""
+
+
+class LoopbackServer:
+    """A server on 127.0.0.1. It can be stopped and started again on the same port, without what was loaded into it."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        name: str = "loopback",
+        flavor: Flavor | None = None,
+        faults: Faults | None = None,
+        delay: float = 0.0,
+        api_key: str | None = None,
+        context_length: int = 1024,
+        max_logprobs: int = 20,
+        processed_logprobs: bool = False,
+        port: int = 0,
+        remembered: int = 1000,
+    ) -> None:
+        """Nothing listens yet.
+
+        Args:
+            model: The base model.
+            name: What it is called in `model` fields.
+            flavor: Its dialects; None: vLLM's.
+            faults: How it misbehaves; None: as `server.faults` is told later.
+            delay: Seconds before each completion.
+            api_key: The bearer token without which the answer is 401, except to `/health`; None: anyone is let in.
+            context_length: Prompt and completion, in tokens.
+            max_logprobs: How many candidates a token may be asked for.
+            processed_logprobs: As with vLLM's `--logprobs-mode processed_logprobs`: what is said of a completion is at
+                the temperature that drew it.
+            port: 0: any that is free at the first start.
+            remembered: How many requests `traffic` keeps whole.
+        """
+        self.faults = faults or Faults()
+        self.traffic = Traffic(remembered)
+        self.catalogue = Catalogue(name, model, context_length)
+        self._delay = delay
+        self._api_key = api_key
+        self._port = port
+        self._closing = threading.Event()
+        self._server: LocalServer | None = None
+        self._routes = routes_of(Engine(self.catalogue, max_logprobs, processed=processed_logprobs), flavor or Flavor())
+
+    @property
+    def url(self) -> str:
+        """`http://127.0.0.1:PORT`. Raises RuntimeError before the first start, unless a port was given."""
+        if not self._port:
+            raise RuntimeError("the loopback server has no port before its first start()")
+        return f"http://127.0.0.1:{self._port}"
+
+    def __enter__(self) -> Self:
+        """Start."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop."""
+        self.stop()
+
+    def start(self) -> None:
+        """Listen; nothing changes if it does already. Raises OSError if the port is taken."""
+        if self._server is None:
+            self._closing = threading.Event()
+            self._server = LocalServer(self._respond, self._port, self._closing)
+            self._port = self._server.port
+            self._server.start()
+
+    def stop(self) -> None:
+        """As if killed: connections end, adapters are lost. A second call does nothing."""
+        self._closing.set()
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+            self.catalogue.forget()
+
+    def _respond(self, request: Request, key: str | None) -> Answer | None:
+        closing = self._closing
+        with self.traffic.serving(request):
+            if self._api_key is not None and key != self._api_key and request.path != "/health":
+                return Answer({"error": "Unauthorized"}, 401)
+            fault = self.faults.take(request)
+            match fault:
+                case kinds.Status():
+                    return _status(fault)
+                case kinds.Hang():
+                    return Hanging(None)
+                case kinds.Cut():
+                    return None
+                case kinds.Garbage():
+                    return Raw(b"<html>\x00 this is not JSON", content_type="application/json")
+                case Delay(seconds):
+                    closing.wait(seconds)
+            if self._delay and request.path in COMPUTES:
+                closing.wait(self._delay)
+            answer = None if closing.is_set() else self._answer(request, fault)
+        if answer is not None and isinstance(fault, kinds.ShortBody):
+            return _cut(answer)
+        return answer
+
+    def _answer(self, request: Request, fault: Fault | None) -> Answer:
+        function = self._routes.get((request.method, request.path))
+        if function is None:
+            return Answer({"detail": "Not Found"}, 404)
+        try:
+            return function(request, fault)
+        except Refused as refused:
+            return refused.answer()
+        except Exception as error:
+            log.exception("the loopback server could not answer %s %s", request.method, request.path)
+            return Refused(500, f"{type(error).__name__}: {error}", "InternalServerError").answer()
+
+
+def _status(fault: kinds.Status) -> Answer:
+    body: JsonValue = fault.body
+    if body is None:
+        body = {"error": {"message": "ordered by a test", "type": "Loopback", "param": None, "code": fault.status}}
+    return Answer(body, fault.status, fault.headers)
+
+
+def _cut(answer: Answer) -> Answer:
+    body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+    return Raw(body, answer.status, answer.headers, "application/json", cut=True)

@@ -1,0 +1,145 @@
+"""`/v1/completions` and its neighbours, as vLLM 0.32 answers them; or as a server does that knows only echo.
+
+With `max_tokens` 0 and an echo vLLM draws one token all the same, and shows it in `token_ids` and `usage` alone.
+"""
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
+
+from distillkit_loopback.openai.bodies import (
+    CallBody,
+    CompletionBody,
+    LoadBody,
+    TokenizeBody,
+    UnloadBody,
+    VersionBody,
+    sampling_params,
+)
+from distillkit_loopback.openai.choices import choice
+from distillkit_loopback.openai.completion import Wanted
+from distillkit_loopback.openai.engine import Engine
+from distillkit_loopback.openai.errors import Refused, read
+from distillkit_loopback.openai.faults import Fault
+from distillkit_loopback.openai.routes import Function, Raw
+from distillkit_loopback.transport.messages import Answer, Request
+
+
+class Completions:
+    """`POST /v1/completions`."""
+
+    def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool) -> None:
+        """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in answers."""
+        self._engine = engine
+        self._ignored: dict[str, object] = {}
+        self._left_out: set[str] = set()
+        if not prompt_logprobs:
+            self._ignored |= {"prompt_logprobs": None}
+            self._left_out |= {"prompt_logprobs"}
+        if not ids:
+            self._ignored |= {"return_token_ids": False, "return_tokens_as_token_ids": False}
+            self._left_out |= {"token_ids", "prompt_token_ids"}
+
+    def answer(self, request: Request, fault: Fault | None) -> Answer:
+        """One choice."""
+        body = read(CompletionBody, request.body).model_copy(update=self._ignored)
+        model = self._engine.catalogue.find(body.model)
+        prompt = self._engine.ids(model, body.prompt)
+        self._require_possible(body, len(prompt))
+        completion = self._engine.compute(model, self._wanted(body, prompt), fault)
+        told = choice(completion, body, model)
+        drawn = max(len(completion.drawn_ids), 1)
+        return Answer(
+            {
+                "id": "cmpl-loopback",
+                "object": "text_completion",
+                "created": 0,
+                "model": body.model or self._engine.catalogue.name,
+                "choices": [{name: value for name, value in told.items() if name not in self._left_out}],
+                "usage": {
+                    "prompt_tokens": len(prompt),
+                    "completion_tokens": drawn,
+                    "total_tokens": len(prompt) + drawn,
+                },
+            }
+        )
+
+    def _wanted(self, body: CompletionBody, prompt: tuple[int, ...]) -> Wanted:
+        # What is echoed has the logprobs of the prompt, so asking for one is asking for the other.
+        prompt_top = body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs
+        shown = body.max_tokens > 0
+        one = not shown and body.return_token_ids
+        params = sampling_params(body.model_copy(update={"max_tokens": 1}) if one else body)
+        seed = self._engine.seed(body.seed, prompt)
+        return Wanted(prompt, params, seed, prompt_top, body.logprobs if shown else None)
+
+    def _require_possible(self, body: CompletionBody, length: int) -> None:
+        limit = self._engine.catalogue.context_length
+        if body.n != 1:
+            raise Refused(400, "the loopback server draws one completion a request", param="n")
+        if body.max_tokens == 0 and not body.echo:
+            raise Refused(400, "max_tokens must be at least 1, got 0.", param="max_tokens")
+        if length + body.max_tokens > limit:
+            raise Refused(
+                400,
+                f"This model's maximum context length is {limit} tokens. However, you requested {body.max_tokens} "
+                f"output tokens and your prompt contains {length} input tokens.",
+                param="input_tokens",
+            )
+        self._require_few("logprobs", "sample", body.logprobs)
+        self._require_few("prompt_logprobs", "prompt", body.prompt_logprobs)
+
+    def _require_few(self, param: str, what: str, count: int | None) -> None:
+        most = self._engine.max_logprobs
+        if (count or 0) > most:
+            raise Refused(
+                400, f"Requested {what} logprobs of {count}, which is greater than max allowed: {most}", param=param
+            )
+
+
+class Neighbours:
+    """What vLLM answers besides, with runtime adapters and the development endpoints (`VLLM_SERVER_DEV_MODE`) on."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Adapters are loaded into the engine's catalogue."""
+        self._engine = engine
+
+    def functions(self) -> Mapping[tuple[str, str], Function]:
+        """By method and path."""
+        return {
+            ("GET", "/version"): lambda request, fault: Answer({"version": "0.32.0"}),
+            ("POST", "/tokenize"): self._tokenize,
+            ("POST", "/v1/load_lora_adapter"): self._load,
+            ("POST", "/v1/unload_lora_adapter"): self._unload,
+            ("POST", "/collective_rpc"): self._call,
+            ("POST", "/reset_prefix_cache"): lambda request, fault: Raw(b""),
+            ("POST", "/update_weight_version"): self._label,
+            ("GET", "/weight_info"): lambda request, fault: self._weight_info(),
+        }
+
+    def _tokenize(self, request: Request, fault: Fault | None) -> Answer:
+        body = read(TokenizeBody, request.body)
+        tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).text.encode(body.prompt)]
+        length = self._engine.catalogue.context_length
+        return Answer({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})
+
+    def _load(self, request: Request, fault: Fault | None) -> Answer:
+        return Raw(self._engine.catalogue.load(read(LoadBody, request.body)).encode())
+
+    def _unload(self, request: Request, fault: Fault | None) -> Answer:
+        return Raw(self._engine.catalogue.unload(read(UnloadBody, request.body)).encode())
+
+    def _call(self, request: Request, fault: Fault | None) -> Answer:
+        """`reload_weights` of one worker; no other method is known."""
+        body = read(CallBody, request.body)
+        if body.method != "reload_weights":
+            raise Refused(500, f"'Worker' object has no attribute '{body.method}'", "InternalServerError")
+        self._engine.catalogue.reload(str(body.arguments.get("weights_path")))
+        return Answer({"results": [None]})
+
+    def _label(self, request: Request, fault: Fault | None) -> Answer:
+        self._engine.catalogue.weight_version = read(VersionBody, request.body).new_version
+        return self._weight_info()
+
+    def _weight_info(self) -> Answer:
+        return Answer({"weight_version": self._engine.catalogue.weight_version})

@@ -1,0 +1,74 @@
+"""How likely does the student find what its teachers write? The off-policy look at an on-policy run."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from pydantic import PrivateAttr
+
+from distillkit import EvalContext, Evaluator
+from distillkit.context import RunContext
+from distillkit.errors import PluginError
+from distillkit.events import EvalResult
+from distillkit.roles.roles import EvalNeed
+from distillkit.types import Rollout, Score
+
+SEED = 2
+"""Of the traces; no other built-in evaluator draws from teachers with this one."""
+
+
+class TeacherTrace(Evaluator):
+    """How much less likely the student finds its teachers' own completions of held-out rows than the teachers do.
+
+    At the first evaluation each teacher answers the held-out rows that are routed to it, under its privileged prompt.
+    These traces stay for all evaluations; a resumed run draws them anew, with the same seeds. `trace_nll_gap =
+    trace_student_nll - trace_teacher_nll`, in nats, each a mean over all tokens of the traces, the student's under its
+    own prompt: it estimates the forward KL where teachers sample at temperature 1, and is 0 where the student writes as
+    they do.
+    """
+
+    name: ClassVar[str] = "teacher_trace"
+    needs: ClassVar[frozenset[EvalNeed]] = frozenset({"teacher_samples", "student_scores"})
+
+    _traces: Mapping[str, Sequence[Rollout]] = PrivateAttr(default_factory=dict)
+
+    async def open(self, run: RunContext) -> None:
+        """A run has its own traces, also where one instance serves several."""
+        self._traces = {}
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        """Score the traces under the policy; those that could not be drawn or scored are left out and counted."""
+        if not self._traces:
+            self._traces = {teacher.name: await _drawn(context, teacher.name) for teacher in context.teachers}
+        routes: dict[str, dict[str, float]] = {}
+        pairs: list[tuple[Rollout, Score]] = []
+        for teacher, traces in self._traces.items():
+            scores = await context.score(traces)
+            if scores is None:
+                raise PluginError("teacher_trace: the student's sampler has no `score`, which `needs` asks for")
+            scored = {score.request.key: score for score in scores}
+            mine = [(trace, scored[trace.key]) for trace in traces if trace.key in scored]
+            if mine:
+                routes[teacher] = measure(mine)
+            pairs += mine
+        wanted = sum(len(context.route(row).teachers) for row in context.rows)
+        overall = measure(pairs) if pairs else {}
+        return EvalResult({**overall, "traces_missing": float(wanted - len(pairs))}, routes)
+
+
+async def _drawn(context: EvalContext, teacher: str) -> Sequence[Rollout]:
+    drawn = await context.sample_teacher(teacher, seed=SEED)
+    if drawn is None:
+        raise PluginError(f"teacher_trace: the scorer of teacher {teacher!r} cannot sample, which `needs` asks for")
+    return drawn
+
+
+def measure(traces: Sequence[tuple[Rollout, Score]]) -> dict[str, float]:
+    """Means over all tokens of the traces, in nats: the teacher's NLL as it wrote them, the student's, and the gap."""
+    teacher = -np.concatenate([trace.logprobs[trace.active] for trace, _ in traces]).mean(dtype=np.float64)
+    student = -np.concatenate([score.logprobs[trace.active] for trace, score in traces]).mean(dtype=np.float64)
+    return {
+        "trace_nll_gap": float(student - teacher),
+        "trace_student_nll": float(student),
+        "trace_teacher_nll": float(teacher),
+    }

@@ -1,0 +1,154 @@
+"""Completions and scores out of what the SDK answers, with everything checked that it does not check.
+
+Logprobs. The service sends two with each sampled token: `logprob`, the log-softmax of the model's own logits, at
+temperature 1 and over the whole vocabulary, which the SDK calls `inference_logprobs`; and `sampling_logprob`, that of
+the law which was sampled, after temperature, top-p and top-k. distillkit's rule is the first, for rollouts and for
+scores alike. Where they come back missing, null, too few, or beside other ids than ours, the run ends.
+
+Seeds are sent with each request; the service does not promise to honour them, so two runs of one config differ.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.files.strict_json import shortened
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import (
+    ROUNDING,
+    Failure,
+    FinishReason,
+    FloatArray,
+    Rollout,
+    SampleRequest,
+    Score,
+    ScoreRequest,
+    logprob_array,
+    token_ids,
+)
+from distillkit_builtin.fireworks.endpoint import Endpoint
+from distillkit_builtin.fireworks.failures import explain, status_of
+
+SEEDS = 2**31
+FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+TRANSIENT = (404, 408, 425, 429, 500, 502, 503, 504)
+REFUSED = (401, 403)
+MOST_IDS = 2**31
+"""No vocabulary is larger."""
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What the SDK's parser stumbles over where an answer is not what it expects: it checks little."""
+
+
+async def draw(
+    endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: Tokenizer, timeout: float
+) -> Rollout | Failure:
+    """One completion. Raises AlignmentError if ids or logprobs are not those of the prompt that was sent."""
+    params = request.params
+    prompt = request.prompt_ids.tolist()
+    try:
+        result = await endpoint.sampler.sample_with_prompt_tokens_result(
+            prompt,
+            max_tokens=params.max_tokens,
+            temperature=params.temperature,
+            top_p=params.top_p,
+            top_k=params.top_k,
+            stop=list(params.stop) or None,
+            seed=request.seed % SEEDS,
+            logprobs=True,
+            http_timeout=timeout,
+        )
+    except Exception as error:  # noqa: BLE001 - judged there, and raised again if it is no answer's fault
+        return _failure(request, error)
+    what = f"completion {request.key}"
+    completion = _only_completion(what, result.completions)
+    _require_prompt(what, completion, prompt)
+    ids = _ids(what, completion.full_tokens[len(prompt) :])
+    if not ids:
+        return Failure(request, "the service drew no token at all", retryable=False)
+    reason = FINISHED.get(str(completion.finish_reason))
+    if reason is None:
+        return Failure(
+            request, f"the completion ended by {shortened(repr(completion.finish_reason), 200)}", retryable=True
+        )
+    logprobs = _logprobs(what, completion.inference_logprobs, len(ids))
+    return Rollout(request, version, token_ids(ids), logprobs, reason, tokenizer.decode(ids))
+
+
+async def judge(endpoint: Endpoint, request: ScoreRequest, timeout: float) -> Score | Failure:
+    """One score. Raises AlignmentError if ids or logprobs are not those of prompt and response that were sent."""
+    prompt, response = request.prompt_ids.tolist(), request.rollout.token_ids.tolist()
+    full = [*prompt, *response]
+    try:
+        result = await endpoint.sampler.sample_with_prompt_tokens_result(
+            full, max_tokens=1, temperature=0.0, echo=True, logprobs=True, http_timeout=timeout
+        )
+    except Exception as error:  # noqa: BLE001 - judged there, and raised again if it is no answer's fault
+        return _failure(request, error)
+    what = f"score of {request.key} by teacher {request.teacher!r}"
+    completion = _only_completion(what, result.completions)
+    _require_prompt(what, completion, full)
+    # The SDK drops the first row, which is conditioned on nothing: entry i is the logprob of token i + 1.
+    rows = _logprobs(what, completion.inference_logprobs, len(full) - 1 + completion.completion_len)
+    start = len(prompt) - 1
+    echoed = _ids(what, completion.full_tokens[len(prompt) : len(full)])
+    return Score(request, logprob_array(rows[start : start + len(response)]), token_ids(echoed))
+
+
+def _ids(what: str, values: Sequence[object]) -> list[int]:
+    ids = [value for value in values if type(value) is int and 0 <= value < MOST_IDS]
+    if len(ids) != len(values):
+        raise AlignmentError(f"{what}: an id that came back is none")
+    return ids
+
+
+def _only_completion(what: str, completions: Sequence[Any]) -> Any:  # noqa: ANN401 - the SDK's SampledCompletion
+    if len(completions) != 1:
+        raise AlignmentError(f"{what}: {len(completions)} completions came back for one request")
+    return completions[0]
+
+
+def _require_prompt(what: str, completion: Any, sent: Sequence[int]) -> None:  # noqa: ANN401 - as above
+    """The SDK takes the prompt that the service says it read for the one that was sent."""
+    read = completion.full_tokens[: completion.prompt_len]
+    if read == sent:
+        return
+    if len(read) != len(sent):
+        raise AlignmentError(f"{what}: the service read {len(read)} prompt tokens, {len(sent)} were sent")
+    at = next(i for i, (ours, theirs) in enumerate(zip(sent, read, strict=True)) if ours != theirs)
+    raise AlignmentError(f"{what}: the service read id {read[at]} as prompt token {at}, {sent[at]} was sent")
+
+
+def _logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArray:
+    if values is None:  # the SDK gives None for the whole list if one of them is null
+        raise AlignmentError(f"{what}: logprobs are missing, or one of them is null")
+    if len(values) != count:
+        raise AlignmentError(f"{what}: {len(values)} logprobs came back for {count} tokens")
+    high = [at for at, value in enumerate(values) if not value <= ROUNDING]  # NaN is not either
+    if high:
+        raise AlignmentError(f"{what}: logprob {high[0]} is {values[high[0]]:g}")
+    with np.errstate(over="ignore"):  # what becomes minus infinity is refused as such
+        return logprob_array(np.asarray(values, dtype=np.float32))
+
+
+def _failure(request: SampleRequest | ScoreRequest, error: Exception) -> Failure:
+    """What a request that could not be answered becomes; raises what is not a matter of one request."""
+    import httpx
+    from fireworks.training.sdk import SamplingRequestError
+
+    if isinstance(error, SamplingRequestError):
+        return Failure(request, f"{explain(error)} ({error.attempts} attempts)", retryable=True)
+    if isinstance(error, httpx.HTTPStatusError):
+        status = status_of(error)
+        if status in REFUSED:
+            raise RunFailedError(f"the service refuses requests: {explain(error)}") from error
+        return Failure(request, explain(error), retryable=status in TRANSIENT)
+    if isinstance(error, httpx.HTTPError):
+        return Failure(request, explain(error), retryable=True)
+    if isinstance(error, RuntimeError) and ("Echo response" in str(error) or "token IDs" in str(error)):
+        raise AlignmentError(f"{request.key}: {explain(error)}") from error
+    if isinstance(error, UNREADABLE):
+        said = f"{type(error).__name__}: {explain(error)}"
+        raise AlignmentError(f"{request.key}: the SDK cannot read what came back ({said})") from error
+    raise error

@@ -1,0 +1,158 @@
+"""What a run made at Fireworks, written down before it is asked for, so that whatever happens it is found again."""
+
+import contextlib
+import hashlib
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import JsonValue
+
+from distillkit.errors import InputError
+from distillkit.files.atomic import flush, write_json
+from distillkit.files.jsonl import writing
+from distillkit.run_directory.directory import HELD
+
+NAME = "fireworks"
+"""Of the plugins that may take up what is held."""
+STUDENT_FILE = "fireworks.json"
+HELD_KEYS = ("base_url", "trainers", "deployments", "woken")
+Cleanup = Literal["scale_to_zero", "delete", "keep"]
+
+
+@dataclass(slots=True)
+class Belongings:
+    """The trainers and deployments that this run made, or woke from zero replicas, and has not let go of yet.
+
+    `held/fireworks.<hash of base_url>.json` in the run's directory holds the same, as long as there is anything. A run
+    that was killed leaves it behind. `--resume` takes it up, goes on with what still runs, and cleans up all of it in
+    the end; a new run in that directory cleans it up before it makes anything.
+    """
+
+    run_dir: Path | None
+    base_url: str
+    trainers: dict[str, Literal["delete", "keep"]] = field(default_factory=dict)
+    deployments: dict[str, Cleanup] = field(default_factory=dict)
+    woken: list[str] = field(default_factory=list)
+    """Those of `deployments` that were there before, without replicas."""
+    student: dict[str, str] = field(default_factory=dict)
+    """`trainer` and `deployment`: the ids that the student used last, whether they still exist or not."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @classmethod
+    def at(cls, run_dir: Path | None, base_url: str) -> "Belongings":
+        """What the run in `run_dir` has at one service; nothing for a new run."""
+        found = cls(run_dir, base_url)
+        known = _read(found.path, *HELD_KEYS)
+        if known is not None:
+            found.trainers, found.deployments, found.woken = known["trainers"], known["deployments"], known["woken"]
+        student = None if run_dir is None else _read(run_dir / STUDENT_FILE, "base_url", "student")
+        if student is not None and student["base_url"] == base_url:
+            found.student = student["student"]
+        return found
+
+    @property
+    def path(self) -> Path | None:
+        """A file of its own for each service, since one run may use several. None: nothing is written."""
+        if self.run_dir is None:
+            return None
+        digest = hashlib.sha256(self.base_url.encode()).hexdigest()[:8]
+        return self.run_dir / HELD / f"{NAME}.{digest}.json"
+
+    @property
+    def named(self) -> str:
+        """All of it, for a message."""
+        named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {one}" for one in self.deployments)]
+        return ", ".join(named)
+
+    def add_trainer(self, job: str, cleanup: Literal["delete", "keep"]) -> None:
+        """Before it is asked for."""
+        with self._lock:
+            self.trainers[job] = cleanup
+            self._write()
+
+    def add_deployment(self, identifier: str, cleanup: Cleanup) -> None:
+        """Before it is asked for."""
+        with self._lock:
+            self.deployments[identifier] = cleanup
+            self._write()
+
+    def add_woken(self, identifier: str, cleanup: Cleanup) -> None:
+        """Before a deployment that has no replicas gets some: it is never deleted, at most put back to sleep."""
+        with self._lock:
+            if identifier not in self.deployments:
+                self.woken.append(identifier)
+                self.deployments[identifier] = "keep" if cleanup == "keep" else "scale_to_zero"
+            self._write()
+
+    def forget(self, identifier: str) -> None:
+        """It costs nothing any more."""
+        with self._lock:
+            self.trainers.pop(identifier, None)
+            self.deployments.pop(identifier, None)
+            self.woken = [name for name in self.woken if name != identifier]
+            self._write()
+
+    def hand_over(self) -> None:
+        """What is left was to be kept: from now on it is the user's."""
+        with self._lock:
+            self.trainers, self.deployments, self.woken = {}, {}, []
+            self._write()
+
+    def note_student(self, trainer: str, deployment: str) -> None:
+        """What the student uses, for a resume after everything was let go of."""
+        self.student = {"trainer": trainer, "deployment": deployment}
+        if self.run_dir is not None:
+            _replace(self.run_dir / STUDENT_FILE, {"base_url": self.base_url, "student": dict(self.student)})
+
+    def _write(self) -> None:
+        if self.path is None:
+            return
+        held: Mapping[str, JsonValue] = {
+            "base_url": self.base_url,
+            "trainers": dict(self.trainers),
+            "deployments": dict(self.deployments),
+            "woken": list(self.woken),
+        }
+        if self.trainers or self.deployments:
+            _replace(self.path, held)
+            return
+        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # something else is held there, or nothing ever was
+            self.path.parent.rmdir()
+
+
+def left_elsewhere(run_dir: Path, base_urls: set[str]) -> list[Belongings]:
+    """What earlier runs in `run_dir` hold at services that this one does not use."""
+    known = [_read(path, *HELD_KEYS) for path in sorted((run_dir / HELD).glob(f"{NAME}.*.json"))]
+    others = {held["base_url"] for held in known if held is not None} - base_urls
+    return [Belongings.at(run_dir, base_url) for base_url in sorted(others)]
+
+
+def _read(path: Path | None, *keys: str) -> dict[str, Any] | None:
+    """What a file of ours holds, None if there is none. Raises InputError, with what to do, if it cannot be read."""
+    if path is None or not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        missing = [key for key in keys if key not in found]
+    except (OSError, ValueError, TypeError) as error:
+        missing = [str(error)]
+    if missing:
+        raise InputError(
+            f"{path} says what a run has at Fireworks, and cannot be read ({missing[0]}). What it names may still cost "
+            "money: look at app.fireworks.ai for trainer jobs and deployments of this run, delete those that nobody "
+            "needs, and then remove the file"
+        )
+    return dict(found)
+
+
+def _replace(path: Path, content: Mapping[str, JsonValue]) -> None:
+    with writing(path):
+        if not path.parent.is_dir():
+            path.parent.mkdir()
+            flush(path.parent.parent)
+        write_json(path, content)

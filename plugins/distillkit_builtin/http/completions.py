@@ -1,0 +1,144 @@
+"""Completions with ids and logprobs, out of what a server answers, with everything checked.
+
+vLLM's `logprobs` are those of the model's own law (`--logprobs-mode raw_logprobs`, its default): log-softmax at
+temperature 1 before top-p and top-k, which is distillkit's rule. `require_raw_logprobs` finds a server that was started
+otherwise.
+"""
+
+import numpy as np
+from pydantic import BaseModel, JsonValue, TypeAdapter
+
+from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.files.strict_json import shortened
+from distillkit.types import (
+    Failure,
+    FinishReason,
+    Rollout,
+    SampleRequest,
+    ScoreRequest,
+    logprob_array,
+    token_ids,
+)
+from distillkit_builtin.http.dialects.dialect import (
+    Dialect,
+    Logprob,
+    Question,
+    TokenId,
+    read_scores,
+    require_length,
+    require_possible,
+    validated,
+)
+from distillkit_builtin.remote.results import RefusedError, UnansweredError
+from distillkit_builtin.remote.service_client import Remote
+
+PATH = "/v1/completions"
+FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+REFUSED_KEY = (401, 403)
+NO_IDS = "the server does not say which token ids it drew (`return_token_ids`); use a vLLM that knows that option"
+
+
+class _Logprobs(BaseModel):
+    token_logprobs: list[Logprob | None]
+
+
+class _Choice(BaseModel):
+    text: str
+    finish_reason: str | None
+    logprobs: _Logprobs | None = None
+    token_ids: list[TokenId] | None = None
+    prompt_token_ids: list[TokenId] | None = None
+
+
+class _Answer(BaseModel):
+    model: str
+    choices: list[_Choice]
+
+
+_ANSWER = TypeAdapter(_Answer)
+
+
+def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValue]:
+    """The request's body; each request has its own seed, so it does not matter which others are in its batch."""
+    params = request.params
+    payload: dict[str, JsonValue] = {
+        "model": model,
+        "prompt": request.prompt_ids.tolist(),
+        "max_tokens": params.max_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "seed": request.seed,
+        "logprobs": 1,
+        "return_token_ids": True,
+    }
+    if params.top_k:
+        payload["top_k"] = params.top_k
+    if params.stop:
+        payload |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+    return payload
+
+
+def read_completion(answer: JsonValue, request: SampleRequest, model: str, version: int) -> Rollout | Failure:
+    """The completion, as drawn by policy `version`. Raises AlignmentError unless ids and logprobs are all there."""
+    what = f"completion {request.key}"
+    said = validated(_ANSWER, answer, what)
+    if said.model != model:
+        raise AlignmentError(f"{what}: the server answered as {shortened(repr(said.model), 200)}, {model!r} was asked")
+    require_length(said.choices, 1, "choices")
+    choice = said.choices[0]
+    if choice.token_ids is None:
+        raise AlignmentError(f"{what}: {NO_IDS}")
+    if choice.logprobs is None:
+        raise AlignmentError(f"{what}: the answer holds no logprobs")
+    if choice.prompt_token_ids is not None and choice.prompt_token_ids != request.prompt_ids.tolist():
+        raise AlignmentError(f"{what}: the server read other prompt tokens than were sent")
+    if not choice.token_ids:
+        return Failure(request, "the server drew no token at all")
+    reason = FINISHED.get(choice.finish_reason or "")
+    if reason is None:
+        ended = shortened(repr(choice.finish_reason), 200)
+        return Failure(request, f"the completion ended by {ended}", retryable=True)
+    logprobs = choice.logprobs.token_logprobs
+    require_length(logprobs, len(choice.token_ids), "logprobs")
+    if None in logprobs:
+        raise AlignmentError(f"{what}: the logprob of token {logprobs.index(None)} is null")
+    values = [value for value in logprobs if value is not None]
+    try:
+        require_possible(values)
+    except AlignmentError as error:
+        raise AlignmentError(f"{what}: {error}") from error
+    return Rollout(request, version, token_ids(choice.token_ids), logprob_array(values), reason, choice.text)
+
+
+def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
+    """What a request that was not answered becomes. Raises RunFailedError where no request would be answered."""
+    if isinstance(error, UnansweredError):
+        return Failure(request, error.reason, retryable=True, retry_after=error.retry_after)
+    if error.status in REFUSED_KEY:
+        raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
+    return Failure(request, f"{error.root} answered {error.status}: {error.message}")
+
+
+LAW_TOLERANCE = 0.5
+"""Nats: bfloat16's rounding is below, the difference between laws at two temperatures above it."""
+
+
+async def require_raw_logprobs(remote: Remote, dialect: Dialect, model: str, request: SampleRequest) -> None:
+    """Raise InputError if a replica reports logprobs of the reshaped law: drawn at one temperature, scored at 1.
+
+    `request` is any prompt; its params should have a temperature far from 1.
+    """
+    for root in remote.roots:
+        answer = await remote.post_to(root, PATH, completion_payload(request, model))
+        drawn = read_completion(answer.value, request, model, 0)
+        if isinstance(drawn, Failure):
+            raise InputError(f"{root}: {drawn.reason}")
+        question = Question(model, request.prompt_ids, drawn.token_ids)
+        answer = await remote.post_to(root, dialect.path, dialect.payload(question))
+        scored = read_scores(dialect, answer.value, question, f"{root} scores its own completion")
+        apart = float(np.abs(scored.logprobs - drawn.logprobs).max())
+        if apart > LAW_TOLERANCE:
+            raise InputError(
+                f"{root} reports logprobs of what it drew that differ by {apart:.2f} nats from its own scores of the "
+                "same tokens; start vLLM with --logprobs-mode raw_logprobs"
+            )

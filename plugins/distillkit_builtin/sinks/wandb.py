@@ -1,0 +1,174 @@
+"""Sink `wandb`: metrics, config and summary of a run at Weights & Biases, or in a folder that can be uploaded later."""
+
+import asyncio
+import json
+import netrc
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, PrivateAttr
+
+from distillkit import Sink
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.loop.evaluation import eval_metrics
+from distillkit.roles.roles import CheckReport
+from distillkit.types import Teacher
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+KEY = "WANDB_API_KEY"
+DEBUGGING = ("WANDB_DEBUG", "WANDB_CORE_DEBUG")
+ID_FILE = "wandb.json"
+"""In the run's directory: the id at Weights & Biases, which a resumed run goes on with."""
+FINISH_SECONDS = 300.0
+"""How long the end of a run waits for uploads; what is not uploaded then is on disk still."""
+EXIT_CODES: Mapping[object, int] = {"completed": 0, "interrupted": 130}
+
+
+class WandbSink(Sink):
+    """Metrics of steps and evaluations, the config and the summary at Weights & Biases.
+
+    Without a key it writes a folder that `wandb sync` uploads later; each `--resume` writes one more, of the same id.
+    Online, a step that was logged before and is trained again after `--resume` is ignored.
+    """
+
+    name: ClassVar[str] = "wandb"
+    writes: ClassVar[frozenset[str]] = frozenset({"wandb", ID_FILE})
+
+    project: str = Field("distillkit", min_length=1, description="The project.")
+    entity: str | None = Field(None, description="The user or team; null: the key's own.")
+    run_name: str | None = Field(None, description="How the run is called there; null: the run's name.")
+    group: str | None = Field(None, description="Runs of one group are shown together.")
+    tags: tuple[str, ...] = Field((), description="Tags of the run.")
+    mode: Literal["auto", "online", "offline"] = Field(
+        "auto", description="auto: what WANDB_MODE says, else online with a key, else offline."
+    )
+    dir: str | None = Field(None, description="Where its files are kept, below `wandb/`; null: the run's directory.")
+
+    _run: "Run | None" = PrivateAttr(None)
+    _teachers: tuple[Teacher, ...] = PrivateAttr(())
+    _exit_code: int = PrivateAttr(1)
+
+    def check(self, run: RunContext) -> CheckReport:
+        """Is the package there, and the key where one is needed? Raises InputError without it."""
+        if self.mode == "online" and not has_key():
+            raise InputError(f"sink 'wandb': mode is online, but {KEY} is not set; set it, or mode: offline")
+        return CheckReport((self._where(),), missing=missing_extra())
+
+    async def open(self, run: RunContext) -> None:
+        """Begin the run there, or go on with the one that this run began; the user is told where."""
+        self._run = await asyncio.to_thread(self._begin, run)
+        run.notify(self._told(self._run))
+
+    def emit(self, event: Event) -> None:
+        """Pass on what is to be kept; wandb's own process writes and uploads."""
+        if self._run is None:
+            return
+        match event:
+            case RunStarted():
+                self._teachers = event.teachers
+                self._run.config.update(dict(event.config), allow_val_change=True)
+            case StepFinished():
+                self._run.log(dict(event.metrics), step=event.step)
+            case Evaluated():
+                self._run.log(eval_metrics(event.results, self._teachers), step=event.step)
+            case RunFinished():
+                self._exit_code = EXIT_CODES.get(event.summary.get("status"), 1)
+                self._run.summary.update(dict(event.summary))
+
+    async def close(self) -> None:
+        """End the run there with the exit code that distillkit has."""
+        run, self._run = self._run, None
+        if run is not None:
+            await asyncio.to_thread(run.finish, exit_code=self._exit_code)
+
+    def _begin(self, run: RunContext) -> "Run":
+        with no_debug_logs():
+            return self._init(run)
+
+    def _init(self, run: RunContext) -> "Run":
+        import wandb
+
+        mode = resolve_mode(self.mode)
+        identifier = kept_id(run.run_dir, secrets.token_hex(4))
+        return wandb.init(
+            project=self.project,
+            entity=self.entity,
+            id=identifier,
+            name=self.run_name or run.name,
+            group=self.group,
+            tags=self.tags,
+            mode=mode,  # type: ignore[arg-type]  # wandb says what is wrong with WANDB_MODE
+            dir=self.dir or run.run_dir,
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",  # a notebook may have a run of its own
+            settings=wandb.Settings(
+                console="off",  # the terminal is the console sink's
+                silent=True,
+                finish_timeout=FINISH_SECONDS,
+            ),
+        )
+
+    def _where(self) -> str:
+        owner = f"{self.entity}/{self.project}" if self.entity else self.project
+        return f"project {owner}, {resolve_mode(self.mode)}"
+
+    def _told(self, run: "Run") -> str:
+        if resolve_mode(self.mode) == "online":
+            return f"wandb: {run.url}"
+        why = f", since {KEY} is not set" if self.mode == "auto" and not os.environ.get("WANDB_MODE") else ""
+        return f"wandb: {self._where()}{why}; upload it with: wandb sync {Path(run.dir).parent}"
+
+
+def missing_extra() -> str | None:
+    """One line that says what to install, or None. A folder `wandb` of earlier runs is no package."""
+    spec = find_spec("wandb")
+    found = spec is not None and spec.origin is not None
+    return None if found else "sink 'wandb' needs wandb: pip install 'distillkit[trackers]'"
+
+
+def resolve_mode(option: str) -> str:
+    """What `auto` comes to."""
+    if option != "auto":
+        return option
+    return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")
+
+
+def has_key() -> bool:
+    """Whether there is a key: in the environment, or where `wandb login` keeps it."""
+    if os.environ.get(KEY):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+@contextmanager
+def no_debug_logs() -> Iterator[None]:
+    """While this lasts wandb's process starts without debug logs: they hold all settings, the key among them."""
+    asked_for = {name: os.environ.pop(name) for name in DEBUGGING if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(asked_for)
+
+
+def kept_id(run_dir: Path | None, new: str) -> str:
+    """The id of the run that `run_dir` holds; `new`, which is kept there, if it has none."""
+    if run_dir is None:
+        return new
+    path = run_dir / ID_FILE
+    if not path.is_file():
+        path.write_text(json.dumps({"id": new}) + "\n", encoding="utf-8")
+    return str(json.loads(path.read_text(encoding="utf-8"))["id"])

@@ -1,0 +1,102 @@
+"""Sampler `vllm`: completions from vLLM servers, which are given the student's new weights at each sync."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, PrivateAttr
+
+from distillkit import Sampler
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit.roles.roles import CheckReport
+from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit_builtin.http.models import ServedModel, find_model, served_models
+from distillkit_builtin.http.whose import named
+from distillkit_builtin.remote.options import RemoteOptions
+from distillkit_builtin.remote.preflight_request import ask_once
+
+if TYPE_CHECKING:
+    from distillkit_builtin.vllm.live_sampler import VllmRollouts
+
+
+class VllmSampler(RemoteOptions, Sampler):
+    """Completions from vLLM servers that serve the student's base model; each sync pushes the LoRA, or all weights."""
+
+    name: ClassVar[str] = "vllm"
+    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
+
+    model: str | None = Field(None, description="The base model as the servers call it; null: the one that they serve.")
+    server_run_dir: str | None = Field(
+        None,
+        description="Where the servers see the run's directory (a container's mount); null: at the same path.",
+    )
+
+    _served: ServedModel | None = PrivateAttr(None)
+    _live: "VllmRollouts | None" = PrivateAttr(None)
+
+    def check(self, run: RunContext) -> CheckReport:
+        """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
+        with named("sampler 'vllm'"):
+            answer = ask_once(self, "/v1/models")
+            models = served_models(answer.value, answer.root)
+            self._served = self._base_of(models, answer.root)
+        replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
+        return CheckReport((f"sampler: {self._served.id} at {answer.root}{replicas}",))
+
+    def _base_of(self, models: Sequence[ServedModel], root: str) -> ServedModel:
+        """The base model, which adapters are of."""
+        bases = [model for model in models if model.parent is None]
+        if self.model is not None:
+            return find_model(bases, self.model, root)
+        if len(bases) != 1:
+            known = ", ".join(model.id for model in bases) or "none"
+            raise InputError(f"{root} serves {known}; set `model` to the student's base model")
+        return bases[0]
+
+    async def open(self, run: RunContext) -> None:
+        """Connect. Raises InputError if prompts do not fit, or the server reports logprobs of a reshaped law."""
+        from distillkit_builtin.vllm.live_sampler import VllmRollouts
+
+        if self._served is None:
+            raise RuntimeError("VllmSampler is opened before it was checked")
+        self._require_room(run, self._served)
+        self._live = await VllmRollouts.open(run, self, self._served.id)
+
+    def _require_room(self, run: RunContext, served: ServedModel) -> None:
+        if run.plan is None or served.max_model_len is None or not run.plan.completions:
+            return
+        longest = run.plan.longest_prompt + run.plan.sample_tokens // run.plan.completions
+        if longest > served.max_model_len:
+            raise InputError(
+                f"sampler 'vllm': prompt and completion take up to {longest} tokens, and {served.id} is served with "
+                f"--max-model-len {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
+            )
+
+    async def close(self) -> None:
+        """Unload the last adapter and close connections."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            await live.close()
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """Completions of the policy of the last sync."""
+        async for outcome in self._open_rollouts().sample(requests):
+            yield outcome
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Score given tokens under the policy of the last sync, for evaluators."""
+        async for outcome in self._open_rollouts().score(requests):
+            yield outcome
+
+    async def sync(self, weights: Weights) -> None:
+        """Push the weights to every server."""
+        await self._open_rollouts().sync(weights)
+
+    def metrics(self) -> Mapping[str, float]:
+        """`concurrency/student/window` and so on."""
+        return {} if self._live is None else self._live.remote.metrics()
+
+    def _open_rollouts(self) -> "VllmRollouts":
+        if self._live is None:
+            raise RuntimeError("VllmSampler is used before open() or after close()")
+        return self._live

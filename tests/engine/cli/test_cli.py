@@ -1,0 +1,414 @@
+import json
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import question, read_jsonl
+from typer.testing import CliRunner, Result
+
+from distillkit.cli.main import app
+
+FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+FAKE_TEACHER = [{"model": "m", "route_value": "a", "scorer": "fake"}]
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], terminal_width=200)
+
+
+@pytest.fixture
+def config(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a config of the fakes; keywords are laid over it. The working directory is empty."""
+    monkeypatch.chdir(tmp_path)
+    data = jsonl([question(f"number {i}", teacher="a") for i in range(6)])
+    held_out = jsonl([question(f"held out {i}", teacher="a") for i in range(3)], "heldout.jsonl")
+
+    def write(name: str = "config.yaml", **over: Any) -> str:
+        values = {
+            "name": "fake",
+            "data": {"path": data, "eval_path": held_out},
+            "student": {"name": "fake", "learning_rate": 30.0},
+            "teachers": [{"model": "m", "route_value": "a", "scorer": {"name": "fake", "likes": "abc"}}],
+            "sampling": {"max_completion_tokens": 8},
+            "train": {"prompt_groups_per_step": 2},
+            "plugins": [FAKES],
+        }
+        (tmp_path / name).write_text(yaml.safe_dump({**values, **over}), encoding="utf-8")
+        return name
+
+    return write
+
+
+def test_run_prints_where_it_writes_first_and_what_to_do_next_last(config: Callable[..., str]) -> None:
+    done = call("run", config())
+    assert done.exit_code == 0, done.output
+    lines = done.output.strip().splitlines()
+    assert lines[0] == "run directory: runs/fake"
+    assert lines[-2].startswith("done: 3 steps, 6 completions trained, 0 failed, ")
+    assert lines[-1] == "adapter: runs/fake/adapter (its README.md shows how to load it)"
+    steps = [line for line in lines if line.startswith("step ")]
+    assert len(steps) == 3
+    assert all("reverse KL" in line and "| a: " in line and "tok/s" in line and "ETA" in line for line in steps)
+    assert "held-out prompts before training" in done.output
+    assert "held-out prompts after training" in done.output
+
+
+def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
+    name = config(plugins=[])
+    done = call("run", name, "train.max_steps=1", "name=short", "-p", FAKES, "-q")
+    assert done.exit_code == 0, done.output
+    assert done.output.splitlines()[0] == "run directory: runs/short"
+    assert len(done.output.splitlines()) == 3
+    assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
+    written = yaml.safe_load(Path("runs/short/config.yaml").read_text(encoding="utf-8"))
+    assert [sink["name"] for sink in written["sinks"]] == ["console"]
+
+
+def test_later_files_win(config: Callable[..., str], tmp_path: Path) -> None:
+    base = config()
+    (tmp_path / "more.yaml").write_text("name: merged\ntrain: {max_steps: 1}\n", encoding="utf-8")
+    assert call("run", base, "more.yaml").exit_code == 0
+    assert Path("runs/merged/summary.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("over", "arguments", "message"),
+    [
+        ({"trian": {}}, [], "config.yaml:"),
+        ({"trian": {}}, [], "trian: unknown key; did you mean 'train'?"),
+        ({}, ["router.name=feild"], "no router is named 'feild'; did you mean 'field'?"),
+        ({}, ["student.learning_rat=1"], "student.learning_rat: unknown key; did you mean 'learning_rate'?"),
+        ({}, ["data.path=absent.jsonl"], "absent.jsonl: no such file"),
+        ({}, ["absent.yaml"], "absent.yaml: no such config file"),
+        ({}, ["-p", "absent.py"], "plugin script absent.py is not there"),
+        ({}, ["teachers.0.route_value=b", "router=field"], "no teacher has the route value 'a'"),
+        ({}, ["sampling.max_completion_tokens=5000"], "more than the 4096 that the student reads"),
+        ({}, ["log_path=config.yaml"], "config.yaml is a file; choose another log_path"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_wrong_input_is_exit_code_2_without_a_traceback(
+    config: Callable[..., str], over: dict[str, Any], arguments: list[str], message: str, command: str
+) -> None:
+    done = call(command, config(**over), *arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+    assert not Path("runs/fake").exists()
+
+
+BROKEN = """
+from distillkit.errors import InputError
+from distillkit.testing import FakeScorer
+
+class Broken(FakeScorer):
+    '''Broken.'''
+    name = 'broken'
+    async def score(self, requests):
+        if requests[0].rollout.policy_version > 0:
+            raise ERROR('a bug')
+        async for score in super().score(requests):
+            yield score
+"""
+
+
+@pytest.fixture
+def broken(tmp_path: Path, config: Callable[..., str]) -> Callable[..., str]:
+    """A config whose second step fails with this error, after a checkpoint."""
+
+    def write(error: str, **over: Any) -> str:
+        script = tmp_path / "broken.py"
+        script.write_text(BROKEN.replace("ERROR", error), encoding="utf-8")
+        teachers = [{"model": "m", "route_value": "a", "scorer": "broken"}]
+        train = {"save_every": 1, "prompt_groups_per_step": 2}
+        return config(teachers=teachers, evaluators=[], train=train, **{"plugins": [FAKES, str(script)], **over})
+
+    return write
+
+
+def test_a_failed_run_ends_with_the_error_its_log_and_how_to_go_on(broken: Callable[..., str]) -> None:
+    name = broken("ZeroDivisionError")
+    done = call("run", name)
+    assert done.exit_code == 1, done.output
+    error, *notes, log, command = done.output.splitlines()[-4:]
+    assert error == "failed: ZeroDivisionError: a bug (-v shows the traceback)"
+    assert "raised by scorer 'broken'" in notes[0]
+    assert log == "log: runs/fake/run.log"
+    assert command == f"go on with: distillkit run {name} --resume"
+    assert "Traceback" in Path("runs/fake/run.log").read_text()
+    assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "failed"
+
+
+def test_wrong_input_that_shows_in_mid_run_points_to_the_log_too(broken: Callable[..., str]) -> None:
+    name = broken("InputError")
+    done = call("run", name)
+    assert done.exit_code == 2, done.output
+    assert done.output.splitlines()[-3:] == [
+        "error: a bug",
+        "log: runs/fake/run.log",
+        f"go on with: distillkit run {name} --resume",
+    ]
+    refused = call("run", name)
+    assert refused.exit_code == 2
+    assert "log: " not in refused.output  # that run did not begin
+    assert "go on with" not in call("run", name, "--resume").output  # just tried
+
+
+def test_the_command_to_go_on_with_is_exact(broken: Callable[..., str], tmp_path: Path) -> None:
+    words = [broken("ZeroDivisionError", plugins=[]), "sampling.stop=['a b']", "-p", FAKES, "-p", "broken.py"]
+    done = call("-v", "run", *words, "-q")
+    assert done.exit_code == 1, done.output
+    shown = done.output.splitlines()[-1].removeprefix("go on with: ")
+    assert shlex.split(shown) == ["distillkit", "run", *words, "-v", "-q", "--resume"]
+    (tmp_path / "broken.py").write_text(BROKEN.replace("> 0", "> 9"), encoding="utf-8")
+    assert call(*shlex.split(shown)[1:]).exit_code == 0
+
+
+def test_a_failure_without_a_run_points_to_no_log(config: Callable[..., str], tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(
+        "from distillkit.testing import FakeStudent\n"
+        "class Broken(FakeStudent):\n    '''Broken.'''\n    name = 'broken'\n"
+        "    def check(self, run):\n        raise ZeroDivisionError('a bug')\n",
+        encoding="utf-8",
+    )
+    name = config(student={"name": "broken"}, plugins=[FAKES, "broken.py"], teachers=FAKE_TEACHER)
+    for command in ("check", "run"):
+        done = call(command, name)
+        assert done.exit_code == 1
+        assert "failed: ZeroDivisionError: a bug (-v shows the traceback)" in done.output
+        assert "log" not in done.output
+        assert "Traceback" in call(command, name, "-v").output
+
+
+EVERY_COMMAND = [
+    ("run", "config.yaml"),
+    ("check", "config.yaml"),
+    ("init", "new"),
+    ("plugins", "list"),
+    ("plugins", "show", "loss", "importance_sampling"),
+    ("config", "schema"),
+]
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+@pytest.mark.parametrize("at", ["before", "between", "after"])
+def test_verbose_and_quiet_count_before_and_after_every_command(
+    config: Callable[..., str], command: tuple[str, ...], at: str
+) -> None:
+    config()
+    name, *rest = command
+    words = {"before": ["-v", "-q", *command], "between": [name, "-v", "-q", *rest], "after": [*command, "-v", "-q"]}
+    quiet = call(*words[at])
+    assert quiet.exit_code == 0, quiet.output
+    if name == "run":
+        assert quiet.output.splitlines()[0] == "run directory: runs/fake"
+        assert "step 1/3" not in quiet.output
+    elif name == "check":
+        assert quiet.output == "check: ok\n"
+    elif name == "init":
+        assert quiet.output == ""
+    else:
+        assert quiet.output == call(*command).output
+
+
+def test_verbose_shows_the_log_while_the_command_lasts(config: Callable[..., str]) -> None:
+    log = logging.getLogger("distillkit")
+    name, before = config(data={"path": "train.jsonl"}, evaluators=[]), list(log.handlers)
+    Path("late.py").write_text(
+        "import logging\nfrom distillkit.testing import FakeStudent\n"
+        "class Late(FakeStudent):\n    '''Talks.'''\n    name = 'late'\n"
+        "    async def open(self, run):\n        logging.getLogger('distillkit').debug('in detail')\n",
+        encoding="utf-8",
+    )
+    words = ["run", name, "student.name=late", "-p", "late.py", "teachers.0.scorer=fake", "--overwrite"]
+    assert "in detail" in call(*words, "-v").output
+    assert log.handlers == before
+    assert "in detail" not in call(*words).output
+
+
+def test_a_run_is_not_written_over_and_can_be_replaced(config: Callable[..., str]) -> None:
+    name = config()
+    assert call("run", name).exit_code == 0
+    again = call("run", name)
+    assert again.exit_code == 2
+    for option in ("--resume", "--overwrite", "name="):
+        assert option in again.output
+    assert call("run", name, "--overwrite").exit_code == 0
+    assert call("run", "runs/fake/config.yaml", "name=third").exit_code == 0
+
+
+def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str], jsonl: Callable[..., str]) -> None:
+    secret = [{"role": "user", "content": "PRIVILEGED"}]
+    data = jsonl([question("PLAIN", teacher="a", teacher_messages=secret), question("x", teacher="a")])
+    done = call("check", config(data=data))
+    assert done.exit_code == 0, done.output
+    student, _, teacher = done.output.partition("teacher a reads")
+    assert "<|im_start|>user\nPLAIN<|im_end|>" in student
+    assert "PRIVILEGED" not in student
+    assert "PRIVILEGED" in teacher
+    assert "tokens sampled" in done.output
+    assert "tokens scored" in done.output
+    assert "evaluations" not in done.output
+    assert "note: teacher 'a': 1 of 2 rows have no teacher_messages; scored under messages" in done.output
+    assert done.output.strip().endswith("check: ok")
+    assert not Path("runs").exists()
+
+
+def test_check_counts_evaluations_in(config: Callable[..., str]) -> None:
+    done = call("check", config(), "train.eval_every=1")
+    assert "evaluations     4; besides, 96 tokens sampled and " in done.output
+
+
+def test_check_says_what_it_costs_by_the_users_prices_alone(config: Callable[..., str]) -> None:
+    assert "cost" not in call("check", config()).output
+    prices = {"sample_per_million_tokens": 1e6, "score_per_million_tokens": 2.5, "currency": "EUR"}
+    done = call("check", config(prices=prices), "evaluators=[]")
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert (
+        " cost 48.00 EUR at most by your prices, sampling 48.00, scoring 0.00 not in it training (no price), " in text
+    )
+    every_step = call("check", config(prices=prices), "train.eval_every=1").output
+    assert "144.00 EUR at most" in every_step  # 96 tokens more, of four evaluations
+
+
+def test_plugins_list_is_for_people_and_programs(config: Callable[..., str]) -> None:
+    listed = json.loads(call("plugins", "list", "--json", "-p", FAKES).output)
+    assert listed["broken"] == []
+    by_name = {(plugin["role"], plugin["name"]): plugin for plugin in listed["plugins"]}
+    assert set(by_name["router", "field"]) == {"role", "name", "class", "distribution", "version", "description"}
+    assert by_name["router", "field"]["class"] == "distillkit_builtin.routers.FieldRouter"
+    assert by_name["router", "field"]["distribution"] == "distillkit"
+    assert ("student", "fake") in by_name
+    text = call("plugins", "list").output
+    assert "importance_sampling" in text
+    assert "fake" not in text
+
+
+def test_plugins_show_lists_options() -> None:
+    shown = call("plugins", "show", "loss", "importance_sampling").output
+    for part in ("ratio_log_cap", "20.0", "token_mean", "advantage_clip", "number" if False else "float"):
+        assert part in shown
+    missing = call("plugins", "show", "router", "feild")
+    assert missing.exit_code == 2
+    assert "did you mean 'field'?" in missing.output
+
+
+def test_the_schema_knows_every_plugin_and_accepts_the_example() -> None:
+    schema = json.loads(call("config", "schema").output)
+    assert schema["required"] == ["data", "student", "teachers"]
+    assert "route_key" in json.dumps(schema["$defs"]["router-field"])
+    assert "x-distillkit-role" not in json.dumps(schema)
+
+
+@pytest.mark.parametrize("teachers", ["1", "2"])
+def test_init_writes_a_config_that_checks(teachers: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = call("init", "mine", "--teachers", teachers)
+    assert done.exit_code == 0, done.output
+    assert "next: cd mine && distillkit check config.yaml" in done.output
+    assert "next: cd 'my run' && distillkit" in call("init", "my run").output
+    again = call("init", "mine")
+    assert again.exit_code == 2
+    assert "config.yaml, train.jsonl, heldout.jsonl already" in again.output
+    monkeypatch.chdir(tmp_path / "mine")
+    fakes = ["-p", FAKES, "student.name=fake"]
+    written = yaml.safe_load(Path("config.yaml").read_text())
+    written["student"] = {"name": "fake"}
+    Path("fake.yaml").write_text(yaml.safe_dump(written), encoding="utf-8")
+    checked = call("check", "fake.yaml", *fakes)
+    assert checked.exit_code == 0, checked.output
+    assert call("run", "fake.yaml", "-q", *fakes).exit_code == 0
+
+
+def test_help_teaches() -> None:
+    text = call("--help").output
+    for part in ("distillkit init", "distillkit check", "distillkit run", "distillkit demo"):
+        assert part in text
+    assert call("--version").output.startswith("distillkit 0.")
+    assert call().exit_code == 2 or "Usage" in call().output
+    assert call("run").exit_code == 2
+
+
+SLOW = """
+import asyncio
+from distillkit.testing import FakeStudent
+
+
+class Slow(FakeStudent):
+    '''Takes its time over a step.'''
+    name = "slow"
+    seconds: float
+
+    async def train(self, batch):
+        print("training", flush=True)
+        await asyncio.sleep(self.seconds)
+        return await super().train(batch)
+
+    async def close(self):
+        print("closed the student", flush=True)
+"""
+
+
+@pytest.fixture
+def slow(config: Callable[..., str], tmp_path: Path) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
+    """A run of its own process that is in the middle of its first step of so many seconds."""
+    started: list[subprocess.Popen[str]] = []
+    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+
+    def start(seconds: float) -> "subprocess.Popen[str]":
+        student, script = {"name": "slow", "seconds": seconds}, str(tmp_path / "slow.py")
+        name = config(student=student, plugins=[FAKES, script], teachers=FAKE_TEACHER)
+        command = [sys.executable, "-m", "distillkit", "run", name]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert any(line == "training\n" for line in process.stdout)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_one_interrupt_finishes_the_step_in_hand_saves_and_is_exit_code_130(
+    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
+) -> None:
+    process = slow(1.0)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert "stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once" in output
+    assert output.splitlines()[-3] == "interrupted"
+    assert output.splitlines()[-1].endswith("--resume")
+    assert "closed the student" in output
+    assert "Traceback" not in output
+    assert [row["step"] for row in read_jsonl(Path("runs/fake/metrics.jsonl"))] == [0, 1]
+    assert [path.name for path in Path("runs/fake/checkpoints").iterdir()] == ["step-1"]
+    assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_interrupt_closes_everything_at_once(
+    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
+) -> None:
+    process = slow(60.0)
+    process.send_signal(sent)
+    time.sleep(0.3)
+    process.send_signal(sent)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 130, output
+    assert output.splitlines()[-2:] == ["interrupted", "log: runs/fake/run.log"]
+    assert "closed the student" in output
+    assert "Traceback" not in output

@@ -1,0 +1,49 @@
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field, JsonValue
+
+from distillkit.cli.plugin_pages import default_of, type_name
+from distillkit.roles.roles import Router
+from distillkit_builtin.routers import FieldRouter
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [
+        (str, "str"),
+        (str | None, "str | null"),
+        (tuple[str, ...], "list of str"),
+        (list[int], "list of int"),
+        (tuple[float, float], "[float, float]"),
+        (dict[str, JsonValue] | None, "mapping of str to JSON | null"),
+        (Literal["a", "b"] | None, '"a" | "b" | null'),
+        (tuple[Router, ...], "list of Router"),
+    ],
+)
+def test_types_are_named_as_a_config_writes_them(annotation: Any, name: str) -> None:
+    assert type_name(annotation) == name
+
+
+class Inner(BaseModel):
+    size: int = 3
+
+
+class Outer(BaseModel):
+    need: int
+    none: int | None = None
+    words: tuple[str, ...] = ()
+    inner: Inner = Field(default_factory=Inner)
+    larger: Inner = Inner(size=4)
+    router: Router = FieldRouter(route_key="k")
+
+
+def test_defaults_are_written_as_a_config_writes_them() -> None:
+    assert {name: default_of(field) for name, field in Outer.model_fields.items()} == {
+        "need": "required",
+        "none": "null",
+        "words": "[]",
+        "inner": "{}",
+        "larger": '{"size": 4}',
+        "router": '{"name": "field", "route_key": "k"}',
+    }

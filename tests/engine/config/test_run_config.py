@@ -1,0 +1,203 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import question
+
+import distillkit
+from distillkit import Registry, Router, RunConfig
+from distillkit.config.load import load_config
+from distillkit.config.run_config import FILLED_IN
+from distillkit.errors import ConfigError
+from distillkit.testing import FakeScorer, FakeStudent
+from distillkit_builtin.routers import FieldRouter
+
+Make = Callable[..., RunConfig]
+
+
+def test_the_short_config_of_the_docs_is_complete() -> None:
+    config = RunConfig(
+        data="prompts.jsonl", student={"name": "local", "model": "org/student"}, teachers=[{"model": "org/teacher"}]
+    )
+    assert (config.data.path, config.router.name, config.prompts.name) == ("prompts.jsonl", "single", "messages")
+    assert (config.loss.name, [sink.name for sink in config.sinks]) == ("importance_sampling", ["console"])
+    assert config.teachers[0].scorer.name == "local"
+    assert config.teachers[0].scorer.teacher.name == "org/teacher"
+    assert config.evaluators == ()
+
+
+def test_several_teachers_are_routed_by_field_and_held_out_rows_evaluated() -> None:
+    config = RunConfig(
+        data={"path": "a", "eval_path": "b"},
+        student={"name": "local", "model": "m"},
+        teachers=[{"model": "m", "route_value": "x"}, {"model": "m", "route_value": "y"}],
+    )
+    assert config.router.name == "field"
+    assert [evaluator.name for evaluator in config.evaluators] == ["reverse_kl"]
+
+
+def test_missing_teacher_messages_mean_what_the_recipe_says() -> None:
+    config = RunConfig(
+        data="a",
+        student={"name": "local", "model": "m"},
+        teachers=[
+            {"model": "m", "route_value": "default key"},
+            {"model": "m", "route_value": "own key", "teacher_messages_key": "mine"},
+            {"model": "m", "route_value": "told", "teacher_messages_key": "m2", "missing_teacher_messages": "student"},
+        ],
+    )
+    assert [teacher.teacher.missing_messages for teacher in config.teachers] == ["student", "error", "student"]
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"tain": {}}, "tain: unknown key; did you mean 'train'?"),
+        ({"train": {"max_step": 3}}, "train.max_step: unknown key; did you mean 'max_steps'?"),
+        ({"train": {"max_steps": 0}}, "train.max_steps: input should be greater than or equal to 1, not 0"),
+        ({"sampling": {"temperature": "hot"}}, "sampling.temperature: input should be a valid number"),
+        ({"router": "feild"}, "router: no router is named 'feild'; did you mean 'field'?"),
+        ({"router": {"name": "field", "rout_key": "x"}}, "router.rout_key: unknown key; did you mean 'route_key'?"),
+        ({"loss": {"name": "importance_sampling", "scale": -1}}, "loss.scale: input should be greater than 0, not -1"),
+        ({"teachers": []}, "teachers: "),
+        ({"teachers": {"model": "m"}}, "teachers: input should be a list, not"),
+        ({"teachers": [{"modle": "m", "scorer": "fake"}]}, "teachers.0.modle: unknown key; did you mean 'model'?"),
+        ({"teachers": [{"model": "m", "scorer": {"name": "fake", "like": "x"}}]}, "teachers.0.scorer.like: unknown"),
+        ({"teachers": [{"model": "m"}, {"model": "m"}]}, "two have the route value 'm'; give each"),
+        ({"evaluators": ["reverse_kl"]}, "evaluators: need held-out rows; set data.eval_path"),
+        ({"sinks": ["console", "console"]}, "sinks: 'console' stands there twice"),
+        ({"name": "a/b"}, "name: "),
+        ({"name": "../up"}, "name: "),
+        ({"student": None}, "student: wants the name of a student"),
+        ({"student": FieldRouter()}, "student: wants an instance of Student"),
+    ],
+)
+def test_what_is_wrong_names_its_key_and_the_closest_match(
+    fake_config: Make, over: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fake_config(**over)
+    assert message in str(caught.value)
+
+
+def test_many_problems_are_reported_at_once(fake_config: Make) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fake_config(train={"max_steps": 0, "epoch": 1}, router="x")
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_python_takes_instances_and_refuses_one_scorer_for_two_teachers(registry: Registry) -> None:
+    one: dict[str, Any] = {"data": "a", "student": FakeStudent(), "router": FieldRouter(route_key="k")}
+    config = RunConfig(teachers=[{"model": "m", "scorer": FakeScorer()}], **one)
+    assert config.router == FieldRouter(route_key="k")
+    shared = FakeScorer()
+    with pytest.raises(Exception, match="cannot serve two teachers"):
+        RunConfig(teachers=[{"model": "m", "scorer": shared}, {"model": "n", "scorer": shared}], **one)
+
+
+def test_the_dump_is_complete_and_reads_back_the_same(fake_config: Make, registry: Registry) -> None:
+    config = fake_config(loss={"name": "importance_sampling", "scale": 2.0}, sampling={"temperature": 0.5})
+    dump = config.dump()
+    assert dump["loss"] == {
+        "name": "importance_sampling",
+        "scale": 2.0,
+        "ratio_log_cap": 20.0,
+        "advantage_clip": None,
+        "normalization": "token_mean",
+    }
+    assert RunConfig(registry=registry, **dump).dump() == dump
+
+
+FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+
+
+def test_instances_that_no_config_could_name_are_found(jsonl: Callable[..., str]) -> None:
+    class Nameless(FieldRouter):
+        """Without a name of its own."""
+
+    registry = Registry.discover()
+    registry.add_script(Path(FAKES))
+    values = {
+        "data": jsonl([question("x")]),
+        "student": FakeStudent(sampler=FakeStudent()),
+        "teachers": [{"model": "m", "scorer": "fake"}],
+        "router": Nameless(),
+    }
+    config = RunConfig(registry=registry, plugins=[FAKES], **values)
+    assert config.unreproducible(registry) == ["student.sampler", "router"]  # the fake can be chosen as student only
+    unnamed = RunConfig(registry=registry, **values)
+    assert unnamed.unreproducible(registry) == ["student", "student.sampler", "teachers.0.scorer", "router"]
+
+
+def test_classes_that_were_added_in_python_are_marked(fake_config: Make, registry: Registry) -> None:
+    assert fake_config().unreproducible(registry) == ["student", "teachers.0.scorer"]
+    result = distillkit.run(fake_config(), plugins=[FakeStudent, FakeScorer])
+    assert "# NOT RE-RUNNABLE: student was" in (result.run_dir / "config.yaml").read_text()
+
+
+@pytest.mark.parametrize("plugins", [(), (FAKES,)])
+def test_a_config_whose_plugins_a_script_defines_runs_again(
+    fake_config: Make, tmp_path: Path, plugins: tuple[str, ...]
+) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from distillkit_builtin.routers import SingleRouter\nclass R(SingleRouter):\n    '''R.'''\n    name = 'r'\n",
+        encoding="utf-8",
+    )
+    values = {**fake_config().dump(), "plugins": [FAKES, str(script)], "router": "r"}
+    config, _ = load_config([], extra=values)
+    result = distillkit.run(config, plugins=plugins)
+    assert "NOT RE-RUNNABLE" not in (result.run_dir / "config.yaml").read_text()
+    assert distillkit.run(result.run_dir / "config.yaml", overwrite=True).steps == result.steps
+
+
+def test_plugins_inside_plugins_are_looked_at(registry: Registry, fake_config: Make) -> None:
+    class Wrapping(FieldRouter):
+        """Holds others."""
+
+        inner: Router
+        more: tuple[Router, ...] = ()
+
+    class Nameless(FieldRouter):
+        """Without a name of its own."""
+
+    router = Wrapping(inner=FieldRouter(), more=(FieldRouter(), Nameless()))
+    keys = fake_config(router=router).unreproducible(registry)
+    assert [key for key in keys if key.startswith("router")] == ["router", "router.more.1"]
+
+
+def test_the_reference_knows_every_key_that_is_filled_in() -> None:
+    """The words beside `with_defaults` name what it fills in."""
+    short: dict[str, Any] = {"data": {"path": "a"}, "student": {"name": "local", "model": "m"}}
+    long = {**short, "data": {"path": "a", "eval_path": "b"}}
+    one, two = [{"model": "m"}], [{"model": "m"}, {"model": "n"}]
+    names: dict[str, set[str]] = {}
+    for config in (RunConfig(**short, teachers=one), RunConfig(**long, teachers=two)):
+        for key in ("router", "prompts", "loss"):
+            names.setdefault(key, set()).add(getattr(config, key).name)
+        for key in ("evaluators", "sinks"):
+            names.setdefault(key, set()).update(plugin.name for plugin in getattr(config, key))
+    assert {*names, "teachers[].scorer"} == set(FILLED_IN)
+    assert all(name in FILLED_IN[key] for key, mine in names.items() for name in mine)
+    required = {name for name, field in RunConfig.model_fields.items() if field.is_required()}
+    assert required - set(FILLED_IN) == {"data", "student", "teachers"}
+
+
+def test_configs_are_frozen(fake_config: Make, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="frozen"):
+        fake_config().train.max_steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("values", "keys"),
+    [
+        ({"data": "a"}, ["student", "teachers"]),
+        ({"data": "a", "student": {"model": "m"}, "teachers": [{"model": "m"}]}, ["student"]),
+        ({"data": "a", "student": {"name": "local", "model": "m"}, "teachers": {"model": "m"}}, ["teachers"]),
+    ],
+)
+def test_what_has_a_default_is_never_said_to_be_required(values: dict[str, Any], keys: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**values)
+    assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == keys

@@ -1,0 +1,246 @@
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+import pytest
+from pydantic import Field
+
+from distillkit import Scorer
+from distillkit.errors import PluginError
+from distillkit.events import PhaseProgress
+from distillkit.loop.window import Schedule, Work, sample_all
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_row, make_teacher
+from distillkit.types import Failure, Prompts, Rollout, Route, SampleRequest, Score, ScoreRequest, Weights
+
+ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
+
+
+def work_of(routes: Sequence[Route] = (), each: int = 2) -> Work:
+    routes = routes or [Route.to("t")] * len(ROWS)
+    requests = tuple(make_request(row, sample=i) for row in ROWS for i in range(each))
+    prompt = requests[0].prompt_ids
+    prompts = {
+        (row.row_id, 0): Prompts(row, route, prompt, dict.fromkeys(route.teachers, prompt))
+        for row, route in zip(ROWS, routes, strict=True)
+    }
+    return Work(prompts, requests, policy_version=0)
+
+
+class LateStudent(FakeStudent):
+    """Answers in the reverse order."""
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        async for rollout in super().sample(requests[::-1]):
+            await asyncio.sleep(0)
+            yield rollout
+
+
+class SlowScorer(FakeScorer):
+    """Takes a while, the first ones longest."""
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        await asyncio.sleep(0.02 / (1 + requests[0].key.sample))
+        async for score in super().score(requests):
+            yield score
+
+
+class WindowScorer(FakeScorer):
+    """Wants all at once."""
+
+    whole_windows: ClassVar[bool] = True
+
+
+class OddScorer(FakeScorer):
+    """Yields what `answers` makes of each score."""
+
+    answers: ClassVar[staticmethod]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        async for score in super().score(requests):
+            for answer in self.answers(score):
+                yield answer
+
+
+def odd(answers: object) -> type[OddScorer]:
+    return type("Odd", (OddScorer,), {"answers": staticmethod(answers)})
+
+
+def schedule(student: FakeStudent, *scorers: Scorer) -> tuple[Schedule, list[PhaseProgress]]:
+    heard: list[PhaseProgress] = []
+    named = dict(zip(["t", "u"], scorers, strict=False))
+    for name, scorer in named.items():
+        scorer.bind(make_teacher(name))
+    return Schedule(student, named, heard.append), heard
+
+
+async def test_results_are_in_data_order_whatever_the_order_of_arrival() -> None:
+    work = work_of()
+    runner, _ = schedule(LateStudent(), SlowScorer())
+    outcomes = await runner.start(work).finished()
+    assert [one.key for one in outcomes.scored] == [request.key for request in work.requests]
+    assert not outcomes.lost
+
+
+async def test_each_completion_is_scored_by_its_routed_teacher_and_no_other() -> None:
+    routes = [Route.to("t"), Route.to("u"), Route.to("u"), Route.to("t")]
+    first, second = FakeScorer(), WindowScorer()
+    runner, heard = schedule(LateStudent(), first, second)
+    await runner.start(work_of(routes)).finished()
+    lines = [sorted({int(request.key.row_id.split("-")[0]) for request in scorer.seen}) for scorer in (first, second)]
+    assert lines == [[1, 4], [2, 3]]
+    assert len(first.seen) + len(second.seen) == 8
+    assert [event.done for event in heard if event.phase == "sample"] == list(range(1, 9))
+    assert max(event.done for event in heard if event.phase == "score") == 8
+
+
+async def test_a_scorer_that_wants_whole_windows_gets_data_order() -> None:
+    scorer = WindowScorer()
+    runner, _ = schedule(LateStudent(), scorer)
+    work = work_of()
+    await runner.start(work).finished()
+    assert [request.key for request in scorer.seen] == [request.key for request in work.requests]
+
+
+async def test_a_row_may_have_several_teachers() -> None:
+    runner, _ = schedule(FakeStudent(), FakeScorer(), FakeScorer())
+    outcomes = await runner.start(work_of([Route({"t": 0.5, "u": 0.5})] * 4)).finished()
+    assert all(set(one.scores) == {"t", "u"} for one in outcomes.scored)
+
+
+async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
+    scorer = odd(lambda s: [Failure(s.request, "busy", retryable=True)] if s.request.key.sample else [s])()
+    runner, _ = schedule(FakeStudent(), scorer)
+    outcomes = await runner.start(work_of()).finished()
+    assert len(outcomes.scored) == 4
+    assert {(one.stage, one.reason, one.retryable, one.teacher) for one in outcomes.lost} == {
+        ("score", "busy", True, "t")
+    }
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"),
+    [
+        (lambda score: [], "gave no outcome for 1 of 1 requests to teacher 't'"),
+        (lambda score: [score, score], "answered SampleKey"),
+    ],
+)
+async def test_a_scorer_owes_one_outcome_a_request(answers: object, message: str) -> None:
+    runner, _ = schedule(FakeStudent(), odd(answers)())
+    with pytest.raises(PluginError, match=message):
+        await runner.start(work_of()).finished()
+
+
+async def test_a_sampler_owes_one_outcome_a_request() -> None:
+    class Silent(FakeStudent):
+        """Answers half."""
+
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            async for rollout in super().sample(requests[::2]):
+                yield rollout
+
+    class Twice(FakeStudent):
+        """Answers twice."""
+
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            async for rollout in super().sample([*requests, requests[0]]):
+                yield rollout
+
+    for student, message in ((Silent(), "no outcome for 4 of 8"), (Twice(), "twice, or was never asked")):
+        runner, _ = schedule(student, FakeScorer())
+        with pytest.raises(PluginError, match=message):
+            await runner.start(work_of()).finished()
+
+
+async def test_completions_of_another_policy_version_are_not_trained() -> None:
+    student = FakeStudent()
+    await student.sync(Weights(3, "live"))
+    runner, _ = schedule(student, FakeScorer())
+    outcomes = await runner.start(work_of()).finished()
+    assert not outcomes.scored
+    assert "sampled by policy version 3, this step trains version 0" in outcomes.lost[0].reason
+
+
+async def test_an_exception_of_a_plugin_ends_the_window_as_it_is() -> None:
+    class Broken(FakeScorer):
+        """Raises."""
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            raise ZeroDivisionError("a bug")
+            yield
+
+    runner, _ = schedule(FakeStudent(), Broken())
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        await runner.start(work_of()).finished()
+    assert runner.gauges.inflight == {"t": 0}
+
+
+async def test_gauges_count_what_is_unanswered() -> None:
+    runner, _ = schedule(FakeStudent(), SlowScorer())
+    window = runner.start(work_of())
+    await window.until_sampled()
+    assert runner.gauges.inflight["t"] > 0
+    await window.finished()
+    assert runner.gauges.inflight["t"] == 0
+
+
+async def test_a_cancelled_window_stops() -> None:
+    runner, _ = schedule(FakeStudent(), SlowScorer())
+    window = runner.start(work_of())
+    await asyncio.sleep(0)
+    await window.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await window.finished()
+
+
+async def test_rescoring_keeps_the_rollouts() -> None:
+    runner, _ = schedule(FakeStudent(), FakeScorer())
+    work = replace(work_of(), policy_version=None)
+    first = await runner.start(work).finished()
+    rollouts = [one.rollout for one in first.scored]
+    again = await runner.rescore(work, rollouts).finished()
+    assert [one.rollout for one in again.scored] == rollouts
+
+
+class Foreign(FakeStudent):
+    """Draws an id that is none."""
+
+    unknown: int = Field(description="The id.")
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        async for one in super().sample(requests):
+            assert isinstance(one, Rollout)
+            if one.key.sample or one.key.row_id != ROWS[1].row_id:
+                yield one
+            else:
+                ids = one.token_ids.copy()
+                ids[3] = self.unknown
+                yield replace(one, token_ids=ids)
+
+
+@pytest.mark.parametrize("unknown", [258, -1, 2**40])
+async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown: int) -> None:
+    student, work, scorer = Foreign(unknown=unknown), work_of(), FakeScorer()
+    schedule = Schedule(student, {"t": scorer}, lambda event: None, ByteTokenizer.size)
+    outcomes = await schedule.start(work).finished()
+    (lost,) = outcomes.lost
+    assert (lost.key.row_id, lost.key.sample, lost.stage, lost.retryable) == (ROWS[1].row_id, 0, "sample", False)
+    assert f"token 3 is id {unknown}; the student's tokenizer has the ids 0 to 257" in lost.reason
+    assert ROWS[1].row_id in lost.reason
+    assert len(outcomes.scored) == len(work.requests) - 1
+    assert lost.key not in {request.key for request in scorer.seen}
+    rollouts, gone = await sample_all(student, work.requests, ByteTokenizer.size)
+    assert [one.key for one in gone] == [lost.key]
+    assert lost.key not in rollouts
+
+
+async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scored_meanwhile() -> None:
+    class Failing(FakeScorer):
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            for request in requests:
+                yield Failure(request, "busy")
+
+    told: list[PhaseProgress] = []
+    schedule = Schedule(LateStudent(), {"t": Failing()}, told.append)
+    await schedule.start(work_of()).finished()
+    assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))

@@ -1,0 +1,135 @@
+"""What counts as another run when one is resumed, and what does not."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import question
+from pydantic import Field, PrivateAttr
+
+from distillkit import Registry, RunConfig, run
+from distillkit.errors import InputError
+from distillkit.preflight.prepared_run import inspect_run
+from distillkit.run_directory.directory import run_directory
+from distillkit.run_directory.identity import changes, identity_of
+from distillkit.testing import FakeScorer, FakeStudent
+
+Make = Callable[..., RunConfig]
+
+
+class Aged(FakeStudent):
+    """As an older version had it."""
+
+    name: ClassVar[str] = "aged"
+
+
+class Renewed(Aged):
+    """The same, with one option more."""
+
+    patience: int = Field(3, description="What the older version did not have.")
+
+
+class Known(FakeScorer):
+    """Knows what is behind it."""
+
+    name: ClassVar[str] = "known"
+    _behind: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def of(cls, **behind: str) -> "Known":
+        scorer = cls(likes="abc")
+        scorer._behind = behind
+        return scorer
+
+    def fingerprint(self) -> Mapping[str, str]:
+        return self._behind
+
+
+def started(config: RunConfig) -> Path:
+    """A run that came to its end, and may go on with more steps; its directory."""
+    run(config)
+    return run_directory(config)
+
+
+def listed(config: RunConfig) -> list[str]:
+    """What a resume is refused for."""
+    with pytest.raises(InputError, match="was written by another run") as caught:
+        run(config, resume=True)
+    return [line.strip() for line in str(caught.value).splitlines()[1:-1]]
+
+
+def test_an_option_that_the_other_version_does_not_have_counts_only_if_it_is_not_at_its_default(
+    fake_config: Make,
+) -> None:
+    def config(student: FakeStudent, steps: int) -> RunConfig:
+        return fake_config(student=student, train={"max_steps": steps})
+
+    started(config(Aged(learning_rate=2.0), 1))
+    assert listed(config(Renewed(learning_rate=2.0, patience=4), 2)) == ["student.patience was not there, is 4"]
+    assert run(config(Renewed(learning_rate=2.0), 2), resume=True).steps == 2
+    assert run(config(Aged(learning_rate=2.0), 3), resume=True).steps == 3  # back to the older version
+    run(config(Renewed(learning_rate=2.0, patience=4), 4), resume=True, force=True)
+    assert listed(config(Aged(learning_rate=2.0), 5)) == ["student.patience was 4, is not there"]
+
+
+def test_options_of_sections_and_of_nested_values_have_their_defaults_too(fake_config: Make) -> None:
+    config = fake_config(sampling={"chat_template_kwargs": {"enable_thinking": False}})
+    now = identity_of(inspect_run(config, Registry.discover(), print))
+    for name in ("train.num_substeps", "teachers.0.weight", "loss.scale", "sampling.top_k"):
+        without = {key: value for key, value in now.items() if key != name}
+        assert list(changes(without, now)) == list(changes(now, without)) == []
+    thinking = "sampling.chat_template_kwargs.enable_thinking"
+    without = {key: value for key, value in now.items() if key != thinking}
+    assert list(changes(without, now)) == [f"{thinking} was not there, is false"]
+
+
+def test_a_model_that_changed_behind_its_name_is_another_run(fake_config: Make) -> None:
+    def config(steps: int, **behind: str) -> RunConfig:
+        teachers = [{"model": "t", "scorer": Known.of(**behind)}]
+        return fake_config(teachers=teachers, train={"max_steps": steps})
+
+    started(config(1, weights="0123456789abcdef", served="llama at /a"))
+    assert listed(config(2, weights="f123456789abcdef", served="llama at /b")) == [
+        "the weights of teacher 't' changed",
+        'the served of teacher \'t\' was "llama at /a", is "llama at /b"',
+    ]
+    assert run(config(2, served="llama at /a"), resume=True).steps == 2  # what is not known now is not compared
+    assert run(config(3, weights="0123456789abcdef"), resume=True).steps == 3
+
+
+def test_a_run_that_goes_on_by_force_says_what_changed(fake_config: Make) -> None:
+    folder = started(fake_config(train={"max_steps": 1}))
+    run(fake_config(seed=5, train={"max_steps": 2}), resume=True, force=True)
+    assert "going on by force, as another run than" in (folder / "run.log").read_text()
+    assert "was written by: seed was 0, is 5" in (folder / "run.log").read_text()
+
+
+OTHER = "the held-out rows are others than before: evaluations after step 1 cannot be compared with earlier ones"
+
+
+@pytest.mark.parametrize("change", ["content", "number"])
+def test_other_held_out_rows_are_allowed_and_no_number_from_before_stands_beside_theirs(
+    fake_config: Make, jsonl: Callable[..., str], change: str
+) -> None:
+    rows = [question("held out"), question("and another")]
+
+    def config(steps: int, **data: Any) -> RunConfig:
+        return fake_config(data={"eval_path": jsonl(rows, "eval.jsonl"), **data}, train={"max_steps": steps})
+
+    folder = started(config(1))
+    data = {"max_eval_rows": 1} if change == "number" else {"eval_path": jsonl([question("third")], "other.jsonl")}
+    result = run(config(2, **data), resume=True)
+    assert OTHER in (folder / "run.log").read_text()
+    assert list(result.eval) == ["after"]
+    assert "before" not in run(config(3, **data), resume=True).eval
+    assert (folder / "run.log").read_text().count("the held-out rows are others") == 1
+
+
+def test_the_same_held_out_rows_elsewhere_are_no_change(fake_config: Make, jsonl: Callable[..., str]) -> None:
+    rows = [question("held out")]
+    folder = started(fake_config(data={"eval_path": jsonl(rows, "here.jsonl")}, train={"max_steps": 1}))
+    data = {"eval_path": jsonl(rows, "there.jsonl"), "max_eval_rows": 5}
+    result = run(fake_config(data=data, train={"max_steps": 2}), resume=True)
+    assert list(result.eval) == ["before", "after"]
+    assert "the held-out rows" not in (folder / "run.log").read_text()

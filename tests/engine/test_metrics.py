@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from distillkit.metrics import reverse_kl, route_metrics, step_metrics
+from distillkit.testing import make_rollout, make_row, make_scored, make_teacher
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+
+ROWS = [make_row(str(line), line=line) for line in (1, 2)]
+SCORED = [
+    make_scored(make_rollout([1, 2, 3], [-1.0, -2.0, -9.0], row=ROWS[0], mask=[True, True, False]), [-2.0, -2.5, 0.0]),
+    make_scored(make_rollout([4], [-0.5], row=ROWS[1]), [-0.25], teacher="other"),
+]
+
+
+def test_reverse_kl_is_the_mean_gap_of_active_tokens() -> None:
+    assert reverse_kl(SCORED) == pytest.approx(
+        {"reverse_kl": (1.0 + 0.5 - 0.25) / 3, "reverse_kl_per_completion": (1.5 - 0.25) / 2}
+    )
+    assert reverse_kl([]) == {}
+
+
+def test_step_metrics_have_the_names_of_the_design() -> None:
+    metrics = step_metrics(SCORED, [ImportanceSampling(scale=2.0).batch(SCORED)])
+    assert metrics == pytest.approx(
+        {
+            "train/reverse_kl": 1.25 / 3,
+            "train/teacher_nll": 4.75 / 3,
+            "train/sampling_nll": 3.5 / 3,
+            "train/active_tokens": 3.0,
+            "completions/mean_length": 2.0,
+            "completions/repetition": 0.0,
+            "completions/truncated_fraction": 0.0,
+            "train/advantage": -2.5 / 3,
+            "train/abs_advantage": 3.5 / 3,
+        }
+    )
+    assert step_metrics([], []) == {}
+
+
+def test_route_metrics_are_there_for_every_teacher() -> None:
+    teachers = [make_teacher("teacher"), make_teacher("other"), make_teacher("idle")]
+    metrics = route_metrics(SCORED, {"other": 2}, teachers)
+    slugs = [teacher.slug for teacher in teachers]
+    assert metrics[f"teacher_route/{slugs[0]}/scored"] == 1
+    assert metrics[f"teacher_route/{slugs[0]}/reverse_kl"] == pytest.approx(0.75)
+    assert metrics[f"teacher_route/{slugs[1]}/failed"] == 2
+    assert metrics[f"teacher_route/{slugs[2]}/scored"] == 0
+    assert f"teacher_route/{slugs[2]}/reverse_kl" not in metrics
+    assert all(np.isfinite(list(metrics.values())))
