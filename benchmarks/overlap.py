@@ -27,10 +27,11 @@ from rich.table import Table
 import distillkit
 from distillkit import RunConfig
 from distillkit.context import RunContext
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.testing import FakeStudent
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
+from distillkit.types import SampleRequest
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer

@@ -5,17 +5,14 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import DistillkitError
 from distillkit.hookspecs import hookimpl
 from distillkit.registry import Registry
-from distillkit.roles.roles import (
-    EvalContext,
-    Evaluator,
-    Loss,
-    PromptBuilder,
-    Router,
-    Sampler,
-    Scorer,
-    Sink,
-    Student,
-)
+from distillkit.roles.evaluator import EvalContext, Evaluator
+from distillkit.roles.loss import Loss
+from distillkit.roles.prompt_builder import PromptBuilder
+from distillkit.roles.router import Router
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 
 __all__ = [
     "DistillkitError",

@@ -26,8 +26,10 @@ from distillkit.preflight.compatibility import require_spreading
 from distillkit.preflight.prepared_run import Preflight, context_for, inspect_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
-from distillkit.roles.attribution import blame, told
-from distillkit.roles.roles import Plugin, Sink, Student
+from distillkit.roles.attribution import attribute_to, one_line_error
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, step_of
 from distillkit.run_directory.directory import is_complete, read_summary, require_room, room, run_directory
 from distillkit.run_directory.files import RunFiles, read_metrics
@@ -246,7 +248,7 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
         finally:
             summary = summarize(engine, time.perf_counter() - started, ended)
             files.write_summary(summary)
-            announcer.emit(RunFinished(summary, None if ended is None else told(ended)))
+            announcer.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
 
 
@@ -295,7 +297,7 @@ async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> Asyn
             if user not in sinks:
                 stack.push_async_callback(flight.shared.release, user)
                 stack.push_async_callback(plugin.close)
-                with blame(plugin, "while it was opened"):
+                with attribute_to(plugin, "while it was opened"):
                     await plugin.open(context(user))
         yield
 
@@ -314,7 +316,7 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
     summary: dict[str, JsonValue] = {
         "name": engine.flight.config.name,
         "status": _status(ended),
-        "error": told(ended) if _status(ended) == "failed" and ended is not None else None,
+        "error": one_line_error(ended) if _status(ended) == "failed" and ended is not None else None,
         "steps": engine.step,
         "rollbacks": len(engine.guards.undone),
         "undone_steps": undone_steps(engine.guards.undone),

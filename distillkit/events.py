@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from distillkit.types import ScoredRollout, Teacher
+from distillkit.records import ScoredRollout
+from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
 

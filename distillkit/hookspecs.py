@@ -10,7 +10,14 @@ from collections.abc import Sequence
 
 import pluggy
 
-from distillkit.roles.roles import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student
+from distillkit.roles.evaluator import Evaluator
+from distillkit.roles.loss import Loss
+from distillkit.roles.prompt_builder import PromptBuilder
+from distillkit.roles.router import Router
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from distillkit.types import Batch, FloatArray, IntArray, ScoredRollout, StepResult, Teacher
+from distillkit.arrays import FloatArray, IntArray
+from distillkit.records import Batch, ScoredRollout, StepResult
+from distillkit.types import Teacher
 
 MIXER = np.uint64(1_000_003)
 """Base of a polynomial hash of four ids; that two 4-grams of one completion meet in 2^64 does not happen."""

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from distillkit import hookspecs
 from distillkit.config.option_problems import PluginOptionsError, option_problems
 from distillkit.errors import ConfigError, DistillkitError, InputError, PluginError, PluginNotFoundError, suggest
-from distillkit.roles.roles import ROLES, Plugin
+from distillkit.roles.by_name import ROLES
+from distillkit.roles.plugin import Plugin
 
 ENTRY_POINT_GROUP = "distillkit"
 HOOK_OF_ROLE: Mapping[str, str] = {role: f"distillkit_{'losse' if role == 'loss' else role}s" for role in ROLES}

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from distillkit.errors import InputError, RowError
-from distillkit.types import Message, Rollout
+from distillkit.records import Rollout
+from distillkit.types import Message
 
 PROBE = (
     "The quick brown fox, aged 3.14159, can't  jump\tover 1,234,567 lazy dogs!\n\n"

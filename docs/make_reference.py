@@ -24,7 +24,8 @@ from distillkit.config.run_config import (
 )
 from distillkit.loop.guards import GuardsConfig
 from distillkit.registry import HOOK_OF_ROLE
-from distillkit.roles.roles import ROLES, Plugin
+from distillkit.roles.by_name import ROLES
+from distillkit.roles.plugin import Plugin
 
 FOLDER = Path(__file__).parent / "reference"
 SECTIONS: Mapping[str, type[BaseModel]] = {

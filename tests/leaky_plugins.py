@@ -14,10 +14,12 @@ from distillkit.context import RunContext
 from distillkit.errors import DistillkitError
 from distillkit.events import Event, StepFinished
 from distillkit.files.redaction import keep_secret
-from distillkit.roles.roles import CheckReport, Scorer, Student
+from distillkit.records import Batch, Failure, Score, ScoreRequest, StepResult
+from distillkit.roles.plugin import CheckReport
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.student import Student
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Score, ScoreRequest, StepResult
 from distillkit_builtin.http.scorer import HttpScorer
 
 

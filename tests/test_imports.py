@@ -1,6 +1,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import distillkit
@@ -39,3 +40,69 @@ def test_discovering_and_describing_all_plugins_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+TOP = Path(__file__).parent.parent
+ROOTS = (TOP, TOP / "plugins", TOP / "loopback")
+PACKAGES = ("distillkit", "distillkit_builtin", "distillkit_loopback")
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for root in ROOTS
+        for package in PACKAGES
+        for path in (root / package).rglob("*.py")
+    }
+
+
+def imports_of(path: Path, known: Collection[str]) -> set[str]:
+    """The modules of the project that a file imports, wherever in it: below `TYPE_CHECKING` and in functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & set(known) or {node.module}
+    return found & set(known)
+
+
+def circles(arrows: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """The strongly connected components of more than one module (Tarjan 1972)."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in arrows[node]:
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            cut = stack.index(node)
+            component, stack[cut:] = stack[cut:], []
+            if len(component) > 1:
+                found.append(sorted(component))
+
+    for node in arrows:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def test_the_test_for_circles_finds_one() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+    assert not circles({"a": {"b", "c"}, "b": {"c"}, "c": set()})
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    known = modules()
+    assert {"distillkit.api", "distillkit_builtin.hooks", "distillkit_loopback"} <= known.keys()
+    assert not circles({name: imports_of(path, known) for name, path in known.items()})

@@ -11,8 +11,8 @@ from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
+from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
-from distillkit.types import Batch, StepResult
 
 ENOUGH = 16
 

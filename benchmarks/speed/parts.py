@@ -18,15 +18,9 @@ from rich.table import Table
 from benchmarks.speed.inputs import write_inputs
 from benchmarks.speed.machine import describe
 from benchmarks.speed.shapes import SHAPES, Shape
-from distillkit.types import (
-    Batch,
-    Datum,
-    SampleKey,
-    SampleRequest,
-    SamplingParams,
-    frozen_array,
-    token_ids,
-)
+from distillkit.arrays import frozen_array, token_ids
+from distillkit.records import Batch, Datum
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.device import Device, resolve_dtype

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distillkit.registry import Registry
-from distillkit.roles.roles import Plugin
+from distillkit.roles.plugin import Plugin
 
 
 def as_json(registry: Registry) -> str:

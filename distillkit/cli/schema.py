@@ -5,7 +5,7 @@ from typing import Any
 
 from distillkit.config.run_config import RunConfig
 from distillkit.registry import Registry
-from distillkit.roles.roles import ROLES
+from distillkit.roles.by_name import ROLES
 
 Schema = dict[str, Any]
 

@@ -9,7 +9,14 @@ from distillkit.config.option_problems import Problem, models_in, option_problem
 from distillkit.errors import ConfigError
 from distillkit.loop.guards import GuardsConfig
 from distillkit.registry import Registry
-from distillkit.roles.roles import Evaluator, Loss, Plugin, PromptBuilder, Router, Scorer, Sink, Student
+from distillkit.roles.evaluator import Evaluator
+from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.prompt_builder import PromptBuilder
+from distillkit.roles.router import Router
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 from distillkit.types import SamplingParams, Teacher
 
 DEFAULT_MESSAGES_KEY = "teacher_messages"

@@ -18,9 +18,10 @@ from typing import BinaryIO
 import numpy as np
 from pydantic import JsonValue
 
+from distillkit.arrays import IntArray
 from distillkit.errors import DataError, RowError
 from distillkit.files.strict_json import ContentError, Location, parse_json, shortened
-from distillkit.types import IntArray, Message, Messages, Row
+from distillkit.types import Message, Messages, Row
 
 SHOWN_PROBLEMS = 20
 ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")

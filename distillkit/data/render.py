@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from distillkit.arrays import token_ids
 from distillkit.errors import RowError
 from distillkit.tokenizer import Tokenizer, render_each
-from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row, Teacher, token_ids
+from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row, Teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from distillkit.data.dataset import InBatches
 from distillkit.data.render import Renderer, Routed, RowIds
 from distillkit.errors import PluginError, RowError, suggest
 from distillkit.events import Plan
-from distillkit.roles.attribution import blame
+from distillkit.roles.attribution import attribute_to
 from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
 
 
@@ -51,7 +51,7 @@ class Intake:
         try:
             route = self.config.router.route(row, self.teachers)
         except Exception:  # blamed only then, since there are millions of rows
-            with blame(self.config.router, f"at line {row.line}"):
+            with attribute_to(self.config.router, f"at line {row.line}"):
                 raise
         self._require_known(route)
         return route
@@ -60,7 +60,7 @@ class Intake:
         try:
             return self.config.prompts.build(row, route, self.teachers)
         except Exception:
-            with blame(self.config.prompts, f"at line {row.line}"):
+            with attribute_to(self.config.prompts, f"at line {row.line}"):
                 raise
 
     def render(self, row: Row, renderer: Renderer) -> Prompts:

@@ -9,8 +9,9 @@ digests. A changed byte, pieces in another order and a file that was cut are fou
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -25,13 +26,27 @@ DIGEST = 64
 """Bytes of a digest."""
 
 
-def write_json(path: Path, value: Mapping[str, JsonValue]) -> None:
-    """Replace `path`, whole or not at all. Raises OSError."""
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what is to take the place of the file `path`, whole or not at all, when the block ends well.
+
+    What stands there is flushed to the disk before it is renamed, and the folder's names after. Raises OSError.
+    """
     aside = path.with_name(f".{path.name}.new")
-    aside.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    flush(aside)
+    try:
+        yield aside
+        flush(aside)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     aside.replace(path)
     flush(path.parent)
+
+
+def write_json(path: Path, value: JsonValue | Mapping[str, JsonValue], indent: int | None = 1) -> None:
+    """Replace `path`, whole or not at all, by JSON. Raises OSError, and ValueError for a number that is not finite."""
+    with replacing(path) as aside:
+        aside.write_text(json.dumps(value, indent=indent, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def flush(path: Path) -> None:

@@ -22,13 +22,15 @@ from distillkit.loop.training import Learning
 from distillkit.loop.window import KeptWindow, Outcomes, Schedule, Window
 from distillkit.metrics import finite, route_metrics, step_metrics
 from distillkit.preflight.prepared_run import Preflight
-from distillkit.roles.attribution import blame, told
-from distillkit.roles.roles import Sampler, Scorer
+from distillkit.records import ScoredRollout
+from distillkit.roles.attribution import attribute_to, one_line_error
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
 from distillkit.run_directory import checkpoint
 from distillkit.run_directory.files import RunFiles, read_metrics
 from distillkit.run_directory.rollout_codec import InFlight, take_window
 from distillkit.tokenizer import size
-from distillkit.types import Prompts, ScoredRollout
+from distillkit.types import Prompts
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 
@@ -105,7 +107,7 @@ class Engine:
                 metrics = self.files.take_back_metrics(self.step)
                 self.files.write_metrics(self.step, metrics | await self.finish())
         except BaseException as error:
-            await self.abandon(windows, told(error) if isinstance(error, Exception) else "interrupted")
+            await self.abandon(windows, one_line_error(error) if isinstance(error, Exception) else "interrupted")
             raise
         finally:
             await upcoming.close()
@@ -188,7 +190,7 @@ class Engine:
         """Publish the policy of this step, once nothing samples from the one before."""
         for window in in_flight:
             await window.until_sampled()
-        with blame(self.flight.config.student):
+        with attribute_to(self.flight.config.student):
             weights = await self.flight.config.student.publish(self.step)
         await self.flight.cast.sampler.sync(weights)
         self.published = self.step
@@ -213,7 +215,7 @@ class Engine:
         measured: dict[str, float] = {}
         sources: list[Sampler | Scorer] = [self.flight.cast.sampler, *self.flight.cast.scorers.values()]
         for source in sources:
-            with blame(source):
+            with attribute_to(source):
                 measured |= source.metrics()
         return measured
 
@@ -266,7 +268,7 @@ class Engine:
         )
         results: dict[str, EvalResult] = {}
         for evaluator in config.evaluators:
-            with blame(evaluator):
+            with attribute_to(evaluator):
                 results[evaluator.name] = await evaluator.evaluate(evaluation)
         self.evals[stage] = eval_summary(results)
         examples = evaluation.examples(config.train.samples_per_route)

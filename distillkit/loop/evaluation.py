@@ -9,21 +9,10 @@ from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import EvalResult, EvalStage
 from distillkit.loop.window import Schedule, Work, sample_all, score_all
 from distillkit.metrics import finite
-from distillkit.roles.roles import Sampler, TokenScorer
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.seeds import derive_seed
-from distillkit.types import (
-    Prompts,
-    Rollout,
-    Route,
-    Row,
-    SampleKey,
-    SampleRequest,
-    SamplingParams,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-    Teacher,
-)
+from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
 STUDENT = "the student"
 """Who scores, in the ScoreRequests that go to the student's sampler."""

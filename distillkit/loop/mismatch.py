@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from distillkit.types import StepResult
+from distillkit.records import StepResult
 
 METRIC = "rollout/logprob_mismatch"
 

@@ -13,7 +13,11 @@ from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.loop.guards import Guards, Undone
-from distillkit.roles.roles import Loss, Plugin, Sampler, Scorer, Student
+from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import checkpoints, damage, step_of
 
 

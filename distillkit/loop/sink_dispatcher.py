@@ -8,7 +8,7 @@ from typing import Literal
 from distillkit.context import RunContext
 from distillkit.events import Event, Notice
 from distillkit.files.redaction import redact
-from distillkit.roles.roles import Sink
+from distillkit.roles.sink import Sink
 
 log = logging.getLogger("distillkit")
 LOGGED = 3

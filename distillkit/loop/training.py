@@ -6,13 +6,15 @@ from itertools import pairwise
 
 import numpy as np
 
+from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
 from distillkit.loop.mismatch import MismatchWatch
 from distillkit.loop.window import Lost, Outcomes
 from distillkit.metrics import mean_of
-from distillkit.roles.attribution import blame
-from distillkit.roles.roles import Loss, Student
-from distillkit.types import Array, Batch, Datum, ScoredRollout, StepResult
+from distillkit.records import Batch, Datum, ScoredRollout, StepResult
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.loss import Loss
+from distillkit.roles.student import Student
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,7 @@ class Learning:
         refused: list[Lost] = []
         for batch in self.batches(outcomes.scored):
             try:
-                with blame(self.student):
+                with attribute_to(self.student):
                     require_finite(batch)
                     results.append(await self.student.train(batch))
             except BadStepError as error:

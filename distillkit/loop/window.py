@@ -13,19 +13,12 @@ from typing import Generic, Literal, TypeVar
 
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import PhaseProgress
-from distillkit.roles.attribution import blame
-from distillkit.roles.roles import Sampler, Scorer, TokenScorer
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.sampler import Sampler, TokenScorer
+from distillkit.roles.scorer import Scorer
 from distillkit.tokenizer import unknown_id
-from distillkit.types import (
-    Failure,
-    Prompts,
-    Rollout,
-    SampleKey,
-    SampleRequest,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-)
+from distillkit.types import Prompts, SampleKey, SampleRequest
 
 T = TypeVar("T")
 Phase = Literal["sample", "score"]
@@ -176,7 +169,7 @@ class Window:
     async def _sample(self, scoring: asyncio.TaskGroup) -> dict[str, list[ScoreRequest]]:
         """Take completions as they come; return the score requests of scorers that want a window at once."""
         waiting: dict[str, list[ScoreRequest]] = {}
-        with blame(self._schedule.sampler):
+        with attribute_to(self._schedule.sampler):
             async for outcome in self._source:
                 rollout = self._accept_sample(outcome)
                 self._progress("sample", self._drawn, len(self._place))
@@ -232,7 +225,7 @@ class Window:
         self._score_started = self._score_started or time.perf_counter()
         gauges.change(teacher, len(requests))
         try:
-            with blame(scorer, f"for teacher {teacher!r}"):
+            with attribute_to(scorer, f"for teacher {teacher!r}"):
                 async with Closing(scorer.score(requests)) as outcomes:
                     async for outcome in outcomes:
                         self._accept_score(outcome, teacher, unanswered)

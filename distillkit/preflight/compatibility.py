@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, suggest
 from distillkit.ranks import this_rank
-from distillkit.roles.roles import Evaluator, Loss, Plugin, Sampler, Scorer, Student, TokenScorer
+from distillkit.roles.evaluator import Evaluator
+from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.sampler import Sampler, TokenScorer
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.student import Student
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from distillkit.preflight.compatibility import (
     require_way_back,
 )
 from distillkit.registry import Registry
-from distillkit.roles.roles import CheckReport
+from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row
 

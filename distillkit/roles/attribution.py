@@ -5,11 +5,11 @@ from contextlib import contextmanager
 
 from distillkit.errors import DistillkitError
 from distillkit.files.redaction import redact
-from distillkit.roles.roles import Plugin
+from distillkit.roles.plugin import Plugin
 
 
 @contextmanager
-def blame(plugin: Plugin, doing: str = "") -> Iterator[None]:
+def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
     """Note on whatever comes out, but distillkit's own errors, that `plugin` raised it, and `doing` what."""
     try:
         yield
@@ -23,7 +23,7 @@ def blame(plugin: Plugin, doing: str = "") -> Iterator[None]:
         raise
 
 
-def told(error: BaseException) -> str:
+def one_line_error(error: BaseException) -> str:
     """An exception on one line, with its notes, as files and sinks may hold it."""
     notes = "; ".join(getattr(error, "__notes__", ()))
     text = f"{type(error).__name__}: {error}".rstrip(": ")

@@ -21,7 +21,8 @@ from safetensors.numpy import load_file, save_file
 from distillkit.errors import InputError
 from distillkit.files.atomic import checksums, flush
 from distillkit.files.jsonl import writing
-from distillkit.roles.roles import Plugin, Student
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.student import Student
 from distillkit.run_directory.rollout_codec import InFlight
 
 FORMAT = 2

@@ -12,13 +12,14 @@ import yaml
 from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
+from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import JsonLines, writing
 from distillkit.files.redaction import RedactingFormatter
 from distillkit.metrics import finite
+from distillkit.records import ScoredRollout
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import HEADER, MARKER
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import ScoredRollout
 
 log = logging.getLogger("distillkit")
 
@@ -102,10 +103,8 @@ class RunFiles:
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""
-        aside = self.run_dir / "summary.json.new"
         with writing(self.run_dir / "summary.json"):
-            aside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-            aside.replace(self.run_dir / "summary.json")
+            write_json(self.run_dir / "summary.json", summary, indent=2)
 
 
 def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:

@@ -12,7 +12,7 @@ from distillkit.data.render import Side
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import Cast
 from distillkit.preflight.prepared_run import Preflight
-from distillkit.roles.attribution import blame
+from distillkit.roles.attribution import attribute_to
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import fingerprint
 from distillkit.types import Message
@@ -89,7 +89,7 @@ def _fingerprints(cast: Cast) -> Iterator[tuple[str, str]]:
     names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in cast.scorers}
     for key, plugin in cast.plugins.items():
         if not key.startswith(("sinks.", "evaluators.")):
-            with blame(plugin, "in fingerprint()"):
+            with attribute_to(plugin, "in fingerprint()"):
                 known = plugin.fingerprint()
             yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
 

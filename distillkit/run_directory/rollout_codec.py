@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
+from distillkit.arrays import Array
 from distillkit.loop.window import KeptWindow, Lost, Outcomes, Work
-from distillkit.types import Array, Rollout, SampleKey, SampleRequest, Score, ScoredRollout, ScoreRequest
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.types import SampleKey, SampleRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,26 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from pydantic import JsonValue
 
+from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import parse_row
 from distillkit.events import Plan
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.testing.tokenizer import ByteTokenizer
-from distillkit.types import (
-    FloatArray,
-    Prompts,
-    Rollout,
-    Route,
-    Row,
-    SampleKey,
-    SampleRequest,
-    SamplingParams,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-    Teacher,
-    logprob_array,
-    token_ids,
-)
+from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
 TEST_PLAN = Plan(
     rows=8,

@@ -10,7 +10,11 @@ from pydantic import JsonValue, ValidationError
 from distillkit.errors import PluginError, RowError
 from distillkit.loop.blocking import run_blocking
 from distillkit.registry import Registry
-from distillkit.roles.roles import Loss, Plugin, PromptBuilder, Router, Scorer
+from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.prompt_builder import PromptBuilder
+from distillkit.roles.router import Router
+from distillkit.roles.scorer import Scorer
 from distillkit.testing.builders import make_row, make_teacher
 from distillkit.testing.live import check_live
 from distillkit.testing.require import require

@@ -8,25 +8,17 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 from safetensors.numpy import load_file, save_file
 
+from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext
 from distillkit.events import Event
-from distillkit.roles.roles import Sampler, Scorer, Sink, Student
+from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import (
-    Batch,
-    Datum,
-    Failure,
-    FloatArray,
-    Rollout,
-    SampleRequest,
-    Score,
-    ScoreRequest,
-    StepResult,
-    Weights,
-    logprob_array,
-    token_ids,
-)
+from distillkit.types import SampleRequest
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillkit.events import EvalStage
-from distillkit.types import Rollout, Route, Row, Score, ScoredRollout, ScoreRequest, Teacher
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.types import Route, Row, Teacher
 
 
 @dataclass(frozen=True, slots=True)

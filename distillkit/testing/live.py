@@ -7,25 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
-from distillkit.roles.roles import Evaluator, Plugin, Sampler, Scorer, Sink, Student
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.roles.evaluator import Evaluator
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher
 from distillkit.testing.held_out import HeldOut
 from distillkit.testing.require import require
 from distillkit.testing.training import check_student, made_up_scores
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import (
-    Failure,
-    Rollout,
-    SampleKey,
-    SampleRequest,
-    SamplingParams,
-    Score,
-    ScoreRequest,
-    Weights,
-    token_ids,
-)
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 
 REPEAT_TOLERANCE = 0.05
 """Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""

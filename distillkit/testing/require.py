@@ -1,7 +1,7 @@
 """How a broken contract is reported."""
 
 from distillkit.errors import PluginError
-from distillkit.roles.roles import Plugin
+from distillkit.roles.plugin import Plugin
 
 
 def require(condition: object, plugin: Plugin, message: str) -> None:

@@ -6,10 +6,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from distillkit.roles.roles import Loss, Student
+from distillkit.arrays import frozen_array
+from distillkit.records import Batch, Datum, Rollout, ScoredRollout
+from distillkit.roles.loss import Loss
+from distillkit.roles.student import Student
 from distillkit.testing.builders import make_rollout, make_row, make_scored
 from distillkit.testing.require import require
-from distillkit.types import Batch, Datum, Rollout, ScoredRollout, frozen_array
 
 
 def made_up_scores() -> list[ScoredRollout]:

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 
+from distillkit.arrays import frozen_array, logprob_array, token_ids
 from distillkit.errors import AlignmentError
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import make_rollout, make_scored, make_teacher
-from distillkit.types import Failure, Score, ScoreRequest, Teacher, frozen_array, logprob_array, token_ids
+from distillkit.types import Teacher
 
 
 def test_arrays_are_read_only_copies() -> None:

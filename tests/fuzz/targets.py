@@ -18,12 +18,14 @@ import httpx
 import numpy as np
 
 from distillkit import Registry
+from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
 from distillkit.data.dataset import Dataset
 from distillkit.errors import AlignmentError, InputError
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
-from distillkit.types import Failure, Rollout, Row, Score, ScoreRequest, token_ids
+from distillkit.types import Row
 from distillkit_builtin.fireworks import completions as sampling
 from distillkit_builtin.http.completions import read_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError, read_scores

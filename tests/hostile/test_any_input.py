@@ -12,7 +12,7 @@ from fuzz.targets import LONGEST_MESSAGE, PROMPT, RESPONSE, TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit.types import Rollout
+from distillkit.records import Rollout
 from hostile.shapes import JSON, OVERRIDES, QUICK, as_body, wrong_in_one_place
 from hostile.shapes import YAML as ANY_YAML
 

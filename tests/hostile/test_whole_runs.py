@@ -12,8 +12,9 @@ from conftest import question, read_jsonl
 from distillkit import Registry, RunConfig
 from distillkit.api import execute
 from distillkit.errors import InputError
+from distillkit.records import Failure, Rollout
 from distillkit.testing import FakeStudent
-from distillkit.types import Failure, Rollout, SampleRequest
+from distillkit.types import SampleRequest
 
 ODD = [
     "NUL \0 and escape \x1b[2J and bell \a",

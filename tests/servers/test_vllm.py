@@ -12,11 +12,13 @@ from pydantic import PrivateAttr
 
 import distillkit
 from distillkit import RunConfig, Sink
+from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
 from distillkit.events import Event, StepFinished
-from distillkit.roles.roles import Scorer
+from distillkit.records import Score, ScoreRequest
+from distillkit.roles.scorer import Scorer
 from distillkit.testing import make_context, make_rollout
-from distillkit.types import Message, Score, ScoreRequest, Teacher, token_ids
+from distillkit.types import Message, Teacher
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer

@@ -13,7 +13,9 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from distillkit.types import Array, Batch, Datum, SampleKey, TorchLoss, frozen_array, token_ids
+from distillkit.arrays import Array, frozen_array, token_ids
+from distillkit.records import Batch, Datum, TorchLoss
+from distillkit.types import SampleKey
 from distillkit_builtin.local.causal_lm import PromptAndResponse, micro_batches
 from distillkit_builtin.local.losses import importance_sampling
 from distillkit_builtin.local.policy import Policy

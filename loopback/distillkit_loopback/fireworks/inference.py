@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from pydantic import Field
 
+from distillkit.arrays import token_ids
+from distillkit.records import Rollout
 from distillkit.seeds import derive_seed
-from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of

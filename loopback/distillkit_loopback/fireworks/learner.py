@@ -9,7 +9,7 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 
-from distillkit.types import Batch, Datum
+from distillkit.records import Batch, Datum
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.export import write_weights

@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from distillkit.types import FinishReason, SamplingParams
+from distillkit.records import FinishReason
+from distillkit.types import SamplingParams
 from distillkit_loopback.openai.models import AdapterError, Drawn, Ids, Numbers, Scored, Text
 
 SPREAD = 2.0

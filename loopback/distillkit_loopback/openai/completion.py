@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from distillkit.types import FinishReason, SamplingParams
+from distillkit.records import FinishReason
+from distillkit.types import SamplingParams
 from distillkit_loopback.openai.faults import (
     BadLogprob,
     Distortion,

@@ -8,7 +8,8 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from distillkit.types import FinishReason, SamplingParams
+from distillkit.records import FinishReason
+from distillkit.types import SamplingParams
 
 Numbers = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]

@@ -15,8 +15,10 @@ from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from torch import Tensor
 
+from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit.records import Rollout
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device

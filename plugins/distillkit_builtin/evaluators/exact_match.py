@@ -7,7 +7,8 @@ from pydantic import Field, field_validator
 
 from distillkit import EvalContext, Evaluator
 from distillkit.events import EvalResult
-from distillkit.types import Rollout, Row
+from distillkit.records import Rollout
+from distillkit.types import Row
 
 
 class ExactMatch(Evaluator):

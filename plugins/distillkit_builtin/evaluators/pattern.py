@@ -7,10 +7,11 @@ from typing import ClassVar
 from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 
 from distillkit import EvalContext, Evaluator
+from distillkit.arrays import Array
 from distillkit.context import RunContext
 from distillkit.errors import InputError, suggest
 from distillkit.events import EvalResult
-from distillkit.types import Array, Rollout
+from distillkit.records import Rollout
 
 Rates = dict[str, dict[str, float]]
 

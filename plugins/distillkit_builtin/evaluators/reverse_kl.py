@@ -8,7 +8,7 @@ import numpy as np
 from distillkit import EvalContext, Evaluator
 from distillkit.events import EvalResult
 from distillkit.metrics import reverse_kl
-from distillkit.types import ScoredRollout
+from distillkit.records import ScoredRollout
 
 
 class ReverseKL(Evaluator):

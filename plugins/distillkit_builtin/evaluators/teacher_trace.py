@@ -10,8 +10,8 @@ from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.roles.roles import EvalNeed
-from distillkit.types import Rollout, Score
+from distillkit.records import Rollout, Score
+from distillkit.roles.evaluator import EvalNeed
 
 SEED = 2
 """Of the traces; no other built-in evaluator draws from teachers with this one."""

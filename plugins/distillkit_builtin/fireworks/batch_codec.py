@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from distillkit.types import Array, Batch, Datum
+from distillkit.arrays import Array
+from distillkit.records import Batch, Datum
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent

@@ -13,21 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.files.strict_json import shortened
+from distillkit.records import ROUNDING, Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import (
-    ROUNDING,
-    Failure,
-    FinishReason,
-    FloatArray,
-    Rollout,
-    SampleRequest,
-    Score,
-    ScoreRequest,
-    logprob_array,
-    token_ids,
-)
+from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.failures import explain, status_of
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.batch_codec import adam_params, as_datums, step_metrics
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
 from distillkit_builtin.fireworks.completions import draw, judge

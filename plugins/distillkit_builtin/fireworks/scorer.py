@@ -8,9 +8,10 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles.roles import CheckReport
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.owned_resources import Cleanup
 from distillkit_builtin.fireworks.provision_teacher import TeacherWish

@@ -9,9 +9,10 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.roles.roles import CheckReport
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE, Cleanup
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
-from distillkit.roles.roles import CheckReport
+from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.fireworks.control_plane import Control
 from distillkit_builtin.fireworks.models import (
     DEPLOYMENT_SHAPE,

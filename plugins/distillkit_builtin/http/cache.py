@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field, Json, JsonValue, TypeAdapter
 
+from distillkit.arrays import logprob_array, token_ids
 from distillkit.errors import AlignmentError
-from distillkit.types import logprob_array, token_ids
 from distillkit_builtin.http.dialects.dialect import (
     Question,
     Reading,

@@ -8,17 +8,11 @@ otherwise.
 import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
+from distillkit.arrays import logprob_array, token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.files.strict_json import shortened
-from distillkit.types import (
-    Failure,
-    FinishReason,
-    Rollout,
-    SampleRequest,
-    ScoreRequest,
-    logprob_array,
-    token_ids,
-)
+from distillkit.records import Failure, FinishReason, Rollout, ScoreRequest
+from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import (
     Dialect,
     Logprob,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from distillkit.context import RunContext
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest
+from distillkit.types import SampleRequest
 from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialect_names import ONLY_SCORES

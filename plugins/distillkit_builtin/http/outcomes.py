@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from pydantic import JsonValue
 
-from distillkit.types import Array, Failure, Rollout, SampleRequest, Score, ScoreRequest
+from distillkit.arrays import Array
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
+from distillkit.types import SampleRequest
 from distillkit_builtin.http.completions import PATH, completion_payload, read_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, read_scores
 from distillkit_builtin.remote.results import Answer

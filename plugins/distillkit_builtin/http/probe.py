@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
 
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.tokenizer import PROBE, Tokenizer
-from distillkit.types import Message, token_ids
+from distillkit.types import Message
 from distillkit_builtin.http.dialect_names import DialectName
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError
 from distillkit_builtin.http.dialects.echo import Echo

@@ -13,8 +13,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from distillkit.arrays import IntArray
 from distillkit.errors import InputError
-from distillkit.types import IntArray
 from distillkit_builtin.hf_tokenizer import unreachable
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.logprobs import token_logprobs

@@ -6,7 +6,8 @@ from itertools import groupby
 from typing import Protocol
 
 from distillkit.errors import InputError
-from distillkit.types import Rollout, SampleRequest
+from distillkit.records import Rollout
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.fast.backbone import Unknown

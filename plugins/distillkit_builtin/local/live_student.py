@@ -12,8 +12,9 @@ import torch
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.ranks import this_rank
+from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.seeds import derive_seed
-from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device

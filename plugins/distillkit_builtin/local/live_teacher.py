@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from distillkit.context import RunContext
-from distillkit.types import Rollout, SampleKey, SampleRequest, Score, ScoreRequest, Teacher
+from distillkit.records import Rollout, Score, ScoreRequest
+from distillkit.types import SampleKey, SampleRequest, Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distillkit.types import TorchLoss
+from distillkit.records import TorchLoss
 
 
 def importance_sampling(logprobs: Tensor, inputs: Mapping[str, Tensor], options: Mapping[str, float]) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo import mark_dynamic
 
-from distillkit.types import IntArray
+from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.compiled import vary_in_tokens
 from distillkit_builtin.local.device import autocast

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, SamplingParams, logprob_array, token_ids
+from distillkit.arrays import IntArray, logprob_array, token_ids
+from distillkit.records import FinishReason, Rollout
+from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network
 

@@ -8,7 +8,7 @@ from pydantic import StringConstraints
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles.roles import CheckReport
+from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.hf_tokenizer import unreachable
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from pydantic import Field, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
-from distillkit.roles.roles import CheckReport
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
 from distillkit_builtin.local.requirements import (

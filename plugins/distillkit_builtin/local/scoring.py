@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distillkit.types import IntArray, Score, ScoreRequest, logprob_array, token_ids
+from distillkit.arrays import IntArray, logprob_array, token_ids
+from distillkit.records import Score, ScoreRequest
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
 from distillkit_builtin.local.fast.backbone import FastTrunk
 from distillkit_builtin.local.fast.prefill_scoring import read_logprobs

@@ -10,9 +10,10 @@ from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.ranks import this_rank
-from distillkit.roles.roles import CheckReport
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
 from distillkit_builtin.local.requirements import (

@@ -15,8 +15,8 @@ from transformers import get_scheduler
 from distillkit.errors import BadStepError, PluginError, RunFailedError
 from distillkit.loop.training import where
 from distillkit.ranks import this_rank
+from distillkit.records import Batch, Datum, StepResult, TorchLoss
 from distillkit.seeds import derive_seed
-from distillkit.types import Batch, Datum, StepResult, TorchLoss
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.losses import FUNCTIONS

@@ -17,7 +17,8 @@ import numpy as np
 from pydantic import Field
 
 from distillkit import Loss
-from distillkit.types import Batch, Datum, FloatArray, Rollout, ScoredRollout, logprob_array
+from distillkit.arrays import FloatArray, logprob_array
+from distillkit.records import Batch, Datum, Rollout, ScoredRollout
 
 
 class ImportanceSampling(Loss):

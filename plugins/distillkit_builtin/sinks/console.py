@@ -20,7 +20,7 @@ from distillkit.events import (
     RunStarted,
     StepFinished,
 )
-from distillkit.types import ScoredRollout
+from distillkit.records import ScoredRollout
 from distillkit_builtin.sinks.progress_display import Board, duration
 
 

@@ -19,7 +19,7 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
 from distillkit.loop.evaluation import eval_metrics
-from distillkit.roles.roles import CheckReport
+from distillkit.roles.plugin import CheckReport
 from distillkit.types import Teacher
 
 if TYPE_CHECKING:

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.errors import InputError, PluginError
-from distillkit.types import (
-    Failure,
-    Rollout,
-    SampleKey,
-    SampleRequest,
-    SamplingParams,
-    Score,
-    ScoreRequest,
-    Weights,
-    token_ids,
-)
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import Question
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs

@@ -8,8 +8,9 @@ from pydantic import Field, PrivateAttr
 from distillkit import Sampler
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.roles.roles import CheckReport
-from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.roles.plugin import CheckReport
+from distillkit.types import SampleRequest
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
 from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.options import RemoteOptions

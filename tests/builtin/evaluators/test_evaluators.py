@@ -8,9 +8,10 @@ from conftest import question
 from distillkit import Registry, RunConfig
 from distillkit.errors import ConfigError, InputError
 from distillkit.preflight.prepared_run import inspect_run
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit.testing.held_out import HeldOut
-from distillkit.types import Rollout, Route, Score, ScoredRollout, ScoreRequest
+from distillkit.types import Route
 from distillkit_builtin.evaluators.exact_match import ExactMatch, normalised
 from distillkit_builtin.evaluators.pattern import Pattern
 from distillkit_builtin.evaluators.reverse_kl import ReverseKL

@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from builtin.fireworks.conftest import STUDENT, TEACHER
-from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
+from distillkit.arrays import frozen_array, token_ids
+from distillkit.records import Batch, Datum
+from distillkit.types import SampleKey
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.policy import Policy

@@ -18,7 +18,9 @@ from fireworks.training.sdk import DeploymentManager, DeploymentSampler
 
 from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from builtin.fireworks.loopback import TIME, managers, read, teacher_config
-from distillkit.types import Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit.arrays import token_ids
+from distillkit.records import Rollout
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of

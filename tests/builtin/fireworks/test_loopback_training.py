@@ -28,7 +28,7 @@ from builtin.fireworks.loopback import (
     train,
     weights_of,
 )
-from distillkit.types import token_ids
+from distillkit.arrays import token_ids
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import Trainer

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from builtin.http.serving import Serve, write_adapter
-from distillkit.types import Weights
+from distillkit.records import Weights
 from distillkit_builtin.remote import circuit_breaker as breaker
 from distillkit_builtin.remote import connection
 from distillkit_builtin.remote import preflight_request as asking

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from builtin.http.serving import truth
+from distillkit.records import Rollout, Weights
 from distillkit.testing import make_request
-from distillkit.types import Rollout, Weights
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer

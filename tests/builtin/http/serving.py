@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import httpx
 import numpy as np
 
+from distillkit.arrays import token_ids
 from distillkit.context import RunContext
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import ByteTokenizer, make_context, make_rollout, make_teacher
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Score, ScoreRequest, token_ids
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from builtin.http.serving import COMPLETIONS, PROMPT, RESPONSE, Serve, answers, asked, opened, scorer, truth
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.testing import make_context
-from distillkit.types import token_ids
 from distillkit_builtin.http import score_file
 from distillkit_builtin.http.cache import ScoreCache
 from distillkit_builtin.http.dialects.dialect import Question, Reading

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from builtin.http.serving import COMPLETIONS, PROMPT, RESPONSE, Serve, answers, asked, bodies, opened, scorer, truth
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
+from distillkit.records import Score, ScoreRequest
 from distillkit.testing import make_context, make_rollout, make_teacher
-from distillkit.types import Message, Score, ScoreRequest, token_ids
+from distillkit.types import Message
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, UnprovedError, read_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs

@@ -15,9 +15,10 @@ from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
 from distillkit import RunConfig, Sink
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.events import Event, Notice, StepFinished
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeStudent
-from distillkit.types import Failure, Rollout, SampleRequest, Score, ScoreRequest
+from distillkit.types import SampleRequest
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.faults import Fault

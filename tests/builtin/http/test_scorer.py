@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from builtin.http.serving import COMPLETIONS, PROMPT, Serve, answers, asked, bodies, opened, scorer, truth
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.records import Failure, Rollout, Score
 from distillkit.testing import check_plugin, make_request
-from distillkit.types import Failure, Rollout, Score, token_ids
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.flavors import Flavor
 from distillkit_loopback.openai.server import LoopbackServer

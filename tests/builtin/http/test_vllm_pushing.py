@@ -12,8 +12,8 @@ import pytest
 from builtin.http.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, with_weights
 from builtin.http.serving import COMPLETIONS, Serve, bodies, opened, write_adapter
 from distillkit.errors import RunFailedError
+from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
-from distillkit.types import Failure, Weights
 from distillkit_builtin.vllm import weight_push as pushing
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel

@@ -12,8 +12,8 @@ import pytest
 from builtin.http.pushes import draw, sampler, with_weights
 from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
 from distillkit.errors import AlignmentError, InputError, PluginError
+from distillkit.records import Failure, Weights
 from distillkit.testing import make_context
-from distillkit.types import Failure, Weights
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel

@@ -3,7 +3,9 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from distillkit.types import Message, Rollout, SampleKey, SampleRequest, SamplingParams, token_ids
+from distillkit.arrays import token_ids
+from distillkit.records import Rollout
+from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.device import Device

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builtin.local.conftest import plain_logprobs
+from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.types import token_ids
 from distillkit_builtin.local.causal_lm import LARGE_ENOUGH, MAX_PADDING, Network, PromptAndResponse, micro_batches
 
 ITEMS = [

@@ -14,8 +14,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import distillkit
 from distillkit import RunConfig
+from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.types import token_ids
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.packed_attention import ATTENTION

@@ -7,8 +7,9 @@ from contextlib import aclosing
 import pytest
 import torch
 
+from distillkit.records import Rollout
 from distillkit.testing import make_context
-from distillkit.types import Rollout, SampleRequest
+from distillkit.types import SampleRequest
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.device import Device, Unwanted, shared_device
 from distillkit_builtin.local.generator import Drawer

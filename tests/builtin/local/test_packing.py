@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit.types import token_ids
+from distillkit.arrays import token_ids
 from distillkit_builtin.local import packed_attention
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.fast.backbone import Unknown

@@ -18,9 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import distillkit
 from builtin.local.conftest import plain_logprobs
 from distillkit import RunConfig
+from distillkit.arrays import token_ids
 from distillkit.errors import InputError
+from distillkit.records import TorchLoss
 from distillkit.testing import check_plugin, make_teacher
-from distillkit.types import TorchLoss, token_ids
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.scorer import LocalScorer

@@ -7,7 +7,8 @@ import pytest
 import tiny
 import torch
 
-from distillkit.types import Rollout, SampleRequest, SamplingParams
+from distillkit.records import Rollout
+from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.fast.backbone import KNOWN, Unknown
 from distillkit_builtin.local.plain_generator import draw, reshaped

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from builtin.local.conftest import plain_logprobs
-from distillkit.types import token_ids
+from distillkit.arrays import token_ids
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.fast.backbone import KNOWN, FastTrunk
 from distillkit_builtin.local.fast.self_check import proven_trunk

@@ -8,8 +8,10 @@ import torch
 from reference import token_gradient, token_loss
 
 from builtin.local.conftest import plain_logprobs
+from distillkit.arrays import frozen_array, token_ids
 from distillkit.errors import BadStepError, PluginError
-from distillkit.types import Batch, Datum, SampleKey, frozen_array, token_ids
+from distillkit.records import Batch, Datum
+from distillkit.types import SampleKey
 from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer

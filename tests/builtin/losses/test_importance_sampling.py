@@ -6,8 +6,8 @@ import reference
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillkit.records import ScoredRollout
 from distillkit.testing import FakeStudent, check_plugin, make_rollout, make_row, make_scored
-from distillkit.types import ScoredRollout
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 LOGPROB = st.floats(-30, 0, width=32)

@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, Field, JsonValue
 
 from distillkit.cli.plugin_pages import default_of, type_name
-from distillkit.roles.roles import Router
+from distillkit.roles.router import Router
 from distillkit_builtin.routers import FieldRouter
 
 

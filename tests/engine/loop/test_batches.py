@@ -11,8 +11,9 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RowError
 from distillkit.loop.batches import Feed, Upcoming
+from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeScorer, FakeStudent
-from distillkit.types import Batch, Prompts, Row, StepResult
+from distillkit.types import Prompts, Row
 
 
 class Rendering:

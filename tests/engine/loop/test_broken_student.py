@@ -12,8 +12,8 @@ import distillkit
 import distillkit.loop.engine
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
+from distillkit.records import Batch, StepResult
 from distillkit.testing.fakes import FakeScorer, FakeStudent
-from distillkit.types import Batch, StepResult
 
 
 class Breaking(FakeStudent):

@@ -14,9 +14,10 @@ import distillkit
 from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
 from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory.directory import room
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
+from distillkit.types import SampleRequest
 
 Make = Callable[..., RunConfig]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from distillkit import RunConfig, run
+from distillkit.arrays import token_ids
 from distillkit.errors import RunFailedError
 from distillkit.loop.guards import Guards, GuardsConfig
 from distillkit.metrics import repetition
 from distillkit.testing import FakeScorer
-from distillkit.types import token_ids
 
 HEALTHY = {
     "completions/truncated_fraction": 0.1,

@@ -7,8 +7,8 @@ from conftest import read_jsonl
 from distillkit.errors import RunFailedError
 from distillkit.loop.ledger import KEPT_REASONS, Ledger, Totals, failed_by_teacher
 from distillkit.loop.window import Lost, Outcomes
+from distillkit.records import ScoredRollout
 from distillkit.testing import make_rollout, make_scored
-from distillkit.types import ScoredRollout
 from engine.loop.test_window import work_of
 
 

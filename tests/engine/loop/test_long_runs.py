@@ -9,8 +9,8 @@ from conftest import question
 
 from distillkit import RunConfig, Sink, run
 from distillkit.events import Event, StepFinished
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import FakeScorer
-from distillkit.types import Failure, Score, ScoreRequest
 
 STEPS = 2000
 GROWTH = 2 * 2**20

@@ -15,10 +15,11 @@ from distillkit import RunConfig, RunResult, run
 from distillkit.errors import InputError, RunFailedError
 from distillkit.loop.guards import ROLLED_BACK, Guards, GuardsConfig, Undone
 from distillkit.loop.rollback import newest_before, undone_steps
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory import checkpoint
 from distillkit.run_directory.checkpoint import checkpoints, step_of, surplus
 from distillkit.testing import FakeScorer, FakeStudent
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
+from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.student import FireworksStudent
 from distillkit_builtin.local.student import LocalStudent
 from engine.run_directory.test_resume import Power, content

@@ -12,8 +12,9 @@ from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
 from distillkit.errors import BadStepError, RunFailedError
+from distillkit.records import Batch, Failure, Rollout, ScoredRollout, StepResult
 from distillkit.testing import FakeStudent
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, ScoredRollout, StepResult
+from distillkit.types import SampleRequest
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]

@@ -10,8 +10,9 @@ from distillkit import Scorer
 from distillkit.errors import PluginError
 from distillkit.events import PhaseProgress
 from distillkit.loop.window import Schedule, Work, sample_all
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_row, make_teacher
-from distillkit.types import Failure, Prompts, Rollout, Route, SampleRequest, Score, ScoreRequest, Weights
+from distillkit.types import Prompts, Route, SampleRequest
 
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
 

@@ -16,10 +16,11 @@ from distillkit import Registry, RunConfig, RunResult, run
 from distillkit.api import execute
 from distillkit.errors import InputError
 from distillkit.loop.engine import FINISHING, Engine
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeScorer, FakeStudent
-from distillkit.types import Batch, Failure, Rollout, SampleRequest, Score, ScoreRequest, StepResult
+from distillkit.types import SampleRequest
 
 Make = Callable[..., RunConfig]
 

@@ -5,22 +5,13 @@ import pytest
 from pydantic import Field, PrivateAttr
 
 from distillkit import EvalContext, Evaluator, Router, Sink
+from distillkit.arrays import logprob_array
 from distillkit.errors import AlignmentError, PluginError
 from distillkit.events import EvalResult, Event
-from distillkit.roles.roles import Plugin
+from distillkit.records import Batch, Datum, Failure, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.plugin import Plugin
 from distillkit.testing import FakeScorer, FakeStudent, ListSink, check_plugin
-from distillkit.types import (
-    Batch,
-    Datum,
-    Failure,
-    Route,
-    Row,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-    Teacher,
-    logprob_array,
-)
+from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.sinks.console import ConsoleSink
 

@@ -7,9 +7,10 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
+from distillkit.arrays import FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
-from distillkit.types import ROUNDING, FloatArray, IntArray, logprob_array, token_ids
+from distillkit.records import ROUNDING
 
 T = TypeVar("T")
 TopK = Sequence[tuple[int, float]]

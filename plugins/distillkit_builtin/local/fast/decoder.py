@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from distillkit.types import IntArray, SampleRequest, SamplingParams
+from distillkit.arrays import IntArray
+from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.local.causal_lm import micro_batches
 from distillkit_builtin.local.fast.attention import Causal, OneToken
 from distillkit_builtin.local.fast.backbone import FastTrunk

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from distillkit.types import IntArray
+from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.fast.attention import Before, Causal, Kept
 from distillkit_builtin.local.fast.backbone import FastTrunk

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from distillkit.types import FinishReason, IntArray, Rollout, SampleRequest, SamplingParams, logprob_array, token_ids
+from distillkit.arrays import IntArray, logprob_array, token_ids
+from distillkit.records import FinishReason, Rollout
+from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.fast.backbone import FastTrunk
 from distillkit_builtin.local.fast.decoder import Decoder, Look

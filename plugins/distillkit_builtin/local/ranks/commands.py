@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.events import Plan
-from distillkit.types import Batch, SampleRequest, ScoreRequest, Weights
+from distillkit.records import Batch, ScoreRequest, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.local.live_student import LocalPupil
 from distillkit_builtin.local.live_teacher import LocalTeacher, TeacherOptions
 from distillkit_builtin.local.ranks.messages import Order

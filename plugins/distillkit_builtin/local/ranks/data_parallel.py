@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from distillkit.context import RunContext
-from distillkit.types import Batch, Rollout, SampleRequest, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.types import SampleRequest
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.device import shared_device
 from distillkit_builtin.local.live_student import LocalPupil

@@ -8,10 +8,11 @@ import numpy as np
 from pydantic import Field
 
 from distillkit import Scorer
+from distillkit.arrays import logprob_array
 from distillkit.context import RunContext
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Failure, Score, ScoreRequest, logprob_array
 
 
 class VowelScorer(Scorer):

@@ -1,0 +1,218 @@
+"""What comes of a completion on its way through a step: sampled, scored, made training data, trained.
+
+Each value is frozen, holds read-only arrays that are checked against each other, and carries its own identity, so that
+nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distillkit.arrays import BOOL, FLOAT32, INT64, Array, BoolArray, FloatArray, IntArray, all_true, freeze
+from distillkit.errors import AlignmentError
+from distillkit.types import Prompts, SampleKey, SampleRequest
+
+FinishReason = Literal["stop", "length"]
+"""`stop`: the model ended the completion itself, or reached a stop string; `length`: it was cut at the limit."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rollout:
+    """One completion, with the logprobs of exactly the sampled tokens under the policy that sampled them."""
+
+    request: SampleRequest
+    policy_version: int
+    token_ids: IntArray
+    """[R] the sampled ids; the end-of-turn token is one of them when the model ended by itself."""
+    logprobs: FloatArray
+    """[R] log-softmax at temperature 1, before top-p and top-k. NaN where `mask` is False."""
+    finish_reason: FinishReason
+    text: str
+    mask: BoolArray | None = None
+    """[R] False where a token was not sampled by the policy (a tool's output); None: all were."""
+    rewards: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
+        freeze(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
+        count = len(self.token_ids)
+        if count == 0:
+            raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
+        require_logprobs(self, self.logprobs, count, self.active)
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"rollout {self.key}"
+
+    @property
+    def key(self) -> SampleKey:
+        """The completion's identity."""
+        return self.request.key
+
+    @property
+    def active(self) -> BoolArray:
+        """[R] True where the policy sampled the token, so that it counts for training and metrics."""
+        return all_true(len(self.token_ids)) if self.mask is None else self.mask
+
+    @property
+    def active_count(self) -> int:
+        """How many tokens are active."""
+        return len(self.token_ids) if self.mask is None else int(np.count_nonzero(self.mask))
+
+    def at_active(self, values: Array) -> Array:
+        """Those of `values` [R, ...] that stand at active tokens; `values` itself where all are."""
+        return values if self.mask is None else values[self.mask]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoreRequest:
+    """One completion to score under one teacher's prompt."""
+
+    rollout: Rollout
+    teacher: str
+    prompt_ids: IntArray
+    """[P'] the teacher's own prompt."""
+
+    @property
+    def key(self) -> SampleKey:
+        """The completion's identity."""
+        return self.rollout.key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Score:
+    """A teacher's logprobs of exactly the sampled tokens."""
+
+    request: ScoreRequest
+    logprobs: FloatArray
+    """[R] log-softmax at temperature 1 of each sampled id, given the teacher's prompt and the response so far."""
+    echoed_ids: IntArray | None
+    """[R] the ids that the backend says it scored; None if it does not say."""
+    version: int = 0
+    """Of the teacher: 0 for a frozen one; a self or moving-average teacher counts up at weight syncs."""
+    arrays: Mapping[str, Array] = field(default_factory=dict)
+    """Further per-token results by capability name (`topk_ids`, ...); the first axis is R."""
+
+    def __post_init__(self) -> None:
+        """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
+        freeze(self, logprobs=FLOAT32, echoed_ids=INT64)
+        rollout = self.request.rollout
+        require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
+        if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
+            raise AlignmentError(f"{self}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
+        for name, array in self.arrays.items():
+            if len(array) != len(rollout.token_ids):
+                raise AlignmentError(
+                    f"{self}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
+                )
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"score of {self.request.key} by teacher {self.request.teacher!r}"
+
+    @property
+    def ids_proved(self) -> bool:
+        """Whether the backend showed that it scored these ids and no others."""
+        return self.echoed_ids is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredRollout:
+    """A rollout with one score from each teacher of its route."""
+
+    rollout: Rollout
+    prompts: Prompts
+    scores: Mapping[str, Score]
+
+    @property
+    def key(self) -> SampleKey:
+        """The completion's identity."""
+        return self.rollout.key
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Datum:
+    """One completion as the student trains on it."""
+
+    key: SampleKey
+    prompt_ids: IntArray
+    """[P]"""
+    response_ids: IntArray
+    """[R]"""
+    inputs: Mapping[str, Array]
+    """What the loss function reads, by name; the first axis is R. `weights` are the normalization, computed once over
+    the whole optimizer step: a backend sums `weight * loss` over tokens and divides by nothing."""
+
+
+TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
+"""`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
+micro-batch laid end to end. For research losses; a student that runs torch in this process can use it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """The data of one optimizer step."""
+
+    loss_function: str
+    options: Mapping[str, float]
+    datums: tuple[Datum, ...]
+    torch_loss: TorchLoss | None = None
+    """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepResult:
+    """What one optimizer step did."""
+
+    metrics: Mapping[str, float]
+    """Full names, such as `train/loss` and `train/grad_norm`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A published policy version, and where another process finds it."""
+
+    version: int
+    format: Literal["live", "peft", "safetensors"]
+    """`live`: only the student itself can sample from it."""
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failure:
+    """What a Sampler or Scorer yields when it could not answer a request. Nothing is dropped without one."""
+
+    request: SampleRequest | ScoreRequest
+    reason: str
+    retryable: bool = False
+    """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""
+    retry_after: float | None = None
+    """Seconds, where the backend said so."""
+
+
+ROUNDING = 1e-2
+"""How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
+
+
+def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
+    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
+    if len(logprobs) != count or len(active) != count:
+        raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
+    wrong = active > (np.isfinite(logprobs) & (logprobs <= ROUNDING))
+    if not np.count_nonzero(wrong):
+        return
+    bad = np.flatnonzero(active & ~np.isfinite(logprobs))
+    if bad.size:
+        raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
+    at = np.flatnonzero(wrong)[0]
+    raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
+
+
+def _first_other_id(wanted: IntArray, got: IntArray) -> str:
+    if len(wanted) != len(got):
+        return f"{len(got)} ids came back for {len(wanted)} tokens"
+    at = int(np.flatnonzero(wanted != got)[0])
+    return f"token {at} is id {got[at]}, not the sampled {wanted[at]}"

@@ -1,0 +1,82 @@
+"""Role `evaluator`: is the student getting better?"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Literal, Protocol
+
+from distillkit.events import EvalResult, EvalStage
+from distillkit.records import Rollout, Score, ScoredRollout
+from distillkit.roles.plugin import Plugin
+from distillkit.types import Route, Row, Teacher
+
+EvalNeed = Literal["teacher_samples", "student_scores"]
+
+
+class EvalContext(Protocol):
+    """The held-out rows and one policy version, for evaluators. Completions are drawn once and shared by all."""
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """The held-out rows, in file order."""
+        ...
+
+    @property
+    def stage(self) -> EvalStage:
+        """Whether this is the evaluation before, during or after training."""
+        ...
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps trained so far."""
+        ...
+
+    @property
+    def policy_version(self) -> int:
+        """The policy that is judged."""
+        ...
+
+    @property
+    def teachers(self) -> Sequence[Teacher]:
+        """All teachers of the run."""
+        ...
+
+    def route(self, row: Row) -> Route:
+        """Which teachers the row is routed to."""
+        ...
+
+    async def rollouts(self) -> Sequence[Rollout]:
+        """The student's completions of the held-out rows, in row order; drawn at the first call."""
+        ...
+
+    async def scored(self) -> Sequence[ScoredRollout]:
+        """The same completions with the scores of their routed teachers; scored at the first call."""
+        ...
+
+    async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
+        """The teacher's own completions of the rows routed to it, under its privileged prompt or the student's.
+
+        None where the teacher's scorer cannot sample. Not shared: each call draws anew, with seeds from `seed`.
+        """
+        ...
+
+    async def score(
+        self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
+    ) -> Sequence[Score] | None:
+        """Logprobs of given completions of held-out rows, whoever made them, in their order; failed ones are left out.
+
+        Under the policy that is judged, after the row's student prompt (`teacher` None; None is returned where the
+        sampler cannot score), or under a teacher, after its privileged prompt for the row or the student's.
+        """
+        ...
+
+
+class Evaluator(Plugin):
+    """Judges whether the student is getting better, on held-out rows."""
+
+    role: ClassVar[str] = "evaluator"
+    needs: ClassVar[frozenset[EvalNeed]] = frozenset()
+    """What a run must offer, or `check` refuses: that all teachers can sample, that the student can score."""
+
+    @abstractmethod
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        """Metrics of the policy version in `context`; all evaluators of one occasion share its completions."""

@@ -1,0 +1,38 @@
+"""Role `loss`: scored rollouts to training data."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from distillkit.records import Batch, ScoredRollout, TorchLoss
+from distillkit.roles.plugin import Plugin
+
+
+class Loss(Plugin):
+    """Turns scored rollouts into training data for a named loss function."""
+
+    role: ClassVar[str] = "loss"
+    loss_function: ClassVar[str] = ""
+    """What students know the loss by."""
+    needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
+    """The capabilities that scorers must have, with the least limit of each."""
+    max_teachers: ClassVar[int | None] = 1
+    """How many teachers a row may be routed to; None: any number."""
+
+    @abstractmethod
+    def options(self) -> Mapping[str, float]:
+        """The options that travel to the student with each batch."""
+
+    def torch_loss(self) -> TorchLoss | None:
+        """The loss function's own code, for students that do not know it by name; None: it has none.
+
+        `function(logprobs, inputs, options)` gets logprobs [N] with gradient, `inputs` of [N] tensors (what `batch` put
+        into each datum, such as `advantages`) and `options()`, over all response tokens of a micro-batch end to end. It
+        returns the loss of each token [N]; the student multiplies by `weights` and sums. `loss_function` is then a name
+        of its own. Over several processes it travels by pickle: a function at the top of a module.
+        """
+        return None
+
+    @abstractmethod
+    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
+        """The data of one optimizer step, in the order given."""

@@ -1,0 +1,18 @@
+"""Role `router`: which teacher scores a row."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from distillkit.roles.plugin import Plugin
+from distillkit.types import Route, Row, Teacher
+
+
+class Router(Plugin):
+    """Decides which teacher scores a row. Pure: the same row always gets the same route."""
+
+    role: ClassVar[str] = "router"
+
+    @abstractmethod
+    def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
+        """The teachers that score `row`. Raise `RowError` if the row names none; the engine adds file and line."""

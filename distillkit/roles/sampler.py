@@ -1,0 +1,40 @@
+"""Role `sampler`: where completions come from."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import ClassVar, Protocol, runtime_checkable
+
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.roles.plugin import Plugin
+from distillkit.types import SampleRequest
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """Whatever gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """One outcome a request, in any order, each as soon as it is there."""
+        ...
+
+
+class Sampler(Plugin):
+    """Where completions come from.
+
+    One that can also score given tokens under the policy of the last sync has the method `score` of a `TokenScorer`;
+    evaluators use it (`EvalContext.score`).
+    """
+
+    role: ClassVar[str] = "sampler"
+
+    @abstractmethod
+    def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """One outcome a request, in any order, each as soon as it is there."""
+
+    @abstractmethod
+    async def sync(self, weights: Weights) -> None:
+        """Sample from this policy version from now on; rollouts say which version made them."""
+
+    def metrics(self) -> Mapping[str, float]:
+        """What is measured since the last call, by full names (`concurrency/student/window`); read after each step."""
+        return {}

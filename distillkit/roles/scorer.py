@@ -1,0 +1,73 @@
+"""Role `scorer`: what a teacher says of given tokens."""
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import ClassVar, Self
+
+from pydantic import PrivateAttr
+
+from distillkit.context import RunContext
+from distillkit.errors import PluginError
+from distillkit.records import Failure, Score, ScoreRequest
+from distillkit.roles.plugin import Plugin
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import Teacher
+
+
+class Scorer(Plugin):
+    """Logprobs of given tokens under one teacher. One instance serves one teacher."""
+
+    role: ClassVar[str] = "scorer"
+    whole_windows: ClassVar[bool] = False
+    """True: `score` is called once a step with all of a teacher's completions, so that the make-up of its batches
+    depends on nothing else. False: it is called as each completion arrives."""
+
+    _teacher: Teacher | None = PrivateAttr(None)
+
+    def bind(self, teacher: Teacher) -> Self:
+        """Called once, with the config's teacher entry, before anything else."""
+        if self._teacher is not None and self._teacher != teacher:
+            raise PluginError(
+                f"one {type(self).__name__} cannot serve two teachers ({self._teacher.name!r}, {teacher.name!r}); "
+                "give each its own instance"
+            )
+        self._teacher = teacher
+        return self
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether it has its teacher."""
+        return self._teacher is not None
+
+    @property
+    def teacher(self) -> Teacher:
+        """The teacher that this scorer serves."""
+        if self._teacher is None:
+            raise PluginError(f"{type(self).__name__} has no teacher yet: it is bound when the run is assembled")
+        return self._teacher
+
+    @abstractmethod
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """The teacher's tokenizer. Called after `check`, before weights are loaded."""
+
+    @abstractmethod
+    def context_length(self, run: RunContext) -> int | None:
+        """The longest prompt plus completion in tokens, or None where that is not known."""
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        """What a Score can hold, by open names with limits (`sampled`, `topk: 20`). Known after `check`."""
+        return {"sampled": None}
+
+    @abstractmethod
+    def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """One outcome a request, in any order, each as soon as it is there."""
+
+    async def on_sync(self, version: int) -> None:
+        """Hear that the student published policy `version`; a self or moving-average teacher changes here.
+
+        Not called for the version at which a run is resumed: `restore` has brought that back.
+        """
+
+    def metrics(self) -> Mapping[str, float]:
+        """What is measured since the last call, by full names (`concurrency/<slug>/window`); read after each step."""
+        return {}

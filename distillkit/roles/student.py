@@ -1,0 +1,78 @@
+"""Role `student`: the model that is trained."""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from distillkit.context import RunContext
+from distillkit.errors import PluginError
+from distillkit.records import Batch, StepResult, Weights
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.sampler import Sampler
+from distillkit.tokenizer import Tokenizer
+
+
+class Student(Plugin):
+    """The model that is trained: its weights, its optimizer, its checkpoints. Usually a Sampler too."""
+
+    role: ClassVar[str] = "student"
+    runs_torch_losses: ClassVar[bool] = False
+    """Whether a Loss's own torch function can be used for a loss function that the student does not know."""
+    loads_in_place: ClassVar[bool] = False
+    """Whether `load` also works after training, as `guards.action: rollback` asks of it; the next `publish` has a new
+    version."""
+    spreads: ClassVar[bool] = False
+    """Whether a run may have several processes that torchrun started: rank 0 runs the engine, the others `work`."""
+
+    sampler: Sampler | None = Field(None, description="Where completions come from; null: the student itself.")
+
+    @abstractmethod
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        """The student's tokenizer. Called after `check`, before weights are loaded."""
+
+    @abstractmethod
+    def context_length(self, run: RunContext) -> int | None:
+        """The longest prompt plus completion in tokens, or None where that is not known."""
+
+    @abstractmethod
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        """The loss functions that the student knows by name, and the options that each takes."""
+
+    @abstractmethod
+    async def train(self, batch: Batch) -> StepResult:
+        """One optimizer step on the whole batch: the sum over tokens of `weights * loss`.
+
+        Raises:
+            BadStepError: if loss or gradient is not finite; weights and optimizer are as they were then.
+        """
+
+    @abstractmethod
+    async def publish(self, version: int) -> Weights:
+        """Make the current weights available to samplers as policy `version`."""
+
+    @abstractmethod
+    async def save(self, path: Path) -> None:
+        """Write weights and optimizer state into the existing directory `path`, for `load`."""
+
+    @abstractmethod
+    async def load(self, path: Path) -> None:
+        """Take back what `save` wrote."""
+
+    @abstractmethod
+    async def export(self, run_dir: Path) -> Path:
+        """Write the final weights for others to use, into `run_dir`; return the directory or file."""
+
+    async def until_broken(self) -> None:
+        """Wait until the student cannot go on, and raise why; the run ends then, whatever it is waiting for.
+
+        By default this waits for ever.
+        """
+        await asyncio.get_running_loop().create_future()
+
+    async def work(self, run: RunContext) -> None:
+        """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends."""
+        raise PluginError(f"{type(self).__name__} has `spreads` set, and no `work`")
