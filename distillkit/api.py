@@ -3,8 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,23 +12,20 @@ from pydantic import JsonValue
 
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
-from distillkit.context import RunContext, SharedObjects
+from distillkit.context import SharedObjects
 from distillkit.errors import InputError, MissingExtraError, RunFailedError
-from distillkit.events import EvalStage, RunFinished, RunStarted
-from distillkit.files.os_errors import explained
+from distillkit.events import EvalStage
+from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.engine import Engine
 from distillkit.loop.ledger import Ledger, Totals
-from distillkit.loop.rollback import undone_steps
-from distillkit.loop.sink_dispatcher import Announcer
+from distillkit.loop.session import _watched
+from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.compatibility import require_spreading
-from distillkit.preflight.prepared_run import Preflight, context_for, inspect_run
+from distillkit.preflight.prepared_run import context_for, prepare_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
-from distillkit.roles.attribution import attribute_to, one_line_error
 from distillkit.roles.plugin import Plugin
-from distillkit.roles.sink import Sink
-from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, step_of
 from distillkit.run_directory.directory import is_complete, read_summary, require_room, room, run_directory
 from distillkit.run_directory.files import RunFiles, read_metrics
@@ -122,7 +118,7 @@ async def execute(
     on_engine: Callable[[Engine], None] = lambda engine: None,
 ) -> RunResult:
     """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
-    with explained():
+    with explain_os_errors():
         return await _execute(config, registry, resume, overwrite, force, on_engine)
 
 
@@ -138,14 +134,14 @@ async def _execute(
         return await _work(config)
     started = time.perf_counter()
     run_dir = run_directory(config)
-    announcer = Announcer()
+    dispatcher = SinkDispatcher()
     require_room(run_dir, resume=resume, overwrite=overwrite)
-    flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn)
-    if flight.missing:
-        raise MissingExtraError("\n".join(flight.missing))
+    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn)
+    if prepared.missing:
+        raise MissingExtraError("\n".join(prepared.missing))
     if resume:
-        require_unfinished(run_dir, flight.plan.steps)
-    plugins = flight.cast.plugins.values()
+        require_unfinished(run_dir, prepared.plan.steps)
+    plugins = prepared.plugins.by_key.values()
     names = {plugin.name for plugin in plugins}
     written = {name for info in registry.infos() for name in info.cls.writes}
     written |= {name for plugin in plugins for name in plugin.writes}
@@ -154,14 +150,14 @@ async def _execute(
         RunFiles.open(run_dir) as files,
     ):
         if rest:
-            announcer.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
-        identity = await asyncio.to_thread(identity_of, flight)
-        start = _start(run_dir, identity, announcer, force=force) if resume else None
-        if start is not None:  # before the plugins are opened: the rates of a schedule follow the plan
-            flight = flight.continued(start[1].step, Totals.restored(start[1].totals).rows_settled)
+            dispatcher.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
+        identity = await asyncio.to_thread(identity_of, prepared)
+        start = _start(run_dir, identity, dispatcher, force=force) if resume else None
+        if start is not None:  # before the plugins are opened: the rates of a scheduler follow the plan
+            prepared = prepared.continued(start[1].step, Totals.restored(start[1].totals).rows_settled)
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
-            engine = Engine(flight, files, ledger, announcer, identity)
+            engine = Engine(prepared, files, ledger, dispatcher, identity)
             on_engine(engine)
             summary = await _watched(engine, started, start)
     if engine.exported is None:
@@ -201,144 +197,22 @@ def require_unfinished(run_dir: Path, steps: int) -> None:
 
 
 def _start(
-    run_dir: Path, identity: Mapping[str, JsonValue], announcer: Announcer, *, force: bool
+    run_dir: Path, identity: Mapping[str, JsonValue], dispatcher: SinkDispatcher, *, force: bool
 ) -> tuple[Path, EngineState]:
     """Where a resumed run goes on. Raises InputError, before anything is opened, if it is another run's."""
-    path, state = newest(run_dir, announcer.warn)
+    path, state = newest(run_dir, dispatcher.warn)
     if not force:
         require_same(state.identity, identity, path)
     forced = list(changes(state.identity, identity))
     if forced:
-        announcer.warn(f"going on by force, as another run than {path} was written by: {'; '.join(forced)}")
+        dispatcher.warn(f"going on by force, as another run than {path} was written by: {'; '.join(forced)}")
     if forced and state.in_flight:
-        announcer.warn(dropped(state.in_flight, "they are those of the run as it was"))
+        dispatcher.warn(dropped(state.in_flight, "they are those of the run as it was"))
         state = replace(state, in_flight=())
     if other_held_out(state.identity, identity):
-        announcer.warn(
+        dispatcher.warn(
             f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "
             "earlier ones, so the summary holds none from before training"
         )
         state = replace(state, before=None)
     return path, state
-
-
-async def _watched(engine: Engine, started: float, start: tuple[Path, EngineState] | None) -> dict[str, JsonValue]:
-    """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
-    flight, files, announcer = engine.flight, engine.files, engine.announcer
-    for note in flight.notes:
-        announcer.warn(note)
-    ended: BaseException | None = None
-    async with AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(opened(flight, files.run_dir, announcer))
-            if start is not None:
-                await engine.resume(*start)
-            config, first = flight.config, engine.step + 1
-            announcer.emit(
-                RunStarted(config.name, files.run_dir, flight.plan, flight.intake.teachers, first, config.dump())
-            )
-            await unless_broken(engine.run(), config.student)
-        except BaseException as error:
-            ended = error
-            if _status(error) == "interrupted":
-                log.info("interrupted at step %d; %s", engine.step + 1, _next_after(files.run_dir))
-            else:
-                log.exception("the run ended at step %d", engine.step + 1)
-            raise
-        finally:
-            summary = summarize(engine, time.perf_counter() - started, ended)
-            files.write_summary(summary)
-            announcer.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
-    return summary
-
-
-async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> None:
-    """Do `work`, or raise why the student cannot go on, as soon as it says so."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
-    try:
-        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await broken
-        await working
-    finally:
-        await _ended(working, broken)
-
-
-async def _ended(*tasks: asyncio.Future[None]) -> None:
-    """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
-    for task in tasks:
-        task.cancel()
-    while not all(task.done() for task in tasks):
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # so that it counts as seen
-
-
-@asynccontextmanager
-async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> AsyncIterator[None]:
-    """Open every plugin, sinks first, and close them in reverse order however the run ends."""
-
-    def context(user: str) -> RunContext:
-        found = context_for(user, flight.config, flight.shared, announcer.warn)
-        return replace(found, run_dir=run_dir, plan=flight.plan)
-
-    listening: list[Sink] = []
-    sinks = {user: plugin for user, plugin in flight.cast.plugins.items() if isinstance(plugin, Sink)}
-    async with AsyncExitStack() as stack:
-        for user, sink in sinks.items():
-            stack.push_async_callback(flight.shared.release, user)
-            if await announcer.open_sink(sink, context(user)):
-                stack.push_async_callback(announcer.close_sink, sink)
-                listening.append(sink)
-        announcer.attach(listening)
-        for user, plugin in flight.cast.plugins.items():
-            if user not in sinks:
-                stack.push_async_callback(flight.shared.release, user)
-                stack.push_async_callback(plugin.close)
-                with attribute_to(plugin, "while it was opened"):
-                    await plugin.open(context(user))
-        yield
-
-
-def _next_after(run_dir: Path) -> str:
-    """What a resume would do."""
-    saved = checkpoints(run_dir)
-    if not saved:
-        return "there is no checkpoint to resume from (train.save_every writes some on the way)"
-    return f"a resume goes on after step {step_of(saved[-1])}"
-
-
-def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:
-    """What `summary.json` holds; `ended` is what ended the run before its time."""
-    totals = engine.ledger.totals
-    summary: dict[str, JsonValue] = {
-        "name": engine.flight.config.name,
-        "status": _status(ended),
-        "error": one_line_error(ended) if _status(ended) == "failed" and ended is not None else None,
-        "steps": engine.step,
-        "rollbacks": len(engine.guards.undone),
-        "undone_steps": undone_steps(engine.guards.undone),
-        "rows": totals.rows_admitted,
-        "trained_rows": totals.rows_trained,
-        "failed_rows": totals.rows_failed,
-        "kept_rows": totals.rows_kept,
-        "completions": totals.completions,
-        "trained_completions": totals.trained_completions,
-        "failed_completions": totals.failed_completions,
-        "kept_completions": totals.kept_completions,
-        "completion_tokens": totals.completion_tokens,
-        "wall_s": round(wall_seconds, 3),
-        "train_s": round(engine.train_seconds, 3),
-        "sink_errors": dict(engine.announcer.failures),
-        "adapter_path": None if engine.exported is None else str(engine.exported),
-    }
-    evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
-    return {**summary, "eval": evals}
-
-
-def _status(ended: BaseException | None) -> str:
-    if ended is None:
-        return "completed"
-    return "interrupted" if isinstance(ended, KeyboardInterrupt | asyncio.CancelledError) else "failed"

@@ -13,16 +13,16 @@ from pydantic import BaseModel
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, type_name
-from distillkit.config.run_config import (
-    FILLED_IN,
+from distillkit.config.defaults import FILLED_IN
+from distillkit.config.run_config import RunConfig
+from distillkit.config.sections import (
     DataConfig,
+    GuardsConfig,
     PricesConfig,
-    RunConfig,
     SamplingConfig,
     TeacherConfig,
     TrainConfig,
 )
-from distillkit.loop.guards import GuardsConfig
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles.by_name import ROLES
 from distillkit.roles.plugin import Plugin

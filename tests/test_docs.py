@@ -15,7 +15,7 @@ import distillkit
 from distillkit import Registry
 from distillkit.cli.main import app
 from distillkit.config.load import load_config
-from distillkit.preflight.compatibility import cast_of
+from distillkit.preflight.compatibility import plugins_of
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
@@ -126,17 +126,17 @@ def test_the_readme_maps_every_file_of_the_engine() -> None:
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
 def test_examples_are_valid_but_for_their_models(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from distillkit.data.dataset import Dataset
-    from distillkit.data.row_pipeline import Intake
+    from distillkit.data.row_pipeline import RowPipeline
 
     monkeypatch.chdir(TOP)
     config, registry = load_config([path])
     assert not config.unreproducible(registry)
-    assert cast_of(config).scorers
+    assert plugins_of(config).scorers
     for file in (config.data.path, config.data.eval_path):
         if file is not None:
-            intake = Intake.of(config)
-            Dataset(Path(file)).validate(intake.count)
-            assert sum(intake.rows_of.values()) == len(Dataset(Path(file)))
+            pipeline = RowPipeline.of(config)
+            Dataset(Path(file)).validate(pipeline.count)
+            assert sum(pipeline.rows_of.values()) == len(Dataset(Path(file)))
 
 
 def test_the_routed_examples_data_is_what_its_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import yaml
 
 from distillkit import RunConfig
 from distillkit.config.load import load_config
-from distillkit.config.run_config import PricesConfig
+from distillkit.config.sections import PricesConfig
 from distillkit.data.dataset import Dataset
-from distillkit.data.row_pipeline import Intake
-from distillkit.preflight.compatibility import cast_of
+from distillkit.data.row_pipeline import RowPipeline
+from distillkit.preflight.compatibility import plugins_of
 
 TOP = Path(__file__).parent.parent
 EXAMPLES = TOP / "examples"
@@ -37,10 +37,10 @@ def test_an_overlay_moves_the_whole_run_to_fireworks(name: str, monkeypatch: pyt
         assert (mine.route_value, mine.teacher_messages_key) == (theirs.route_value, theirs.teacher_messages_key)
     assert (config.data, config.router, config.evaluators) == (base.data, base.router, base.evaluators)
     assert config.name != base.name
-    assert set(cast_of(config).scorers) == {str(teacher.route_value) for teacher in base.teachers}
-    intake = Intake.of(config)
-    Dataset(Path(config.data.path)).validate(intake.count)
-    assert sum(intake.rows_of.values()) == len(Dataset(Path(config.data.path)))
+    assert set(plugins_of(config).scorers) == {str(teacher.route_value) for teacher in base.teachers}
+    pipeline = RowPipeline.of(config)
+    Dataset(Path(config.data.path)).validate(pipeline.count)
+    assert sum(pipeline.rows_of.values()) == len(Dataset(Path(config.data.path)))
 
 
 def test_the_smoke_script_writes_its_rows_and_takes_its_models_from_the_environment(

@@ -10,26 +10,29 @@ from benchmarks.engine.instant import instant_config
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.data.dataset import Dataset
-from distillkit.data.row_pipeline import Intake, Lengths
-from distillkit.preflight.compatibility import cast_of
+from distillkit.data.row_pipeline import RowPipeline
+from distillkit.preflight.compatibility import plugins_of
+from distillkit.preflight.plan import PromptLengths
 from distillkit.preflight.prepared_run import context_for, make_renderer
 
 
 def schema_and_routes(data: Path, repeats: int) -> float:
     """Seconds until every row is indexed, parsed, routed and given its messages."""
     config = instant_config(data.parent, data, TEACHERS, None)
-    return best(lambda: Dataset(data).validate(Intake.of(config).count), repeats)
+    return best(lambda: Dataset(data).validate(RowPipeline.of(config).count), repeats)
 
 
 def lengths(data: Path, tokenizer: Path, rows: int, repeats: int, *, privileged: bool) -> tuple[float, float]:
     """Seconds a row until its prompts are measured, and their tokens."""
     config = instant_config(data.parent, data, TEACHERS, tokenizer, privileged=privileged)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, print) for user in cast_of(config).plugins}
-    return _measured(config, Lengths(Intake.of(config), make_renderer(config, contexts)), Dataset(data, rows), repeats)
+    contexts = {user: context_for(user, config, shared, print) for user in plugins_of(config).by_key}
+    return _measured(
+        config, PromptLengths(RowPipeline.of(config), make_renderer(config, contexts)), Dataset(data, rows), repeats
+    )
 
 
-def _measured(config: RunConfig, found: Lengths, dataset: Dataset, repeats: int) -> tuple[float, float]:
+def _measured(config: RunConfig, found: PromptLengths, dataset: Dataset, repeats: int) -> tuple[float, float]:
     seconds = best(lambda: dataset.validate(found.count), repeats)
     return seconds / len(dataset), (found.student.total + found.teachers.total) / found.rows
 

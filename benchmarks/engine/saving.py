@@ -7,7 +7,7 @@ from pathlib import Path
 from benchmarks.engine.data import best
 from benchmarks.engine.instant import IDS, SAMPLED, SCORED
 from distillkit.files.atomic import checksums
-from distillkit.loop.window import Outcomes, Work
+from distillkit.loop.outcomes import Outcomes, WindowRequests
 from distillkit.run_directory.checkpoint import CHECKSUMS
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_rollout, make_row, make_scored
@@ -30,5 +30,5 @@ def in_flight(completions: int, repeats: int) -> float:
         make_scored(make_rollout(IDS.tolist(), SAMPLED, row=row, sample=i), SCORED, row=row) for i in range(completions)
     )
     outcomes = Outcomes(scored, (), tuple(one.rollout for one in scored), 0.0, 0.0)
-    work = Work({}, ())
+    work = WindowRequests({}, ())
     return best(lambda: json.dumps(InFlight.of(work, outcomes).as_json()), repeats) / completions

@@ -5,40 +5,40 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from distillkit.config.run_config import PricesConfig
+from distillkit.config.sections import PricesConfig
 from distillkit.events import Plan
-from distillkit.preflight.prepared_run import Preflight
+from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
 
-def show_preflight(flight: Preflight, notices: Sequence[str], console: Console) -> None:
+def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Console) -> None:
     """Print everything that is known before the run."""
-    _show_plugins(flight, console)
-    _show_plan(flight, console)
-    for label, prompts in first_of_each_route(flight).items():
-        _show_prompts(flight, label, prompts, console)
-    for note in (*notices, *flight.notes):
+    _show_plugins(prepared, console)
+    _show_plan(prepared, console)
+    for label, prompts in first_of_each_route(prepared).items():
+        _show_prompts(prepared, label, prompts, console)
+    for note in (*notices, *prepared.notes):
         console.print(f"note: {note}")
 
 
-def show_verdict(flight: Preflight, console: Console) -> None:
+def show_verdict(prepared: PreparedRun, console: Console) -> None:
     """Print whether the run can start."""
-    for line in flight.missing:
+    for line in prepared.missing:
         console.print(f"before you run: {line}")
-    console.print("check: ok" if not flight.missing else "check: ok, once the above is installed")
+    console.print("check: ok" if not prepared.missing else "check: ok, once the above is installed")
 
 
-def _show_plugins(flight: Preflight, console: Console) -> None:
-    for report in flight.reports.values():
+def _show_plugins(prepared: PreparedRun, console: Console) -> None:
+    for report in prepared.reports.values():
         for note in report.notes:  # each says whose it is
             console.print(note)
 
 
-def _show_plan(flight: Preflight, console: Console) -> None:
-    plan, intake = flight.plan, flight.intake
+def _show_plan(prepared: PreparedRun, console: Console) -> None:
+    plan, pipeline = prepared.plan, prepared.pipeline
     table = Table(box=None, show_header=False)
-    routes = ", ".join(f"{teacher.name} {intake.rows_of[teacher.name]}" for teacher in intake.teachers)
-    table.add_row("rows", f"{len(flight.dataset)} ({routes}); held out: {plan.eval_rows}")
+    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]}" for teacher in pipeline.teachers)
+    table.add_row("rows", f"{len(prepared.dataset)} ({routes}); held out: {plan.eval_rows}")
     table.add_row("steps", f"{plan.steps}, {plan.rows} rows and {plan.completions} completions in all")
     table.add_row("longest prompt", f"{plan.longest_prompt} tokens (student)")
     table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
@@ -49,11 +49,11 @@ def _show_plan(flight: Preflight, console: Console) -> None:
         table.add_row(
             "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
         )
-    if flight.config.prices is not None:
-        counted, left_out = cost(plan, flight.config.prices)
+    if prepared.config.prices is not None:
+        counted, left_out = cost(plan, prepared.config.prices)
         table.add_row("cost", counted)
         table.add_row("not in it", left_out)
-    known = {key: report.memory_bytes for key, report in flight.reports.items() if report.memory_bytes is not None}
+    known = {key: report.memory_bytes for key, report in prepared.reports.items() if report.memory_bytes is not None}
     if known:
         total = sum(known.values()) / 1e9
         table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
@@ -74,20 +74,20 @@ def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
     return counted, ", ".join(left_out)
 
 
-def first_of_each_route(flight: Preflight) -> dict[str, Prompts]:
+def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
     """The first row of each route."""
     first: dict[str, Prompts] = {}
-    wanted = {teacher.name for teacher in flight.intake.teachers if flight.intake.rows_of[teacher.name]}
-    for row in flight.dataset.rows():
-        prompts = flight.render(row)
+    wanted = {teacher.name for teacher in prepared.pipeline.teachers if prepared.pipeline.rows_of[teacher.name]}
+    for row in prepared.dataset.rows():
+        prompts = prepared.render(row)
         first.setdefault(prompts.route.label, prompts)
         if wanted <= {name for one in first.values() for name in one.route.teachers}:
             break
     return first
 
 
-def _show_prompts(flight: Preflight, label: str, prompts: Prompts, console: Console) -> None:
-    renderer = flight.renderer
+def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: Console) -> None:
+    renderer = prepared.renderer
     console.rule(f"route {label}, line {prompts.row.line}", align="left")
     console.print(f"the student reads ({len(prompts.student)} tokens):")
     console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")

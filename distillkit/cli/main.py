@@ -11,14 +11,14 @@ import typer
 
 from distillkit.api import RunResult, execute
 from distillkit.cli import plugin_pages, scaffold, schema
-from distillkit.cli.check_page import show_preflight, show_verdict
+from distillkit.cli.check_page import show_prepared_run, show_verdict
 from distillkit.cli.reporting import ERR, OUT, reporting
 from distillkit.cli.signals import Stopping
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
-from distillkit.files.os_errors import explained
-from distillkit.preflight.prepared_run import inspect_run
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import holds_work, require_place, run_directory
@@ -131,12 +131,12 @@ def check(
         notes: list[str] = []
         run_dir = run_directory(config)
         require_place(run_dir)
-        flight = inspect_run(config, registry, notes.append)
+        prepared = prepare_run(config, registry, notes.append)
         if not quiet:
-            show_preflight(flight, notes, OUT)
+            show_prepared_run(prepared, notes, OUT)
             held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
             OUT.print(f"run directory: {run_dir}{held}")
-        show_verdict(flight, OUT)
+        show_verdict(prepared, OUT)
 
 
 @app.command()
@@ -245,7 +245,7 @@ def run_and_report(
     try:
         stopping = Stopping(ERR.print)
         work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, on_engine=stopping.watch)
-        with explained():  # not even an event loop can be made without a file that is open
+        with explain_os_errors():  # not even an event loop can be made without a file that is open
             result = asyncio.run(stopping.guard(work))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's

@@ -36,7 +36,7 @@ def raise_the_limit() -> str:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explain_os_errors() -> Iterator[None]:
     """Turn an exhausted limit on open files, wherever it is met, into an error that says what to do."""
     try:
         yield

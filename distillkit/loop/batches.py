@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 
-from distillkit.loop.window import Work
-from distillkit.preflight.prepared_run import Preflight
+from distillkit.loop.outcomes import WindowRequests
+from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest
 
@@ -16,20 +16,20 @@ HEAD_START_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class RowBatches:
     """The run's rows in training order. A run is a function of its config, its data and its seed."""
 
-    flight: Preflight
+    prepared: PreparedRun
 
     def groups(self, first_step: int, rows_done: int) -> Iterator[list[Row]]:
         """The rows of each step from `first_step` (counted from 1) to the last, behind those that were settled."""
-        size = self.flight.config.train.prompt_groups_per_step
+        size = self.prepared.config.train.prompt_groups_per_step
         rows = self._rows(skip=rows_done)
-        for _ in range(first_step, self.flight.plan.steps + 1):
+        for _ in range(first_step, self.prepared.plan.steps + 1):
             yield list(islice(rows, size))
 
     def _rows(self, skip: int) -> Iterator[Row]:
-        config, dataset = self.flight.config, self.flight.dataset
+        config, dataset = self.prepared.config, self.prepared.dataset
         for epoch in range(skip // len(dataset), config.data.epochs):
             order = dataset.order(epoch, config.seed, shuffle=config.data.shuffle)
             done = max(0, skip - epoch * len(dataset))
@@ -38,15 +38,15 @@ class Feed:
 
     def render(self, rows: Sequence[Row]) -> list[Prompts]:
         """Route and render rows. Raises the first's RowError."""
-        return self.flight.intake.render_all(rows, self.flight.renderer)
+        return self.prepared.pipeline.render_all(rows, self.prepared.renderer)
 
-    def work(self, prompts: Sequence[Prompts], policy_version: int) -> Work:
+    def work(self, prompts: Sequence[Prompts], policy_version: int) -> WindowRequests:
         """What is to be drawn from which policy."""
         requests = tuple(request for one in prompts for request in self._requests(one))
-        return Work({(one.row.row_id, one.row.epoch): one for one in prompts}, requests, policy_version)
+        return WindowRequests({(one.row.row_id, one.row.epoch): one for one in prompts}, requests, policy_version)
 
     def _requests(self, prompts: Prompts) -> Iterator[SampleRequest]:
-        config = self.flight.config
+        config = self.prepared.config
         for sample in range(config.sampling.completions_per_prompt):
             key = SampleKey(prompts.row.row_id, prompts.row.epoch, sample)
             seed = derive_seed(config.seed, key.epoch, key.row_id, sample)
@@ -54,10 +54,10 @@ class Feed:
 
 
 @dataclass(slots=True)
-class Upcoming:
+class Prefetcher:
     """The steps' prompts, in order; the next step's can be rendered while a device or a server computes."""
 
-    feed: Feed
+    feed: RowBatches
     groups: Iterator[list[Row]]
     _wanted: asyncio.Event = field(default_factory=asyncio.Event)
     _next: asyncio.Task[list[Prompts] | None] | None = None

@@ -11,17 +11,18 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
-from distillkit.loop.batches import Feed, Upcoming
+from distillkit.loop.batches import Prefetcher, RowBatches
 from distillkit.loop.evaluation import Evaluation, eval_metrics, eval_summary
 from distillkit.loop.guards import ROLLED_BACK, Guards, Undone, stopped
 from distillkit.loop.ledger import Ledger, Totals, failed_by_teacher
-from distillkit.loop.mismatch import MismatchWatch
+from distillkit.loop.mismatch import MismatchMonitor
+from distillkit.loop.outcomes import Outcomes
 from distillkit.loop.rollback import described, learning_plugins, steps_back, way_back
-from distillkit.loop.sink_dispatcher import Announcer
-from distillkit.loop.training import Learning
-from distillkit.loop.window import KeptWindow, Outcomes, Schedule, Window
+from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.loop.training import WindowTrainer
+from distillkit.loop.window import KeptWindow, Scheduler, Window
 from distillkit.metrics import finite, route_metrics, step_metrics
-from distillkit.preflight.prepared_run import Preflight
+from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, one_line_error
 from distillkit.roles.sampler import Sampler
@@ -39,14 +40,14 @@ FINISHING = "the final weights and their evaluation: all steps are trained, and 
 class Engine:
     """One run, from the first evaluation to the last. The plugins are open when it starts."""
 
-    flight: Preflight
+    prepared: PreparedRun
     files: RunFiles
     ledger: Ledger
-    announcer: Announcer
+    dispatcher: SinkDispatcher
     identity: Mapping[str, JsonValue]
     """What the run is, for its checkpoints."""
-    schedule: Schedule = field(init=False)
-    learning: Learning = field(init=False)
+    scheduler: Scheduler = field(init=False)
+    trainer: WindowTrainer = field(init=False)
     guards: Guards = field(init=False)
     step: int = field(default=0, init=False)
     """Steps trained so far."""
@@ -68,38 +69,40 @@ class Engine:
 
     def __post_init__(self) -> None:
         """Connect sampler and scorers."""
-        config, warn = self.flight.config, self.announcer.warn
-        mismatch = MismatchWatch(config.train.warn_logprob_mismatch, warn)
+        config, warn = self.prepared.config, self.dispatcher.warn
+        mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn)
         self.guards = Guards(config.guards, warn)
         train = config.train
-        self.learning = Learning(config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn)
-        cast, ids = self.flight.cast, size(self.flight.renderer.student.tokenizer)
-        self.schedule = Schedule(cast.sampler, cast.scorers, self.announcer.emit, ids)
+        self.trainer = WindowTrainer(
+            config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn
+        )
+        plugins, ids = self.prepared.plugins, size(self.prepared.renderer.student.tokenizer)
+        self.scheduler = Scheduler(plugins.sampler, plugins.scorers, self.dispatcher.emit, ids)
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
         await self.sync((), resumed=self.step > 0)
-        if self.step == 0 and self.flight.config.evaluators:  # later there is no policy from before training any more
+        if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(self.step, await self.evaluate("before"))
-        feed = Feed(self.flight)
-        upcoming = Upcoming(feed, feed.groups(self.step + 1, self.ledger.totals.rows_settled))
+        feed = RowBatches(self.prepared)
+        prefetcher = Prefetcher(feed, feed.groups(self.step + 1, self.ledger.totals.rows_settled))
         # With k steps off policy, the windows of k steps to come are in flight while a step trains.
-        ahead = 1 + self.flight.config.train.max_steps_off_policy
+        ahead = 1 + self.prepared.config.train.max_steps_off_policy
         windows: deque[Window | KeptWindow] = deque()
         try:
             self.training = True
             while True:
                 started = time.perf_counter()
-                while len(windows) < ahead and (prompts := await upcoming.take()) is not None:
+                while len(windows) < ahead and (prompts := await prefetcher.take()) is not None:
                     windows.append(self.begin(feed, prompts))
                 if not windows:
                     break
-                upcoming.prepare()
+                prefetcher.prepare()
                 metrics = await self.train(windows)
                 seconds = time.perf_counter() - started
                 self.train_seconds += seconds
                 await self.look_and_save(metrics | {"time/step": seconds}, windows)
-                if self.stop_requested and self.step < self.flight.plan.steps:
+                if self.stop_requested and self.step < self.prepared.plan.steps:
                     raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
             self.training = False
             self.ledger.require_balance()
@@ -110,19 +113,19 @@ class Engine:
             await self.abandon(windows, one_line_error(error) if isinstance(error, Exception) else "interrupted")
             raise
         finally:
-            await upcoming.close()
+            await prefetcher.close()
 
     def request_stop(self) -> str | None:
         """End after the step in hand. What is waited for; None if none is in hand: then nothing is lost by ending."""
         self.stop_requested = self.training
         if not self.training:
             return None
-        return FINISHING if self.step == self.flight.plan.steps else "the step in hand, with a checkpoint"
+        return FINISHING if self.step == self.prepared.plan.steps else "the step in hand, with a checkpoint"
 
-    def begin(self, feed: Feed, prompts: Sequence[Prompts]) -> Window | KeptWindow:
+    def begin(self, feed: RowBatches, prompts: Sequence[Prompts]) -> Window | KeptWindow:
         """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
-        kept = take_window(self.kept, partial(feed.work, prompts), self.announcer.warn)
-        window = kept or self.schedule.start(feed.work(prompts, self.published))
+        kept = take_window(self.kept, partial(feed.work, prompts), self.dispatcher.warn)
+        window = kept or self.scheduler.start(feed.work(prompts, self.published))
         self.ledger.admit(window.work)
         return window
 
@@ -139,7 +142,7 @@ class Engine:
         """Train on the first window's completions, publish the new weights; return the step's metrics."""
         outcomes = await self.retried(windows[0])
         scored_at = time.perf_counter()
-        trained = await self.learning.train(outcomes)
+        trained = await self.trainer.train(outcomes)
         trained_at = time.perf_counter()
         outcomes = trained.outcomes
         self.step += 1
@@ -147,8 +150,8 @@ class Engine:
         self.keep_samples(outcomes)
         measured = step_metrics(outcomes.scored, trained.batches)
         back = await self.guard(measured, windows)
-        interval = self.flight.config.train.weight_sync_interval
-        if not back and (self.step % interval == 0 or self.step == self.flight.plan.steps):
+        interval = self.prepared.config.train.weight_sync_interval
+        if not back and (self.step % interval == 0 or self.step == self.prepared.plan.steps):
             await self.sync(windows)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
         return {**trained.metrics, **times, **self.measure(outcomes), **measured, **back}
@@ -159,21 +162,21 @@ class Engine:
         This is before the weights of the step are published, so a policy version is what it was when it was published.
         """
         alarm = self.guards.look(metrics)
-        back = steps_back(self.flight.config)
+        back = steps_back(self.prepared.config)
         way = None if alarm is None else await way_back(self.files.run_dir, self.guards, self.step, back, alarm)
         if not isinstance(way, Path):
             self.collapse = way
             return {}
         for window in windows:
             await window.cancel()
-        plugins = learning_plugins(self.flight.cast.plugins)
-        await checkpoint.load(way, self.flight.config.student, plugins, back=True)
+        plugins = learning_plugins(self.prepared.plugins.by_key)
+        await checkpoint.load(way, self.prepared.config.student, plugins, back=True)
         self.guards.go_back(Undone(checkpoint.step_of(way), self.step), read_metrics(self.files.run_dir))
-        self.announcer.warn(f"{alarm}; {described(self.guards, way)}")
+        self.dispatcher.warn(f"{alarm}; {described(self.guards, way)}")
         await self.sync(())
         works = [replace(window.work, policy_version=self.published) for window in windows]
         windows.clear()  # the collapsed policy drew them ahead
-        windows.extend(self.schedule.start(work) for work in works)
+        windows.extend(self.scheduler.start(work) for work in works)
         return {ROLLED_BACK: float(checkpoint.step_of(way))}
 
     async def retried(self, window: Window | KeptWindow) -> Outcomes:
@@ -183,23 +186,23 @@ class Engine:
         if hopeless or window.work.policy_version not in (None, self.published):
             return outcomes
         reason = next(one.reason for one in outcomes.lost if one.retryable)
-        self.announcer.warn(f"step {self.step + 1}: all {len(outcomes.lost)} completions failed, once more: {reason}")
-        return await self.schedule.start(window.work).finished()
+        self.dispatcher.warn(f"step {self.step + 1}: all {len(outcomes.lost)} completions failed, once more: {reason}")
+        return await self.scheduler.start(window.work).finished()
 
     async def sync(self, in_flight: Sequence[Window | KeptWindow], *, resumed: bool = False) -> None:
         """Publish the policy of this step, once nothing samples from the one before."""
         for window in in_flight:
             await window.until_sampled()
-        with attribute_to(self.flight.config.student):
-            weights = await self.flight.config.student.publish(self.step)
-        await self.flight.cast.sampler.sync(weights)
+        with attribute_to(self.prepared.config.student):
+            weights = await self.prepared.config.student.publish(self.step)
+        await self.prepared.plugins.sampler.sync(weights)
         self.published = self.step
-        for scorer in self.flight.cast.scorers.values() if not resumed else ():
+        for scorer in self.prepared.plugins.scorers.values() if not resumed else ():
             await scorer.on_sync(self.step)
 
     def measure(self, outcomes: Outcomes) -> dict[str, float]:
         """The engine's own metrics of a step beside `step_metrics`, the same on every backend."""
-        teachers, peaks = self.flight.intake.teachers, self.schedule.gauges.read_peaks()
+        teachers, peaks = self.prepared.pipeline.teachers, self.scheduler.gauges.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": peaks[teacher.name] for teacher in teachers}
         return {
             **self.plugins_metrics(),
@@ -213,7 +216,7 @@ class Engine:
     def plugins_metrics(self) -> dict[str, float]:
         """What sampler and scorers measured of themselves since the last step."""
         measured: dict[str, float] = {}
-        sources: list[Sampler | Scorer] = [self.flight.cast.sampler, *self.flight.cast.scorers.values()]
+        sources: list[Sampler | Scorer] = [self.prepared.plugins.sampler, *self.prepared.plugins.scorers.values()]
         for source in sources:
             with attribute_to(source):
                 measured |= source.metrics()
@@ -221,21 +224,21 @@ class Engine:
 
     def keep_samples(self, outcomes: Outcomes) -> None:
         """Write some completions of each route, every `sample_every` steps."""
-        train = self.flight.config.train
+        train = self.prepared.config.train
         if not train.sample_every or self.step % train.sample_every:
             return
         kept: dict[str, list[ScoredRollout]] = {}
         for one in outcomes.scored:
             kept.setdefault(one.prompts.route.label, []).append(one)
         for scored in kept.values():
-            tokenizer = self.flight.renderer.student.tokenizer
+            tokenizer = self.prepared.renderer.student.tokenizer
             self.files.write_samples(self.step, "train", scored[: train.samples_per_route], tokenizer)
 
     async def look_and_save(self, metrics: dict[str, float], windows: Sequence[Window | KeptWindow]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
-        train, last = self.flight.config.train, self.step == self.flight.plan.steps
+        train, last = self.prepared.config.train, self.step == self.prepared.plan.steps
         due = train.save_every and self.step % train.save_every == 0
-        self.announcer.emit(StepFinished(self.step, metrics))
+        self.dispatcher.emit(StepFinished(self.step, metrics))
         try:
             self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
@@ -252,19 +255,19 @@ class Engine:
     async def finish(self) -> dict[str, float]:
         """Write the final weights for others to use, and judge them."""
         if self.stop_requested:
-            self.announcer.notice(f"stopping after {FINISHING}")
-        self.exported = await self.flight.config.student.export(self.files.run_dir)
+            self.dispatcher.notice(f"stopping after {FINISHING}")
+        self.exported = await self.prepared.config.student.export(self.files.run_dir)
         return await self.evaluate("after")
 
     async def evaluate(self, stage: EvalStage) -> dict[str, float]:
         """Let every evaluator judge the published policy."""
-        config, teachers = self.flight.config, self.flight.intake.teachers
+        config, teachers = self.prepared.config, self.prepared.pipeline.teachers
         if not config.evaluators:
             return {}
         started = time.perf_counter()
-        prompts = [self.flight.render(row) for row in self.flight.eval_rows]
+        prompts = [self.prepared.render(row) for row in self.prepared.eval_rows]
         evaluation = Evaluation(
-            prompts, teachers, self.schedule, config.sampling.params, config.seed, stage, self.step, self.published
+            prompts, teachers, self.scheduler, config.sampling.params, config.seed, stage, self.step, self.published
         )
         results: dict[str, EvalResult] = {}
         for evaluator in config.evaluators:
@@ -273,8 +276,8 @@ class Engine:
         self.evals[stage] = eval_summary(results)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
-            self.files.write_samples(self.step, "heldout", examples, self.flight.renderer.student.tokenizer)
-        self.announcer.emit(Evaluated(stage, self.step, results, examples))
+            self.files.write_samples(self.step, "heldout", examples, self.prepared.renderer.student.tokenizer)
+        self.dispatcher.emit(Evaluated(stage, self.step, results, examples))
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
     async def save(self, metrics: Mapping[str, float], windows: Sequence[Window | KeptWindow]) -> None:
@@ -286,13 +289,13 @@ class Engine:
             totals=self.ledger.totals.state(),
             train_seconds=self.train_seconds,
             before=self.evals.get("before"),
-            bad_in_a_row=self.learning.bad_in_a_row,
+            bad_in_a_row=self.trainer.bad_in_a_row,
             metrics={name: finite(value) for name, value in metrics.items()},
             files=self.files.lengths() | self.ledger.lengths(),
             in_flight=[InFlight.of(window.work, await window.finished()) for window in windows],
             identity=self.identity,
         )
-        config, plugins = self.flight.config, self.flight.cast.plugins
+        config, plugins = self.prepared.config, self.prepared.plugins.by_key
         reach = steps_back(config) if config.guards.action == "rollback" else 0
         await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last, reach)
         self.held = tuple(windows)
@@ -300,15 +303,15 @@ class Engine:
     async def resume(self, path: Path, state: checkpoint.EngineState) -> None:
         """Go back to where a checkpoint stands. What was saved after it is of no use any more."""
         checkpoint.forget_after(self.files.run_dir, state.step)
-        await checkpoint.load(path, self.flight.config.student, self.flight.cast.plugins)
+        await checkpoint.load(path, self.prepared.config.student, self.prepared.plugins.by_key)
         self.files.rewind(state.files)
         self.ledger.rewind(state.files)
         self.step, self.train_seconds, self.kept = state.step, state.train_seconds, list(state.in_flight)
         self.ledger.totals = Totals.restored(state.totals)
-        self.learning.bad_in_a_row = state.bad_in_a_row
-        self.flight = self.flight.continued(self.step, self.ledger.totals.rows_settled)
+        self.trainer.bad_in_a_row = state.bad_in_a_row
+        self.prepared = self.prepared.continued(self.step, self.ledger.totals.rows_settled)
         self.files.write_metrics(self.step, state.metrics)
         self.guards.remember(read_metrics(self.files.run_dir))
         if state.before is not None:
             self.evals["before"] = dict(state.before)
-        self.announcer.notice(f"resumed after step {self.step} from {path}")
+        self.dispatcher.notice(f"resumed after step {self.step} from {path}")

@@ -7,7 +7,9 @@ from pydantic import JsonValue
 
 from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import EvalResult, EvalStage
-from distillkit.loop.window import Schedule, Work, sample_all, score_all
+from distillkit.loop.outcomes import WindowRequests
+from distillkit.loop.sample_and_score import sample_all, score_all
+from distillkit.loop.window import Scheduler
 from distillkit.metrics import finite
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.sampler import Sampler, TokenScorer
@@ -28,7 +30,7 @@ class Evaluation:
 
     prompts: Sequence[Prompts]
     teachers: Sequence[Teacher]
-    schedule: Schedule
+    scheduler: Scheduler
     params: SamplingParams
     seed: int
     stage: EvalStage
@@ -51,7 +53,7 @@ class Evaluation:
         """Which teachers the row is routed to."""
         return self._routes[row.row_id]
 
-    def _work(self) -> Work:
+    def _work(self) -> WindowRequests:
         requests = tuple(
             SampleRequest(
                 key := SampleKey(one.row.row_id, 0, 0),
@@ -61,13 +63,13 @@ class Evaluation:
             )
             for one in self.prompts
         )
-        return Work({(one.row.row_id, 0): one for one in self.prompts}, requests)
+        return WindowRequests({(one.row.row_id, 0): one for one in self.prompts}, requests)
 
     async def rollouts(self) -> Sequence[Rollout]:
         """The student's completions of the held-out rows, in row order."""
         if self._rollouts is None:
             work = self._work()
-            drawn, _ = await sample_all(self.schedule.sampler, work.requests, self.schedule.vocabulary)
+            drawn, _ = await sample_all(self.scheduler.sampler, work.requests, self.scheduler.vocabulary)
             self._rollouts = [drawn[request.key] for request in work.requests if request.key in drawn]
         return self._rollouts
 
@@ -76,11 +78,11 @@ class Evaluation:
         if self._scored is None:
             work = self._work()
             if self._rollouts is None:
-                window = self.schedule.start(work)
+                window = self.scheduler.start(work)
             else:
                 drawn = {rollout.key for rollout in self._rollouts}
                 kept = tuple(request for request in work.requests if request.key in drawn)
-                window = self.schedule.rescore(Work(work.prompts, kept), self._rollouts)
+                window = self.scheduler.rescore(WindowRequests(work.prompts, kept), self._rollouts)
             outcomes = await window.finished()
             if not outcomes.scored:
                 reason = outcomes.lost[0].reason if outcomes.lost else "there are no held-out rows"
@@ -91,7 +93,7 @@ class Evaluation:
 
     async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
         """The teacher's own completions of the rows routed to it, or None where its scorer cannot sample."""
-        scorer = self.schedule.scorers[teacher]
+        scorer = self.scheduler.scorers[teacher]
         if not isinstance(scorer, Sampler):
             return None
         requests = [
@@ -104,14 +106,14 @@ class Evaluation:
             for one in self.prompts
             if teacher in one.route.teachers
         ]
-        drawn, _ = await sample_all(scorer, requests, self.schedule.vocabulary)
+        drawn, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
         return [drawn[request.key] for request in requests if request.key in drawn]
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
     ) -> Sequence[Score] | None:
         """Logprobs of given completions under the student or a teacher, or None where the sampler cannot score."""
-        scorer = self.schedule.sampler if teacher is None else self.schedule.scorers[teacher]
+        scorer = self.scheduler.sampler if teacher is None else self.scheduler.scorers[teacher]
         if not isinstance(scorer, TokenScorer):
             return None
         prompts = {one.row.row_id: one for one in self.prompts}

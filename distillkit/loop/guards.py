@@ -8,46 +8,13 @@ import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import JsonValue
 
+from distillkit.config.sections import GuardsConfig
 from distillkit.errors import RunFailedError
 
 Row = Mapping[str, float | None]
-
-
-class GuardsConfig(BaseModel):
-    """When the run is told that its student collapses, and what is done then."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    action: Literal["warn", "stop", "rollback", "off"] = Field(
-        "warn",
-        description="warn; stop: save a checkpoint and fail the run; rollback: take the weights from before the window "
-        "and go on with the rows that come next; off: do not look.",
-    )
-    max_rollbacks: int = Field(2, ge=1, description="After so many rollbacks the next alarm stops the run.")
-    window: int = Field(10, ge=1, description="Steps whose means are compared.")
-    truncated_rise: float | None = Field(
-        0.5, gt=0, le=1, description="The share of completions cut at the limit has risen by this; null: never."
-    )
-    repetition_rise: float | None = Field(
-        0.3, gt=0, le=1, description="`completions/repetition` has risen by this; null: never."
-    )
-    entropy_fall: float | None = Field(
-        0.1,
-        gt=0,
-        lt=1,
-        description="`train/sampling_nll`, which estimates the entropy, fell below this share of what "
-        "it was; null: never.",
-    )
-    reverse_kl_rise: float | None = Field(
-        0.5,
-        gt=0,
-        description="`train/reverse_kl` is higher than in its best window by this share (and by 0.05 nats); "
-        "null: never.",
-    )
 
 
 TRUNCATED, REPETITION = "completions/truncated_fraction", "completions/repetition"

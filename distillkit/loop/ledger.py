@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from distillkit.errors import RunFailedError
 from distillkit.files.jsonl import JsonLines
 from distillkit.files.redaction import redact
-from distillkit.loop.window import Lost, Outcomes, RowKey, Work
+from distillkit.loop.outcomes import LostCompletion, Outcomes, RowKey, WindowRequests
 from distillkit.types import SampleKey
 
 KEPT_REASONS = 1000
@@ -60,11 +60,11 @@ class Ledger:
         self._max_failed_fraction = max_failed_fraction
         self._reasons: Counter[str] = Counter()
 
-    def admit(self, work: Work) -> None:
+    def admit(self, work: WindowRequests) -> None:
         """Count rows that come in; each has to be settled."""
         self.totals.rows_admitted += len(work.prompts)
 
-    def settle(self, step: int, work: Work, outcomes: Outcomes) -> None:
+    def settle(self, step: int, work: WindowRequests, outcomes: Outcomes) -> None:
         """Enter the end of every row of a step that was just trained."""
         lost = {one.key: one for one in outcomes.lost}
         tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
@@ -88,12 +88,12 @@ class Ledger:
         """Forget the entries since it had this length: a resumed run trains them again."""
         self._file.cut(lengths[self._file.path.name])
 
-    def abandon(self, step: int, work: Work, reason: str) -> None:
+    def abandon(self, step: int, work: WindowRequests, reason: str) -> None:
         """Enter rows whose window was under way when the run ended."""
-        lost = tuple(Lost(request.key, "train", reason, retryable=True) for request in work.requests)
+        lost = tuple(LostCompletion(request.key, "train", reason, retryable=True) for request in work.requests)
         self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
 
-    def keep(self, step: int, work: Work) -> None:
+    def keep(self, step: int, work: WindowRequests) -> None:
         """Enter rows whose completions the newest checkpoint holds when the run ends: a resume trains them."""
         entries: list[dict[str, JsonValue]] = []
         for row, keys in _keys_of(work).items():
@@ -147,7 +147,7 @@ class Ledger:
         self._file.close()
 
 
-def _keys_of(work: Work) -> dict[RowKey, list[SampleKey]]:
+def _keys_of(work: WindowRequests) -> dict[RowKey, list[SampleKey]]:
     """Each row's completions, in data order."""
     keys: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
     for request in work.requests:
@@ -157,7 +157,7 @@ def _keys_of(work: Work) -> dict[RowKey, list[SampleKey]]:
 
 def _entry(
     step: int,
-    work: Work,
+    work: WindowRequests,
     row: RowKey,
     outcome: Literal["trained", "failed", "kept"],
     completions: Sequence[dict[str, JsonValue]],
@@ -172,7 +172,7 @@ def _entry(
     }
 
 
-def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str, JsonValue]:
+def _completion(sample: int, tokens: int | None, lost: LostCompletion | None) -> dict[str, JsonValue]:
     if lost is None:
         return {"sample": sample, "outcome": "trained", "tokens": tokens}
     reason = redact(lost.reason)  # in a plugin's words, and a service's
@@ -180,6 +180,6 @@ def _completion(sample: int, tokens: int | None, lost: Lost | None) -> dict[str,
     return entry | {"retryable": lost.retryable} | ({"teacher": lost.teacher} if lost.teacher else {})
 
 
-def failed_by_teacher(lost: Sequence[Lost]) -> dict[str, int]:
+def failed_by_teacher(lost: Sequence[LostCompletion]) -> dict[str, int]:
     """How many completions each teacher failed to score."""
     return dict(Counter(one.teacher for one in lost if one.teacher is not None))

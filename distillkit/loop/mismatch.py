@@ -9,7 +9,7 @@ METRIC = "rollout/logprob_mismatch"
 
 
 @dataclass(slots=True)
-class MismatchWatch:
+class MismatchMonitor:
     """Warns once past the threshold, and again only when it has doubled since."""
 
     threshold: float

@@ -15,7 +15,7 @@ LOGGED = 3
 """How many exceptions of each sink are logged in full."""
 
 
-class Announcer:
+class SinkDispatcher:
     """Hands every event to every sink that is open; counts and logs what goes wrong there."""
 
     def __init__(self) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
-from distillkit.loop.mismatch import MismatchWatch
-from distillkit.loop.window import Lost, Outcomes
+from distillkit.loop.mismatch import MismatchMonitor
+from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
 from distillkit.records import Batch, Datum, ScoredRollout, StepResult
 from distillkit.roles.attribution import attribute_to
@@ -29,7 +29,7 @@ class Trained:
 
 
 @dataclass(slots=True)
-class Learning:
+class WindowTrainer:
     """Trains a student. A step with a number that is not finite never reaches its weights."""
 
     student: Student
@@ -37,7 +37,7 @@ class Learning:
     substeps: int
     """Optimizer steps a window."""
     max_bad_steps: int
-    mismatch: MismatchWatch
+    mismatch: MismatchMonitor
     warn: Callable[[str], None]
     bad_in_a_row: int = field(default=0)
     """Refused optimizer steps since the last good one."""
@@ -50,14 +50,14 @@ class Learning:
         """
         results: list[StepResult] = []
         trained: list[Batch] = []
-        refused: list[Lost] = []
+        refused: list[LostCompletion] = []
         for batch in self.batches(outcomes.scored):
             try:
                 with attribute_to(self.student):
                     require_finite(batch)
                     results.append(await self.student.train(batch))
             except BadStepError as error:
-                refused += [Lost(datum.key, "train", str(error), retryable=False) for datum in batch.datums]
+                refused += [LostCompletion(datum.key, "train", str(error), retryable=False) for datum in batch.datums]
                 self._count(error)
             else:
                 trained.append(batch)
@@ -84,7 +84,7 @@ class Learning:
         self.warn(f"an optimizer step was refused, the weights are as they were: {error}")
 
 
-def without(outcomes: Outcomes, refused: Sequence[Lost]) -> Outcomes:
+def without(outcomes: Outcomes, refused: Sequence[LostCompletion]) -> Outcomes:
     """The outcomes with some completions lost after all."""
     if not refused:
         return outcomes

@@ -7,63 +7,26 @@ old one was trained.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Literal
 
-from distillkit.errors import PluginError, RunFailedError
+from distillkit.errors import PluginError
 from distillkit.events import PhaseProgress
+from distillkit.loop.closing import Closing
+from distillkit.loop.outcomes import LostCompletion, Outcomes, WindowRequests
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.attribution import attribute_to
-from distillkit.roles.sampler import Sampler, TokenScorer
+from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.tokenizer import unknown_id
-from distillkit.types import Prompts, SampleKey, SampleRequest
+from distillkit.types import Prompts, SampleKey
 
-T = TypeVar("T")
 Phase = Literal["sample", "score"]
-RowKey = tuple[str, int]
-"""A row in an epoch: `(row_id, epoch)`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """A completion that cannot be trained, and why."""
-
-    key: SampleKey
-    stage: Literal["sample", "score", "train"]
-    reason: str
-    retryable: bool
-    teacher: str | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcomes:
-    """What became of a window's completions; each is in exactly one of the two."""
-
-    scored: tuple[ScoredRollout, ...]
-    """In data order."""
-    lost: tuple[Lost, ...]
-    rollouts: tuple[Rollout, ...]
-    """All that were sampled, those that could not be scored too, in data order."""
-    sample_seconds: float
-    score_seconds: float
-    """From the first request to the last score; overlaps sampling where scoring starts early."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
-    """The completions of some rows: what to draw, and what their teachers read."""
-
-    prompts: Mapping[RowKey, Prompts]
-    requests: tuple[SampleRequest, ...]
-    """In data order."""
-    policy_version: int | None = None
-    """The version that must have sampled them; None takes any."""
 
 
 @dataclass(slots=True)
-class Gauges:
+class InflightCounts:
     """How many score requests each teacher has unanswered now, and had at most since the last reading."""
 
     inflight: dict[str, int]
@@ -80,7 +43,7 @@ class Gauges:
         return peaks
 
 
-class Schedule:
+class Scheduler:
     """Starts windows on one sampler and the run's scorers."""
 
     def __init__(
@@ -95,29 +58,29 @@ class Schedule:
         self.sampler = sampler
         self.scorers = scorers
         self.progress = progress
-        self.gauges = Gauges(dict.fromkeys(scorers, 0), dict.fromkeys(scorers, 0))
+        self.gauges = InflightCounts(dict.fromkeys(scorers, 0), dict.fromkeys(scorers, 0))
 
-    def start(self, work: Work) -> "Window":
+    def start(self, work: WindowRequests) -> "Window":
         """Sample and score `work` in the background."""
         return Window(work, self, self.sampler.sample(work.requests))
 
-    def rescore(self, work: Work, rollouts: Sequence[Rollout]) -> "Window":
+    def rescore(self, work: WindowRequests, rollouts: Sequence[Rollout]) -> "Window":
         """Score completions that are there already."""
         return Window(work, self, _replay(rollouts))
 
 
 class Window:
-    """One window in flight."""
+    """One window in prepared."""
 
-    def __init__(self, work: Work, schedule: Schedule, source: AsyncIterator[Rollout | Failure]) -> None:
+    def __init__(self, work: WindowRequests, scheduler: Scheduler, source: AsyncIterator[Rollout | Failure]) -> None:
         """Start at once; needs a running event loop."""
         self.work = work
-        self._schedule = schedule
+        self._schedule = scheduler
         self._source = source
         self._place = {request.key: i for i, request in enumerate(work.requests)}
         self._rollouts: dict[SampleKey, Rollout] = {}
         self._scores: dict[SampleKey, dict[str, Score]] = {}
-        self._lost: dict[SampleKey, Lost] = {}
+        self._lost: dict[SampleKey, LostCompletion] = {}
         self._drawn = 0
         self._answered = 0
         self._started = time.perf_counter()
@@ -196,16 +159,16 @@ class Window:
             raise PluginError(f"{sampler} answered {key} twice, or was never asked; one outcome a request")
         self._drawn += 1
         if isinstance(outcome, Failure):
-            self._lost[key] = Lost(key, "sample", outcome.reason, outcome.retryable)
+            self._lost[key] = LostCompletion(key, "sample", outcome.reason, outcome.retryable)
             return None
         wanted = self.work.policy_version
         if wanted is not None and outcome.policy_version != wanted:
             reason = f"sampled by policy version {outcome.policy_version}, this step trains version {wanted}"
-            self._lost[key] = Lost(key, "sample", reason, retryable=True)
+            self._lost[key] = LostCompletion(key, "sample", reason, retryable=True)
             return None
         unknown = unknown_id(outcome, self._schedule.vocabulary)
         if unknown is not None:
-            self._lost[key] = Lost(key, "sample", unknown, retryable=False)
+            self._lost[key] = LostCompletion(key, "sample", unknown, retryable=False)
             return None
         self._rollouts[key] = outcome
         self._scores[key] = {}
@@ -248,7 +211,7 @@ class Window:
         if isinstance(outcome, Score):
             self._scores[key][teacher] = outcome
         elif key not in self._lost:
-            self._lost[key] = Lost(key, "score", outcome.reason, outcome.retryable, teacher)
+            self._lost[key] = LostCompletion(key, "score", outcome.reason, outcome.retryable, teacher)
 
     def _progress(self, phase: Phase, done: int, total: int) -> None:
         self._schedule.progress(PhaseProgress(phase, done, total))
@@ -258,7 +221,7 @@ class Window:
 class KeptWindow:
     """A window that came to its end before the run was resumed."""
 
-    work: Work
+    work: WindowRequests
     outcomes: Outcomes
 
     async def until_sampled(self) -> None:
@@ -272,60 +235,6 @@ class KeptWindow:
         """Nothing is under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closing(Generic[T]):
-    """Close a generator that is not read to its end, so that the backend stops what it was doing."""
-
-    source: AsyncIterator[T]
-
-    async def __aenter__(self) -> AsyncIterator[T]:
-        """What is to be read."""
-        return self.source
-
-    async def __aexit__(self, *failure: object) -> None:
-        """Whatever happened."""
-        if isinstance(self.source, AsyncGenerator):
-            await self.source.aclose()
-
-
 async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failure]:
     for rollout in rollouts:
         yield rollout
-
-
-async def sample_all(
-    sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None
-) -> tuple[dict[SampleKey, Rollout], list[Lost]]:
-    """Draw completions without scoring them."""
-    rollouts: dict[SampleKey, Rollout] = {}
-    lost: list[Lost] = []
-    async for outcome in sampler.sample(requests):
-        if isinstance(outcome, Failure):
-            lost.append(Lost(outcome.request.key, "sample", outcome.reason, outcome.retryable))
-        elif (unknown := unknown_id(outcome, vocabulary)) is not None:
-            lost.append(Lost(outcome.key, "sample", unknown, retryable=False))
-        else:
-            rollouts[outcome.key] = outcome
-    if len(rollouts) + len(lost) != len(requests):
-        raise PluginError(f"{type(sampler).__name__}: {len(requests)} requests, {len(rollouts) + len(lost)} outcomes")
-    if requests and not rollouts:
-        raise RunFailedError(f"no completion could be drawn; the first failure: {lost[0].reason}")
-    return rollouts, lost
-
-
-async def score_all(scorer: TokenScorer, requests: Sequence[ScoreRequest]) -> tuple[dict[SampleKey, Score], list[Lost]]:
-    """Score given completions, outside any window."""
-    scores: dict[SampleKey, Score] = {}
-    lost: list[Lost] = []
-    async for outcome in scorer.score(requests):
-        if isinstance(outcome, Failure):
-            key, asked = outcome.request.key, outcome.request
-            teacher = asked.teacher if isinstance(asked, ScoreRequest) else None
-            lost.append(Lost(key, "score", outcome.reason, outcome.retryable, teacher))
-        else:
-            scores[outcome.request.key] = outcome
-    if len(scores) + len(lost) != len(requests):
-        raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
-    if requests and not scores:
-        raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
-    return scores, lost

@@ -15,16 +15,16 @@ from distillkit.roles.student import Student
 
 
 @dataclass(frozen=True, slots=True)
-class Cast:
+class RunPlugins:
     """The plugins of a run, by the key under which the config chooses them."""
 
-    plugins: Mapping[str, Plugin]
+    by_key: Mapping[str, Plugin]
     sampler: Sampler
     scorers: Mapping[str, Scorer]
     """By teacher name."""
 
 
-def cast_of(config: RunConfig) -> Cast:
+def plugins_of(config: RunConfig) -> RunPlugins:
     """All plugins of a config, in the order in which they are opened."""
     student = config.student
     sampler = student.sampler if student.sampler is not None else student
@@ -37,7 +37,7 @@ def cast_of(config: RunConfig) -> Cast:
     for teacher in config.teachers:
         plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
     plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
-    return Cast(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
+    return RunPlugins(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
 
 
 def require_loss(config: RunConfig) -> None:
@@ -109,15 +109,15 @@ def require_way_back(config: RunConfig) -> None:
         )
 
 
-def require_evaluations(evaluators: Sequence[Evaluator], cast: Cast) -> None:
+def require_evaluations(evaluators: Sequence[Evaluator], plugins: RunPlugins) -> None:
     """Raise InputError unless teachers and student can do what the evaluators ask of them."""
     for evaluator in evaluators:
-        if "student_scores" in evaluator.needs and not isinstance(cast.sampler, TokenScorer):
+        if "student_scores" in evaluator.needs and not isinstance(plugins.sampler, TokenScorer):
             raise InputError(
-                f"evaluator {evaluator.name!r} scores given tokens under the student, and {cast.sampler.name!r}, which "
-                "samples from it, cannot; remove the evaluator"
+                f"evaluator {evaluator.name!r} scores given tokens under the student, and {plugins.sampler.name!r}, "
+                "which samples from it, cannot; remove the evaluator"
             )
-        for teacher, scorer in cast.scorers.items() if "teacher_samples" in evaluator.needs else ():
+        for teacher, scorer in plugins.scorers.items() if "teacher_samples" in evaluator.needs else ():
             if not isinstance(scorer, Sampler):
                 raise InputError(
                     f"evaluator {evaluator.name!r} has the teachers write completions, and scorer {scorer.name!r} of "

@@ -8,17 +8,18 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
 from distillkit.data.render import Renderer, Side, teacher_side
-from distillkit.data.row_pipeline import Intake, Lengths, make_plan
+from distillkit.data.row_pipeline import RowPipeline
 from distillkit.events import Plan
 from distillkit.preflight.compatibility import (
-    Cast,
-    cast_of,
+    RunPlugins,
+    plugins_of,
     require_capabilities,
     require_evaluations,
     require_loss,
     require_spreading,
     require_way_back,
 )
+from distillkit.preflight.plan import PromptLengths, make_plan
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
@@ -26,14 +27,14 @@ from distillkit.types import Prompts, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Preflight:
+class PreparedRun:
     """A run that can start: its data is valid, its plugins fit together, its size is known."""
 
     config: RunConfig
     registry: Registry
-    cast: Cast
+    plugins: RunPlugins
     shared: SharedObjects
-    intake: Intake
+    pipeline: RowPipeline
     renderer: Renderer
     dataset: Dataset
     eval_rows: tuple[Row, ...]
@@ -46,7 +47,7 @@ class Preflight:
         """What has to be installed before the run, one line each."""
         return tuple(dict.fromkeys(report.missing for report in self.reports.values() if report.missing))
 
-    def continued(self, step: int, rows_done: int) -> "Preflight":
+    def continued(self, step: int, rows_done: int) -> "PreparedRun":
         """The same for a run that goes on: a step before may have held fewer rows, so more may be left than planned."""
         left = len(self.dataset) * self.config.data.epochs - rows_done
         steps = step + max(0, -(-left // self.config.train.prompt_groups_per_step))
@@ -57,7 +58,7 @@ class Preflight:
 
     def render(self, row: Row) -> Prompts:
         """A row's route and prompts as token ids."""
-        return self.intake.render(row, self.renderer)
+        return self.pipeline.render(row, self.renderer)
 
 
 def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
@@ -66,39 +67,43 @@ def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Cal
     return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers)
 
 
-def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> Preflight:
+def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
-    cast = cast_of(config)
-    intake, eval_intake = Intake.of(config), Intake.of(config)
+    plugins = plugins_of(config)
+    pipeline, eval_pipeline = RowPipeline.of(config), RowPipeline.of(config)
     dataset = Dataset(Path(config.data.path), config.data.max_rows)
-    dataset.validate(intake.count)
+    dataset.validate(pipeline.count)
     eval_dataset = None
     if config.data.eval_path is not None:
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
-        eval_dataset.validate(eval_intake.count)
+        eval_dataset.validate(eval_pipeline.count)
     require_loss(config)
     require_way_back(config)
     require_spreading(config.student)
-    require_evaluations(config.evaluators, cast)
+    require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
-    reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
+    contexts = {user: context_for(user, config, shared, notify) for user in plugins.by_key}
+    reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
-    lengths = Lengths(intake, renderer)
+    lengths = PromptLengths(pipeline, renderer)
     dataset.validate(lengths.count)
     held_out = None
     if eval_dataset is not None:
-        held_out = Lengths(eval_intake, renderer)
+        held_out = PromptLengths(eval_pipeline, renderer)
         eval_dataset.validate(held_out.count)
-    notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
+    notes = (
+        pipeline.fallback_notes("rows") + eval_pipeline.fallback_notes("held-out rows") + list(_notes(config, pipeline))
+    )
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
-    return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
+    return PreparedRun(
+        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes)
+    )
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
@@ -118,9 +123,9 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return Renderer(student, sides, config.sampling.max_completion_tokens)
 
 
-def _notes(config: RunConfig, intake: Intake) -> Iterator[str]:
-    for teacher in intake.teachers:
-        if not intake.rows_of[teacher.name]:
+def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
+    for teacher in pipeline.teachers:
+        if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
     if not config.sampling.params.is_untouched:
         yield (

@@ -10,8 +10,8 @@ from pydantic import JsonValue
 
 from distillkit.data.render import Side
 from distillkit.errors import InputError
-from distillkit.preflight.compatibility import Cast
-from distillkit.preflight.prepared_run import Preflight
+from distillkit.preflight.compatibility import RunPlugins
+from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import fingerprint
@@ -26,17 +26,17 @@ TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "S
 """The second is for templates that know no system turn."""
 
 
-def identity_of(flight: Preflight) -> dict[str, JsonValue]:
+def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
     """What the run is, by name: options by their key, data, tokenizers and models by fingerprint ("the ...")."""
-    sides = {"student": flight.renderer.student}
-    sides |= {f"teacher {name!r}": side for name, side in flight.renderer.teachers.items()}
+    sides = {"student": prepared.renderer.student}
+    sides |= {f"teacher {name!r}": side for name, side in prepared.renderer.teachers.items()}
     return {
-        **settings_of(flight.config),
-        "the rows of data.path": _digest(Path(flight.config.data.path)),
-        **({HELD_OUT: _held_out(flight)} if flight.config.evaluators else {}),
+        **settings_of(prepared.config),
+        "the rows of data.path": _digest(Path(prepared.config.data.path)),
+        **({HELD_OUT: _held_out(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
-        **dict(_fingerprints(flight.cast)),
-        AT_DEFAULT: [*at_default(flight.config)],
+        **dict(_fingerprints(prepared.plugins)),
+        AT_DEFAULT: [*at_default(prepared.config)],
     }
 
 
@@ -84,19 +84,19 @@ def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonVal
     return name.startswith("the ") or (isinstance(defaults, list) and name in defaults)
 
 
-def _fingerprints(cast: Cast) -> Iterator[tuple[str, str]]:
+def _fingerprints(plugins: RunPlugins) -> Iterator[tuple[str, str]]:
     """What plugins know of what is behind them; those that only watch do not count."""
-    names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in cast.scorers}
-    for key, plugin in cast.plugins.items():
+    names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in plugins.scorers}
+    for key, plugin in plugins.by_key.items():
         if not key.startswith(("sinks.", "evaluators.")):
             with attribute_to(plugin, "in fingerprint()"):
                 known = plugin.fingerprint()
             yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
 
 
-def _held_out(flight: Preflight) -> str:
+def _held_out(prepared: PreparedRun) -> str:
     """A row's id holds its place in the file and a hash of its content."""
-    return hashlib.sha256(json.dumps([row.row_id for row in flight.eval_rows]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([row.row_id for row in prepared.eval_rows]).encode()).hexdigest()[:16]
 
 
 def _tokens(side: Side) -> str:

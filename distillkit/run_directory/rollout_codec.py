@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import JsonValue
 
 from distillkit.arrays import Array
-from distillkit.loop.window import KeptWindow, Lost, Outcomes, Work
+from distillkit.loop.outcomes import LostCompletion, Outcomes, WindowRequests
+from distillkit.loop.window import KeptWindow
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.types import SampleKey, SampleRequest
 
@@ -26,7 +27,7 @@ class InFlight:
     """As JSON."""
 
     @classmethod
-    def of(cls, work: Work, outcomes: Outcomes) -> "InFlight":
+    def of(cls, work: WindowRequests, outcomes: Outcomes) -> "InFlight":
         """What is to be kept of a window that has come to its end."""
         scores = {one.key: one.scores for one in outcomes.scored}
         return cls(
@@ -53,11 +54,11 @@ class InFlight:
         """How many were drawn."""
         return len(self.outcomes["rollouts"])
 
-    def for_work(self, work: Work) -> Outcomes | None:
+    def for_work(self, work: WindowRequests) -> Outcomes | None:
         """The same outcomes for the same requests; None if they are of other rows or samples than `work`."""
         requests = {request.key: request for request in work.requests}
         said = {_key(one): one for one in self.outcomes["rollouts"]}
-        lost = tuple(Lost(**{**one, "key": _key(one["key"])}) for one in self.outcomes["lost"])
+        lost = tuple(LostCompletion(**{**one, "key": _key(one["key"])}) for one in self.outcomes["lost"])
         if requests.keys() != said.keys() | {one.key for one in lost}:
             return None
         rollouts = {key: _rollout(said[key], requests[key], self.policy_version) for key in requests if key in said}
@@ -72,7 +73,9 @@ class InFlight:
         return Outcomes(tuple(scored), lost, tuple(rollouts.values()), *seconds)
 
 
-def take_window(kept: list[InFlight], work_of: Callable[[int], Work], warn: Callable[[str], None]) -> KeptWindow | None:
+def take_window(
+    kept: list[InFlight], work_of: Callable[[int], WindowRequests], warn: Callable[[str], None]
+) -> KeptWindow | None:
     """The first of `kept` as a window of the rows that come next; they are not those where a last step grew fuller.
 
     `work_of` says what those rows are asked under a policy version. Where they differ, all that is kept is let go.

@@ -7,7 +7,7 @@ from conftest import question
 
 from distillkit import Registry, RunConfig
 from distillkit.errors import ConfigError, InputError
-from distillkit.preflight.prepared_run import inspect_run
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit.testing.held_out import HeldOut
@@ -188,7 +188,7 @@ def test_teacher_trace_is_refused_before_the_run_where_it_cannot_be_measured(
 ) -> None:
     config = fake_config(evaluators=["teacher_trace"], data={"eval_path": jsonl([question("held out")], "eval.jsonl")})
     with pytest.raises(InputError, match=r"'teacher_trace' scores given tokens under the student, and 'fake'"):
-        inspect_run(config, Registry.discover(), print)
+        prepare_run(config, Registry.discover(), print)
 
 
 def test_they_keep_their_contracts() -> None:

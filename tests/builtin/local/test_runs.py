@@ -265,12 +265,12 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(
 
 def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config: Make) -> None:
     from distillkit import Registry
-    from distillkit.preflight.prepared_run import inspect_run
+    from distillkit.preflight.prepared_run import prepare_run
 
-    flight = inspect_run(local_config(), Registry.discover(), print)
+    prepared = prepare_run(local_config(), Registry.discover(), print)
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     count = sum(parameter.numel() for parameter in model.parameters())
-    report = flight.reports["student"]
+    report = prepared.reports["student"]
     size = footprint(tiny_model, "cpu", "float32")
     assert report.memory_bytes == 4 * count + size.training_bytes(4)
     assert report.notes == (

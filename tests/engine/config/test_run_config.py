@@ -7,8 +7,8 @@ from conftest import question
 
 import distillkit
 from distillkit import Registry, Router, RunConfig
+from distillkit.config.defaults import FILLED_IN
 from distillkit.config.load import load_config
-from distillkit.config.run_config import FILLED_IN
 from distillkit.errors import ConfigError
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit_builtin.routers import FieldRouter

@@ -10,7 +10,7 @@ import pytest
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RowError
-from distillkit.loop.batches import Feed, Upcoming
+from distillkit.loop.batches import Prefetcher, RowBatches
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.types import Prompts, Row
@@ -33,13 +33,13 @@ class Rendering:
         return cast(list[Prompts], names)
 
 
-def upcoming(*groups: list[str]) -> tuple[Upcoming, Rendering]:
+def prefetcher(*groups: list[str]) -> tuple[Prefetcher, Rendering]:
     feed = Rendering()
-    return Upcoming(cast(Feed, feed), iter(cast(Any, groups))), feed
+    return Prefetcher(cast(RowBatches, feed), iter(cast(Any, groups))), feed
 
 
 async def test_prompts_come_in_order_and_then_none() -> None:
-    rows, feed = upcoming(["a", "b"], ["c"])
+    rows, feed = prefetcher(["a", "b"], ["c"])
     rows.prepare()
     rows.prepare()
     await asyncio.sleep(0)
@@ -51,7 +51,7 @@ async def test_prompts_come_in_order_and_then_none() -> None:
 
 
 async def test_a_bad_row_is_told_when_it_is_wanted() -> None:
-    rows, feed = upcoming(["a"], ["bad"])
+    rows, feed = prefetcher(["a"], ["bad"])
     assert await rows.take() == ["a"]
     feed.done.clear()
     rows.prepare()
@@ -64,7 +64,7 @@ async def test_a_bad_row_is_told_when_it_is_wanted() -> None:
 async def test_what_nobody_takes_is_let_go(rendered: bool) -> None:
     told: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-    rows, feed = upcoming(["bad"])
+    rows, feed = prefetcher(["bad"])
     rows.prepare()
     if rendered:
         await feed.done.wait()
@@ -96,15 +96,15 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was rendered and trained, in order."""
     monkeypatch.setattr(Patient, "told", [])
     monkeypatch.setattr(Patient, "rendered", asyncio.Event(), raising=False)
-    render = Feed.render
+    render = RowBatches.render
 
-    def tell(feed: Feed, rows: Sequence[Row]) -> list[Prompts]:
+    def tell(feed: RowBatches, rows: Sequence[Row]) -> list[Prompts]:
         if Patient.told:  # the first step's are not rendered ahead
             Patient.rendered.set()
         Patient.told.append("render")
         return render(feed, rows)
 
-    monkeypatch.setattr(Feed, "render", tell)
+    monkeypatch.setattr(RowBatches, "render", tell)
     return Patient.told
 
 

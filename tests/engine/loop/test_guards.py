@@ -10,8 +10,9 @@ import pytest
 
 from distillkit import RunConfig, run
 from distillkit.arrays import token_ids
+from distillkit.config.sections import GuardsConfig
 from distillkit.errors import RunFailedError
-from distillkit.loop.guards import Guards, GuardsConfig
+from distillkit.loop.guards import Guards
 from distillkit.metrics import repetition
 from distillkit.testing import FakeScorer
 

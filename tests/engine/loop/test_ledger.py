@@ -6,7 +6,7 @@ from conftest import read_jsonl
 
 from distillkit.errors import RunFailedError
 from distillkit.loop.ledger import KEPT_REASONS, Ledger, Totals, failed_by_teacher
-from distillkit.loop.window import Lost, Outcomes
+from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.records import ScoredRollout
 from distillkit.testing import make_rollout, make_scored
 from engine.loop.test_window import work_of
@@ -14,7 +14,7 @@ from engine.loop.test_window import work_of
 
 def outcomes_of(lost: int, work: object = None) -> Outcomes:
     requests = work_of().requests
-    gone = [Lost(request.key, "score", "busy", True, "t") for request in requests[:lost]]
+    gone = [LostCompletion(request.key, "score", "busy", True, "t") for request in requests[:lost]]
     kept: list[ScoredRollout] = []
     for request in requests[lost:]:
         one = make_scored(make_rollout([1, 2]), [-1.0, -1.0])
@@ -76,7 +76,7 @@ def test_reasons_that_come_once_each_take_no_more_memory_with_every_step(tmp_pat
         for step in range(KEPT_REASONS):
             reasons = ("busy", f"row {step} is odd")
             lost = [
-                Lost(request.key, "score", reason, True, "t")
+                LostCompletion(request.key, "score", reason, True, "t")
                 for request, reason in zip(work.requests, reasons, strict=False)
             ]
             ledger.settle(step, work, replace(outcomes_of(lost=2), lost=tuple(lost)))

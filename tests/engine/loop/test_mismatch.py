@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 import distillkit
 from distillkit import RunConfig
 from distillkit.events import Notice
-from distillkit.loop.mismatch import METRIC, MismatchWatch
+from distillkit.loop.mismatch import METRIC, MismatchMonitor
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent, ListSink
 
@@ -21,7 +21,7 @@ def result(value: float) -> StepResult:
 
 
 def test_it_takes_the_first_optimizer_step_alone() -> None:
-    watch = MismatchWatch(10.0, pytest.fail)
+    watch = MismatchMonitor(10.0, pytest.fail)
     assert watch.look([result(0.1), result(5.0)]) == {METRIC: 0.1, f"{METRIC}_max": pytest.approx(0.3)}
     assert watch.look([]) == {}
     assert watch.look([StepResult({"train/loss": 1.0}), result(5.0)]) == {}
@@ -29,7 +29,7 @@ def test_it_takes_the_first_optimizer_step_alone() -> None:
 
 def test_it_warns_past_the_threshold_and_again_only_past_the_double() -> None:
     told: list[str] = []
-    watch = MismatchWatch(0.1, told.append)
+    watch = MismatchMonitor(0.1, told.append)
     heard = []
     for value in (0.1, 0.11, 0.2, 0.22, 0.23, 0.46, 0.1, 0.47):
         watch.look([result(value)])

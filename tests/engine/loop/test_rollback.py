@@ -12,8 +12,9 @@ from conftest import question, read_jsonl
 from pydantic import PrivateAttr
 
 from distillkit import RunConfig, RunResult, run
+from distillkit.config.sections import GuardsConfig
 from distillkit.errors import InputError, RunFailedError
-from distillkit.loop.guards import ROLLED_BACK, Guards, GuardsConfig, Undone
+from distillkit.loop.guards import ROLLED_BACK, Guards, Undone
 from distillkit.loop.rollback import newest_before, undone_steps
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory import checkpoint
@@ -46,7 +47,7 @@ class Poisoned(FakeStudent):
         return result
 
 
-class Learning(FakeScorer):
+class WindowTrainer(FakeScorer):
     """A teacher that has a state from its first sync on, and counts how often it was brought back."""
 
     name: ClassVar[str] = "learning"
@@ -87,7 +88,7 @@ def make(fake_config: Make, jsonl: Callable[..., str]) -> Make:
             name=name,
             data={"path": rows, "shuffle": False},
             student=student,
-            teachers=[{"model": "t", "scorer": scorer or Learning(likes="abc")}],
+            teachers=[{"model": "t", "scorer": scorer or WindowTrainer(likes="abc")}],
             guards={**GUARDS, **(guards or {})},
             train={"prompt_groups_per_step": SIZE, "save_every": 1, **train},
         )
@@ -173,7 +174,7 @@ def test_a_kill_between_the_rollback_and_its_checkpoint_goes_back_again(
 
 
 def test_plugins_that_learn_go_back_too(make: Make) -> None:
-    scorer = Learning(likes="abc")
+    scorer = WindowTrainer(likes="abc")
     result = run(make(scorer=scorer, weight_sync_interval=1))
     at, to = rollback_of(result)
     assert scorer._restored == [at]  # version 0 and those of the steps before; that of `at` was not published yet
@@ -181,7 +182,7 @@ def test_plugins_that_learn_go_back_too(make: Make) -> None:
 
 
 def test_a_plugin_that_had_nothing_to_keep_at_the_checkpoint_hears_of_that(make: Make) -> None:
-    class Late(Learning):
+    class Late(WindowTrainer):
         """Has a state from its tenth sync on."""
 
         _heard: list[Any] = PrivateAttr(default_factory=list)

@@ -6,7 +6,7 @@ import pytest
 
 from distillkit.context import RunContext
 from distillkit.events import Event, Notice
-from distillkit.loop.sink_dispatcher import LOGGED, Announcer
+from distillkit.loop.sink_dispatcher import LOGGED, SinkDispatcher
 from distillkit.testing import ListSink, make_context
 
 
@@ -47,45 +47,45 @@ def messages(sink: ListSink) -> list[str]:
 
 
 async def test_every_sink_hears_what_was_noticed_before_it_was_attached() -> None:
-    announcer, sinks = Announcer(), [ListSink(), ListSink()]
-    announcer.warn("early")
+    dispatcher, sinks = SinkDispatcher(), [ListSink(), ListSink()]
+    dispatcher.warn("early")
     for sink in sinks:
-        assert await announcer.open_sink(sink, make_context())
-        announcer.notice("one is open")
-    announcer.attach(sinks)
-    announcer.notice("late")
+        assert await dispatcher.open_sink(sink, make_context())
+        dispatcher.notice("one is open")
+    dispatcher.attach(sinks)
+    dispatcher.notice("late")
     assert [messages(sink) for sink in sinks] == [["early", "one is open", "one is open", "late"]] * 2
 
 
 async def test_a_sink_that_cannot_be_opened_is_counted_logged_and_told_of(caplog: pytest.LogCaptureFixture) -> None:
-    announcer, good, bad = Announcer(), ListSink(), Broken(where=("open",))
-    opened = [sink for sink in (bad, good) if await announcer.open_sink(sink, make_context())]
+    dispatcher, good, bad = SinkDispatcher(), ListSink(), Broken(where=("open",))
+    opened = [sink for sink in (bad, good) if await dispatcher.open_sink(sink, make_context())]
     assert opened == [good]
-    announcer.attach(opened)
-    assert announcer.failures == {"broken": 1}
+    dispatcher.attach(opened)
+    assert dispatcher.failures == {"broken": 1}
     assert messages(good) == ["sink 'broken' could not be opened and hears nothing: ZeroDivisionError: open"]
     assert "sink 'broken' failed in open()" in caplog.text
     assert "Traceback" in caplog.text
 
 
 async def test_a_sink_that_cannot_be_closed_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
-    announcer, bad = Announcer(), Broken(where=("close",))
-    await announcer.close_sink(bad)
-    assert announcer.failures == {"broken": 1}
+    dispatcher, bad = SinkDispatcher(), Broken(where=("close",))
+    await dispatcher.close_sink(bad)
+    assert dispatcher.failures == {"broken": 1}
     assert "sink 'broken' failed in close()" in caplog.text
 
 
 def test_a_sink_that_fails_at_events_hides_none_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    announcer, good, bad = Announcer(), ListSink(), Broken(where=("emit",))
-    announcer.attach([bad, good])
+    dispatcher, good, bad = SinkDispatcher(), ListSink(), Broken(where=("emit",))
+    dispatcher.attach([bad, good])
     for number in range(LOGGED + 2):
-        announcer.notice(f"number {number}")
-    assert len(good.events) == announcer.failures["broken"] == LOGGED + 2
+        dispatcher.notice(f"number {number}")
+    assert len(good.events) == dispatcher.failures["broken"] == LOGGED + 2
     assert caplog.text.count("sink 'broken' failed at Notice") == LOGGED
 
 
 def test_without_sinks_notices_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    announcer = Announcer()
-    announcer.attach([])
-    announcer.warn("nobody listens")
+    dispatcher = SinkDispatcher()
+    dispatcher.attach([])
+    dispatcher.warn("nobody listens")
     assert ("distillkit", logging.WARNING, "nobody listens") in caplog.record_tuples

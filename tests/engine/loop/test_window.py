@@ -9,7 +9,9 @@ from pydantic import Field
 from distillkit import Scorer
 from distillkit.errors import PluginError
 from distillkit.events import PhaseProgress
-from distillkit.loop.window import Schedule, Work, sample_all
+from distillkit.loop.outcomes import WindowRequests
+from distillkit.loop.sample_and_score import sample_all
+from distillkit.loop.window import Scheduler
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_row, make_teacher
 from distillkit.types import Prompts, Route, SampleRequest
@@ -17,7 +19,7 @@ from distillkit.types import Prompts, Route, SampleRequest
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
 
 
-def work_of(routes: Sequence[Route] = (), each: int = 2) -> Work:
+def work_of(routes: Sequence[Route] = (), each: int = 2) -> WindowRequests:
     routes = routes or [Route.to("t")] * len(ROWS)
     requests = tuple(make_request(row, sample=i) for row in ROWS for i in range(each))
     prompt = requests[0].prompt_ids
@@ -25,7 +27,7 @@ def work_of(routes: Sequence[Route] = (), each: int = 2) -> Work:
         (row.row_id, 0): Prompts(row, route, prompt, dict.fromkeys(route.teachers, prompt))
         for row, route in zip(ROWS, routes, strict=True)
     }
-    return Work(prompts, requests, policy_version=0)
+    return WindowRequests(prompts, requests, policy_version=0)
 
 
 class LateStudent(FakeStudent):
@@ -67,17 +69,17 @@ def odd(answers: object) -> type[OddScorer]:
     return type("Odd", (OddScorer,), {"answers": staticmethod(answers)})
 
 
-def schedule(student: FakeStudent, *scorers: Scorer) -> tuple[Schedule, list[PhaseProgress]]:
+def scheduler(student: FakeStudent, *scorers: Scorer) -> tuple[Scheduler, list[PhaseProgress]]:
     heard: list[PhaseProgress] = []
     named = dict(zip(["t", "u"], scorers, strict=False))
     for name, scorer in named.items():
         scorer.bind(make_teacher(name))
-    return Schedule(student, named, heard.append), heard
+    return Scheduler(student, named, heard.append), heard
 
 
 async def test_results_are_in_data_order_whatever_the_order_of_arrival() -> None:
     work = work_of()
-    runner, _ = schedule(LateStudent(), SlowScorer())
+    runner, _ = scheduler(LateStudent(), SlowScorer())
     outcomes = await runner.start(work).finished()
     assert [one.key for one in outcomes.scored] == [request.key for request in work.requests]
     assert not outcomes.lost
@@ -86,7 +88,7 @@ async def test_results_are_in_data_order_whatever_the_order_of_arrival() -> None
 async def test_each_completion_is_scored_by_its_routed_teacher_and_no_other() -> None:
     routes = [Route.to("t"), Route.to("u"), Route.to("u"), Route.to("t")]
     first, second = FakeScorer(), WindowScorer()
-    runner, heard = schedule(LateStudent(), first, second)
+    runner, heard = scheduler(LateStudent(), first, second)
     await runner.start(work_of(routes)).finished()
     lines = [sorted({int(request.key.row_id.split("-")[0]) for request in scorer.seen}) for scorer in (first, second)]
     assert lines == [[1, 4], [2, 3]]
@@ -97,21 +99,21 @@ async def test_each_completion_is_scored_by_its_routed_teacher_and_no_other() ->
 
 async def test_a_scorer_that_wants_whole_windows_gets_data_order() -> None:
     scorer = WindowScorer()
-    runner, _ = schedule(LateStudent(), scorer)
+    runner, _ = scheduler(LateStudent(), scorer)
     work = work_of()
     await runner.start(work).finished()
     assert [request.key for request in scorer.seen] == [request.key for request in work.requests]
 
 
 async def test_a_row_may_have_several_teachers() -> None:
-    runner, _ = schedule(FakeStudent(), FakeScorer(), FakeScorer())
+    runner, _ = scheduler(FakeStudent(), FakeScorer(), FakeScorer())
     outcomes = await runner.start(work_of([Route({"t": 0.5, "u": 0.5})] * 4)).finished()
     assert all(set(one.scores) == {"t", "u"} for one in outcomes.scored)
 
 
 async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
     scorer = odd(lambda s: [Failure(s.request, "busy", retryable=True)] if s.request.key.sample else [s])()
-    runner, _ = schedule(FakeStudent(), scorer)
+    runner, _ = scheduler(FakeStudent(), scorer)
     outcomes = await runner.start(work_of()).finished()
     assert len(outcomes.scored) == 4
     assert {(one.stage, one.reason, one.retryable, one.teacher) for one in outcomes.lost} == {
@@ -127,7 +129,7 @@ async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
     ],
 )
 async def test_a_scorer_owes_one_outcome_a_request(answers: object, message: str) -> None:
-    runner, _ = schedule(FakeStudent(), odd(answers)())
+    runner, _ = scheduler(FakeStudent(), odd(answers)())
     with pytest.raises(PluginError, match=message):
         await runner.start(work_of()).finished()
 
@@ -148,7 +150,7 @@ async def test_a_sampler_owes_one_outcome_a_request() -> None:
                 yield rollout
 
     for student, message in ((Silent(), "no outcome for 4 of 8"), (Twice(), "twice, or was never asked")):
-        runner, _ = schedule(student, FakeScorer())
+        runner, _ = scheduler(student, FakeScorer())
         with pytest.raises(PluginError, match=message):
             await runner.start(work_of()).finished()
 
@@ -156,7 +158,7 @@ async def test_a_sampler_owes_one_outcome_a_request() -> None:
 async def test_completions_of_another_policy_version_are_not_trained() -> None:
     student = FakeStudent()
     await student.sync(Weights(3, "live"))
-    runner, _ = schedule(student, FakeScorer())
+    runner, _ = scheduler(student, FakeScorer())
     outcomes = await runner.start(work_of()).finished()
     assert not outcomes.scored
     assert "sampled by policy version 3, this step trains version 0" in outcomes.lost[0].reason
@@ -170,14 +172,14 @@ async def test_an_exception_of_a_plugin_ends_the_window_as_it_is() -> None:
             raise ZeroDivisionError("a bug")
             yield
 
-    runner, _ = schedule(FakeStudent(), Broken())
+    runner, _ = scheduler(FakeStudent(), Broken())
     with pytest.raises(ZeroDivisionError, match="a bug"):
         await runner.start(work_of()).finished()
     assert runner.gauges.inflight == {"t": 0}
 
 
 async def test_gauges_count_what_is_unanswered() -> None:
-    runner, _ = schedule(FakeStudent(), SlowScorer())
+    runner, _ = scheduler(FakeStudent(), SlowScorer())
     window = runner.start(work_of())
     await window.until_sampled()
     assert runner.gauges.inflight["t"] > 0
@@ -186,7 +188,7 @@ async def test_gauges_count_what_is_unanswered() -> None:
 
 
 async def test_a_cancelled_window_stops() -> None:
-    runner, _ = schedule(FakeStudent(), SlowScorer())
+    runner, _ = scheduler(FakeStudent(), SlowScorer())
     window = runner.start(work_of())
     await asyncio.sleep(0)
     await window.cancel()
@@ -195,7 +197,7 @@ async def test_a_cancelled_window_stops() -> None:
 
 
 async def test_rescoring_keeps_the_rollouts() -> None:
-    runner, _ = schedule(FakeStudent(), FakeScorer())
+    runner, _ = scheduler(FakeStudent(), FakeScorer())
     work = replace(work_of(), policy_version=None)
     first = await runner.start(work).finished()
     rollouts = [one.rollout for one in first.scored]
@@ -222,8 +224,8 @@ class Foreign(FakeStudent):
 @pytest.mark.parametrize("unknown", [258, -1, 2**40])
 async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown: int) -> None:
     student, work, scorer = Foreign(unknown=unknown), work_of(), FakeScorer()
-    schedule = Schedule(student, {"t": scorer}, lambda event: None, ByteTokenizer.size)
-    outcomes = await schedule.start(work).finished()
+    scheduler = Scheduler(student, {"t": scorer}, lambda event: None, ByteTokenizer.size)
+    outcomes = await scheduler.start(work).finished()
     (lost,) = outcomes.lost
     assert (lost.key.row_id, lost.key.sample, lost.stage, lost.retryable) == (ROWS[1].row_id, 0, "sample", False)
     assert f"token 3 is id {unknown}; the student's tokenizer has the ids 0 to 257" in lost.reason
@@ -242,6 +244,6 @@ async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scor
                 yield Failure(request, "busy")
 
     told: list[PhaseProgress] = []
-    schedule = Schedule(LateStudent(), {"t": Failing()}, told.append)
-    await schedule.start(work_of()).finished()
+    scheduler = Scheduler(LateStudent(), {"t": Failing()}, told.append)
+    await scheduler.start(work_of()).finished()
     assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))

@@ -6,7 +6,7 @@ from conftest import question
 
 from distillkit import Registry, RunConfig
 from distillkit.errors import DataError, InputError
-from distillkit.preflight.prepared_run import Preflight, inspect_run
+from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
@@ -18,8 +18,8 @@ TWO = [
 MINE = [{"role": "user", "content": "privileged"}]
 
 
-def inspect(config: RunConfig) -> Preflight:
-    return inspect_run(config, Registry(), lambda message: None)
+def inspect(config: RunConfig) -> PreparedRun:
+    return prepare_run(config, Registry(), lambda message: None)
 
 
 def test_every_row_with_a_problem_is_named(fake_config: Make, jsonl: Callable[..., str]) -> None:
@@ -49,8 +49,8 @@ def test_held_out_rows_are_validated_too(fake_config: Make, jsonl: Callable[...,
 
 def test_fallbacks_are_counted_and_said(fake_config: Make, jsonl: Callable[..., str]) -> None:
     rows = [question("a", teacher_messages=MINE), question("b"), question("c", teacher_messages=[])]
-    flight = inspect(fake_config(data={"path": jsonl(rows)}))
-    assert flight.notes == ("teacher 't': 2 of 3 rows have no teacher_messages; scored under messages",)
+    prepared = inspect(fake_config(data={"path": jsonl(rows)}))
+    assert prepared.notes == ("teacher 't': 2 of 3 rows have no teacher_messages; scored under messages",)
 
 
 @pytest.mark.parametrize(("student", "teacher", "who"), [(60, 4096, "the student"), (4096, 60, "teacher 't'")])

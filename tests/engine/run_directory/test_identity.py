@@ -10,7 +10,7 @@ from pydantic import Field, PrivateAttr
 
 from distillkit import Registry, RunConfig, run
 from distillkit.errors import InputError
-from distillkit.preflight.prepared_run import inspect_run
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.run_directory.directory import run_directory
 from distillkit.run_directory.identity import changes, identity_of
 from distillkit.testing import FakeScorer, FakeStudent
@@ -75,7 +75,7 @@ def test_an_option_that_the_other_version_does_not_have_counts_only_if_it_is_not
 
 def test_options_of_sections_and_of_nested_values_have_their_defaults_too(fake_config: Make) -> None:
     config = fake_config(sampling={"chat_template_kwargs": {"enable_thinking": False}})
-    now = identity_of(inspect_run(config, Registry.discover(), print))
+    now = identity_of(prepare_run(config, Registry.discover(), print))
     for name in ("train.num_substeps", "teachers.0.weight", "loss.scale", "sampling.top_k"):
         without = {key: value for key, value in now.items() if key != name}
         assert list(changes(without, now)) == list(changes(now, without)) == []

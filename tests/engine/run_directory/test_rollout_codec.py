@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillkit.loop.window import Outcomes, Work
+from distillkit.loop.outcomes import Outcomes, WindowRequests
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_rollout, make_row, make_scored
 
@@ -18,7 +18,7 @@ def test_logprobs_masks_and_arrays_come_back() -> None:
     ids = np.array([[1, 2], [3, 4], [5, 6]], np.int64)
     score = replace(scored.scores["teacher"], arrays={"topk": topk, "topk_ids": ids})
     scored = replace(scored, scores={"teacher": score})
-    work = Work({(row.row_id, 0): scored.prompts}, (rollout.request,), 4)
+    work = WindowRequests({(row.row_id, 0): scored.prompts}, (rollout.request,), 4)
     outcomes = Outcomes((scored,), (), (rollout,), 1.0, 2.0)
     text = json.dumps(InFlight.of(work, outcomes).as_json(), allow_nan=False)
     back = InFlight.from_json(json.loads(text)).for_work(work)

@@ -1,0 +1,59 @@
+"""The plugins that a short config leaves out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distillkit.config.sections import DataConfig
+from distillkit.roles.student import Student
+
+FILLED_IN: Mapping[str, str] = {
+    "router": "`single` for one teacher, `field` for several",
+    "prompts": "`messages`",
+    "loss": "`importance_sampling`",
+    "evaluators": "`[reverse_kl]` where `data.eval_path` is set, else `[]`",
+    "sinks": "`[console]`",
+    "teachers[].scorer": "the one named like the student",
+}
+"""What `with_defaults` makes of a key that a config leaves out, in words, for the reference."""
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fill in the plugins that a short config leaves out; options without a `name` are the default plugin's.
+
+    The router is `field` for several teachers and `single` for one; a teacher's scorer is the one named like the
+    student; evaluators are `reverse_kl` where there are held-out rows.
+    """
+    filled: dict[str, Any] = dict(values)
+    teachers = filled.get("teachers")
+    scorer = _name_of(filled.get("student"))
+    several = isinstance(teachers, list | tuple) and len(teachers) > 1
+    if isinstance(teachers, list | tuple):
+        # Where the student is wrong, that is said once, and not again as a scorer that is missing.
+        filled["teachers"] = [_with_scorer(teacher, scorer or "local") for teacher in teachers]
+    filled["router"] = _named(filled.get("router"), "field" if several else "single")
+    data = filled.get("data")
+    if (isinstance(data, Mapping) and data.get("eval_path")) or (isinstance(data, DataConfig) and data.eval_path):
+        filled.setdefault("evaluators", ["reverse_kl"])
+    filled.setdefault("sinks", ["console"])
+    filled["prompts"] = _named(filled.get("prompts"), "messages")
+    filled["loss"] = _named(filled.get("loss"), "importance_sampling")
+    return filled
+
+
+def _with_scorer(teacher: object, name: str) -> object:
+    return {**teacher, "scorer": _named(teacher.get("scorer"), name)} if isinstance(teacher, Mapping) else teacher
+
+
+def _named(choice: object, default: str) -> object:
+    if choice is None:
+        return default
+    return {"name": default, **choice} if isinstance(choice, Mapping) else choice
+
+
+def _name_of(choice: object) -> str | None:
+    if isinstance(choice, Student):
+        return choice.name
+    if isinstance(choice, Mapping):
+        name = choice.get("name")
+        return name if isinstance(name, str) else None
+    return choice if isinstance(choice, str) else None

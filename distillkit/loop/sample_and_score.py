@@ -1,0 +1,50 @@
+"""Sampling and scoring outside of windows, as evaluations need it; one outcome a request here too."""
+
+from collections.abc import Sequence
+
+from distillkit.errors import PluginError, RunFailedError
+from distillkit.loop.outcomes import LostCompletion
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
+from distillkit.roles.sampler import Sampler, TokenScorer
+from distillkit.tokenizer import unknown_id
+from distillkit.types import SampleKey, SampleRequest
+
+
+async def sample_all(
+    sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None
+) -> tuple[dict[SampleKey, Rollout], list[LostCompletion]]:
+    """Draw completions without scoring them."""
+    rollouts: dict[SampleKey, Rollout] = {}
+    lost: list[LostCompletion] = []
+    async for outcome in sampler.sample(requests):
+        if isinstance(outcome, Failure):
+            lost.append(LostCompletion(outcome.request.key, "sample", outcome.reason, outcome.retryable))
+        elif (unknown := unknown_id(outcome, vocabulary)) is not None:
+            lost.append(LostCompletion(outcome.key, "sample", unknown, retryable=False))
+        else:
+            rollouts[outcome.key] = outcome
+    if len(rollouts) + len(lost) != len(requests):
+        raise PluginError(f"{type(sampler).__name__}: {len(requests)} requests, {len(rollouts) + len(lost)} outcomes")
+    if requests and not rollouts:
+        raise RunFailedError(f"no completion could be drawn; the first failure: {lost[0].reason}")
+    return rollouts, lost
+
+
+async def score_all(
+    scorer: TokenScorer, requests: Sequence[ScoreRequest]
+) -> tuple[dict[SampleKey, Score], list[LostCompletion]]:
+    """Score given completions, outside any window."""
+    scores: dict[SampleKey, Score] = {}
+    lost: list[LostCompletion] = []
+    async for outcome in scorer.score(requests):
+        if isinstance(outcome, Failure):
+            key, asked = outcome.request.key, outcome.request
+            teacher = asked.teacher if isinstance(asked, ScoreRequest) else None
+            lost.append(LostCompletion(key, "score", outcome.reason, outcome.retryable, teacher))
+        else:
+            scores[outcome.request.key] = outcome
+    if len(scores) + len(lost) != len(requests):
+        raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
+    if requests and not scores:
+        raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
+    return scores, lost

@@ -1,0 +1,145 @@
+"""A run between its first and its last plugin: all are opened, used, closed, and what came of it is written down."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import JsonValue
+
+from distillkit.api import log
+from distillkit.context import RunContext
+from distillkit.events import RunFinished, RunStarted
+from distillkit.loop.engine import Engine
+from distillkit.loop.rollback import undone_steps
+from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.preflight.prepared_run import PreparedRun, context_for
+from distillkit.roles.attribution import attribute_to, one_line_error
+from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
+from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
+
+
+async def _watched(engine: Engine, started: float, start: tuple[Path, EngineState] | None) -> dict[str, JsonValue]:
+    """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
+    prepared, files, dispatcher = engine.prepared, engine.files, engine.dispatcher
+    for note in prepared.notes:
+        dispatcher.warn(note)
+    ended: BaseException | None = None
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(opened(prepared, files.run_dir, dispatcher))
+            if start is not None:
+                await engine.resume(*start)
+            config, first = prepared.config, engine.step + 1
+            dispatcher.emit(
+                RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
+            )
+            await unless_broken(engine.run(), config.student)
+        except BaseException as error:
+            ended = error
+            if _status(error) == "interrupted":
+                log.info("interrupted at step %d; %s", engine.step + 1, _next_after(files.run_dir))
+            else:
+                log.exception("the run ended at step %d", engine.step + 1)
+            raise
+        finally:
+            summary = summarize(engine, time.perf_counter() - started, ended)
+            files.write_summary(summary)
+            dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
+    return summary
+
+
+async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> None:
+    """Do `work`, or raise why the student cannot go on, as soon as it says so."""
+    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
+    try:
+        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await broken
+        await working
+    finally:
+        await _ended(working, broken)
+
+
+async def _ended(*tasks: asyncio.Future[None]) -> None:
+    """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
+    for task in tasks:
+        task.cancel()
+    while not all(task.done() for task in tasks):
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # so that it counts as seen
+
+
+@asynccontextmanager
+async def opened(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
+    """Open every plugin, sinks first, and close them in reverse order however the run ends."""
+
+    def context(user: str) -> RunContext:
+        found = context_for(user, prepared.config, prepared.shared, dispatcher.warn)
+        return replace(found, run_dir=run_dir, plan=prepared.plan)
+
+    listening: list[Sink] = []
+    sinks = {user: plugin for user, plugin in prepared.plugins.by_key.items() if isinstance(plugin, Sink)}
+    async with AsyncExitStack() as stack:
+        for user, sink in sinks.items():
+            stack.push_async_callback(prepared.shared.release, user)
+            if await dispatcher.open_sink(sink, context(user)):
+                stack.push_async_callback(dispatcher.close_sink, sink)
+                listening.append(sink)
+        dispatcher.attach(listening)
+        for user, plugin in prepared.plugins.by_key.items():
+            if user not in sinks:
+                stack.push_async_callback(prepared.shared.release, user)
+                stack.push_async_callback(plugin.close)
+                with attribute_to(plugin, "while it was opened"):
+                    await plugin.open(context(user))
+        yield
+
+
+def _next_after(run_dir: Path) -> str:
+    """What a resume would do."""
+    saved = checkpoints(run_dir)
+    if not saved:
+        return "there is no checkpoint to resume from (train.save_every writes some on the way)"
+    return f"a resume goes on after step {step_of(saved[-1])}"
+
+
+def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:
+    """What `summary.json` holds; `ended` is what ended the run before its time."""
+    totals = engine.ledger.totals
+    summary: dict[str, JsonValue] = {
+        "name": engine.prepared.config.name,
+        "status": _status(ended),
+        "error": one_line_error(ended) if _status(ended) == "failed" and ended is not None else None,
+        "steps": engine.step,
+        "rollbacks": len(engine.guards.undone),
+        "undone_steps": undone_steps(engine.guards.undone),
+        "rows": totals.rows_admitted,
+        "trained_rows": totals.rows_trained,
+        "failed_rows": totals.rows_failed,
+        "kept_rows": totals.rows_kept,
+        "completions": totals.completions,
+        "trained_completions": totals.trained_completions,
+        "failed_completions": totals.failed_completions,
+        "kept_completions": totals.kept_completions,
+        "completion_tokens": totals.completion_tokens,
+        "wall_s": round(wall_seconds, 3),
+        "train_s": round(engine.train_seconds, 3),
+        "sink_errors": dict(engine.dispatcher.failures),
+        "adapter_path": None if engine.exported is None else str(engine.exported),
+    }
+    evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
+    return {**summary, "eval": evals}
+
+
+def _status(ended: BaseException | None) -> str:
+    if ended is None:
+        return "completed"
+    return "interrupted" if isinstance(ended, KeyboardInterrupt | asyncio.CancelledError) else "failed"

@@ -1,0 +1,93 @@
+"""How much work a run is, at most: measured on its rows, before anything is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distillkit.config.run_config import RunConfig
+from distillkit.data.dataset import InBatches
+from distillkit.data.render import Renderer, Routed, RowIds
+from distillkit.data.row_pipeline import RowPipeline
+from distillkit.errors import RowError
+from distillkit.events import Plan
+from distillkit.types import Row
+
+
+class PromptLengths:
+    """Prompt lengths, gathered row by row in flat memory."""
+
+    def __init__(self, pipeline: RowPipeline, renderer: Renderer) -> None:
+        """Nothing measured yet."""
+        self._intake = pipeline
+        self._renderer = renderer
+        self.rows = 0
+        self.student = LengthTotals()
+        self.teachers = LengthTotals()
+
+    @property
+    def count(self) -> InBatches:
+        """Render rows and add their lengths; a RowError for one that is too long."""
+        return InBatches(self._count)
+
+    def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
+        routed = [self._intake.routed(row) for row in rows]
+        rendered = iter(self._renderer.ids([one for one in routed if isinstance(one, Routed)]))
+        return [one if isinstance(one, RowError) else self._add(next(rendered)) for one in routed]
+
+    def _add(self, ids: RowIds | RowError) -> RowError | None:
+        if isinstance(ids, RowError):
+            return ids
+        self.rows += 1
+        self.student.add(len(ids.student))
+        self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))
+        return None
+
+
+@dataclass(slots=True)
+class LengthTotals:
+    """Token counts of many prompts."""
+
+    total: int = 0
+    longest: int = 0
+
+    def add(self, tokens: int) -> None:
+        """Count one more."""
+        self.total += tokens
+        self.longest = max(self.longest, tokens)
+
+    def at_most(self, rows: int, of: int) -> int:
+        """The tokens of `rows` prompts, drawn in turns from the `of` that were counted; a bound if they stop early."""
+        return self.total * rows // of if rows % of == 0 else min(self.longest * rows, self.total * -(-rows // of))
+
+
+def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:
+    """How much work the run is, at most."""
+    train, new = config.train, config.sampling.max_completion_tokens
+    rows = lengths.rows * config.data.epochs
+    steps = -(-rows // train.prompt_groups_per_step)
+    if train.max_steps is not None and train.max_steps < steps:
+        steps, rows = train.max_steps, train.max_steps * train.prompt_groups_per_step
+    each = config.sampling.completions_per_prompt
+    evaluations = _evaluations(config, steps) if held_out is not None else 0
+    eval_rows = held_out.rows if held_out is not None else 0
+    return Plan(
+        rows=rows,
+        steps=steps,
+        optimizer_steps=steps * train.num_substeps,
+        eval_rows=eval_rows,
+        evaluations=evaluations,
+        completions=rows * each,
+        longest_prompt=lengths.student.longest,
+        sample_tokens=rows * each * new,
+        score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
+        train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),
+        eval_sample_tokens=evaluations * eval_rows * new,
+        eval_score_tokens=evaluations * (eval_rows * new + (held_out.teachers.total if held_out is not None else 0)),
+    )
+
+
+def _evaluations(config: RunConfig, steps: int) -> int:
+    """Before, after, and every `eval_every` steps between."""
+    if not config.evaluators:
+        return 0
+    every = config.train.eval_every
+    return 2 + ((steps - 1) // every if every else 0)
