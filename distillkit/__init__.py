@@ -1,6 +1,6 @@
 """distillkit: on-policy distillation of language models. This is the whole public surface."""
 
-from distillkit.api import RunResult, arun, run
+from distillkit.api import arun, run
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import DistillkitError
 from distillkit.hookspecs import hookimpl
@@ -13,6 +13,7 @@ from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.run_directory.result import RunResult
 
 __all__ = [
     "DistillkitError",

@@ -1,54 +1,21 @@
 """`run` and `arun`: one run from config to result. A library call raises; it never exits or prints by itself."""
 
-import asyncio
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-from pydantic import JsonValue
+from typing import Any
 
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
-from distillkit.context import SharedObjects
-from distillkit.errors import InputError, MissingExtraError, RunFailedError
-from distillkit.events import EvalStage
-from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.blocking import run_blocking
-from distillkit.loop.engine import Engine
-from distillkit.loop.ledger import Ledger, Totals
-from distillkit.loop.session import _watched
-from distillkit.loop.sink_dispatcher import SinkDispatcher
-from distillkit.preflight.compatibility import require_spreading
-from distillkit.preflight.prepared_run import context_for, prepare_run
-from distillkit.ranks import this_rank
+from distillkit.loop.execute import execute
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
-from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, step_of
-from distillkit.run_directory.directory import is_complete, read_summary, require_room, room, run_directory
-from distillkit.run_directory.files import RunFiles, read_metrics
-from distillkit.run_directory.identity import changes, identity_of, other_held_out, require_same
-from distillkit.run_directory.rollout_codec import dropped
+from distillkit.run_directory.result import RunResult
+from distillkit.run_directory.run_start import RunStart
 
 log = logging.getLogger("distillkit")
 ConfigLike = RunConfig | Mapping[str, Any] | str | Path
-
-
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """What a run left."""
-
-    run_dir: Path
-    adapter_path: Path
-    """`adapter/` in PEFT format, or `model/` where all weights were trained."""
-    steps: int
-    eval: Mapping[EvalStage, Mapping[str, Any]]
-    """`before` and `after`, as in `summary.json`."""
-    metrics: Sequence[Mapping[str, JsonValue]]
-    """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
-    summary: Mapping[str, JsonValue]
 
 
 def run(
@@ -56,6 +23,7 @@ def run(
     *,
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
+    from_step: int | None = None,
     overwrite: bool = False,
     force: bool = False,
 ) -> RunResult:
@@ -68,14 +36,16 @@ def run(
         config: a `RunConfig`, a mapping as in a config file, or the path of one.
         plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
         resume: go on from the newest checkpoint in the run's directory.
+        from_step: with `resume`, go on from the checkpoint of this step instead, and forget what came after.
         overwrite: replace the run that the directory holds.
-        force: go on although data, settings, tokenizers or models are not those of the checkpoint.
+        force: with `resume`, go on although data, settings, tokenizers or models are not those of the checkpoint.
 
     Raises:
         DistillkitError: `InputError` before anything is loaded if the input is wrong; another child if the run fails.
         KeyboardInterrupt: if it was interrupted.
     """
-    return run_blocking(arun(config, plugins=plugins, resume=resume, overwrite=overwrite, force=force))
+    start = RunStart(resume, from_step, overwrite, force)
+    return run_blocking(_resolved(config, plugins, start))
 
 
 async def arun(
@@ -83,12 +53,17 @@ async def arun(
     *,
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
+    from_step: int | None = None,
     overwrite: bool = False,
     force: bool = False,
 ) -> RunResult:
     """`run` for code that is asynchronous itself; cancelling it is the interrupt."""
+    return await _resolved(config, plugins, RunStart(resume, from_step, overwrite, force))
+
+
+async def _resolved(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path], start: RunStart) -> RunResult:
     resolved, registry = resolve(config, plugins)
-    return await execute(resolved, registry, resume=resume, overwrite=overwrite, force=force)
+    return await execute(resolved, registry, start)
 
 
 def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:
@@ -106,113 +81,3 @@ def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = (
     if isinstance(config, str | Path):
         return load_config([Path(config)], scripts=scripts, registry=registry)
     return load_config([], scripts=scripts, extra=config, registry=registry)
-
-
-async def execute(
-    config: RunConfig,
-    registry: Registry,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    force: bool = False,
-    on_engine: Callable[[Engine], None] = lambda engine: None,
-) -> RunResult:
-    """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
-    with explain_os_errors():
-        return await _execute(config, registry, resume, overwrite, force, on_engine)
-
-
-async def _execute(
-    config: RunConfig,
-    registry: Registry,
-    resume: bool,
-    overwrite: bool,
-    force: bool,
-    on_engine: Callable[[Engine], None],
-) -> RunResult:
-    if not this_rank().directs:
-        return await _work(config)
-    started = time.perf_counter()
-    run_dir = run_directory(config)
-    dispatcher = SinkDispatcher()
-    require_room(run_dir, resume=resume, overwrite=overwrite)
-    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn)
-    if prepared.missing:
-        raise MissingExtraError("\n".join(prepared.missing))
-    if resume:
-        require_unfinished(run_dir, prepared.plan.steps)
-    plugins = prepared.plugins.by_key.values()
-    names = {plugin.name for plugin in plugins}
-    written = {name for info in registry.infos() for name in info.cls.writes}
-    written |= {name for plugin in plugins for name in plugin.writes}
-    with (
-        room(run_dir, resume=resume, overwrite=overwrite, plugins=names, written=written) as rest,
-        RunFiles.open(run_dir) as files,
-    ):
-        if rest:
-            dispatcher.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
-        identity = await asyncio.to_thread(identity_of, prepared)
-        start = _start(run_dir, identity, dispatcher, force=force) if resume else None
-        if start is not None:  # before the plugins are opened: the rates of a scheduler follow the plan
-            prepared = prepared.continued(start[1].step, Totals.restored(start[1].totals).rows_settled)
-        files.write_config(config, registry)
-        with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
-            engine = Engine(prepared, files, ledger, dispatcher, identity)
-            on_engine(engine)
-            summary = await _watched(engine, started, start)
-    if engine.exported is None:
-        raise AssertionError("a run that ended well has exported its weights")
-    return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
-
-
-async def _work(config: RunConfig) -> RunResult:
-    """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
-    require_spreading(config.student)
-    shared = SharedObjects()
-    context = context_for("student", config, shared, log.warning)
-    try:
-        await config.student.work(context)
-    finally:
-        await shared.release("student")
-    return finished_run(run_directory(config))
-
-
-def finished_run(run_dir: Path) -> RunResult:
-    """The result of a run of another process. Raises RunFailedError if it has not completed, or is not found here."""
-    summary = read_summary(run_dir)
-    if summary is None or summary["status"] != "completed":
-        ended = "no summary.json is there" if summary is None else f"its status is {summary['status']}"
-        raise RunFailedError(f"{run_dir}: rank 0 ended the run, and {ended}; rank 0 says why")
-    stages = cast(dict[EvalStage, Mapping[str, Any]], summary["eval"])
-    steps, adapter = int(str(summary["steps"])), Path(str(summary["adapter_path"]))
-    return RunResult(run_dir, adapter, steps, stages, read_metrics(run_dir), summary)
-
-
-def require_unfinished(run_dir: Path, steps: int) -> None:
-    """Raise InputError if there is nothing left for a resume to do."""
-    last = checkpoints(run_dir)[-1]
-    trained = step_of(last)
-    if trained > steps or (trained == steps and is_complete(run_dir)):
-        raise InputError(f"{last}: this run is complete; raise train.max_steps or data.epochs to go on")
-
-
-def _start(
-    run_dir: Path, identity: Mapping[str, JsonValue], dispatcher: SinkDispatcher, *, force: bool
-) -> tuple[Path, EngineState]:
-    """Where a resumed run goes on. Raises InputError, before anything is opened, if it is another run's."""
-    path, state = newest(run_dir, dispatcher.warn)
-    if not force:
-        require_same(state.identity, identity, path)
-    forced = list(changes(state.identity, identity))
-    if forced:
-        dispatcher.warn(f"going on by force, as another run than {path} was written by: {'; '.join(forced)}")
-    if forced and state.in_flight:
-        dispatcher.warn(dropped(state.in_flight, "they are those of the run as it was"))
-        state = replace(state, in_flight=())
-    if other_held_out(state.identity, identity):
-        dispatcher.warn(
-            f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "
-            "earlier ones, so the summary holds none from before training"
-        )
-        state = replace(state, before=None)
-    return path, state

@@ -9,6 +9,7 @@ from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
+Phase = Literal["sample", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class RunStarted:
 class PhaseProgress:
     """Work inside a step or an evaluation moved on."""
 
-    phase: Literal["sample", "score"]
+    phase: Phase
     done: int
     total: int
 

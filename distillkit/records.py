@@ -4,7 +4,7 @@ Each value is frozen, holds read-only arrays that are checked against each other
 nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -216,3 +216,16 @@ def _first_other_id(wanted: IntArray, got: IntArray) -> str:
         return f"{len(got)} ids came back for {len(wanted)} tokens"
     at = int(np.flatnonzero(wanted != got)[0])
     return f"token {at} is id {got[at]}, not the sampled {wanted[at]}"
+
+
+def token_at(datums: Sequence[Datum], position: int) -> str:
+    """Which completion and token a position in datums laid end to end is, in words, for a BadStepError.
+
+    Raises:
+        ValueError: if the position lies behind the last datum.
+    """
+    for datum in datums:
+        if position < len(datum.response_ids):
+            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
+        position -= len(datum.response_ids)
+    raise ValueError("the position lies behind the last datum")

@@ -79,7 +79,7 @@ def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
     first: dict[str, Prompts] = {}
     wanted = {teacher.name for teacher in prepared.pipeline.teachers if prepared.pipeline.rows_of[teacher.name]}
     for row in prepared.dataset.rows():
-        prompts = prepared.render(row)
+        (prompts,) = prepared.render([row])
         first.setdefault(prompts.route.label, prompts)
         if wanted <= {name for one in first.values() for name in one.route.teachers}:
             break

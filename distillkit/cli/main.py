@@ -9,19 +9,20 @@ from typing import Annotated
 
 import typer
 
-from distillkit.api import RunResult, execute
 from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.check_page import show_prepared_run, show_verdict
-from distillkit.cli.reporting import ERR, OUT, reporting
-from distillkit.cli.signals import Stopping
+from distillkit.cli.demo import run_demo
+from distillkit.cli.reporting import OUT, reporting
+from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
-from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.execute import execute
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.ranks import this_rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import holds_work, require_place, run_directory
+from distillkit.run_directory.run_start import RunStart
 
 HELP = """On-policy distillation of language models.
 
@@ -98,6 +99,12 @@ def run(
     arguments: ConfigArguments,
     plugin: ScriptOptions = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's newest checkpoint.")] = False,
+    from_step: Annotated[
+        int | None,
+        typer.Option(
+            "--from-step", metavar="N", help="With --resume: from the checkpoint of step N; forget what came after."
+        ),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that is there.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="With --resume: go on although data or settings are not the checkpoint's.")
@@ -113,12 +120,13 @@ def run(
     flags = [flag for flag, given in (("-v", verbose), ("-q", quiet)) if given]
     words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
     with reporting(verbose=verbose):
+        start = RunStart(resume, from_step, overwrite, force)
         config, registry = load(arguments, scripts)
         if not this_rank().directs:
             with suppress(RunFailedError):  # rank 0 says so, and its exit code is what torchrun should report
                 asyncio.run(execute(config, registry))
             return
-        run_and_report(config, registry, words, resume=resume, overwrite=overwrite, force=force, quiet=quiet)
+        run_and_report(config, registry, words, start, quiet=quiet)
 
 
 @app.command()
@@ -165,8 +173,6 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Distil two teachers into a 135 M student on this machine, and show what changed."""
-    from distillkit.cli.demo import run_demo  # a file that only this command reads
-
     with reporting(verbose=verbose):
         run_demo(overrides or [], OUT, quiet=quiet)
 
@@ -219,56 +225,6 @@ def _is_file(argument: str) -> bool:
         return Path(argument).is_file()
     except OSError:
         return False
-
-
-def run_and_report(
-    config: RunConfig,
-    registry: Registry,
-    words: list[str],
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    force: bool = False,
-    quiet: bool = False,
-) -> RunResult:
-    """Run, with the run directory as the first line and what to do next as the last.
-
-    `words` are what stands behind `distillkit run`, but for `--resume`, `--overwrite` and `--force`.
-    """
-    run_dir = run_directory(config)
-    OUT.print(f"run directory: {run_dir}")
-    if quiet:
-        for sink in config.sinks:
-            sink.silence()
-    require_place(run_dir)
-    earlier = _stamp(run_dir / "summary.json")
-    try:
-        stopping = Stopping(ERR.print)
-        work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, on_engine=stopping.watch)
-        with explain_os_errors():  # not even an event loop can be made without a file that is open
-            result = asyncio.run(stopping.guard(work))
-    except (Exception, KeyboardInterrupt) as error:
-        if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
-            error.add_note(f"log: {run_dir / 'run.log'}")
-            if any((run_dir / "checkpoints").glob("step-*")) and not (resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join([*this_rank().command, 'run', *words, '--resume'])}")
-        raise
-    summary = result.summary
-    undone = f" ({summary['undone_steps']} of them undone by a rollback)" if summary["rollbacks"] else ""
-    OUT.print(
-        f"done: {result.steps} steps{undone}, {summary['trained_completions']} completions trained, "
-        f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
-    )
-    OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
-    return result
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Differs once a file was written to or replaced."""
-    if not path.is_file():
-        return None
-    stat = path.stat()
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 def _registry(scripts: list[str]) -> Registry:

@@ -96,7 +96,9 @@ class TrainConfig(Section):
     max_steps: int | None = Field(
         None, ge=1, description="Stop after this many steps; null: when the rows are used up."
     )
-    num_substeps: int = Field(1, ge=1, description="Optimizer steps on the rollouts of one step.")
+    num_substeps: int = Field(
+        1, ge=1, description="Optimizer steps on the rollouts of one step; the completions of a row stay together."
+    )
     eval_every: int = Field(0, ge=0, description="Evaluate every so many steps; 0: only before and after.")
     save_every: int = Field(0, ge=0, description="Write a checkpoint every so many steps; 0: only the last.")
     keep_last: int = Field(2, ge=1, description="How many checkpoints are kept.")
@@ -150,12 +152,11 @@ class GuardsConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    action: Literal["warn", "stop", "rollback", "off"] = Field(
+    action: Literal["off", "warn", "stop"] = Field(
         "warn",
-        description="warn; stop: save a checkpoint and fail the run; rollback: take the weights from before the window "
-        "and go on with the rows that come next; off: do not look.",
+        description="off: do not look; warn: tell the user; stop: save a checkpoint and fail the run, which "
+        "`--resume --from-step N` goes on from an older one.",
     )
-    max_rollbacks: int = Field(2, ge=1, description="After so many rollbacks the next alarm stops the run.")
     window: int = Field(10, ge=1, description="Steps whose means are compared.")
     truncated_rise: float | None = Field(
         0.5, gt=0, le=1, description="The share of completions cut at the limit has risen by this; null: never."

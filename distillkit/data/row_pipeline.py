@@ -61,11 +61,7 @@ class RowPipeline:
             with attribute_to(self.config.prompts, f"at line {row.line}"):
                 raise
 
-    def render(self, row: Row, renderer: Renderer) -> Prompts:
-        """The row's prompts as token ids. Raises RowError."""
-        return self.render_all([row], renderer)[0]
-
-    def render_all(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
+    def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
         """The prompts of many rows, which is faster than one after another. Raises the first's RowError."""
         prompts: list[Prompts] = []
         for found in renderer.render([Routed(row, *self.chat(row)) for row in rows]):

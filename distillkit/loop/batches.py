@@ -1,18 +1,14 @@
 """Rows to windows: which rows a step trains, and what is asked of sampler and scorers for them."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest
-
-HEAD_START_S = 0.05
-"""Rendering takes Python's lock: a sampler in this process, which has just been asked, begins before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +32,13 @@ class RowBatches:
             for index in order[done:]:
                 yield dataset.row(int(index), epoch)
 
-    def render(self, rows: Sequence[Row]) -> list[Prompts]:
-        """Route and render rows. Raises the first's RowError."""
-        return self.prepared.pipeline.render_all(rows, self.prepared.renderer)
+    def requests(self, prompts: Sequence[Prompts], policy_version: int) -> WindowRequests:
+        """What is to be sampled from which policy, and scored."""
+        samples = tuple(request for row_prompts in prompts for request in self._samples(row_prompts))
+        by_row = {(row_prompts.row.row_id, row_prompts.row.epoch): row_prompts for row_prompts in prompts}
+        return WindowRequests(by_row, samples, policy_version)
 
-    def work(self, prompts: Sequence[Prompts], policy_version: int) -> WindowRequests:
-        """What is to be drawn from which policy."""
-        requests = tuple(request for one in prompts for request in self._requests(one))
-        return WindowRequests({(one.row.row_id, one.row.epoch): one for one in prompts}, requests, policy_version)
-
-    def _requests(self, prompts: Prompts) -> Iterator[SampleRequest]:
+    def _samples(self, prompts: Prompts) -> Iterator[SampleRequest]:
         config = self.prepared.config
         for sample in range(config.sampling.completions_per_prompt):
             key = SampleKey(prompts.row.row_id, prompts.row.epoch, sample)
@@ -55,34 +48,30 @@ class RowBatches:
 
 @dataclass(slots=True)
 class Prefetcher:
-    """The steps' prompts, in order; the next step's can be rendered while a device or a server computes."""
+    """The steps' prompts, in order; the next step's are rendered in a thread while the step in hand goes on."""
 
-    feed: RowBatches
+    render: Callable[[Sequence[Row]], list[Prompts]]
+    """Rows to prompts; called in a thread, one call at a time. It may raise RowError."""
     groups: Iterator[list[Row]]
-    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """The rows of each step."""
     _next: asyncio.Task[list[Prompts] | None] | None = None
 
     def prepare(self) -> asyncio.Task[list[Prompts] | None]:
-        """Render the next step's rows in a moment; what is wrong with them is told by `take`."""
+        """Start to render the next step's rows; what is wrong with them is raised by `take`."""
         if self._next is None:
-            self._wanted.clear()
-            self._next = asyncio.create_task(self._render())
+            self._next = asyncio.create_task(asyncio.to_thread(self._render_next))
         return self._next
 
     async def take(self) -> list[Prompts] | None:
         """The next step's prompts; None behind the last step. Raises RowError."""
         task, self._next = self.prepare(), None
-        self._wanted.set()
         return await task
 
     async def close(self) -> None:
-        """Nobody takes what was prepared."""
+        """Wait for what nobody takes any more: a thread cannot be cancelled, and it reads the run's files."""
         if self._next is not None:
-            self._next.cancel()
             await asyncio.gather(self._next, return_exceptions=True)
 
-    async def _render(self) -> list[Prompts] | None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wanted.wait(), HEAD_START_S)
+    def _render_next(self) -> list[Prompts] | None:
         rows = next(self.groups, None)
-        return None if rows is None else self.feed.render(rows)
+        return None if rows is None else self.render(rows)

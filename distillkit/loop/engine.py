@@ -1,37 +1,25 @@
-"""The loop. A step is: route and render rows, sample, score, train, publish; the rest is when to look and to save."""
+"""The loop: rows are sampled, scored, trained and published. The rest is when to look, and when to save."""
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
-from distillkit.loop.batches import Prefetcher, RowBatches
-from distillkit.loop.evaluation import Evaluation, eval_metrics, eval_summary
-from distillkit.loop.guards import ROLLED_BACK, Guards, Undone, stopped
-from distillkit.loop.ledger import Ledger, Totals, failed_by_teacher
-from distillkit.loop.mismatch import MismatchMonitor
-from distillkit.loop.outcomes import Outcomes
-from distillkit.loop.rollback import described, learning_plugins, steps_back, way_back
+from distillkit.events import StepFinished
+from distillkit.loop.checkpointer import Checkpointer
+from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.guards import Guards, stopped
+from distillkit.loop.ledger import Ledger
+from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.loop.step_report import StepReport
 from distillkit.loop.training import WindowTrainer
-from distillkit.loop.window import KeptWindow, Scheduler, Window
-from distillkit.metrics import finite, route_metrics, step_metrics
+from distillkit.loop.window import AnyWindow
+from distillkit.loop.windows_ahead import WindowsAhead
+from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, one_line_error
-from distillkit.roles.sampler import Sampler
-from distillkit.roles.scorer import Scorer
-from distillkit.run_directory import checkpoint
-from distillkit.run_directory.files import RunFiles, read_metrics
-from distillkit.run_directory.rollout_codec import InFlight, take_window
-from distillkit.tokenizer import size
-from distillkit.types import Prompts
+from distillkit.run_directory.files import RunFiles
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 
@@ -44,209 +32,84 @@ class Engine:
     files: RunFiles
     ledger: Ledger
     dispatcher: SinkDispatcher
-    identity: Mapping[str, JsonValue]
-    """What the run is, for its checkpoints."""
-    scheduler: Scheduler = field(init=False)
-    trainer: WindowTrainer = field(init=False)
-    guards: Guards = field(init=False)
-    step: int = field(default=0, init=False)
+    policy: PolicySync
+    windows: WindowsAhead
+    trainer: WindowTrainer
+    guards: Guards
+    evaluations: Evaluations
+    report: StepReport
+    checkpointer: Checkpointer
+    step: int = 0
     """Steps trained so far."""
-    published: int = field(default=0, init=False)
-    """The version of the policy that samples: the steps that its weights had been trained."""
-    train_seconds: float = field(default=0.0, init=False)
-    evals: dict[EvalStage, Mapping[str, JsonValue]] = field(default_factory=dict, init=False)
-    exported: Path | None = field(default=None, init=False)
-    stop_requested: bool = field(default=False, init=False)
+    train_seconds: float = 0.0
+    exported: Path | None = None
+    stop_requested: bool = False
     """Whether the run is to end after the step in hand, with a checkpoint."""
-    training: bool = field(default=False, init=False)
+    training: bool = False
     """Whether there is, or comes at once, a step in hand."""
-    collapse: str | None = field(default=None, init=False)
-    """Why a guard ends the run, once the step in hand is saved."""
-    kept: list[InFlight] = field(default_factory=list, init=False)
-    """Windows that the checkpoint held, in order: they came to their end before the run was resumed."""
-    held: Sequence[Window | KeptWindow] = field(default=(), init=False)
-    """Windows that the newest checkpoint of this process holds."""
-
-    def __post_init__(self) -> None:
-        """Connect sampler and scorers."""
-        config, warn = self.prepared.config, self.dispatcher.warn
-        mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn)
-        self.guards = Guards(config.guards, warn)
-        train = config.train
-        self.trainer = WindowTrainer(
-            config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn
-        )
-        plugins, ids = self.prepared.plugins, size(self.prepared.renderer.student.tokenizer)
-        self.scheduler = Scheduler(plugins.sampler, plugins.scorers, self.dispatcher.emit, ids)
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
-        await self.sync((), resumed=self.step > 0)
+        await self.policy.publish(self.step, (), resumed=self.step > 0)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
-            self.files.write_metrics(self.step, await self.evaluate("before"))
-        feed = RowBatches(self.prepared)
-        prefetcher = Prefetcher(feed, feed.groups(self.step + 1, self.ledger.totals.rows_settled))
-        # With k steps off policy, the windows of k steps to come are in flight while a step trains.
-        ahead = 1 + self.prepared.config.train.max_steps_off_policy
-        windows: deque[Window | KeptWindow] = deque()
+            self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))
+        self.windows.open(self.step + 1, self.ledger.totals.rows_settled)
+        ended = "interrupted"
         try:
-            self.training = True
-            while True:
-                started = time.perf_counter()
-                while len(windows) < ahead and (prompts := await prefetcher.take()) is not None:
-                    windows.append(self.begin(feed, prompts))
-                if not windows:
-                    break
-                prefetcher.prepare()
-                metrics = await self.train(windows)
-                seconds = time.perf_counter() - started
-                self.train_seconds += seconds
-                await self.look_and_save(metrics | {"time/step": seconds}, windows)
-                if self.stop_requested and self.step < self.prepared.plan.steps:
-                    raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
-            self.training = False
+            await self.train_all()
             self.ledger.require_balance()
             if self.exported is None:  # all steps were trained before this process began
                 metrics = self.files.take_back_metrics(self.step)
                 self.files.write_metrics(self.step, metrics | await self.finish())
-        except BaseException as error:
-            await self.abandon(windows, one_line_error(error) if isinstance(error, Exception) else "interrupted")
+        except Exception as error:
+            ended = one_line_error(error)
             raise
         finally:
-            await prefetcher.close()
+            await self.windows.close(self.step + 1, ended)
 
-    def request_stop(self) -> str | None:
-        """End after the step in hand. What is waited for; None if none is in hand: then nothing is lost by ending."""
-        self.stop_requested = self.training
-        if not self.training:
-            return None
-        return FINISHING if self.step == self.prepared.plan.steps else "the step in hand, with a checkpoint"
+    async def train_all(self) -> None:
+        """One window after another; with steps off policy the next ones are sampled and scored meanwhile."""
+        self.training, started = True, time.perf_counter()
+        while (window := await self.windows.next()) is not None:
+            metrics = await self.train(window)
+            seconds = time.perf_counter() - started
+            self.train_seconds += seconds
+            await self.look_and_save(metrics | {"time/step": seconds})
+            if self.stop_requested and self.step < self.prepared.plan.steps:
+                raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
+            started = time.perf_counter()
+        self.training = False
 
-    def begin(self, feed: RowBatches, prompts: Sequence[Prompts]) -> Window | KeptWindow:
-        """Start to sample and score a step's rows, unless the checkpoint holds what came of that."""
-        kept = take_window(self.kept, partial(feed.work, prompts), self.dispatcher.warn)
-        window = kept or self.scheduler.start(feed.work(prompts, self.published))
-        self.ledger.admit(window.work)
-        return window
-
-    async def abandon(self, windows: Sequence[Window | KeptWindow], reason: str) -> None:
-        """Stop what is in flight, and enter its rows: none disappears."""
-        for ahead, window in enumerate(windows, start=1):
-            await window.cancel()
-            if isinstance(window, KeptWindow) or window in self.held:
-                self.ledger.keep(self.step + ahead, window.work)
-            else:
-                self.ledger.abandon(self.step + ahead, window.work, f"the run ended: {reason}")
-
-    async def train(self, windows: deque[Window | KeptWindow]) -> dict[str, float]:
-        """Train on the first window's completions, publish the new weights; return the step's metrics."""
-        outcomes = await self.retried(windows[0])
+    async def train(self, window: AnyWindow) -> dict[str, float]:
+        """Train on a window's completions, and publish the new weights; return the step's metrics."""
+        scored = await self.windows.outcomes(window, self.step + 1)
         scored_at = time.perf_counter()
-        trained = await self.trainer.train(outcomes)
+        trained = await self.trainer.train(scored)
         trained_at = time.perf_counter()
-        outcomes = trained.outcomes
         self.step += 1
-        self.ledger.settle(self.step, windows.popleft().work, outcomes)
-        self.keep_samples(outcomes)
-        measured = step_metrics(outcomes.scored, trained.batches)
-        back = await self.guard(measured, windows)
+        self.windows.trained(window, self.step, trained.outcomes)
+        self.report.keep_samples(self.step, trained.outcomes.scored)
+        measured = step_metrics(trained.outcomes.scored, trained.batches)
+        self.guards.look(measured)
         interval = self.prepared.config.train.weight_sync_interval
-        if not back and (self.step % interval == 0 or self.step == self.prepared.plan.steps):
-            await self.sync(windows)
+        if self.step % interval == 0 or self.step == self.prepared.plan.steps:
+            await self.policy.publish(self.step, self.windows.in_flight)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **self.measure(outcomes), **measured, **back}
+        return {**trained.metrics, **times, **self.report.metrics(trained.outcomes), **measured}
 
-    async def guard(self, metrics: Mapping[str, float], windows: deque[Window | KeptWindow]) -> dict[str, float]:
-        """Judge a step. After a collapse the weights go back, where that is wanted and possible, or the run is to end.
-
-        This is before the weights of the step are published, so a policy version is what it was when it was published.
-        """
-        alarm = self.guards.look(metrics)
-        back = steps_back(self.prepared.config)
-        way = None if alarm is None else await way_back(self.files.run_dir, self.guards, self.step, back, alarm)
-        if not isinstance(way, Path):
-            self.collapse = way
-            return {}
-        for window in windows:
-            await window.cancel()
-        plugins = learning_plugins(self.prepared.plugins.by_key)
-        await checkpoint.load(way, self.prepared.config.student, plugins, back=True)
-        self.guards.go_back(Undone(checkpoint.step_of(way), self.step), read_metrics(self.files.run_dir))
-        self.dispatcher.warn(f"{alarm}; {described(self.guards, way)}")
-        await self.sync(())
-        works = [replace(window.work, policy_version=self.published) for window in windows]
-        windows.clear()  # the collapsed policy drew them ahead
-        windows.extend(self.scheduler.start(work) for work in works)
-        return {ROLLED_BACK: float(checkpoint.step_of(way))}
-
-    async def retried(self, window: Window | KeptWindow) -> Outcomes:
-        """What became of a window; one of which nothing at all is left, and might be, is tried once more."""
-        outcomes = await window.finished()
-        hopeless = outcomes.scored or not any(one.retryable for one in outcomes.lost)
-        if hopeless or window.work.policy_version not in (None, self.published):
-            return outcomes
-        reason = next(one.reason for one in outcomes.lost if one.retryable)
-        self.dispatcher.warn(f"step {self.step + 1}: all {len(outcomes.lost)} completions failed, once more: {reason}")
-        return await self.scheduler.start(window.work).finished()
-
-    async def sync(self, in_flight: Sequence[Window | KeptWindow], *, resumed: bool = False) -> None:
-        """Publish the policy of this step, once nothing samples from the one before."""
-        for window in in_flight:
-            await window.until_sampled()
-        with attribute_to(self.prepared.config.student):
-            weights = await self.prepared.config.student.publish(self.step)
-        await self.prepared.plugins.sampler.sync(weights)
-        self.published = self.step
-        for scorer in self.prepared.plugins.scorers.values() if not resumed else ():
-            await scorer.on_sync(self.step)
-
-    def measure(self, outcomes: Outcomes) -> dict[str, float]:
-        """The engine's own metrics of a step beside `step_metrics`, the same on every backend."""
-        teachers, peaks = self.prepared.pipeline.teachers, self.scheduler.gauges.read_peaks()
-        inflight = {f"teacher_route/{teacher.slug}/inflight": peaks[teacher.name] for teacher in teachers}
-        return {
-            **self.plugins_metrics(),
-            **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
-            **{name: float(value) for name, value in inflight.items()},
-            "completions/failed": float(len(outcomes.lost)),
-            "time/sample": outcomes.sample_seconds,
-            "time/score": outcomes.score_seconds,
-        }
-
-    def plugins_metrics(self) -> dict[str, float]:
-        """What sampler and scorers measured of themselves since the last step."""
-        measured: dict[str, float] = {}
-        sources: list[Sampler | Scorer] = [self.prepared.plugins.sampler, *self.prepared.plugins.scorers.values()]
-        for source in sources:
-            with attribute_to(source):
-                measured |= source.metrics()
-        return measured
-
-    def keep_samples(self, outcomes: Outcomes) -> None:
-        """Write some completions of each route, every `sample_every` steps."""
-        train = self.prepared.config.train
-        if not train.sample_every or self.step % train.sample_every:
-            return
-        kept: dict[str, list[ScoredRollout]] = {}
-        for one in outcomes.scored:
-            kept.setdefault(one.prompts.route.label, []).append(one)
-        for scored in kept.values():
-            tokenizer = self.prepared.renderer.student.tokenizer
-            self.files.write_samples(self.step, "train", scored[: train.samples_per_route], tokenizer)
-
-    async def look_and_save(self, metrics: dict[str, float], windows: Sequence[Window | KeptWindow]) -> None:
+    async def look_and_save(self, metrics: dict[str, float]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
-        train, last = self.prepared.config.train, self.step == self.prepared.plan.steps
+        train, last, collapse = self.prepared.config.train, self.step == self.prepared.plan.steps, self.guards.alarm
         due = train.save_every and self.step % train.save_every == 0
         self.dispatcher.emit(StepFinished(self.step, metrics))
         try:
             self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
-                metrics |= await self.evaluate("during")
-            if last or self.collapse or ROLLED_BACK in metrics or self.stop_requested or due:
-                await self.save(metrics, windows)
-            if self.collapse:
-                raise stopped(self.collapse)
+                metrics |= await self.evaluations.run("during", self.step, self.policy.version)
+            if last or collapse or self.stop_requested or due:
+                await self.checkpointer.save(self.step, self.train_seconds, metrics)
+            if collapse:
+                raise stopped(collapse)
             if last:
                 metrics |= await self.finish()
         finally:
@@ -256,62 +119,13 @@ class Engine:
         """Write the final weights for others to use, and judge them."""
         if self.stop_requested:
             self.dispatcher.notice(f"stopping after {FINISHING}")
-        self.exported = await self.prepared.config.student.export(self.files.run_dir)
-        return await self.evaluate("after")
+        with attribute_to(self.prepared.config.student, "in export()"):
+            self.exported = await self.prepared.config.student.export(self.files.run_dir)
+        return await self.evaluations.run("after", self.step, self.policy.version)
 
-    async def evaluate(self, stage: EvalStage) -> dict[str, float]:
-        """Let every evaluator judge the published policy."""
-        config, teachers = self.prepared.config, self.prepared.pipeline.teachers
-        if not config.evaluators:
-            return {}
-        started = time.perf_counter()
-        prompts = [self.prepared.render(row) for row in self.prepared.eval_rows]
-        evaluation = Evaluation(
-            prompts, teachers, self.scheduler, config.sampling.params, config.seed, stage, self.step, self.published
-        )
-        results: dict[str, EvalResult] = {}
-        for evaluator in config.evaluators:
-            with attribute_to(evaluator):
-                results[evaluator.name] = await evaluator.evaluate(evaluation)
-        self.evals[stage] = eval_summary(results)
-        examples = evaluation.examples(config.train.samples_per_route)
-        if config.train.sample_every:
-            self.files.write_samples(self.step, "heldout", examples, self.prepared.renderer.student.tokenizer)
-        self.dispatcher.emit(Evaluated(stage, self.step, results, examples))
-        return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
-
-    async def save(self, metrics: Mapping[str, float], windows: Sequence[Window | KeptWindow]) -> None:
-        """Write a checkpoint of this step. What samples is its policy then, and what is in flight is drawn."""
-        if self.published != self.step:
-            await self.sync(windows)
-        state = checkpoint.EngineState(
-            step=self.step,
-            totals=self.ledger.totals.state(),
-            train_seconds=self.train_seconds,
-            before=self.evals.get("before"),
-            bad_in_a_row=self.trainer.bad_in_a_row,
-            metrics={name: finite(value) for name, value in metrics.items()},
-            files=self.files.lengths() | self.ledger.lengths(),
-            in_flight=[InFlight.of(window.work, await window.finished()) for window in windows],
-            identity=self.identity,
-        )
-        config, plugins = self.prepared.config, self.prepared.plugins.by_key
-        reach = steps_back(config) if config.guards.action == "rollback" else 0
-        await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last, reach)
-        self.held = tuple(windows)
-
-    async def resume(self, path: Path, state: checkpoint.EngineState) -> None:
-        """Go back to where a checkpoint stands. What was saved after it is of no use any more."""
-        checkpoint.forget_after(self.files.run_dir, state.step)
-        await checkpoint.load(path, self.prepared.config.student, self.prepared.plugins.by_key)
-        self.files.rewind(state.files)
-        self.ledger.rewind(state.files)
-        self.step, self.train_seconds, self.kept = state.step, state.train_seconds, list(state.in_flight)
-        self.ledger.totals = Totals.restored(state.totals)
-        self.trainer.bad_in_a_row = state.bad_in_a_row
-        self.prepared = self.prepared.continued(self.step, self.ledger.totals.rows_settled)
-        self.files.write_metrics(self.step, state.metrics)
-        self.guards.remember(read_metrics(self.files.run_dir))
-        if state.before is not None:
-            self.evals["before"] = dict(state.before)
-        self.dispatcher.notice(f"resumed after step {self.step} from {path}")
+    def request_stop(self) -> str | None:
+        """End after the step in hand. What is waited for; None if none is in hand: then nothing is lost by ending."""
+        self.stop_requested = self.training
+        if not self.training:
+            return None
+        return FINISHING if self.step == self.prepared.plan.steps else "the step in hand, with a checkpoint"

@@ -1,16 +1,13 @@
-"""Evaluating one policy version: completions are drawn once and shared by all evaluators."""
+"""Evaluating one policy version: completions are sampled once and shared by all evaluators."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pydantic import JsonValue
-
-from distillkit.errors import PluginError, RunFailedError
-from distillkit.events import EvalResult, EvalStage
+from distillkit.errors import RunFailedError
+from distillkit.events import EvalStage
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.loop.sample_and_score import sample_all, score_all
 from distillkit.loop.window import Scheduler
-from distillkit.metrics import finite
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.seeds import derive_seed
@@ -53,7 +50,7 @@ class Evaluation:
         """Which teachers the row is routed to."""
         return self._routes[row.row_id]
 
-    def _work(self) -> WindowRequests:
+    def _requests(self) -> WindowRequests:
         requests = tuple(
             SampleRequest(
                 key := SampleKey(one.row.row_id, 0, 0),
@@ -68,21 +65,21 @@ class Evaluation:
     async def rollouts(self) -> Sequence[Rollout]:
         """The student's completions of the held-out rows, in row order."""
         if self._rollouts is None:
-            work = self._work()
-            drawn, _ = await sample_all(self.scheduler.sampler, work.requests, self.scheduler.vocabulary)
-            self._rollouts = [drawn[request.key] for request in work.requests if request.key in drawn]
+            asked = self._requests()
+            sampled, _ = await sample_all(self.scheduler.sampler, asked.samples, self.scheduler.vocabulary)
+            self._rollouts = [sampled[request.key] for request in asked.samples if request.key in sampled]
         return self._rollouts
 
     async def scored(self) -> Sequence[ScoredRollout]:
         """The same completions with the scores of their routed teachers."""
         if self._scored is None:
-            work = self._work()
+            asked = self._requests()
             if self._rollouts is None:
-                window = self.scheduler.start(work)
+                window = self.scheduler.start(asked)
             else:
-                drawn = {rollout.key for rollout in self._rollouts}
-                kept = tuple(request for request in work.requests if request.key in drawn)
-                window = self.scheduler.rescore(WindowRequests(work.prompts, kept), self._rollouts)
+                sampled = {rollout.key for rollout in self._rollouts}
+                kept = tuple(request for request in asked.samples if request.key in sampled)
+                window = self.scheduler.rescore(WindowRequests(asked.prompts, kept), self._rollouts)
             outcomes = await window.finished()
             if not outcomes.scored:
                 reason = outcomes.lost[0].reason if outcomes.lost else "there are no held-out rows"
@@ -106,8 +103,8 @@ class Evaluation:
             for one in self.prompts
             if teacher in one.route.teachers
         ]
-        drawn, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
-        return [drawn[request.key] for request in requests if request.key in drawn]
+        sampled, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
+        return [sampled[request.key] for request in requests if request.key in sampled]
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
@@ -135,29 +132,3 @@ class Evaluation:
         for one in self._scored or ():
             first.setdefault(one.prompts.route.label, []).append(one)
         return tuple(one for mine in first.values() for one in mine[:per_route])
-
-
-def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
-    """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route."""
-    slugs = {teacher.name: teacher.slug for teacher in teachers}
-    metrics: dict[str, float] = {}
-    for evaluator, result in results.items():
-        new = {f"eval/{name}": value for name, value in result.metrics.items()}
-        for route, values in result.routes.items():
-            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
-        clash = sorted(metrics.keys() & new.keys())
-        if clash:
-            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
-        metrics |= new
-    return metrics
-
-
-def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:
-    """The metrics of all evaluators, and below `routes` those of each route, as `summary.json` holds them."""
-    summary: dict[str, JsonValue] = {}
-    routes: dict[str, dict[str, JsonValue]] = {}
-    for result in results.values():
-        summary |= {name: finite(value) for name, value in result.metrics.items()}
-        for route, values in result.routes.items():
-            routes.setdefault(route, {}).update({name: finite(value) for name, value in values.items()})
-    return {**summary, "routes": dict(routes)}

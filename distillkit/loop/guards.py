@@ -22,16 +22,6 @@ ENTROPY, GAP = "train/sampling_nll", "train/reverse_kl"
 SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP)
 LEAST_RISE = 0.05
 """Nats a token: below, a rise of the reverse KL is noise."""
-ROLLED_BACK = "guards/rolled_back_to"
-"""The metric of a step after which the run went back: the step that its weights are from now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Undone:
-    """One rollback: the steps after `to`, `at` the last, left nothing in the weights."""
-
-    to: int
-    at: int
 
 
 @dataclass(slots=True)
@@ -42,8 +32,8 @@ class Guards:
     warn: Callable[[str], None]
     steps: int = 0
     """How many were looked at."""
-    undone: list[Undone] = field(default_factory=list)
-    """The rollbacks so far."""
+    alarm: str | None = None
+    """Why the run is to end, once the step in hand is saved; None: it goes on."""
     _first: list[Row] = field(default_factory=list)
     """The run's first window."""
     _last: deque[Row] = field(default_factory=deque)
@@ -54,33 +44,21 @@ class Guards:
 
     def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
         """The lines of `metrics.jsonl` from before this process began, judged as they were then."""
-        known = [numbers for row in rows if (numbers := _numbers(row)).get("step")]
-        for index, row in enumerate(known):
-            self._judge(row)
-            if ROLLED_BACK in row:
-                self.go_back(Undone(int(row[ROLLED_BACK]), int(row["step"])), known[:index])
+        for row in rows:
+            numbers = _numbers(row)
+            if numbers.get("step"):
+                self._judge(numbers)
 
-    def go_back(self, undone: Undone, rows: Iterable[Mapping[str, JsonValue]]) -> None:
-        """Forget what was seen after the step that the weights are from; `rows` are the run's lines so far.
-
-        The run's first window stays: all of it was seen before anything could be told.
-        """
-        before = Guards(self.config, self.warn)
-        before.remember(row for row in rows if _numbers(row).get("step", 0.0) <= undone.to)
-        self._last.clear()
-        self._least_gap, self._quiet_until = before._least_gap, 0
-        self.undone.append(undone)
-
-    def look(self, metrics: Row) -> str | None:
-        """Judge one more step. Warns, or returns why the run is to stop, or to go back."""
+    def look(self, metrics: Row) -> None:
+        """Judge one more step: warn, or set `alarm`."""
         alarms = self._judge(metrics)
         if not alarms:
-            return None
+            return
         text = f"the student may be collapsing: {'; '.join(alarms)} (guards, over {self.config.window} steps)"
-        if self.config.action in ("stop", "rollback"):
-            return text
-        self.warn(text)
-        return None
+        if self.config.action == "stop":
+            self.alarm = text
+        else:
+            self.warn(text)
 
     def _judge(self, metrics: Row) -> list[str]:
         """At most one alarm a window."""
@@ -139,4 +117,7 @@ def _mean(name: str, rows: Collection[Row]) -> float | None:
 
 def stopped(reason: str) -> RunFailedError:
     """What ends a run whose guard says stop."""
-    return RunFailedError(f"{reason}; a checkpoint was written, and --resume guards.action=warn goes on all the same")
+    return RunFailedError(
+        f"{reason}; a checkpoint was written. --resume guards.action=warn goes on all the same, and "
+        "--resume --from-step N from an older checkpoint (train.keep_last says how many are kept)"
+    )

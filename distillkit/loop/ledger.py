@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
@@ -12,6 +12,7 @@ from distillkit.errors import RunFailedError
 from distillkit.files.jsonl import JsonLines
 from distillkit.files.redaction import redact
 from distillkit.loop.outcomes import LostCompletion, Outcomes, RowKey, WindowRequests
+from distillkit.run_directory.codec import from_json, to_json
 from distillkit.types import SampleKey
 
 KEPT_REASONS = 1000
@@ -40,14 +41,14 @@ class Totals:
         """Rows whose end is in the ledger."""
         return self.rows_trained + self.rows_failed
 
-    def state(self) -> dict[str, JsonValue]:
+    def to_save(self) -> dict[str, JsonValue]:
         """As JSON, for checkpoints; rows that are in flight or kept are admitted again by whoever goes on."""
-        return {**asdict(self), "rows_admitted": self.rows_settled}
+        return {**to_json(self), "rows_admitted": self.rows_settled}
 
     @classmethod
     def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
-        """What `state` gave."""
-        return cls(**{field.name: int(str(state.get(field.name, 0))) for field in fields(cls)})
+        """What `to_save` gave."""
+        return from_json(cls, state)
 
 
 class Ledger:
@@ -60,19 +61,19 @@ class Ledger:
         self._max_failed_fraction = max_failed_fraction
         self._reasons: Counter[str] = Counter()
 
-    def admit(self, work: WindowRequests) -> None:
+    def admit(self, requests: WindowRequests) -> None:
         """Count rows that come in; each has to be settled."""
-        self.totals.rows_admitted += len(work.prompts)
+        self.totals.rows_admitted += len(requests.prompts)
 
-    def settle(self, step: int, work: WindowRequests, outcomes: Outcomes) -> None:
+    def settle(self, step: int, requests: WindowRequests, outcomes: Outcomes) -> None:
         """Enter the end of every row of a step that was just trained."""
         lost = {one.key: one for one in outcomes.lost}
         tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
         entries: list[dict[str, JsonValue]] = []
-        for row, keys in _keys_of(work).items():
+        for row, keys in _keys_of(requests).items():
             trained = [key for key in keys if key in tokens]
             completions = [_completion(key.sample, tokens.get(key), lost.get(key)) for key in keys]
-            entries.append(_entry(step, work, row, "trained" if trained else "failed", completions))
+            entries.append(_entry(step, requests, row, "trained" if trained else "failed", completions))
             refused = not trained and all(lost[key].stage == "train" for key in keys)
             self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
         self._file.append(entries)
@@ -88,17 +89,12 @@ class Ledger:
         """Forget the entries since it had this length: a resumed run trains them again."""
         self._file.cut(lengths[self._file.path.name])
 
-    def abandon(self, step: int, work: WindowRequests, reason: str) -> None:
-        """Enter rows whose window was under way when the run ended."""
-        lost = tuple(LostCompletion(request.key, "train", reason, retryable=True) for request in work.requests)
-        self.settle(step, work, Outcomes((), lost, (), 0.0, 0.0))
-
-    def keep(self, step: int, work: WindowRequests) -> None:
+    def keep(self, step: int, requests: WindowRequests) -> None:
         """Enter rows whose completions the newest checkpoint holds when the run ends: a resume trains them."""
         entries: list[dict[str, JsonValue]] = []
-        for row, keys in _keys_of(work).items():
+        for row, keys in _keys_of(requests).items():
             completions: list[dict[str, JsonValue]] = [{"sample": key.sample, "outcome": "kept"} for key in keys]
-            entries.append(_entry(step, work, row, "kept", completions))
+            entries.append(_entry(step, requests, row, "kept", completions))
             self.totals.rows_kept += 1
             self.totals.completions += len(keys)
             self.totals.kept_completions += len(keys)
@@ -147,17 +143,17 @@ class Ledger:
         self._file.close()
 
 
-def _keys_of(work: WindowRequests) -> dict[RowKey, list[SampleKey]]:
+def _keys_of(requests: WindowRequests) -> dict[RowKey, list[SampleKey]]:
     """Each row's completions, in data order."""
-    keys: dict[RowKey, list[SampleKey]] = {row: [] for row in work.prompts}
-    for request in work.requests:
+    keys: dict[RowKey, list[SampleKey]] = {row: [] for row in requests.prompts}
+    for request in requests.samples:
         keys[request.key.row_id, request.key.epoch].append(request.key)
     return keys
 
 
 def _entry(
     step: int,
-    work: WindowRequests,
+    requests: WindowRequests,
     row: RowKey,
     outcome: Literal["trained", "failed", "kept"],
     completions: Sequence[dict[str, JsonValue]],
@@ -166,7 +162,7 @@ def _entry(
         "step": step,
         "row_id": row[0],
         "epoch": row[1],
-        "route": work.prompts[row].route.label,
+        "route": requests.prompts[row].route.label,
         "outcome": outcome,
         "completions": [*completions],
     }

@@ -1,7 +1,7 @@
-"""What became of a window's completions, and what was asked for in it."""
+"""What is asked for in a window, and what became of each completion."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from distillkit.records import Rollout, ScoredRollout
@@ -9,6 +9,8 @@ from distillkit.types import Prompts, SampleKey, SampleRequest
 
 RowKey = tuple[str, int]
 """A row in an epoch: `(row_id, epoch)`."""
+Stage = Literal["sample", "score", "train"]
+"""How far a completion came: it was not sampled, not scored by all its teachers, or not trained."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class LostCompletion:
     """A completion that cannot be trained, and why."""
 
     key: SampleKey
-    stage: Literal["sample", "score", "train"]
+    stage: Stage
     reason: str
     retryable: bool
     teacher: str | None = None
@@ -24,7 +26,7 @@ class LostCompletion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcomes:
-    """What became of a window's completions; each is in exactly one of the two."""
+    """What became of a window's completions; each is in exactly one of `scored` and `lost`."""
 
     scored: tuple[ScoredRollout, ...]
     """In data order."""
@@ -35,13 +37,24 @@ class Outcomes:
     score_seconds: float
     """From the first request to the last score; overlaps sampling where scoring starts early."""
 
+    def without(self, refused: Iterable[LostCompletion]) -> "Outcomes":
+        """The same, with some of the scored completions lost after all."""
+        more = tuple(refused)
+        gone = {completion.key for completion in more}
+        scored = tuple(scored for scored in self.scored if scored.key not in gone)
+        return replace(self, scored=scored, lost=(*self.lost, *more))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowRequests:
-    """The completions of some rows: what to draw, and what their teachers read."""
+    """The completions of some rows: what is sampled, and what their teachers read."""
 
     prompts: Mapping[RowKey, Prompts]
-    requests: tuple[SampleRequest, ...]
+    samples: tuple[SampleRequest, ...]
     """In data order."""
     policy_version: int | None = None
     """The version that must have sampled them; None takes any."""
+
+    def prompts_of(self, key: SampleKey) -> Prompts:
+        """The prompts of a completion's row."""
+        return self.prompts[key.row_id, key.epoch]

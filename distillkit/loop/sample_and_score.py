@@ -13,7 +13,12 @@ from distillkit.types import SampleKey, SampleRequest
 async def sample_all(
     sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None
 ) -> tuple[dict[SampleKey, Rollout], list[LostCompletion]]:
-    """Draw completions without scoring them."""
+    """Sample completions without scoring them: those that came, by key, and those that did not.
+
+    Raises:
+        PluginError: unless there is one outcome a request.
+        RunFailedError: if every request failed.
+    """
     rollouts: dict[SampleKey, Rollout] = {}
     lost: list[LostCompletion] = []
     async for outcome in sampler.sample(requests):
@@ -26,14 +31,19 @@ async def sample_all(
     if len(rollouts) + len(lost) != len(requests):
         raise PluginError(f"{type(sampler).__name__}: {len(requests)} requests, {len(rollouts) + len(lost)} outcomes")
     if requests and not rollouts:
-        raise RunFailedError(f"no completion could be drawn; the first failure: {lost[0].reason}")
+        raise RunFailedError(f"no completion could be sampled; the first failure: {lost[0].reason}")
     return rollouts, lost
 
 
 async def score_all(
     scorer: TokenScorer, requests: Sequence[ScoreRequest]
 ) -> tuple[dict[SampleKey, Score], list[LostCompletion]]:
-    """Score given completions, outside any window."""
+    """Score given completions: the scores, by key, and those that failed.
+
+    Raises:
+        PluginError: unless there is one outcome a request.
+        RunFailedError: if every request failed.
+    """
     scores: dict[SampleKey, Score] = {}
     lost: list[LostCompletion] = []
     async for outcome in scorer.score(requests):

@@ -1,6 +1,7 @@
 """A run between its first and its last plugin: all are opened, used, closed, and what came of it is written down."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -10,11 +11,10 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from distillkit.api import log
 from distillkit.context import RunContext
 from distillkit.events import RunFinished, RunStarted
+from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
-from distillkit.loop.rollback import undone_steps
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun, context_for
 from distillkit.roles.attribution import attribute_to, one_line_error
@@ -22,8 +22,12 @@ from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
 
+log = logging.getLogger("distillkit")
 
-async def _watched(engine: Engine, started: float, start: tuple[Path, EngineState] | None) -> dict[str, JsonValue]:
+
+async def run_session(
+    engine: Engine, started: float, checkpoint: tuple[Path, EngineState] | None
+) -> dict[str, JsonValue]:
     """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
     prepared, files, dispatcher = engine.prepared, engine.files, engine.dispatcher
     for note in prepared.notes:
@@ -32,8 +36,8 @@ async def _watched(engine: Engine, started: float, start: tuple[Path, EngineStat
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened(prepared, files.run_dir, dispatcher))
-            if start is not None:
-                await engine.resume(*start)
+            if checkpoint is not None:
+                await resume(engine, *checkpoint)
             config, first = prepared.config, engine.step + 1
             dispatcher.emit(
                 RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
@@ -119,8 +123,6 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "status": _status(ended),
         "error": one_line_error(ended) if _status(ended) == "failed" and ended is not None else None,
         "steps": engine.step,
-        "rollbacks": len(engine.guards.undone),
-        "undone_steps": undone_steps(engine.guards.undone),
         "rows": totals.rows_admitted,
         "trained_rows": totals.rows_trained,
         "failed_rows": totals.rows_failed,
@@ -135,7 +137,9 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "sink_errors": dict(engine.dispatcher.failures),
         "adapter_path": None if engine.exported is None else str(engine.exported),
     }
-    evals: dict[str, JsonValue] = {stage: dict(result) for stage, result in engine.evals.items() if stage != "during"}
+    evals: dict[str, JsonValue] = {
+        stage: dict(result) for stage, result in engine.evaluations.summaries.items() if stage != "during"
+    }
     return {**summary, "eval": evals}
 
 

@@ -1,20 +1,51 @@
 """A window's completions to optimizer steps: split, looked at for numbers that are none, trained, measured."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 
 import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
-from distillkit.loop.mismatch import MismatchMonitor
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
-from distillkit.records import Batch, Datum, ScoredRollout, StepResult
+from distillkit.records import Batch, ScoredRollout, StepResult
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
+
+MISMATCH = "rollout/logprob_mismatch"
+
+
+@dataclass(slots=True)
+class MismatchMonitor:
+    """Warns once past the threshold, and again only when it has doubled since."""
+
+    threshold: float
+    """Nats a token."""
+    warn: Callable[[str], None]
+
+    def look(self, results: Sequence[StepResult]) -> dict[str, float]:
+        """The step's mismatch: of its first optimizer step alone, since later ones compare with weights that moved."""
+        if not results:
+            return {}
+        first = {name: value for name, value in results[0].metrics.items() if name.startswith(MISMATCH)}
+        self._judge(first)
+        return first
+
+    def _judge(self, metrics: Mapping[str, float]) -> None:
+        value = metrics.get(MISMATCH, 0.0)
+        if value <= self.threshold:
+            return
+        self.threshold = 2 * value
+        self.warn(
+            f"the sampler's logprobs are {value:.3f} nats a token from the trainer's ({MISMATCH}): advantages and "
+            "ratios are off by as much. Does the sampler serve the student's own base model, in the same dtype, with "
+            "the weights that were pushed? With train.max_steps_off_policy or weight_sync_interval, part is the "
+            "policy that moved"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +66,7 @@ class WindowTrainer:
     student: Student
     loss: Loss
     substeps: int
-    """Optimizer steps a window."""
+    """Optimizer steps a window, at most."""
     max_bad_steps: int
     mismatch: MismatchMonitor
     warn: Callable[[str], None]
@@ -51,7 +82,7 @@ class WindowTrainer:
         results: list[StepResult] = []
         trained: list[Batch] = []
         refused: list[LostCompletion] = []
-        for batch in self.batches(outcomes.scored):
+        for batch in await asyncio.to_thread(self.batches, outcomes.scored):
             try:
                 with attribute_to(self.student):
                     require_finite(batch)
@@ -65,13 +96,18 @@ class WindowTrainer:
         metrics = mean_of(results) | self.mismatch.look(results)
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
-        return Trained(without(outcomes, refused), trained, metrics)
+        return Trained(outcomes.without(refused), trained, metrics)
 
     def batches(self, scored: Sequence[ScoredRollout]) -> list[Batch]:
-        """The step's data, split into as many optimizer steps as `train.num_substeps` says; none without data."""
-        parts = min(self.substeps, len(scored))
-        cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
-        made = [self.loss.batch(scored[a:b]) for a, b in pairwise(cuts)]
+        """The step's data as optimizer steps: `train.num_substeps`, or as many as there are rows; none without data.
+
+        Completions of one row are never divided, and rows are spread as evenly as they can be.
+        """
+        groups = [list(group) for _, group in groupby(scored, lambda scored: (scored.key.row_id, scored.key.epoch))]
+        parts = min(self.substeps, len(groups))
+        cuts = [len(groups) * part // parts for part in range(parts + 1)] if parts else []
+        with attribute_to(self.loss, "in batch()"):
+            made = [self.loss.batch([*chain.from_iterable(groups[a:b])]) for a, b in pairwise(cuts)]
         return [replace(batch, torch_loss=self.loss.torch_loss()) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
@@ -82,15 +118,6 @@ class WindowTrainer:
                 f"{self.max_bad_steps} allows; the last: {error}"
             ) from error
         self.warn(f"an optimizer step was refused, the weights are as they were: {error}")
-
-
-def without(outcomes: Outcomes, refused: Sequence[LostCompletion]) -> Outcomes:
-    """The outcomes with some completions lost after all."""
-    if not refused:
-        return outcomes
-    gone = {one.key for one in refused}
-    scored = tuple(one for one in outcomes.scored if one.key not in gone)
-    return replace(outcomes, scored=scored, lost=(*outcomes.lost, *refused))
 
 
 def require_finite(batch: Batch) -> None:
@@ -107,12 +134,3 @@ def _first_bad(array: Array) -> int:
 
 def _bad_value(array: Array) -> str:
     return str(array[~np.isfinite(array)].reshape(-1)[0])
-
-
-def where(datums: Sequence[Datum], position: int) -> str:
-    """Which completion and token a position in datums laid end to end is, for students to say in a BadStepError."""
-    for datum in datums:
-        if position < len(datum.response_ids):
-            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
-        position -= len(datum.response_ids)
-    raise ValueError("the position lies behind the last datum")

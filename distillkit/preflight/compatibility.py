@@ -92,23 +92,6 @@ def require_spreading(student: Student) -> None:
         )
 
 
-def require_way_back(config: RunConfig) -> None:
-    """Raise InputError where `guards.action: rollback` could never go back."""
-    if config.guards.action != "rollback":
-        return
-    student = config.student
-    if not student.loads_in_place:
-        raise InputError(
-            f"guards.action: student {student.name!r} cannot take back earlier weights in the middle of a run, as "
-            "rollback needs; choose stop (and go on by --resume from the checkpoint that you want), or warn"
-        )
-    if not config.train.save_every:
-        raise InputError(
-            "guards.action: rollback needs checkpoints to go back to, and train.save_every is 0; set it well below "
-            f"guards.window={config.guards.window}"
-        )
-
-
 def require_evaluations(evaluators: Sequence[Evaluator], plugins: RunPlugins) -> None:
     """Raise InputError unless teachers and student can do what the evaluators ask of them."""
     for evaluator in evaluators:

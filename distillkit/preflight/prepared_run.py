@@ -1,6 +1,6 @@
 """Everything that can be found out about a run before anything is loaded, created or paid for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from distillkit.preflight.compatibility import (
     require_evaluations,
     require_loss,
     require_spreading,
-    require_way_back,
 )
 from distillkit.preflight.plan import PromptLengths, make_plan
 from distillkit.registry import Registry
@@ -56,9 +55,9 @@ class PreparedRun:
         plan = replace(self.plan, steps=steps, optimizer_steps=steps * self.config.train.num_substeps)
         return replace(self, plan=plan)
 
-    def render(self, row: Row) -> Prompts:
-        """A row's route and prompts as token ids."""
-        return self.pipeline.render(row, self.renderer)
+    def render(self, rows: Sequence[Row]) -> list[Prompts]:
+        """Rows' routes and prompts as token ids, in their order. Raises the first's RowError."""
+        return self.pipeline.render(rows, self.renderer)
 
 
 def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
@@ -82,7 +81,6 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
         eval_dataset.validate(eval_pipeline.count)
     require_loss(config)
-    require_way_back(config)
     require_spreading(config.student)
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
@@ -130,5 +128,5 @@ def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
     if not config.sampling.params.is_untouched:
         yield (
             "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
-            "so the ratio's denominator is not the law that sampled (docs/concepts.md)"
+            "so the ratio's denominator is not the distribution that sampled (docs/concepts.md)"
         )

@@ -79,11 +79,7 @@ class Plugin(BaseModel, ABC):
         return {}
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
-        """Take back what `state` and `tensors` gave, after `open`.
-
-        Sampler, Scorer, Loss and Student are also asked in the middle of a run that goes back (`guards.action:
-        rollback`); both are empty then where they had nothing to keep at the checkpoint.
-        """
+        """Take back what `state` and `tensors` gave, after `open`."""
 
     @classmethod
     def is_complete(cls) -> bool:

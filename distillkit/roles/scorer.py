@@ -8,7 +8,7 @@ from pydantic import PrivateAttr
 
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
-from distillkit.records import Failure, Score, ScoreRequest
+from distillkit.records import Failure, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
@@ -23,6 +23,16 @@ class Scorer(Plugin):
     depends on nothing else. False: it is called as each completion arrives."""
 
     _teacher: Teacher | None = PrivateAttr(None)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse a class whose `on_sync` would never be called. Raises PluginError."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if cls.on_sync is not Scorer.on_sync and cls.moves is Scorer.moves:
+            raise PluginError(
+                f"{cls.__module__}.{cls.__qualname__} has `on_sync`, which only a scorer hears whose `moves()` says "
+                "that its teacher changes; define `moves` too"
+            )
 
     def bind(self, teacher: Teacher) -> Self:
         """Called once, with the config's teacher entry, before anything else."""
@@ -62,10 +72,15 @@ class Scorer(Plugin):
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """One outcome a request, in any order, each as soon as it is there."""
 
-    async def on_sync(self, version: int) -> None:
-        """Hear that the student published policy `version`; a self or moving-average teacher changes here.
+    def moves(self) -> bool:
+        """Whether the teacher changes with the student (itself, a moving average of it): it hears `on_sync` then."""
+        return False
 
-        Not called for the version at which a run is resumed: `restore` has brought that back.
+    async def on_sync(self, weights: Weights) -> None:
+        """Change, since the student published `weights`; only where `moves` says so, and nowhere else.
+
+        Called when everything that was sampled by older weights is scored, so that a window has scores of one
+        `Score.version`. Not called for the version at which a run is resumed: `restore` has brought that back.
         """
 
     def metrics(self) -> Mapping[str, float]:

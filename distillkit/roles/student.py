@@ -22,9 +22,6 @@ class Student(Plugin):
     role: ClassVar[str] = "student"
     runs_torch_losses: ClassVar[bool] = False
     """Whether a Loss's own torch function can be used for a loss function that the student does not know."""
-    loads_in_place: ClassVar[bool] = False
-    """Whether `load` also works after training, as `guards.action: rollback` asks of it; the next `publish` has a new
-    version."""
     spreads: ClassVar[bool] = False
     """Whether a run may have several processes that torchrun started: rank 0 runs the engine, the others `work`."""
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 from safetensors import SafetensorError
@@ -23,9 +22,10 @@ from distillkit.files.atomic import checksums, flush
 from distillkit.files.jsonl import writing
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
+from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
 
-FORMAT = 2
+FORMAT = 3
 CHECKSUMS = "checksums.json"
 
 
@@ -45,39 +45,9 @@ class EngineState:
     files: Mapping[str, int]
     """How long, in bytes, the run's growing files were."""
     in_flight: Sequence[InFlight]
-    """The windows that are drawn, in order: with k steps off policy up to k."""
+    """The windows that are sampled and scored, in order: with k steps off policy up to k."""
     identity: Mapping[str, JsonValue]
     """What the run is (`identity_of`)."""
-
-    def as_json(self) -> dict[str, JsonValue]:
-        """What `engine.json` holds."""
-        return {
-            "format": FORMAT,
-            "step": self.step,
-            "totals": dict(self.totals),
-            "train_seconds": self.train_seconds,
-            "before": None if self.before is None else dict(self.before),
-            "bad_in_a_row": self.bad_in_a_row,
-            "metrics": dict(self.metrics),
-            "files": dict(self.files),
-            "in_flight": [window.as_json() for window in self.in_flight],
-            "identity": dict(self.identity),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "EngineState":
-        """What `as_json` gave."""
-        return cls(
-            step=value["step"],
-            totals=value["totals"],
-            train_seconds=value["train_seconds"],
-            before=value["before"],
-            bad_in_a_row=value["bad_in_a_row"],
-            metrics=value["metrics"],
-            files=value["files"],
-            in_flight=[InFlight.from_json(window) for window in value["in_flight"]],
-            identity=value["identity"],
-        )
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -92,9 +62,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 async def save(
-    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int, reach: int = 0
+    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int
 ) -> Path:
-    """Write a checkpoint aside and rename it, so that what has its final name is whole; prune old ones (`surplus`)."""
+    """Write a checkpoint aside and rename it, so that what has its final name is whole; keep the `keep_last` newest."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
     aside = final.with_name(f".{final.name}.partial")
     with writing(final):
@@ -107,22 +77,11 @@ async def save(
         _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
         if tensors:
             save_file(tensors, aside / "plugins.safetensors")
-        _write_json(aside / "engine.json", state.as_json())
+        _write_json(aside / "engine.json", {"format": FORMAT, **to_json(state)})
         await asyncio.to_thread(_seal, aside, final)
-        for old in surplus(checkpoints(run_dir), keep_last, reach):
+        for old in checkpoints(run_dir)[:-keep_last]:
             await asyncio.to_thread(shutil.rmtree, old)
     return final
-
-
-def surplus(saved: Sequence[Path], keep_last: int, reach: int) -> Sequence[Path]:
-    """The oldest of `saved`, those that nobody needs.
-
-    Needed are the `keep_last` newest, and whatever a run that goes on from one of them may want to go back to: the
-    newest one from before its last `reach` steps.
-    """
-    first = step_of(saved[-keep_last:][0]) + 1
-    old_enough = [i for i, path in enumerate(saved) if step_of(path) <= first - reach]
-    return saved[: min(max(0, len(saved) - keep_last), old_enough[-1] if old_enough else 0)]
 
 
 def _seal(aside: Path, final: Path) -> None:
@@ -166,6 +125,35 @@ def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[Path, EngineStat
     raise InputError("\n".join([f"{run_dir}: no checkpoint is whole; run again with --overwrite", *damaged]))
 
 
+def require_kept(run_dir: Path, step: int) -> Path:
+    """The checkpoint of a step. Raises InputError, with those that are there, if it is not kept."""
+    kept = [step_of(found) for found in checkpoints(run_dir)]
+    if step not in kept:
+        raise InputError(
+            f"{run_dir} keeps no checkpoint of step {step}; there are those of {_steps(kept)} "
+            "(train.save_every says how often one is written, train.keep_last how many are kept)"
+        )
+    return run_dir / "checkpoints" / f"step-{step}"
+
+
+def of_step(run_dir: Path, step: int) -> tuple[Path, EngineState]:
+    """The checkpoint of one step, and where the engine stood. Raises InputError if it is not kept, or damaged."""
+    path = require_kept(run_dir, step)
+    problem = damage(path)
+    if problem is not None:
+        others = [found for found in map(step_of, checkpoints(run_dir)) if found != step]
+        raise InputError(f"{path} is damaged: {problem}; there are also those of {_steps(others)}")
+    return path, read_state(path)
+
+
+def _steps(steps: Sequence[int]) -> str:
+    """`step 20`, `steps 10 and 20`, or `no step`."""
+    if not steps:
+        return "no step"
+    *most, last = map(str, steps)
+    return f"steps {', '.join(most)} and {last}" if most else f"step {last}"
+
+
 def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint's files, or None."""
     try:
@@ -187,14 +175,12 @@ def read_state(path: Path) -> EngineState:
     engine = json.loads((path / "engine.json").read_text(encoding="utf-8"))
     if engine.get("format") != FORMAT:
         raise InputError(f"{path}: has checkpoint format {engine.get('format')}, this version reads {FORMAT}")
-    return EngineState.from_json(engine)
+    del engine["format"]
+    return from_json(EngineState, engine)
 
 
-async def load(path: Path, student: Student, plugins: Mapping[str, Plugin], *, back: bool = False) -> None:
-    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it.
-
-    `back`: they have gone on since, so one that has a state by now, and had none then, hears that too.
-    """
+async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> None:
+    """Give student and plugins back what they saved. Raises InputError if the student's files do not fit it."""
     try:
         await student.load(path / "student")
     except (KeyError, SafetensorError) as error:
@@ -203,7 +189,7 @@ async def load(path: Path, student: Student, plugins: Mapping[str, Plugin], *, b
     tensors = load_file(path / "plugins.safetensors") if (path / "plugins.safetensors").is_file() else {}
     for key, plugin in plugins.items():
         mine = {name.removeprefix(f"{key}/"): array for name, array in tensors.items() if name.startswith(f"{key}/")}
-        if key in states or mine or (back and (plugin.state() or plugin.tensors())):
+        if key in states or mine:
             plugin.restore(states.get(key, {}), mine)
 
 

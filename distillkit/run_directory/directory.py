@@ -16,6 +16,7 @@ from distillkit.files.jsonl import writing
 from distillkit.files.os_errors import TOO_MANY_FILES, advice
 from distillkit.files.strict_json import shortened
 from distillkit.run_directory.checkpoint import checkpoints
+from distillkit.run_directory.run_start import RunStart
 
 MARKER = "config.yaml"
 HEADER = "# The resolved config of this run"
@@ -73,16 +74,14 @@ def _looking(run_dir: Path) -> Iterator[None]:
         raise InputError(f"{shown!r} cannot be a run's directory: {reason}; choose another log_path or name") from error
 
 
-def require_room(run_dir: Path, *, resume: bool, overwrite: bool) -> None:
+def require_room(run_dir: Path, start: RunStart) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
-    if resume and overwrite:
-        raise InputError("resume and overwrite exclude each other: go on with the run that is there, or replace it")
     require_place(run_dir)
-    if resume:
+    if start.resume:
         if not checkpoints(run_dir):
             how = "replace what is there by --overwrite" if holds_work(run_dir) else "run without --resume"
             raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; {how}")
-    elif holds_work(run_dir) and not overwrite:
+    elif holds_work(run_dir) and not start.overwrite:
         go_on = "Go on with it by --resume, replace" if checkpoints(run_dir) else "It has no checkpoint; replace"
         raise InputError(
             f"{run_dir} already holds a run. {go_on} it by --overwrite, "
@@ -125,7 +124,7 @@ def require_heirs(run_dir: Path, plugins: Collection[str]) -> None:
 
 @contextmanager
 def room(
-    run_dir: Path, *, resume: bool, overwrite: bool, plugins: Collection[str] = (), written: Collection[str] = ()
+    run_dir: Path, start: RunStart, *, plugins: Collection[str] = (), written: Collection[str] = ()
 ) -> Iterator[list[str]]:
     """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
 
@@ -147,10 +146,10 @@ def room(
         reason = f"{error.strerror}; {advice(error)}, or" if isinstance(error, OSError) else f"{error};"
         raise InputError(f"{str(run_dir)!r} cannot be written: {reason} choose another log_path") from error
     try:
-        require_room(run_dir, resume=resume, overwrite=overwrite)  # again, now that nobody else can change it
-        if not resume:
+        require_room(run_dir, start)  # again, now that nobody else can change it
+        if not start.resume:
             require_heirs(run_dir, plugins)
-        rest = [] if resume else _cleared(run_dir, WRITTEN.union(written))
+        rest = [] if start.resume else _cleared(run_dir, WRITTEN.union(written))
         with writing(run_dir / MARKER):
             if not (run_dir / MARKER).exists():  # from now on it is a run's, whatever becomes of this one
                 (run_dir / MARKER).write_text(f"{HEADER}, which is written when the run begins.\n", encoding="utf-8")

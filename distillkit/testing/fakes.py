@@ -32,7 +32,6 @@ class FakeStudent(Student, Sampler):
     """Samples every token from one softmax over bytes, and trains it by plain gradient descent in numpy."""
 
     name: ClassVar[str] = "fake"
-    loads_in_place: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter"})
 
     learning_rate: float = Field(1.0, gt=0, description="Of plain gradient descent.")

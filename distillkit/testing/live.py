@@ -84,7 +84,7 @@ async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
     for key in first.keys() & second.keys():
         apart = float(np.abs(first[key].logprobs - second[key].logprobs).max())
         require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
-    await scorer.on_sync(1)
+    await scorer.on_sync(Weights(1, "live"))
 
 
 async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[SampleKey, Score]:

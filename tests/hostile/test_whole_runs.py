@@ -10,8 +10,8 @@ import pytest
 from conftest import question, read_jsonl
 
 from distillkit import Registry, RunConfig
-from distillkit.api import execute
 from distillkit.errors import InputError
+from distillkit.loop.execute import execute
 from distillkit.records import Failure, Rollout
 from distillkit.testing import FakeStudent
 from distillkit.types import SampleRequest

@@ -38,7 +38,6 @@ class LocalStudent(Student, Sampler):
 
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
-    loads_in_place: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(

@@ -11,8 +11,8 @@ import distillkit
 from builtin.fireworks.conftest import SERVED
 from builtin.fireworks.runs import Make, make_config, nothing_is_left, teacher
 from distillkit import Registry, RunConfig
-from distillkit.api import execute
 from distillkit.errors import InputError
+from distillkit.loop.execute import execute
 from distillkit.run_directory.directory import require_heirs
 from distillkit_builtin.fireworks.owned_resources import Belongings, left_elsewhere
 

@@ -14,7 +14,7 @@ from builtin.http.serving import COMPLETIONS, Serve, bodies
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished
-from distillkit.loop.mismatch import METRIC
+from distillkit.loop.training import METRIC
 from distillkit.testing import ListSink
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.server import LoopbackServer

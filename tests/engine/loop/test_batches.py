@@ -1,7 +1,8 @@
-"""Rows of the next step are rendered while a step is under way; what is wrong with them is told when wanted."""
+"""Rows of the next step are rendered in a thread while a step is under way; what is wrong is raised when wanted."""
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, cast
 
@@ -9,108 +10,116 @@ import pytest
 
 import distillkit
 from distillkit import RunConfig
+from distillkit.data.render import Renderer
+from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
-from distillkit.loop.batches import Prefetcher, RowBatches
+from distillkit.loop.batches import Prefetcher
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.types import Prompts, Row
 
 
 class Rendering:
-    """Stands for a feed: renders rows as their own names, but for one that is bad."""
+    """Renders rows as their own names, but for one that is bad; says in which threads."""
 
     def __init__(self) -> None:
         self.rendered: list[str] = []
-        self.done = asyncio.Event()
+        self.threads: set[int] = set()
+        self.done = threading.Event()
 
-    def render(self, rows: Sequence[Row]) -> list[Prompts]:
-        """Names, in order."""
-        self.done.set()
+    def __call__(self, rows: Sequence[Row]) -> list[Prompts]:
         names = [cast(str, row) for row in rows]
-        if "bad" in names:
-            raise RowError("messages", "no such thing")
-        self.rendered += names
-        return cast(list[Prompts], names)
+        self.threads.add(threading.get_ident())
+        try:
+            if "bad" in names:
+                raise RowError("messages", "no such thing")
+            self.rendered += names
+            return cast(list[Prompts], names)
+        finally:
+            self.done.set()
 
 
 def prefetcher(*groups: list[str]) -> tuple[Prefetcher, Rendering]:
-    feed = Rendering()
-    return Prefetcher(cast(RowBatches, feed), iter(cast(Any, groups))), feed
+    rendering = Rendering()
+    return Prefetcher(rendering, iter(cast(Any, groups))), rendering
+
+
+async def rendered(rendering: Rendering) -> None:
+    await asyncio.to_thread(rendering.done.wait)
 
 
 async def test_prompts_come_in_order_and_then_none() -> None:
-    rows, feed = prefetcher(["a", "b"], ["c"])
+    rows, rendering = prefetcher(["a", "b"], ["c"])
     rows.prepare()
     rows.prepare()
-    await asyncio.sleep(0)
-    assert feed.rendered == []  # the sampler goes first
-    await feed.done.wait()
-    assert feed.rendered == ["a", "b"]
+    await rendered(rendering)
+    assert rendering.rendered == ["a", "b"]
     taken = [await rows.take() for _ in range(4)]
     assert taken == [["a", "b"], ["c"], None, None]
 
 
-async def test_a_bad_row_is_told_when_it_is_wanted() -> None:
-    rows, feed = prefetcher(["a"], ["bad"])
+async def test_nothing_is_rendered_in_the_event_loops_thread() -> None:
+    rows, rendering = prefetcher(["a"], ["b"])
+    assert [await rows.take() for _ in range(2)] == [["a"], ["b"]]
+    assert threading.get_ident() not in rendering.threads
+
+
+async def test_a_bad_row_is_raised_when_it_is_wanted() -> None:
+    rows, rendering = prefetcher(["a"], ["bad"])
     assert await rows.take() == ["a"]
-    feed.done.clear()
+    rendering.done.clear()
     rows.prepare()
-    await feed.done.wait()
+    await rendered(rendering)
     with pytest.raises(RowError, match="no such thing"):
         await rows.take()
 
 
-@pytest.mark.parametrize("rendered", [False, True])
-async def test_what_nobody_takes_is_let_go(rendered: bool) -> None:
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
-    rows, feed = prefetcher(["bad"])
+@pytest.mark.parametrize("ready", [False, True])
+async def test_what_nobody_takes_leaves_nothing_behind(ready: bool) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: complaints.append(context))
+    rows, rendering = prefetcher(["bad"])
     rows.prepare()
-    if rendered:
-        await feed.done.wait()
+    if ready:
+        await rendered(rendering)
     await rows.close()
     assert all(task is asyncio.current_task() for task in asyncio.all_tasks())
     del rows
     gc.collect()
-    assert told == []
+    assert complaints == []
 
 
 class Patient(FakeStudent):
     """Trains once the next step's rows are rendered; the last step has none behind it."""
 
     name: ClassVar[str] = "patient"
-    told: ClassVar[list[str]] = []
-    rendered: ClassVar[asyncio.Event]
+    trained: ClassVar[int] = 0
+    rendered: ClassVar[threading.Semaphore]
 
     async def train(self, batch: Batch) -> StepResult:
         """As ever."""
-        if self.told.count("trained") < 4:
-            await self.rendered.wait()
-            self.rendered.clear()
-        self.told.append("trained")
+        if type(self).trained < 4:
+            assert await asyncio.to_thread(self.rendered.acquire, timeout=60)
+        type(self).trained += 1
         return await super().train(batch)
 
 
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was rendered and trained, in order."""
-    monkeypatch.setattr(Patient, "told", [])
-    monkeypatch.setattr(Patient, "rendered", asyncio.Event(), raising=False)
-    render = RowBatches.render
-
-    def tell(feed: RowBatches, rows: Sequence[Row]) -> list[Prompts]:
-        if Patient.told:  # the first step's are not rendered ahead
-            Patient.rendered.set()
-        Patient.told.append("render")
-        return render(feed, rows)
-
-    monkeypatch.setattr(RowBatches, "render", tell)
-    return Patient.told
-
-
 def test_the_next_steps_rows_are_rendered_while_a_step_is_under_way(
-    fake_config: Callable[..., RunConfig], told: list[str]
+    fake_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Patient, "trained", 0)
+    monkeypatch.setattr(Patient, "rendered", threading.Semaphore(0), raising=False)
+    render, calls = RowPipeline.render, 0
+
+    def count(pipeline: RowPipeline, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
+        nonlocal calls
+        calls += 1
+        found = render(pipeline, rows, renderer)
+        if calls > 1:  # the first step's are not rendered ahead
+            Patient.rendered.release()
+        return found
+
+    monkeypatch.setattr(RowPipeline, "render", count)
     config = fake_config().model_copy(update={"student": Patient()})
     assert distillkit.run(config, plugins=[Patient, FakeScorer]).steps == 5
-    assert told == ["render", *["render", "trained"] * 4, "trained"]
+    assert calls == 5

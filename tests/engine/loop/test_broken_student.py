@@ -12,6 +12,7 @@ import distillkit
 import distillkit.loop.engine
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
+from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.records import Batch, StepResult
 from distillkit.testing.fakes import FakeScorer, FakeStudent
 
@@ -52,17 +53,17 @@ async def test_a_signal_that_comes_meanwhile_does_not_lose_the_rows(
     fake_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = fake_config(student=Breaking())
-    abandon = distillkit.loop.engine.Engine.abandon
+    close = WindowsAhead.close
 
-    async def abandon_slowly(self: distillkit.loop.engine.Engine, *arguments: object) -> None:
-        abandoning.set()
+    async def close_slowly(self: WindowsAhead, *arguments: object) -> None:
+        closing.set()
         await asyncio.sleep(0.2)
-        await abandon(self, *arguments)  # type: ignore[arg-type]
+        await close(self, *arguments)  # type: ignore[arg-type]
 
-    abandoning = asyncio.Event()
-    monkeypatch.setattr(distillkit.loop.engine.Engine, "abandon", abandon_slowly)
+    closing = asyncio.Event()
+    monkeypatch.setattr(WindowsAhead, "close", close_slowly)
     task = asyncio.create_task(distillkit.arun(config, plugins=[FakeStudent, FakeScorer]))
-    await abandoning.wait()
+    await closing.wait()
     task.cancel()  # as torchrun's SIGTERM does, a moment after a process has died
     with pytest.raises((RunFailedError, asyncio.CancelledError)):
         await task

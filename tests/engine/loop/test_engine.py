@@ -16,6 +16,7 @@ from distillkit.errors import InputError, PluginError, RunFailedError
 from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory.directory import room
+from distillkit.run_directory.run_start import RunStart
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.types import SampleRequest
 
@@ -170,9 +171,25 @@ def test_between_syncs_the_policy_that_was_published_last_samples(fake_config: M
 
 def test_substeps_split_the_data_of_a_step(fake_config: Make) -> None:
     Recorder.trained.clear()
-    result = run(fake_config(student=Recorder(), train={"num_substeps": 3, "max_steps": 1}))
-    assert [len(part) for part in Recorder.trained] == [1, 1, 2]
+    result = run(fake_config(student=Recorder(), train={"num_substeps": 2, "max_steps": 1}))
+    rows = [[key.row_id for key in part] for part in Recorder.trained]
+    assert rows == [[rows[0][0]] * 2, [rows[1][0]] * 2]
     assert result.steps == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "substeps", "parts"),
+    [(2, 3, [4, 4]), (3, 2, [4, 8]), (4, 2, [8, 8]), (5, 3, [4, 8, 8]), (1, 2, [4])],
+)
+def test_substeps_never_divide_the_completions_of_a_row(
+    fake_config: Make, rows: int, substeps: int, parts: list[int]
+) -> None:
+    Recorder.trained.clear()
+    train = {"num_substeps": substeps, "prompt_groups_per_step": rows, "max_steps": 1}
+    run(fake_config(student=Recorder(), train=train, sampling={"completions_per_prompt": 4}))
+    assert [len(part) for part in Recorder.trained] == parts
+    rows_of = [{key.row_id for key in part} for part in Recorder.trained]
+    assert sum(map(len, rows_of)) == len(set.union(*rows_of)) == rows
 
 
 class Flaky(FakeScorer):
@@ -404,7 +421,7 @@ def test_a_resumed_run_writes_each_step_once(fake_config: Make) -> None:
 def test_a_second_process_in_the_same_directory_is_refused(fake_config: Make) -> None:
     first = run(fake_config())
     with (
-        room(first.run_dir, resume=True, overwrite=False),
+        room(first.run_dir, RunStart(resume=True)),
         pytest.raises(InputError, match="another process is running"),
     ):
         run(fake_config(), overwrite=True)

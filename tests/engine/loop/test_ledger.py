@@ -9,11 +9,11 @@ from distillkit.loop.ledger import KEPT_REASONS, Ledger, Totals, failed_by_teach
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.records import ScoredRollout
 from distillkit.testing import make_rollout, make_scored
-from engine.loop.test_window import work_of
+from engine.loop.test_window import requests_of
 
 
-def outcomes_of(lost: int, work: object = None) -> Outcomes:
-    requests = work_of().requests
+def outcomes_of(lost: int) -> Outcomes:
+    requests = requests_of().samples
     gone = [LostCompletion(request.key, "score", "busy", True, "t") for request in requests[:lost]]
     kept: list[ScoredRollout] = []
     for request in requests[lost:]:
@@ -25,8 +25,8 @@ def outcomes_of(lost: int, work: object = None) -> Outcomes:
 
 def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
     with Ledger(tmp_path / "l.jsonl", 0.5) as ledger:
-        ledger.admit(work_of())
-        ledger.settle(1, work_of(), outcomes_of(lost=3))
+        ledger.admit(requests_of())
+        ledger.settle(1, requests_of(), outcomes_of(lost=3))
     entries = read_jsonl(tmp_path / "l.jsonl")
     assert [entry["outcome"] for entry in entries] == ["failed", "trained", "trained", "trained"]
     assert entries[1]["completions"] == [
@@ -34,13 +34,13 @@ def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
         {"sample": 1, "outcome": "trained", "tokens": 2},
     ]
     assert ledger.totals == Totals(4, 3, 1, 0, 8, 5, 3, 10)
-    assert Totals.restored(ledger.totals.state()) == ledger.totals
+    assert Totals.restored(ledger.totals.to_save()) == ledger.totals
     ledger.require_balance()
 
 
 def test_too_many_failed_rows_end_the_run_with_the_reasons(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 0.2)
-    ledger.settle(1, work_of(), outcomes_of(lost=2))
+    ledger.settle(1, requests_of(), outcomes_of(lost=2))
     with pytest.raises(
         RunFailedError, match=r"1 of 4 rows failed, more than train.max_failed_fraction=0.2 .*busy \(2x\)"
     ):
@@ -50,20 +50,20 @@ def test_too_many_failed_rows_end_the_run_with_the_reasons(tmp_path: Path) -> No
 
 def test_a_run_that_trained_nothing_is_an_error(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 1.0)
-    ledger.admit(work_of())
-    ledger.settle(1, work_of(), outcomes_of(lost=8))
+    ledger.admit(requests_of())
+    ledger.settle(1, requests_of(), outcomes_of(lost=8))
     with pytest.raises(RunFailedError, match="nothing was trained: all 8 completions failed; reasons: busy"):
         ledger.require_balance()
 
 
 def test_a_row_that_came_in_and_did_not_go_out_is_found(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 1.0)
-    ledger.admit(work_of())
-    ledger.admit(work_of())
-    ledger.settle(1, work_of(), outcomes_of(lost=0))
+    ledger.admit(requests_of())
+    ledger.admit(requests_of())
+    ledger.settle(1, requests_of(), outcomes_of(lost=0))
     with pytest.raises(RunFailedError, match="the ledger does not add up"):
         ledger.require_balance()
-    assert Totals.restored(ledger.totals.state()).rows_admitted == 4  # who goes on admits again what is in flight
+    assert Totals.restored(ledger.totals.to_save()).rows_admitted == 4  # who goes on admits again what is in flight
 
 
 def test_failures_are_counted_by_teacher() -> None:
@@ -71,14 +71,14 @@ def test_failures_are_counted_by_teacher() -> None:
 
 
 def test_reasons_that_come_once_each_take_no_more_memory_with_every_step(tmp_path: Path) -> None:
-    work = work_of()
+    requests = requests_of()
     with Ledger(tmp_path / "l.jsonl", 1.0) as ledger:
         for step in range(KEPT_REASONS):
             reasons = ("busy", f"row {step} is odd")
             lost = [
                 LostCompletion(request.key, "score", reason, True, "t")
-                for request, reason in zip(work.requests, reasons, strict=False)
+                for request, reason in zip(requests.samples, reasons, strict=False)
             ]
-            ledger.settle(step, work, replace(outcomes_of(lost=2), lost=tuple(lost)))
+            ledger.settle(step, requests, replace(outcomes_of(lost=2), lost=tuple(lost)))
         assert len(ledger._reasons) <= KEPT_REASONS
         assert ledger.reasons().startswith(f"; reasons: busy ({KEPT_REASONS}x); ")

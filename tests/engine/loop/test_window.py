@@ -19,7 +19,7 @@ from distillkit.types import Prompts, Route, SampleRequest
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
 
 
-def work_of(routes: Sequence[Route] = (), each: int = 2) -> WindowRequests:
+def requests_of(routes: Sequence[Route] = (), each: int = 2) -> WindowRequests:
     routes = routes or [Route.to("t")] * len(ROWS)
     requests = tuple(make_request(row, sample=i) for row in ROWS for i in range(each))
     prompt = requests[0].prompt_ids
@@ -78,10 +78,10 @@ def scheduler(student: FakeStudent, *scorers: Scorer) -> tuple[Scheduler, list[P
 
 
 async def test_results_are_in_data_order_whatever_the_order_of_arrival() -> None:
-    work = work_of()
+    requests = requests_of()
     runner, _ = scheduler(LateStudent(), SlowScorer())
-    outcomes = await runner.start(work).finished()
-    assert [one.key for one in outcomes.scored] == [request.key for request in work.requests]
+    outcomes = await runner.start(requests).finished()
+    assert [one.key for one in outcomes.scored] == [request.key for request in requests.samples]
     assert not outcomes.lost
 
 
@@ -89,7 +89,7 @@ async def test_each_completion_is_scored_by_its_routed_teacher_and_no_other() ->
     routes = [Route.to("t"), Route.to("u"), Route.to("u"), Route.to("t")]
     first, second = FakeScorer(), WindowScorer()
     runner, heard = scheduler(LateStudent(), first, second)
-    await runner.start(work_of(routes)).finished()
+    await runner.start(requests_of(routes)).finished()
     lines = [sorted({int(request.key.row_id.split("-")[0]) for request in scorer.seen}) for scorer in (first, second)]
     assert lines == [[1, 4], [2, 3]]
     assert len(first.seen) + len(second.seen) == 8
@@ -100,21 +100,21 @@ async def test_each_completion_is_scored_by_its_routed_teacher_and_no_other() ->
 async def test_a_scorer_that_wants_whole_windows_gets_data_order() -> None:
     scorer = WindowScorer()
     runner, _ = scheduler(LateStudent(), scorer)
-    work = work_of()
-    await runner.start(work).finished()
-    assert [request.key for request in scorer.seen] == [request.key for request in work.requests]
+    requests = requests_of()
+    await runner.start(requests).finished()
+    assert [request.key for request in scorer.seen] == [request.key for request in requests.samples]
 
 
 async def test_a_row_may_have_several_teachers() -> None:
     runner, _ = scheduler(FakeStudent(), FakeScorer(), FakeScorer())
-    outcomes = await runner.start(work_of([Route({"t": 0.5, "u": 0.5})] * 4)).finished()
+    outcomes = await runner.start(requests_of([Route({"t": 0.5, "u": 0.5})] * 4)).finished()
     assert all(set(one.scores) == {"t", "u"} for one in outcomes.scored)
 
 
 async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
     scorer = odd(lambda s: [Failure(s.request, "busy", retryable=True)] if s.request.key.sample else [s])()
     runner, _ = scheduler(FakeStudent(), scorer)
-    outcomes = await runner.start(work_of()).finished()
+    outcomes = await runner.start(requests_of()).finished()
     assert len(outcomes.scored) == 4
     assert {(one.stage, one.reason, one.retryable, one.teacher) for one in outcomes.lost} == {
         ("score", "busy", True, "t")
@@ -131,7 +131,7 @@ async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
 async def test_a_scorer_owes_one_outcome_a_request(answers: object, message: str) -> None:
     runner, _ = scheduler(FakeStudent(), odd(answers)())
     with pytest.raises(PluginError, match=message):
-        await runner.start(work_of()).finished()
+        await runner.start(requests_of()).finished()
 
 
 async def test_a_sampler_owes_one_outcome_a_request() -> None:
@@ -152,14 +152,14 @@ async def test_a_sampler_owes_one_outcome_a_request() -> None:
     for student, message in ((Silent(), "no outcome for 4 of 8"), (Twice(), "twice, or was never asked")):
         runner, _ = scheduler(student, FakeScorer())
         with pytest.raises(PluginError, match=message):
-            await runner.start(work_of()).finished()
+            await runner.start(requests_of()).finished()
 
 
 async def test_completions_of_another_policy_version_are_not_trained() -> None:
     student = FakeStudent()
     await student.sync(Weights(3, "live"))
     runner, _ = scheduler(student, FakeScorer())
-    outcomes = await runner.start(work_of()).finished()
+    outcomes = await runner.start(requests_of()).finished()
     assert not outcomes.scored
     assert "sampled by policy version 3, this step trains version 0" in outcomes.lost[0].reason
 
@@ -174,34 +174,105 @@ async def test_an_exception_of_a_plugin_ends_the_window_as_it_is() -> None:
 
     runner, _ = scheduler(FakeStudent(), Broken())
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        await runner.start(work_of()).finished()
-    assert runner.gauges.inflight == {"t": 0}
+        await runner.start(requests_of()).finished()
+    assert runner.inflight.inflight == {"t": 0}
 
 
-async def test_gauges_count_what_is_unanswered() -> None:
+async def test_inflight_counts_say_what_is_unanswered() -> None:
     runner, _ = scheduler(FakeStudent(), SlowScorer())
-    window = runner.start(work_of())
+    window = runner.start(requests_of())
     await window.until_sampled()
-    assert runner.gauges.inflight["t"] > 0
+    assert runner.inflight.inflight["t"] > 0
     await window.finished()
-    assert runner.gauges.inflight["t"] == 0
+    assert runner.inflight.inflight["t"] == 0
 
 
 async def test_a_cancelled_window_stops() -> None:
     runner, _ = scheduler(FakeStudent(), SlowScorer())
-    window = runner.start(work_of())
+    window = runner.start(requests_of())
     await asyncio.sleep(0)
-    await window.cancel()
+    lost = (await window.abandon("the run ended")).lost
+    assert [loss.key for loss in lost] == [request.key for request in window.requests.samples]
+    assert {loss.reason for loss in lost} == {"the run ended"}
     with pytest.raises(asyncio.CancelledError):
         await window.finished()
 
 
+async def test_an_abandoned_window_says_how_far_each_completion_came_and_keeps_what_failed_by_itself() -> None:
+    stuck = asyncio.Event()
+
+    class Some(FakeStudent):
+        """Samples three of eight, one of which fails, and waits for ever."""
+
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            yield Failure(requests[0], "no luck", retryable=True)
+            async for rollout in super().sample(requests[1:3]):
+                yield rollout
+            stuck.set()
+            await asyncio.Event().wait()
+
+    class First(FakeScorer):
+        """Scores the first that it is asked for."""
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            if self.seen:
+                await asyncio.Event().wait()
+            async for score in super().score(requests):
+                yield score
+
+    runner, heard = scheduler(Some(), First())
+    window = runner.start(requests_of())
+    await stuck.wait()
+    while not any(event.phase == "score" for event in heard):
+        await asyncio.sleep(0)
+    lost = (await window.abandon("the run ended")).lost
+    assert [loss.stage for loss in lost] == ["sample", "train", "score"] + ["sample"] * 5
+    assert [loss.reason for loss in lost] == ["no luck"] + ["the run ended"] * 7
+
+
+async def test_a_second_failure_is_noted_on_the_first(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(FakeScorer):
+        """Raises, once all are asked."""
+
+        kind: ClassVar[type[Exception]] = ZeroDivisionError
+        barrier: ClassVar[asyncio.Event]
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise OSError("could not let go")
+            yield
+
+    class Failing(FakeScorer):
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            raise ZeroDivisionError("a bug")
+            yield
+
+    runner, _ = scheduler(FakeStudent(), Broken(), Failing())
+    routes = [Route.to("t"), Route.to("t"), Route.to("t"), Route.to("u")]
+    with pytest.raises((ZeroDivisionError, OSError)) as caught:
+        await runner.start(requests_of(routes)).finished()
+    text = " ".join([str(caught.value), *caught.value.__notes__])
+    assert "a bug" in text
+    assert "could not let go" in text
+    assert "could not let go" in caplog.text
+
+
+async def test_two_versions_of_a_teacher_in_one_window_are_an_error() -> None:
+    versions = iter(range(100))
+    scorer = odd(lambda score: [replace(score, version=next(versions))])()
+    runner, _ = scheduler(FakeStudent(), scorer)
+    with pytest.raises(PluginError, match="teacher 't' scored one window with two versions of itself"):
+        await runner.start(requests_of()).finished()
+
+
 async def test_rescoring_keeps_the_rollouts() -> None:
     runner, _ = scheduler(FakeStudent(), FakeScorer())
-    work = replace(work_of(), policy_version=None)
-    first = await runner.start(work).finished()
+    requests = replace(requests_of(), policy_version=None)
+    first = await runner.start(requests).finished()
     rollouts = [one.rollout for one in first.scored]
-    again = await runner.rescore(work, rollouts).finished()
+    again = await runner.rescore(requests, rollouts).finished()
     assert [one.rollout for one in again.scored] == rollouts
 
 
@@ -223,16 +294,16 @@ class Foreign(FakeStudent):
 
 @pytest.mark.parametrize("unknown", [258, -1, 2**40])
 async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown: int) -> None:
-    student, work, scorer = Foreign(unknown=unknown), work_of(), FakeScorer()
+    student, requests, scorer = Foreign(unknown=unknown), requests_of(), FakeScorer()
     scheduler = Scheduler(student, {"t": scorer}, lambda event: None, ByteTokenizer.size)
-    outcomes = await scheduler.start(work).finished()
+    outcomes = await scheduler.start(requests).finished()
     (lost,) = outcomes.lost
     assert (lost.key.row_id, lost.key.sample, lost.stage, lost.retryable) == (ROWS[1].row_id, 0, "sample", False)
     assert f"token 3 is id {unknown}; the student's tokenizer has the ids 0 to 257" in lost.reason
     assert ROWS[1].row_id in lost.reason
-    assert len(outcomes.scored) == len(work.requests) - 1
+    assert len(outcomes.scored) == len(requests.samples) - 1
     assert lost.key not in {request.key for request in scorer.seen}
-    rollouts, gone = await sample_all(student, work.requests, ByteTokenizer.size)
+    rollouts, gone = await sample_all(student, requests.samples, ByteTokenizer.size)
     assert [one.key for one in gone] == [lost.key]
     assert lost.key not in rollouts
 
@@ -245,5 +316,5 @@ async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scor
 
     told: list[PhaseProgress] = []
     scheduler = Scheduler(LateStudent(), {"t": Failing()}, told.append)
-    await scheduler.start(work_of()).finished()
+    await scheduler.start(requests_of()).finished()
     assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))

@@ -108,7 +108,7 @@ def test_off_policy_sampling_and_idle_teachers_are_noted(fake_config: Make, json
     )
     notes = "\n".join(inspect(config).notes)
     assert "teacher 'prose': no row is routed to it" in notes
-    assert "the ratio's denominator is not the law that sampled" in notes
+    assert "the ratio's denominator is not the distribution that sampled" in notes
 
 
 def test_a_router_that_invents_a_teacher_is_caught(fake_config: Make) -> None:

@@ -13,10 +13,10 @@ from conftest import question, read_jsonl
 from pydantic import PrivateAttr
 
 from distillkit import Registry, RunConfig, RunResult, run
-from distillkit.api import execute
 from distillkit.errors import InputError
 from distillkit.loop.engine import FINISHING, Engine
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
+from distillkit.loop.execute import execute
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeScorer, FakeStudent
@@ -69,7 +69,10 @@ class Moving(FakeScorer):
     name: ClassVar[str] = "moving"
     _synced: int = PrivateAttr(0)
 
-    async def on_sync(self, version: int) -> None:
+    def moves(self) -> bool:
+        return True
+
+    async def on_sync(self, weights: Weights) -> None:
         self._synced += 1
 
     def state(self) -> dict[str, Any]:
@@ -256,14 +259,14 @@ def each_row_once(folder: Path, of: int) -> None:
 def drawn_ahead(folder: Path) -> list[int]:
     """How many completions the newest checkpoint holds of each step to come."""
     state = json.loads((checkpoints(folder)[-1] / "engine.json").read_text())
-    return [len(window["rollouts"]) for window in state["in_flight"]]
+    return [len(window["outcomes"]["rollouts"]) for window in state["in_flight"]]
 
 
 def test_what_another_run_drew_ahead_is_dropped_by_force_and_drawn_again(make: Callable[..., RunConfig]) -> None:
     folder = dead(make, max_steps_off_policy=2)
     first, second = drawn_ahead(folder)
     result = run(make("dead", Power(), max_steps_off_policy=2, prompt_groups_per_step=3), resume=True, force=True)
-    told = f"{first + second} completions that the checkpoint holds, drawn ahead, are dropped"
+    told = f"{first + second} completions that the checkpoint holds, sampled ahead, are dropped"
     assert told in (folder / "run.log").read_text()
     assert (result.steps, result.summary["rows"], result.summary["trained_rows"]) == (10, 24, 24)
     each_row_once(folder, 24)

@@ -108,13 +108,6 @@ class Forgetful(FakeStudent):
         return None
 
 
-class Unmoved(FakeStudent):
-    """Says that it loads in place, and does not."""
-
-    async def load(self, path: Any) -> None:
-        return None
-
-
 class NotANumber(Evaluator):
     """Finds NaN."""
 
@@ -163,7 +156,6 @@ class Changing(ListSink):
         (Backwards(), "changes the order of the data"),
         (Weightless(), "gives a datum no `weights`"),
         (Forgetful(), "`save` wrote nothing"),
-        (Unmoved(), "`loads_in_place`, and is not what it was when it was saved"),
         (NotANumber(), "found {'x': nan}"),
         (Elsewhere(), r"names routes {'mars'}"),
         (Restless(), "has a fingerprint that is not of texts, or changes"),

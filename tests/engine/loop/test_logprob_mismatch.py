@@ -9,7 +9,7 @@ from pydantic import PrivateAttr
 import distillkit
 from distillkit import RunConfig
 from distillkit.events import Notice
-from distillkit.loop.mismatch import METRIC, MismatchMonitor
+from distillkit.loop.training import MISMATCH, MismatchMonitor
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent, ListSink
 
@@ -17,12 +17,12 @@ Make = Callable[..., RunConfig]
 
 
 def result(value: float) -> StepResult:
-    return StepResult({METRIC: value, f"{METRIC}_max": 3 * value, "train/loss": 1.0})
+    return StepResult({MISMATCH: value, f"{MISMATCH}_max": 3 * value, "train/loss": 1.0})
 
 
 def test_it_takes_the_first_optimizer_step_alone() -> None:
     watch = MismatchMonitor(10.0, pytest.fail)
-    assert watch.look([result(0.1), result(5.0)]) == {METRIC: 0.1, f"{METRIC}_max": pytest.approx(0.3)}
+    assert watch.look([result(0.1), result(5.0)]) == {MISMATCH: 0.1, f"{MISMATCH}_max": pytest.approx(0.3)}
     assert watch.look([]) == {}
     assert watch.look([StepResult({"train/loss": 1.0}), result(5.0)]) == {}
 
@@ -35,7 +35,7 @@ def test_it_warns_past_the_threshold_and_again_only_past_the_double() -> None:
         watch.look([result(value)])
         heard.append(len(told))
     assert heard == [0, 1, 1, 1, 2, 2, 2, 3]
-    assert told[0].startswith(f"the sampler's logprobs are 0.110 nats a token from the trainer's ({METRIC})")
+    assert told[0].startswith(f"the sampler's logprobs are 0.110 nats a token from the trainer's ({MISMATCH})")
     assert "Does the sampler serve the student's own base model" in told[0]
 
 
@@ -47,18 +47,18 @@ class Apart(FakeStudent):
 
     async def train(self, batch: Batch) -> StepResult:
         metrics = (await super().train(batch)).metrics
-        return StepResult({**metrics, METRIC: self._values.pop(0)})
+        return StepResult({**metrics, MISMATCH: self._values.pop(0)})
 
 
 def told(sink: ListSink) -> list[str]:
-    return [event.message for event in sink.events if isinstance(event, Notice) and METRIC in event.message]
+    return [event.message for event in sink.events if isinstance(event, Notice) and MISMATCH in event.message]
 
 
 def test_a_run_logs_it_every_step_and_warns_once(fake_config: Make) -> None:
     student, sink = Apart(), ListSink()
     student._values = [0.01, 0.6, 0.3, 0.7, 0.5, 0.8, 0.59, 0.9, 0.02, 0.9]
     run = distillkit.run(fake_config(student=student, train={"num_substeps": 2}, sinks=[sink]))
-    assert [row[METRIC] for row in run.metrics] == [0.01, 0.3, 0.5, 0.59, 0.02]
+    assert [row[MISMATCH] for row in run.metrics] == [0.01, 0.3, 0.5, 0.59, 0.02]
     assert len(told(sink)) == 1
     assert "0.300 nats" in told(sink)[0]
     assert "0.300 nats" in (run.run_dir / "run.log").read_text(encoding="utf-8")
@@ -72,4 +72,4 @@ def test_the_threshold_is_an_option(fake_config: Make) -> None:
 
 
 def test_students_that_measure_nothing_log_nothing(fake_config: Make) -> None:
-    assert all(METRIC not in row for row in distillkit.run(fake_config()).metrics)
+    assert all(MISMATCH not in row for row in distillkit.run(fake_config()).metrics)

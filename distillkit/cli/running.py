@@ -1,0 +1,64 @@
+"""A run from the command line: its directory first, what it came to and what to do next last."""
+
+import asyncio
+import shlex
+from pathlib import Path
+
+from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.signals import Stopping
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.execute import ANEW, execute
+from distillkit.ranks import this_rank
+from distillkit.registry import Registry
+from distillkit.run_directory.directory import require_place, run_directory
+from distillkit.run_directory.result import RunResult
+from distillkit.run_directory.run_start import RunStart
+
+
+def run_and_report(
+    config: RunConfig,
+    registry: Registry,
+    words: list[str],
+    start: RunStart = ANEW,
+    *,
+    quiet: bool = False,
+) -> RunResult:
+    """Run, with the run directory as the first line and what to do next as the last.
+
+    `words` are what stands behind `distillkit run`, but for what `start` says.
+    """
+    run_dir = run_directory(config)
+    OUT.print(f"run directory: {run_dir}")
+    if quiet:
+        for sink in config.sinks:
+            sink.silence()
+    require_place(run_dir)
+    earlier = _stamp(run_dir / "summary.json")
+    try:
+        stopping = Stopping(ERR.print)
+        work = execute(config, registry, start, stopping.watch)
+        with explain_os_errors():  # not even an event loop can be made without a file that is open
+            result = asyncio.run(stopping.guard(work))
+    except (Exception, KeyboardInterrupt) as error:
+        if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
+            error.add_note(f"log: {run_dir / 'run.log'}")
+            if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
+                error.add_note(f"go on with: {shlex.join([*this_rank().command, 'run', *words, '--resume'])}")
+        raise
+    summary = result.summary
+    OUT.print(
+        f"done: {result.steps} steps, {summary['trained_completions']} completions trained, "
+        f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
+    )
+    OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
+    return result
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """Differs once a file was written to or replaced."""
+    if not path.is_file():
+        return None
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

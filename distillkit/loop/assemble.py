@@ -1,0 +1,63 @@
+"""The parts of an engine, connected for one run; and the same for a run that goes on."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit.loop.checkpointer import Checkpointer
+from distillkit.loop.engine import Engine
+from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.guards import Guards
+from distillkit.loop.ledger import Ledger
+from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.loop.step_report import StepReport
+from distillkit.loop.training import MismatchMonitor, WindowTrainer
+from distillkit.loop.window import Scheduler
+from distillkit.loop.windows_ahead import WindowsAhead
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.run_directory.checkpoint import EngineState
+from distillkit.run_directory.files import RunFiles, read_metrics
+from distillkit.tokenizer import size
+
+
+def assemble(
+    prepared: PreparedRun,
+    files: RunFiles,
+    ledger: Ledger,
+    dispatcher: SinkDispatcher,
+    identity: Mapping[str, JsonValue],
+) -> Engine:
+    """The engine of a run whose plugins are not open yet; `identity` is what its checkpoints say that it is."""
+    config, plugins, warn = prepared.config, prepared.plugins, dispatcher.warn
+    vocabulary = size(prepared.renderer.student.tokenizer)
+    scheduler = Scheduler(plugins.sampler, plugins.scorers, dispatcher.emit, vocabulary)
+    policy = PolicySync(config.student, plugins.sampler, plugins.scorers)
+    windows = WindowsAhead(prepared, scheduler, policy, ledger, warn)
+    mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn)
+    trainer = WindowTrainer(
+        config.student, config.loss, config.train.num_substeps, config.train.max_bad_steps, mismatch, warn
+    )
+    evaluations = Evaluations(prepared, scheduler, files, dispatcher)
+    return Engine(
+        prepared,
+        files,
+        ledger,
+        dispatcher,
+        policy,
+        windows,
+        trainer,
+        Guards(config.guards, warn),
+        evaluations,
+        StepReport(prepared, scheduler, files),
+        Checkpointer(prepared, files, ledger, policy, windows, trainer, evaluations, identity),
+    )
+
+
+async def resume(engine: Engine, path: Path, state: EngineState) -> None:
+    """Let a new engine, whose plugins are open, go on from a checkpoint."""
+    await engine.checkpointer.restore(path, state)
+    engine.step, engine.train_seconds = state.step, state.train_seconds
+    engine.guards.remember(read_metrics(engine.files.run_dir))
+    engine.dispatcher.notice(f"resumed after step {state.step} from {path}")

@@ -1,0 +1,93 @@
+"""A run from its config to its result, in this process or, where rank 0 runs the engine, beside it."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from distillkit.config.run_config import RunConfig
+from distillkit.context import SharedObjects
+from distillkit.errors import MissingExtraError
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.assemble import assemble
+from distillkit.loop.engine import Engine
+from distillkit.loop.ledger import Ledger, Totals
+from distillkit.loop.session import run_session
+from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.preflight.compatibility import require_spreading
+from distillkit.preflight.prepared_run import context_for, prepare_run
+from distillkit.ranks import this_rank
+from distillkit.registry import Registry
+from distillkit.run_directory.directory import require_room, room, run_directory
+from distillkit.run_directory.files import RunFiles, read_metrics
+from distillkit.run_directory.identity import identity_of
+from distillkit.run_directory.result import RunResult, finished_run
+from distillkit.run_directory.resuming import checkpoint_to_resume, require_unfinished
+from distillkit.run_directory.run_start import RunStart
+
+log = logging.getLogger("distillkit")
+ANEW = RunStart()
+
+
+async def execute(
+    config: RunConfig,
+    registry: Registry,
+    start: RunStart = ANEW,
+    on_engine: Callable[[Engine], None] = lambda engine: None,
+) -> RunResult:
+    """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
+    with explain_os_errors():
+        if not this_rank().directs:
+            return await _work(config)
+        return await _direct(config, registry, start, on_engine)
+
+
+async def _direct(
+    config: RunConfig, registry: Registry, start: RunStart, on_engine: Callable[[Engine], None]
+) -> RunResult:
+    """The run as the process sees it that runs the engine."""
+    started = time.perf_counter()
+    run_dir = run_directory(config)
+    dispatcher = SinkDispatcher()
+    require_room(run_dir, start)
+    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn)
+    if prepared.missing:
+        raise MissingExtraError("\n".join(prepared.missing))
+    if start.resume:
+        require_unfinished(run_dir, prepared.plan.steps, start)
+    plugins = prepared.plugins.by_key.values()
+    names = {plugin.name for plugin in plugins}
+    written = {name for info in registry.infos() for name in info.cls.writes}
+    written |= {name for plugin in plugins for name in plugin.writes}
+    with (
+        room(run_dir, start, plugins=names, written=written) as rest,
+        RunFiles.open(run_dir) as files,
+    ):
+        if rest:
+            dispatcher.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
+        identity = await asyncio.to_thread(identity_of, prepared)
+        checkpoint = checkpoint_to_resume(run_dir, identity, start, dispatcher.warn) if start.resume else None
+        if checkpoint is not None:  # before the plugins are opened: the rates of a schedule follow the plan
+            _, state = checkpoint
+            prepared = prepared.continued(state.step, Totals.restored(state.totals).rows_settled)
+        files.write_config(config, registry)
+        with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
+            engine = assemble(prepared, files, ledger, dispatcher, identity)
+            on_engine(engine)
+            summary = await run_session(engine, started, checkpoint)
+    if engine.exported is None:
+        raise AssertionError("a run that ended well has exported its weights")
+    stages = dict(engine.evaluations.summaries)
+    return RunResult(run_dir, engine.exported, engine.step, stages, read_metrics(run_dir), summary)
+
+
+async def _work(config: RunConfig) -> RunResult:
+    """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
+    require_spreading(config.student)
+    shared = SharedObjects()
+    context = context_for("student", config, shared, log.warning)
+    try:
+        await config.student.work(context)
+    finally:
+        await shared.release("student")
+    return finished_run(run_directory(config))

@@ -1,0 +1,44 @@
+"""The student's weights on their way to whoever samples, and to the teachers that follow the student."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from distillkit.loop.window import AnyWindow
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.roles.student import Student
+
+
+@dataclass(slots=True)
+class PolicySync:
+    """Publishes policy versions; a window is sampled by one of them, and scored by one version of each teacher."""
+
+    student: Student
+    sampler: Sampler
+    scorers: Mapping[str, Scorer]
+    """By teacher name."""
+    version: int = 0
+    """The policy that samples: the steps that its weights had been trained."""
+
+    async def publish(self, step: int, in_flight: Sequence[AnyWindow], *, resumed: bool = False) -> None:
+        """Have the weights of `step` sample from now on, once nothing samples from the ones before.
+
+        Scorers that move hear of it after every window that was sampled before is scored. At the version at which a
+        run is resumed they hear nothing: `restore` has brought that back.
+        """
+        for window in in_flight:
+            await window.until_sampled()
+        with attribute_to(self.student, "in publish()"):
+            weights = await self.student.publish(step)
+        with attribute_to(self.sampler, "in sync()"):
+            await self.sampler.sync(weights)
+        self.version = step
+        moving = [scorer for scorer in self.scorers.values() if scorer.moves()]
+        if resumed or not moving:
+            return
+        for window in in_flight:
+            await window.finished()
+        for scorer in moving:
+            with attribute_to(scorer, "in on_sync()"):
+                await scorer.on_sync(weights)

@@ -1,0 +1,57 @@
+"""What the engine itself measures of a step, by the same names on every backend, and the completions that it keeps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from distillkit.loop.ledger import failed_by_teacher
+from distillkit.loop.outcomes import Outcomes
+from distillkit.loop.window import Scheduler
+from distillkit.metrics import route_metrics
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.records import ScoredRollout
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.sampler import Sampler
+from distillkit.roles.scorer import Scorer
+from distillkit.run_directory.files import RunFiles
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """Metrics and samples of steps, besides what the training itself gives."""
+
+    prepared: PreparedRun
+    scheduler: Scheduler
+    files: RunFiles
+
+    def metrics(self, outcomes: Outcomes) -> dict[str, float]:
+        """Routes, requests in flight, failures, seconds, and what sampler and scorers measured of themselves."""
+        teachers, peaks = self.prepared.pipeline.teachers, self.scheduler.inflight.read_peaks()
+        inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
+        return {
+            **self._measured_by_plugins(),
+            **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
+            **inflight,
+            "completions/failed": float(len(outcomes.lost)),
+            "time/sample": outcomes.sample_seconds,
+            "time/score": outcomes.score_seconds,
+        }
+
+    def _measured_by_plugins(self) -> dict[str, float]:
+        measured: dict[str, float] = {}
+        sources: list[Sampler | Scorer] = [self.scheduler.sampler, *self.scheduler.scorers.values()]
+        for source in sources:
+            with attribute_to(source, "in metrics()"):
+                measured |= source.metrics()
+        return measured
+
+    def keep_samples(self, step: int, scored: Sequence[ScoredRollout]) -> None:
+        """Write some completions of each route, every `sample_every` steps."""
+        train = self.prepared.config.train
+        if not train.sample_every or step % train.sample_every:
+            return
+        by_route: dict[str, list[ScoredRollout]] = {}
+        for completion in scored:
+            by_route.setdefault(completion.prompts.route.label, []).append(completion)
+        for completions in by_route.values():
+            tokenizer = self.prepared.renderer.student.tokenizer
+            self.files.write_samples(step, "train", completions[: train.samples_per_route], tokenizer)

@@ -1,0 +1,130 @@
+"""A window's outcomes as they come: each is checked, and each request has exactly one."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from distillkit.errors import PluginError
+from distillkit.events import Phase
+from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.tokenizer import unknown_id
+from distillkit.types import SampleKey
+
+
+@dataclass(slots=True)
+class WindowResults:
+    """What sampler and scorers have answered so far."""
+
+    requests: WindowRequests
+    sampler: str
+    """The sampler's class, for messages."""
+    vocabulary: int | None
+    _place: dict[SampleKey, int] = field(init=False)
+    """Each request's place in data order."""
+    _rollouts: dict[SampleKey, Rollout] = field(default_factory=dict, init=False)
+    _scores: dict[SampleKey, dict[str, Score]] = field(default_factory=dict, init=False)
+    _lost: dict[SampleKey, LostCompletion] = field(default_factory=dict, init=False)
+    _versions: dict[str, Score] = field(default_factory=dict, init=False)
+    """Of each teacher its first score, whose version all others of the window must have."""
+    _sampled: int = field(default=0, init=False)
+    _scored: int = field(default=0, init=False)
+    _to_score: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        """Number the requests."""
+        self._place = {request.key: place for place, request in enumerate(self.requests.samples)}
+
+    def add_sample(self, outcome: Rollout | Failure) -> Rollout | None:
+        """Take a sampler's answer; return the rollout if it can be scored. Raises PluginError for a second answer."""
+        key = outcome.request.key
+        if key not in self._place or key in self._rollouts or key in self._lost:
+            raise PluginError(f"{self.sampler} answered {key} twice, or was never asked; one outcome a request")
+        self._sampled += 1
+        if isinstance(outcome, Failure):
+            self._lose(key, "sample", outcome.reason, retryable=outcome.retryable)
+            return None
+        wanted = self.requests.policy_version
+        if wanted is not None and outcome.policy_version != wanted:
+            reason = f"sampled by policy version {outcome.policy_version}, this step trains version {wanted}"
+            self._lose(key, "sample", reason, retryable=True)
+            return None
+        unknown = unknown_id(outcome, self.vocabulary)
+        if unknown is not None:
+            self._lose(key, "sample", unknown, retryable=False)
+            return None
+        self._rollouts[key] = outcome
+        self._scores[key] = {}
+        return outcome
+
+    def require_all_sampled(self) -> None:
+        """Raise PluginError if the sampler ended with requests that it gave no outcome for."""
+        if self._sampled == len(self._place):
+            return
+        missing = [key for key in self._place if key not in self._rollouts and key not in self._lost]
+        raise PluginError(
+            f"{self.sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}"
+        )
+
+    def score_requests(self, rollout: Rollout) -> list[ScoreRequest]:
+        """What is asked of each teacher of the rollout's route."""
+        prompts = self.requests.prompts_of(rollout.key)
+        requests = [ScoreRequest(rollout, teacher, prompts.teachers[teacher]) for teacher in prompts.route.teachers]
+        self._to_score += len(requests)
+        return requests
+
+    def add_score(self, outcome: Score | Failure, teacher: str, unanswered: set[SampleKey]) -> None:
+        """Take a scorer's answer to one of `unanswered`. Raises PluginError for a second, or of another version."""
+        key = outcome.request.key
+        if key not in unanswered:
+            raise PluginError(f"the scorer of teacher {teacher!r} answered {key} twice, or was never asked")
+        unanswered.remove(key)
+        self._scored += 1
+        if isinstance(outcome, Score):
+            self._require_one_version(outcome, teacher)
+            self._scores[key][teacher] = outcome
+        elif key not in self._lost:
+            self._lose(key, "score", outcome.reason, retryable=outcome.retryable, teacher=teacher)
+
+    def _require_one_version(self, score: Score, teacher: str) -> None:
+        first = self._versions.setdefault(teacher, score)
+        if score.version != first.version:
+            raise PluginError(
+                f"the scorer of teacher {teacher!r} scored one window with two versions of itself: "
+                f"{first.request.key} with {first.version}, {score.request.key} with {score.version}. A scorer that "
+                "changes must say so by `moves()`, and change in `on_sync` alone"
+            )
+
+    def _lose(self, key: SampleKey, stage: Stage, reason: str, *, retryable: bool, teacher: str | None = None) -> None:
+        self._lost[key] = LostCompletion(key, stage, reason, retryable, teacher)
+
+    def progress(self, phase: Phase) -> tuple[int, int]:
+        """How many requests of a phase are answered, of how many."""
+        return (self._sampled, len(self._place)) if phase == "sample" else (self._scored, self._to_score)
+
+    def in_data_order(self, requests: Iterable[ScoreRequest]) -> Sequence[ScoreRequest]:
+        """Score requests in the order of their rows, whatever the order in which completions arrived."""
+        return sorted(requests, key=lambda request: self._place[request.key])
+
+    def outcomes(self, sample_seconds: float, score_seconds: float) -> Outcomes:
+        """All outcomes, in data order; every request must have been answered."""
+        scored = [
+            ScoredRollout(self._rollouts[key], self.requests.prompts_of(key), self._scores[key])
+            for key in self._place
+            if key not in self._lost
+        ]
+        rollouts = tuple(self._rollouts[key] for key in self._place if key in self._rollouts)
+        return Outcomes(tuple(scored), tuple(self._lost.values()), rollouts, sample_seconds, score_seconds)
+
+    def abandoned(self, reason: str) -> Outcomes:
+        """Every completion lost: by its own failure where it had one, else by `reason` at the stage that it reached."""
+        lost = tuple(
+            self._lost.get(key) or LostCompletion(key, self._stage_of(key), reason, retryable=True)
+            for key in self._place
+        )
+        return Outcomes((), lost, (), 0.0, 0.0)
+
+    def _stage_of(self, key: SampleKey) -> Stage:
+        if key not in self._rollouts:
+            return "sample"
+        teachers = self.requests.prompts_of(key).route.teachers
+        return "train" if all(teacher in self._scores[key] for teacher in teachers) else "score"

@@ -1,0 +1,89 @@
+"""The windows of the steps to come: with k steps off policy, k of them are in flight while a step trains."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from distillkit.loop.batches import Prefetcher, RowBatches
+from distillkit.loop.ledger import Ledger
+from distillkit.loop.outcomes import Outcomes
+from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.window import AnyWindow, KeptWindow, Scheduler
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.run_directory.rollout_codec import InFlight, take_window
+from distillkit.types import Prompts
+
+log = logging.getLogger("distillkit")
+
+
+@dataclass(slots=True)
+class WindowsAhead:
+    """Starts windows in the order of their steps, and gives every admitted row an end in the ledger."""
+
+    prepared: PreparedRun
+    scheduler: Scheduler
+    policy: PolicySync
+    ledger: Ledger
+    warn: Callable[[str], None]
+    kept: list[InFlight] = field(default_factory=list)
+    """Windows that the checkpoint held, in order: they came to their end before the run was resumed."""
+    in_flight: deque[AnyWindow] = field(default_factory=deque, init=False)
+    """The windows that were started and not yet trained, in order."""
+    _held: Sequence[AnyWindow] = field(default=(), init=False)
+    """Windows that the newest checkpoint of this process holds."""
+    _batches: RowBatches = field(init=False)
+    _prefetcher: Prefetcher = field(init=False)
+
+    def open(self, first_step: int, rows_done: int) -> None:
+        """Begin at the rows of `first_step` (counted from 1), behind the `rows_done` that are settled."""
+        self._batches = RowBatches(self.prepared)
+        self._prefetcher = Prefetcher(self.prepared.render, self._batches.groups(first_step, rows_done))
+
+    async def next(self) -> AnyWindow | None:
+        """The window to train next, with as many started behind it as may be; None after the last step."""
+        ahead = 1 + self.prepared.config.train.max_steps_off_policy
+        while len(self.in_flight) < ahead and (prompts := await self._prefetcher.take()) is not None:
+            self.in_flight.append(self._start(prompts))
+        self._prefetcher.prepare()
+        return self.in_flight[0] if self.in_flight else None
+
+    def _start(self, prompts: Sequence[Prompts]) -> AnyWindow:
+        """Sample and score a step's rows, unless the checkpoint holds what came of that."""
+        kept = take_window(self.kept, partial(self._batches.requests, prompts), self.warn)
+        window = kept or self.scheduler.start(self._batches.requests(prompts, self.policy.version))
+        self.ledger.admit(window.requests)
+        return window
+
+    async def outcomes(self, window: AnyWindow, step: int) -> Outcomes:
+        """What became of a window; one of which nothing at all is left, and might be, is tried once more."""
+        outcomes = await window.finished()
+        hopeless = outcomes.scored or not any(lost.retryable for lost in outcomes.lost)
+        if hopeless or window.requests.policy_version not in (None, self.policy.version):
+            return outcomes
+        reason = next(lost.reason for lost in outcomes.lost if lost.retryable)
+        self.warn(f"step {step}: all {len(outcomes.lost)} completions failed, once more: {reason}")
+        return await self.scheduler.start(window.requests).finished()
+
+    def trained(self, window: AnyWindow, step: int, outcomes: Outcomes) -> None:
+        """Enter the end of every row of the first window, which was just trained as `step`."""
+        self.ledger.settle(step, window.requests, outcomes)
+        self.in_flight.popleft()
+
+    async def saved(self) -> list[InFlight]:
+        """What a checkpoint holds of the windows in flight, once all of them have come to their end."""
+        saved = [InFlight.of(window.requests, await window.finished()) for window in self.in_flight]
+        self._held = tuple(self.in_flight)
+        return saved
+
+    async def close(self, next_step: int, ended: str) -> None:
+        """Stop what is in flight, and enter its rows with the reason for which the run ended: none disappears."""
+        for step, window in enumerate(self.in_flight, start=next_step):
+            outcomes = await window.abandon(f"the run ended: {ended}")
+            if isinstance(window, KeptWindow) or window in self._held:
+                self.ledger.keep(step, window.requests)
+            else:
+                self.ledger.settle(step, window.requests, outcomes)
+        self.in_flight.clear()
+        await self._prefetcher.close()

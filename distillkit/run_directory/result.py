@@ -1,0 +1,39 @@
+"""What a run left, as code that started it gets it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import JsonValue
+
+from distillkit.errors import RunFailedError
+from distillkit.events import EvalStage
+from distillkit.run_directory.directory import read_summary
+from distillkit.run_directory.files import read_metrics
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run left."""
+
+    run_dir: Path
+    adapter_path: Path
+    """`adapter/` in PEFT format, or `model/` where all weights were trained."""
+    steps: int
+    eval: Mapping[EvalStage, Mapping[str, Any]]
+    """`before` and `after`, as in `summary.json`."""
+    metrics: Sequence[Mapping[str, JsonValue]]
+    """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
+    summary: Mapping[str, JsonValue]
+
+
+def finished_run(run_dir: Path) -> RunResult:
+    """The result of a run of another process. Raises RunFailedError if it has not completed, or is not found here."""
+    summary = read_summary(run_dir)
+    if summary is None or summary["status"] != "completed":
+        ended = "no summary.json is there" if summary is None else f"its status is {summary['status']}"
+        raise RunFailedError(f"{run_dir}: rank 0 ended the run, and {ended}; rank 0 says why")
+    stages = cast(dict[EvalStage, Mapping[str, Any]], summary["eval"])
+    steps, adapter = int(str(summary["steps"])), Path(str(summary["adapter_path"]))
+    return RunResult(run_dir, adapter, steps, stages, read_metrics(run_dir), summary)

@@ -1,0 +1,54 @@
+"""From which checkpoint a resumed run goes on, and whether it may."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit.errors import InputError
+from distillkit.run_directory.checkpoint import (
+    EngineState,
+    checkpoints,
+    newest,
+    of_step,
+    require_kept,
+    step_of,
+)
+from distillkit.run_directory.directory import is_complete
+from distillkit.run_directory.identity import changes, other_held_out, require_same
+from distillkit.run_directory.rollout_codec import dropped
+from distillkit.run_directory.run_start import RunStart
+
+
+def require_unfinished(run_dir: Path, steps: int, start: RunStart) -> None:
+    """Raise InputError if there is nothing left for a resume to do."""
+    last = checkpoints(run_dir)[-1] if start.from_step is None else require_kept(run_dir, start.from_step)
+    trained = step_of(last)
+    if trained > steps or (trained == steps and is_complete(run_dir)):
+        raise InputError(f"{last}: this run is complete; raise train.max_steps or data.epochs to go on")
+
+
+def checkpoint_to_resume(
+    run_dir: Path, identity: Mapping[str, JsonValue], start: RunStart, warn: Callable[[str], None]
+) -> tuple[Path, EngineState]:
+    """Where a resumed run goes on. Raises InputError, before anything is opened, if it is another run's."""
+    if start.from_step is None:
+        path, state = newest(run_dir, warn)
+    else:
+        path, state = of_step(run_dir, start.from_step)
+    if not start.force:
+        require_same(state.identity, identity, path)
+    forced = list(changes(state.identity, identity))
+    if forced:
+        warn(f"going on by force, as another run than {path} was written by: {'; '.join(forced)}")
+    if forced and state.in_flight:
+        warn(dropped(state.in_flight, "they are those of the run as it was"))
+        state = replace(state, in_flight=())
+    if other_held_out(state.identity, identity):
+        warn(
+            f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "
+            "earlier ones, so the summary holds none from before training"
+        )
+        state = replace(state, before=None)
+    return path, state
