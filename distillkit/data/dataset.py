@@ -1,35 +1,26 @@
-"""JSONL files to Rows. The only place that sees raw dicts.
+"""JSONL files to Rows, by their place in the file.
 
 Of each row it holds where it stands and 40 bits of what it held: 17 bytes, so a million rows are cheap, and a row that
 changes while a run goes on is noticed.
 """
 
-import codecs
-import hashlib
-import json
 import stat
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from pydantic import JsonValue
 
 from distillkit.arrays import IntArray
+from distillkit.data.parse_row import DIGEST, LINE_LIMIT, digest_of, is_cut, parse_row, without_mark
 from distillkit.errors import DataError, RowError
-from distillkit.files.strict_json import ContentError, Location, parse_json, shortened
-from distillkit.types import Message, Messages, Row
+from distillkit.files.strict_json import shortened
+from distillkit.types import Row
 
 SHOWN_PROBLEMS = 20
-ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
-LINE_LIMIT = 16 * 2**20
-"""Bytes of a line, about four million tokens; what is longer is refused and never held, so a file of any size without
-line ends takes no more memory than this."""
-DIGEST = 5
-"""Bytes of a row's digest: of a million rows that change, one would be missed in a million runs."""
 BATCH_ROWS, BATCH_BYTES = 128, 2**20
 """Where a batch of rows that are inspected together ends."""
 MESSAGE_LIMIT = 1000
@@ -86,10 +77,10 @@ class Dataset:
         offset = 0
         with self.path.open("rb") as file:
             for line, (raw, length) in enumerate(_lines(file), start=1):
-                if _without_mark(raw, line).strip() or _is_cut(raw):
+                if without_mark(raw, line).strip() or is_cut(raw):
                     self._offsets.append(offset)
                     self._lines.append(line)
-                    self._digests += _digest(raw)
+                    self._digests += digest_of(raw)
                 offset += length
                 if max_rows is not None and len(self._offsets) == max_rows:
                     break
@@ -109,7 +100,7 @@ class Dataset:
     def _read(self, indices: Iterable[int]) -> Iterator[Row]:
         for index, raw in self._raw(indices):
             where = f"{self.path}:{self._lines[index]}"
-            if _digest(raw) != self._digests[index * DIGEST : (index + 1) * DIGEST]:
+            if digest_of(raw) != self._digests[index * DIGEST : (index + 1) * DIGEST]:
                 raise DataError(
                     f"{where}: the file changed during the run; a run is a function of its data, so put the file "
                     "back and go on by --resume, or start anew"
@@ -194,108 +185,7 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Each line, of one that is too long only the start, and its whole length."""
     while raw := file.readline(LINE_LIMIT + 1):
         part, length = raw, len(raw)
-        while _is_cut(part):
+        while is_cut(part):
             part = file.readline(LINE_LIMIT + 1)
             length += len(part)
         yield raw, length
-
-
-def _is_cut(raw: bytes) -> bool:
-    """Whether the line goes on behind what was read of it."""
-    return len(raw) > LINE_LIMIT and not raw.endswith(b"\n")
-
-
-def _without_mark(raw: bytes, line: int) -> bytes:
-    return raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-
-
-def parse_row(raw: bytes, line: int) -> Row:
-    """One line as a Row. Raises RowError naming the field that is wrong."""
-    if _is_cut(raw):
-        raise RowError("line", f"is longer than {LINE_LIMIT // 2**20} MiB; each row is a line of its own")
-    fields = _parse_object(_without_mark(raw, line))
-    if "messages" not in fields:
-        has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
-        raise RowError("messages", f"is missing; the row has {has}")
-    return Row(f"{line}-{_digest(raw).hex()}", line, parse_messages(fields["messages"], "messages"), fields)
-
-
-def _digest(raw: bytes) -> bytes:
-    """40 bits of a hash of what a line holds."""
-    return hashlib.sha256(raw.strip()).digest()[:DIGEST]
-
-
-def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
-    try:
-        value = parse_json(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RowError(
-            "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"
-        ) from error
-    except json.JSONDecodeError as error:
-        raise RowError("line", f"is not JSON: {error.msg} at column {error.colno}") from error
-    except ContentError as error:
-        raise RowError(_field(error.location) or "line", str(error)) from error
-    if not isinstance(value, dict):
-        raise RowError("line", f"is a JSON {_json_type(value)}, not an object with `messages`")
-    return value
-
-
-def _field(location: Location) -> str:
-    """As messages name it: `messages[0].content`."""
-    parts = (f"[{key}]" if isinstance(key, int) else f".{shortened(key, 60)}" for key in location)
-    return shortened("".join(parts).removeprefix("."), 200)
-
-
-def parse_messages(value: JsonValue, name: str) -> Messages:
-    """A row's list of chat messages, ready to be answered by the assistant. Raises RowError."""
-    if not isinstance(value, list):
-        raise RowError(name, f"is a JSON {_json_type(value)}, not a list of messages")
-    if not value:
-        raise RowError(name, "is empty; it needs at least one user message")
-    messages = tuple(
-        [_plain_message(message) or _parse_message(message, f"{name}[{i}]") for i, message in enumerate(value)]
-    )
-    if messages[-1].role == "assistant":
-        raise RowError(name, "ends with an assistant message; the student writes that turn, so end with the user's")
-    return messages
-
-
-def _plain_message(value: JsonValue) -> Message | None:
-    """Of the shape that nearly all have, a known role and a text; None for others, which are looked at more closely."""
-    if isinstance(value, dict) and len(value) == 2:
-        role, content = value.get("role"), value.get("content")
-        if isinstance(role, str) and role in ROLES_OF_MESSAGES and isinstance(content, str):
-            return Message(role, content)
-    return None
-
-
-def _parse_message(value: JsonValue, name: str) -> Message:
-    if not isinstance(value, dict):
-        raise RowError(name, f'is a JSON {_json_type(value)}, not {{"role": ..., "content": ...}}')
-    role = value.get("role")
-    if role not in ROLES_OF_MESSAGES:
-        raise RowError(f"{name}.role", f"is {shortened(repr(role), 60)}, not one of {', '.join(ROLES_OF_MESSAGES)}")
-    if "content" not in value:
-        raise RowError(f"{name}.content", "is missing")
-    extra = {key: item for key, item in value.items() if key not in ("role", "content")}
-    return Message(str(role), _text_of(value["content"], f"{name}.content"), extra)
-
-
-def _text_of(content: JsonValue, name: str) -> str:
-    """A message's text; a list of OpenAI text parts is joined."""
-    if isinstance(content, str):
-        return content
-    if not isinstance(content, list):
-        raise RowError(name, f"is a JSON {_json_type(content)}, not text")
-    parts: list[str] = []
-    for i, part in enumerate(content):
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise RowError(f"{name}[{i}]", 'is not {"type": "text", "text": ...}; only text can be distilled')
-        parts.append(str(part["text"]))
-    return "".join(parts)
-
-
-def _json_type(value: JsonValue) -> str:
-    names = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
-    return names.get(type(value), "null")

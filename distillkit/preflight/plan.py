@@ -72,7 +72,7 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
     return Plan(
         rows=rows,
         steps=steps,
-        optimizer_steps=steps * train.num_substeps,
+        optimizer_steps=steps * substeps_of(config),
         eval_rows=eval_rows,
         evaluations=evaluations,
         completions=rows * each,
@@ -83,6 +83,11 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
         eval_sample_tokens=evaluations * eval_rows * new,
         eval_score_tokens=evaluations * (eval_rows * new + (held_out.teachers.total if held_out is not None else 0)),
     )
+
+
+def substeps_of(config: RunConfig) -> int:
+    """Optimizer steps of a step, at most: the completions of a row are never divided."""
+    return min(config.train.num_substeps, config.train.prompt_groups_per_step)
 
 
 def _evaluations(config: RunConfig, steps: int) -> int:

@@ -18,7 +18,7 @@ from distillkit.preflight.compatibility import (
     require_loss,
     require_spreading,
 )
-from distillkit.preflight.plan import PromptLengths, make_plan
+from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
@@ -52,7 +52,7 @@ class PreparedRun:
         steps = step + max(0, -(-left // self.config.train.prompt_groups_per_step))
         most = self.config.train.max_steps
         steps = steps if most is None else min(steps, most)
-        plan = replace(self.plan, steps=steps, optimizer_steps=steps * self.config.train.num_substeps)
+        plan = replace(self.plan, steps=steps, optimizer_steps=steps * substeps_of(self.config))
         return replace(self, plan=plan)
 
     def render(self, rows: Sequence[Row]) -> list[Prompts]:
@@ -125,6 +125,13 @@ def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
     for teacher in pipeline.teachers:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
+    train = config.train
+    if train.num_substeps > train.prompt_groups_per_step:
+        yield (
+            f"train.num_substeps={train.num_substeps} is more than the {train.prompt_groups_per_step} rows of a step "
+            "(train.prompt_groups_per_step); the completions of a row stay together, so a step has as many optimizer "
+            "steps as rows"
+        )
     if not config.sampling.params.is_untouched:
         yield (
             "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext, SharedObjects
-from distillkit.data.dataset import parse_row
+from distillkit.data.parse_row import parse_row
 from distillkit.events import Plan
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.testing.tokenizer import ByteTokenizer

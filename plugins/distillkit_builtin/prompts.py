@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from distillkit import PromptBuilder
-from distillkit.data.dataset import parse_messages
+from distillkit.data.parse_row import parse_messages
 from distillkit.errors import RowError
 from distillkit.types import ChatPrompts, Messages, Route, Row, Teacher
 

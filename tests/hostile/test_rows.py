@@ -8,7 +8,8 @@ import peak_memory
 import pytest
 from conftest import question
 
-from distillkit.data.dataset import LINE_LIMIT, Dataset, parse_row
+from distillkit.data.dataset import Dataset
+from distillkit.data.parse_row import LINE_LIMIT, parse_row
 from distillkit.errors import DataError, RowError
 
 GOOD = question("hi")

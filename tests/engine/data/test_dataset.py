@@ -8,7 +8,8 @@ import pytest
 from conftest import question
 
 from distillkit.data import dataset as module
-from distillkit.data.dataset import Dataset, InBatches, parse_row
+from distillkit.data.dataset import Dataset, InBatches
+from distillkit.data.parse_row import parse_row
 from distillkit.errors import DataError, RowError
 from distillkit.types import Row
 
