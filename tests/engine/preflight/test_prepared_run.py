@@ -78,7 +78,7 @@ def test_the_plan_counts_steps_and_tokens(fake_config: Make, jsonl: Callable[...
     rows = [question("abcd") for _ in range(5)]
     prompt = len(ByteTokenizer().render([], {})) + len("user\nabcd") + 3
     plan = inspect(fake_config(data={"path": jsonl(rows), "epochs": 2}, train={"num_substeps": 3})).plan
-    assert (plan.rows, plan.steps, plan.optimizer_steps, plan.completions) == (10, 5, 15, 20)
+    assert (plan.rows, plan.steps, plan.optimizer_steps, plan.completions) == (10, 5, 10, 20)
     assert (plan.longest_prompt, plan.sample_tokens) == (prompt, 20 * 12)
     assert plan.score_tokens == plan.train_tokens == 20 * (12 + prompt)
     shorter = inspect(fake_config(data={"path": jsonl(rows), "epochs": 2}, train={"max_steps": 2})).plan
