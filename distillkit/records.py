@@ -1,7 +1,7 @@
 """What comes of a completion on its way through a step: sampled, scored, made training data, trained.
 
-Each value is frozen, holds read-only arrays that are checked against each other, and carries its own identity, so that
-nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
+Each value is frozen, with all that it holds; its arrays are checked against each other in the constructor, and it carries
+its own identity, so that nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,8 +11,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distillkit.arrays import BOOL, FLOAT32, INT64, Array, BoolArray, FloatArray, IntArray, all_true, freeze
+from distillkit.arrays import (
+    BOOL,
+    FLOAT32,
+    INT64,
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    all_true,
+    freeze_arrays,
+    freeze_inputs,
+)
 from distillkit.errors import AlignmentError
+from distillkit.frozen import FrozenDict, Value, freeze_fields
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
 FinishReason = Literal["stop", "length"]
@@ -20,7 +32,7 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rollout:
+class Rollout(Value):
     """One completion, with the logprobs of exactly the sampled tokens under the policy that sampled them."""
 
     request: SampleRequest
@@ -33,11 +45,13 @@ class Rollout:
     text: str
     mask: BoolArray | None = None
     """[R] False where a token was not sampled by the policy (a tool's output); None: all were."""
-    rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards: Mapping[str, float] = field(default_factory=FrozenDict)
 
     def __post_init__(self) -> None:
         """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
-        freeze(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
+        if type(self.rewards) is not FrozenDict:
+            freeze_fields(self, "rewards")
+        freeze_arrays(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
         count = len(self.token_ids)
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
@@ -68,13 +82,17 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoreRequest:
+class ScoreRequest(Value):
     """One completion to score under one teacher's prompt."""
 
     rollout: Rollout
     teacher: str
     prompt_ids: IntArray
     """[P'] the teacher's own prompt."""
+
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `prompt_ids`."""
+        freeze_arrays(self, prompt_ids=INT64)
 
     @property
     def key(self) -> SampleKey:
@@ -83,7 +101,7 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Score:
+class Score(Value):
     """A teacher's logprobs of exactly the sampled tokens."""
 
     request: ScoreRequest
@@ -93,21 +111,19 @@ class Score:
     """[R] the ids that the backend says it scored; None if it does not say."""
     version: int = 0
     """Of the teacher: 0 for a frozen one; a self or moving-average teacher counts up at weight syncs."""
-    arrays: Mapping[str, Array] = field(default_factory=dict)
-    """Further per-token results by capability name (`topk_ids`, ...); the first axis is R."""
+    arrays: Mapping[str, Array] = field(default_factory=FrozenDict)
+    """Further per-token results by name; the first axis is R. Of capability `topk`: `topk_ids` and `topk_logprobs`
+    [R, K]; of `at_ids`: `at_ids` and `at_logprobs` [R, K]; of one of your own: under its name."""
 
     def __post_init__(self) -> None:
         """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
-        freeze(self, logprobs=FLOAT32, echoed_ids=INT64)
+        freeze_arrays(self, logprobs=FLOAT32, echoed_ids=INT64)
         rollout = self.request.rollout
         require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
         if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
             raise AlignmentError(f"{self}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
-        for name, array in self.arrays.items():
-            if len(array) != len(rollout.token_ids):
-                raise AlignmentError(
-                    f"{self}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
-                )
+        if self.arrays or type(self.arrays) is not FrozenDict:
+            freeze_inputs(self, "arrays", len(rollout.token_ids))
 
     def __str__(self) -> str:
         """What errors call it."""
@@ -120,12 +136,21 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredRollout:
+class ScoredRollout(Value):
     """A rollout with one score from each teacher of its route."""
 
     rollout: Rollout
     prompts: Prompts
     scores: Mapping[str, Score]
+    """By teacher name."""
+
+    def __post_init__(self) -> None:
+        """Refuse scores of other completions, or by other teachers than they are kept under."""
+        object.__setattr__(self, "scores", FrozenDict(self.scores))
+        for teacher, score in self.scores.items():
+            request, rollout = score.request, self.rollout
+            if request.teacher != teacher or (request.rollout is not rollout and request.key != rollout.key):
+                raise AlignmentError(f"{self.rollout}: the {score} is not one of it by teacher {teacher!r}")
 
     @property
     def key(self) -> SampleKey:
@@ -134,7 +159,7 @@ class ScoredRollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Datum:
+class Datum(Value):
     """One completion as the student trains on it."""
 
     key: SampleKey
@@ -146,6 +171,15 @@ class Datum:
     """What the loss function reads, by name; the first axis is R. `weights` are the normalization, computed once over
     the whole optimizer step: a backend sums `weight * loss` over tokens and divides by nothing."""
 
+    def __post_init__(self) -> None:
+        """Refuse inputs of another length than the response; hold read-only copies."""
+        freeze_arrays(self, prompt_ids=INT64, response_ids=INT64)
+        freeze_inputs(self, "inputs", len(self.response_ids))
+
+    def __str__(self) -> str:
+        """What errors call it."""
+        return f"datum of {self.key}"
+
 
 TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
 """`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
@@ -153,7 +187,7 @@ micro-batch laid end to end. For research losses; a student that runs torch in t
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(Value):
     """The data of one optimizer step."""
 
     loss_function: str
@@ -162,17 +196,26 @@ class Batch:
     torch_loss: TorchLoss | None = None
     """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "options")
+        object.__setattr__(self, "datums", tuple(self.datums))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepResult:
+class StepResult(Value):
     """What one optimizer step did."""
 
     metrics: Mapping[str, float]
     """Full names, such as `train/loss` and `train/grad_norm`."""
 
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `metrics`."""
+        freeze_fields(self, "metrics")
+
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Value):
     """A published policy version, and where another process finds it."""
 
     version: int
@@ -182,15 +225,13 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Failure:
+class Failure(Value):
     """What a Sampler or Scorer yields when it could not answer a request. Nothing is dropped without one."""
 
     request: SampleRequest | ScoreRequest
     reason: str
     retryable: bool = False
     """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""
-    retry_after: float | None = None
-    """Seconds, where the backend said so."""
 
 
 ROUNDING = 1e-2
