@@ -50,7 +50,7 @@ KEPT = ATOMS | {FrozenDict, FrozenList}
 def frozen(value: T) -> T:
     """A read-only copy of `value`, all the way down: mappings are `FrozenDict`s, lists `FrozenList`s.
 
-    What is no mapping, list or tuple stays the object that it is: numbers, texts, and values that are frozen themselves.
+    What is no mapping, list or tuple stays the object that it is: numbers, texts, and what is frozen itself.
     """
     return _frozen(value)  # type: ignore[no-any-return]
 

@@ -1,7 +1,8 @@
 """What comes of a completion on its way through a step: sampled, scored, made training data, trained.
 
-Each value is frozen, with all that it holds; its arrays are checked against each other in the constructor, and it carries
-its own identity, so that nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
+Each value is frozen, with all that it holds. Its arrays are checked against each other in the constructor, and it
+carries its own identity, so that nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R`
+a response's.
 """
 
 from collections.abc import Callable, Mapping

@@ -31,6 +31,7 @@ def tokenizer_of(run: RunContext, folder: str) -> Tokenizer:
 class InstantStudent(Student, Sampler):
     """Every completion has the same tokens and logprobs; training does nothing."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "instant"
 
     tokenizer_folder: str = Field("", description="Where its tokenizer is.")

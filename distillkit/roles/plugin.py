@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from distillkit.arrays import Array
 from distillkit.context import RunContext
+from distillkit.errors import PluginError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Plugin(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     role: ClassVar[str] = ""
+    """The role that a class is chosen for. A class of two roles (a student that samples) sets it in its body."""
     name: ClassVar[str] = ""
     """How a config chooses the plugin; unique in its role."""
     volatile: ClassVar[frozenset[str]] = frozenset()
@@ -86,6 +88,25 @@ class Plugin(BaseModel, ABC):
         """
 
     @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse a class of several roles that does not say which one it is chosen for. Raises PluginError."""
+        super().__pydantic_init_subclass__(**kwargs)
+        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base._is_role()]
+        says = next(base for base in cls.__mro__ if "role" in vars(base))
+        where = f"{cls.__module__}.{cls.__qualname__} is a {' and a '.join(role.__name__ for role in roles)}"
+        if not all(issubclass(says, role) for role in roles):
+            raise PluginError(
+                f"{where}; set the one that it is chosen for in its body: `role: ClassVar[str] = {roles[0].role!r}`"
+            )
+        if roles and cls.role not in [role.role for role in roles]:
+            raise PluginError(f"{where}, and its `role` is {cls.role!r}")
+
+    @classmethod
+    def _is_role(cls) -> bool:
+        """Whether this class is a role itself, which plugins derive from."""
+        return "role" in vars(cls) and sum("role" in vars(base) for base in cls.__mro__) == 2  # the other is Plugin
+
+    @classmethod
     def is_complete(cls) -> bool:
         """Whether this class can be chosen by name: it has one, and implements its role."""
         return bool(cls.name) and bool(cls.role) and not inspect.isabstract(cls)
@@ -98,7 +119,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         """In a config, a field annotated with a role takes a name, options with a `name`, or an instance."""
-        if "role" not in cls.__dict__:
+        if not cls._is_role():
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve, serialization=core_schema.plain_serializer_function_ser_schema(cls._dump)
@@ -107,7 +128,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Leave a mark where a role stands, which `distillkit config schema` replaces by the known plugins."""
-        return {"x-distillkit-role": cls.role} if "role" in cls.__dict__ else handler(schema)
+        return {"x-distillkit-role": cls.role} if cls._is_role() else handler(schema)
 
     @classmethod
     def _resolve(cls, value: object, info: ValidationInfo) -> "Plugin":

@@ -31,6 +31,7 @@ def log_softmax(logits: FloatArray) -> FloatArray:
 class FakeStudent(Student, Sampler):
     """Samples every token from one softmax over bytes, and trains it by plain gradient descent in numpy."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "fake"
     loads_in_place: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter"})

@@ -281,7 +281,7 @@ def test_every_way_to_change_a_mapping_or_a_list_is_refused() -> None:
         with pytest.raises(TypeError, match="belongs to a frozen value"):
             change()
     assert (mapping, values) == ({"a": 1}, [1, 2])
-    assert (type(mapping | {"b": 1}), type(mapping.copy()), type(values + [3])) == (dict, dict, list)
+    assert (type(mapping | {"b": 1}), type(mapping.copy())) == (dict, dict)
 
 
 def test_values_are_frozen() -> None:
