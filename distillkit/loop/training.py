@@ -72,7 +72,9 @@ class Learning:
         parts = min(self.substeps, len(scored))
         cuts = [len(scored) * i // parts for i in range(parts + 1)] if parts else []
         made = [self.loss.batch(scored[a:b]) for a, b in pairwise(cuts)]
-        return [replace(batch, torch_loss=self.loss.torch_loss()) for batch in made]
+        taken = self.student.loss_functions().get(self.loss.loss_function)
+        options = self.loss.options() if taken is None else self.loss.options_for(taken)
+        return [replace(batch, options=options, torch_loss=self.loss.torch_loss()) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1

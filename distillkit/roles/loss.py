@@ -1,7 +1,7 @@
 """Role `loss`: scored rollouts to training data."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from distillkit.records import Batch, ScoredRollout, TorchLoss
@@ -22,6 +22,18 @@ class Loss(Plugin):
     @abstractmethod
     def options(self) -> Mapping[str, float]:
         """The options that travel to the student with each batch."""
+
+    def without_effect(self) -> frozenset[str]:
+        """The names of those of `options()` that have no effect at the values that they have here.
+
+        They do not go to a student whose loss function lacks them: it trains the same. Others that it lacks are refused.
+        """
+        return frozenset()
+
+    def options_for(self, taken: Collection[str]) -> Mapping[str, float]:
+        """Those of `options()` that go to a student whose loss function takes the options `taken`."""
+        needless = self.without_effect() - frozenset(taken)
+        return {name: value for name, value in self.options().items() if name not in needless}
 
     def torch_loss(self) -> TorchLoss | None:
         """The loss function's own code, for students that do not know it by name; None: it has none.

@@ -1,5 +1,6 @@
 """A student and a teacher small enough to check by hand: one categorical law over bytes, whatever the prompt."""
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -73,7 +74,7 @@ class FakeStudent(Student, Sampler):
 
     async def train(self, batch: Batch) -> StepResult:
         """One step of gradient descent on the importance-sampling loss."""
-        parts = [self._gradient(datum, batch.options["ratio_log_cap"]) for datum in batch.datums]
+        parts = [self._gradient(datum, batch.options.get("ratio_log_cap", math.inf)) for datum in batch.datums]
         self._logits = self._logits - np.float32(self.learning_rate) * np.sum([part[1] for part in parts], axis=0)
         return StepResult({"train/loss": float(sum(part[0] for part in parts))})
 

@@ -20,6 +20,9 @@ from distillkit import Loss
 from distillkit.arrays import FloatArray, logprob_array
 from distillkit.records import Batch, Datum, Rollout, ScoredRollout
 
+RATIO_LOG_LIMIT = 20.0
+"""Nats, a ratio of 5e8: the policy that trains is never so far from the one that sampled."""
+
 
 class ImportanceSampling(Loss):
     """Train on `teacher_logprob - sampling_logprob` of each sampled token, by importance sampling."""
@@ -29,7 +32,7 @@ class ImportanceSampling(Loss):
 
     scale: float = Field(1.0, gt=0, description="Multiplies the advantages.")
     ratio_log_cap: float = Field(
-        20.0, gt=0, allow_inf_nan=True, description="Cap of log(current / sampling probability) in the ratio."
+        RATIO_LOG_LIMIT, gt=0, allow_inf_nan=True, description="Cap of log(current / sampling probability) in the ratio."
     )
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
     normalization: Literal["token_mean", "sequence_mean", "sum"] = Field(
@@ -39,8 +42,12 @@ class ImportanceSampling(Loss):
     )
 
     def options(self) -> Mapping[str, float]:
-        """What the loss function itself needs to know."""
+        """`ratio_log_cap`, in nats."""
         return {"ratio_log_cap": self.ratio_log_cap}
+
+    def without_effect(self) -> frozenset[str]:
+        """A cap of `RATIO_LOG_LIMIT` or more: a student without the option trains the same."""
+        return frozenset({"ratio_log_cap"}) if self.ratio_log_cap >= RATIO_LOG_LIMIT else frozenset()
 
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         """Advantages and weights of every token; all of them 0 where the mask drops a token."""
