@@ -15,7 +15,8 @@ class Loss(Plugin):
     loss_function: ClassVar[str] = ""
     """What students know the loss by."""
     needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
-    """The capabilities that scorers must have, with the least limit of each."""
+    """The capabilities that scorers must have, with the least limit of each: `sampled`, `topk`, `at_ids`, `full`, or a
+    name of your own, whose numbers scorers put into `Score.arrays`."""
     max_teachers: ClassVar[int | None] = 1
     """How many teachers a row may be routed to; None: any number."""
 
@@ -26,7 +27,7 @@ class Loss(Plugin):
     def without_effect(self) -> frozenset[str]:
         """The names of those of `options()` that have no effect at the values that they have here.
 
-        They do not go to a student whose loss function lacks them: it trains the same. Others that it lacks are refused.
+        They are not sent to a student whose loss function lacks them: it trains the same. Others are refused there.
         """
         return frozenset()
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from pydantic import JsonValue
 
-from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.arrays import Array, FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import parse_row
+from distillkit.errors import PluginError
 from distillkit.events import Plan
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.plugin import Plugin
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
@@ -28,6 +30,12 @@ TEST_PLAN = Plan(
     eval_sample_tokens=0,
     eval_score_tokens=0,
 )
+
+
+def require(condition: object, plugin: Plugin, message: str) -> None:
+    """Raise PluginError naming the plugin's class unless `condition` holds."""
+    if not condition:
+        raise PluginError(f"{type(plugin).__module__}.{type(plugin).__qualname__} ({plugin.role}): {message}")
 
 
 def make_row(content: str = "What is the sky?", *, line: int = 1, **fields: JsonValue) -> Row:
@@ -49,7 +57,7 @@ def make_context(
 
 
 def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 16, **params: float) -> SampleRequest:
-    """One completion to draw for `row`, in the tokens of `ByteTokenizer`."""
+    """One completion to sample for `row`, in the tokens of `ByteTokenizer`."""
     row = row or make_row()
     prompt = token_ids(ByteTokenizer().render(row.messages, {}))
     options = SamplingParams(max_tokens, **params)  # type: ignore[arg-type]  # the dataclass checks the names
@@ -81,9 +89,11 @@ def make_scored(
     *,
     teacher: str = "teacher",
     row: Row | None = None,
+    arrays: Mapping[str, Array] | None = None,
 ) -> ScoredRollout:
-    """`rollout` scored by one teacher, under the student's prompt."""
+    """`rollout` scored by one teacher, under the student's prompt; `arrays` is what `Score.arrays` holds."""
     prompt = rollout.request.prompt_ids
-    score = Score(ScoreRequest(rollout, teacher, prompt), logprob_array(teacher_logprobs), rollout.token_ids)
+    request = ScoreRequest(rollout, teacher, prompt)
+    score = Score(request, logprob_array(teacher_logprobs), rollout.token_ids, arrays=arrays or {})
     prompts = Prompts(row or make_row(), Route.to(teacher), prompt, {teacher: prompt})
     return ScoredRollout(rollout, prompts, {teacher: score})

@@ -1,4 +1,4 @@
-"""An `EvalContext` that is all there already."""
+"""An `EvalContext` of completions that are there already, for tests of evaluators."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from distillkit.types import Route, Row, Teacher
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOut:
+class FakeEvalContext:
     """Scored completions as an evaluator sees them, at no policy in particular."""
 
     completions: Sequence[ScoredRollout]
@@ -17,34 +17,36 @@ class HeldOut:
     stage: EvalStage = "before"
     step: int = 0
     policy_version: int = 0
-    capable: bool = False
-    """Teachers answer as the student did, and whoever is asked scores these completions as the student found them."""
+    samples_and_scores: bool = False
+    """Whether teachers sample (what the student did) and everybody scores (with the completions' own logprobs)."""
 
     @property
     def rows(self) -> Sequence[Row]:
-        """The held-out rows."""
-        return [one.prompts.row for one in self.completions]
+        """The row of each completion, in their order."""
+        return [scored.prompts.row for scored in self.completions]
 
     def route(self, row: Row) -> Route:
-        """As each completion's prompts say."""
-        return next(one.prompts.route for one in self.completions if one.prompts.row.row_id == row.row_id)
+        """The route in the prompts of the row's first completion. Raises StopIteration for a row without any."""
+        return next(scored.prompts.route for scored in self.completions if scored.prompts.row.row_id == row.row_id)
 
     async def rollouts(self) -> Sequence[Rollout]:
-        """The completions."""
-        return [one.rollout for one in self.completions]
+        """The completions without their scores."""
+        return [scored.rollout for scored in self.completions]
 
     async def scored(self) -> Sequence[ScoredRollout]:
         """The completions with their scores."""
         return self.completions
 
     async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
-        """The completions of the rows that are routed to it, where these teachers can sample."""
-        mine = [one.rollout for one in self.completions if teacher in one.prompts.route.teachers]
-        return mine if self.capable else None
+        """The completions of the rows that are routed to `teacher`; None without `samples_and_scores`."""
+        routed = [scored.rollout for scored in self.completions if teacher in scored.prompts.route.teachers]
+        return routed if self.samples_and_scores else None
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
     ) -> Sequence[Score] | None:
-        """The completions' own logprobs, where anyone can score."""
-        asked = [ScoreRequest(rollout, teacher or "student", rollout.request.prompt_ids) for rollout in rollouts]
-        return [Score(one, one.rollout.logprobs, one.rollout.token_ids) for one in asked] if self.capable else None
+        """Each rollout's own logprobs as its score; None without `samples_and_scores`."""
+        if not self.samples_and_scores:
+            return None
+        requests = [ScoreRequest(rollout, teacher or "student", rollout.request.prompt_ids) for rollout in rollouts]
+        return [Score(request, request.rollout.logprobs, request.rollout.token_ids) for request in requests]

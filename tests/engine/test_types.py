@@ -24,8 +24,7 @@ from distillkit.records import (
     StepResult,
     Weights,
 )
-from distillkit.testing import make_rollout, make_row, make_scored, make_teacher
-from distillkit.testing.builders import TEST_PLAN
+from distillkit.testing import TEST_PLAN, make_rollout, make_row, make_scored, make_teacher
 from distillkit.types import (
     ChatPrompts,
     Message,

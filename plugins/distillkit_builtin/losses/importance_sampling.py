@@ -32,7 +32,10 @@ class ImportanceSampling(Loss):
 
     scale: float = Field(1.0, gt=0, description="Multiplies the advantages.")
     ratio_log_cap: float = Field(
-        RATIO_LOG_LIMIT, gt=0, allow_inf_nan=True, description="Cap of log(current / sampling probability) in the ratio."
+        RATIO_LOG_LIMIT,
+        gt=0,
+        allow_inf_nan=True,
+        description="Cap of log(current / sampling probability) in the ratio.",
     )
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
     normalization: Literal["token_mean", "sequence_mean", "sum"] = Field(

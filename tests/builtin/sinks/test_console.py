@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from distillkit.events import EvalResult, Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
-from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
-from distillkit.testing.builders import TEST_PLAN
+from distillkit.testing import TEST_PLAN, check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.progress_display import Board, duration
 
