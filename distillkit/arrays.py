@@ -52,8 +52,8 @@ def _is_read_only(array: Array) -> bool:
 
 
 def _require_whole(ids: Array) -> None:
-    if ids.dtype.kind not in "iub" and ids.size:
-        raise AlignmentError(f"token ids are whole numbers, and {ids.dtype} was given")
+    if ids.dtype.kind not in "iub" and not np.array_equal(ids, np.round(ids)):
+        raise AlignmentError(f"token ids are whole numbers, and {ids.dtype} with fractions was given")
 
 
 def all_true(count: int) -> BoolArray:

@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from distillkit.events import EvalResult, EvalStage, Evaluated, StepFinished
 from distillkit.loop.batches import Feed, Upcoming
-from distillkit.loop.evaluation import Evaluation, eval_metrics, eval_summary
+from distillkit.loop.evaluation import Evaluation, eval_summary
 from distillkit.loop.guards import ROLLED_BACK, Guards, Undone, stopped
 from distillkit.loop.ledger import Ledger, Totals, failed_by_teacher
 from distillkit.loop.mismatch import MismatchWatch
@@ -20,7 +20,7 @@ from distillkit.loop.rollback import described, learning_plugins, steps_back, wa
 from distillkit.loop.sink_dispatcher import Announcer
 from distillkit.loop.training import Learning
 from distillkit.loop.window import KeptWindow, Outcomes, Schedule, Window
-from distillkit.metrics import finite, route_metrics, step_metrics
+from distillkit.metrics import eval_metrics, finite, route_metrics, step_metrics
 from distillkit.preflight.prepared_run import Preflight
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, one_line_error

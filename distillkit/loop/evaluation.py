@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from distillkit.errors import PluginError, RunFailedError
+from distillkit.errors import RunFailedError
 from distillkit.events import EvalResult, EvalStage
 from distillkit.loop.window import Schedule, Work, sample_all, score_all
 from distillkit.metrics import finite
@@ -133,21 +133,6 @@ class Evaluation:
         for one in self._scored or ():
             first.setdefault(one.prompts.route.label, []).append(one)
         return tuple(one for mine in first.values() for one in mine[:per_route])
-
-
-def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
-    """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route."""
-    slugs = {teacher.name: teacher.slug for teacher in teachers}
-    metrics: dict[str, float] = {}
-    for evaluator, result in results.items():
-        new = {f"eval/{name}": value for name, value in result.metrics.items()}
-        for route, values in result.routes.items():
-            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
-        clash = sorted(metrics.keys() & new.keys())
-        if clash:
-            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
-        metrics |= new
-    return metrics
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:

@@ -130,11 +130,14 @@ def test_inputs_are_numbers() -> None:
 
 
 def test_token_ids_are_whole_and_in_one_line() -> None:
-    with pytest.raises(AlignmentError, match="token ids are whole numbers, and float64 was given"):
+    with pytest.raises(AlignmentError, match="token ids are whole numbers, and float64 with fractions was given"):
         token_ids([1.5])
     with pytest.raises(AlignmentError, match=r"Datum.response_ids has the shape \(1, 3\)"):
         datum({}, [[5, 6, 7]])  # type: ignore[list-item]
+    with pytest.raises(AlignmentError, match="fractions"):
+        token_ids([float("nan")])
     assert token_ids([]).dtype == np.int64
+    assert token_ids([2.0]).tolist() == [2]
 
 
 def test_two_losses_that_are_misaligned_by_one_token_each_are_refused_before_they_train() -> None:

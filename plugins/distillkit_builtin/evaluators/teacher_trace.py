@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 from pydantic import PrivateAttr
 
 from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
+from distillkit.metrics import mean_over_tokens
 from distillkit.records import Rollout, Score
 from distillkit.roles.evaluator import EvalNeed
 
@@ -65,10 +65,6 @@ async def _drawn(context: EvalContext, teacher: str) -> Sequence[Rollout]:
 
 def measure(traces: Sequence[tuple[Rollout, Score]]) -> dict[str, float]:
     """Means over all tokens of the traces, in nats: the teacher's NLL as it wrote them, the student's, and the gap."""
-    teacher = -np.concatenate([trace.logprobs[trace.active] for trace, _ in traces]).mean(dtype=np.float64)
-    student = -np.concatenate([score.logprobs[trace.active] for trace, score in traces]).mean(dtype=np.float64)
-    return {
-        "trace_nll_gap": float(student - teacher),
-        "trace_student_nll": float(student),
-        "trace_teacher_nll": float(teacher),
-    }
+    teacher = -mean_over_tokens([trace.at_active(trace.logprobs) for trace, _ in traces])
+    student = -mean_over_tokens([trace.at_active(score.logprobs) for trace, score in traces])
+    return {"trace_nll_gap": student - teacher, "trace_student_nll": student, "trace_teacher_nll": teacher}

@@ -18,7 +18,7 @@ from distillkit import Sink
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
-from distillkit.loop.evaluation import eval_metrics
+from distillkit.metrics import eval_metrics
 from distillkit.roles.plugin import CheckReport
 from distillkit.types import Teacher
 
