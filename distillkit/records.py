@@ -5,7 +5,7 @@ carries its own identity, so that nothing is ever joined by position in a list. 
 a response's.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -180,6 +180,18 @@ class Datum(Value):
     def __str__(self) -> str:
         """What errors call it."""
         return f"datum of {self.key}"
+
+
+def token_at(datums: Sequence[Datum], position: int) -> str:
+    """Which completion and token a position in datums laid end to end is, for a student to say in a BadStepError.
+
+    Raises ValueError for a position behind the last datum.
+    """
+    for datum in datums:
+        if position < len(datum.response_ids):
+            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
+        position -= len(datum.response_ids)
+    raise ValueError("the position lies behind the last datum")
 
 
 TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]

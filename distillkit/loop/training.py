@@ -11,7 +11,7 @@ from distillkit.errors import BadStepError, RunFailedError
 from distillkit.loop.mismatch import MismatchWatch
 from distillkit.loop.window import Lost, Outcomes
 from distillkit.metrics import mean_of
-from distillkit.records import Batch, Datum, ScoredRollout, StepResult
+from distillkit.records import Batch, ScoredRollout, StepResult
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
@@ -109,12 +109,3 @@ def _first_bad(array: Array) -> int:
 
 def _bad_value(array: Array) -> str:
     return str(array[~np.isfinite(array)].reshape(-1)[0])
-
-
-def where(datums: Sequence[Datum], position: int) -> str:
-    """Which completion and token a position in datums laid end to end is, for students to say in a BadStepError."""
-    for datum in datums:
-        if position < len(datum.response_ids):
-            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
-        position -= len(datum.response_ids)
-    raise ValueError("the position lies behind the last datum")

@@ -13,9 +13,8 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.loop.training import where
 from distillkit.ranks import this_rank
-from distillkit.records import Batch, Datum, StepResult, TorchLoss
+from distillkit.records import Batch, Datum, StepResult, TorchLoss, token_at
 from distillkit.seeds import derive_seed
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
@@ -175,7 +174,7 @@ class Trainer:
         for what, values in (("logprob", logprobs), ("loss", losses)):
             bad = (~torch.isfinite(values)).nonzero()
             if bad.numel():
-                return f"{where(datums, int(bad[0, 0]))}: its {what} under the student is {float(values[bad[0, 0]])}"
+                return f"{token_at(datums, int(bad[0, 0]))}: its {what} under the student is {float(values[bad[0, 0]])}"
         return "the loss, a sum of finite numbers, is not finite; lower loss.scale"
 
     def _clip(self) -> float:
