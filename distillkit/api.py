@@ -282,7 +282,7 @@ async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> Asyn
 
     def context(user: str) -> RunContext:
         found = context_for(user, flight.config, flight.shared, announcer.warn)
-        return replace(found, run_dir=run_dir, plan=flight.plan)
+        return replace(found, run_dir=run_dir, plan=flight.plan, tokenizer=flight.renderer.student.tokenizer)
 
     listening: list[Sink] = []
     sinks = {user: plugin for user, plugin in flight.cast.plugins.items() if isinstance(plugin, Sink)}

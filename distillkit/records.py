@@ -247,7 +247,7 @@ class Failure(Value):
     """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""
 
 
-ROUNDING = 1e-2
+LOGPROB_ROUNDING = 1e-2
 """How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
 
 
@@ -255,7 +255,7 @@ def require_logprobs(what: object, logprobs: FloatArray, count: int, active: Boo
     """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
     if len(logprobs) != count or len(active) != count:
         raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
-    wrong = active > (np.isfinite(logprobs) & (logprobs <= ROUNDING))
+    wrong = active > (np.isfinite(logprobs) & (logprobs <= LOGPROB_ROUNDING))
     if not np.count_nonzero(wrong):
         return
     bad = np.flatnonzero(active & ~np.isfinite(logprobs))

@@ -76,7 +76,7 @@ def _rendered(
         return error
 
 
-def size(tokenizer: Tokenizer) -> int:
+def vocabulary_size(tokenizer: Tokenizer) -> int:
     """One more than its largest id."""
     return max(tokenizer.vocabulary().values()) + 1
 
@@ -94,7 +94,7 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """16 hex digits that change when an id's meaning, a special token or the encoding of text changes."""
     content = [
         sorted(tokenizer.vocabulary().items()),

@@ -29,7 +29,7 @@ from distillkit.roles.scorer import Scorer
 from distillkit.run_directory import checkpoint
 from distillkit.run_directory.files import RunFiles, read_metrics
 from distillkit.run_directory.rollout_codec import InFlight, take_window
-from distillkit.tokenizer import size
+from distillkit.tokenizer import vocabulary_size
 from distillkit.types import Prompts
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
@@ -73,7 +73,7 @@ class Engine:
         self.guards = Guards(config.guards, warn)
         train = config.train
         self.learning = Learning(config.student, config.loss, train.num_substeps, train.max_bad_steps, mismatch, warn)
-        cast, ids = self.flight.cast, size(self.flight.renderer.student.tokenizer)
+        cast, ids = self.flight.cast, vocabulary_size(self.flight.renderer.student.tokenizer)
         self.schedule = Schedule(cast.sampler, cast.scorers, self.announcer.emit, ids)
 
     async def run(self) -> None:

@@ -52,8 +52,10 @@ def make_teacher(name: str = "teacher", **fields: object) -> Teacher:
 def make_context(
     user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print, teachers: Sequence[Teacher] = ()
 ) -> RunContext:
-    """A run that writes nowhere; `notify` gets what the plugin tells the user."""
-    return RunContext(user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers))
+    """A run that writes nowhere, of a student that reads bytes; `notify` gets what the plugin says to the user."""
+    return RunContext(
+        user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers), tokenizer=ByteTokenizer()
+    )
 
 
 def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 16, **params: float) -> SampleRequest:

@@ -21,6 +21,7 @@ from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, m
 from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.made_up import make_scored_rollouts
 from distillkit.testing.student_contract import check_student
+from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 
@@ -44,7 +45,7 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
         if isinstance(plugin, Student):
             await check_student(plugin, await _rollouts_of(plugin, context), batch)
         elif isinstance(plugin, Scorer):
-            await _check_scorer(plugin, plugin.tokenizer(context))
+            await _check_scorer(plugin, plugin.tokenizer(context) or ByteTokenizer())
         elif isinstance(plugin, Evaluator):
             await _check_evaluator(plugin)
         elif isinstance(plugin, Sink):

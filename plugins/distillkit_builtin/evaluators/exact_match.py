@@ -5,10 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from distillkit import EvalContext, Evaluator
-from distillkit.events import EvalResult
-from distillkit.records import Rollout
-from distillkit.types import Row
+from distillkit import EvalContext, EvalResult, Evaluator, Rollout, Row
 
 
 class ExactMatch(Evaluator):

@@ -5,10 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from distillkit import EvalContext, Evaluator
-from distillkit.events import EvalResult
-from distillkit.metrics import reverse_kl
-from distillkit.records import ScoredRollout
+from distillkit import EvalContext, EvalResult, Evaluator, ScoredRollout, reverse_kl
 
 
 class ReverseKL(Evaluator):

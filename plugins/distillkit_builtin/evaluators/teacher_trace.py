@@ -5,13 +5,17 @@ from typing import ClassVar
 
 from pydantic import PrivateAttr
 
-from distillkit import EvalContext, Evaluator
-from distillkit.context import RunContext
-from distillkit.errors import PluginError
-from distillkit.events import EvalResult
-from distillkit.metrics import mean_over_tokens
-from distillkit.records import Rollout, Score
-from distillkit.roles.evaluator import EvalNeed
+from distillkit import (
+    EvalContext,
+    EvalNeed,
+    EvalResult,
+    Evaluator,
+    PluginError,
+    Rollout,
+    RunContext,
+    Score,
+    mean_over_tokens,
+)
 
 SEED = 2
 """Of the traces; no other built-in evaluator draws from teachers with this one."""

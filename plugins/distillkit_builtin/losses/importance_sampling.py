@@ -16,9 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from distillkit import Loss
-from distillkit.arrays import FloatArray, logprob_array
-from distillkit.records import Batch, Datum, Rollout, ScoredRollout
+from distillkit import Batch, Datum, FloatArray, Loss, Rollout, ScoredRollout, logprob_array
 
 RATIO_LOG_LIMIT = 20.0
 """Nats, a ratio of 5e8: the policy that trains is never so far from the one that sampled."""

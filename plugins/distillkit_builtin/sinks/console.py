@@ -8,19 +8,19 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from distillkit import Sink
-from distillkit.context import RunContext
-from distillkit.events import (
+from distillkit import (
     EvalResult,
     Evaluated,
     Event,
     Notice,
     PhaseProgress,
+    RunContext,
     RunFinished,
     RunStarted,
+    ScoredRollout,
+    Sink,
     StepFinished,
 )
-from distillkit.records import ScoredRollout
 from distillkit_builtin.sinks.progress_display import Board, duration
 
 

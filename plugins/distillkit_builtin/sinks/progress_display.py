@@ -11,8 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from distillkit.events import PhaseProgress, StepFinished
-from distillkit.types import Teacher
+from distillkit import PhaseProgress, StepFinished, Teacher
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,19 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
-from distillkit import Sink
-from distillkit.context import RunContext
-from distillkit.errors import InputError
-from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
-from distillkit.metrics import eval_metrics
-from distillkit.roles.plugin import CheckReport
-from distillkit.types import Teacher
+from distillkit import (
+    CheckReport,
+    Evaluated,
+    Event,
+    InputError,
+    RunContext,
+    RunFinished,
+    RunStarted,
+    Sink,
+    StepFinished,
+    Teacher,
+    eval_metrics,
+)
 
 if TYPE_CHECKING:
     from wandb import Run
