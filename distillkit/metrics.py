@@ -25,23 +25,23 @@ def mean_over_tokens(values: Sequence[FloatArray]) -> float:
     return float(np.mean(np.concatenate(values), dtype=np.float64))
 
 
-def reverse_kl(scored: Iterable[ScoredRollout], teacher: str | None = None) -> dict[str, float]:
+def reverse_kl(completions: Iterable[ScoredRollout], teacher: str | None = None) -> dict[str, float]:
     """`KL(student || teacher)`, estimated on what the student sampled.
 
     The sum over a completion of `sampling_logprob - teacher_logprob` at active tokens is an unbiased estimate of the
     reverse KL between the two models' distributions of whole completions, where these are sampled at temperature 1.
 
     Args:
-        scored: what the student sampled; each score counts as a completion of its own.
-        teacher: whose scores count; None: all teachers'.
+        completions: what the student sampled; each score counts as a completion of its own.
+        teacher: the teacher of the scores that count; None: all teachers.
 
     Returns:
         `reverse_kl` in nats a token and `reverse_kl_per_completion` in nats; nothing where no active token is scored.
     """
     gaps = [
-        one.rollout.at_active(one.rollout.logprobs) - one.rollout.at_active(score.logprobs)
-        for one in scored
-        for name, score in one.scores.items()
+        scored.rollout.at_active(scored.rollout.logprobs) - scored.rollout.at_active(score.logprobs)
+        for scored in completions
+        for name, score in scored.scores.items()
         if teacher in (None, name)
     ]
     if not any(map(len, gaps)):
@@ -50,31 +50,31 @@ def reverse_kl(scored: Iterable[ScoredRollout], teacher: str | None = None) -> d
     return {"reverse_kl": mean_over_tokens(gaps), "reverse_kl_per_completion": per_completion}
 
 
-def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
+def step_metrics(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
     """Means over the active tokens of a step's completions, each weighed alike."""
-    if not scored:
+    if not completions:
         return {}
-    rollouts = [one.rollout for one in scored]
-    student = [one.rollout.at_active(one.rollout.logprobs) for one in scored for _ in one.scores]
-    teachers = [one.rollout.at_active(score.logprobs) for one in scored for score in one.scores.values()]
+    rollouts = [scored.rollout for scored in completions]
+    student = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions for _ in scored.scores]
+    teachers = [scored.rollout.at_active(score.logprobs) for scored in completions for score in scored.scores.values()]
     metrics = {
-        **{f"train/{name}": value for name, value in reverse_kl(scored).items() if name == "reverse_kl"},
+        **{f"train/{name}": value for name, value in reverse_kl(completions).items() if name == "reverse_kl"},
         "train/teacher_nll": -mean_over_tokens(teachers),
         "train/sampling_nll": -mean_over_tokens(student),
-        "train/active_tokens": float(sum(one.active_count for one in rollouts)),
-        "completions/mean_length": float(np.mean([len(one.token_ids) for one in rollouts])),
-        "completions/repetition": float(np.mean([repetition(one.token_ids) for one in rollouts])),
-        "completions/truncated_fraction": float(np.mean([one.finish_reason == "length" for one in rollouts])),
+        "train/active_tokens": float(sum(rollout.active_count for rollout in rollouts)),
+        "completions/mean_length": float(np.mean([len(rollout.token_ids) for rollout in rollouts])),
+        "completions/repetition": float(np.mean([repetition(rollout.token_ids) for rollout in rollouts])),
+        "completions/truncated_fraction": float(np.mean([rollout.finish_reason == "length" for rollout in rollouts])),
     }
-    advantages = _active_advantages(scored, batches)
+    advantages = _active_advantages(completions, batches)
     if advantages:
         metrics["train/advantage"] = mean_over_tokens(advantages)
         metrics["train/abs_advantage"] = mean_over_tokens([np.abs(each) for each in advantages])
     return metrics
 
 
-def _active_advantages(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> list[FloatArray]:
-    rollouts = {one.key: one.rollout for one in scored}
+def _active_advantages(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> list[FloatArray]:
+    rollouts = {scored.key: scored.rollout for scored in completions}
     parts = [
         rollouts[datum.key].at_active(datum.inputs["advantages"])
         for batch in batches
@@ -95,12 +95,12 @@ def repetition(token_ids: IntArray) -> float:
 
 
 def route_metrics(
-    scored: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
+    completions: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
 ) -> dict[str, float]:
     """For each teacher: completions with accepted scores, failed ones, and the reverse KL of this step."""
     metrics: dict[str, float] = {}
     for teacher in teachers:
-        mine = [one for one in scored if teacher.name in one.scores]
+        mine = [scored for scored in completions if teacher.name in scored.scores]
         prefix = f"teacher_route/{teacher.slug}"
         metrics[f"{prefix}/scored"] = float(len(mine))
         metrics[f"{prefix}/failed"] = float(failed.get(teacher.name, 0))

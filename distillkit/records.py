@@ -59,7 +59,7 @@ class Rollout(Value):
         require_logprobs(self, self.logprobs, count, self.active)
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Its name in errors, with its key."""
         return f"rollout {self.key}"
 
     @property
@@ -127,7 +127,7 @@ class Score(Value):
             freeze_inputs(self, "arrays", len(rollout.token_ids))
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Its name in errors, with its key."""
         return f"score of {self.request.key} by teacher {self.request.teacher!r}"
 
     @property
@@ -178,7 +178,7 @@ class Datum(Value):
         freeze_inputs(self, "inputs", len(self.response_ids))
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Its name in errors, with its key."""
         return f"datum of {self.key}"
 
 
@@ -265,8 +265,8 @@ def require_logprobs(what: object, logprobs: FloatArray, count: int, active: Boo
     raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
 
 
-def _first_other_id(wanted: IntArray, got: IntArray) -> str:
-    if len(wanted) != len(got):
-        return f"{len(got)} ids came back for {len(wanted)} tokens"
-    at = int(np.flatnonzero(wanted != got)[0])
-    return f"token {at} is id {got[at]}, not the sampled {wanted[at]}"
+def _first_other_id(sampled: IntArray, echoed: IntArray) -> str:
+    if len(sampled) != len(echoed):
+        return f"{len(echoed)} ids came back for {len(sampled)} tokens"
+    at = int(np.flatnonzero(sampled != echoed)[0])
+    return f"token {at} is id {echoed[at]}, not the sampled {sampled[at]}"

@@ -77,14 +77,14 @@ def _rendered(
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
-    """One more than its largest id."""
+    """One more than the largest id of `tokenizer`."""
     return max(tokenizer.vocabulary().values()) + 1
 
 
 def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     """Why a completion holds what is no token of `vocabulary` ids, or None: a scorer would read past its tables.
 
-    A model may have more rows than its tokenizer has tokens and may, however rarely, draw one of those: that is a lost
+    A model may have more rows than its tokenizer has tokens and may, however rarely, sample such an id: that is a lost
     completion, not the end of the run.
     """
     if vocabulary is None or 0 <= rollout.token_ids.min() <= rollout.token_ids.max() < vocabulary:

@@ -113,7 +113,7 @@ class Route(Value):
 
     @property
     def label(self) -> str:
-        """How metrics and tables call this route."""
+        """The route's name in metrics and tables: the teachers' names, joined by `+`."""
         return "+".join(self.weights)
 
 
@@ -162,11 +162,11 @@ class SampleKey(Value):
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams(Value):
-    """How completions are drawn. Logprobs are always at temperature 1, before top-p and top-k."""
+    """How completions are sampled. Logprobs are always at temperature 1, before top-p and top-k."""
 
     max_tokens: int
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """0 takes the most probable token."""
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps the whole vocabulary."""
@@ -175,13 +175,13 @@ class SamplingParams(Value):
 
     @property
     def is_untouched(self) -> bool:
-        """Whether completions are drawn from exactly the law whose logprobs they carry."""
+        """Whether completions are sampled from exactly the distribution whose logprobs they carry."""
         return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleRequest(Value):
-    """One completion to draw."""
+    """One completion to sample."""
 
     key: SampleKey
     prompt_ids: IntArray

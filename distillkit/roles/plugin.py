@@ -70,7 +70,7 @@ class Plugin(BaseModel, ABC):
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
 
     async def close(self) -> None:
-        """Let go of what `open` made; called once, also after an error."""
+        """Release what `open` made; called once, also after an error."""
 
     def state(self) -> Mapping[str, JsonValue]:
         """What a checkpoint must keep of this plugin, as JSON."""

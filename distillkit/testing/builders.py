@@ -75,7 +75,7 @@ def make_rollout(
     mask: Sequence[bool] | None = None,
     policy_version: int = 0,
 ) -> Rollout:
-    """A completion of `ids`; without `logprobs` each token has -1. Masked tokens get NaN, as the engine wants it."""
+    """A completion of `ids`; without `logprobs` each token has -1. Masked tokens get NaN, as the engine requires."""
     values = np.full(len(ids), -1.0) if logprobs is None else np.array(logprobs, dtype=np.float64)
     keep = None if mask is None else np.array(mask, dtype=np.bool_)
     if keep is not None:

@@ -24,10 +24,10 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     scored = scored or make_scored_rollouts(loss)
     require(batch.loss_function == loss.loss_function, loss, f"makes batches for {batch.loss_function!r}")
     require(dict(batch.options) == dict(loss.options()), loss, "gives a batch other options than `options()` says")
-    keys = [one.key for one in scored]
+    keys = [completion.key for completion in scored]
     require([datum.key for datum in batch.datums] == keys, loss, "changes the order of the data, or leaves some out")
-    for datum, of in zip(batch.datums, scored, strict=True):
-        _check_datum(loss, datum, of.rollout)
+    for datum, completion in zip(batch.datums, scored, strict=True):
+        _check_datum(loss, datum, completion.rollout)
 
 
 def _batch_of_made_up(loss: Loss) -> Batch:

@@ -20,7 +20,7 @@ IDS = 258
 """Of the byte tokenizer: what top-k ids are taken from, where k is less."""
 KNOWN_NEEDS = frozenset({"sampled", "topk", "at_ids", "full"})
 ADVANTAGE = 0.01
-"""Nats by which made-up teachers find what a student sampled likelier than it did."""
+"""Nats by which made-up teachers give more to what a student sampled than it did."""
 
 
 def make_scored_rollouts(loss: Loss | None = None) -> list[ScoredRollout]:
@@ -67,25 +67,25 @@ def make_arrays(needs: Mapping[str, int], rollout: Rollout, logprobs: FloatArray
     """
     arrays: dict[str, Array] = {}
     if "topk" in needs:
-        arrays["topk_ids"], arrays["topk_logprobs"] = _likeliest(needs["topk"], rollout, logprobs)
+        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(needs["topk"], rollout, logprobs)
     if "at_ids" in needs:
-        arrays["at_ids"], arrays["at_logprobs"] = _likeliest(needs["at_ids"], rollout, logprobs)
+        arrays["at_ids"], arrays["at_logprobs"] = _topk(needs["at_ids"], rollout, logprobs)
     for need in needs.keys() - KNOWN_NEEDS:
         least, count = needs[need], len(rollout.token_ids)
         arrays[need] = np.full(count if least <= 1 else (count, least), -1.0, np.float32)
     return arrays
 
 
-def _likeliest(count: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]:
-    """Ids and logprobs [R, count], the likeliest first, of a distribution that gives the sampled ids `logprobs`.
+def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]:
+    """Ids and logprobs [R, k], in descending order, of a distribution that gives the sampled ids `logprobs`.
 
     What they leave is halved from one other id to the next.
     """
     sampled = logprobs[:, None].astype(np.float64)
-    rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * np.arange(1, count + 1)
+    rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * np.arange(1, k + 1)
     all_logprobs = np.concatenate([sampled, rest], axis=1)
-    all_ids = (rollout.token_ids[:, None] + np.arange(count + 1)) % max(IDS, count + 1)
-    order = np.argsort(-all_logprobs, axis=1, kind="stable")[:, :count]
+    all_ids = (rollout.token_ids[:, None] + np.arange(k + 1)) % max(IDS, k + 1)
+    order = np.argsort(-all_logprobs, axis=1, kind="stable")[:, :k]
     ids, values = (np.take_along_axis(array, order, axis=1) for array in (all_ids, all_logprobs))
     return frozen_array(ids, np.int64), frozen_array(values, np.float32)
 

@@ -102,16 +102,17 @@ async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[Samp
     return {outcome.request.key: outcome for outcome in outcomes if isinstance(outcome, Score)}
 
 
-def _require_one_each(plugin: Plugin, got: Sequence[SampleKey], wanted: Sequence[SampleKey]) -> None:
-    missing, extra = set(wanted) - set(got), len(got) - len(set(got) & set(wanted))
-    require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(wanted)} requests")
+def _require_one_each(plugin: Plugin, outcomes: Sequence[SampleKey], requests: Sequence[SampleKey]) -> None:
+    missing = set(requests) - set(outcomes)
+    extra = len(outcomes) - len(set(outcomes) & set(requests))
+    require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(requests)} requests")
     require(not extra, plugin, f"gave {extra} outcomes too many; one a request")
 
 
 async def _check_evaluator(evaluator: Evaluator) -> None:
     context = FakeEvalContext(make_scored_rollouts(), [make_teacher("teacher")], samples_and_scores=True)
     result = await evaluator.evaluate(context)
-    labels = {one.prompts.route.label for one in context.completions}
+    labels = {scored.prompts.route.label for scored in context.completions}
     require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
     for values in (result.metrics, *result.routes.values()):
         require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")

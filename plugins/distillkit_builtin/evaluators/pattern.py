@@ -69,7 +69,7 @@ class Pattern(Evaluator):
         return {route: {**rates} for route, rates in self._compared.items()}
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
-        """Take it back."""
+        """Restore what `state` gave."""
         self._compared = TypeAdapter(Rates).validate_python(state)
 
     def rate(self, route: str, rollouts: Sequence[Rollout]) -> float:

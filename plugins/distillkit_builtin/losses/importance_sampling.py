@@ -52,17 +52,18 @@ class ImportanceSampling(Loss):
 
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         """Advantages and weights of every token; all of them 0 where the mask drops a token."""
-        lengths = [one.rollout.active_count for one in scored]
+        lengths = [completion.rollout.active_count for completion in scored]
         total, count = sum(lengths), sum(length > 0 for length in lengths)
         datums = [
-            self._datum(one, self._weight(length, total, count)) for one, length in zip(scored, lengths, strict=True)
+            self._datum(completion, self._weight(length, total, count))
+            for completion, length in zip(scored, lengths, strict=True)
         ]
         return Batch(self.loss_function, self.options(), tuple(datums))
 
-    def advantages(self, one: ScoredRollout) -> FloatArray:
+    def advantages(self, completion: ScoredRollout) -> FloatArray:
         """[R] `scale * (teacher - sampling)` at active tokens, 0 elsewhere."""
-        (score,) = one.scores.values()
-        advantages = np.float32(self.scale) * _or_zero(one.rollout, score.logprobs - one.rollout.logprobs)
+        (score,) = completion.scores.values()
+        advantages = np.float32(self.scale) * _or_zero(completion.rollout, score.logprobs - completion.rollout.logprobs)
         if self.advantage_clip is not None:
             advantages = np.clip(advantages, -self.advantage_clip, self.advantage_clip)
         return logprob_array(advantages)
@@ -72,16 +73,16 @@ class ImportanceSampling(Loss):
             return 1.0
         return 1.0 / total if self.normalization == "token_mean" else 1.0 / (length * count)
 
-    def _datum(self, one: ScoredRollout, weight: float) -> Datum:
-        rollout = one.rollout
+    def _datum(self, completion: ScoredRollout, weight: float) -> Datum:
+        rollout = completion.rollout
         weights = np.full(len(rollout.token_ids), weight, np.float32)
         return Datum(
-            key=one.key,
+            key=completion.key,
             prompt_ids=rollout.request.prompt_ids,
             response_ids=rollout.token_ids,
             inputs={
                 "sampling_logprobs": logprob_array(_or_zero(rollout, rollout.logprobs)),
-                "advantages": self.advantages(one),
+                "advantages": self.advantages(completion),
                 "weights": logprob_array(_or_zero(rollout, weights)),
             },
         )

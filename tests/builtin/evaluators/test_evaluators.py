@@ -35,7 +35,7 @@ class Partly(FakeEvalContext):
 
 
 class Doubtful(FakeEvalContext):
-    """Its student finds every token of a trace half a nat less likely than the teacher did, and cannot score row 2."""
+    """Its student gives every token of a trace half a nat less than the teacher did, and cannot score row 2."""
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
@@ -183,7 +183,7 @@ async def test_teacher_trace_is_the_gap_of_the_nlls_over_all_tokens() -> None:
     assert (result.metrics["trace_nll_gap"], result.metrics["traces_missing"]) == (pytest.approx(0.5), 1.0)
 
 
-async def test_teacher_trace_draws_once() -> None:
+async def test_teacher_trace_samples_once() -> None:
     evaluator, first = TeacherTrace(), completion("abcd")
     before = await evaluator.evaluate(FakeEvalContext([first], [make_teacher("a")], samples_and_scores=True))
     other = FakeEvalContext([completion("something else")], [make_teacher("a")], stage="after", samples_and_scores=True)
