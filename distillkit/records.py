@@ -146,8 +146,11 @@ class ScoredRollout(Value):
     """By teacher name."""
 
     def __post_init__(self) -> None:
-        """Refuse scores of other completions, or by other teachers than they are kept under."""
+        """Refuse scores of other completions, or by other teachers than those of the route."""
         object.__setattr__(self, "scores", FrozenDict(self.scores))
+        if self.scores.keys() != self.prompts.route.weights.keys():
+            asked = ", ".join(self.prompts.route.teachers)
+            raise AlignmentError(f"{self.rollout}: scored by {', '.join(self.scores)}, and its route is to {asked}")
         for teacher, score in self.scores.items():
             request, rollout = score.request, self.rollout
             if request.teacher != teacher or (request.rollout is not rollout and request.key != rollout.key):

@@ -1,5 +1,8 @@
 """What all roles have in common: a plugin is a frozen pydantic model whose fields are its options.
 
+A class derives from one role. One of several, such as a student that samples, sets the one that it is chosen for in its
+body: `role: ClassVar[str] = "student"`.
+
 The engine constructs it (no I/O), `check`s it (reads tokenizers, keys and capabilities; loads no weights, creates
 nothing, costs nothing), `open`s it, uses it and `close`s it. What it holds while it is open are private attributes. An
 exception from any role but a Sink ends the run.

@@ -162,8 +162,11 @@ def test_a_scored_rollout_holds_scores_of_itself_alone() -> None:
     one, other = (make_scored(make_rollout([5], sample=i), [-2.0]) for i in range(2))
     with pytest.raises(AlignmentError, match="by teacher 'teacher' is not one of it"):
         replace(one, scores=other.scores)
-    with pytest.raises(AlignmentError, match="is not one of it by teacher 'else'"):
+    with pytest.raises(AlignmentError, match="scored by else, and its route is to teacher"):
         replace(one, scores={"else": one.scores["teacher"]})
+    elsewhere = replace(one.prompts, route=Route.to("else"))
+    with pytest.raises(AlignmentError, match="is not one of it by teacher 'else'"):
+        replace(one, prompts=elsewhere, scores={"else": one.scores["teacher"]})
 
 
 def test_a_read_only_view_of_what_can_be_changed_is_copied() -> None:

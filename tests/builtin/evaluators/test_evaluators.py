@@ -153,7 +153,9 @@ def test_pattern_refuses_a_route_that_is_not_there() -> None:
 
 async def test_pattern_knows_the_labels_of_blended_routes() -> None:
     one = completion("1. a")
-    blend = replace(one, prompts=replace(one.prompts, route=Route({"a": 0.5, "b": 0.5})))
+    other = completion("1. a", teacher="b")
+    prompts = replace(one.prompts, route=Route({"a": 0.5, "b": 0.5}))
+    blend = replace(one, prompts=prompts, scores={**one.scores, **other.scores})
     result = await Pattern(patterns={"a+b": "1"}).evaluate(context(blend))
     assert result.routes == {"a+b": {"pattern_rate": 1.0}}
 
