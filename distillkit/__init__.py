@@ -5,7 +5,16 @@ This is the whole public surface: what runs a config, and all that a plugin need
 """
 
 from distillkit.api import RunResult, arun, run
-from distillkit.arrays import Array, BoolArray, FloatArray, IntArray, frozen_array, logprob_array, token_ids
+from distillkit.arrays import (
+    LOGPROB_ROUNDING,
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    frozen_array,
+    logprob_array,
+    token_ids,
+)
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext
 from distillkit.data.dataset import parse_messages
@@ -43,7 +52,6 @@ from distillkit.hookspecs import hookimpl
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
 from distillkit.ranks import Rank, this_rank
 from distillkit.records import (
-    LOGPROB_ROUNDING,
     Batch,
     Datum,
     Failure,

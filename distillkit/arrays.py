@@ -108,3 +108,29 @@ def token_ids(values: npt.ArrayLike) -> IntArray:
 def logprob_array(values: npt.ArrayLike) -> FloatArray:
     """Read-only float32 natural-log probabilities, shape [n]."""
     return frozen_array(values, FLOAT32)
+
+
+LOGPROB_ROUNDING = 1e-2
+"""How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
+
+
+def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
+    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
+    if len(logprobs) != count or len(active) != count:
+        raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
+    wrong = active > (np.isfinite(logprobs) & (logprobs <= LOGPROB_ROUNDING))
+    if not np.count_nonzero(wrong):
+        return
+    bad = np.flatnonzero(active & ~np.isfinite(logprobs))
+    if bad.size:
+        raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
+    at = np.flatnonzero(wrong)[0]
+    raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
+
+
+def first_other_id(sampled: IntArray, echoed: IntArray) -> str:
+    """The first way in which `echoed` ids are not the `sampled` ones; they must differ."""
+    if len(sampled) != len(echoed):
+        return f"{len(echoed)} ids came back for {len(sampled)} tokens"
+    at = int(np.flatnonzero(sampled != echoed)[0])
+    return f"token {at} is id {echoed[at]}, not the sampled {sampled[at]}"

@@ -21,8 +21,10 @@ from distillkit.arrays import (
     FloatArray,
     IntArray,
     all_true,
+    first_other_id,
     freeze_arrays,
     freeze_inputs,
+    require_logprobs,
 )
 from distillkit.errors import AlignmentError
 from distillkit.frozen import FrozenDict, Value, freeze_fields
@@ -122,7 +124,7 @@ class Score(Value):
         rollout = self.request.rollout
         require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
         if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
-            raise AlignmentError(f"{self}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
+            raise AlignmentError(f"{self}: {first_other_id(rollout.token_ids, self.echoed_ids)}")
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", len(rollout.token_ids))
 
@@ -248,28 +250,3 @@ class Failure(Value):
     reason: str
     retryable: bool = False
     """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""
-
-
-LOGPROB_ROUNDING = 1e-2
-"""How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
-
-
-def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
-    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
-    if len(logprobs) != count or len(active) != count:
-        raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
-    wrong = active > (np.isfinite(logprobs) & (logprobs <= LOGPROB_ROUNDING))
-    if not np.count_nonzero(wrong):
-        return
-    bad = np.flatnonzero(active & ~np.isfinite(logprobs))
-    if bad.size:
-        raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
-    at = np.flatnonzero(wrong)[0]
-    raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
-
-
-def _first_other_id(sampled: IntArray, echoed: IntArray) -> str:
-    if len(sampled) != len(echoed):
-        return f"{len(echoed)} ids came back for {len(sampled)} tokens"
-    at = int(np.flatnonzero(sampled != echoed)[0])
-    return f"token {at} is id {echoed[at]}, not the sampled {sampled[at]}"

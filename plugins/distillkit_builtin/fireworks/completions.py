@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.files.strict_json import shortened
-from distillkit.records import LOGPROB_ROUNDING, Failure, FinishReason, Rollout, Score, ScoreRequest
+from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.endpoint import Endpoint

@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from distillkit.arrays import FloatArray, IntArray, logprob_array, token_ids
+from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
-from distillkit.records import LOGPROB_ROUNDING
 
 T = TypeVar("T")
 TopK = Sequence[tuple[int, float]]
