@@ -128,9 +128,11 @@ def require_logprobs(what: object, logprobs: FloatArray, count: int, active: Boo
     raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
 
 
-def first_other_id(sampled: IntArray, echoed: IntArray) -> str:
-    """The first way in which `echoed` ids are not the `sampled` ones; they must differ."""
+def require_same_ids(what: object, sampled: IntArray, echoed: IntArray) -> None:
+    """Raise AlignmentError about `what`, with the first difference, unless `echoed` ids are the `sampled` ones."""
+    if np.array_equal(echoed, sampled):
+        return
     if len(sampled) != len(echoed):
-        return f"{len(echoed)} ids came back for {len(sampled)} tokens"
+        raise AlignmentError(f"{what}: {len(echoed)} ids came back for {len(sampled)} tokens")
     at = int(np.flatnonzero(sampled != echoed)[0])
-    return f"token {at} is id {echoed[at]}, not the sampled {sampled[at]}"
+    raise AlignmentError(f"{what}: token {at} is id {echoed[at]}, not the sampled {sampled[at]}")

@@ -21,10 +21,10 @@ from distillkit.arrays import (
     FloatArray,
     IntArray,
     all_true,
-    first_other_id,
     freeze_arrays,
     freeze_inputs,
     require_logprobs,
+    require_same_ids,
 )
 from distillkit.errors import AlignmentError
 from distillkit.frozen import FrozenDict, Value, freeze_fields
@@ -123,8 +123,8 @@ class Score(Value):
         freeze_arrays(self, logprobs=FLOAT32, echoed_ids=INT64)
         rollout = self.request.rollout
         require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
-        if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
-            raise AlignmentError(f"{self}: {first_other_id(rollout.token_ids, self.echoed_ids)}")
+        if self.echoed_ids is not None:
+            require_same_ids(self, rollout.token_ids, self.echoed_ids)
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", len(rollout.token_ids))
 
