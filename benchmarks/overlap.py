@@ -28,8 +28,7 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.context import RunContext
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
-from distillkit.testing import FakeStudent
-from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.testing import ByteTokenizer, FakeStudent
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.scorer import HttpScorer

@@ -1,35 +1,134 @@
-"""distillkit: on-policy distillation of language models. This is the whole public surface."""
+"""distillkit: on-policy distillation of language models.
+
+This is the whole public surface: what runs a config, and all that a plugin needs besides `pydantic` (its options) and
+`distillkit.testing` (its tests).
+"""
 
 from distillkit.api import arun, run
+from distillkit.arrays import (
+    LOGPROB_ROUNDING,
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    frozen_array,
+    logprob_array,
+    token_ids,
+)
 from distillkit.config.run_config import RunConfig
-from distillkit.errors import DistillkitError
+from distillkit.context import RunContext
+from distillkit.data.parse_row import parse_messages
+from distillkit.errors import (
+    AlignmentError,
+    BadStepError,
+    ConfigError,
+    DataError,
+    DistillkitError,
+    InputError,
+    MissingExtraError,
+    PluginError,
+    PluginNotFoundError,
+    RowError,
+    RunFailedError,
+    suggest,
+)
+from distillkit.events import (
+    EvalResult,
+    EvalStage,
+    Evaluated,
+    Event,
+    Notice,
+    PhaseProgress,
+    Plan,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
+from distillkit.files.atomic import replacing, write_json
+from distillkit.files.redaction import keep_secret, redact
+from distillkit.files.strict_json import shortened
+from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
+from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
+from distillkit.ranks import Rank, this_rank
+from distillkit.records import (
+    Batch,
+    Datum,
+    Failure,
+    FinishReason,
+    Rollout,
+    Score,
+    ScoredRollout,
+    ScoreRequest,
+    StepResult,
+    TorchLoss,
+    Weights,
+    token_at,
+)
 from distillkit.registry import Registry
-from distillkit.roles.evaluator import EvalContext, Evaluator
+from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
 from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import CheckReport, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
-from distillkit.roles.sampler import Sampler
+from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.run_directory.result import RunResult
+from distillkit.seeds import derive_seed
+from distillkit.tokenizer import (
+    RendersMany,
+    Tokenizer,
+    first_difference,
+    require_compatible,
+    tokenizer_fingerprint,
+    unknown_id,
+    vocabulary_size,
+)
+from distillkit.types import (
+    ChatPrompts,
+    Message,
+    Messages,
+    Prompts,
+    Route,
+    Row,
+    SampleKey,
+    SampleRequest,
+    SamplingParams,
+    Teacher,
+)
 
-__all__ = [
-    "DistillkitError",
-    "EvalContext",
-    "Evaluator",
-    "Loss",
-    "PromptBuilder",
-    "Registry",
-    "Router",
-    "RunConfig",
-    "RunResult",
-    "Sampler",
-    "Scorer",
-    "Sink",
-    "Student",
-    "arun",
-    "hookimpl",
-    "run",
-]
+# Running a config.
+__all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
+
+# The roles that a plugin derives from, the hooks that make it known, and what it is given.
+__all__ += ["Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
+__all__ += ["CheckReport", "EvalContext", "EvalNeed", "Plugin", "RunContext", "TokenScorer", "TorchLoss", "hookimpl"]
+
+# The journey of the data: what is asked, and what comes of it.
+__all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher", "parse_messages"]
+__all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]
+__all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
+
+# What sinks hear, and what evaluators find.
+__all__ += ["EvalResult", "EvalStage", "Evaluated", "Event", "Notice", "PhaseProgress", "Plan"]
+__all__ += ["RunFinished", "RunStarted", "StepFinished"]
+
+# What goes wrong.
+__all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "DistillkitError", "InputError"]
+__all__ += ["MissingExtraError", "PluginError", "PluginNotFoundError", "RowError", "RunFailedError", "suggest"]
+
+# Arrays and other values that nobody can change.
+__all__ += ["LOGPROB_ROUNDING", "Array", "BoolArray", "FloatArray", "IntArray"]
+__all__ += ["FrozenDict", "FrozenList", "frozen", "frozen_array", "logprob_array", "token_ids"]
+
+# Tokenizers.
+__all__ += ["RendersMany", "Tokenizer", "first_difference", "require_compatible"]
+__all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
+
+# The numbers of a step and of an evaluation.
+__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl"]
+
+# Seeds, secrets, files and processes.
+__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "this_rank", "write_json"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class RunContext:
     plan: Plan | None = None
     """How much work the run is; None during `check`."""
     teachers: tuple[Teacher, ...] = ()
+    tokenizer: Tokenizer | None = None
+    """The student's, from `open` on; None during `check`."""
 
     def share(
         self,

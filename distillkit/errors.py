@@ -1,6 +1,6 @@
-"""What can go wrong, by who has to mend it.
+"""What can go wrong, by who has to fix it.
 
-Every message says what was tried, where, and how to mend it. The command line turns `InputError` into exit code 2
+Every message says what was tried, where, and how to fix it. The command line turns `InputError` into exit code 2
 and every other `DistillkitError` into exit code 1; a library call never exits.
 """
 
@@ -42,7 +42,7 @@ class RowError(DataError):
 
 
 class MissingExtraError(InputError):
-    """A plugin needs packages that are not installed; the message names the pip command that mends it."""
+    """A plugin needs packages that are not installed; the message names the pip command that fixes it."""
 
 
 class PluginError(DistillkitError):
@@ -62,7 +62,7 @@ class RunFailedError(DistillkitError):
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """How to mend a name that is not known: `did you mean 'field'? Known: field, single`."""
+    """How to fix a name that is not known: `did you mean 'field'? Known: field, single`."""
     names = list(known)
     close = difflib.get_close_matches(word[:100], names, n=1)
     start = f"did you mean {close[0]!r}? " if close else ""

@@ -1,10 +1,14 @@
-"""What a run tells its sinks: one frozen record an occasion."""
+"""What a run tells its sinks: one frozen record an occasion.
+
+Each holds read-only copies of what it was made from: a sink may keep it, and cannot change what the next sink hears.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from distillkit.frozen import FrozenDict, Value, freeze_fields
 from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
@@ -13,7 +17,7 @@ Phase = Literal["sample", "score"]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Value):
     """How much work a run is, at most."""
 
     rows: int
@@ -40,7 +44,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class RunStarted:
+class RunStarted(Value):
     """Everything is loaded; the first evaluation or step comes next."""
 
     name: str
@@ -52,9 +56,14 @@ class RunStarted:
     config: Mapping[str, object]
     """The resolved config, as it stands in `config.yaml`."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        object.__setattr__(self, "teachers", tuple(self.teachers))
+        freeze_fields(self, "config")
+
 
 @dataclass(frozen=True, slots=True)
-class PhaseProgress:
+class PhaseProgress(Value):
     """Work inside a step or an evaluation moved on."""
 
     phase: Phase
@@ -63,25 +72,33 @@ class PhaseProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class StepFinished:
+class StepFinished(Value):
     """One optimizer step was trained and its weights published."""
 
     step: int
     """Counted from 1."""
     metrics: Mapping[str, float]
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "metrics")
+
 
 @dataclass(frozen=True, slots=True)
-class EvalResult:
+class EvalResult(Value):
     """What one evaluator found on the held-out rows."""
 
     metrics: Mapping[str, float]
-    routes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
     """The same metrics for each route by its label, where they can be told apart."""
+
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "metrics", "routes")
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class Evaluated(Value):
     """An evaluation of one policy version is complete."""
 
     stage: EvalStage
@@ -92,9 +109,14 @@ class Evaluated:
     examples: tuple[ScoredRollout, ...] = ()
     """Some completions of each route, to look at."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        object.__setattr__(self, "examples", tuple(self.examples))
+        freeze_fields(self, "results")
+
 
 @dataclass(frozen=True, slots=True)
-class Notice:
+class Notice(Value):
     """Something that the user should know; it is in `run.log` too."""
 
     message: str
@@ -102,12 +124,16 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(Value):
     """The run is over, well or not."""
 
     summary: Mapping[str, object]
     """As in `summary.json`."""
     error: str | None = None
+
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "summary")
 
 
 Event = RunStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished

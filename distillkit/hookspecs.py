@@ -61,7 +61,7 @@ def distillkit_losses() -> Sequence[type[Loss]]:
 
 @hookspec
 def distillkit_evaluators() -> Sequence[type[Evaluator]]:
-    """Evaluator classes: how progress is judged."""
+    """Evaluator classes: how progress is measured."""
     raise NotImplementedError
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from distillkit.arrays import FloatArray, IntArray
+from distillkit.errors import PluginError
+from distillkit.events import EvalResult
 from distillkit.records import Batch, ScoredRollout, StepResult
 from distillkit.types import Teacher
 
@@ -18,58 +20,68 @@ def finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def gap_of(scored: ScoredRollout, teacher: str) -> FloatArray:
-    """[active tokens] `sampling_logprob - teacher_logprob`: its mean over sampled tokens estimates the reverse KL."""
-    rollout = scored.rollout
-    gap: FloatArray = rollout.at_active(rollout.logprobs) - rollout.at_active(scored.scores[teacher].logprobs)
-    return gap
+def mean_over_tokens(values: Sequence[FloatArray]) -> float:
+    """The mean of all elements of several arrays, each counted alike, summed in float64."""
+    return float(np.mean(np.concatenate(values), dtype=np.float64))
 
 
-def reverse_kl(scored: Iterable[ScoredRollout]) -> Mapping[str, float]:
-    """`KL(student || teacher)` estimated on the student's own tokens: nats a token, and nats a completion.
+def reverse_kl(completions: Iterable[ScoredRollout], teacher: str | None = None) -> dict[str, float]:
+    """`KL(student || teacher)`, estimated on what the student sampled.
 
-    The sum over a completion of `log student - log teacher` at sampled tokens is an unbiased estimate of the reverse KL
-    between the two models' laws of whole completions (where these are sampled at temperature 1).
+    The sum over a completion of `sampling_logprob - teacher_logprob` at active tokens is an unbiased estimate of the
+    reverse KL between the two models' distributions of whole completions, where these are sampled at temperature 1.
+
+    Args:
+        completions: what the student sampled; each score counts as a completion of its own.
+        teacher: the teacher of the scores that count; None: all teachers.
+
+    Returns:
+        `reverse_kl` in nats a token and `reverse_kl_per_completion` in nats; nothing where no active token is scored.
     """
-    sums = [float(gap_of(one, teacher).sum(dtype=np.float64)) for one in scored for teacher in one.scores]
-    tokens = sum(one.rollout.active_count for one in scored for _ in one.scores)
-    if not sums or not tokens:
+    gaps = [
+        scored.rollout.at_active(scored.rollout.logprobs) - scored.rollout.at_active(score.logprobs)
+        for scored in completions
+        for name, score in scored.scores.items()
+        if teacher in (None, name)
+    ]
+    if not any(map(len, gaps)):
         return {}
-    return {"reverse_kl": sum(sums) / tokens, "reverse_kl_per_completion": sum(sums) / len(sums)}
+    per_completion = sum(float(gap.sum(dtype=np.float64)) for gap in gaps) / len(gaps)
+    return {"reverse_kl": mean_over_tokens(gaps), "reverse_kl_per_completion": per_completion}
 
 
-def step_metrics(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
+def step_metrics(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
     """Means over the active tokens of a step's completions, each weighed alike."""
-    if not scored:
+    if not completions:
         return {}
-    rollouts = [one.rollout for one in scored]
-    ours = np.concatenate([one.rollout.at_active(one.rollout.logprobs) for one in scored for _ in one.scores])
-    theirs = np.concatenate([one.rollout.at_active(score.logprobs) for one in scored for score in one.scores.values()])
+    rollouts = [scored.rollout for scored in completions]
+    student = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions for _ in scored.scores]
+    teachers = [scored.rollout.at_active(score.logprobs) for scored in completions for score in scored.scores.values()]
     metrics = {
-        "train/reverse_kl": float(np.mean(ours - theirs, dtype=np.float64)),
-        "train/teacher_nll": float(-np.mean(theirs, dtype=np.float64)),
-        "train/sampling_nll": float(-np.mean(ours, dtype=np.float64)),
-        "train/active_tokens": float(sum(one.active_count for one in rollouts)),
-        "completions/mean_length": float(np.mean([len(one.token_ids) for one in rollouts])),
-        "completions/repetition": float(np.mean([repetition(one.token_ids) for one in rollouts])),
-        "completions/truncated_fraction": float(np.mean([one.finish_reason == "length" for one in rollouts])),
+        **{f"train/{name}": value for name, value in reverse_kl(completions).items() if name == "reverse_kl"},
+        "train/teacher_nll": -mean_over_tokens(teachers),
+        "train/sampling_nll": -mean_over_tokens(student),
+        "train/active_tokens": float(sum(rollout.active_count for rollout in rollouts)),
+        "completions/mean_length": float(np.mean([len(rollout.token_ids) for rollout in rollouts])),
+        "completions/repetition": float(np.mean([repetition(rollout.token_ids) for rollout in rollouts])),
+        "completions/truncated_fraction": float(np.mean([rollout.finish_reason == "length" for rollout in rollouts])),
     }
-    advantages = _active_advantages(scored, batches)
-    if advantages.size:
-        metrics["train/advantage"] = float(np.mean(advantages, dtype=np.float64))
-        metrics["train/abs_advantage"] = float(np.mean(np.abs(advantages), dtype=np.float64))
+    advantages = _active_advantages(completions, batches)
+    if advantages:
+        metrics["train/advantage"] = mean_over_tokens(advantages)
+        metrics["train/abs_advantage"] = mean_over_tokens([np.abs(each) for each in advantages])
     return metrics
 
 
-def _active_advantages(scored: Sequence[ScoredRollout], batches: Sequence[Batch]) -> FloatArray:
-    rollouts = {one.key: one.rollout for one in scored}
+def _active_advantages(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> list[FloatArray]:
+    rollouts = {scored.key: scored.rollout for scored in completions}
     parts = [
         rollouts[datum.key].at_active(datum.inputs["advantages"])
         for batch in batches
         for datum in batch.datums
         if "advantages" in datum.inputs
     ]
-    return np.concatenate(parts) if parts else np.empty(0, np.float32)
+    return parts if any(map(len, parts)) else []
 
 
 def repetition(token_ids: IntArray) -> float:
@@ -83,18 +95,18 @@ def repetition(token_ids: IntArray) -> float:
 
 
 def route_metrics(
-    scored: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
+    completions: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
 ) -> dict[str, float]:
     """For each teacher: completions with accepted scores, failed ones, and the reverse KL of this step."""
     metrics: dict[str, float] = {}
     for teacher in teachers:
-        mine = [one for one in scored if teacher.name in one.scores]
+        mine = [scored for scored in completions if teacher.name in scored.scores]
         prefix = f"teacher_route/{teacher.slug}"
         metrics[f"{prefix}/scored"] = float(len(mine))
         metrics[f"{prefix}/failed"] = float(failed.get(teacher.name, 0))
-        gaps = [gap_of(one, teacher.name) for one in mine]
-        if gaps:
-            metrics[f"{prefix}/reverse_kl"] = float(np.mean(np.concatenate(gaps), dtype=np.float64))
+        measured = reverse_kl(mine, teacher.name)
+        if measured:
+            metrics[f"{prefix}/reverse_kl"] = measured["reverse_kl"]
     return metrics
 
 
@@ -103,3 +115,21 @@ def mean_of(results: Sequence[StepResult]) -> dict[str, float]:
     names = dict.fromkeys(name for result in results for name in result.metrics)
     values = {name: [result.metrics[name] for result in results if name in result.metrics] for name in names}
     return {name: float(np.mean(mine)) for name, mine in values.items()}
+
+
+def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
+    """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route, by evaluator name.
+
+    Raises PluginError where two evaluators give the same metric.
+    """
+    slugs = {teacher.name: teacher.slug for teacher in teachers}
+    metrics: dict[str, float] = {}
+    for evaluator, result in results.items():
+        new = {f"eval/{name}": value for name, value in result.metrics.items()}
+        for route, values in result.routes.items():
+            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
+        clash = sorted(metrics.keys() & new.keys())
+        if clash:
+            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
+        metrics |= new
+    return metrics

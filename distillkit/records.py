@@ -1,7 +1,8 @@
 """What comes of a completion on its way through a step: sampled, scored, made training data, trained.
 
-Each value is frozen, holds read-only arrays that are checked against each other, and carries its own identity, so that
-nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
+Each value is frozen, with all that it holds. Its arrays are checked against each other in the constructor, and it
+carries its own identity, so that nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R`
+a response's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,8 +12,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distillkit.arrays import BOOL, FLOAT32, INT64, Array, BoolArray, FloatArray, IntArray, all_true, freeze
+from distillkit.arrays import (
+    BOOL,
+    FLOAT32,
+    INT64,
+    Array,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    all_true,
+    freeze_arrays,
+    freeze_inputs,
+    require_logprobs,
+    require_same_ids,
+)
 from distillkit.errors import AlignmentError
+from distillkit.frozen import FrozenDict, Value, freeze_fields
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
 FinishReason = Literal["stop", "length"]
@@ -20,7 +35,7 @@ FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rollout:
+class Rollout(Value):
     """One completion, with the logprobs of exactly the sampled tokens under the policy that sampled them."""
 
     request: SampleRequest
@@ -33,18 +48,20 @@ class Rollout:
     text: str
     mask: BoolArray | None = None
     """[R] False where a token was not sampled by the policy (a tool's output); None: all were."""
-    rewards: Mapping[str, float] = field(default_factory=dict)
+    rewards: Mapping[str, float] = field(default_factory=FrozenDict)
 
     def __post_init__(self) -> None:
         """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
-        freeze(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
+        if type(self.rewards) is not FrozenDict:
+            freeze_fields(self, "rewards")
+        freeze_arrays(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
         count = len(self.token_ids)
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
         require_logprobs(self, self.logprobs, count, self.active)
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Its name in errors, with its key."""
         return f"rollout {self.key}"
 
     @property
@@ -68,13 +85,17 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoreRequest:
+class ScoreRequest(Value):
     """One completion to score under one teacher's prompt."""
 
     rollout: Rollout
     teacher: str
     prompt_ids: IntArray
     """[P'] the teacher's own prompt."""
+
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `prompt_ids`."""
+        freeze_arrays(self, prompt_ids=INT64)
 
     @property
     def key(self) -> SampleKey:
@@ -83,7 +104,7 @@ class ScoreRequest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Score:
+class Score(Value):
     """A teacher's logprobs of exactly the sampled tokens."""
 
     request: ScoreRequest
@@ -93,24 +114,22 @@ class Score:
     """[R] the ids that the backend says it scored; None if it does not say."""
     version: int = 0
     """Of the teacher: 0 for a frozen one; a self or moving-average teacher counts up at weight syncs."""
-    arrays: Mapping[str, Array] = field(default_factory=dict)
-    """Further per-token results by capability name (`topk_ids`, ...); the first axis is R."""
+    arrays: Mapping[str, Array] = field(default_factory=FrozenDict)
+    """Further per-token results by name; the first axis is R. Of capability `topk`: `topk_ids` and `topk_logprobs`
+    [R, K]; of `at_ids`: `at_ids` and `at_logprobs` [R, K]; of one of your own: under its name."""
 
     def __post_init__(self) -> None:
         """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
-        freeze(self, logprobs=FLOAT32, echoed_ids=INT64)
+        freeze_arrays(self, logprobs=FLOAT32, echoed_ids=INT64)
         rollout = self.request.rollout
         require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
-        if self.echoed_ids is not None and not np.array_equal(self.echoed_ids, rollout.token_ids):
-            raise AlignmentError(f"{self}: {_first_other_id(rollout.token_ids, self.echoed_ids)}")
-        for name, array in self.arrays.items():
-            if len(array) != len(rollout.token_ids):
-                raise AlignmentError(
-                    f"{self}: array {name!r} has {len(array)} rows for {len(rollout.token_ids)} tokens"
-                )
+        if self.echoed_ids is not None:
+            require_same_ids(self, rollout.token_ids, self.echoed_ids)
+        if self.arrays or type(self.arrays) is not FrozenDict:
+            freeze_inputs(self, "arrays", len(rollout.token_ids))
 
     def __str__(self) -> str:
-        """What errors call it."""
+        """Its name in errors, with its key."""
         return f"score of {self.request.key} by teacher {self.request.teacher!r}"
 
     @property
@@ -120,12 +139,24 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ScoredRollout:
+class ScoredRollout(Value):
     """A rollout with one score from each teacher of its route."""
 
     rollout: Rollout
     prompts: Prompts
     scores: Mapping[str, Score]
+    """By teacher name."""
+
+    def __post_init__(self) -> None:
+        """Refuse scores of other completions, or by other teachers than those of the route."""
+        object.__setattr__(self, "scores", FrozenDict(self.scores))
+        if self.scores.keys() != self.prompts.route.weights.keys():
+            asked = ", ".join(self.prompts.route.teachers)
+            raise AlignmentError(f"{self.rollout}: scored by {', '.join(self.scores)}, and its route is to {asked}")
+        for teacher, score in self.scores.items():
+            request, rollout = score.request, self.rollout
+            if request.teacher != teacher or (request.rollout is not rollout and request.key != rollout.key):
+                raise AlignmentError(f"{self.rollout}: the {score} is not one of it by teacher {teacher!r}")
 
     @property
     def key(self) -> SampleKey:
@@ -134,7 +165,7 @@ class ScoredRollout:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Datum:
+class Datum(Value):
     """One completion as the student trains on it."""
 
     key: SampleKey
@@ -146,6 +177,27 @@ class Datum:
     """What the loss function reads, by name; the first axis is R. `weights` are the normalization, computed once over
     the whole optimizer step: a backend sums `weight * loss` over tokens and divides by nothing."""
 
+    def __post_init__(self) -> None:
+        """Refuse inputs of another length than the response; hold read-only copies."""
+        freeze_arrays(self, prompt_ids=INT64, response_ids=INT64)
+        freeze_inputs(self, "inputs", len(self.response_ids))
+
+    def __str__(self) -> str:
+        """Its name in errors, with its key."""
+        return f"datum of {self.key}"
+
+
+def token_at(datums: Sequence[Datum], position: int) -> str:
+    """Which completion and token a position in datums laid end to end is, for a student to say in a BadStepError.
+
+    Raises ValueError for a position behind the last datum.
+    """
+    for datum in datums:
+        if position < len(datum.response_ids):
+            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
+        position -= len(datum.response_ids)
+    raise ValueError("the position lies behind the last datum")
+
 
 TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
 """`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
@@ -153,7 +205,7 @@ micro-batch laid end to end. For research losses; a student that runs torch in t
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(Value):
     """The data of one optimizer step."""
 
     loss_function: str
@@ -162,17 +214,26 @@ class Batch:
     torch_loss: TorchLoss | None = None
     """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "options")
+        object.__setattr__(self, "datums", tuple(self.datums))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class StepResult:
+class StepResult(Value):
     """What one optimizer step did."""
 
     metrics: Mapping[str, float]
     """Full names, such as `train/loss` and `train/grad_norm`."""
 
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `metrics`."""
+        freeze_fields(self, "metrics")
+
 
 @dataclass(frozen=True, slots=True)
-class Weights:
+class Weights(Value):
     """A published policy version, and where another process finds it."""
 
     version: int
@@ -182,50 +243,10 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Failure:
+class Failure(Value):
     """What a Sampler or Scorer yields when it could not answer a request. Nothing is dropped without one."""
 
     request: SampleRequest | ScoreRequest
     reason: str
     retryable: bool = False
     """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""
-    retry_after: float | None = None
-    """Seconds, where the backend said so."""
-
-
-ROUNDING = 1e-2
-"""How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
-
-
-def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
-    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
-    if len(logprobs) != count or len(active) != count:
-        raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
-    wrong = active > (np.isfinite(logprobs) & (logprobs <= ROUNDING))
-    if not np.count_nonzero(wrong):
-        return
-    bad = np.flatnonzero(active & ~np.isfinite(logprobs))
-    if bad.size:
-        raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {logprobs[bad[0]]}, not a finite number")
-    at = np.flatnonzero(wrong)[0]
-    raise AlignmentError(f"{what}: the logprob of token {at} is {logprobs[at]}, a probability of more than one")
-
-
-def _first_other_id(wanted: IntArray, got: IntArray) -> str:
-    if len(wanted) != len(got):
-        return f"{len(got)} ids came back for {len(wanted)} tokens"
-    at = int(np.flatnonzero(wanted != got)[0])
-    return f"token {at} is id {got[at]}, not the sampled {wanted[at]}"
-
-
-def token_at(datums: Sequence[Datum], position: int) -> str:
-    """Which completion and token a position in datums laid end to end is, in words, for a BadStepError.
-
-    Raises:
-        ValueError: if the position lies behind the last datum.
-    """
-    for datum in datums:
-        if position < len(datum.response_ids):
-            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
-        position -= len(datum.response_ids)
-    raise ValueError("the position lies behind the last datum")

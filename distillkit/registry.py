@@ -179,6 +179,8 @@ class Registry:
 def _require_role(cls: object, role: str, source: str) -> type[Plugin]:
     if not (inspect.isclass(cls) and issubclass(cls, ROLES[role])):
         raise PluginError(f"{source}: {cls!r} is no subclass of {ROLES[role].__name__}")
+    if cls.role != role:
+        raise PluginError(f"{source}: {_path(cls)} is given as a {role}, and its `role` says {cls.role!r}")
     if inspect.isabstract(cls):
         missing = ", ".join(sorted(cls.__abstractmethods__))
         raise PluginError(f"{source}: {_path(cls)} does not implement {missing}")

@@ -76,15 +76,15 @@ def _rendered(
         return error
 
 
-def size(tokenizer: Tokenizer) -> int:
-    """One more than its largest id."""
+def vocabulary_size(tokenizer: Tokenizer) -> int:
+    """One more than the largest id of `tokenizer`."""
     return max(tokenizer.vocabulary().values()) + 1
 
 
 def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     """Why a completion holds what is no token of `vocabulary` ids, or None: a scorer would read past its tables.
 
-    A model may have more rows than its tokenizer has tokens and may, however rarely, draw one of those: that is a lost
+    A model may have more rows than its tokenizer has tokens and may, however rarely, sample such an id: that is a lost
     completion, not the end of the run.
     """
     if vocabulary is None or 0 <= rollout.token_ids.min() <= rollout.token_ids.max() < vocabulary:
@@ -94,7 +94,7 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """16 hex digits that change when an id's meaning, a special token or the encoding of text changes."""
     content = [
         sorted(tokenizer.vocabulary().items()),

@@ -1,6 +1,6 @@
 """What a completion is asked for with: rows, teachers, routes, prompts and requests (what comes of them: `records`).
 
-Each value is frozen, holds read-only arrays, and carries its own identity, so that nothing is ever joined by position
+Each value is frozen, with all that it holds, and carries its own identity, so that nothing is ever joined by position
 in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt's length in tokens, `R` a response's.
 """
 
@@ -12,16 +12,22 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from distillkit.arrays import IntArray
+from distillkit.arrays import INT64, IntArray, freeze_arrays, token_ids
+from distillkit.frozen import FrozenDict, Value, freeze_fields
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class Message(Value):
     """One chat turn. `extra` keeps whatever else the row's message held (`name`, `tool_calls`, ...)."""
 
     role: str
     content: str
-    extra: Mapping[str, JsonValue] = field(default_factory=dict)
+    extra: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
+
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `extra`."""
+        if type(self.extra) is not FrozenDict:  # as nearly all are: empty
+            freeze_fields(self, "extra")
 
     def as_dict(self) -> dict[str, JsonValue]:
         """The turn as chat templates read it."""
@@ -32,7 +38,7 @@ Messages = tuple[Message, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class Row(Value):
     """One line of a dataset, in one epoch."""
 
     row_id: str
@@ -44,6 +50,11 @@ class Row:
     """The whole row as it stands in the file, unknown fields too."""
     epoch: int = 0
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        object.__setattr__(self, "messages", tuple(self.messages))
+        freeze_fields(self, "fields")
+
     @property
     def expected_answer(self) -> str | None:
         """The row's `expected_answer` as text, for evaluators; None where the row has none."""
@@ -52,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Teacher:
+class Teacher(Value):
     """A teacher as routers and prompt builders see it."""
 
     name: str
@@ -68,6 +79,10 @@ class Teacher:
     chat_template_kwargs: Mapping[str, JsonValue] | None = None
     """Options for its chat template; None: the student's."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "chat_template_kwargs")
+
     @property
     def slug(self) -> str:
         """The name made safe for metric names, plus 10 hex digits of its SHA-256."""
@@ -76,11 +91,15 @@ class Teacher:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Route(Value):
     """Which teachers score a row. The built-in routers return exactly one (routed MOPD does not blend)."""
 
     weights: Mapping[str, float]
     """Teacher name to weight, in the order in which they are asked."""
+
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `weights`."""
+        freeze_fields(self, "weights")
 
     @classmethod
     def to(cls, teacher: str) -> "Route":
@@ -94,12 +113,12 @@ class Route:
 
     @property
     def label(self) -> str:
-        """How metrics and tables call this route."""
+        """The route's name in metrics and tables: the teachers' names, joined by `+`."""
         return "+".join(self.weights)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ChatPrompts:
+class ChatPrompts(Value):
     """What a PromptBuilder makes of a row: the messages that each side reads."""
 
     student: Messages
@@ -108,9 +127,15 @@ class ChatPrompts:
     fallbacks: frozenset[str] = frozenset()
     """The teachers that read the student's messages because the row has none for them; counted and reported."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        object.__setattr__(self, "student", tuple(self.student))
+        object.__setattr__(self, "teachers", FrozenDict({name: tuple(each) for name, each in self.teachers.items()}))
+        object.__setattr__(self, "fallbacks", frozenset(self.fallbacks))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prompts:
+class Prompts(Value):
     """A row's prompts as token ids. The teacher's may differ from the student's in length and content."""
 
     row: Row
@@ -120,9 +145,14 @@ class Prompts:
     teachers: Mapping[str, IntArray]
     """Teacher name to [P'] token ids."""
 
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_arrays(self, student=INT64)
+        object.__setattr__(self, "teachers", FrozenDict({name: token_ids(ids) for name, ids in self.teachers.items()}))
+
 
 @dataclass(frozen=True, slots=True, order=True)
-class SampleKey:
+class SampleKey(Value):
     """The identity of one completion: the row, the epoch, and which of the row's completions."""
 
     row_id: str
@@ -131,12 +161,12 @@ class SampleKey:
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How completions are drawn. Logprobs are always at temperature 1, before top-p and top-k."""
+class SamplingParams(Value):
+    """How completions are sampled. Logprobs are always at temperature 1, before top-p and top-k."""
 
     max_tokens: int
     temperature: float = 1.0
-    """0 takes the likeliest token."""
+    """0 takes the most probable token."""
     top_p: float = 1.0
     top_k: int = 0
     """0 keeps the whole vocabulary."""
@@ -145,16 +175,20 @@ class SamplingParams:
 
     @property
     def is_untouched(self) -> bool:
-        """Whether completions are drawn from exactly the law whose logprobs they carry."""
+        """Whether completions are sampled from exactly the distribution whose logprobs they carry."""
         return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SampleRequest:
-    """One completion to draw."""
+class SampleRequest(Value):
+    """One completion to sample."""
 
     key: SampleKey
     prompt_ids: IntArray
     seed: int
     """Derived from the run's seed and `key`, so order and concurrency do not change the data."""
     params: SamplingParams
+
+    def __post_init__(self) -> None:
+        """Hold a read-only copy of `prompt_ids`."""
+        freeze_arrays(self, prompt_ids=INT64)

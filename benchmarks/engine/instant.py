@@ -11,7 +11,7 @@ from distillkit import RunConfig, Sampler, Scorer, Student
 from distillkit.arrays import logprob_array, token_ids
 from distillkit.context import RunContext
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
-from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.testing import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
@@ -31,6 +31,7 @@ def tokenizer_of(run: RunContext, folder: str) -> Tokenizer:
 class InstantStudent(Student, Sampler):
     """Every completion has the same tokens and logprobs; training does nothing."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "instant"
 
     tokenizer_folder: str = Field("", description="Where its tokenizer is.")

@@ -19,7 +19,7 @@ from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.run_directory.checkpoint import EngineState
 from distillkit.run_directory.files import RunFiles, read_metrics
-from distillkit.tokenizer import size
+from distillkit.tokenizer import vocabulary_size
 
 
 def assemble(
@@ -31,7 +31,7 @@ def assemble(
 ) -> Engine:
     """The engine of a run whose plugins are not open yet; `identity` is what its checkpoints say that it is."""
     config, plugins, warn = prepared.config, prepared.plugins, dispatcher.warn
-    vocabulary = size(prepared.renderer.student.tokenizer)
+    vocabulary = vocabulary_size(prepared.renderer.student.tokenizer)
     scheduler = Scheduler(plugins.sampler, plugins.scorers, dispatcher.emit, vocabulary)
     policy = PolicySync(config.student, plugins.sampler, plugins.scorers)
     windows = WindowsAhead(prepared, scheduler, policy, ledger, warn)

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from distillkit.errors import PluginError
 from distillkit.events import EvalResult, EvalStage, Evaluated
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
-from distillkit.metrics import finite
+from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to
 from distillkit.run_directory.files import RunFiles
-from distillkit.types import Prompts, Teacher
+from distillkit.types import Prompts
 
 
 @dataclass(slots=True)
@@ -62,21 +61,6 @@ class Evaluations:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts
-
-
-def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
-    """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route."""
-    slugs = {teacher.name: teacher.slug for teacher in teachers}
-    metrics: dict[str, float] = {}
-    for evaluator, result in results.items():
-        new = {f"eval/{name}": value for name, value in result.metrics.items()}
-        for route, values in result.routes.items():
-            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
-        clash = sorted(metrics.keys() & new.keys())
-        if clash:
-            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
-        metrics |= new
-    return metrics
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:

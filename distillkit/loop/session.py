@@ -87,7 +87,7 @@ async def opened(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatche
 
     def context(user: str) -> RunContext:
         found = context_for(user, prepared.config, prepared.shared, dispatcher.warn)
-        return replace(found, run_dir=run_dir, plan=prepared.plan)
+        return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
 
     listening: list[Sink] = []
     sinks = {user: plugin for user, plugin in prepared.plugins.by_key.items() if isinstance(plugin, Sink)}

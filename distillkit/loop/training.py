@@ -108,7 +108,9 @@ class WindowTrainer:
         cuts = [len(groups) * part // parts for part in range(parts + 1)] if parts else []
         with attribute_to(self.loss, "in batch()"):
             made = [self.loss.batch([*chain.from_iterable(groups[a:b])]) for a, b in pairwise(cuts)]
-        return [replace(batch, torch_loss=self.loss.torch_loss()) for batch in made]
+        taken = self.student.loss_functions().get(self.loss.loss_function)
+        options = self.loss.options() if taken is None else self.loss.options_for(taken)
+        return [replace(batch, options=options, torch_loss=self.loss.torch_loss()) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1

@@ -52,9 +52,11 @@ def require_loss(config: RunConfig) -> None:
             )
         _require_travelling(loss)
         return
-    unknown = sorted(set(loss.options()) - known[loss.loss_function])
+    taken = known[loss.loss_function]
+    unknown = {name: value for name, value in loss.options_for(taken).items() if name not in taken}
     if unknown:
-        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {', '.join(unknown)}")
+        given = ", ".join(f"{name} (here {value:g})" for name, value in unknown.items())
+        raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {given}")
 
 
 def _require_travelling(loss: Loss) -> None:

@@ -115,6 +115,8 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
         teacher = section.teacher
         run = contexts[f"teachers.{teacher.name}.scorer"]
         tokenizer = section.scorer.tokenizer(run)
+        if tokenizer is None:
+            tokenizer = student.tokenizer
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
         sides[teacher.name] = teacher_side(teacher, tokenizer, section.scorer.context_length(run), student)

@@ -1,4 +1,4 @@
-"""Saying whose code failed: a plugin's exception keeps its type, and gets a note with the plugin's name and class."""
+"""Attributing errors to plugins: an exception keeps its type, and gets a note with the plugin's name and class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from distillkit.roles.plugin import Plugin
 
 @contextmanager
 def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
-    """Note on whatever comes out, but distillkit's own errors, that `plugin` raised it, and `doing` what."""
+    """Note on what is raised inside, but on no error of distillkit's own, that `plugin` raised it, `doing` what."""
     try:
         yield
     except DistillkitError:

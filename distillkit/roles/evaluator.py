@@ -13,7 +13,7 @@ EvalNeed = Literal["teacher_samples", "student_scores"]
 
 
 class EvalContext(Protocol):
-    """The held-out rows and one policy version, for evaluators. Completions are drawn once and shared by all."""
+    """The held-out rows and one policy version, for evaluators. Completions are sampled once and shared by all."""
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -32,7 +32,7 @@ class EvalContext(Protocol):
 
     @property
     def policy_version(self) -> int:
-        """The policy that is judged."""
+        """The policy that is evaluated: optimizer steps in the published weights."""
         ...
 
     @property
@@ -45,7 +45,7 @@ class EvalContext(Protocol):
         ...
 
     async def rollouts(self) -> Sequence[Rollout]:
-        """The student's completions of the held-out rows, in row order; drawn at the first call."""
+        """The student's completions of the held-out rows, in row order; sampled at the first call."""
         ...
 
     async def scored(self) -> Sequence[ScoredRollout]:
@@ -55,23 +55,23 @@ class EvalContext(Protocol):
     async def sample_teacher(self, teacher: str, *, privileged: bool = True, seed: int = 0) -> Sequence[Rollout] | None:
         """The teacher's own completions of the rows routed to it, under its privileged prompt or the student's.
 
-        None where the teacher's scorer cannot sample. Not shared: each call draws anew, with seeds from `seed`.
+        None where the teacher's scorer cannot sample. Not shared: each call samples anew, with seeds from `seed`.
         """
         ...
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
     ) -> Sequence[Score] | None:
-        """Logprobs of given completions of held-out rows, whoever made them, in their order; failed ones are left out.
+        """Logprobs of given completions of held-out rows, whoever sampled them, in order; failed ones are left out.
 
-        Under the policy that is judged, after the row's student prompt (`teacher` None; None is returned where the
+        Under the policy that is evaluated, after the row's student prompt (`teacher` None; None is returned where the
         sampler cannot score), or under a teacher, after its privileged prompt for the row or the student's.
         """
         ...
 
 
 class Evaluator(Plugin):
-    """Judges whether the student is getting better, on held-out rows."""
+    """Measures whether the student is getting better, on held-out rows."""
 
     role: ClassVar[str] = "evaluator"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset()

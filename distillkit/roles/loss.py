@@ -1,7 +1,7 @@
 """Role `loss`: scored rollouts to training data."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 from distillkit.records import Batch, ScoredRollout, TorchLoss
@@ -15,13 +15,26 @@ class Loss(Plugin):
     loss_function: ClassVar[str] = ""
     """What students know the loss by."""
     needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
-    """The capabilities that scorers must have, with the least limit of each."""
+    """The capabilities that scorers must have, with the least limit of each: `sampled`, `topk`, `at_ids`, `full`, or a
+    name of your own, whose numbers scorers put into `Score.arrays`."""
     max_teachers: ClassVar[int | None] = 1
     """How many teachers a row may be routed to; None: any number."""
 
     @abstractmethod
     def options(self) -> Mapping[str, float]:
         """The options that travel to the student with each batch."""
+
+    def without_effect(self) -> frozenset[str]:
+        """The names of those of `options()` that have no effect at the values that they have here.
+
+        They are not sent to a student whose loss function lacks them: it trains the same. Others are refused there.
+        """
+        return frozenset()
+
+    def options_for(self, taken: Collection[str]) -> Mapping[str, float]:
+        """Those of `options()` that go to a student whose loss function takes the options `taken`."""
+        needless = self.without_effect() - frozenset(taken)
+        return {name: value for name, value in self.options().items() if name not in needless}
 
     def torch_loss(self) -> TorchLoss | None:
         """The loss function's own code, for students that do not know it by name; None: it has none.

@@ -1,5 +1,8 @@
 """What all roles have in common: a plugin is a frozen pydantic model whose fields are its options.
 
+A class derives from one role. One of several, such as a student that samples, sets the one that it is chosen for in its
+body: `role: ClassVar[str] = "student"`.
+
 The engine constructs it (no I/O), `check`s it (reads tokenizers, keys and capabilities; loads no weights, creates
 nothing, costs nothing), `open`s it, uses it and `close`s it. What it holds while it is open are private attributes. An
 exception from any role but a Sink ends the run.
@@ -17,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from distillkit.arrays import Array
 from distillkit.context import RunContext
+from distillkit.errors import PluginError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,7 @@ class Plugin(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     role: ClassVar[str] = ""
+    """The role that a class is chosen for. A class of two roles (a student that samples) sets it in its body."""
     name: ClassVar[str] = ""
     """How a config chooses the plugin; unique in its role."""
     volatile: ClassVar[frozenset[str]] = frozenset()
@@ -68,7 +73,7 @@ class Plugin(BaseModel, ABC):
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
 
     async def close(self) -> None:
-        """Let go of what `open` made; called once, also after an error."""
+        """Release what `open` made; called once, also after an error."""
 
     def state(self) -> Mapping[str, JsonValue]:
         """What a checkpoint must keep of this plugin, as JSON."""
@@ -80,6 +85,25 @@ class Plugin(BaseModel, ABC):
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
         """Take back what `state` and `tensors` gave, after `open`."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Refuse a class of several roles that does not say which one it is chosen for. Raises PluginError."""
+        super().__pydantic_init_subclass__(**kwargs)
+        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base._is_role()]
+        says = next(base for base in cls.__mro__ if "role" in vars(base))
+        where = f"{cls.__module__}.{cls.__qualname__} is a {' and a '.join(role.__name__ for role in roles)}"
+        if not all(issubclass(says, role) for role in roles):
+            raise PluginError(
+                f"{where}; set the one that it is chosen for in its body: `role: ClassVar[str] = {roles[0].role!r}`"
+            )
+        if roles and cls.role not in [role.role for role in roles]:
+            raise PluginError(f"{where}, and its `role` is {cls.role!r}")
+
+    @classmethod
+    def _is_role(cls) -> bool:
+        """Whether this class is a role itself, which plugins derive from."""
+        return "role" in vars(cls) and sum("role" in vars(base) for base in cls.__mro__) == 2  # the other is Plugin
 
     @classmethod
     def is_complete(cls) -> bool:
@@ -94,7 +118,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         """In a config, a field annotated with a role takes a name, options with a `name`, or an instance."""
-        if "role" not in cls.__dict__:
+        if not cls._is_role():
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve, serialization=core_schema.plain_serializer_function_ser_schema(cls._dump)
@@ -103,7 +127,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Leave a mark where a role stands, which `distillkit config schema` replaces by the known plugins."""
-        return {"x-distillkit-role": cls.role} if "role" in cls.__dict__ else handler(schema)
+        return {"x-distillkit-role": cls.role} if cls._is_role() else handler(schema)
 
     @classmethod
     def _resolve(cls, value: object, info: ValidationInfo) -> "Plugin":

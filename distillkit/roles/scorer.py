@@ -56,9 +56,13 @@ class Scorer(Plugin):
             raise PluginError(f"{type(self).__name__} has no teacher yet: it is bound when the run is assembled")
         return self._teacher
 
-    @abstractmethod
-    def tokenizer(self, run: RunContext) -> Tokenizer:
-        """The teacher's tokenizer. Called after `check`, before weights are loaded."""
+    def tokenizer(self, run: RunContext) -> Tokenizer | None:
+        """The teacher's tokenizer, which must read the student's ids as the student does.
+
+        None: the student's, as for a teacher that is no model; `run.tokenizer` is that from `open` on. Called after
+        `check`, before weights are loaded.
+        """
+        return None
 
     @abstractmethod
     def context_length(self, run: RunContext) -> int | None:

@@ -14,7 +14,7 @@ from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to
 from distillkit.run_directory.settings import at_default, settings_of
-from distillkit.tokenizer import fingerprint
+from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Message
 
 HELD_OUT = "the held-out rows"
@@ -106,7 +106,7 @@ def _tokens(side: Side) -> str:
             rendered.append(side.tokenizer.render(messages, side.template_options))
         except InputError as error:  # a template that refuses these turns is known by what it says
             rendered.append([len(str(error))])
-    return hashlib.sha256(json.dumps([fingerprint(side.tokenizer), rendered]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([tokenizer_fingerprint(side.tokenizer), rendered]).encode()).hexdigest()[:16]
 
 
 def _digest(path: Path) -> str:

@@ -1,12 +1,24 @@
 """What plugin authors test with: fakes without torch, values ready made, and `check_plugin`. Needs no pytest."""
 
-from distillkit.testing.builders import make_context, make_request, make_rollout, make_row, make_scored, make_teacher
+from distillkit.testing.builders import (
+    TEST_PLAN,
+    make_context,
+    make_request,
+    make_rollout,
+    make_row,
+    make_scored,
+    make_teacher,
+)
 from distillkit.testing.contract import check_plugin
+from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.fakes import FakeScorer, FakeStudent, ListSink
+from distillkit.testing.made_up import make_scored_rollouts
 from distillkit.testing.tokenizer import ByteTokenizer
 
 __all__ = [
+    "TEST_PLAN",
     "ByteTokenizer",
+    "FakeEvalContext",
     "FakeScorer",
     "FakeStudent",
     "ListSink",
@@ -16,5 +28,6 @@ __all__ = [
     "make_rollout",
     "make_row",
     "make_scored",
+    "make_scored_rollouts",
     "make_teacher",
 ]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from pydantic import JsonValue
 
-from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.arrays import Array, FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.parse_row import parse_row
+from distillkit.errors import PluginError
 from distillkit.events import Plan
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.plugin import Plugin
 from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
@@ -30,6 +32,12 @@ TEST_PLAN = Plan(
 )
 
 
+def require(condition: object, plugin: Plugin, message: str) -> None:
+    """Raise PluginError naming the plugin's class unless `condition` holds."""
+    if not condition:
+        raise PluginError(f"{type(plugin).__module__}.{type(plugin).__qualname__} ({plugin.role}): {message}")
+
+
 def make_row(content: str = "What is the sky?", *, line: int = 1, **fields: JsonValue) -> Row:
     """A row with one user message, and further fields as in a dataset."""
     return parse_row(json.dumps({"messages": [{"role": "user", "content": content}], **fields}).encode(), line)
@@ -44,12 +52,14 @@ def make_teacher(name: str = "teacher", **fields: object) -> Teacher:
 def make_context(
     user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print, teachers: Sequence[Teacher] = ()
 ) -> RunContext:
-    """A run that writes nowhere; `notify` gets what the plugin tells the user."""
-    return RunContext(user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers))
+    """A run that writes nowhere, of a student that reads bytes; `notify` gets what the plugin says to the user."""
+    return RunContext(
+        user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers), tokenizer=ByteTokenizer()
+    )
 
 
 def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 16, **params: float) -> SampleRequest:
-    """One completion to draw for `row`, in the tokens of `ByteTokenizer`."""
+    """One completion to sample for `row`, in the tokens of `ByteTokenizer`."""
     row = row or make_row()
     prompt = token_ids(ByteTokenizer().render(row.messages, {}))
     options = SamplingParams(max_tokens, **params)  # type: ignore[arg-type]  # the dataclass checks the names
@@ -65,7 +75,7 @@ def make_rollout(
     mask: Sequence[bool] | None = None,
     policy_version: int = 0,
 ) -> Rollout:
-    """A completion of `ids`; without `logprobs` each token has -1. Masked tokens get NaN, as the engine wants it."""
+    """A completion of `ids`; without `logprobs` each token has -1. Masked tokens get NaN, as the engine requires."""
     values = np.full(len(ids), -1.0) if logprobs is None else np.array(logprobs, dtype=np.float64)
     keep = None if mask is None else np.array(mask, dtype=np.bool_)
     if keep is not None:
@@ -81,9 +91,11 @@ def make_scored(
     *,
     teacher: str = "teacher",
     row: Row | None = None,
+    arrays: Mapping[str, Array] | None = None,
 ) -> ScoredRollout:
-    """`rollout` scored by one teacher, under the student's prompt."""
+    """`rollout` scored by one teacher, under the student's prompt; `arrays` is what `Score.arrays` holds."""
     prompt = rollout.request.prompt_ids
-    score = Score(ScoreRequest(rollout, teacher, prompt), logprob_array(teacher_logprobs), rollout.token_ids)
+    request = ScoreRequest(rollout, teacher, prompt)
+    score = Score(request, logprob_array(teacher_logprobs), rollout.token_ids, arrays=arrays or {})
     prompts = Prompts(row or make_row(), Route.to(teacher), prompt, {teacher: prompt})
     return ScoredRollout(rollout, prompts, {teacher: score})

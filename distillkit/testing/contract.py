@@ -9,34 +9,43 @@ from pydantic import JsonValue, ValidationError
 
 from distillkit.errors import PluginError, RowError
 from distillkit.loop.blocking import run_blocking
+from distillkit.records import Batch, ScoredRollout
 from distillkit.registry import Registry
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.scorer import Scorer
-from distillkit.testing.builders import make_row, make_teacher
-from distillkit.testing.live import check_live
-from distillkit.testing.require import require
-from distillkit.testing.training import check_loss
+from distillkit.testing.builders import make_row, make_teacher, require
+from distillkit.testing.loss_contract import check_loss
+from distillkit.testing.open_contract import check_open
 from distillkit.types import Route, Row, Teacher
 
 T = TypeVar("T")
 
 
-def check_plugin(plugin: Plugin, *, teachers: Sequence[Teacher] = (), rows: Sequence[Row] = ()) -> None:
+def check_plugin(
+    plugin: Plugin,
+    *,
+    teachers: Sequence[Teacher] = (),
+    rows: Sequence[Row] = (),
+    scored: Sequence[ScoredRollout] = (),
+    batch: Batch | None = None,
+) -> None:
     """Hold `plugin` to what the engine expects of its role. Also works where an event loop is running.
 
     Args:
         plugin: an instance with the options to test. A scorer without a teacher is given the first one.
         teachers: what routers and prompt builders choose from; default: two made-up ones, `a` and `b`.
         rows: what routers and prompt builders read; default: made-up ones with `teacher` and `teacher_messages`.
+        scored: what a loss makes its batch of; default: made-up completions, with what its `needs` ask of scorers.
+        batch: what a student trains on; default: what a registered loss makes for a loss function that it knows.
 
     Raises:
-        PluginError: naming the class and what it did.
+        PluginError: naming the class and what it did, or what to pass where nothing can be made up.
     """
     teachers = teachers or (make_teacher("a"), make_teacher("b"))
-    rows = rows or made_up_rows(teachers)
+    rows = rows or make_rows(teachers)
     if isinstance(plugin, Scorer) and not plugin.is_bound:
         plugin.bind(teachers[0])
     check_options(plugin)
@@ -45,11 +54,11 @@ def check_plugin(plugin: Plugin, *, teachers: Sequence[Teacher] = (), rows: Sequ
     if isinstance(plugin, PromptBuilder):
         check_prompt_builder(plugin, teachers, rows)
     if isinstance(plugin, Loss):
-        check_loss(plugin)
-    run_blocking(check_live(plugin))
+        check_loss(plugin, scored)
+    run_blocking(check_open(plugin, batch))
 
 
-def made_up_rows(teachers: Sequence[Teacher]) -> list[Row]:
+def make_rows(teachers: Sequence[Teacher]) -> list[Row]:
     """A short row for the first teacher, and a long one with a privileged prompt for the last."""
     last = teachers[-1]
     privileged: dict[str, JsonValue] = {last.messages_key: [{"role": "user", "content": "Say why, in one sentence."}]}

@@ -1,5 +1,6 @@
-"""A student and a teacher small enough to check by hand: one categorical law over bytes, whatever the prompt."""
+"""A student and a teacher small enough to check by hand: one distribution over bytes, whatever the prompt."""
 
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,7 @@ def log_softmax(logits: FloatArray) -> FloatArray:
 class FakeStudent(Student, Sampler):
     """Samples every token from one softmax over bytes, and trains it by plain gradient descent in numpy."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "fake"
     writes: ClassVar[frozenset[str]] = frozenset({"adapter"})
 
@@ -43,35 +45,37 @@ class FakeStudent(Student, Sampler):
     _tokenizer: ByteTokenizer = PrivateAttr(default_factory=ByteTokenizer)
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
-        """Bytes."""
+        """The run's byte tokenizer."""
         return run.share("byte tokenizer", ByteTokenizer)
 
     def context_length(self, run: RunContext) -> int | None:
-        """As `context` says."""
+        """The option `context`, in tokens."""
         return self.context
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
-        """`importance_sampling`."""
+        """`importance_sampling`, with `ratio_log_cap`."""
         return {"importance_sampling": frozenset({"ratio_log_cap"})}
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """Draw with each request's own seed."""
+        """A completion a request, in their order, sampled with the request's own seed."""
         logprobs = log_softmax(self._sampling)
-        law = np.exp(logprobs.astype(np.float64))
+        probabilities = np.exp(logprobs.astype(np.float64))
+        probabilities /= probabilities.sum()
         for request in requests:
-            draws = np.random.default_rng(request.seed).choice(len(law), request.params.max_tokens, p=law / law.sum())
-            ends = np.flatnonzero(draws == ByteTokenizer.turn_end)
-            ids = token_ids(draws[: ends[0] + 1] if ends.size else draws)
+            generator = np.random.default_rng(request.seed)
+            sampled = generator.choice(len(probabilities), request.params.max_tokens, p=probabilities)
+            ends = np.flatnonzero(sampled == ByteTokenizer.turn_end)
+            ids = token_ids(sampled[: ends[0] + 1] if ends.size else sampled)
             text = self._tokenizer.decode(ids.tolist())
             yield Rollout(request, self._version, ids, logprobs[ids], "stop" if ends.size else "length", text)
 
     async def sync(self, weights: Weights) -> None:
-        """Sample from the weights as they are now."""
+        """Sample from a copy of the weights as they are now, as `weights.version`."""
         self._sampling, self._version = self._logits.copy(), weights.version
 
     async def train(self, batch: Batch) -> StepResult:
         """One step of gradient descent on the importance-sampling loss."""
-        parts = [self._gradient(datum, batch.options["ratio_log_cap"]) for datum in batch.datums]
+        parts = [self._gradient(datum, batch.options.get("ratio_log_cap", math.inf)) for datum in batch.datums]
         self._logits = self._logits - np.float32(self.learning_rate) * np.sum([part[1] for part in parts], axis=0)
         return StepResult({"train/loss": float(sum(part[0] for part in parts))})
 
@@ -86,19 +90,19 @@ class FakeStudent(Student, Sampler):
         return float(losses.sum()), gradient.astype(np.float32)
 
     async def publish(self, version: int) -> Weights:
-        """Only this student samples from its weights."""
+        """`live` weights: only this student samples from them."""
         return Weights(version, "live")
 
     async def save(self, path: Path) -> None:
-        """The logits."""
+        """Write the logits into `fake.safetensors`."""
         save_file({"logits": self._logits}, path / "fake.safetensors")
 
     async def load(self, path: Path) -> None:
-        """What `save` wrote."""
+        """Read the logits that `save` wrote."""
         self._logits = load_file(path / "fake.safetensors")["logits"]
 
     async def export(self, run_dir: Path) -> Path:
-        """The logits, in `adapter/`."""
+        """Write the logits into `adapter/`, and return that folder."""
         folder = run_dir / "adapter"
         folder.mkdir(exist_ok=True)
         await self.save(folder)
@@ -106,7 +110,7 @@ class FakeStudent(Student, Sampler):
 
 
 class FakeScorer(Scorer):
-    """Finds some characters likelier than the rest, whatever the prompt; counts what it is asked."""
+    """Gives some characters more than the rest, whatever the prompt; keeps what it is asked."""
 
     name: ClassVar[str] = "fake"
 
@@ -118,19 +122,19 @@ class FakeScorer(Scorer):
 
     @property
     def seen(self) -> list[ScoreRequest]:
-        """Every request so far."""
+        """Every request so far, in the order of arrival."""
         return self._seen
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
-        """Bytes."""
+        """The run's byte tokenizer."""
         return run.share("byte tokenizer", ByteTokenizer)
 
     def context_length(self, run: RunContext) -> int | None:
-        """As `context` says."""
+        """The option `context`, in tokens."""
         return self.context
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        """Score each at once."""
+        """A score a request, in their order, each at once."""
         logits = np.zeros(ByteTokenizer.size, np.float32)
         logits[list(self.likes.encode())] = self.strength
         logprobs = log_softmax(logits)
@@ -153,5 +157,5 @@ class ListSink(Sink):
         return self._events
 
     def emit(self, event: Event) -> None:
-        """Keep it."""
+        """Append the event to `events`."""
         self._events.append(event)

@@ -3,10 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from distillkit import PromptBuilder
-from distillkit.data.parse_row import parse_messages
-from distillkit.errors import RowError
-from distillkit.types import ChatPrompts, Messages, Route, Row, Teacher
+from distillkit import ChatPrompts, Messages, PromptBuilder, Route, Row, RowError, Teacher, parse_messages
 
 
 class MessagesPrompts(PromptBuilder):

@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from distillkit import Router
-from distillkit.errors import InputError, RowError, suggest
-from distillkit.types import Route, Row, Teacher
+from distillkit import InputError, Route, Router, Row, RowError, Teacher, suggest
 
 
 class FieldRouter(Router):

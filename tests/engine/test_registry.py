@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
@@ -7,10 +8,11 @@ import importlib_metadata
 import pytest
 from pydantic import Field
 
-from distillkit import Registry, Router, hookimpl
+from distillkit import Registry, Router, Sampler, Scorer, Sink, Student, hookimpl
 from distillkit.config.option_problems import PluginOptionsError
 from distillkit.errors import ConfigError, InputError, PluginError, PluginNotFoundError
-from distillkit.testing import make_row, make_teacher
+from distillkit.roles.plugin import Plugin
+from distillkit.testing import FakeScorer, make_row, make_teacher
 from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.routers import FieldRouter
 
@@ -238,3 +240,58 @@ def test_registries_do_not_share_what_was_added() -> None:
 
 def test_a_subclass_of_a_built_in_routes() -> None:
     assert FirstRouter(offset=1).route(make_row(), [make_teacher("a"), make_teacher("b")]).teachers == ("b",)
+
+
+async def _nothing(self: Plugin, *args: object) -> None:
+    return None
+
+
+def class_of(*bases: type[Plugin], **body: object) -> type[Plugin]:
+    """A class with these bases and this body, complete but for what it does."""
+    return type("Mine", bases, {"__module__": __name__, "__doc__": "Mine.", "name": "mine", **body})
+
+
+@pytest.mark.parametrize("roles", list(permutations([Student, Sampler, Scorer, Sink], 2)))
+def test_a_class_of_two_roles_says_which_one_it_is_chosen_for(roles: tuple[type[Plugin], ...]) -> None:
+    first, second = roles
+    with pytest.raises(PluginError, match=rf"Mine is a {first.__name__} and a {second.__name__}; set the one"):
+        class_of(first, second)
+    for role in roles:
+        mine = class_of(first, second, role=role.role)
+        assert mine.role == role.role
+        assert class_of(mine).role == role.role
+
+
+def test_what_a_base_says_does_not_count_for_a_role_that_it_does_not_have() -> None:
+    both = class_of(Student, Sampler, role="student")
+    with pytest.raises(PluginError, match="Mine is a Student and a Sampler and a Scorer; set the one"):
+        class_of(both, Scorer)
+    assert class_of(both, Scorer, role="scorer").role == "scorer"
+    with pytest.raises(PluginError, match="Mine is a Student and a Sampler, and its `role` is 'sink'"):
+        class_of(Student, Sampler, role="sink")
+
+
+def test_a_class_of_two_roles_is_not_taken_for_a_role_in_a_config() -> None:
+    mine = class_of(FakeScorer, Sampler, role="scorer", sample=_nothing, sync=_nothing)
+    registry = Registry()
+    registry.add(mine)
+    assert registry.names("scorer") == ["mine"]
+    assert registry.names("sampler") == []
+    assert isinstance(registry.build("scorer", {"name": "mine", "likes": "a"}), mine)
+
+
+def test_a_hook_of_another_role_than_the_one_that_a_class_says_is_refused(tmp_path: Path) -> None:
+    script = tmp_path / "both.py"
+    script.write_text(
+        "from distillkit import hookimpl\nfrom distillkit.testing import FakeStudent\n"
+        "@hookimpl\ndef distillkit_samplers():\n    return [FakeStudent]\n"
+    )
+    with pytest.raises(InputError, match="FakeStudent is given as a sampler, and its `role` says 'student'"):
+        Registry().add_script(script)
+
+
+def test_a_script_with_a_class_of_two_roles_says_so(tmp_path: Path) -> None:
+    script = tmp_path / "both.py"
+    script.write_text("from distillkit import Sampler, Student\nclass Both(Sampler, Student):\n    '''Both.'''\n")
+    with pytest.raises(InputError, match=r"both\.py failed to load: PluginError: .*Both is a Sampler and a Student"):
+        Registry().add_script(script)

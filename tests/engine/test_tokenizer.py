@@ -4,7 +4,7 @@ import pytest
 
 from distillkit.errors import InputError
 from distillkit.testing import ByteTokenizer
-from distillkit.tokenizer import fingerprint, first_difference, require_compatible
+from distillkit.tokenizer import first_difference, require_compatible, tokenizer_fingerprint
 
 
 class Changed(ByteTokenizer):
@@ -62,5 +62,5 @@ def test_the_first_difference_is_named(teacher: ByteTokenizer, message: str) -> 
 
 def test_the_fingerprint_changes_with_what_ids_mean() -> None:
     tokenizers: Sequence[ByteTokenizer] = [ByteTokenizer(), Changed({"<0x41>": 300}), UpperCase(), PlainTurnEnd()]
-    assert len({fingerprint(tokenizer) for tokenizer in tokenizers}) == 4
-    assert fingerprint(ByteTokenizer()) == fingerprint(ByteTokenizer())
+    assert len({tokenizer_fingerprint(tokenizer) for tokenizer in tokenizers}) == 4
+    assert tokenizer_fingerprint(ByteTokenizer()) == tokenizer_fingerprint(ByteTokenizer())

@@ -1,14 +1,11 @@
-"""Is the final answer right?"""
+"""The share of final answers that equal the expected one."""
 
 import re
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from distillkit import EvalContext, Evaluator
-from distillkit.events import EvalResult
-from distillkit.records import Rollout
-from distillkit.types import Row
+from distillkit import EvalContext, EvalResult, Evaluator, Rollout, Row
 
 
 class ExactMatch(Evaluator):
@@ -40,21 +37,21 @@ class ExactMatch(Evaluator):
         rows = {row.row_id: row for row in context.rows if row.expected_answer is not None}
         if not rows:
             return EvalResult({"no_expected_answer": 1.0})
-        judged = [
+        compared = [
             (rollout, rows[rollout.key.row_id]) for rollout in await context.rollouts() if rollout.key.row_id in rows
         ]
         by_route: dict[str, list[tuple[Rollout, Row]]] = {}
-        for rollout, row in judged:
+        for rollout, row in compared:
             by_route.setdefault(context.route(row).label, []).append((rollout, row))
-        return EvalResult(self._measure(judged), {route: self._measure(mine) for route, mine in by_route.items()})
+        return EvalResult(self._measure(compared), {route: self._measure(mine) for route, mine in by_route.items()})
 
-    def _measure(self, judged: list[tuple[Rollout, Row]]) -> dict[str, float]:
-        answers = [self.answer(rollout.text) for rollout, _ in judged]
+    def _measure(self, compared: list[tuple[Rollout, Row]]) -> dict[str, float]:
+        answers = [self.answer(rollout.text) for rollout, _ in compared]
         if not answers:
             return {}
         right = [
             answer is not None and answer == normalised(row.expected_answer or "")
-            for answer, (_, row) in zip(answers, judged, strict=True)
+            for answer, (_, row) in zip(answers, compared, strict=True)
         ]
         unanswered = sum(answer is None for answer in answers)
         return {

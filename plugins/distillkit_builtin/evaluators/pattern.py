@@ -6,12 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 
-from distillkit import EvalContext, Evaluator
-from distillkit.arrays import Array
-from distillkit.context import RunContext
-from distillkit.errors import InputError, suggest
-from distillkit.events import EvalResult
-from distillkit.records import Rollout
+from distillkit import Array, EvalContext, EvalResult, Evaluator, InputError, Rollout, RunContext, suggest
 
 Rates = dict[str, dict[str, float]]
 
@@ -74,7 +69,7 @@ class Pattern(Evaluator):
         return {route: {**rates} for route, rates in self._compared.items()}
 
     def restore(self, state: Mapping[str, JsonValue], tensors: Mapping[str, Array]) -> None:
-        """Take it back."""
+        """Restore what `state` gave."""
         self._compared = TypeAdapter(Rates).validate_python(state)
 
     def rate(self, route: str, rollouts: Sequence[Rollout]) -> float:

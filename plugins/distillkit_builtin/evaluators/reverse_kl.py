@@ -5,10 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from distillkit import EvalContext, Evaluator
-from distillkit.events import EvalResult
-from distillkit.metrics import reverse_kl
-from distillkit.records import ScoredRollout
+from distillkit import EvalContext, EvalResult, Evaluator, ScoredRollout, reverse_kl
 
 
 class ReverseKL(Evaluator):
@@ -17,21 +14,21 @@ class ReverseKL(Evaluator):
     name: ClassVar[str] = "reverse_kl"
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """Sample the held-out prompts and score the completions."""
-        scored = await context.scored()
+        """The metrics of all scored completions, and of each route's; `failed` counts rows without a score."""
+        completions = await context.scored()
         routes: dict[str, list[ScoredRollout]] = {}
-        for one in scored:
-            routes.setdefault(one.prompts.route.label, []).append(one)
-        overall = {**_measure(scored), "failed": float(len(context.rows) - len(scored))}
+        for scored in completions:
+            routes.setdefault(scored.prompts.route.label, []).append(scored)
+        overall = {**_measure(completions), "failed": float(len(context.rows) - len(completions))}
         return EvalResult(overall, {route: _measure(mine) for route, mine in routes.items()})
 
 
-def _measure(scored: Sequence[ScoredRollout]) -> dict[str, float]:
-    lengths = [len(one.rollout.token_ids) for one in scored]
-    cut = [one.rollout.finish_reason == "length" for one in scored]
+def _measure(completions: Sequence[ScoredRollout]) -> dict[str, float]:
+    lengths = [len(scored.rollout.token_ids) for scored in completions]
+    cut = [scored.rollout.finish_reason == "length" for scored in completions]
     return {
-        **reverse_kl(scored),
+        **reverse_kl(completions),
         "mean_length": float(np.mean(lengths)),
         "truncated_fraction": float(np.mean(cut)),
-        "completions": float(len(scored)),
+        "completions": float(len(completions)),
     }

@@ -1,27 +1,31 @@
-"""How likely does the student find what its teachers write? The off-policy look at an on-policy run."""
+"""Which probability does the student give to what its teachers write? The off-policy look at an on-policy run."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-import numpy as np
 from pydantic import PrivateAttr
 
-from distillkit import EvalContext, Evaluator
-from distillkit.context import RunContext
-from distillkit.errors import PluginError
-from distillkit.events import EvalResult
-from distillkit.records import Rollout, Score
-from distillkit.roles.evaluator import EvalNeed
+from distillkit import (
+    EvalContext,
+    EvalNeed,
+    EvalResult,
+    Evaluator,
+    PluginError,
+    Rollout,
+    RunContext,
+    Score,
+    mean_over_tokens,
+)
 
 SEED = 2
-"""Of the traces; no other built-in evaluator draws from teachers with this one."""
+"""Of the traces; no other built-in evaluator samples from teachers with this one."""
 
 
 class TeacherTrace(Evaluator):
-    """How much less likely the student finds its teachers' own completions of held-out rows than the teachers do.
+    """By how many nats a token the student's NLL of its teachers' completions of held-out rows exceeds the teachers'.
 
     At the first evaluation each teacher answers the held-out rows that are routed to it, under its privileged prompt.
-    These traces stay for all evaluations; a resumed run draws them anew, with the same seeds. `trace_nll_gap =
+    These traces stay for all evaluations; a resumed run samples them anew, with the same seeds. `trace_nll_gap =
     trace_student_nll - trace_teacher_nll`, in nats, each a mean over all tokens of the traces, the student's under its
     own prompt: it estimates the forward KL where teachers sample at temperature 1, and is 0 where the student writes as
     they do.
@@ -37,9 +41,9 @@ class TeacherTrace(Evaluator):
         self._traces = {}
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """Score the traces under the policy; those that could not be drawn or scored are left out and counted."""
+        """Score the traces under the policy; those that could not be sampled or scored are left out and counted."""
         if not self._traces:
-            self._traces = {teacher.name: await _drawn(context, teacher.name) for teacher in context.teachers}
+            self._traces = {teacher.name: await _sample(context, teacher.name) for teacher in context.teachers}
         routes: dict[str, dict[str, float]] = {}
         pairs: list[tuple[Rollout, Score]] = []
         for teacher, traces in self._traces.items():
@@ -51,24 +55,20 @@ class TeacherTrace(Evaluator):
             if mine:
                 routes[teacher] = measure(mine)
             pairs += mine
-        wanted = sum(len(context.route(row).teachers) for row in context.rows)
+        expected = sum(len(context.route(row).teachers) for row in context.rows)
         overall = measure(pairs) if pairs else {}
-        return EvalResult({**overall, "traces_missing": float(wanted - len(pairs))}, routes)
+        return EvalResult({**overall, "traces_missing": float(expected - len(pairs))}, routes)
 
 
-async def _drawn(context: EvalContext, teacher: str) -> Sequence[Rollout]:
-    drawn = await context.sample_teacher(teacher, seed=SEED)
-    if drawn is None:
+async def _sample(context: EvalContext, teacher: str) -> Sequence[Rollout]:
+    traces = await context.sample_teacher(teacher, seed=SEED)
+    if traces is None:
         raise PluginError(f"teacher_trace: the scorer of teacher {teacher!r} cannot sample, which `needs` asks for")
-    return drawn
+    return traces
 
 
 def measure(traces: Sequence[tuple[Rollout, Score]]) -> dict[str, float]:
     """Means over all tokens of the traces, in nats: the teacher's NLL as it wrote them, the student's, and the gap."""
-    teacher = -np.concatenate([trace.logprobs[trace.active] for trace, _ in traces]).mean(dtype=np.float64)
-    student = -np.concatenate([score.logprobs[trace.active] for trace, score in traces]).mean(dtype=np.float64)
-    return {
-        "trace_nll_gap": float(student - teacher),
-        "trace_student_nll": float(student),
-        "trace_teacher_nll": float(teacher),
-    }
+    teacher = -mean_over_tokens([trace.at_active(trace.logprobs) for trace, _ in traces])
+    student = -mean_over_tokens([trace.at_active(score.logprobs) for trace, score in traces])
+    return {"trace_nll_gap": student - teacher, "trace_student_nll": student, "trace_teacher_nll": teacher}

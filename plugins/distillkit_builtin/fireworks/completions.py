@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.files.strict_json import shortened
-from distillkit.records import ROUNDING, Failure, FinishReason, Rollout, Score, ScoreRequest
+from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.endpoint import Endpoint
@@ -116,7 +116,7 @@ def _logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArr
         raise AlignmentError(f"{what}: logprobs are missing, or one of them is null")
     if len(values) != count:
         raise AlignmentError(f"{what}: {len(values)} logprobs came back for {count} tokens")
-    high = [at for at, value in enumerate(values) if not value <= ROUNDING]  # NaN is not either
+    high = [at for at, value in enumerate(values) if not value <= LOGPROB_ROUNDING]  # NaN is not either
     if high:
         raise AlignmentError(f"{what}: logprob {high[0]} is {values[high[0]]:g}")
     with np.errstate(over="ignore"):  # what becomes minus infinity is refused as such

@@ -25,6 +25,7 @@ from distillkit_builtin.remote.as_completed import as_they_come
 class FireworksScorer(Scorer, Sampler):
     """A frozen teacher at Fireworks: a base model gets a deployment, made or reused; anything else is used as it is."""
 
+    role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "fireworks"
     volatile: ClassVar[frozenset[str]] = frozenset(
         {

@@ -38,6 +38,7 @@ VOLATILE = frozenset(
 class FireworksStudent(Student, Sampler):
     """A LoRA, or all weights, trained by the managed Fireworks Training API and sampled from its own deployment."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "fireworks"
     volatile: ClassVar[frozenset[str]] = VOLATILE
     writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})

@@ -107,7 +107,7 @@ def read_completion(answer: JsonValue, request: SampleRequest, model: str, versi
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
     """What a request that was not answered becomes. Raises RunFailedError where no request would be answered."""
     if isinstance(error, UnansweredError):
-        return Failure(request, error.reason, retryable=True, retry_after=error.retry_after)
+        return Failure(request, error.reason, retryable=True)
     if error.status in REFUSED_KEY:
         raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
     return Failure(request, f"{error.root} answered {error.status}: {error.message}")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 class HttpScorer(RemoteOptions, Scorer, Sampler):
     """A frozen teacher behind an OpenAI-compatible server that scores given tokens: vLLM, SGLang and others."""
 
+    role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "http"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class LocalScorer(Scorer, Sampler):
     """A frozen teacher in this process; shares the student's base where both are the same model on the same device."""
 
+    role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "local"
     whole_windows: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_tokens", "forward"})

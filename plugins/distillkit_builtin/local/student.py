@@ -36,6 +36,7 @@ FULL_LEARNING_RATE = 1e-5
 class LocalStudent(Student, Sampler):
     """A LoRA, or all weights, trained in this process with PyTorch, transformers and PEFT."""
 
+    role: ClassVar[str] = "student"
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
     spreads: ClassVar[bool] = True

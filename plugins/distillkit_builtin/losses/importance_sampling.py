@@ -16,9 +16,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from distillkit import Loss
-from distillkit.arrays import FloatArray, logprob_array
-from distillkit.records import Batch, Datum, Rollout, ScoredRollout
+from distillkit import Batch, Datum, FloatArray, Loss, Rollout, ScoredRollout, logprob_array
+
+RATIO_LOG_LIMIT = 20.0
+"""Nats, a ratio of 5e8: the policy that trains is never so far from the one that sampled."""
 
 
 class ImportanceSampling(Loss):
@@ -29,7 +30,10 @@ class ImportanceSampling(Loss):
 
     scale: float = Field(1.0, gt=0, description="Multiplies the advantages.")
     ratio_log_cap: float = Field(
-        20.0, gt=0, allow_inf_nan=True, description="Cap of log(current / sampling probability) in the ratio."
+        RATIO_LOG_LIMIT,
+        gt=0,
+        allow_inf_nan=True,
+        description="Cap of log(current / sampling probability) in the ratio.",
     )
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
     normalization: Literal["token_mean", "sequence_mean", "sum"] = Field(
@@ -39,22 +43,27 @@ class ImportanceSampling(Loss):
     )
 
     def options(self) -> Mapping[str, float]:
-        """What the loss function itself needs to know."""
+        """`ratio_log_cap`, in nats."""
         return {"ratio_log_cap": self.ratio_log_cap}
+
+    def without_effect(self) -> frozenset[str]:
+        """A cap of `RATIO_LOG_LIMIT` or more: a student without the option trains the same."""
+        return frozenset({"ratio_log_cap"}) if self.ratio_log_cap >= RATIO_LOG_LIMIT else frozenset()
 
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         """Advantages and weights of every token; all of them 0 where the mask drops a token."""
-        lengths = [one.rollout.active_count for one in scored]
+        lengths = [completion.rollout.active_count for completion in scored]
         total, count = sum(lengths), sum(length > 0 for length in lengths)
         datums = [
-            self._datum(one, self._weight(length, total, count)) for one, length in zip(scored, lengths, strict=True)
+            self._datum(completion, self._weight(length, total, count))
+            for completion, length in zip(scored, lengths, strict=True)
         ]
         return Batch(self.loss_function, self.options(), tuple(datums))
 
-    def advantages(self, one: ScoredRollout) -> FloatArray:
+    def advantages(self, completion: ScoredRollout) -> FloatArray:
         """[R] `scale * (teacher - sampling)` at active tokens, 0 elsewhere."""
-        (score,) = one.scores.values()
-        advantages = np.float32(self.scale) * _or_zero(one.rollout, score.logprobs - one.rollout.logprobs)
+        (score,) = completion.scores.values()
+        advantages = np.float32(self.scale) * _or_zero(completion.rollout, score.logprobs - completion.rollout.logprobs)
         if self.advantage_clip is not None:
             advantages = np.clip(advantages, -self.advantage_clip, self.advantage_clip)
         return logprob_array(advantages)
@@ -64,16 +73,16 @@ class ImportanceSampling(Loss):
             return 1.0
         return 1.0 / total if self.normalization == "token_mean" else 1.0 / (length * count)
 
-    def _datum(self, one: ScoredRollout, weight: float) -> Datum:
-        rollout = one.rollout
+    def _datum(self, completion: ScoredRollout, weight: float) -> Datum:
+        rollout = completion.rollout
         weights = np.full(len(rollout.token_ids), weight, np.float32)
         return Datum(
-            key=one.key,
+            key=completion.key,
             prompt_ids=rollout.request.prompt_ids,
             response_ids=rollout.token_ids,
             inputs={
                 "sampling_logprobs": logprob_array(_or_zero(rollout, rollout.logprobs)),
-                "advantages": self.advantages(one),
+                "advantages": self.advantages(completion),
                 "weights": logprob_array(_or_zero(rollout, weights)),
             },
         )

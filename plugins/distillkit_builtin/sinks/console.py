@@ -8,20 +8,20 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from distillkit import Sink
-from distillkit.context import RunContext
-from distillkit.events import (
+from distillkit import (
     EvalResult,
     Evaluated,
     Event,
     Notice,
     PhaseProgress,
+    RunContext,
     RunFinished,
     RunStarted,
+    ScoredRollout,
+    Sink,
     StepFinished,
 )
-from distillkit.records import ScoredRollout
-from distillkit_builtin.sinks.progress_display import Board, duration
+from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 
 
 class ConsoleSink(Sink):
@@ -36,38 +36,38 @@ class ConsoleSink(Sink):
 
     _console: Console = PrivateAttr(default_factory=Console)
     _live: Live | None = PrivateAttr(None)
-    _board: Board = PrivateAttr(default_factory=lambda: Board(0, ()))
+    _display: ProgressDisplay = PrivateAttr(default_factory=lambda: ProgressDisplay(0, ()))
 
     def silence(self) -> None:
-        """Show nothing: `distillkit -q`."""
+        """Write nothing from now on."""
         self._console.quiet = True
 
     async def open(self, run: RunContext) -> None:
-        """Say that loading begins."""
+        """Write that loading begins."""
         self._console.print("loading ...", style="dim")
 
     async def close(self) -> None:
-        """Give the terminal back."""
+        """Stop the display at the foot of the terminal, so that other output follows below it."""
         if self._live is not None:
             self._live.stop()
             self._live = None
 
     def emit(self, event: Event) -> None:
-        """Show one event."""
+        """Print what an event holds for people, or change the display at the terminal's foot."""
         match event:
             case RunStarted():
                 self._start(event)
             case PhaseProgress():
-                self._show(self._board.moved(event))
+                self._show(self._display.with_phase(event))
             case StepFinished():
                 self._step(event)
             case Evaluated():
-                self._show(self._board.settled())
+                self._show(self._display.without_phases())
                 self._evaluated(event)
             case Notice():
                 self._console.print(f"{event.level}: {escape(event.message)}", style="yellow", soft_wrap=True)
             case RunFinished():
-                self._show(self._board.settled())
+                self._show(self._display.without_phases())
                 if self._live is not None:
                     self._live.stop()
 
@@ -77,34 +77,34 @@ class ConsoleSink(Sink):
             f"{plan.rows} rows, {plan.steps} steps, {plan.completions} completions, {len(teachers)} "
             f"teacher{'s' if len(teachers) > 1 else ''}: {escape(', '.join(t.name for t in teachers))}"
         )
-        self._board = Board(plan.steps, teachers, step=event.first_step - 1)
+        self._display = ProgressDisplay(plan.steps, teachers, step=event.first_step - 1)
         console = self._console
         if console.is_interactive and not console.is_jupyter and not console.quiet:
-            self._live = Live(get_renderable=lambda: self._board, console=console)
+            self._live = Live(get_renderable=lambda: self._display, console=console)
             self._live.start()
 
-    def _show(self, board: Board) -> None:
-        """The terminal's foot is drawn from this from now on."""
-        self._board = board
+    def _show(self, display: ProgressDisplay) -> None:
+        """From now on this stands at the foot of the terminal."""
+        self._display = display
 
     def _step(self, event: StepFinished) -> None:
-        self._show(self._board.stepped_to(event))
+        self._show(self._display.after_step(event))
         if self._live is None:
             self._console.print(escape(" ".join(self._parts(event))), highlight=False, soft_wrap=True)
 
     def _parts(self, event: StepFinished) -> list[str]:
         metrics = event.metrics
-        parts = [f"step {event.step}/{self._board.total}"]
+        parts = [f"step {event.step}/{self._display.total}"]
         if "train/reverse_kl" in metrics:
             parts.append(f"reverse KL {metrics['train/reverse_kl']:.4f}")
-        for teacher in self._board.teachers:
+        for teacher in self._display.teachers:
             kl = metrics.get(f"teacher_route/{teacher.slug}/reverse_kl")
             scored = metrics.get(f"teacher_route/{teacher.slug}/scored", 0.0)
             parts.append(f"| {teacher.name}: {'-' if kl is None else f'{kl:.3f}'} ({scored:.0f})")
         tokens, seconds = metrics.get("train/active_tokens", 0.0), metrics.get("time/step", 0.0)
         if seconds:
             parts.append(f"| length {metrics.get('completions/mean_length', 0.0):.0f}, {tokens / seconds:.0f} tok/s")
-            parts.append(f"| {seconds:.1f} s, ETA {duration(self._board.seconds_left or 0.0)}")
+            parts.append(f"| {seconds:.1f} s, ETA {duration(self._display.seconds_left or 0.0)}")
         if metrics.get("completions/failed"):
             parts.append(f"| {metrics['completions/failed']:.0f} FAILED")
         return parts
@@ -122,15 +122,15 @@ class ConsoleSink(Sink):
             table.add_row(name, *(_value(event, label, name) for label in ("all", *routes)))
         self._console.print(table)
         shown: set[str] = set()
-        for one in event.examples:
-            if self.show_examples and one.prompts.route.label not in shown:
-                shown.add(one.prompts.route.label)
-                self._example(one)
+        for scored in event.examples:
+            if self.show_examples and scored.prompts.route.label not in shown:
+                shown.add(scored.prompts.route.label)
+                self._example(scored)
 
-    def _example(self, one: ScoredRollout) -> None:
-        question = one.prompts.row.messages[-1].content
-        self._console.print(f"[dim]{escape(one.prompts.route.label)}[/dim] > {escape(question)}", highlight=False)
-        self._console.print(f"  {escape(one.rollout.text.strip())}", highlight=False, style="cyan")
+    def _example(self, scored: ScoredRollout) -> None:
+        question = scored.prompts.row.messages[-1].content
+        self._console.print(f"[dim]{escape(scored.prompts.route.label)}[/dim] > {escape(question)}", highlight=False)
+        self._console.print(f"  {escape(scored.rollout.text.strip())}", highlight=False, style="cyan")
 
 
 def _names(result: EvalResult) -> list[str]:

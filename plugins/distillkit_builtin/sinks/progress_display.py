@@ -1,4 +1,4 @@
-"""What sink `console` keeps at the foot of a terminal: how far the run is, and a row a teacher."""
+"""What sink `console` keeps at the foot of a terminal: the progress of the run, and a row a teacher."""
 
 import math
 import time
@@ -11,8 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from distillkit.events import PhaseProgress, StepFinished
-from distillkit.types import Teacher
+from distillkit import PhaseProgress, StepFinished, Teacher
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +33,8 @@ class TeacherRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Board:
-    """The state of a run as it is shown; drawn anew, by another thread, several times a second."""
+class ProgressDisplay:
+    """The state of a run as it is shown; another thread renders it several times a second."""
 
     total: int
     """Steps."""
@@ -44,39 +43,39 @@ class Board:
     reverse_kl: float | None = None
     tokens_a_second: float | None = None
     phases: Mapping[str, str] = field(default_factory=dict)
-    """`sample` to `3/16`, of the window that is in work."""
+    """`sample` to `3/16`, of the window that is sampled and scored now."""
     rows: Mapping[str, TeacherRow] = field(default_factory=dict)
     """By teacher name."""
     steps_here: int = 0
-    """How many of the steps were trained in this process, ..."""
+    """How many of the steps were trained in this process."""
     seconds_here: float = 0.0
-    """... and how long they took."""
+    """How long the steps of this process took."""
     clock: Callable[[], float] = time.monotonic
     started: float = field(default_factory=time.monotonic)
-    stepped: float | None = None
-    """When the newest step ended."""
+    last_step_at: float | None = None
+    """When the newest step of this process ended, by `clock`."""
 
-    def moved(self, event: PhaseProgress) -> "Board":
-        """The board while a window is in work."""
+    def with_phase(self, event: PhaseProgress) -> "ProgressDisplay":
+        """The display while a window is sampled and scored."""
         return replace(self, phases={**self.phases, event.phase: f"{event.done}/{event.total}"})
 
-    def settled(self) -> "Board":
-        """The board when no window is in work."""
+    def without_phases(self) -> "ProgressDisplay":
+        """The display while no window is sampled or scored."""
         return replace(self, phases={})
 
-    def stepped_to(self, event: StepFinished) -> "Board":
-        """The board after a step."""
+    def after_step(self, event: StepFinished) -> "ProgressDisplay":
+        """The display with one more step."""
         metrics = event.metrics
         seconds = metrics.get("time/step", 0.0)
         return replace(
-            self.settled(),
+            self.without_phases(),
             step=event.step,
             reverse_kl=metrics.get("train/reverse_kl"),
             tokens_a_second=metrics.get("train/active_tokens", 0.0) / seconds if seconds else None,
             rows={one.name: self._row(one).after(metrics, f"teacher_route/{one.slug}") for one in self.teachers},
             steps_here=self.steps_here + 1,
             seconds_here=self.seconds_here + seconds,
-            stepped=self.clock(),
+            last_step_at=self.clock(),
         )
 
     def _row(self, teacher: Teacher) -> TeacherRow:
@@ -84,14 +83,14 @@ class Board:
 
     @property
     def seconds_left(self) -> float | None:
-        """At the mean pace of this process's steps; None before the first."""
-        if self.stepped is None:
+        """Seconds to the end of the run at the mean pace of this process's steps; None before the first."""
+        if self.last_step_at is None:
             return None
         left = (self.total - self.step) * self.seconds_here / self.steps_here
-        return max(0.0, left - (self.clock() - self.stepped))
+        return max(0.0, left - (self.clock() - self.last_step_at))
 
     def __rich__(self) -> Group:
-        """How far, what is being done, and the teachers."""
+        """Three parts, one below the other: the run's progress, the phases of the window, a table of the teachers."""
         phases = "  ".join(f"{phase} {count}" for phase, count in self.phases.items())
         return Group(self._progress(), Text(phases or " ", style="dim"), self._teacher_table())
 
@@ -123,5 +122,5 @@ class Board:
 
 
 def duration(seconds: float) -> str:
-    """`0:01:30`; days where there are some."""
+    """Seconds, rounded up, as `0:01:30`; with days in front where there are some."""
     return str(timedelta(seconds=math.ceil(seconds)))

@@ -14,13 +14,19 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr
 
-from distillkit import Sink
-from distillkit.context import RunContext
-from distillkit.errors import InputError
-from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
-from distillkit.loop.evaluators import eval_metrics
-from distillkit.roles.plugin import CheckReport
-from distillkit.types import Teacher
+from distillkit import (
+    CheckReport,
+    Evaluated,
+    Event,
+    InputError,
+    RunContext,
+    RunFinished,
+    RunStarted,
+    Sink,
+    StepFinished,
+    Teacher,
+    eval_metrics,
+)
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -59,15 +65,15 @@ class WandbSink(Sink):
     _exit_code: int = PrivateAttr(1)
 
     def check(self, run: RunContext) -> CheckReport:
-        """Is the package there, and the key where one is needed? Raises InputError without it."""
+        """Report the project and what is not installed. Raises InputError for `mode: online` without a key."""
         if self.mode == "online" and not has_key():
             raise InputError(f"sink 'wandb': mode is online, but {KEY} is not set; set it, or mode: offline")
         return CheckReport((self._where(),), missing=missing_extra())
 
     async def open(self, run: RunContext) -> None:
-        """Begin the run there, or go on with the one that this run began; the user is told where."""
+        """Begin the run there, or go on with the one that this run began; a notice says where."""
         self._run = await asyncio.to_thread(self._begin, run)
-        run.notify(self._told(self._run))
+        run.notify(self._notice(self._run))
 
     def emit(self, event: Event) -> None:
         """Pass on what is to be kept; wandb's own process writes and uploads."""
@@ -122,7 +128,7 @@ class WandbSink(Sink):
         owner = f"{self.entity}/{self.project}" if self.entity else self.project
         return f"project {owner}, {resolve_mode(self.mode)}"
 
-    def _told(self, run: "Run") -> str:
+    def _notice(self, run: "Run") -> str:
         if resolve_mode(self.mode) == "online":
             return f"wandb: {run.url}"
         why = f", since {KEY} is not set" if self.mode == "auto" and not os.environ.get("WANDB_MODE") else ""
@@ -137,7 +143,7 @@ def missing_extra() -> str | None:
 
 
 def resolve_mode(option: str) -> str:
-    """What `auto` comes to."""
+    """`online`, `offline` or whatever WANDB_MODE says, for an `option` that may be `auto`."""
     if option != "auto":
         return option
     return os.environ.get("WANDB_MODE") or ("online" if has_key() else "offline")

@@ -9,8 +9,15 @@ from distillkit import Registry, RunConfig
 from distillkit.errors import ConfigError, InputError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
-from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
-from distillkit.testing.held_out import HeldOut
+from distillkit.testing import (
+    FakeEvalContext,
+    check_plugin,
+    make_context,
+    make_rollout,
+    make_row,
+    make_scored,
+    make_teacher,
+)
 from distillkit.types import Route
 from distillkit_builtin.evaluators.exact_match import ExactMatch, normalised
 from distillkit_builtin.evaluators.pattern import Pattern
@@ -20,15 +27,15 @@ from distillkit_builtin.evaluators.teacher_trace import TeacherTrace
 FAILED = "failed"
 
 
-class Partly(HeldOut):
+class Partly(FakeEvalContext):
     """Some rows have no completion, since it failed."""
 
     async def rollouts(self) -> Sequence[Rollout]:
         return [one.rollout for one in self.completions if one.rollout.text != FAILED]
 
 
-class Doubtful(HeldOut):
-    """Its student finds every token of a trace half a nat less likely than the teacher did, and cannot score row 2."""
+class Doubtful(FakeEvalContext):
+    """Its student gives every token of a trace half a nat less than the teacher did, and cannot score row 2."""
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
@@ -45,8 +52,8 @@ def completion(text: str, expected: object = None, *, line: int = 1, teacher: st
     )
 
 
-def context(*completions: ScoredRollout) -> HeldOut:
-    return HeldOut(completions, [make_teacher("a"), make_teacher("b")])
+def context(*completions: ScoredRollout) -> FakeEvalContext:
+    return FakeEvalContext(completions, [make_teacher("a"), make_teacher("b")])
 
 
 @pytest.mark.parametrize(
@@ -146,7 +153,9 @@ def test_pattern_refuses_a_route_that_is_not_there() -> None:
 
 async def test_pattern_knows_the_labels_of_blended_routes() -> None:
     one = completion("1. a")
-    blend = replace(one, prompts=replace(one.prompts, route=Route({"a": 0.5, "b": 0.5})))
+    other = completion("1. a", teacher="b")
+    prompts = replace(one.prompts, route=Route({"a": 0.5, "b": 0.5}))
+    blend = replace(one, prompts=prompts, scores={**one.scores, **other.scores})
     result = await Pattern(patterns={"a+b": "1"}).evaluate(context(blend))
     assert result.routes == {"a+b": {"pattern_rate": 1.0}}
 
@@ -154,10 +163,10 @@ async def test_pattern_knows_the_labels_of_blended_routes() -> None:
 async def test_pattern_keeps_its_comparison_when_a_run_is_resumed() -> None:
     first, second = Pattern(patterns={"a": "1"}), Pattern(patterns={"a": "1"})
     scored = [completion("1. a")]
-    before = await first.evaluate(HeldOut(scored, [make_teacher("a")], stage="before", capable=True))
+    before = await first.evaluate(FakeEvalContext(scored, [make_teacher("a")], stage="before", samples_and_scores=True))
     assert before.routes == {"a": {"pattern_rate": 1.0, "teacher_rate": 1.0, "control_rate": 1.0}}
     second.restore(json.loads(json.dumps(first.state())), {})
-    after = await second.evaluate(HeldOut(scored, [make_teacher("a")], stage="after", capable=True))
+    after = await second.evaluate(FakeEvalContext(scored, [make_teacher("a")], stage="after", samples_and_scores=True))
     assert after.routes == before.routes
 
 
@@ -165,7 +174,7 @@ async def test_teacher_trace_is_the_gap_of_the_nlls_over_all_tokens() -> None:
     held_out = Doubtful(
         [completion("abcd", line=1), completion("ab", line=2), completion("xy", line=3, teacher="b")],
         [make_teacher("a"), make_teacher("b")],
-        capable=True,
+        samples_and_scores=True,
     )
     result = await TeacherTrace().evaluate(held_out)
     teacher = -float(held_out.completions[0].rollout.logprobs.mean())
@@ -176,10 +185,10 @@ async def test_teacher_trace_is_the_gap_of_the_nlls_over_all_tokens() -> None:
     assert (result.metrics["trace_nll_gap"], result.metrics["traces_missing"]) == (pytest.approx(0.5), 1.0)
 
 
-async def test_teacher_trace_draws_once() -> None:
+async def test_teacher_trace_samples_once() -> None:
     evaluator, first = TeacherTrace(), completion("abcd")
-    before = await evaluator.evaluate(HeldOut([first], [make_teacher("a")], capable=True))
-    other = HeldOut([completion("something else")], [make_teacher("a")], stage="after", capable=True)
+    before = await evaluator.evaluate(FakeEvalContext([first], [make_teacher("a")], samples_and_scores=True))
+    other = FakeEvalContext([completion("something else")], [make_teacher("a")], stage="after", samples_and_scores=True)
     assert (await evaluator.evaluate(other)).metrics == before.metrics
 
 

@@ -13,8 +13,7 @@ from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.records import Failure, Score, ScoreRequest
-from distillkit.testing import check_plugin, make_teacher
-from distillkit.testing.builders import make_context, make_rollout
+from distillkit.testing import check_plugin, make_context, make_rollout, make_teacher
 from distillkit_builtin.fireworks.scorer import FireworksScorer
 
 pytest.importorskip("fireworks.training.sdk")

@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 
 from distillkit.events import EvalResult, Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
-from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
-from distillkit.testing.builders import TEST_PLAN
+from distillkit.testing import TEST_PLAN, check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.sinks.console import ConsoleSink
-from distillkit_builtin.sinks.progress_display import Board, duration
+from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 
 TEACHERS = (make_teacher("short"), make_teacher("[list]"))
 STARTED = RunStarted("run", Path("runs/run"), replace(TEST_PLAN, steps=4), TEACHERS, 1, {})
@@ -77,17 +76,17 @@ def play(sink: ConsoleSink) -> Play:
     return emit
 
 
-def drawn(board: Board, width: int = 80) -> list[str]:
+def rendered(display: ProgressDisplay, width: int = 80) -> list[str]:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(board)
+    console.print(display)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
 def test_the_foot_of_a_terminal_says_how_far_and_what_each_teacher_did() -> None:
-    board = Board(4, TEACHERS, clock=lambda: 100.0, started=10.0)
-    board = board.stepped_to(step(1)).stepped_to(step(2, failed=1, **{"time/step": 4.0}))
-    board = board.moved(PhaseProgress("sample", 16, 16)).moved(PhaseProgress("score", 3, 16))
-    first, phases, title, short, other = drawn(board)
+    display = ProgressDisplay(4, TEACHERS, clock=lambda: 100.0, started=10.0)
+    display = display.after_step(step(1)).after_step(step(2, failed=1, **{"time/step": 4.0}))
+    display = display.with_phase(PhaseProgress("sample", 16, 16)).with_phase(PhaseProgress("score", 3, 16))
+    first, phases, title, short, other = rendered(display)
     start, *_, end = first.split("━")
     assert start == "step 2/4  "
     assert end.lstrip("╸ ") == "reverse KL 0.4321  617 tok/s  0:01:30  ETA 0:00:06"
@@ -100,21 +99,21 @@ def test_the_foot_of_a_terminal_says_how_far_and_what_each_teacher_did() -> None
 
 def test_the_eta_counts_down_between_steps() -> None:
     now = [0.0]
-    board = Board(3, TEACHERS, clock=lambda: now[0], started=0.0)
-    assert board.seconds_left is None
-    board = board.stepped_to(step(1, **{"time/step": 60.0}))
+    display = ProgressDisplay(3, TEACHERS, clock=lambda: now[0], started=0.0)
+    assert display.seconds_left is None
+    display = display.after_step(step(1, **{"time/step": 60.0}))
     seen = []
     for now[0] in (0.0, 30.0, 119.0, 500.0):
-        seen.append(board.seconds_left)
+        seen.append(display.seconds_left)
     assert seen == [120.0, 90.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_it_fits_the_terminal(width: int) -> None:
-    board = Board(1000, TEACHERS, clock=lambda: 9000.0, started=0.0).stepped_to(step(999))
-    assert all(len(line.rstrip()) <= width for line in drawn(board, width))
-    assert len(drawn(board, width)) == 5
-    assert ("━━" in drawn(board, width)[0]) == (width > 60)
+    display = ProgressDisplay(1000, TEACHERS, clock=lambda: 9000.0, started=0.0).after_step(step(999))
+    assert all(len(line.rstrip()) <= width for line in rendered(display, width))
+    assert len(rendered(display, width)) == 5
+    assert ("━━" in rendered(display, width)[0]) == (width > 60)
 
 
 @pytest.mark.parametrize("kind", ["terminal"], indirect=True)

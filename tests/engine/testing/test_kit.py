@@ -1,16 +1,30 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from pydantic import Field, PrivateAttr
 
-from distillkit import EvalContext, Evaluator, Router, Sink
+from distillkit import EvalContext, Evaluator, Loss, Router, Sink, Student
 from distillkit.arrays import logprob_array
+from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, PluginError
 from distillkit.events import EvalResult, Event
-from distillkit.records import Batch, Datum, Failure, Score, ScoredRollout, ScoreRequest
+from distillkit.records import Batch, Datum, Failure, Score, ScoredRollout, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import Plugin
-from distillkit.testing import FakeScorer, FakeStudent, ListSink, check_plugin
+from distillkit.testing import (
+    FakeScorer,
+    FakeStudent,
+    ListSink,
+    check_plugin,
+    make_rollout,
+    make_scored,
+    make_scored_rollouts,
+)
+from distillkit.testing.made_up import make_arrays
+from distillkit.tokenizer import Tokenizer
 from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.sinks.console import ConsoleSink
@@ -101,6 +115,148 @@ class Weightless(ImportanceSampling):
         return Datum(datum.key, datum.prompt_ids, datum.response_ids, inputs)
 
 
+class Many(Loss):
+    """Needs more of scorers than the sampled logprobs, of any number of teachers, and keeps what it got."""
+
+    name: ClassVar[str] = "many"
+    loss_function: ClassVar[str] = "many"
+    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "topk": 20, "at_ids": 3, "full": 1, "hidden": 8, "certainty": 1}
+    max_teachers: ClassVar[int | None] = None
+
+    _seen: list[ScoredRollout] = PrivateAttr(default_factory=list)
+
+    @property
+    def seen(self) -> list[ScoredRollout]:
+        return self._seen
+
+    def options(self) -> Mapping[str, float]:
+        return {}
+
+    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
+        self._seen += scored
+        datums = [
+            Datum(
+                one.key,
+                one.rollout.request.prompt_ids,
+                one.rollout.token_ids,
+                {
+                    "weights": one.rollout.active.astype(np.float32),
+                    "mixture": np.logaddexp.reduce([score.arrays["topk_logprobs"] for score in one.scores.values()]),
+                },
+            )
+            for one in scored
+        ]
+        return Batch(self.loss_function, self.options(), tuple(datums))
+
+
+class Two(Many):
+    """Of two teachers at most."""
+
+    max_teachers: ClassVar[int | None] = 2
+
+
+class Peculiar(Many):
+    """Needs what only its author can make up."""
+
+    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "topk": 2, "parse_tree": 1}
+
+    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
+        for one in scored:
+            assert one.scores["teacher"].arrays["parse_tree"].dtype == np.int64, "a tree has nodes"
+        return super().batch(scored)
+
+
+class OwnFunction(FakeStudent):
+    """Knows a loss function of its own alone, and says when it trains."""
+
+    _trained: list[Batch] = PrivateAttr(default_factory=list)
+
+    @property
+    def trained(self) -> list[Batch]:
+        return self._trained
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        return {"own": frozenset()}
+
+    async def train(self, batch: Batch) -> StepResult:
+        self._trained.append(batch)
+        return await super().train(batch)
+
+
+class Optionless(OwnFunction):
+    """Its importance_sampling takes no options."""
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        return {"importance_sampling": frozenset()}
+
+
+class RunsTorch(OwnFunction):
+    """Runs a loss's own code."""
+
+    runs_torch_losses: ClassVar[bool] = True
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        return {}
+
+    async def train(self, batch: Batch) -> StepResult:
+        self._trained.append(batch)
+        assert batch.torch_loss is not None
+        losses = [
+            batch.torch_loss(datum.inputs["sampling_logprobs"], datum.inputs, batch.options) for datum in batch.datums
+        ]
+        return StepResult({"train/loss": float(sum(loss.sum() for loss in losses)), "train/count": float(len(losses))})
+
+
+class Trainer(Student):
+    """Trains, and does not sample."""
+
+    name: ClassVar[str] = "trainer"
+    _fake: OwnFunction = PrivateAttr(default_factory=Optionless)
+
+    @property
+    def fake(self) -> OwnFunction:
+        return self._fake
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        return self._fake.tokenizer(run)
+
+    def context_length(self, run: RunContext) -> int | None:
+        return None
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        return self._fake.loss_functions()
+
+    async def train(self, batch: Batch) -> StepResult:
+        return await self._fake.train(batch)
+
+    async def publish(self, version: int) -> Weights:
+        return Weights(version, "peft", Path())
+
+    async def save(self, path: Path) -> None:
+        await self._fake.save(path)
+
+    async def load(self, path: Path) -> None:
+        await self._fake.load(path)
+
+    async def export(self, run_dir: Path) -> Path:
+        return await self._fake.export(run_dir)
+
+
+class Diverging(Optionless):
+    """Reports a loss that is no number."""
+
+    async def train(self, batch: Batch) -> StepResult:
+        return StepResult({"train/loss": float("nan")})
+
+
+class Renaming(ImportanceSampling):
+    """Trains other ids than the sampled."""
+
+    def _datum(self, one: ScoredRollout, weight: float) -> Datum:
+        datum = super()._datum(one, weight)
+        return replace(datum, response_ids=datum.response_ids + 1)
+
+
 class Forgetful(FakeStudent):
     """Saves nothing."""
 
@@ -155,6 +311,8 @@ class Changing(ListSink):
         (Random(), "answered the same question with logprobs .* nats apart"),
         (Backwards(), "changes the order of the data"),
         (Weightless(), "gives a datum no `weights`"),
+        (Renaming(), "trains other ids than the sampled"),
+        (Diverging(), "reports metrics that are no finite numbers: {'train/loss': nan}"),
         (Forgetful(), "`save` wrote nothing"),
         (NotANumber(), "found {'x': nan}"),
         (Elsewhere(), r"names routes {'mars'}"),
@@ -166,6 +324,75 @@ def test_check_plugin_names_the_broken_rule_and_the_class(plugin: Plugin, messag
     with pytest.raises(PluginError, match=message) as caught:
         check_plugin(plugin)
     assert type(plugin).__qualname__ in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", [Many(), Two()])
+def test_a_loss_gets_all_that_it_says_it_needs(loss: Many) -> None:
+    check_plugin(loss)
+    assert {len(one.scores) for one in loss.seen} == {1, 2}
+    for one in loss.seen:
+        assert one.prompts.route.weights.keys() == one.scores.keys()
+        count = len(one.rollout.token_ids)
+        for score in one.scores.values():
+            shapes = {name: array.shape for name, array in score.arrays.items()}
+            assert shapes == {
+                "topk_ids": (count, 20),
+                "topk_logprobs": (count, 20),
+                "at_ids": (count, 3),
+                "at_logprobs": (count, 3),
+                "hidden": (count, 8),
+                "certainty": (count,),
+            }
+
+
+@pytest.mark.parametrize("least", [1, 2, 20, 1000])
+def test_made_up_top_k_are_a_distribution_that_agrees_with_the_sampled_logprobs(least: int) -> None:
+    rollout = make_rollout([65, 257, 0], [-1.0, -1.0, -1.0])
+    logprobs = logprob_array([-0.01, -1.0, -30.0])
+    arrays = make_arrays({"topk": least}, rollout, logprobs)
+    for ids, values, sampled, logprob in zip(*arrays.values(), rollout.token_ids, logprobs, strict=True):
+        assert len(set(ids.tolist())) == least
+        assert (np.diff(values) <= 0).all()
+        assert np.exp(values, dtype=np.float64).sum() <= 1 + 1e-6
+        if sampled in ids:
+            assert values[ids.tolist().index(sampled)] == logprob
+        else:
+            assert values.min() >= logprob
+
+
+def test_what_cannot_be_made_up_for_a_loss_is_said_and_can_be_passed() -> None:
+    with pytest.raises(
+        PluginError, match=r"(?s)a tree has nodes.*\['parse_tree'\], which the engine.*scored=\[make_scored"
+    ):
+        check_plugin(Peculiar())
+    arrays = make_arrays({"topk": 2}, make_rollout([5, 6]), logprob_array([-1, -1]))
+    tree = {**arrays, "parse_tree": np.array([0, 0])}
+    check_plugin(Peculiar(), scored=[make_scored(make_rollout([5, 6]), [-1.0, -1.0], arrays=tree)])
+
+
+def test_a_student_is_trained_by_a_function_that_it_knows() -> None:
+    student = Optionless()
+    check_plugin(student)
+    assert {batch.loss_function for batch in student.trained} == {"importance_sampling"}
+    assert student.trained[0].options == {}
+    running = RunsTorch()
+    check_plugin(running)
+    assert running.trained[0].torch_loss is not None
+    trainer = Trainer()
+    check_plugin(trainer)
+    assert trainer.fake.trained
+
+
+def test_what_cannot_be_made_up_for_a_student_is_said_and_can_be_passed() -> None:
+    student = OwnFunction()
+    with pytest.raises(
+        PluginError, match=r"OwnFunction.*knows the loss functions 'own'.*check_plugin\(student, batch="
+    ):
+        check_plugin(student)
+    assert not student.trained
+    batch = replace(ImportanceSampling().batch(make_scored_rollouts()), loss_function="own", options={})
+    check_plugin(student, batch=batch)
+    assert student.trained[0] is batch
 
 
 def test_probabilities_above_one_are_refused_by_the_score_itself() -> None:

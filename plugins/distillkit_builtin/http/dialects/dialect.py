@@ -7,10 +7,9 @@ from typing import Annotated, ClassVar, Protocol, TypeVar
 import numpy as np
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from distillkit.arrays import FloatArray, IntArray, logprob_array, token_ids
+from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
-from distillkit.records import ROUNDING
 
 T = TypeVar("T")
 TopK = Sequence[tuple[int, float]]
@@ -122,7 +121,7 @@ def require_possible(logprobs: Sequence[float]) -> None:
     for at, value in enumerate(logprobs):
         if value <= MINUS_INFINITY:
             raise AlignmentError(f"the logprob of token {at} is minus infinity (the server sent {value:g})")
-        if value > ROUNDING:
+        if value > LOGPROB_ROUNDING:
             raise AlignmentError(f"the logprob of token {at} is {value:g}, a probability of more than one")
 
 
@@ -130,7 +129,7 @@ def best_of(candidates: Sequence[tuple[int, float]], topk: int, at: int) -> TopK
     """The `topk` likeliest of a position's candidates, looked up by logprob, never by order. Raises AlignmentError."""
     if len(candidates) < topk:
         raise AlignmentError(f"the answer gives {len(candidates)} likeliest tokens at token {at} of {topk} wanted")
-    wrong = [value for _, value in candidates if not MINUS_INFINITY < value <= ROUNDING]  # NaN is not either
+    wrong = [value for _, value in candidates if not MINUS_INFINITY < value <= LOGPROB_ROUNDING]  # NaN is not either
     if wrong:
         raise AlignmentError(f"the logprob of one of the likeliest tokens at token {at} is {wrong[0]:g}")
     return sorted(candidates, key=lambda candidate: -candidate[1])[:topk]

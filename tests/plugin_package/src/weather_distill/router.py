@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from distillkit import Router
-from distillkit.types import Route, Row, Teacher
+from distillkit import Route, Router, Row, Teacher
 
 
 class KeywordRouter(Router):

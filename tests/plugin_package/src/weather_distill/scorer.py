@@ -7,12 +7,8 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from distillkit import Scorer
-from distillkit.arrays import logprob_array
-from distillkit.context import RunContext
-from distillkit.records import Failure, Score, ScoreRequest
+from distillkit import Failure, RunContext, Score, Scorer, ScoreRequest, Tokenizer, logprob_array
 from distillkit.testing import ByteTokenizer
-from distillkit.tokenizer import Tokenizer
 
 
 class VowelScorer(Scorer):

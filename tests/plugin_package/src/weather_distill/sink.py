@@ -5,9 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from distillkit import Sink
-from distillkit.context import RunContext
-from distillkit.events import Event, StepFinished
+from distillkit import Event, RunContext, Sink, StepFinished
 
 
 class CsvSink(Sink):

@@ -1,4 +1,4 @@
-"""What plugins owe the engine while they are open."""
+"""What scorers, samplers, evaluators and sinks owe the engine while they are open."""
 
 import json
 import math
@@ -10,17 +10,18 @@ import numpy as np
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
-from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher
-from distillkit.testing.held_out import HeldOut
-from distillkit.testing.require import require
-from distillkit.testing.training import check_student, made_up_scores
+from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
+from distillkit.testing.eval_context import FakeEvalContext
+from distillkit.testing.made_up import make_scored_rollouts
+from distillkit.testing.student_contract import check_student
+from distillkit.testing.tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 
@@ -28,8 +29,11 @@ REPEAT_TOLERANCE = 0.05
 """Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""
 
 
-async def check_live(plugin: Plugin) -> None:
-    """Check it, open it, use it, close it."""
+async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
+    """Check `plugin`, open it, use it as the engine would, close it. A student trains on `batch`, where given.
+
+    Raises PluginError naming the class and what it did.
+    """
     context = make_context(f"check_plugin.{plugin.role}", teachers=[make_teacher("teacher")])
     plugin.check(context)
     await plugin.open(context)
@@ -39,9 +43,9 @@ async def check_live(plugin: Plugin) -> None:
         texts = all(isinstance(text, str) for pair in known.items() for text in pair)
         require(texts and known == plugin.fingerprint(), plugin, "has a fingerprint that is not of texts, or changes")
         if isinstance(plugin, Student):
-            await _check_sampling_student(plugin, context)
+            await check_student(plugin, await _rollouts_of(plugin, context), batch)
         elif isinstance(plugin, Scorer):
-            await _check_scorer(plugin, plugin.tokenizer(context))
+            await _check_scorer(plugin, plugin.tokenizer(context) or ByteTokenizer())
         elif isinstance(plugin, Evaluator):
             await _check_evaluator(plugin)
         elif isinstance(plugin, Sink):
@@ -52,14 +56,19 @@ async def check_live(plugin: Plugin) -> None:
         await context.shared.release(context.user)
 
 
-async def _check_sampling_student(student: Student, context: RunContext) -> None:
+async def _rollouts_of(student: Student, context: RunContext) -> list[Rollout]:
+    """Completions that it sampled itself, as policy 0; made-up ones where it does not sample."""
+    weights, tokenizer = await student.publish(0), student.tokenizer(context)
     if not isinstance(student, Sampler):
-        return
-    await student.sync(await student.publish(0))
-    rollouts = await _check_sampler(student, student.tokenizer(context))
-    await check_student(student, rollouts)
-    weights = await student.publish(1)
-    require(weights == Weights(1, weights.format, weights.path), student, "`publish` returned another version")
+        return _make_rollouts(tokenizer)
+    await student.sync(weights)
+    return await _check_sampler(student, tokenizer)
+
+
+def _make_rollouts(tokenizer: Tokenizer) -> list[Rollout]:
+    """Short completions in the ids of `tokenizer`, each token with logprob -1."""
+    texts = ("a", "Because of scattering.", "one\ntwo")
+    return [make_rollout(tokenizer.encode(text), sample=index) for index, text in enumerate(texts)]
 
 
 async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout]:
@@ -77,14 +86,13 @@ async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout
 async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
     """It answers each request once, the same each time; a Score itself refuses what are no logprobs."""
     prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
-    texts = ["a", "Because of scattering.", "one\ntwo"]
-    rollouts = [make_rollout(tokenizer.encode(text), sample=i) for i, text in enumerate(texts)]
-    requests = [ScoreRequest(rollout, scorer.teacher.name, prompt) for rollout in rollouts]
+    requests = [ScoreRequest(rollout, scorer.teacher.name, prompt) for rollout in _make_rollouts(tokenizer)]
     first, second = await _scores(scorer, requests), await _scores(scorer, requests[::-1])
     for key in first.keys() & second.keys():
         apart = float(np.abs(first[key].logprobs - second[key].logprobs).max())
         require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
-    await scorer.on_sync(Weights(1, "live"))
+    if scorer.moves():
+        await scorer.on_sync(Weights(1, "live"))
 
 
 async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[SampleKey, Score]:
@@ -95,23 +103,24 @@ async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[Samp
     return {outcome.request.key: outcome for outcome in outcomes if isinstance(outcome, Score)}
 
 
-def _require_one_each(plugin: Plugin, got: Sequence[SampleKey], wanted: Sequence[SampleKey]) -> None:
-    missing, extra = set(wanted) - set(got), len(got) - len(set(got) & set(wanted))
-    require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(wanted)} requests")
+def _require_one_each(plugin: Plugin, outcomes: Sequence[SampleKey], requests: Sequence[SampleKey]) -> None:
+    missing = set(requests) - set(outcomes)
+    extra = len(outcomes) - len(set(outcomes) & set(requests))
+    require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(requests)} requests")
     require(not extra, plugin, f"gave {extra} outcomes too many; one a request")
 
 
 async def _check_evaluator(evaluator: Evaluator) -> None:
-    context = HeldOut(made_up_scores(), [make_teacher("teacher")], capable=True)
+    context = FakeEvalContext(make_scored_rollouts(), [make_teacher("teacher")], samples_and_scores=True)
     result = await evaluator.evaluate(context)
-    labels = {one.prompts.route.label for one in context.completions}
+    labels = {scored.prompts.route.label for scored in context.completions}
     require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
     for values in (result.metrics, *result.routes.values()):
         require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
 
 
 def _events() -> list[Event]:
-    scored = made_up_scores()
+    scored = make_scored_rollouts()
     return [
         RunStarted("test", Path("runs/test"), TEST_PLAN, (make_teacher("teacher"),), 1, {}),
         Notice("something to know"),

@@ -1,0 +1,141 @@
+"""Scored completions with whatever a loss needs of scorers, and batches for whatever a student knows."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from pydantic import ValidationError
+
+from distillkit.arrays import Array, FloatArray, frozen_array, logprob_array
+from distillkit.errors import PluginError
+from distillkit.records import Batch, Datum, Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.registry import Registry
+from distillkit.roles.loss import Loss
+from distillkit.roles.student import Student
+from distillkit.testing.builders import make_rollout, make_row
+from distillkit.types import Prompts, Route, Row
+
+TEACHERS = ("teacher", "other")
+IDS = 258
+"""Of the byte tokenizer: what top-k ids are taken from, where k is less."""
+KNOWN_NEEDS = frozenset({"sampled", "topk", "at_ids", "full"})
+ADVANTAGE = 0.01
+"""Nats by which made-up teachers give more to what a student sampled than it did."""
+
+
+def make_scored_rollouts(loss: Loss | None = None) -> list[ScoredRollout]:
+    """Three completions of different lengths, one with a masked token, scored as `loss` needs (None: as sampled).
+
+    Where the loss takes several teachers, two completions have two, and one has one.
+    """
+    rows = [make_row(f"question {line}", line=line) for line in (1, 2, 3)]
+    rollouts = [
+        make_rollout([65, 66, 67], [-1.0, -2.0, -0.5], row=rows[0]),
+        make_rollout([70], [-0.1], row=rows[1]),
+        make_rollout([80, 81], [-3.0, -1.0], row=rows[2], mask=[True, False]),
+    ]
+    teacher_logprobs = [[-0.5, -2.5, -0.5], [-4.0], [-1.0, -1.0]]
+    return [
+        score_rollout(rollout, row, logprob_array(logprobs), loss, teachers=1 if row is rows[1] else 2)
+        for rollout, row, logprobs in zip(rollouts, rows, teacher_logprobs, strict=True)
+    ]
+
+
+def score_rollout(
+    rollout: Rollout, row: Row, logprobs: FloatArray, loss: Loss | None = None, teachers: int = 2
+) -> ScoredRollout:
+    """`rollout` with `logprobs` [R] by the first teacher, and half a nat less by each further one.
+
+    There are `teachers` of them, if `loss` takes several, else one.
+    """
+    several = loss is not None and loss.max_teachers != 1
+    names = TEACHERS[:teachers] if several else TEACHERS[:1]
+    prompt = rollout.request.prompt_ids
+    scores: dict[str, Score] = {}
+    for index, name in enumerate(names):
+        mine = logprob_array(logprobs - 0.5 * index)
+        arrays = make_arrays({} if loss is None else loss.needs, rollout, mine)
+        scores[name] = Score(ScoreRequest(rollout, name, prompt), mine, rollout.token_ids, arrays=arrays)
+    route = Route({name: 1 / len(names) for name in names})
+    return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(names, prompt)), scores)
+
+
+def make_arrays(needs: Mapping[str, int], rollout: Rollout, logprobs: FloatArray) -> dict[str, Array]:
+    """What a scorer with these capabilities puts into `Score.arrays` beside the sampled tokens' `logprobs` [R].
+
+    For a capability that the engine does not know: numbers under its name, [R], or [R, least] where it has a limit.
+    """
+    arrays: dict[str, Array] = {}
+    if "topk" in needs:
+        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(needs["topk"], rollout, logprobs)
+    if "at_ids" in needs:
+        arrays["at_ids"], arrays["at_logprobs"] = _topk(needs["at_ids"], rollout, logprobs)
+    for need in needs.keys() - KNOWN_NEEDS:
+        least, count = needs[need], len(rollout.token_ids)
+        arrays[need] = np.full(count if least <= 1 else (count, least), -1.0, np.float32)
+    return arrays
+
+
+def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]:
+    """Ids and logprobs [R, k], in descending order, of a distribution that gives the sampled ids `logprobs`.
+
+    What they leave is halved from one other id to the next.
+    """
+    sampled = logprobs[:, None].astype(np.float64)
+    rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * np.arange(1, k + 1)
+    all_logprobs = np.concatenate([sampled, rest], axis=1)
+    all_ids = (rollout.token_ids[:, None] + np.arange(k + 1)) % max(IDS, k + 1)
+    order = np.argsort(-all_logprobs, axis=1, kind="stable")[:, :k]
+    ids, values = (np.take_along_axis(array, order, axis=1) for array in (all_ids, all_logprobs))
+    return frozen_array(ids, np.int64), frozen_array(values, np.float32)
+
+
+def make_batch(student: Student, rollouts: Sequence[Rollout]) -> Batch:
+    """What `student` can train on: of a registered loss whose function it knows, or, if it runs such, in torch.
+
+    Raises PluginError, saying what to pass, where it knows no loss function that anything can be made for.
+    """
+    known = student.loss_functions()
+    for loss in _registered_losses():
+        taken = known.get(loss.loss_function)
+        if taken is not None and loss.options_for(taken).keys() <= taken:
+            scored = [
+                score_rollout(rollout, make_row(), np.minimum(rollout.logprobs + ADVANTAGE, 0), loss)
+                for rollout in rollouts
+            ]
+            made = loss.batch(scored)
+            return Batch(made.loss_function, loss.options_for(taken), made.datums)
+    if student.runs_torch_losses:
+        return Batch("check_plugin", {}, tuple(_datum(rollout) for rollout in rollouts), scaled_likelihood)
+    names = ", ".join(map(repr, known)) or "none"
+    raise PluginError(
+        f"{type(student).__module__}.{type(student).__qualname__} (student): knows the loss functions {names}, and no "
+        "registered loss makes inputs for one with options that it takes; pass what it trains on: "
+        "check_plugin(student, batch=Batch(...))"
+    )
+
+
+def _registered_losses() -> list[Loss]:
+    """Each loss that needs no option to be set."""
+    losses: list[Loss] = []
+    for info in Registry.discover().infos("loss"):
+        try:
+            losses.append(info.cls())  # type: ignore[arg-type]
+        except ValidationError:  # an option without a default
+            continue
+    return losses
+
+
+def _datum(rollout: Rollout) -> Datum:
+    count = len(rollout.token_ids)
+    inputs = {
+        "sampling_logprobs": np.where(rollout.active, rollout.logprobs, np.float32(0)),
+        "advantages": np.full(count, ADVANTAGE, np.float32),
+        "weights": np.where(rollout.active, np.float32(1 / count), np.float32(0)),
+    }
+    return Datum(rollout.key, rollout.request.prompt_ids, rollout.token_ids, inputs)
+
+
+def scaled_likelihood(logprobs: Array, inputs: Mapping[str, Array], options: Mapping[str, float]) -> Array:
+    """A torch loss that needs no import of torch: `-logprob * advantage` [N]."""
+    return -logprobs * inputs["advantages"]

@@ -1,0 +1,62 @@
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import PrivateAttr
+
+from distillkit import RunConfig, run
+from distillkit.errors import InputError
+from distillkit.records import Batch, StepResult
+from distillkit.testing import FakeStudent
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+
+Make = Callable[..., RunConfig]
+
+
+class Plain(FakeStudent):
+    """Its importance_sampling has no options."""
+
+    name: ClassVar[str] = "plain"
+    takes: ClassVar[frozenset[str]] = frozenset()
+    _options: list[Mapping[str, float]] = PrivateAttr(default_factory=list)
+
+    @property
+    def sent(self) -> list[Mapping[str, float]]:
+        return self._options
+
+    def loss_functions(self) -> Mapping[str, frozenset[str]]:
+        return {"importance_sampling": self.takes}
+
+    async def train(self, batch: Batch) -> StepResult:
+        self._options.append(batch.options)
+        return await super().train(batch)
+
+
+class Capped(Plain):
+    """Its importance_sampling takes the cap."""
+
+    takes: ClassVar[frozenset[str]] = frozenset({"ratio_log_cap"})
+
+
+def metrics_of(config: RunConfig) -> list[Any]:
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in run(config).metrics]
+
+
+@pytest.mark.parametrize("cap", [20.0, 1000.0, float("inf")])
+def test_an_option_without_effect_is_not_sent_to_a_student_that_lacks_it(fake_config: Make, cap: float) -> None:
+    found = {}
+    for student in (Plain(learning_rate=30), Capped(learning_rate=30)):
+        loss = ImportanceSampling(ratio_log_cap=cap)
+        found[type(student)] = metrics_of(fake_config(student=student, loss=loss, name=type(student).__name__))
+        assert set(map(len, student.sent)) == {len(student.takes)}
+        assert all(options == loss.options_for(student.takes) for options in student.sent)
+    assert found[Plain] == found[Capped]
+
+
+def test_an_option_with_an_effect_is_refused_with_its_value(fake_config: Make) -> None:
+    config = fake_config(student=Plain(), loss=ImportanceSampling(ratio_log_cap=5))
+    with pytest.raises(InputError, match=r"its importance_sampling takes no option ratio_log_cap \(here 5\)"):
+        run(config)
+    student = Capped()
+    run(fake_config(student=student, loss=ImportanceSampling(ratio_log_cap=5)))
+    assert student.sent[0] == {"ratio_log_cap": 5.0}
