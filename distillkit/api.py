@@ -24,7 +24,7 @@ from distillkit.loop.rollback import undone_steps
 from distillkit.loop.sink_dispatcher import Announcer
 from distillkit.preflight.compatibility import require_spreading
 from distillkit.preflight.prepared_run import Preflight, context_for, inspect_run
-from distillkit.ranks import this_rank
+from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to, one_line_error
 from distillkit.roles.plugin import Plugin
@@ -92,7 +92,8 @@ async def arun(
 ) -> RunResult:
     """`run` for code that is asynchronous itself; cancelling it is the interrupt."""
     resolved, registry = resolve(config, plugins)
-    return await execute(resolved, registry, resume=resume, overwrite=overwrite, force=force)
+    rank = Rank.from_environment()
+    return await execute(resolved, registry, resume=resume, overwrite=overwrite, force=force, rank=rank)
 
 
 def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:
@@ -119,11 +120,12 @@ async def execute(
     resume: bool = False,
     overwrite: bool = False,
     force: bool = False,
+    rank: Rank = ONLY,
     on_engine: Callable[[Engine], None] = lambda engine: None,
 ) -> RunResult:
     """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
     with explained():
-        return await _execute(config, registry, resume, overwrite, force, on_engine)
+        return await _execute(config, registry, resume, overwrite, force, rank, on_engine)
 
 
 async def _execute(
@@ -132,15 +134,16 @@ async def _execute(
     resume: bool,
     overwrite: bool,
     force: bool,
+    rank: Rank,
     on_engine: Callable[[Engine], None],
 ) -> RunResult:
-    if not this_rank().directs:
-        return await _work(config)
+    if not rank.runs_engine:
+        return await _work(config, rank)
     started = time.perf_counter()
     run_dir = run_directory(config)
     announcer = Announcer()
     require_room(run_dir, resume=resume, overwrite=overwrite)
-    flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn)
+    flight = await asyncio.to_thread(inspect_run, config, registry, announcer.warn, rank)
     if flight.missing:
         raise MissingExtraError("\n".join(flight.missing))
     if resume:
@@ -169,11 +172,11 @@ async def _execute(
     return RunResult(run_dir, engine.exported, engine.step, dict(engine.evals), read_metrics(run_dir), summary)
 
 
-async def _work(config: RunConfig) -> RunResult:
+async def _work(config: RunConfig, rank: Rank) -> RunResult:
     """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
-    require_spreading(config.student)
+    require_spreading(config.student, rank)
     shared = SharedObjects()
-    context = context_for("student", config, shared, log.warning)
+    context = context_for("student", config, shared, log.warning, rank)
     try:
         await config.student.work(context)
     finally:
@@ -281,7 +284,7 @@ async def opened(flight: Preflight, run_dir: Path, announcer: Announcer) -> Asyn
     """Open every plugin, sinks first, and close them in reverse order however the run ends."""
 
     def context(user: str) -> RunContext:
-        found = context_for(user, flight.config, flight.shared, announcer.warn)
+        found = context_for(user, flight.config, flight.shared, announcer.warn, flight.rank)
         return replace(found, run_dir=run_dir, plan=flight.plan)
 
     listening: list[Sink] = []

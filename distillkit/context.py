@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.ranks import ONLY, Rank
 from distillkit.types import Teacher
 
 T = TypeVar("T")
@@ -70,6 +71,8 @@ class RunContext:
     plan: Plan | None = None
     """How much work the run is; None during `check`."""
     teachers: tuple[Teacher, ...] = ()
+    rank: Rank = ONLY
+    """Which of the run's processes this is."""
 
     def share(
         self,

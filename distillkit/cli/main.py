@@ -19,7 +19,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
 from distillkit.files.os_errors import explained
 from distillkit.preflight.prepared_run import inspect_run
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import holds_work, require_place, run_directory
 
@@ -112,13 +112,13 @@ def run(
     scripts = plugin or []
     flags = [flag for flag, given in (("-v", verbose), ("-q", quiet)) if given]
     words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, scripts)
-        if not this_rank().directs:
+        if not rank.runs_engine:
             with suppress(RunFailedError):  # rank 0 says so, and its exit code is what torchrun should report
-                asyncio.run(execute(config, registry))
+                asyncio.run(execute(config, registry, rank=rank))
             return
-        run_and_report(config, registry, words, resume=resume, overwrite=overwrite, force=force, quiet=quiet)
+        run_and_report(config, registry, words, rank, resume=resume, overwrite=overwrite, force=force, quiet=quiet)
 
 
 @app.command()
@@ -126,12 +126,12 @@ def check(
     arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing."""
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
         notes: list[str] = []
         run_dir = run_directory(config)
         require_place(run_dir)
-        flight = inspect_run(config, registry, notes.append)
+        flight = inspect_run(config, registry, notes.append, rank)
         if not quiet:
             show_preflight(flight, notes, OUT)
             held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
@@ -167,8 +167,8 @@ def demo(
     """Distil two teachers into a 135 M student on this machine, and show what changed."""
     from distillkit.cli.demo import run_demo  # a file that only this command reads
 
-    with reporting(verbose=verbose):
-        run_demo(overrides or [], OUT, quiet=quiet)
+    with reporting(verbose=verbose) as rank:
+        run_demo(overrides or [], OUT, rank, quiet=quiet)
 
 
 @plugins_app.command("list")
@@ -225,6 +225,7 @@ def run_and_report(
     config: RunConfig,
     registry: Registry,
     words: list[str],
+    rank: Rank,
     *,
     resume: bool = False,
     overwrite: bool = False,
@@ -243,15 +244,16 @@ def run_and_report(
     require_place(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
-        stopping = Stopping(ERR.print)
-        work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, on_engine=stopping.watch)
+        stopping = Stopping(ERR.print, rank=rank)
+        watch = stopping.watch
+        work = execute(config, registry, resume=resume, overwrite=overwrite, force=force, rank=rank, on_engine=watch)
         with explained():  # not even an event loop can be made without a file that is open
             result = asyncio.run(stopping.guard(work))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
             if any((run_dir / "checkpoints").glob("step-*")) and not (resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join([*this_rank().command, 'run', *words, '--resume'])}")
+                error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
         raise
     summary = result.summary
     undone = f" ({summary['undone_steps']} of them undone by a rollback)" if summary["rollbacks"] else ""

@@ -19,6 +19,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
     require_way_back,
 )
+from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
@@ -40,6 +41,7 @@ class Preflight:
     plan: Plan
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
+    rank: Rank = ONLY
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -60,13 +62,15 @@ class Preflight:
         return self.intake.render(row, self.renderer)
 
 
-def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
+def context_for(
+    user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None], rank: Rank = ONLY
+) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
-    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers)
+    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank)
 
 
-def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> Preflight:
+def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY) -> Preflight:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
     Raises:
@@ -80,12 +84,12 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     if config.data.eval_path is not None:
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
         eval_dataset.validate(eval_intake.count)
-    require_loss(config)
+    require_loss(config, rank)
     require_way_back(config)
-    require_spreading(config.student)
+    require_spreading(config.student, rank)
     require_evaluations(config.evaluators, cast)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
+    contexts = {user: context_for(user, config, shared, notify, rank) for user in cast.plugins}
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
@@ -98,7 +102,9 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     notes = intake.fallback_notes("rows") + eval_intake.fallback_notes("held-out rows") + list(_notes(config, intake))
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
-    return Preflight(config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes))
+    return Preflight(
+        config, registry, cast, shared, intake, renderer, dataset, eval_rows, plan, reports, tuple(notes), rank
+    )
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:

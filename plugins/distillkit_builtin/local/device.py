@@ -11,7 +11,7 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit_builtin.local.requirements import DTypeName
 
 P = ParamSpec("P")
@@ -71,22 +71,21 @@ class Device:
 
 def shared_device(run: RunContext, name: str) -> Device:
     """The run's one `Device` for a name such as `auto`, `cpu` or `cuda:1`."""
-    device = resolve_device(name)
+    device = resolve_device(name, run.rank)
     return run.share(("device", str(device)), lambda: Device(device), Device.close)
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, rank: Rank) -> torch.device:
     """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there.
 
     Where torchrun started several processes, each takes the device of its number on its host.
     """
-    rank = this_rank()
     if rank.count > 1 and name not in ("auto", "cuda", "cpu"):
         raise InputError(f"device {name!r}: every process of torchrun takes a device of its own; use auto, cuda or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if rank.count > 1 and name == "cuda":
-        name = f"cuda:{rank.on_host}"
+        name = f"cuda:{rank.local_index}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -97,9 +96,9 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def require_compilable(name: str) -> None:
+def require_compilable(name: str, rank: Rank) -> None:
     """Raise InputError unless layers that are trained on the device `name` can be compiled."""
-    kind = resolve_device(name).type
+    kind = resolve_device(name, rank).type
     if kind != "cuda":
         raise InputError(
             f"student.compile: always cannot be used on {kind}, where the attention of packed sequences would be "

@@ -9,6 +9,7 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
+from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
 from distillkit_builtin.local.requirements import DTypeName, read_config
 
@@ -105,7 +106,7 @@ def require_batchable(source: str) -> None:
         )
 
 
-def footprint(source: str, device: str, dtype: DTypeName) -> Footprint:
+def footprint(source: str, device: str, dtype: DTypeName, rank: Rank = ONLY) -> Footprint:
     """The size of `source` on the device and in the dtype that these options lead to."""
-    where = resolve_device(device)
+    where = resolve_device(device, rank)
     return Footprint(anatomy(source), str(where), resolve_dtype(dtype, where))

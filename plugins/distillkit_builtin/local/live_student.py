@@ -11,7 +11,7 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.seeds import derive_seed
 from distillkit.types import SampleRequest
@@ -162,11 +162,11 @@ def build(
     is_cuda = device.device.type == "cuda"
     if options.forward != "plain":
         pack(policy, options.forward, tell)
-    if shards(options, device.device):
-        policy.shard()
+    if shards(options, device.device, run.rank):
+        policy.shard(run.rank.count)
     if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
         compile_layers(policy)
-    rank = this_rank().index
+    rank = run.rank.index
     trainer = Trainer(
         policy,
         OptimizerOptions(
@@ -206,9 +206,9 @@ FULL = 0.8
 """The share of a device's memory that weights and optimizer may take before they are sharded."""
 
 
-def shards(options: "LocalStudent", device: torch.device) -> bool:
+def shards(options: "LocalStudent", device: torch.device, rank: Rank) -> bool:
     """Whether each rank keeps a part of what is trained."""
-    if options.shard == "auto" and this_rank().count > 1 and not options.lora_rank and device.type == "cuda":
+    if options.shard == "auto" and rank.count > 1 and not options.lora_rank and device.type == "cuda":
         size = Footprint(anatomy(options.model), str(device), resolve_dtype(options.dtype, device))
         needed = size.training_bytes(0)
         return needed > FULL * torch.cuda.get_device_properties(device).total_memory

@@ -35,6 +35,8 @@ class Policy:
         """Whether sequences are packed; else they are padded."""
         self.sharded: Responses | None = None
         """Of the network, where this rank has only a part of its weights."""
+        self.ranks = 1
+        """Among how many the weights are sharded."""
 
     @classmethod
     def lora(cls, network: Network, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
@@ -93,9 +95,9 @@ class Policy:
         """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled."""
         return self._read(items) if self.sharded is None else self.sharded(items)
 
-    def shard(self) -> None:
+    def shard(self, ranks: int) -> None:
         """Keep this rank's part of the weights alone; what is trained are those parts. Sampling keeps a whole copy."""
-        self.sharded = sharded(self.network.model, self._read)
+        self.sharded, self.ranks = sharded(self.network.model, self._read), ranks
         self.trained = dict(self.network.model.named_parameters())
 
     def _read(self, items: Sequence[PromptAndResponse]) -> Tensor:

@@ -79,7 +79,7 @@ def local_report(
     from distillkit_builtin.local.footprint import footprint, require_batchable
 
     require_batchable(source)
-    size = footprint(source, device, dtype)
+    size = footprint(source, device, dtype, run.rank)
     held = 0 if lora_rank is None else size.training_bytes(lora_rank)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         held += size.weight_bytes

@@ -9,7 +9,6 @@ from pydantic import Field, PrivateAttr, model_validator
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import this_rank
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
@@ -97,7 +96,7 @@ class LocalStudent(Student, Sampler):
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; say what will be loaded and what it takes."""
         require_config(self.model)
-        if self.shard == "always" and (self.lora_rank or this_rank().count == 1):
+        if self.shard == "always" and (self.lora_rank or run.rank.count == 1):
             alone = "there is one process; start several by torchrun, or take auto"
             why = "a LoRA is never sharded; take auto" if self.lora_rank else alone
             raise InputError(f"student.shard: always cannot be used: {why}")
@@ -107,7 +106,7 @@ class LocalStudent(Student, Sampler):
         if self.compile == "always" and not report.missing:
             from distillkit_builtin.local.device import require_compilable
 
-            require_compilable(self.device)
+            require_compilable(self.device, run.rank)
         return report
 
     def tokenizer(self, run: RunContext) -> Tokenizer:

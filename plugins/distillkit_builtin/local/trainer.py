@@ -14,7 +14,6 @@ from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
 from distillkit.loop.training import where
-from distillkit.ranks import this_rank
 from distillkit.records import Batch, Datum, StepResult, TorchLoss
 from distillkit.seeds import derive_seed
 from distillkit_builtin.local.causal_lm import PromptAndResponse
@@ -167,7 +166,7 @@ class Trainer:
         value = float(loss.detach())
         if not math.isfinite(value):
             raise BadStepError(self._bad_token(datums, logprobs.detach(), losses.detach()))
-        torch.autograd.backward(loss if self.policy.sharded is None else loss * this_rank().count)  # FSDP2 takes means
+        torch.autograd.backward(loss if self.policy.sharded is None else loss * self.policy.ranks)  # FSDP2 takes means
         return value
 
     def _bad_token(self, datums: list[Datum], logprobs: Tensor, losses: Tensor) -> str:

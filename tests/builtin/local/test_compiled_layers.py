@@ -65,7 +65,7 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
 def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) -> None:
     policy = Policy.full(network)
     policy.packs = True
-    policy.shard()
+    policy.shard(1)
     policy.compile(backend="eager")
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
@@ -85,7 +85,7 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
     network.model.activation_checkpointing_enable()
     policy.packs = True
     if shares:
-        policy.shard()
+        policy.shard(1)
     policy.compile(backend)
     with policy.training():
         train_on_rows_of_three_lengths(policy)

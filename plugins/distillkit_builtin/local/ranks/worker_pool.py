@@ -11,7 +11,6 @@ from typing import cast
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.ranks import this_rank
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.ranks.messages import Dismissed, Done, Dropped, Failed, Given, Left, Notice, Order, Piece
 from distillkit_builtin.local.ranks.process_group import World
@@ -158,7 +157,7 @@ class Crew:
 
 async def shared_crew(run: RunContext, device: Device) -> Crew | None:
     """The run's other ranks, once they are all there; None where this process is alone."""
-    if this_rank().count == 1:
+    if run.rank.count == 1:
         return None
     world = await device.run(run.share, ("world",), lambda: World.join(device.device))
     return run.share(("crew",), lambda: Crew(world, run), Crew.dismiss)
