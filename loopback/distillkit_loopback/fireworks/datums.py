@@ -138,6 +138,6 @@ def forward_loss(policy: Policy, batch: Batch, function: TorchLoss, micro_batch_
         datums = [batch.datums[i] for i in group]
         inputs = {name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]) for name in datums[0].inputs}
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
-        logprobs, _ = policy.network.response_logprobs(items)
+        logprobs, _ = policy.causal_lm.response_logprobs(items)
         total += float((function(logprobs, inputs, batch.options) * inputs["weights"]).sum())
     return total

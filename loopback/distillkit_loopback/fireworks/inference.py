@@ -10,7 +10,7 @@ from distillkit.records import Rollout
 from distillkit.seeds import derive_seed
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of
 from distillkit_builtin.local.plain_generator import Generator
 from distillkit_builtin.local.scoring import score_logprobs
@@ -54,7 +54,7 @@ class CompletionBody(Body):
         return min(wanted if self.echo_last is None else self.echo_last, len(self.prompt))
 
 
-def complete(network: Network, tokenizer: HFTokenizer, body: CompletionBody, seed: int) -> list[Completion]:
+def complete(network: CausalLM, tokenizer: HFTokenizer, body: CompletionBody, seed: int) -> list[Completion]:
     """Draw `body.n` completions, the first by `seed` itself; score as much of the prompt as is to be echoed."""
     generator = Generator(network, tokenizer, eos_ids_of(network, tokenizer), 0)
     seeds = [seed, *(derive_seed(seed, sample) for sample in range(1, body.n))]
@@ -71,7 +71,7 @@ def _drawn(generator: Generator, body: CompletionBody, seed: int) -> Rollout:
 
 
 def _completion(
-    network: Network, tokenizer: HFTokenizer, body: CompletionBody, rollout: Rollout, prompt: Sequence[float]
+    network: CausalLM, tokenizer: HFTokenizer, body: CompletionBody, rollout: Rollout, prompt: Sequence[float]
 ) -> Completion:
     start = len(body.prompt) - body.echoed
     whole = (*body.prompt, *rollout.token_ids.tolist())
@@ -97,7 +97,7 @@ def _rows(
         yield Row(tokenizer.show([token]), token, logprob, logprob if known_law else None, top)
 
 
-def _prompt_logprobs(network: Network, prompt: tuple[int, ...]) -> list[float]:
+def _prompt_logprobs(network: CausalLM, prompt: tuple[int, ...]) -> list[float]:
     """One a token of the prompt; nothing stands before the first, and the SDK takes no null."""
     if len(prompt) == 1:
         return [0.0]
@@ -106,7 +106,7 @@ def _prompt_logprobs(network: Network, prompt: tuple[int, ...]) -> list[float]:
 
 
 @torch.inference_mode()
-def _candidates(network: Network, ids: tuple[int, ...], count: int) -> list[Candidates]:
+def _candidates(network: CausalLM, ids: tuple[int, ...], count: int) -> list[Candidates]:
     """The `count` likeliest tokens at each place of `ids`; at the first, which nothing precedes, the token alone."""
     read = torch.tensor(ids[:-1], device=network.device.device)[None]
     laws = torch.log_softmax(network.head(network.hidden_states(read)[0]).float(), dim=1)

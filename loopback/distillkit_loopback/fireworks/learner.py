@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from distillkit.records import Batch, Datum
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -51,7 +51,7 @@ Normalization = Literal["num_loss_tokens", "num_sequences", "none"]
 class Learner:
     """A policy, its optimizer, and the gradient that has come together since the last step."""
 
-    def __init__(self, network: Network, tokenizer: HFTokenizer, rank: int, alpha: int, seed: int) -> None:
+    def __init__(self, network: CausalLM, tokenizer: HFTokenizer, rank: int, alpha: int, seed: int) -> None:
         """A new LoRA on `network`, or all of its weights if the rank is 0."""
         self._tokenizer = tokenizer
         self._policy = Policy.lora(network, rank, alpha, 0.0, seed) if rank else Policy.full(network)
@@ -63,7 +63,7 @@ class Learner:
     @property
     def is_lora(self) -> bool:
         """Whether an adapter is trained."""
-        return self._policy.network.adapter is not None
+        return self._policy.causal_lm.adapter is not None
 
     def forward(self, wire: WireBatch) -> JsonValue:
         """The loss and the logprobs of the targets; no gradient comes of it."""
@@ -110,13 +110,13 @@ class Learner:
 
     def load_adapter(self, folder: Path) -> None:
         """The weights of a PEFT adapter of the same rank; the moments start anew."""
-        if self._policy.network.adapter is None:
+        if self._policy.causal_lm.adapter is None:
             raise ValueError("this model trains all weights: it has no adapter to load into")
         weights = load_file(folder / "adapter_model.safetensors")
-        mine = get_peft_model_state_dict(self._policy.network.adapter)
+        mine = get_peft_model_state_dict(self._policy.causal_lm.adapter)
         if weights.keys() != mine.keys():
             raise ValueError(f"the adapter holds other weights: {', '.join(sorted(weights.keys() ^ mine.keys())[:3])}")
-        set_peft_model_state_dict(self._policy.network.adapter, weights)
+        set_peft_model_state_dict(self._policy.causal_lm.adapter, weights)
         self._trainer = Trainer(self._policy, PLAIN)
         self._forget_gradient()
 

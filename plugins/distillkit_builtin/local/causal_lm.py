@@ -1,4 +1,4 @@
-"""A causal language model of transformers: its trunk, its head, and logprobs of responses under it."""
+"""A causal language model of transformers: its backbone, its head, and logprobs of responses under it."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from distillkit_builtin.local.logprobs import token_logprobs
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from distillkit_builtin.local.fast.backbone import FastTrunk
+    from distillkit_builtin.local.fast.backbone import FastBackbone
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +37,7 @@ class PromptAndResponse:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-class Network:
+class CausalLM:
     """One model on one device. `adapter` is the student's LoRA, once there is one: without it this is the teacher."""
 
     def __init__(self, model: PreTrainedModel, device: Device, dtype: torch.dtype) -> None:
@@ -46,11 +46,11 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.adapter: PeftModel | None = None
-        self.fast: FastTrunk | str | None = None
-        """Its trunk on the fast path, or why there is none; None until somebody asks (`fast.proof`)."""
-        self.trunk: torch.nn.Module = model.base_model
+        self.fast: FastBackbone | str | None = None
+        """Its backbone on the fast path, or why there is none; None until somebody asks (`fast.proof`)."""
+        self.backbone: torch.nn.Module = model.base_model
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
-        known = inspect.signature(self.trunk.forward).parameters
+        known = inspect.signature(self.backbone.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
         self._head: torch.nn.Module = model.get_output_embeddings()
         config = model.config.get_text_config()
@@ -60,7 +60,7 @@ class Network:
         )
 
     @classmethod
-    def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "Network":
+    def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "CausalLM":
         """Read a model's weights. Raises InputError if they cannot be had, or are not safetensors."""
         transformers_logging.disable_progress_bar()
         try:
@@ -75,17 +75,17 @@ class Network:
         model.requires_grad_(False)
         model.eval()
         torch.nn.Module.to(model, device.device)
-        network = cls(model, device, dtype)
-        network.require_known_head()
-        return network
+        causal_lm = cls(model, device, dtype)
+        causal_lm.require_known_head()
+        return causal_lm
 
     def hidden_states(self, ids: Tensor, cache: DynamicCache | None = None, **options: Tensor) -> Tensor:
         """The last hidden states [batch, length, hidden] of `ids` [batch, length], behind what `cache` holds.
 
-        `options` are the trunk's own: an attention mask, position ids.
+        `options` are the backbone's own: an attention mask, position ids.
         """
         past = {} if cache is None else {self.cache_argument: cache}
-        out = self.trunk(input_ids=ids, use_cache=cache is not None, **past, **options)
+        out = self.backbone(input_ids=ids, use_cache=cache is not None, **past, **options)
         hidden: Tensor = out.last_hidden_state
         return hidden
 

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Unwanted(Exception):  # noqa: N818 - no error: nobody waits for the result
+class Cancelled(Exception):  # noqa: N818 - no error: nobody waits for the result
     """Work in the device's thread ends early, because whoever asked for it was cancelled, or the device closes."""
 
 
@@ -43,13 +43,13 @@ class Device:
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do `work` in the device's thread, so that the event loop stays free.
 
-        Cancelling this also ends `work`, at its next `go_on`.
+        Cancelling this also ends `work`, at its next `raise_if_cancelled`.
         """
         unwanted = threading.Event()
 
         def call() -> T:
             self._unwanted = unwanted
-            self.go_on()
+            self.raise_if_cancelled()
             return work(*args, **kwargs)
 
         try:
@@ -58,13 +58,13 @@ class Device:
             unwanted.set()
             raise
 
-    def go_on(self) -> None:
-        """What long work calls in the device's thread every so often. Raises Unwanted when it should stop."""
+    def raise_if_cancelled(self) -> None:
+        """What long work calls in the device's thread every so often. Raises Cancelled when it should stop."""
         if self._unwanted.is_set() or self._closing.is_set():
-            raise Unwanted
+            raise Cancelled
 
     async def close(self) -> None:
-        """End the thread: what it is doing stops at the next `go_on`, what waits is never begun."""
+        """End the thread: what it is doing stops at the next `raise_if_cancelled`, what waits is never begun."""
         self._closing.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 

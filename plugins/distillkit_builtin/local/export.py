@@ -45,15 +45,15 @@ def _base_model_line(base: str) -> str:
 
 def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: str) -> Path:
     """Write `adapter/` or `model/` below `parent`; returns it."""
-    if policy.network.adapter is not None:
+    if policy.causal_lm.adapter is not None:
         path = parent / "adapter"
-        policy.network.adapter.save_pretrained(str(path))
+        policy.causal_lm.adapter.save_pretrained(str(path))
     else:
         path = parent / "model"
-        policy.network.model.save_pretrained(path, state_dict=policy.whole_weights())
+        policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights())
     tokenizer.inner.save_pretrained(path)
-    usage = (ADAPTER_USAGE if policy.network.adapter is not None else MODEL_USAGE).format(base=base)
-    library = "peft" if policy.network.adapter is not None else "transformers"
+    usage = (ADAPTER_USAGE if policy.causal_lm.adapter is not None else MODEL_USAGE).format(base=base)
+    library = "peft" if policy.causal_lm.adapter is not None else "transformers"
     title = f"{Path(base).name}, distilled on-policy"
     card = CARD.format(base=base, base_model=_base_model_line(base), library=library, title=title, usage=usage)
     (path / "README.md").write_text(card, encoding="utf-8")

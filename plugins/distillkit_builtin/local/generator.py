@@ -1,4 +1,4 @@
-"""Who draws completions from a network: the fast path where it is proven for it, or transformers' own forward."""
+"""Who draws completions from a causal_lm: the fast path where it is proven for it, or transformers' own forward."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from distillkit.errors import InputError
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.fast.backbone import Unknown
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.fast.slot_generator import SlotSampler
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.backbone import UnsupportedModelError
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.plain_generator import Generator
 from distillkit_builtin.local.requirements import ForwardName
 
@@ -25,7 +25,7 @@ class Drawer(Protocol):
     ) -> None:
         """Draw requests that are all drawn in the same way, `size` at a time, and `emit` each completion when it ends.
 
-        Rollouts say that policy `version` made them. Raises Unwanted between two tokens, and torch.OutOfMemoryError.
+        Rollouts say that policy `version` made them. Raises Cancelled between two tokens, and torch.OutOfMemoryError.
         """
         ...
 
@@ -38,7 +38,7 @@ class Drawer(Protocol):
 class PlainDrawer:
     """Batch after batch, by transformers' own forward."""
 
-    network: Network
+    causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
 
@@ -46,8 +46,8 @@ class PlainDrawer:
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
     ) -> None:
         """See `Drawer`."""
-        generator = Generator(self.network, self.tokenizer, self.eos_ids, version)
-        with self.network.without_adapter():
+        generator = Generator(self.causal_lm, self.tokenizer, self.eos_ids, version)
+        with self.causal_lm.without_adapter():
             for start in range(0, len(requests), size):
                 generator.generate(requests[start : start + size], emit)
 
@@ -56,23 +56,25 @@ class PlainDrawer:
         return False
 
 
-def drawer_for(network: Network, tokenizer: HFTokenizer, forward: ForwardName, tell: Callable[[str], None]) -> Drawer:
-    """The drawer of a network. Raises InputError if `fast` is asked for and is not to be had; `auto` tells why."""
-    eos_ids = eos_ids_of(network, tokenizer)
+def drawer_for(
+    causal_lm: CausalLM, tokenizer: HFTokenizer, forward: ForwardName, tell: Callable[[str], None]
+) -> Drawer:
+    """The drawer of a causal_lm. Raises InputError if `fast` is asked for and is not to be had; `auto` tells why."""
+    eos_ids = eos_ids_of(causal_lm, tokenizer)
     if forward == "plain":
-        return PlainDrawer(network, tokenizer, eos_ids)
+        return PlainDrawer(causal_lm, tokenizer, eos_ids)
     try:
-        return SlotSampler(proven_trunk(network), tokenizer, eos_ids)
-    except Unknown as reason:
+        return SlotGenerator(verified_backbone(causal_lm), tokenizer, eos_ids)
+    except UnsupportedModelError as reason:
         if forward == "fast":
             raise InputError(f"forward: fast cannot be used: {reason}; take auto") from reason
-        tell(f"{type(network.model).__name__} is computed by transformers' own forward: {reason}")
-        return PlainDrawer(network, tokenizer, eos_ids)
+        tell(f"{type(causal_lm.model).__name__} is computed by transformers' own forward: {reason}")
+        return PlainDrawer(causal_lm, tokenizer, eos_ids)
 
 
-def eos_ids_of(network: Network, tokenizer: HFTokenizer) -> frozenset[int]:
+def eos_ids_of(causal_lm: CausalLM, tokenizer: HFTokenizer) -> frozenset[int]:
     """Every id that ends a completion: the generation config's and the tokenizer's."""
-    configured = network.model.generation_config.eos_token_id if network.model.generation_config else None
+    configured = causal_lm.model.generation_config.eos_token_id if causal_lm.model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
     return frozenset([*ids, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])])
 

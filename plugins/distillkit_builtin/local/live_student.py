@@ -16,10 +16,10 @@ from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, 
 from distillkit.seeds import derive_seed
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.export import write_weights
-from distillkit_builtin.local.fast.backbone import Unknown
+from distillkit_builtin.local.fast.backbone import UnsupportedModelError
 from distillkit_builtin.local.fast.fused_ops import compiles
 from distillkit_builtin.local.footprint import Footprint, anatomy
 from distillkit_builtin.local.generator import Drawer, drawer_for
@@ -39,7 +39,7 @@ TRAINED_ON_CUDA, TRAINED = 16_384, 4096
 
 
 @dataclass(slots=True)
-class LocalPupil:
+class LiveLocalStudent:
     """The student's policy and trainer on one device."""
 
     options: "LocalStudent"
@@ -54,7 +54,7 @@ class LocalPupil:
     version: int = 0
 
     @classmethod
-    async def open(cls, run: RunContext, options: "LocalStudent") -> "LocalPupil":
+    async def open(cls, run: RunContext, options: "LocalStudent") -> "LiveLocalStudent":
         """Load and build everything in the device's thread."""
         device = shared_device(run, options.device)
         told: list[str] = []
@@ -150,15 +150,15 @@ class LocalPupil:
 def build(
     run: RunContext, options: "LocalStudent", device: Device, tell: Callable[[str], None]
 ) -> tuple[Policy, Trainer]:
-    """The student's network, LoRA and optimizer; `tell` hears what the user should know."""
+    """The student's causal_lm, LoRA and optimizer; `tell` hears what the user should know."""
     dtype = resolve_dtype(options.dtype, device.device)
     if options.lora_rank:
-        network = shared_base(run, options.model, device, dtype)
-        policy = Policy.lora(network, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
+        causal_lm = shared_base(run, options.model, device, dtype)
+        policy = Policy.lora(causal_lm, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
     else:
-        policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
+        policy = Policy.full(CausalLM.load(options.model, device, dtype, torch.float32))
     if options.gradient_checkpointing:
-        policy.network.model.activation_checkpointing_enable()
+        policy.causal_lm.model.activation_checkpointing_enable()
     is_cuda = device.device.type == "cuda"
     if options.forward != "plain":
         pack(policy, options.forward, tell)
@@ -188,7 +188,7 @@ def pack(policy: Policy, forward: ForwardName, tell: Callable[[str], None]) -> N
     """Train on packed sequences, if they are known to give the same. Raises InputError if that was asked for."""
     try:
         policy.pack()
-    except Unknown as reason:
+    except UnsupportedModelError as reason:
         if forward == "fast":
             raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
         tell(f"sequences are padded in training, not packed: {reason}")
@@ -198,7 +198,7 @@ def compile_layers(policy: Policy) -> None:
     """Compile what is trained. Raises InputError if it cannot be."""
     try:
         policy.compile()
-    except Unknown as reason:
+    except UnsupportedModelError as reason:
         raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
 
 

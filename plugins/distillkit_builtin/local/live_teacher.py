@@ -10,7 +10,7 @@ from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.types import SampleKey, SampleRequest, Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.generator import Drawer, alike, drawer_for
 from distillkit_builtin.local.memory import PartSize, tokens_at_once
@@ -22,10 +22,10 @@ SCORED_ON_CUDA, SCORED = 16_384, 8192
 """Tokens that are scored at once, unless the user says."""
 
 
-def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype) -> Network:
+def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype) -> CausalLM:
     """The run's one frozen copy of a model; the student's adapter, if it is the same model, sits on top of it."""
     key = ("base", source, str(device.device), str(dtype))
-    return run.share(key, lambda: Network.load(source, device, dtype, dtype))
+    return run.share(key, lambda: CausalLM.load(source, device, dtype, dtype))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,10 @@ class TeacherOptions:
 
 
 @dataclass(slots=True)
-class LocalTeacher:
-    """One teacher's model; `network` may carry the student's adapter, which is off whenever the teacher computes."""
+class LiveLocalTeacher:
+    """One teacher's model; `causal_lm` may carry the student's adapter, which is off whenever the teacher computes."""
 
-    network: Network
+    causal_lm: CausalLM
     drawer: Drawer
     device: Device
     notify: Callable[[str], None]
@@ -52,25 +52,25 @@ class LocalTeacher:
     drawn: PartSize
 
     @classmethod
-    async def open(cls, run: RunContext, options: TeacherOptions) -> "LocalTeacher":
+    async def open(cls, run: RunContext, options: TeacherOptions) -> "LiveLocalTeacher":
         """Load the model in the device's thread, or share one that is there."""
         teacher = options.teacher
         device = shared_device(run, options.device)
         dtype = resolve_dtype(options.dtype, device.device)
-        network = await device.run(shared_base, run, teacher.model, device, dtype)
+        causal_lm = await device.run(shared_base, run, teacher.model, device, dtype)
         tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
         at_once = options.max_tokens or tokens_at_once(device.device, SCORED_ON_CUDA, SCORED)
         scored = PartSize(at_once, "tokens", "scorer.micro_batch_tokens")
         drawn = PartSize(SAMPLE_BATCH, "completions", "fewer held-out rows")
         told: list[str] = []
-        drawer = await device.run(drawer_for, network, tokenizer, options.forward, told.append)
+        drawer = await device.run(drawer_for, causal_lm, tokenizer, options.forward, told.append)
         for message in told:
             run.notify(message)
-        return cls(network, drawer, device, run.notify, scored, drawn)
+        return cls(causal_lm, drawer, device, run.notify, scored, drawn)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
-        async for score in score_stream(self.network, requests, self.scored):
+        async for score in score_stream(self.causal_lm, requests, self.scored):
             yield score
         self.scored.tell(self.notify)
 

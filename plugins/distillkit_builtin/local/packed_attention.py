@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 
 ATTENTION = "distillkit_packed"
 """Its name among the attention functions of transformers."""
@@ -24,9 +24,9 @@ SHORT = 512
 
 
 @contextmanager
-def packed_attention(network: Network) -> Iterator[None]:
-    """The network attends inside packed sequences; activation checkpointing needs that in the backward pass too."""
-    config = network.model.config.get_text_config()
+def packed_attention(causal_lm: CausalLM) -> Iterator[None]:
+    """The causal_lm attends inside packed sequences; activation checkpointing needs that in the backward pass too."""
+    config = causal_lm.model.config.get_text_config()
     before = config._attn_implementation
     config._attn_implementation = ATTENTION
     try:

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch._dynamo import mark_dynamic
 
 from distillkit.arrays import IntArray
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.compiled import vary_in_tokens
 from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.fast.backbone import Unknown, require_known
+from distillkit_builtin.local.fast.backbone import UnsupportedModelError, require_known
 from distillkit_builtin.local.logprobs import token_logprobs
 from distillkit_builtin.local.packed_attention import attend_on_cuda, packed_attention
 
@@ -125,23 +125,23 @@ def _keys(stretches: Sequence[Stretch], starts: Mapping[Stretch, int]) -> IntArr
     return keys
 
 
-def packed_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> Tensor:
+def packed_logprobs(causal_lm: CausalLM, items: Sequence[PromptAndResponse]) -> Tensor:
     """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...]; with gradient if enabled."""
-    packed = Packed.of(items, network.device.device)
-    hidden = packed_hidden_states(network, packed)[packed.predicting]
-    return token_logprobs(network.head, hidden, packed.scored, frozen_head=network.head_is_frozen)
+    packed = Packed.of(items, causal_lm.device.device)
+    hidden = packed_hidden_states(causal_lm, packed)[packed.predicting]
+    return token_logprobs(causal_lm.head, hidden, packed.scored, frozen_head=causal_lm.head_is_frozen)
 
 
-def packed_hidden_states(network: Network, packed: Packed) -> Tensor:
+def packed_hidden_states(causal_lm: CausalLM, packed: Packed) -> Tensor:
     """The last hidden states [T, hidden]."""
-    embedded = network.model.get_input_embeddings()(packed.ids)
+    embedded = causal_lm.model.get_input_embeddings()(packed.ids)
     if torch.is_grad_enabled() and not embedded.requires_grad:
         embedded.requires_grad_()  # else a LoRA's first layer would be compiled on its own: its input alone has none
     vary_in_tokens(embedded, packed.positions)
     mark_dynamic(packed.ends, 0)
     mark_dynamic(packed.key_ends, 0)
-    with packed_attention(network):
-        out = network.trunk(
+    with packed_attention(causal_lm):
+        out = causal_lm.backbone(
             inputs_embeds=embedded,
             position_ids=packed.positions,
             use_cache=False,
@@ -154,30 +154,30 @@ def packed_hidden_states(network: Network, packed: Packed) -> Tensor:
     return hidden[0]
 
 
-def require_packable(network: Network) -> None:
-    """Raise Unknown, saying why, unless packed sequences give what they give one by one on this device."""
-    config = network.model.config.get_text_config()
+def require_packable(causal_lm: CausalLM) -> None:
+    """Raise UnsupportedModelError, saying why, unless packed sequences give on this device what single ones give."""
+    config = causal_lm.model.config.get_text_config()
     require_known(config)
     if getattr(config, "attention_dropout", 0.0):
-        raise Unknown("its attention has dropout")
-    if network.dtype not in ROUNDING:
-        raise Unknown(f"packing was never tried in {network.dtype}")
-    kind = network.device.device.type
+        raise UnsupportedModelError("its attention has dropout")
+    if causal_lm.dtype not in ROUNDING:
+        raise UnsupportedModelError(f"packing was never tried in {causal_lm.dtype}")
+    kind = causal_lm.device.device.type
     if kind not in ("cuda", "cpu"):
-        raise Unknown(f"packing was never tried on {kind}")
+        raise UnsupportedModelError(f"packing was never tried on {kind}")
     if kind == "cuda" and attend_on_cuda is None:
-        raise Unknown(f"PyTorch {torch.__version__} has no attention for packed sequences of this kind")
-    if kind == "cuda" and network.dtype == torch.float32:
-        raise Unknown("FlashAttention does not compute in float32")
+        raise UnsupportedModelError(f"PyTorch {torch.__version__} has no attention for packed sequences of this kind")
+    if kind == "cuda" and causal_lm.dtype == torch.float32:
+        raise UnsupportedModelError("FlashAttention does not compute in float32")
     try:
-        with autocast(network.device.device, network.dtype):
-            apart = _apart(network)
+        with autocast(causal_lm.device.device, causal_lm.dtype):
+            apart = _apart(causal_lm)
     except (RuntimeError, ValueError) as error:  # what PyTorch raises of shapes and devices that a kernel does not know
-        raise Unknown(
+        raise UnsupportedModelError(
             f"packed sequences cannot be computed here: {str(error).strip().partition(chr(10))[0]}"
         ) from error
-    if not apart <= ROUNDING[network.dtype]:
-        raise Unknown(f"its packed hidden states are {apart:.2g} of their norm away from the padded ones")
+    if not apart <= ROUNDING[causal_lm.dtype]:
+        raise UnsupportedModelError(f"its packed hidden states are {apart:.2g} of their norm away from the padded ones")
 
 
 def balanced(lengths: Sequence[int], parts: int) -> list[list[int]]:
@@ -232,19 +232,19 @@ def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: 
 
 
 @torch.no_grad()
-def _apart(network: Network) -> float:
+def _apart(causal_lm: CausalLM) -> float:
     """The distance between packed and single hidden states, as a share of their norm; two of three share a prompt."""
-    count = len(network.model.get_input_embeddings().get_parameter("weight"))
+    count = len(causal_lm.model.get_input_embeddings().get_parameter("weight"))
     ids = np.random.default_rng(0).integers(0, count, 30)
     items = [PromptAndResponse(ids[:8], ids[8:11]), PromptAndResponse(ids[12:21], ids[21:23])]
     items.append(PromptAndResponse(ids[:8], ids[23:28]))
-    packed = Packed.of(items, network.device.device)
-    plain = torch.cat([_alone(network, item) for item in items]).float()
-    return float((packed_hidden_states(network, packed)[packed.predicting].float() - plain).norm() / plain.norm())
+    packed = Packed.of(items, causal_lm.device.device)
+    plain = torch.cat([_alone(causal_lm, item) for item in items]).float()
+    return float((packed_hidden_states(causal_lm, packed)[packed.predicting].float() - plain).norm() / plain.norm())
 
 
-def _alone(network: Network, item: PromptAndResponse) -> Tensor:
-    """Its hidden states [R, hidden] that predict the response, by the network's own forward."""
+def _alone(causal_lm: CausalLM, item: PromptAndResponse) -> Tensor:
+    """Its hidden states [R, hidden] that predict the response, by the causal_lm's own forward."""
     ids = np.concatenate([item.prompt_ids, item.response_ids[:-1]])
-    hidden = network.hidden_states(torch.from_numpy(ids)[None].to(network.device.device))
+    hidden = causal_lm.hidden_states(torch.from_numpy(ids)[None].to(causal_lm.device.device))
     return hidden[0, len(item.prompt_ids) - 1 :]

@@ -16,7 +16,7 @@ from distillkit.arrays import IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 
 AT_FIRST = 512
 """Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
@@ -36,20 +36,20 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """Draws from one network at one policy version."""
+    """Draws from one causal_lm at one policy version."""
 
-    network: Network
+    causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
     policy_version: int
 
     @torch.inference_mode()
     def generate(self, requests: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
-        """Draw all requests as one batch; `emit` each completion when it ends. Raises Unwanted between two tokens."""
+        """Draw all requests as one batch; `emit` each completion when it ends. Raises Cancelled between two tokens."""
         alive = [_Draft(request, self._uniforms(request)) for request in requests]
         cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in alive])
         while alive:
-            self.network.device.go_on()
+            self.causal_lm.device.raise_if_cancelled()
             chosen = self._choose(logits, alive)
             keep = [i for i, draft in enumerate(alive) if draft.finish_reason is None]
             for draft in alive:
@@ -70,11 +70,11 @@ class Generator:
         numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(
             request.params.max_tokens, dtype=np.float32
         )
-        return torch.from_numpy(numbers).to(self.network.device.device)
+        return torch.from_numpy(numbers).to(self.causal_lm.device.device)
 
     def _prefill(self, prompts: Sequence[IntArray]) -> tuple[DynamicCache, Tensor, Tensor]:
         """Read each different prompt once, padded on the left; then one cache row a request."""
-        device = self.network.device.device
+        device = self.causal_lm.device.device
         different: dict[bytes, int] = {}
         row_of = [different.setdefault(prompt.tobytes(), len(different)) for prompt in prompts]
         firsts = [prompts[row_of.index(row)] for row in range(len(different))]
@@ -85,7 +85,7 @@ class Generator:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(device), mask.to(device)
-        cache = DynamicCache(config=self.network.model.config)
+        cache = DynamicCache(config=self.causal_lm.model.config)
         logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
         index = torch.tensor(row_of, device=device)
         cache.batch_select_indices(index)
@@ -93,8 +93,8 @@ class Generator:
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Float32 logits [batch, vocabulary] of the last position."""
-        hidden = self.network.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
-        return self.network.head(hidden[:, -1]).float()
+        hidden = self.causal_lm.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
+        return self.causal_lm.head(hidden[:, -1]).float()
 
     def _choose(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
         """Draw one token a row, and note it, its logprob at temperature 1, and whether the completion ends."""

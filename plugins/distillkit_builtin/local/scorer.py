@@ -24,8 +24,8 @@ from distillkit_builtin.local.requirements import (
 )
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.live_teacher import LocalTeacher
-    from distillkit_builtin.local.ranks.data_parallel import SpreadTeacher
+    from distillkit_builtin.local.live_teacher import LiveLocalTeacher
+    from distillkit_builtin.local.ranks.data_parallel import DataParallelTeacher
 
 
 class LocalScorer(Scorer, Sampler):
@@ -45,7 +45,7 @@ class LocalScorer(Scorer, Sampler):
 
     forward: ForwardName = Field("auto", description=FORWARD)
 
-    _teacher_model: "LocalTeacher | SpreadTeacher | None" = PrivateAttr(None)
+    _teacher_model: "LiveLocalTeacher | DataParallelTeacher | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; say what will be loaded."""
@@ -89,7 +89,7 @@ class LocalScorer(Scorer, Sampler):
     async def sync(self, weights: Weights) -> None:
         """Nothing: this teacher is frozen."""
 
-    def _open_model(self) -> "LocalTeacher | SpreadTeacher":
+    def _open_model(self) -> "LiveLocalTeacher | DataParallelTeacher":
         if self._teacher_model is None:
             raise RuntimeError("LocalScorer is used before open() or after close()")
         return self._teacher_model

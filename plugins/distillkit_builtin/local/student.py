@@ -25,8 +25,8 @@ from distillkit_builtin.local.requirements import (
 )
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.live_student import LocalPupil
-    from distillkit_builtin.local.ranks.data_parallel import SpreadPupil
+    from distillkit_builtin.local.live_student import LiveLocalStudent
+    from distillkit_builtin.local.ranks.data_parallel import DataParallelStudent
 
 LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 1e-5
@@ -84,7 +84,7 @@ class LocalStudent(Student, Sampler):
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
     forward: ForwardName = Field("auto", description=FORWARD)
 
-    _pupil: "LocalPupil | SpreadPupil | None" = PrivateAttr(None)
+    _pupil: "LiveLocalStudent | DataParallelStudent | None" = PrivateAttr(None)
 
     @model_validator(mode="before")
     @classmethod
@@ -179,7 +179,7 @@ class LocalStudent(Student, Sampler):
         """`adapter/` in PEFT format, or `model/` where all weights were trained."""
         return await self._open_pupil().export(run_dir)
 
-    def _open_pupil(self) -> "LocalPupil | SpreadPupil":
+    def _open_pupil(self) -> "LiveLocalStudent | DataParallelStudent":
         if self._pupil is None:
             raise RuntimeError("LocalStudent is used before open() or after close()")
         return self._pupil

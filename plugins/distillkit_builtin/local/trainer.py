@@ -76,7 +76,7 @@ class Trainer:
             lr=options.learning_rate,
             betas=options.betas,
             weight_decay=options.weight_decay,
-            fused=policy.network.device.device.type == "cuda",
+            fused=policy.causal_lm.device.device.type == "cuda",
         )
         self.part = PartSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
         self._mismatch = MismatchMeter()
@@ -117,7 +117,7 @@ class Trainer:
             else:
                 groups = balanced(list(map(len, items)), parts)
             for group in groups:
-                self.policy.network.device.go_on()
+                self.policy.causal_lm.device.raise_if_cancelled()
                 total += self._accumulate([batch.datums[i] for i in group], function, batch.options)
         return total
 
@@ -138,7 +138,7 @@ class Trainer:
     @contextmanager
     def _own_random_numbers(self) -> Iterator[None]:
         """Dropout depends on the run's seed and the step alone, also after a resume."""
-        device = self.policy.network.device.device
+        device = self.policy.causal_lm.device.device
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(derive_seed(self.options.seed, "dropout", self.scheduler.last_epoch))
             yield
@@ -153,7 +153,7 @@ class Trainer:
         if not datums:
             torch.autograd.backward(self.policy.logprobs([NOTHING]).sum() * 0.0)  # the others wait for this
             return 0.0
-        device = self.policy.network.device.device
+        device = self.policy.causal_lm.device.device
         inputs = {
             name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device)
             for name in datums[0].inputs

@@ -47,7 +47,7 @@ def test_steps_have_the_loss_and_the_weights_of_the_local_trainer(
         data = completions(seed)
         with torch.no_grad():
             items = [PromptAndResponse(token_ids(prompt), token_ids(response)) for prompt, response, *_ in data]
-            logprobs, _ = twin.policy.network.response_logprobs(items)
+            logprobs, _ = twin.policy.causal_lm.response_logprobs(items)
         result = train(client, data)
         assert result.metrics["loss:sum"] == pytest.approx(twin.step(as_batch(data)).metrics["train/loss"], rel=1e-3)
         outputs = [each["logprobs"].tolist() for each in result.loss_fn_outputs]
@@ -107,7 +107,7 @@ def test_all_weights_are_trained_where_the_rank_is_zero(
     train(client, completions())
     twin.step(as_batch(completions()))
     folder = weights_of(service, connected, client, "full")
-    require_close(dict(read(str(folder)).model.state_dict()), twin.policy.network.model.state_dict())
+    require_close(dict(read(str(folder)).model.state_dict()), twin.policy.causal_lm.model.state_dict())
 
 
 @pytest.mark.parametrize(("normalization", "scale"), [(None, 1.0), ("num_sequences", 0.25), ("num_loss_tokens", None)])

@@ -7,10 +7,10 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.fast.slot_generator import Pace, SlotSampler
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.slot_generator import Pace, SlotGenerator
 from distillkit_builtin.local.generator import Drawer, PlainDrawer
 
 
@@ -21,18 +21,18 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def load() -> Callable[..., Network]:
+def load() -> Callable[..., CausalLM]:
     """Read a model onto the CPU."""
     device = Device(torch.device("cpu"))
 
-    def read(source: str, dtype: torch.dtype = torch.float32) -> Network:
-        return Network.load(source, device, dtype, dtype)
+    def read(source: str, dtype: torch.dtype = torch.float32) -> CausalLM:
+        return CausalLM.load(source, device, dtype, dtype)
 
     return read
 
 
 @pytest.fixture
-def network(load: Callable[..., Network], tiny_model: str) -> Network:
+def causal_lm(load: Callable[..., CausalLM], tiny_model: str) -> CausalLM:
     return load(tiny_model)
 
 
@@ -50,15 +50,15 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
 
 
 @pytest.fixture
-def draws(tiny_model: str) -> Callable[[Network, Sequence[int], str], Drawer]:
+def draws(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], Drawer]:
     """A drawer, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
 
-    def make(network: Network, eos: Sequence[int], forward: str) -> Drawer:
+    def make(causal_lm: CausalLM, eos: Sequence[int], forward: str) -> Drawer:
         tokenizer = HFTokenizer.load(tiny_model)
         if forward == "plain":
-            return PlainDrawer(network, tokenizer, frozenset(eos))
+            return PlainDrawer(causal_lm, tokenizer, frozenset(eos))
         pace = Pace(3, 1) if forward == "behind" else None
-        return SlotSampler(proven_trunk(network), tokenizer, frozenset(eos), pace)
+        return SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset(eos), pace)
 
     return make
 
@@ -74,13 +74,13 @@ def sample(draws: Callable[..., Drawer], forward: str) -> Callable[..., list[Rol
     """Completions in the order of their requests."""
 
     def draw(
-        network: Network,
+        causal_lm: CausalLM,
         requests: Sequence[SampleRequest],
         eos: Sequence[int] = (2,),
         size: int = 64,
     ) -> list[Rollout]:
         rollouts: list[Rollout] = []
-        draws(network, eos, forward).generate(requests, size, 0, rollouts.append)
+        draws(causal_lm, eos, forward).generate(requests, size, 0, rollouts.append)
         return sorted(rollouts, key=lambda rollout: rollout.key)
 
     return draw

@@ -16,7 +16,7 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
@@ -44,14 +44,14 @@ def compiler() -> Iterator[None]:
 
 
 @pytest.fixture
-def network() -> Network:
+def causal_lm() -> CausalLM:
     """As deep as no other model of these tests."""
     config = LlamaConfig(
         vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=LAYERS, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=128,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    return Network(model, Device(torch.device("cpu")), torch.float32)
+    return CausalLM(model, Device(torch.device("cpu")), torch.float32)
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) -> None:
-    policy = Policy.full(network)
+def test_sharded_layers_are_compiled_once_too(causal_lm: CausalLM, one_rank: None) -> None:
+    policy = Policy.full(causal_lm)
     policy.packs = True
     policy.shard(1)
     policy.compile(backend="eager")
@@ -73,7 +73,7 @@ def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) 
 
 @pytest.mark.parametrize("shares", [False, True])
 def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
-    network: Network, one_rank: None, shares: bool
+    causal_lm: CausalLM, one_rank: None, shares: bool
 ) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
@@ -81,8 +81,8 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
         graphs.append(graph)
         return graph.forward
 
-    policy = Policy.full(network)
-    network.model.activation_checkpointing_enable()
+    policy = Policy.full(causal_lm)
+    causal_lm.model.activation_checkpointing_enable()
     policy.packs = True
     if shares:
         policy.shard(1)
@@ -93,25 +93,25 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
     assert all("checkpoint" in str(graph.graph) for graph in graphs)
 
 
-def test_a_teacher_on_the_students_base_computes_as_before(network: Network) -> None:
+def test_a_teacher_on_the_students_base_computes_as_before(causal_lm: CausalLM) -> None:
     items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(6) + 9)) for p in (20, 23, 31)]
-    before = score_logprobs(network, items)[0]  # which begin alike, so that a cache is read
-    apart = network.response_logprobs(items)[0]
-    policy = Policy.lora(network, 4, 8, 0.0, 0)
+    before = score_logprobs(causal_lm, items)[0]  # which begin alike, so that a cache is read
+    apart = causal_lm.response_logprobs(items)[0]
+    policy = Policy.lora(causal_lm, 4, 8, 0.0, 0)
     policy.packs = True
     policy.compile(backend="eager")
     train_on_rows_of_three_lengths(policy)
-    with network.without_adapter():
-        assert torch.equal(score_logprobs(network, items)[0], before)
-        assert torch.allclose(network.response_logprobs(items)[0], apart)
+    with causal_lm.without_adapter():
+        assert torch.equal(score_logprobs(causal_lm, items)[0], before)
+        assert torch.allclose(causal_lm.response_logprobs(items)[0], apart)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize("kind", [Policy.full, lambda network: Policy.lora(network, 4, 8, 0.0, 0)])
+@pytest.mark.parametrize("kind", [Policy.full, lambda causal_lm: Policy.lora(causal_lm, 4, 8, 0.0, 0)])
 def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
-    network: Network, kind: Callable[[Network], Policy]
+    causal_lm: CausalLM, kind: Callable[[CausalLM], Policy]
 ) -> None:
-    policy = kind(network)
+    policy = kind(causal_lm)
     policy.packs = True
     policy.compile(backend="eager")  # reads the layers as ever, and generates no code
     train_on_rows_of_three_lengths(policy)

@@ -11,7 +11,7 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit_builtin.local import policy, scoring
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.decoder import Decoder
 from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.plain_generator import Generator
@@ -25,19 +25,19 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
     """Let the device run out of memory from so many (padded) tokens, or completions that are drawn, at once."""
 
     def limit(tokens: int, completions: int) -> None:
-        respond, generate = Network.response_logprobs, Generator.generate
+        respond, generate = CausalLM.response_logprobs, Generator.generate
         pack = policy.packed_logprobs
         read, admit = scoring.read_logprobs, Decoder.admit
 
-        def response_logprobs(self: Network, items: Sequence[Any], *rest: Any) -> Any:
+        def response_logprobs(self: CausalLM, items: Sequence[Any], *rest: Any) -> Any:
             if max(map(len, items)) * len(items) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return respond(self, items, *rest)
 
-        def read_logprobs(trunk: Any, items: Sequence[Any], *rest: Any) -> Any:
+        def read_logprobs(backbone: Any, items: Sequence[Any], *rest: Any) -> Any:
             if max(map(len, items)) * len(items) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            return read(trunk, items, *rest)
+            return read(backbone, items, *rest)
 
         def generate_some(self: Generator, requests: Sequence[Any], emit: Any) -> None:
             if len(requests) > completions:
@@ -50,12 +50,12 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             admit(self, places, requests)
 
-        def packed_logprobs(network: Network, items: Sequence[Any]) -> Any:
+        def packed_logprobs(causal_lm: CausalLM, items: Sequence[Any]) -> Any:
             if sum(map(len, items)) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            return pack(network, items)
+            return pack(causal_lm, items)
 
-        monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
+        monkeypatch.setattr(CausalLM, "response_logprobs", response_logprobs)
         monkeypatch.setattr(policy, "packed_logprobs", packed_logprobs)
         monkeypatch.setattr(scoring, "read_logprobs", read_logprobs)
         monkeypatch.setattr(Generator, "generate", generate_some)

@@ -17,7 +17,7 @@ from transformers import (
 
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import anatomy, footprint, require_batchable
 from distillkit_builtin.local.policy import Policy
@@ -67,9 +67,9 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
     size = footprint(source, "cpu", "bfloat16")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    network = Network(model, Device(torch.device("meta")), torch.bfloat16)
+    causal_lm = CausalLM(model, Device(torch.device("meta")), torch.bfloat16)
     before = {id(parameter) for parameter in model.parameters()}
-    policy = Policy.lora(network, rank=4, alpha=8, dropout=0.0, seed=0)
+    policy = Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
     copied = [p for p in policy.sampler.model.parameters() if id(p) not in before]
     trained = sum(parameter.numel() for parameter in policy.trained.values())
     assert size.weight_bytes == sum(p.nbytes for p in model.parameters() if id(p) in before)

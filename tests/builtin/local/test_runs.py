@@ -22,7 +22,7 @@ from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.records import TorchLoss
 from distillkit.testing import check_plugin, make_teacher
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -201,14 +201,14 @@ def test_student_and_teachers_of_one_model_share_one_base(
     local_config: Make, tiny_model: str, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    original = Network.load.__func__  # type: ignore[attr-defined]
+    original = CausalLM.load.__func__  # type: ignore[attr-defined]
 
-    def counting(cls: type[Network], source: str, *rest: Any) -> Network:
+    def counting(cls: type[CausalLM], source: str, *rest: Any) -> CausalLM:
         loaded.append(source)
-        network: Network = original(cls, source, *rest)
-        return network
+        causal_lm: CausalLM = original(cls, source, *rest)
+        return causal_lm
 
-    monkeypatch.setattr(Network, "load", classmethod(counting))
+    monkeypatch.setattr(CausalLM, "load", classmethod(counting))
     rows = [question(f"q{i}", teacher="ab"[i % 2]) for i in range(4)]
     teachers = [{"model": tiny_model, "route_value": name, "scorer": SCORER} for name in "ab"]
     distillkit.run(local_config(teachers=teachers, data={"path": jsonl(rows)}))
@@ -248,7 +248,7 @@ def test_a_loss_that_the_student_does_not_know_brings_its_own_torch_function(loc
 def test_what_is_not_there_is_said_before_anything_is_loaded(
     local_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Network, "load", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(CausalLM, "load", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(InputError, match=r"the config of '.*/nowhere' cannot be read: .*Give a local directory"):
         distillkit.run(local_config(student={"model": str(tmp_path / "nowhere")}))
     other = tmp_path / "swapped"

@@ -8,9 +8,9 @@ import torch
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
-from distillkit_builtin.local.fast.backbone import KNOWN, FastTrunk
-from distillkit_builtin.local.fast.self_check import proven_trunk
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.fast.backbone import KNOWN, FastBackbone
+from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.scoring import common_prefix, score_logprobs
 
 
@@ -28,23 +28,23 @@ def items(shared: int) -> list[PromptAndResponse]:
 @pytest.mark.parametrize("shared", [0, 40])
 @torch.no_grad()
 def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
-    tmp_path: Path, load: Callable[..., Network], forward: str, family: str, shared: int
+    tmp_path: Path, load: Callable[..., CausalLM], forward: str, family: str, shared: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    causal_lm = load(tiny.write_model(tmp_path, family=family))
     if forward == "fast":
         if family not in KNOWN:
             return
-        proven_trunk(network)
-    expected = torch.cat([plain_logprobs(network.model, item) for item in items(shared)])
-    logprobs, ids = score_logprobs(network, items(shared))
+        verified_backbone(causal_lm)
+    expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in items(shared)])
+    logprobs, ids = score_logprobs(causal_lm, items(shared))
     torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
     assert ids.tolist() == [index for item in items(shared) for index in item.response_ids.tolist()]
 
 
-def test_what_prompts_share_is_read_once(network: Network) -> None:
+def test_what_prompts_share_is_read_once(causal_lm: CausalLM) -> None:
     read: list[torch.Size] = []
-    network.trunk.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].shape))
-    score_logprobs(network, items(40))
+    causal_lm.backbone.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].shape))
+    score_logprobs(causal_lm, items(40))
     assert read == [torch.Size([1, 40]), torch.Size([4, 22])]
 
 
@@ -75,31 +75,31 @@ def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
 @pytest.mark.parametrize("prefix", [0, 5, 40])
 @torch.no_grad()
 def test_several_responses_to_a_prompt_are_scored_as_each_alone(
-    tmp_path: Path, load: Callable[..., Network], family: str, prefix: int
+    tmp_path: Path, load: Callable[..., CausalLM], family: str, prefix: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
-    proven_trunk(network)
-    expected = torch.cat([plain_logprobs(network.model, item) for item in repeated(prefix, 3)])
-    logprobs, ids = score_logprobs(network, repeated(prefix, 3))
+    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    verified_backbone(causal_lm)
+    expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in repeated(prefix, 3)])
+    logprobs, ids = score_logprobs(causal_lm, repeated(prefix, 3))
     torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
     assert ids.tolist() == [index for item in repeated(prefix, 3) for index in item.response_ids.tolist()]
 
 
-def read_by(trunk: FastTrunk, items: list[PromptAndResponse], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each pass through the trunk reads, padding included."""
+def read_by(backbone: FastBackbone, items: list[PromptAndResponse], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass through the backbone reads, padding included."""
     read: list[int] = []
-    forward = FastTrunk.__call__
+    forward = FastBackbone.__call__
     monkeypatch.setattr(
-        FastTrunk, "__call__", lambda self, ids, *rest: read.append(len(ids)) or forward(self, ids, *rest)
+        FastBackbone, "__call__", lambda self, ids, *rest: read.append(len(ids)) or forward(self, ids, *rest)
     )
-    score_logprobs(trunk.network, items)
+    score_logprobs(backbone.causal_lm, items)
     return read
 
 
-def test_a_prompt_of_several_responses_is_read_once(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prompt_of_several_responses_is_read_once(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last token of a prompt is read with each response, whose own last token is not read."""
-    assert read_by(proven_trunk(network), repeated(40, 2), monkeypatch) == [40, 3 * 29, 6 * 7]
+    assert read_by(verified_backbone(causal_lm), repeated(40, 2), monkeypatch) == [40, 3 * 29, 6 * 7]
 
 
-def test_a_single_response_is_read_with_its_prompt(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_by(proven_trunk(network), repeated(0, 1), monkeypatch) == [3 * 32]
+def test_a_single_response_is_read_with_its_prompt(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_by(verified_backbone(causal_lm), repeated(0, 1), monkeypatch) == [3 * 32]

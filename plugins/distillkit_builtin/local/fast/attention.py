@@ -1,4 +1,4 @@
-"""Attention in the fast trunk: over whole prompts, and of one new token a slot over what its slot holds."""
+"""Attention in the fast backbone: over whole prompts, and of one new token a slot over what its slot holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

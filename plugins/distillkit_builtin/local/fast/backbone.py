@@ -1,7 +1,7 @@
-"""The trunk of a Llama-like model over its own weights, with fewer and larger operations than transformers' forward.
+"""The backbone of a Llama-like model over its own weights, with fewer and larger operations than transformers' forward.
 
 The weights are the model's: what reads the same input is laid side by side in memory, and the model's parameters
-become views of that, so an update of the model in place is an update of the trunk.
+become views of that, so an update of the model in place is an update of the backbone.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.fused_ops import add_norm, gated, norm, rotated
 
 KNOWN = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -22,7 +22,7 @@ PLAIN_ROTARY = frozenset({"default", "linear", "llama3", "yarn"})
 """Rotary embeddings that are a function of the position alone, not of how long the sequence is."""
 
 
-class Unknown(Exception):  # noqa: N818 - no error: the plain path is taken
+class UnsupportedModelError(Exception):
     """This model is none that the fast path knows; the message says why."""
 
 
@@ -38,7 +38,7 @@ class Heads:
     """[d], as `key_norm`; None where heads are not normed."""
     key_norm: Tensor | None
     cos: Tensor
-    """[n, d], as `sin`; see `FastTrunk.rotary`."""
+    """[n, d], as `sin`; see `FastBackbone.rotary`."""
     sin: Tensor
     eps: float
 
@@ -77,21 +77,21 @@ class Layer:
     down: Tensor
 
 
-class FastTrunk:
-    """The trunk of `network`, whose parameters must stay where they are: they are changed in place only."""
+class FastBackbone:
+    """The backbone of `causal_lm`, whose parameters must stay where they are: they are changed in place only."""
 
-    def __init__(self, network: Network) -> None:
-        """Lay the weights side by side. Raises Unknown for a model that is made in another way."""
-        self.network = network
-        self.config = network.model.config.get_text_config()
+    def __init__(self, causal_lm: CausalLM) -> None:
+        """Lay the weights side by side. Raises UnsupportedModelError for a model that is made in another way."""
+        self.causal_lm = causal_lm
+        self.config = causal_lm.model.config.get_text_config()
         require_known(self.config)
-        trunk = network.trunk
-        self._embedding = network.model.get_input_embeddings().get_parameter("weight")
+        backbone = causal_lm.backbone
+        self._embedding = causal_lm.model.get_input_embeddings().get_parameter("weight")
         self.vocabulary = len(self._embedding)
-        self._rotary: nn.Module = trunk.get_submodule("rotary_emb")
-        layers = list(trunk.get_submodule("layers").children())
+        self._rotary: nn.Module = backbone.get_submodule("rotary_emb")
+        layers = list(backbone.get_submodule("layers").children())
         self.layers = [_read(layer) for layer in layers]
-        self._last_norm = trunk.get_submodule("norm").get_parameter("weight")
+        self._last_norm = backbone.get_submodule("norm").get_parameter("weight")
         self._eps = float(self.config.rms_norm_eps)
         self.heads = int(self.config.num_attention_heads)
         self.kv_heads = int(self.config.num_key_value_heads)
@@ -100,7 +100,7 @@ class FastTrunk:
 
     def rotary(self, length: int) -> tuple[Tensor, Tensor]:
         """Cosines and sines [length, d] in float32 of the positions 0 .. length - 1, as `rotated` takes them."""
-        device = self.network.device.device
+        device = self.causal_lm.device.device
         cos, sin = self._rotary(torch.empty(0, device=device), torch.arange(length, device=device)[None])
         first, second = sin[0].float().chunk(2, dim=-1)
         return cos[0].float(), torch.cat([-first, second], dim=-1)
@@ -125,19 +125,19 @@ class FastTrunk:
 
 
 def require_known(config: object) -> None:
-    """Raise Unknown unless every layer is full attention and SwiGLU between RMS norms."""
+    """Raise UnsupportedModelError unless every layer is full attention and SwiGLU between RMS norms."""
     kind = getattr(config, "model_type", "")
     if kind not in KNOWN:
-        raise Unknown(f"model type {kind!r} is none of {', '.join(sorted(KNOWN))}")
+        raise UnsupportedModelError(f"model type {kind!r} is none of {', '.join(sorted(KNOWN))}")
     if set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        raise Unknown("some of its layers do not attend to everything")
+        raise UnsupportedModelError("some of its layers do not attend to everything")
     if kind == "mistral" and getattr(config, "sliding_window", None):
-        raise Unknown("it attends to a sliding window")
+        raise UnsupportedModelError("it attends to a sliding window")
     if getattr(config, "hidden_act", "") != "silu":
-        raise Unknown(f"its activation is {getattr(config, 'hidden_act', None)!r}, not silu")
+        raise UnsupportedModelError(f"its activation is {getattr(config, 'hidden_act', None)!r}, not silu")
     rotary = getattr(config, "rope_parameters", None) or {}
     if rotary.get("rope_type", "default") not in PLAIN_ROTARY:
-        raise Unknown(f"its rotary embedding is of type {rotary.get('rope_type')!r}")
+        raise UnsupportedModelError(f"its rotary embedding is of type {rotary.get('rope_type')!r}")
 
 
 def _read(layer: nn.Module) -> Layer:
@@ -146,10 +146,10 @@ def _read(layer: nn.Module) -> Layer:
     out, down = _linear(attention, "o_proj"), _linear(mlp, "down_proj")
     gate_up = [_linear(mlp, f"{name}_proj") for name in ("gate", "up")]
     if down.bias is not None or any(linear.bias is not None for linear in gate_up):
-        raise Unknown("its feed-forward layers have biases")
+        raise UnsupportedModelError("its feed-forward layers have biases")
     biases = [linear.bias for linear in projections]
     if None in biases and any(bias is not None for bias in biases):
-        raise Unknown("some of its query, key and value projections have biases, some not")
+        raise UnsupportedModelError("some of its query, key and value projections have biases, some not")
     return Layer(
         norm_before=layer.get_submodule("input_layernorm").get_parameter("weight"),
         qkv=side_by_side([linear.weight for linear in projections]),
@@ -169,7 +169,7 @@ def _linear(parent: nn.Module, name: str) -> nn.Linear:
     module = parent.get_submodule(name)
     base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
     if type(base) is not nn.Linear:
-        raise Unknown(f"{name} is a {type(base).__name__}")
+        raise UnsupportedModelError(f"{name} is a {type(base).__name__}")
     return base
 
 

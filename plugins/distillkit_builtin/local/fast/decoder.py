@@ -12,7 +12,7 @@ from distillkit.arrays import IntArray
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.local.causal_lm import micro_batches
 from distillkit_builtin.local.fast.attention import Causal, OneToken
-from distillkit_builtin.local.fast.backbone import FastTrunk
+from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decode_state import State
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.kv_slots import Slots
@@ -46,9 +46,9 @@ class Look:
 
 @dataclass(slots=True)
 class Decoder:
-    """One trunk with its slots, its state, and the graphs that were captured over them."""
+    """One backbone with its slots, its state, and the graphs that were captured over them."""
 
-    trunk: FastTrunk
+    backbone: FastBackbone
     eos: Tensor
     slots: Slots
     state: State
@@ -59,14 +59,14 @@ class Decoder:
     """What the host reads comes by this stream, and does not wait for rounds that came after; None but on CUDA."""
 
     @classmethod
-    def make(cls, trunk: FastTrunk, eos_ids: Sequence[int], slots: int, length: int, most: int) -> "Decoder":
+    def make(cls, backbone: FastBackbone, eos_ids: Sequence[int], slots: int, length: int, most: int) -> "Decoder":
         """Room for `slots` completions of `most` tokens, each with its prompt of `length` tokens."""
-        device = trunk.network.device.device
-        shape = (slots, trunk.kv_heads, length, trunk.head_dim)
-        rooms = Slots.empty(len(trunk.layers), shape, trunk.layers[0].qkv)
+        device = backbone.causal_lm.device.device
+        shape = (slots, backbone.kv_heads, length, backbone.head_dim)
+        rooms = Slots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        return cls(trunk, eos, rooms, State.empty(slots, most, device), *trunk.rotary(length), reading=stream)
+        return cls(backbone, eos, rooms, State.empty(slots, most, device), *backbone.rotary(length), reading=stream)
 
     def holds(self, slots: int, length: int, most: int) -> bool:
         """Whether there is room."""
@@ -97,9 +97,9 @@ class Decoder:
         count, length = ids.shape
         kept: list[tuple[Tensor, Tensor]] = []
         cos, sin = self.cos[:length].repeat(count, 1), self.sin[:length].repeat(count, 1)
-        hidden = self.trunk(ids.flatten(), cos, sin, Causal(length, self.trunk.scale, kept))
+        hidden = self.backbone(ids.flatten(), cos, sin, Causal(length, self.backbone.scale, kept))
         last = torch.tensor([row * length + len(prompt) - 1 for row, prompt in enumerate(prompts)], device=device)
-        return self.trunk.network.head(hidden[last]), kept
+        return self.backbone.causal_lm.head(hidden[last]), kept
 
     def _choose(self, places: Tensor, logits: Tensor, params: SamplingParams) -> None:
         uniforms = self.state.next_uniforms(places)
@@ -157,9 +157,9 @@ class Decoder:
     def _step(self, count: int, length: int, params: SamplingParams) -> None:
         places = torch.arange(count, device=self.eos.device)
         positions = self.state.position[:count]
-        attend = OneToken(self.slots, positions, self.trunk.scale, length)
-        hidden = self.trunk(self.state.token[:count], self.cos[positions], self.sin[positions], attend)
-        self._choose(places, self.trunk.network.head(hidden), params)
+        attend = OneToken(self.slots, positions, self.backbone.scale, length)
+        hidden = self.backbone(self.state.token[:count], self.cos[positions], self.sin[positions], attend)
+        self._choose(places, self.backbone.causal_lm.head(hidden), params)
 
     def _replay(self, count: int, params: SamplingParams) -> None:
         """The first step of a kind runs as it is, which compiles what must be; the second is captured."""

@@ -1,4 +1,4 @@
-"""Logprobs of given responses by the fast trunk; what several sequences begin with is read once."""
+"""Logprobs of given responses by the fast backbone; what several sequences begin with is read once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.fast.attention import Before, Causal, Kept
-from distillkit_builtin.local.fast.backbone import FastTrunk
+from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.logprobs import token_logprobs
 
 WORTH_IT = 0.1
@@ -18,13 +18,13 @@ WORTH_IT = 0.1
 
 
 @torch.inference_mode()
-def read_logprobs(trunk: FastTrunk, items: Sequence[PromptAndResponse], shared: int) -> tuple[Tensor, Tensor]:
+def read_logprobs(backbone: FastBackbone, items: Sequence[PromptAndResponse], shared: int) -> tuple[Tensor, Tensor]:
     """Float32 logprobs and the ids they are of, the items' end to end; all prompts begin with the same `shared` tokens.
 
     A prompt that several responses follow is read once, if that saves enough. The last token of a response predicts
     nothing, and is not read. Sequences are padded on the right: causal attention never looks there.
     """
-    reader = _Reader(trunk, *trunk.rotary(max(map(len, items))))
+    reader = _Reader(backbone, *backbone.rotary(max(map(len, items))))
     before = reader.beginning(items[0].prompt_ids[:shared], len(items)) if shared else []
     starts = [shared] * len(items)
     different, rows = _different([item.prompt_ids for item in items])
@@ -49,7 +49,7 @@ def _saved(items: Sequence[PromptAndResponse], different: Sequence[IntArray], sh
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    trunk: FastTrunk
+    backbone: FastBackbone
     cos: Tensor
     """[length, d], as `sin`."""
     sin: Tensor
@@ -83,7 +83,7 @@ class _Reader:
             ]
         ).to(self.cos.device)
         scored = torch.cat([torch.tensor(item.response_ids) for item in items]).to(self.cos.device)
-        return token_logprobs(self.trunk.network.head, hidden[where], scored), scored
+        return token_logprobs(self.backbone.causal_lm.head, hidden[where], scored), scored
 
     def _read(
         self, rows: Sequence[IntArray], starts: Sequence[int], before: Sequence[Before], kept: Kept | None
@@ -94,8 +94,8 @@ class _Reader:
         positions = torch.tensor(starts, device=self.cos.device)[:, None] + torch.arange(length, device=ids.device)
         # Padding may stand behind the last position that has an angle; what it is turned by does not matter.
         positions = positions.flatten().clamp(max=len(self.cos) - 1)
-        attend = Causal.behind(length, self.trunk.scale, before, kept)
-        return self.trunk(ids.flatten(), self.cos[positions], self.sin[positions], attend)
+        attend = Causal.behind(length, self.backbone.scale, before, kept)
+        return self.backbone(ids.flatten(), self.cos[positions], self.sin[positions], attend)
 
 
 def _for(beginning: Before, count: int) -> Before:

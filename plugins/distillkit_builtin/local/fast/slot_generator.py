@@ -14,7 +14,7 @@ from distillkit.arrays import IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.fast.backbone import FastTrunk
+from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decoder import Decoder, Look
 
 ROOM_FOR_A_STOP = 8
@@ -37,10 +37,10 @@ ON_CUDA, ELSEWHERE = Pace(4, 1), Pace(1, 0)
 
 
 @dataclass(slots=True)
-class SlotSampler:
-    """Draws from one trunk. Slots and graphs stay for the next call, and across updates of the weights in place."""
+class SlotGenerator:
+    """Draws from one backbone. Slots and graphs stay for the next call, and across updates of the weights in place."""
 
-    trunk: FastTrunk
+    backbone: FastBackbone
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
     pace: Pace | None = None
@@ -71,7 +71,7 @@ class SlotSampler:
         if self._decoder is None or not self._decoder.holds(size, longest, most):
             self._decoder = None  # frees its memory first
             length = -(-longest // ROUND) * ROUND
-            self._decoder = Decoder.make(self.trunk, sorted(self.eos_ids), size, length, most)
+            self._decoder = Decoder.make(self.backbone, sorted(self.eos_ids), size, length, most)
         return self._decoder
 
 
@@ -100,7 +100,7 @@ class _Going:
 class _Drawing:
     """Requests of one call that are drawn in the same way."""
 
-    sampler: SlotSampler
+    sampler: SlotGenerator
     decoder: Decoder
     size: int
     pace: Pace
@@ -118,7 +118,7 @@ class _Drawing:
         self.decoder.state.ended.fill_(True)  # a call that was given up leaves completions behind
         ended: list[Rollout] = []
         while True:
-            self.sampler.trunk.network.device.go_on()
+            self.sampler.backbone.causal_lm.device.raise_if_cancelled()
             self._admit()
             begun = self._begin_round()
             for rollout in ended:  # while the device computes

@@ -7,8 +7,8 @@ from pathlib import Path
 from distillkit.events import Plan
 from distillkit.records import Batch, ScoreRequest, Weights
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher, TeacherOptions
+from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_teacher import LiveLocalTeacher, TeacherOptions
 from distillkit_builtin.local.ranks.messages import Order
 from distillkit_builtin.local.ranks.worker import Post
 from distillkit_builtin.local.trainer import Gathered
@@ -25,19 +25,19 @@ class OpenStudent(Order):
     async def carry_out(self, post: Post, hand_over: HandOver) -> None:
         """See `Order`."""
         with post.silent():
-            post.pupil = await LocalPupil.open(post.context(self.plan), post.student)
+            post.pupil = await LiveLocalStudent.open(post.context(self.plan), post.student)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTeacher(Order):
-    """Load a teacher, as `LocalTeacher.open` does."""
+    """Load a teacher, as `LiveLocalTeacher.open` does."""
 
     options: TeacherOptions
 
     async def carry_out(self, post: Post, hand_over: HandOver) -> None:
         """See `Order`."""
         with post.silent():
-            post.teachers[self.options.teacher.name] = await LocalTeacher.open(post.context(None), self.options)
+            post.teachers[self.options.teacher.name] = await LiveLocalTeacher.open(post.context(None), self.options)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, 
 from distillkit.types import SampleRequest
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher, TeacherOptions
+from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_teacher import LiveLocalTeacher, TeacherOptions
 from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.ranks.commands import (
     Apply,
@@ -29,7 +29,7 @@ from distillkit_builtin.local.ranks.commands import (
     TakeOver,
 )
 from distillkit_builtin.local.ranks.messages import Order
-from distillkit_builtin.local.ranks.worker_pool import Crew, merged, shared_crew
+from distillkit_builtin.local.ranks.worker_pool import WorkerPool, merged, shared_crew
 from distillkit_builtin.local.trainer import Gathered, step_result
 
 if TYPE_CHECKING:
@@ -39,33 +39,33 @@ log = logging.getLogger("distillkit")
 T = TypeVar("T")
 
 
-async def open_pupil(run: RunContext, options: "LocalStudent") -> "LocalPupil | SpreadPupil":
+async def open_pupil(run: RunContext, options: "LocalStudent") -> "LiveLocalStudent | DataParallelStudent":
     """The student on this device, or on those of all ranks."""
     crew = await shared_crew(run, shared_device(run, options.device))
     if crew is None:
-        return await LocalPupil.open(run, options)
-    own, _ = await asyncio.gather(LocalPupil.open(run, options), crew.all(OpenStudent(run.plan)))
+        return await LiveLocalStudent.open(run, options)
+    own, _ = await asyncio.gather(LiveLocalStudent.open(run, options), crew.all(OpenStudent(run.plan)))
     await asyncio.gather(own.take_over(), crew.all(TakeOver()))
     held = "whole on each" if own.policy.sharded is None else "a part on each (student.shard)"
     log.info("%d ranks, this one on %s; the student is %s", crew.world.count, own.device.device, held)
-    return SpreadPupil(own, crew)
+    return DataParallelStudent(own, crew)
 
 
-async def open_teacher(run: RunContext, options: TeacherOptions) -> "LocalTeacher | SpreadTeacher":
+async def open_teacher(run: RunContext, options: TeacherOptions) -> "LiveLocalTeacher | DataParallelTeacher":
     """A teacher on this device, or on those of all ranks."""
     crew = await shared_crew(run, shared_device(run, options.device))
     if crew is None:
-        return await LocalTeacher.open(run, options)
-    own, _ = await asyncio.gather(LocalTeacher.open(run, options), crew.all(OpenTeacher(options)))
-    return SpreadTeacher(own, crew, options.teacher.name)
+        return await LiveLocalTeacher.open(run, options)
+    own, _ = await asyncio.gather(LiveLocalTeacher.open(run, options), crew.all(OpenTeacher(options)))
+    return DataParallelTeacher(own, crew, options.teacher.name)
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadPupil:
+class DataParallelStudent:
     """The student: every rank draws and trains its share, and all move their weights by the same gradient."""
 
-    own: LocalPupil
-    crew: Crew
+    own: LiveLocalStudent
+    crew: WorkerPool
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step. Raises BadStepError before any rank has moved its weights."""
@@ -134,11 +134,11 @@ class SpreadPupil:
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadTeacher:
+class DataParallelTeacher:
     """A teacher: every rank has all of it, and scores its share."""
 
-    own: LocalTeacher
-    crew: Crew
+    own: LiveLocalTeacher
+    crew: WorkerPool
     name: str
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
@@ -151,7 +151,7 @@ class SpreadTeacher:
 
 
 async def spread_sample(
-    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[SampleRequest]
+    own: LiveLocalStudent | LiveLocalTeacher, crew: WorkerPool, teacher: str | None, requests: Sequence[SampleRequest]
 ) -> AsyncIterator[Rollout]:
     """Completions, each rank's share of about as many tokens as any other's, if all were to be as long as they may."""
     lengths = [len(request.prompt_ids) + request.params.max_tokens for request in requests]
@@ -162,7 +162,7 @@ async def spread_sample(
 
 
 async def spread_score(
-    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[ScoreRequest]
+    own: LiveLocalStudent | LiveLocalTeacher, crew: WorkerPool, teacher: str | None, requests: Sequence[ScoreRequest]
 ) -> AsyncIterator[Score]:
     """Scores, each rank's share of about as many tokens as any other's."""
     lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]

@@ -16,8 +16,8 @@ from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.events import Plan
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher
+from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.ranks.messages import (
     Dismissed,
     Done,
@@ -46,8 +46,8 @@ class Post:
     world: World
     inbox: "asyncio.Queue[object]"
     """What rank 0 says, and an exception where nothing can be said to it or heard of it any more."""
-    pupil: LocalPupil | None = None
-    teachers: dict[str, LocalTeacher] = field(default_factory=dict)
+    pupil: LiveLocalStudent | None = None
+    teachers: dict[str, LiveLocalTeacher] = field(default_factory=dict)
     _silent: bool = False
     _unsent: deque[object] = field(default_factory=deque)
     _sender: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "distillkit-answers"))
@@ -56,13 +56,13 @@ class Post:
         """The run as what is opened here sees it."""
         return replace(self.run, plan=plan, notify=self.notify)
 
-    def open_pupil(self) -> LocalPupil:
+    def open_pupil(self) -> LiveLocalStudent:
         """The student, which rank 0 had opened."""
         if self.pupil is None:
             raise RuntimeError("an order about the student came before it was opened")
         return self.pupil
 
-    def model(self, teacher: str | None) -> LocalPupil | LocalTeacher:
+    def model(self, teacher: str | None) -> LiveLocalStudent | LiveLocalTeacher:
         """The student, or a teacher by name."""
         return self.open_pupil() if teacher is None else self.teachers[teacher]
 

@@ -21,7 +21,7 @@ log = logging.getLogger("distillkit")
 Answers = asyncio.Queue[Piece | Done | Failed]
 
 
-class Crew:
+class WorkerPool:
     """All ranks but this one."""
 
     def __init__(self, world: World, run: RunContext) -> None:
@@ -155,12 +155,12 @@ class Crew:
                 answers.put_nowait(Failed(number, self._lost[rank]))
 
 
-async def shared_crew(run: RunContext, device: Device) -> Crew | None:
+async def shared_crew(run: RunContext, device: Device) -> WorkerPool | None:
     """The run's other ranks, once they are all there; None where this process is alone."""
     if run.rank.count == 1:
         return None
     world = await device.run(run.share, ("world",), lambda: World.join(device.device))
-    return run.share(("crew",), lambda: Crew(world, run), Crew.dismiss)
+    return run.share(("crew",), lambda: WorkerPool(world, run), WorkerPool.dismiss)
 
 
 async def merged(streams: Iterable[AsyncIterator[object]]) -> AsyncIterator[object]:

@@ -6,16 +6,16 @@ import tiny
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.fast.slot_generator import SlotSampler
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.generator import PlainDrawer, drawer_for
 
-Load = Callable[..., Network]
+Load = Callable[..., CausalLM]
 
 
-def test_auto_takes_the_fast_path_where_it_is_proven(network: Network, tiny_model: str) -> None:
+def test_auto_takes_the_fast_path_where_it_is_proven(causal_lm: CausalLM, tiny_model: str) -> None:
     told: list[str] = []
-    assert isinstance(drawer_for(network, HFTokenizer.load(tiny_model), "auto", told.append), SlotSampler)
+    assert isinstance(drawer_for(causal_lm, HFTokenizer.load(tiny_model), "auto", told.append), SlotGenerator)
     assert told == []
 
 
@@ -35,5 +35,5 @@ def test_the_fast_path_is_refused_where_it_cannot_be_had(load: Load, tmp_path: P
         drawer_for(load(source), HFTokenizer.load(source), "fast", print)
 
 
-def test_plain_is_plain(network: Network, tiny_model: str) -> None:
-    assert isinstance(drawer_for(network, HFTokenizer.load(tiny_model), "plain", print), PlainDrawer)
+def test_plain_is_plain(causal_lm: CausalLM, tiny_model: str) -> None:
+    assert isinstance(drawer_for(causal_lm, HFTokenizer.load(tiny_model), "plain", print), PlainDrawer)

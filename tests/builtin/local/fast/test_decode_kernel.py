@@ -18,7 +18,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def new_tokens(count: int, heads: int, kv_heads: int, width: int, *, normed: bool, dtype: torch.dtype) -> Heads:
-    """As the trunk hands them on: queries, keys and values are views of one product."""
+    """As the backbone hands them on: queries, keys and values are views of one product."""
     qkv = torch.randn(count, heads + 2 * kv_heads, width, device=DEVICE, dtype=dtype)
     both, value = qkv.split([heads + kv_heads, kv_heads], dim=1)
     weights = [torch.rand(width, device=DEVICE, dtype=dtype) if normed else None for _ in range(2)]
