@@ -23,8 +23,8 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.logprobs import CHUNK_TOKENS
 from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS
 from distillkit_loopback.openai.models import AdapterError, Drawn, Scored
 
 

@@ -17,7 +17,7 @@ from distillkit.arrays import IntArray
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import unreachable
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.logprobs import token_logprobs
+from distillkit_builtin.local.token_logprobs import token_logprobs
 
 if TYPE_CHECKING:
     from peft import PeftModel

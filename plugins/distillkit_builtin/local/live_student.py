@@ -16,6 +16,7 @@ from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, 
 from distillkit.seeds import derive_seed
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
+from distillkit_builtin.local.adaptive_batch_size import PartSize, tokens_at_once
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.export import write_weights
@@ -24,9 +25,8 @@ from distillkit_builtin.local.fast.fused_ops import compiles
 from distillkit_builtin.local.footprint import Footprint, anatomy
 from distillkit_builtin.local.generator import Drawer, drawer_for
 from distillkit_builtin.local.live_teacher import shared_base, stream
-from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.ranks.gradients import take_over
+from distillkit_builtin.local.ranks.collectives import take_over
 from distillkit_builtin.local.requirements import ForwardName
 from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.local.trainer import Gathered, OptimizerOptions, Trainer

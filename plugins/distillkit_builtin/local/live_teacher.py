@@ -10,10 +10,10 @@ from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.types import SampleKey, SampleRequest, Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.local.adaptive_batch_size import PartSize, tokens_at_once
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.generator import Drawer, alike, drawer_for
-from distillkit_builtin.local.memory import PartSize, tokens_at_once
 from distillkit_builtin.local.requirements import DTypeName, ForwardName
 from distillkit_builtin.local.scoring import score_stream
 

@@ -13,11 +13,11 @@ from torch._dynamo import mark_dynamic
 
 from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
-from distillkit_builtin.local.compiled import vary_in_tokens
+from distillkit_builtin.local.compiled_layers import vary_in_tokens
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.backbone import UnsupportedModelError, require_known
-from distillkit_builtin.local.logprobs import token_logprobs
 from distillkit_builtin.local.packed_attention import attend_on_cuda, packed_attention
+from distillkit_builtin.local.token_logprobs import token_logprobs
 
 ROUND = 128
 """On CUDA a row is filled up to a multiple of this many tokens, which matrix products like."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, micro_batches
-from distillkit_builtin.local.compiled import Backend, compile_layer, vary_in_tokens
+from distillkit_builtin.local.compiled_layers import Backend, compile_layer, vary_in_tokens
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.backbone import UnsupportedModelError
 from distillkit_builtin.local.lora import lora_layers, simplify

@@ -12,10 +12,10 @@ from transformers import DynamicCache
 
 from distillkit.arrays import IntArray, logprob_array, token_ids
 from distillkit.records import Score, ScoreRequest
+from distillkit_builtin.local.adaptive_batch_size import PartSize
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, micro_batches
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.prefill_scoring import read_logprobs
-from distillkit_builtin.local.memory import PartSize
 
 WORTH_SHARING = 16
 """Tokens. Below this, a second forward pass costs more than it saves."""

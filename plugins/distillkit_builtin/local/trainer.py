@@ -16,13 +16,13 @@ from distillkit.errors import BadStepError, PluginError, RunFailedError
 from distillkit.loop.training import where
 from distillkit.records import Batch, Datum, StepResult, TorchLoss
 from distillkit.seeds import derive_seed
+from distillkit_builtin.local.adaptive_batch_size import PartSize
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.losses import FUNCTIONS
-from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.packing import balanced
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.ranks.gradients import sum_gradients
+from distillkit_builtin.local.ranks.collectives import sum_gradients
 from distillkit_builtin.local.ranks.sharding import gathered, like, whole
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

@@ -34,7 +34,7 @@ def test_response_logprobs_are_those_of_the_models_own_forward(
 def test_only_response_positions_meet_the_vocabulary_and_few_at_a_time(
     causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distillkit_builtin.local.logprobs.CHUNK_TOKENS", 4)
+    monkeypatch.setattr("distillkit_builtin.local.token_logprobs.CHUNK_TOKENS", 4)
     whole, _ = causal_lm.response_logprobs(ITEMS)
     met: list[int] = []
     causal_lm.model.lm_head.register_forward_hook(lambda module, args, out: met.append(len(args[0])))

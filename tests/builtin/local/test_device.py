@@ -10,11 +10,11 @@ import torch
 from distillkit.records import Rollout
 from distillkit.testing import make_context
 from distillkit.types import SampleRequest
+from distillkit_builtin.local.adaptive_batch_size import PartSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Cancelled, Device, shared_device
 from distillkit_builtin.local.generator import Drawer
 from distillkit_builtin.local.live_teacher import stream
-from distillkit_builtin.local.memory import PartSize
 
 SOON = 1.0
 """Seconds; left alone, the work in these tests takes minutes."""

@@ -11,7 +11,7 @@ from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.fast.attention import Before, Causal, Kept
 from distillkit_builtin.local.fast.backbone import FastBackbone
-from distillkit_builtin.local.logprobs import token_logprobs
+from distillkit_builtin.local.token_logprobs import token_logprobs
 
 WORTH_IT = 0.1
 """The share of all tokens that must be saved for prompts with several responses to be read on their own."""

@@ -11,9 +11,9 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit_builtin.local import policy, scoring
+from distillkit_builtin.local.adaptive_batch_size import PartSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.decoder import Decoder
-from distillkit_builtin.local.memory import PartSize
 from distillkit_builtin.local.plain_generator import Generator
 
 Make = Callable[..., RunConfig]

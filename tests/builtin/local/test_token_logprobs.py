@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from distillkit_builtin.local.logprobs import token_logprobs
+from distillkit_builtin.local.token_logprobs import token_logprobs
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_values_and_gradients_are_those_of_a_softmax_over_everything(
     monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr("distillkit_builtin.local.logprobs.CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("distillkit_builtin.local.token_logprobs.CHUNK_TOKENS", chunk)
     torch.manual_seed(0)
     head = torch.nn.Linear(6, 30, bias=False)
     hidden = torch.randn(20, 6, requires_grad=True)
@@ -26,7 +26,7 @@ def test_values_and_gradients_are_those_of_a_softmax_over_everything(
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_a_frozen_head_gives_the_same_gradient_and_is_met_once(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("distillkit_builtin.local.logprobs.CHUNK_TOKENS", chunk)
+    monkeypatch.setattr("distillkit_builtin.local.token_logprobs.CHUNK_TOKENS", chunk)
     torch.manual_seed(0)
     linear = torch.nn.Linear(6, 30, bias=False).requires_grad_(False)
     met: list[int] = []
