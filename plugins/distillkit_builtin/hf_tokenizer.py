@@ -41,7 +41,7 @@ class HFTokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # None would ask the user
         except (OSError, ValueError) as error:
-            raise InputError(unreachable("tokenizer", source, error)) from error
+            raise InputError(unavailable("tokenizer", source, error)) from error
         if not tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
@@ -174,7 +174,7 @@ def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
     return run.share(("tokenizer", source), lambda: HFTokenizer.load(source))
 
 
-def unreachable(what: str, source: str, error: Exception) -> str:
+def unavailable(what: str, source: str, error: Exception) -> str:
     """Why a model's files cannot be had, and what to do."""
     if "trust_remote_code" in str(error):
         return (

@@ -12,7 +12,7 @@ from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_loopback.fireworks.stream import Completion, Row
 from distillkit_loopback.transport.messages import Body
@@ -56,17 +56,17 @@ class CompletionBody(Body):
 
 def complete(network: CausalLM, tokenizer: HFTokenizer, body: CompletionBody, seed: int) -> list[Completion]:
     """Draw `body.n` completions, the first by `seed` itself; score as much of the prompt as is to be echoed."""
-    generator = Generator(network, tokenizer, eos_ids_of(network, tokenizer), 0)
+    generator = PlainGenerator(network, tokenizer, eos_ids_of(network, tokenizer))
     seeds = [seed, *(derive_seed(seed, sample) for sample in range(1, body.n))]
     prompt = _prompt_logprobs(network, body.prompt) if body.echoed else []
     return [_completion(network, tokenizer, body, _drawn(generator, body, each), prompt) for each in seeds]
 
 
-def _drawn(generator: Generator, body: CompletionBody, seed: int) -> Rollout:
+def _drawn(generator: PlainGenerator, body: CompletionBody, seed: int) -> Rollout:
     """Each by itself: then not even rounding depends on what else is drawn."""
     drawn: list[Rollout] = []
     request = SampleRequest(SampleKey("wire", 0, 0), token_ids(body.prompt), seed, body.params)
-    generator.generate([request], drawn.append)
+    generator.generate_batch([request], 0, drawn.append)
     return drawn[0]
 
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from distillkit.records import Batch, Datum
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.export import write_weights
+from distillkit_builtin.local.export import export
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 from distillkit_loopback.fireworks.datums import Noting, WireBatch, forward_loss, to_batch
 from distillkit_loopback.transport.messages import Body
@@ -55,6 +56,7 @@ class Learner:
         """A new LoRA on `network`, or all of its weights if the rank is 0."""
         self._tokenizer = tokenizer
         self._policy = Policy.lora(network, rank, alpha, 0.0, seed) if rank else Policy.full(network)
+        self._sampling_copy = SamplingCopy(self._policy.causal_lm)
         self._trainer = Trainer(self._policy, PLAIN)
         self._vocabulary = network.model.get_input_embeddings().get_parameter("weight").shape[0]
         self._loss_tokens = 0
@@ -76,7 +78,7 @@ class Learner:
         """Add the gradient of the loss, summed over tokens; answer with the logprobs of the targets."""
         batch, noting = to_batch(wire)
         self._require_known_ids(batch.datums)
-        total, active = self._trainer.accumulate(batch), _active(batch, wire)
+        total, active = self._trainer.accumulate_gradient(batch), _active(batch, wire)
         self._loss_tokens += active
         self._sequences += len(batch.datums)
         return _output(total, active, noting)
@@ -91,7 +93,7 @@ class Learner:
             )
         trainer.options = replace(PLAIN, grad_clip_norm=adam.grad_clip_norm)
         try:
-            norm = trainer.apply()["train/grad_norm"]
+            norm = trainer.apply_gradient()["train/grad_norm"]
         finally:
             self._forget_gradient()
         return {"metrics": {"optim/lr": adam.learning_rate, "optim/grad_norm": norm}}
@@ -123,10 +125,10 @@ class Learner:
     def snapshot(self, folder: Path, base: str) -> None:
         """The weights to sample from, and what a promotion hands out. Raises FileExistsError as `save` does."""
         _new(folder)
-        self._policy.refresh_sampler()
-        tensors = {name: tensor.clone() for name, tensor in self._policy.sampler.model.state_dict().items()}
+        self._sampling_copy.refresh()
+        tensors = {name: tensor.clone() for name, tensor in self._sampling_copy.causal_lm.model.state_dict().items()}
         save_file(tensors, folder / SAMPLING_WEIGHTS)
-        write_weights(self._policy, self._tokenizer, folder, base)
+        export(self._policy, self._tokenizer, folder, base)
 
     def _normalize(self, normalization: Normalization) -> None:
         count = {"num_loss_tokens": self._loss_tokens, "num_sequences": self._sequences, "none": 1}[normalization]

@@ -23,7 +23,7 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS
 from distillkit_loopback.openai.models import AdapterError, Drawn, Scored
 
@@ -119,7 +119,7 @@ class NetworkModel:
         drawn: list[Rollout] = []
         request = SampleRequest(SampleKey("wire", 0, 0), token_ids(prompt), seed, params)
         with self._host.using(self._adapter) as network:
-            Generator(network, self.text, self.eos_ids, 0).generate([request], drawn.append)
+            PlainGenerator(network, self.text, self.eos_ids).generate_batch([request], 0, drawn.append)
         return Drawn(tuple(drawn[0].token_ids.tolist()), drawn[0].finish_reason)
 
     def adapted(self, path: Path) -> Self:

@@ -12,14 +12,14 @@ import torch
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.ranks import Rank
-from distillkit_builtin.local.requirements import DTypeName
+from distillkit_builtin.local.option_types import DTypeName
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Cancelled(Exception):  # noqa: N818 - no error: nobody waits for the result
-    """Work in the device's thread ends early, because whoever asked for it was cancelled, or the device closes."""
+    """Work in the device's thread ends early, because its caller was cancelled, or the device closes."""
 
 
 class Device:
@@ -29,42 +29,42 @@ class Device:
         """Nothing is allocated yet."""
         self.device = device
         self._thread = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._choose
+            max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._select
         )
         self._closing = threading.Event()
-        self._unwanted = threading.Event()
-        """Of the work that the thread does now; each piece has its own."""
+        self._cancelled = threading.Event()
+        """Of the work that the thread does now; each call of `run` has its own."""
 
-    def _choose(self) -> None:
-        """Kernels run on the thread's current device, which is the first one unless it is said."""
+    def _select(self) -> None:
+        """Kernels run on the thread's current device, which is the first one unless another is set."""
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` in the device's thread, so that the event loop stays free.
+        """The result of `work`, done in the device's thread, so that the event loop stays free.
 
-        Cancelling this also ends `work`, at its next `raise_if_cancelled`.
+        Cancelling this also ends `work`, at its next `raise_if_cancelled`. Raises what `work` raises.
         """
-        unwanted = threading.Event()
+        cancelled = threading.Event()
 
         def call() -> T:
-            self._unwanted = unwanted
+            self._cancelled = cancelled
             self.raise_if_cancelled()
             return work(*args, **kwargs)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except asyncio.CancelledError:
-            unwanted.set()
+            cancelled.set()
             raise
 
     def raise_if_cancelled(self) -> None:
-        """What long work calls in the device's thread every so often. Raises Cancelled when it should stop."""
-        if self._unwanted.is_set() or self._closing.is_set():
+        """What long work calls in the device's thread every so often. Raises Cancelled once it should stop."""
+        if self._cancelled.is_set() or self._closing.is_set():
             raise Cancelled
 
     async def close(self) -> None:
-        """End the thread: what it is doing stops at the next `raise_if_cancelled`, what waits is never begun."""
+        """End the thread: its work stops at the next `raise_if_cancelled`, work that waits is never begun."""
         self._closing.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
@@ -76,9 +76,12 @@ def shared_device(run: RunContext, name: str) -> Device:
 
 
 def resolve_device(name: str, rank: Rank) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there.
+    """The torch device of a name; `auto` is cuda, else mps, else cpu.
 
     Where torchrun started several processes, each takes the device of its number on its host.
+
+    Raises:
+        InputError: for a device that this machine lacks.
     """
     if rank.count > 1 and name not in ("auto", "cuda", "cpu"):
         raise InputError(f"device {name!r}: every process of torchrun takes a device of its own; use auto, cuda or cpu")
@@ -107,7 +110,7 @@ def require_compilable(name: str, rank: Rank) -> None:
 
 
 def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device computes fast in it, else float32."""
+    """The torch dtype of a name; `auto` is bfloat16 where the device computes fast in it, else float32."""
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
     if device.type == "cuda":
@@ -118,7 +121,7 @@ def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute in `dtype` where weights are kept in float32; nothing to do for float32 itself."""
+    """A context that computes in `dtype` where weights are kept in float32; for float32 it does nothing."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)

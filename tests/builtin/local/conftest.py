@@ -11,7 +11,8 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import Pace, SlotGenerator
-from distillkit_builtin.local.generator import Drawer, PlainDrawer
+from distillkit_builtin.local.generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,21 +43,21 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
     tokenizer = HFTokenizer.load(tiny_model)
 
     def make(count: int = 6, **params: object) -> list[SampleRequest]:
-        wanted = SamplingParams(**{"max_tokens": 12, **params})  # type: ignore[arg-type]
+        sampling = SamplingParams(**{"max_tokens": 12, **params})  # type: ignore[arg-type]
         prompts = [tokenizer.render([Message("user", "why " * (1 + i % 3))], {}) for i in range(count)]
-        return [SampleRequest(SampleKey("1-x", 0, i), token_ids(p), 70 + i, wanted) for i, p in enumerate(prompts)]
+        return [SampleRequest(SampleKey("1-x", 0, i), token_ids(p), 70 + i, sampling) for i, p in enumerate(prompts)]
 
     return make
 
 
 @pytest.fixture
-def draws(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], Drawer]:
-    """A drawer, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
+def make_generator(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], Generator]:
+    """A generator, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
 
-    def make(causal_lm: CausalLM, eos: Sequence[int], forward: str) -> Drawer:
+    def make(causal_lm: CausalLM, eos: Sequence[int], forward: str) -> Generator:
         tokenizer = HFTokenizer.load(tiny_model)
         if forward == "plain":
-            return PlainDrawer(causal_lm, tokenizer, frozenset(eos))
+            return PlainGenerator(causal_lm, tokenizer, frozenset(eos))
         pace = Pace(3, 1) if forward == "behind" else None
         return SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset(eos), pace)
 
@@ -70,25 +71,25 @@ def forward(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sample(draws: Callable[..., Drawer], forward: str) -> Callable[..., list[Rollout]]:
+def sample(make_generator: Callable[..., Generator], forward: str) -> Callable[..., list[Rollout]]:
     """Completions in the order of their requests."""
 
-    def draw(
+    def sampled(
         causal_lm: CausalLM,
         requests: Sequence[SampleRequest],
         eos: Sequence[int] = (2,),
         size: int = 64,
     ) -> list[Rollout]:
         rollouts: list[Rollout] = []
-        draws(causal_lm, eos, forward).generate(requests, size, 0, rollouts.append)
+        make_generator(causal_lm, eos, forward).generate(requests, size, 0, rollouts.append)
         return sorted(rollouts, key=lambda rollout: rollout.key)
 
-    return draw
+    return sampled
 
 
 def plain_logprobs(model: torch.nn.Module, item: PromptAndResponse) -> torch.Tensor:
     """[R] from the model's own forward and a softmax over everything: what the backend must agree with."""
     ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
-    laws = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
+    distributions = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
     start = len(item.prompt_ids)
-    return torch.stack([laws[t - 1, ids[t]] for t in range(start, len(ids))])
+    return torch.stack([distributions[t - 1, ids[t]] for t in range(start, len(ids))])

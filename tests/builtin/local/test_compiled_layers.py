@@ -32,7 +32,7 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: 
 
 
 @pytest.fixture(autouse=True)
-def compiler() -> Iterator[None]:
+def _attention_that_compiles() -> Iterator[None]:
     """Counts from nothing, over attention that can be compiled here."""
     before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -66,7 +66,7 @@ def test_sharded_layers_are_compiled_once_too(causal_lm: CausalLM, one_rank: Non
     policy = Policy.full(causal_lm)
     policy.packs = True
     policy.shard(1)
-    policy.compile(backend="eager")
+    policy.compile("eager")
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
@@ -77,7 +77,7 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
 ) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
-    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
         graphs.append(graph)
         return graph.forward
 
@@ -86,7 +86,7 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
     policy.packs = True
     if shares:
         policy.shard(1)
-    policy.compile(backend)
+    policy.compile(compiler)
     with policy.training():
         train_on_rows_of_three_lengths(policy)
     assert graphs
@@ -96,14 +96,14 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
 def test_a_teacher_on_the_students_base_computes_as_before(causal_lm: CausalLM) -> None:
     items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(6) + 9)) for p in (20, 23, 31)]
     before = score_logprobs(causal_lm, items)[0]  # which begin alike, so that a cache is read
-    apart = causal_lm.response_logprobs(items)[0]
+    unshared = causal_lm.response_logprobs(items)
     policy = Policy.lora(causal_lm, 4, 8, 0.0, 0)
     policy.packs = True
-    policy.compile(backend="eager")
+    policy.compile("eager")
     train_on_rows_of_three_lengths(policy)
     with causal_lm.without_adapter():
         assert torch.equal(score_logprobs(causal_lm, items)[0], before)
-        assert torch.allclose(causal_lm.response_logprobs(items)[0], apart)
+        assert torch.allclose(causal_lm.response_logprobs(items), unshared)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
@@ -113,7 +113,7 @@ def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
 ) -> None:
     policy = kind(causal_lm)
     policy.packs = True
-    policy.compile(backend="eager")  # reads the layers as ever, and generates no code
+    policy.compile("eager")  # reads the layers as ever, and generates no code
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 

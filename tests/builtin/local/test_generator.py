@@ -10,52 +10,52 @@ import torch
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
-from distillkit_builtin.local.fast.backbone import KNOWN, UnsupportedModelError
-from distillkit_builtin.local.plain_generator import draw, reshaped
+from distillkit_builtin.local.fast.supported_models import SUPPORTED, UnsupportedModelError
+from distillkit_builtin.local.plain_generator import sample_indices, truncated_logprobs
 
 Ask = Callable[..., list[SampleRequest]]
 Sample = Callable[..., list[Rollout]]
-LAW = torch.tensor([0.05, 0.5, 0.2, 0.25])
+PROBABILITIES = torch.tensor([0.05, 0.5, 0.2, 0.25])
 
 
 @pytest.fixture(params=["plain", "fast", "behind"])
 def forward(request: pytest.FixtureRequest) -> str:
-    """Every way to draw: the host may also look at a round of tokens while the next is drawn."""
+    """Every way to sample: the host may also read a round of tokens while the next is sampled."""
     return str(request.param)
 
 
-def shares(logprobs: torch.Tensor, draws: int = 10_000) -> list[float]:
-    """How often each index is drawn by evenly spread uniforms."""
-    uniforms = (torch.arange(draws) + 0.5) / draws
-    counts = Counter(draw(logprobs.expand(draws, -1), uniforms).tolist())
-    return [counts[i] / draws for i in range(len(logprobs))]
+def shares(logprobs: torch.Tensor, count: int = 10_000) -> list[float]:
+    """How often each index is sampled by evenly spread uniforms."""
+    uniforms = (torch.arange(count) + 0.5) / count
+    counts = Counter(sample_indices(logprobs.expand(count, -1), uniforms).tolist())
+    return [counts[i] / count for i in range(len(logprobs))]
 
 
-def test_draws_follow_the_law() -> None:
-    assert shares(LAW.log()) == pytest.approx(LAW.tolist(), abs=1e-3)
-    assert draw(LAW.log()[None], torch.tensor([1 - 1e-9])).item() == 3
+def test_samples_follow_the_distribution() -> None:
+    assert shares(PROBABILITIES.log()) == pytest.approx(PROBABILITIES.tolist(), abs=1e-3)
+    assert sample_indices(PROBABILITIES.log()[None], torch.tensor([1 - 1e-9])).item() == 3
 
 
 @pytest.mark.parametrize(
     ("top_p", "top_k", "kept"),
     [(1.0, 0, [0, 1, 2, 3]), (1.0, 2, [1, 3]), (0.6, 0, [1, 3]), (0.5, 0, [1]), (0.01, 0, [1]), (0.9, 2, [1, 3])],
 )
-def test_truncation_keeps_the_likeliest_and_their_proportions(top_p: float, top_k: int, kept: list[int]) -> None:
-    expected = [LAW[i].item() / sum(LAW[kept]).item() if i in kept else 0.0 for i in range(4)]
+def test_truncation_keeps_the_most_likely_and_their_proportions(top_p: float, top_k: int, kept: list[int]) -> None:
+    expected = [PROBABILITIES[i].item() / sum(PROBABILITIES[kept]).item() if i in kept else 0.0 for i in range(4)]
     params = SamplingParams(1, top_p=top_p, top_k=top_k)
-    assert shares(reshaped(LAW.log()[None] + 3, params)[0]) == pytest.approx(expected, abs=1e-3)
+    assert shares(truncated_logprobs(PROBABILITIES.log()[None] + 3, params)[0]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_temperature_sharpens_the_law() -> None:
-    squared = LAW.square() / LAW.square().sum()
-    drawn = shares(reshaped(LAW.log()[None], SamplingParams(1, temperature=0.5))[0])
-    assert drawn == pytest.approx(squared.tolist(), abs=1e-3)
+def test_temperature_sharpens_the_distribution() -> None:
+    squared = PROBABILITIES.square() / PROBABILITIES.square().sum()
+    found = shares(truncated_logprobs(PROBABILITIES.log()[None], SamplingParams(1, temperature=0.5))[0])
+    assert found == pytest.approx(squared.tolist(), abs=1e-3)
 
 
 def rescored(causal_lm: CausalLM, rollouts: list[Rollout]) -> np.ndarray:
     items = [PromptAndResponse(rollout.request.prompt_ids, rollout.token_ids) for rollout in rollouts]
     with torch.no_grad():
-        return causal_lm.response_logprobs(items)[0].numpy()
+        return causal_lm.response_logprobs(items).numpy()
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -70,7 +70,7 @@ def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
     params: dict[str, float],
 ) -> None:
     causal_lm = load(tiny.write_model(tmp_path, family=family))
-    if forward != "plain" and family not in KNOWN:
+    if forward != "plain" and family not in SUPPORTED:
         with pytest.raises(UnsupportedModelError, match="model type"):
             sample(causal_lm, ask())
         return
@@ -98,7 +98,7 @@ def test_a_completion_does_not_depend_on_its_companions(causal_lm: CausalLM, ask
     assert len({tuple(rollout.token_ids.tolist()) for rollout in together}) > 1
 
 
-def test_the_likeliest_tokens_are_those_of_transformers(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
+def test_the_most_likely_tokens_are_those_of_transformers(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
     for rollout in sample(causal_lm, ask(temperature=0.0)):
         prompt = torch.tensor(rollout.request.prompt_ids)[None]
         theirs = causal_lm.model.generate(prompt, max_new_tokens=12, do_sample=False, attention_mask=prompt * 0 + 1)
@@ -141,7 +141,7 @@ def test_stop_strings_and_ends_of_many_completions_do_not_depend_on_slots(
     assert len({len(rollout.token_ids) for rollout in sample(causal_lm, requests, ends)}) > 3
 
 
-def test_more_requests_than_slots_draw_the_same(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
+def test_more_requests_than_slots_sample_the_same(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
     lengths = [3, 12, 1, 7, 5, 12, 2, 9, 4, 6]
     requests = [request for i, n in enumerate(lengths) for request in [ask(10, max_tokens=n)[i]]]
     for one, other in zip(sample(causal_lm, requests, size=3), sample(causal_lm, requests, size=10), strict=True):
@@ -149,7 +149,7 @@ def test_more_requests_than_slots_draw_the_same(causal_lm: CausalLM, ask: Ask, s
         np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
 
 
-def test_another_seed_draws_something_else(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
+def test_another_seed_samples_something_else(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
     first, second = ask(1)[0], ask(2)[1]
     same = SampleRequest(first.key, first.prompt_ids, first.seed, first.params)
     other = SampleRequest(first.key, first.prompt_ids, second.seed, first.params)

@@ -24,7 +24,7 @@ from distillkit.preflight.prepared_run import context_for
 from distillkit.ranks import Rank
 from distillkit.records import TorchLoss
 from distillkit_builtin.local.device import resolve_device
-from distillkit_builtin.local.ranks.worker import Post
+from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
@@ -253,7 +253,7 @@ def test_a_student_that_runs_in_one_process_refuses_several(
 
 
 class Unable:
-    """A connection that cannot carry what it is given."""
+    """A connection that cannot send what it is given."""
 
     rank = 1
 
@@ -261,11 +261,11 @@ class Unable:
         raise TypeError("cannot pickle 'module' object")
 
 
-async def test_an_answer_that_cannot_be_sent_is_not_waited_for_in_vain(local_config: Make) -> None:
+async def test_a_result_that_cannot_be_sent_is_not_waited_for_in_vain(local_config: Make) -> None:
     inbox: asyncio.Queue[object] = asyncio.Queue()
     context = context_for("student", local_config(), SharedObjects(), print)
-    post = Post(context, local_config().student, Unable(), inbox)  # type: ignore[arg-type]
-    post.say("something")
-    heard = await asyncio.wait_for(inbox.get(), 5)
-    assert isinstance(heard, TypeError)  # which ends `serve`, and with it this rank
-    post.close()
+    state = WorkerState(context, local_config().student, True, Unable(), inbox)  # type: ignore[arg-type]
+    state.send("something")
+    received = await asyncio.wait_for(inbox.get(), 5)
+    assert isinstance(received, TypeError)  # which ends `run_worker`, and with it this rank
+    state.close()

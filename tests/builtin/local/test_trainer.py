@@ -14,6 +14,7 @@ from distillkit.records import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
 PLAIN = OptimizerOptions(
@@ -106,41 +107,42 @@ def test_the_base_is_frozen_and_a_teacher_on_it_stays_the_same_to_the_bit(causal
     items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch().datums]
     base = {name: tensor.clone() for name, tensor in causal_lm.model.state_dict().items()}
     with torch.no_grad():
-        teacher, _ = causal_lm.response_logprobs(items)
+        teacher = causal_lm.response_logprobs(items)
     trainer = lora(causal_lm)
     for seed in range(3):
         trainer.step(batch(seed))
     after = {name.replace(".base_layer", ""): value for name, value in causal_lm.model.state_dict().items()}
     assert all(torch.equal(after[name], tensor) for name, tensor in base.items())
     with torch.no_grad(), causal_lm.without_adapter():
-        assert torch.equal(causal_lm.response_logprobs(items)[0], teacher)
+        assert torch.equal(causal_lm.response_logprobs(items), teacher)
     with torch.no_grad():
-        assert not torch.allclose(causal_lm.response_logprobs(items)[0], teacher, atol=1e-2)
+        assert not torch.allclose(causal_lm.response_logprobs(items), teacher, atol=1e-2)
 
 
 @pytest.mark.parametrize("full", [False, True])
 def test_the_sampling_copy_follows_at_a_refresh_and_not_before(causal_lm: CausalLM, full: bool) -> None:
     trainer = Trainer(Policy.full(causal_lm), PLAIN) if full else lora(causal_lm)
+    sampling_copy = SamplingCopy(causal_lm)
     items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch().datums]
 
     def of(what: CausalLM) -> torch.Tensor:
         with torch.no_grad():
-            return what.response_logprobs(items)[0]
+            return what.response_logprobs(items)
 
-    trainer.policy.refresh_sampler()
-    before = of(trainer.policy.sampler)
+    sampling_copy.refresh()
+    before = of(sampling_copy.causal_lm)
     torch.testing.assert_close(before, of(causal_lm), atol=1e-4, rtol=1e-4)
     trainer.step(batch())
-    assert torch.equal(of(trainer.policy.sampler), before)
-    trainer.policy.refresh_sampler()
-    torch.testing.assert_close(of(trainer.policy.sampler), of(causal_lm), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(of(trainer.policy.sampler), before, atol=1e-3)
+    assert torch.equal(of(sampling_copy.causal_lm), before)
+    sampling_copy.refresh()
+    torch.testing.assert_close(of(sampling_copy.causal_lm), of(causal_lm), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(of(sampling_copy.causal_lm), before, atol=1e-3)
 
 
 def test_a_lora_and_its_sampling_copy_hold_what_is_not_adapted_once(causal_lm: CausalLM) -> None:
-    trainer = lora(causal_lm)
+    lora(causal_lm)
     embedding = causal_lm.model.get_input_embeddings().weight
-    assert trainer.policy.sampler.model.get_input_embeddings().weight is embedding
+    assert SamplingCopy(causal_lm).causal_lm.model.get_input_embeddings().weight is embedding
 
 
 def test_all_weights_are_trained_in_float32_even_where_bfloat16_computes(
@@ -150,7 +152,7 @@ def test_all_weights_are_trained_in_float32_even_where_bfloat16_computes(
     causal_lm.dtype = torch.bfloat16
     policy = Policy.full(causal_lm)
     assert {parameter.dtype for parameter in policy.trained.values()} == {torch.float32}
-    assert {parameter.dtype for parameter in policy.sampler.model.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in SamplingCopy(causal_lm).causal_lm.model.parameters()} == {torch.bfloat16}
     before = {name: p.detach().clone() for name, p in policy.trained.items()}
     Trainer(policy, replace(PLAIN, learning_rate=1e-6)).step(batch())
     moved = [name for name, p in policy.trained.items() if not torch.equal(before[name], p)]
@@ -161,14 +163,14 @@ def test_a_long_prompt_is_sampled_by_the_model_that_is_trained(load: Callable[..
     # Rotary frequencies in bfloat16 would be far off at such positions.
     causal_lm = load(tiny_model)
     causal_lm.dtype = torch.bfloat16
-    policy = Policy.full(causal_lm)
+    policy, copy = Policy.full(causal_lm), SamplingCopy(causal_lm).causal_lm
     ids = np.random.default_rng(0).integers(5, 250, 460)
     item = PromptAndResponse(token_ids(ids[:400]), token_ids(ids[400:]))
     with torch.no_grad():
-        apart = (policy.sampler.response_logprobs([item])[0] - policy.logprobs([item])).abs().mean()
+        apart = (copy.response_logprobs([item]) - policy.logprobs([item])).abs().mean()
     assert apart < 0.1
     buffers = dict(causal_lm.model.named_buffers())
-    assert all(torch.equal(mine, buffers[name]) for name, mine in policy.sampler.model.named_buffers())
+    assert all(torch.equal(mine, buffers[name]) for name, mine in copy.model.named_buffers())
 
 
 def test_dropout_depends_on_the_seed_and_the_step_alone(load: Callable[..., CausalLM], tiny_model: str) -> None:
@@ -195,12 +197,12 @@ def moved(trainer: Trainer, data: Batch, match: str) -> bool:
     trainer.step(batch())
     before = {name: p.detach().clone() for name, p in trainer.policy.trained.items()}
     moments = [state["exp_avg"].clone() for state in trainer.optimizer.state.values()]
-    place = trainer.scheduler.last_epoch
+    steps = trainer.scheduler.last_epoch
     with pytest.raises(BadStepError, match=match):
         trainer.step(data)
     same = all(torch.equal(before[name], p) for name, p in trainer.policy.trained.items())
     kept = all(torch.equal(a, s["exp_avg"]) for a, s in zip(moments, trainer.optimizer.state.values(), strict=True))
-    return not (same and kept and trainer.scheduler.last_epoch == place)
+    return not (same and kept and trainer.scheduler.last_epoch == steps)
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(causal_lm: CausalLM) -> None:
