@@ -1,4 +1,4 @@
-"""What the engine hands to plugins: the run they belong to, and the live objects that they share."""
+"""What the engine gives to plugins: the run they belong to, and the live objects that they share."""
 
 import inspect
 import logging

@@ -109,7 +109,7 @@ def _causal_varlen_attention() -> Callable[..., Tensor] | None:
     if not {"scale", "window_size"} <= set(known):
         return None
     options: dict[str, Any] = {"window_size": (-1, 0)}
-    if "enable_gqa" in known:  # earlier versions take fewer heads of keys without being told
+    if "enable_gqa" in known:  # earlier versions take fewer heads of keys without this option
         options["enable_gqa"] = True
     return cast(Callable[..., Tensor], partial(varlen_attn, **options))
 

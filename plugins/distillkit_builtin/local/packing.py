@@ -17,7 +17,7 @@ from distillkit_builtin.local.shared_prompts import DistinctPrompts
 ROUND = 128
 """On CUDA a row is filled up to a multiple of this many tokens, which matrix products like."""
 MIN_LONGEST = 2048
-"""Attention on CUDA is told that sequences may be this long: for shorter ones it has next to nothing more to do."""
+"""The length that attention on CUDA is given at least: for shorter ones it has next to nothing more to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

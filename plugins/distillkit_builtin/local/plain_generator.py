@@ -160,7 +160,7 @@ def sample_indices(logprobs: Tensor, uniforms: Tensor) -> Tensor:
 def truncated_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:
     """The logprobs [batch, n] that are sampled from: at the temperature, -inf where top-k and then top-p cut.
 
-    Tokens of one logit stay or go together, whatever their order.
+    Tokens with equal logits are kept or cut together, whatever their order.
     """
     logits = logits / params.temperature
     if params.top_k and params.top_k < logits.shape[1]:

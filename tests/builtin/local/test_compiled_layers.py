@@ -95,7 +95,7 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
 
 def test_a_teacher_on_the_students_base_computes_as_before(causal_lm: CausalLM) -> None:
     items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(6) + 9)) for p in (20, 23, 31)]
-    before = score_logprobs(causal_lm, items)[0]  # which begin alike, so that a cache is read
+    before = score_logprobs(causal_lm, items)[0]  # which share a beginning, so that a cache is used
     unshared = causal_lm.response_logprobs(items)
     policy = Policy.lora(causal_lm, 4, 8, 0.0, 0)
     policy.packs = True

@@ -84,8 +84,8 @@ def test_in_bfloat16_sampling_and_scoring_differ_by_rounding_alone(
 ) -> None:
     causal_lm = load(tiny_model, torch.bfloat16)
     rollouts = sample(causal_lm, ask(24))
-    apart = np.abs(np.concatenate([rollout.logprobs for rollout in rollouts]) - rescored(causal_lm, rollouts))
-    assert 0 < apart.mean() < 0.05
+    difference = np.abs(np.concatenate([rollout.logprobs for rollout in rollouts]) - rescored(causal_lm, rollouts))
+    assert 0 < difference.mean() < 0.05
 
 
 def test_a_completion_does_not_depend_on_its_companions(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:

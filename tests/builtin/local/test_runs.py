@@ -177,15 +177,24 @@ def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
     np.testing.assert_allclose(record["student_logprobs"], theirs.numpy(), atol=1e-3)
 
 
-def test_the_model_card_names_the_base_and_how_to_load(local_config: Make, tiny_model: str, tmp_path: Path) -> None:
+def test_the_model_card_names_the_base_and_no_directory_of_this_machine(
+    local_config: Make, tiny_model: str, tmp_path: Path
+) -> None:
     card = (distillkit.run(local_config()).adapter_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\n")  # the hub refuses a directory as base_model
-    assert f'from_pretrained("{tiny_model}"), "path/to/adapter")' in card
+    name = Path(tiny_model).name
+    assert f"# {name}, distilled on-policy\n\n{name} trained by" in card
+    assert f'from_pretrained("path/to/{name}"), "path/to/adapter")' in card
+    assert str(Path(tiny_model).parent) not in card
     known = tmp_path / "known"
     shutil.copytree(tiny_model, known)
     (known / "PROVENANCE.json").write_text('{"model": "org/name"}', encoding="utf-8")
-    result = distillkit.run(local_config(name="known", student={"model": str(known)}))
-    assert (result.adapter_path / "README.md").read_text().startswith("---\nbase_model: org/name\n")
+    result = distillkit.run(local_config(name="known", student={"model": str(known), "lora_rank": 0}))
+    card = (result.adapter_path / "README.md").read_text()
+    assert card.startswith("---\nbase_model: org/name\nlibrary_name: transformers\n")
+    assert str(tmp_path) not in card
+    result = distillkit.run(local_config(name="adapter", student={"model": str(known)}))
+    assert 'from_pretrained("org/name")' in (result.adapter_path / "README.md").read_text()
 
 
 def test_all_weights_end_up_in_a_whole_model(local_config: Make, tiny_model: str) -> None:

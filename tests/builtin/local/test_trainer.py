@@ -167,8 +167,8 @@ def test_a_long_prompt_is_sampled_by_the_model_that_is_trained(load: Callable[..
     ids = np.random.default_rng(0).integers(5, 250, 460)
     item = PromptAndResponse(token_ids(ids[:400]), token_ids(ids[400:]))
     with torch.no_grad():
-        apart = (copy.response_logprobs([item]) - policy.logprobs([item])).abs().mean()
-    assert apart < 0.1
+        difference = (copy.response_logprobs([item]) - policy.logprobs([item])).abs().mean()
+    assert difference < 0.1
     buffers = dict(causal_lm.model.named_buffers())
     assert all(torch.equal(mine, buffers[name]) for name, mine in copy.model.named_buffers())
 

@@ -3,7 +3,7 @@
 Queries and the token's own key are normed and rotated here, as `fused_ops.normed_and_rotated` does it elsewhere, which
 saves kernels.
 A program handles all query heads that share one key-value head, over one of `splits` parts of the row's past; the
-softmax is kept up to date while reading (https://arxiv.org/abs/1805.02867). Where there are several parts, a second
+softmax is computed online (https://arxiv.org/abs/1805.02867). Where there are several parts, a second
 kernel puts them together, as in https://pytorch.org/blog/flash-decoding/. The new token's own key and value are written
 into the cache by the program whose part they fall into.
 """

@@ -164,7 +164,7 @@ class _Generation:
     def _compact(self) -> bool:
         """Once no request waits, move the last completions into free slots, where that makes steps cheaper.
 
-        False if that has to wait for rounds in hand: what they tell is of the slots as they were.
+        False if that has to wait for rounds in hand: their progress is of the slots as they were.
         """
         while self.active and self.active[-1] is None:
             del self.active[-1]
@@ -241,5 +241,5 @@ class _Generation:
 
 
 def _power_of_two(count: int, largest: int) -> int:
-    """The least one that is not below `count`, or `largest`: few sizes, so that few graphs are captured."""
+    """The least power of two that is not below `count`, or `largest`: few sizes, so that few graphs are captured."""
     return min(largest, 1 << (count - 1).bit_length())

@@ -41,7 +41,7 @@ def both_ways(new: AttentionInputs, length: int, positions: Tensor) -> list[list
 
 
 # The interpreter multiplies bfloat16 as if it were integers; float16 takes the same way through the kernel.
-@pytest.mark.parametrize(("dtype", "apart"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float16, 2e-3)])
 @pytest.mark.parametrize("programs", [1, 512])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "width", "normed"), [(4, 2, 8, True), (6, 2, 64, False), (3, 1, 24, True)]
@@ -49,7 +49,7 @@ def both_ways(new: AttentionInputs, length: int, positions: Tensor) -> list[list
 def test_attention_and_what_is_kept_are_the_same(
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
-    apart: float,
+    tolerance: float,
     programs: int,
     heads: int,
     kv_heads: int,
@@ -61,4 +61,4 @@ def test_attention_and_what_is_kept_are_the_same(
     new = new_tokens(4, heads, kv_heads, width, normed=normed, dtype=dtype)
     plain, fast = both_ways(new, 600, torch.tensor([0, 31, 300, 599], device=DEVICE))
     for theirs, ours in zip(plain, fast, strict=True):
-        assert torch.allclose(theirs, ours, rtol=10 * apart, atol=apart)
+        assert torch.allclose(theirs, ours, rtol=10 * tolerance, atol=tolerance)
