@@ -99,7 +99,7 @@ class HFTokenizer:
         return read(made)
 
     def _encode_all(self, backend: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
-        """What transformers asks of the backend for a rendered prompt, but without each token's position in the text."""
+        """Token ids of rendered prompts as transformers has them made, but without each token's position."""
         if backend.truncation is not None:
             backend.no_truncation()
         if backend.padding is not None:

@@ -2,9 +2,9 @@
 
 A token stays if the more likely ones weigh less than the limit: fewer than k tokens, or a probability below p.
 That weight falls as the logit rises, so the last logit that is left out is found by a search over the 32 bits of
-float32, and it is exact. Tokens with equal logits are kept or cut together, whatever their order. This is the distribution of
-`plain_generator.truncated_logprobs`, which asks the host how many tokens to look at, and so cannot be part of a CUDA
-graph.
+float32, and it is exact. Tokens with equal logits are kept or cut together, whatever their order. This is the
+distribution of `plain_generator.truncated_logprobs`, which asks the host how many tokens to look at, and so cannot be
+part of a CUDA graph.
 """
 
 import torch
