@@ -107,12 +107,12 @@ class TimedStudent(FakeStudent):
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """Each completion at its time."""
-        started, place = time.perf_counter(), 0
+        started, index = time.perf_counter(), 0
         self._started.append(started)
         async for outcome in super().sample(requests):
-            due = started + self.first + self.between * place
+            due = started + self.first + self.between * index
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            place += 1
+            index += 1
             yield outcome
 
     async def train(self, batch: Batch) -> StepResult:

@@ -50,7 +50,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
-from distillkit.ranks import Rank, this_rank
+from distillkit.ranks import Rank
 from distillkit.records import (
     Batch,
     Datum,
@@ -131,4 +131,4 @@ __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 __all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl"]
 
 # Seeds, secrets, files and processes.
-__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "this_rank", "write_json"]
+__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "write_json"]

@@ -9,6 +9,7 @@ from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.execute import execute
+from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
 from distillkit.run_directory.result import RunResult
@@ -63,7 +64,7 @@ async def arun(
 
 async def _resolved(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path], start: RunStart) -> RunResult:
     resolved, registry = resolve(config, plugins)
-    return await execute(resolved, registry, start)
+    return await execute(resolved, registry, start, Rank.from_environment())
 
 
 def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:

@@ -1,4 +1,4 @@
-"""What the engine hands to plugins: the run they belong to, and the live objects that they share."""
+"""What the engine gives to plugins: the run they belong to, and the live objects that they share."""
 
 import inspect
 import logging
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.ranks import ONLY, Rank
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
 
@@ -73,6 +74,8 @@ class RunContext:
     teachers: tuple[Teacher, ...] = ()
     tokenizer: Tokenizer | None = None
     """The student's, from `open` on; None during `check`."""
+    rank: Rank = ONLY
+    """Which of the run's processes this is."""
 
     def share(
         self,

@@ -16,33 +16,44 @@ class Rank:
 
     index: int = 0
     count: int = 1
-    on_host: int = 0
-    """Among those on the same host: which device it takes."""
-    per_host: int = 1
+    local_index: int = 0
+    """Its number among the processes of the same host, which is the number of the device that it takes."""
+    local_count: int = 1
+    """How many processes there are on the same host."""
+
+    @classmethod
+    def from_environment(cls) -> "Rank":
+        """As torchrun set the environment; without torchrun, the only process.
+
+        Read once, where a process begins (`distillkit.run`, the command line); everything else is given the value.
+
+        Raises:
+            InputError: if the environment has some of torchrun's variables and not all, or not as numbers.
+        """
+        given = {name: os.environ[name] for name in NAMES if name in os.environ}
+        if "WORLD_SIZE" not in given:
+            return cls()
+        try:
+            index, count, local_index = (int(given[name]) for name in NAMES)
+        except (KeyError, ValueError) as error:
+            raise InputError(
+                f"the environment has {', '.join(f'{k}={v}' for k, v in given.items())}: torchrun sets all of "
+                f"{', '.join(NAMES)}, to numbers; start with torchrun, or unset them"
+            ) from error
+        return cls(index, count, local_index, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
 
     @property
-    def command(self) -> tuple[str, ...]:
-        """What stands before `run` to start as many processes."""
+    def launch_command(self) -> tuple[str, ...]:
+        """The words before `run` that start as many processes."""
         if self.count == 1:
             return ("distillkit",)
-        return ("torchrun", "--nproc-per-node", str(self.per_host), "-m", "distillkit")
+        return ("torchrun", "--nproc-per-node", str(self.local_count), "-m", "distillkit")
 
     @property
-    def directs(self) -> bool:
-        """Whether this is the process that runs the engine."""
+    def runs_engine(self) -> bool:
+        """Whether this is rank 0, which runs the engine."""
         return self.index == 0
 
 
-def this_rank() -> Rank:
-    """As torchrun says; alone without it. Raises InputError for an environment that says half of it."""
-    given = {name: os.environ[name] for name in NAMES if name in os.environ}
-    if "WORLD_SIZE" not in given:
-        return Rank()
-    try:
-        index, count, on_host = (int(given[name]) for name in NAMES)
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"the environment has {', '.join(f'{k}={v}' for k, v in given.items())}: torchrun sets all of "
-            f"{', '.join(NAMES)}, to numbers; start with torchrun, or unset them"
-        ) from error
-    return Rank(index, count, on_host, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+ONLY = Rank()
+"""The rank of a process that is alone."""

@@ -68,7 +68,7 @@ def write_tokenizer(folder: Path, *, swapped: bool = False) -> None:
 
 
 def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: float = 0.3, context: int = 512) -> str:
-    """A model with weights of standard deviation `spread`, so that its laws are far from uniform."""
+    """A model with weights of standard deviation `spread`, so that its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = copy.deepcopy(FAMILIES[family])
     config.max_position_embeddings = context

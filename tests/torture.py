@@ -29,8 +29,7 @@ from distillkit import RunConfig, Sink
 from distillkit.events import Event, PhaseProgress, StepFinished
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import is_complete
-from distillkit_builtin.local import live_student as pupil  # noqa: F401
-from distillkit_builtin.local import live_teacher as teacher  # noqa: F401
+from distillkit_builtin.local import live_student, live_teacher  # noqa: F401
 
 STEPS = 8
 KINDS: tuple[Mapping[str, Any], ...] = (
@@ -114,7 +113,7 @@ def ended(child: int, seconds: float) -> int | None:
 
 
 def content(run_dir: Path) -> dict[str, Any]:
-    """All that a run leaves, but for times and how much was under way at once."""
+    """All that a run leaves, but for times and how much was in flight at once."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     kept = [{k: v for k, v in row.items() if not k.startswith("time/") and not k.endswith("/inflight")} for row in rows]
     return {
@@ -132,7 +131,7 @@ def killed_and_resumed(config: RunConfig, run_dir: Path, chance: random.Random, 
         if is_complete(run_dir):  # killed after its last line and before its end
             return hits
         resume = bool(checkpoints(run_dir))
-        if not resume and run_dir.exists():  # killed before the first checkpoint: there is nothing to go on with
+        if not resume and run_dir.exists():  # killed before the first checkpoint: nothing can be resumed
             for path in sorted(run_dir.rglob("*"), reverse=True):
                 path.rmdir() if path.is_dir() else path.unlink()
         mark("start")

@@ -1,4 +1,4 @@
-"""Plugins that answer at once: they draw, score and train nothing, and return arrays."""
+"""Plugins that answer at once: they sample, score and train nothing, and return arrays."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path

@@ -79,8 +79,18 @@ def _in_processes(shape: str, side: str, options: argparse.Namespace, folder: Pa
     """What one side measured; of several ranks, the first."""
     module, settings = SIDES[side]
     python = options.trl_python if module == "trl_side" else sys.executable
-    told = [shape, module, json.dumps(settings), "--steps", options.steps, "--ranks", options.ranks, "--folder", folder]
-    code = ["-m", "benchmarks.speed.child", *map(str, told)]
+    arguments = [
+        shape,
+        module,
+        json.dumps(settings),
+        "--steps",
+        options.steps,
+        "--ranks",
+        options.ranks,
+        "--folder",
+        folder,
+    ]
+    code = ["-m", "benchmarks.speed.child", *map(str, arguments)]
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "result.json"
     result.unlink(missing_ok=True)
@@ -106,12 +116,12 @@ def _run(command: list[str], limit: float) -> str | None:
         start_new_session=True,  # torchrun's processes end with it
     )
     try:
-        _, told = process.communicate(timeout=limit)
+        _, output = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"over {limit:.0f} s"
-    errors = [line for line in told.splitlines() if "Error" in line]
+    errors = [line for line in output.splitlines() if "Error" in line]
     return None if process.returncode == 0 else (errors or [f"exit code {process.returncode}"])[-1]
 
 

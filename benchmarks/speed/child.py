@@ -21,16 +21,18 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--result", type=Path, help="left out: the inputs are written, and nothing is measured")
-    told = parser.parse_args()
-    shape = replace(SHAPES[told.shape], prompts=SHAPES[told.shape].prompts * told.ranks)
+    arguments = parser.parse_args()
+    shape = replace(SHAPES[arguments.shape], prompts=SHAPES[arguments.shape].prompts * arguments.ranks)
     first = os.environ.get("RANK", "0") == "0"
-    inputs = write_inputs(told.folder, shape, told.steps, anew=told.ranks == 1 or told.result is None)
-    if told.result is None:
+    inputs = write_inputs(
+        arguments.folder, shape, arguments.steps, anew=arguments.ranks == 1 or arguments.result is None
+    )
+    if arguments.result is None:
         return
-    module = importlib.import_module(f"benchmarks.speed.{told.side}")
-    measured = module.measure(inputs, shape, told.steps, told.options, told.folder / "work")
+    module = importlib.import_module(f"benchmarks.speed.{arguments.side}")
+    measured = module.measure(inputs, shape, arguments.steps, arguments.options, arguments.folder / "work")
     if first:
-        told.result.write_text(json.dumps(measured))
+        arguments.result.write_text(json.dumps(measured))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 def write_inputs(folder: Path, shape: Shape, steps: int, *, anew: bool = True) -> dict[str, Path]:
     """Directories `student` and `teacher`, and `data`, a JSONL file with the prompts of so many steps.
 
-    Not `anew`: another process has written them, and only where they are is wanted.
+    Not `anew`: another process has written them, and only their paths are needed.
     """
     paths = {name: folder / name for name in ("student", "teacher")}
     for seed, (name, path) in enumerate(paths.items()):

@@ -22,12 +22,13 @@ from distillkit.arrays import frozen_array, token_ids
 from distillkit.records import Batch, Datum
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse, micro_batches
+from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device, resolve_dtype
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.fast.slot_generator import SlotSampler
-from distillkit_builtin.local.live_student import TRAINED, TRAINED_ON_CUDA
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
+from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -69,41 +70,41 @@ def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
 
 
 def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
-    """Draw a step's completions, and on CUDA a batch of many times that."""
-    network = _network(inputs["student"], shape)
+    """Sample a step's completions, and on CUDA a batch of many times that."""
+    causal_lm = _causal_lm(inputs["student"], shape)
     tokenizer = HFTokenizer.load(str(inputs["student"]))
     for count in (shape.sequences, MANY * shape.sequences)[: 2 if shape.device == "cuda" else 1]:
-        sampler = SlotSampler(proven_trunk(network), tokenizer, frozenset({END}))
+        generator = SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset({END}))
         params = SamplingParams(max_tokens=shape.new_tokens)
         prompts = [item.prompt_ids for item in _items(shape, count)]
         requests = [SampleRequest(SampleKey(f"{i}", 0, 0), ids, i, params) for i, ids in enumerate(prompts)]
 
-        def draw(
-            sampler: SlotSampler = sampler, requests: Sequence[SampleRequest] = requests, count: int = count
+        def sample(
+            generator: SlotGenerator = generator, requests: Sequence[SampleRequest] = requests, count: int = count
         ) -> None:
-            sampler.generate(requests, count, 0, lambda rollout: None)
+            generator.generate(requests, count, 0, lambda rollout: None)
 
-        yield f"sampling {count} completions", best(draw, shape, repeats), count * shape.new_tokens, None
+        yield f"sampling {count} completions", best(sample, shape, repeats), count * shape.new_tokens, None
 
 
 def scoring(model: Path, shape: Shape, repeats: int) -> Row:
     """Score a step's completions under the teacher."""
-    network = _network(model, shape)
-    proven_trunk(network)
+    causal_lm = _causal_lm(model, shape)
+    backbone = verified_backbone(causal_lm)
     items = _items(shape, shape.sequences)
-    groups = micro_batches(list(map(len, items)), SCORED_ON_CUDA if shape.device == "cuda" else SCORED)
+    groups = padded_micro_batches(list(map(len, items)), SCORED_ON_CUDA if shape.device == "cuda" else SCORED)
 
     def score() -> None:
         for group in groups:
-            score_logprobs(network, [items[i] for i in group])
+            score_logprobs(causal_lm, [items[i] for i in group], backbone)
 
     return "scoring", best(score, shape, repeats), sum(map(len, items)), shape.scoring_flops
 
 
 def training(model: Path, shape: Shape, repeats: int) -> Row:
     """One optimizer step on a step's completions."""
-    network = _network(model, shape, float32=shape.lora_rank == 0)
-    policy = Policy.lora(network, shape.lora_rank, 32, 0.0, 0) if shape.lora_rank else Policy.full(network)
+    causal_lm = _causal_lm(model, shape, float32=shape.lora_rank == 0)
+    policy = Policy.lora(causal_lm, shape.lora_rank, 32, 0.0, 0) if shape.lora_rank else Policy.full(causal_lm)
     policy.pack()
     if shape.device == "cuda":
         policy.compile()
@@ -139,10 +140,10 @@ def best(work: Callable[[], object], shape: Shape, repeats: int) -> float:
     return min([timed() for _ in range(2 + repeats)][2:])
 
 
-def _network(model: Path, shape: Shape, *, float32: bool = False) -> Network:
+def _causal_lm(model: Path, shape: Shape, *, float32: bool = False) -> CausalLM:
     device = torch.device(shape.device)
     dtype = resolve_dtype(shape.dtype, device)  # type: ignore[arg-type]
-    return Network.load(str(model), Device(device), dtype, torch.float32 if float32 else dtype)
+    return CausalLM.load(str(model), Device(device), dtype, torch.float32 if float32 else dtype)
 
 
 def _items(shape: Shape, count: int) -> list[PromptAndResponse]:
@@ -156,11 +157,11 @@ def _items(shape: Shape, count: int) -> list[PromptAndResponse]:
     return [PromptAndResponse(prompt, some(shape.new_tokens)) for prompt in prompts for _ in range(shape.completions)]
 
 
-def _datum(place: int, item: PromptAndResponse) -> Datum:
+def _datum(index: int, item: PromptAndResponse) -> Datum:
     size = len(item.response_ids)
     numbers = {"sampling_logprobs": np.full(size, -10.0), "advantages": np.ones(size), "weights": np.full(size, 1e-4)}
     inputs = {name: frozen_array(values, np.float32) for name, values in numbers.items()}
-    return Datum(SampleKey(f"{place}", 0, 0), item.prompt_ids, item.response_ids, inputs)
+    return Datum(SampleKey(f"{index}", 0, 0), item.prompt_ids, item.response_ids, inputs)
 
 
 if __name__ == "__main__":

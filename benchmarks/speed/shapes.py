@@ -17,12 +17,12 @@ class ModelShape:
 
     @property
     def layer_parameters(self) -> int:
-        """Weights that a token meets in all layers."""
+        """Weights that a token is multiplied by in all layers."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.ffn)
 
     def forward_flops(self, tokens: int, scored: int, length: int) -> float:
-        """Of `tokens` in sequences of `length`, of which `scored` meet the vocabulary; causal attention."""
+        """Of `tokens` in sequences of `length`, of which `scored` go through the head; causal attention."""
         attention = self.layers * 2 * self.heads * self.head_dim * length
         return tokens * (2 * self.layer_parameters + attention) + 2 * scored * self.hidden * self.vocabulary
 

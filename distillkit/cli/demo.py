@@ -12,12 +12,13 @@ from rich.table import Table
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
 from distillkit.errors import InputError, MissingExtraError
+from distillkit.ranks import Rank
 from distillkit.run_directory.directory import MARKER, run_directory
 
 QUESTIONS_SHOWN = 3
 
 
-def run_demo(overrides: Sequence[str], console: Console, *, quiet: bool = False) -> None:
+def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: bool = False) -> None:
     """Get the model, run `examples/routed_mopd` on it, and show before and after."""
     try:
         from distillkit_builtin.local.demo_model import ensure_demo_model
@@ -42,7 +43,7 @@ def run_demo(overrides: Sequence[str], console: Console, *, quiet: bool = False)
         "teachers": teachers,
     }
     config, registry = load_config([config_file], overrides, defaults=paths)
-    result = run_and_report(config, registry, [str(run_directory(config) / MARKER)], quiet=quiet)
+    result = run_and_report(config, registry, [str(run_directory(config) / MARKER)], rank, quiet=quiet)
     show_change(result.run_dir, console)
 
 

@@ -19,7 +19,6 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
 from distillkit.loop.execute import execute
 from distillkit.preflight.prepared_run import prepare_run
-from distillkit.ranks import this_rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import holds_work, require_place, run_directory
 from distillkit.run_directory.run_start import RunStart
@@ -119,14 +118,14 @@ def run(
     scripts = plugin or []
     flags = [flag for flag, given in (("-v", verbose), ("-q", quiet)) if given]
     words = [*arguments, *(word for script in scripts for word in ("-p", script)), *flags]
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose) as rank:
         start = RunStart(resume, from_step, overwrite, force)
         config, registry = load(arguments, scripts)
-        if not this_rank().directs:
+        if not rank.runs_engine:
             with suppress(RunFailedError):  # rank 0 says so, and its exit code is what torchrun should report
-                asyncio.run(execute(config, registry))
+                asyncio.run(execute(config, registry, rank=rank))
             return
-        run_and_report(config, registry, words, start, quiet=quiet)
+        run_and_report(config, registry, words, rank, start, quiet=quiet)
 
 
 @app.command()
@@ -134,12 +133,12 @@ def check(
     arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing."""
-    with reporting(verbose=verbose):
+    with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
         notes: list[str] = []
         run_dir = run_directory(config)
         require_place(run_dir)
-        prepared = prepare_run(config, registry, notes.append)
+        prepared = prepare_run(config, registry, notes.append, rank)
         if not quiet:
             show_prepared_run(prepared, notes, OUT)
             held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
@@ -173,8 +172,8 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Distil two teachers into a 135 M student on this machine, and show what changed."""
-    with reporting(verbose=verbose):
-        run_demo(overrides or [], OUT, quiet=quiet)
+    with reporting(verbose=verbose) as rank:
+        run_demo(overrides or [], OUT, rank, quiet=quiet)
 
 
 @plugins_app.command("list")

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from distillkit.errors import DistillkitError, InputError
 from distillkit.files.redaction import redact
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 
 
 class Terminal(Console):
@@ -32,14 +32,15 @@ OUT = Terminal(stderr=False)
 
 
 @contextmanager
-def reporting(*, verbose: bool = False) -> Iterator[None]:
-    """Turn errors into a message and an exit code."""
+def reporting(*, verbose: bool = False) -> Iterator[Rank]:
+    """Turn errors into a message and an exit code; gives which process this is, as torchrun set the environment."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     try:
-        if not this_rank().directs:  # rank 0 says everything once
+        rank = Rank.from_environment()
+        if not rank.runs_engine:  # rank 0 says everything once
             OUT.quiet = ERR.quiet = True
         with _log_messages(debug=verbose):
-            yield
+            yield rank
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:

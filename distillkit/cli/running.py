@@ -10,7 +10,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.execute import ANEW, execute
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import require_place, run_directory
 from distillkit.run_directory.result import RunResult
@@ -21,6 +21,7 @@ def run_and_report(
     config: RunConfig,
     registry: Registry,
     words: list[str],
+    rank: Rank,
     start: RunStart = ANEW,
     *,
     quiet: bool = False,
@@ -37,15 +38,15 @@ def run_and_report(
     require_place(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
-        stopping = Stopping(ERR.print)
-        work = execute(config, registry, start, stopping.watch)
+        stopping = Stopping(ERR.print, rank=rank)
+        work = execute(config, registry, start, rank, stopping.watch)
         with explain_os_errors():  # not even an event loop can be made without a file that is open
             result = asyncio.run(stopping.guard(work))
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
             if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join([*this_rank().command, 'run', *words, '--resume'])}")
+                error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
         raise
     summary = result.summary
     OUT.print(

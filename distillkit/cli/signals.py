@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from distillkit.loop.engine import Engine
-from distillkit.ranks import this_rank
+from distillkit.ranks import ONLY, Rank
 
 T = TypeVar("T")
 log = logging.getLogger("distillkit")
@@ -27,6 +27,7 @@ class Stopping:
     engine: Engine | None = None
     """Once there is one."""
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
+    rank: Rank = ONLY
     _asked: bool = False
     _asked_at: float = -SAME_SIGNAL_S
 
@@ -53,13 +54,13 @@ class Stopping:
             for number in SIGNALS:
                 with suppress(NotImplementedError):
                     loop.remove_signal_handler(number)
-                if this_rank().count > 1:  # torchrun ends all as soon as one has ended, and why must be said before
+                if self.rank.count > 1:  # torchrun ends all as soon as one has ended, and why must be said before
                     signal.signal(number, signal.SIG_IGN)
 
     def stop(self) -> None:
         """A signal came."""
         now = time.monotonic()
-        if this_rank().count > 1 and now - self._asked_at < SAME_SIGNAL_S:
+        if self.rank.count > 1 and now - self._asked_at < SAME_SIGNAL_S:
             return
         self._asked_at = now
         waits_for = None if self._asked or self.engine is None else self.engine.request_stop()

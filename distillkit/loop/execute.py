@@ -16,7 +16,7 @@ from distillkit.loop.session import run_session
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.compatibility import require_spreading
 from distillkit.preflight.prepared_run import context_for, prepare_run
-from distillkit.ranks import this_rank
+from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import require_room, room, run_directory
 from distillkit.run_directory.files import RunFiles, read_metrics
@@ -33,24 +33,25 @@ async def execute(
     config: RunConfig,
     registry: Registry,
     start: RunStart = ANEW,
+    rank: Rank = ONLY,
     on_engine: Callable[[Engine], None] = lambda engine: None,
 ) -> RunResult:
     """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
     with explain_os_errors():
-        if not this_rank().directs:
-            return await _work(config)
-        return await _direct(config, registry, start, on_engine)
+        if not rank.runs_engine:
+            return await _work(config, rank)
+        return await _direct(config, registry, start, rank, on_engine)
 
 
 async def _direct(
-    config: RunConfig, registry: Registry, start: RunStart, on_engine: Callable[[Engine], None]
+    config: RunConfig, registry: Registry, start: RunStart, rank: Rank, on_engine: Callable[[Engine], None]
 ) -> RunResult:
     """The run as the process sees it that runs the engine."""
     started = time.perf_counter()
     run_dir = run_directory(config)
     dispatcher = SinkDispatcher()
     require_room(run_dir, start)
-    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn)
+    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank)
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
     if start.resume:
@@ -81,11 +82,11 @@ async def _direct(
     return RunResult(run_dir, engine.exported, engine.step, stages, read_metrics(run_dir), summary)
 
 
-async def _work(config: RunConfig) -> RunResult:
+async def _work(config: RunConfig, rank: Rank) -> RunResult:
     """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
-    require_spreading(config.student)
+    require_spreading(config.student, rank)
     shared = SharedObjects()
-    context = context_for("student", config, shared, log.warning)
+    context = context_for("student", config, shared, log.warning, rank)
     try:
         await config.student.work(context)
     finally:

@@ -86,7 +86,7 @@ async def opened(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatche
     """Open every plugin, sinks first, and close them in reverse order however the run ends."""
 
     def context(user: str) -> RunContext:
-        found = context_for(user, prepared.config, prepared.shared, dispatcher.warn)
+        found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank)
         return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
 
     listening: list[Sink] = []

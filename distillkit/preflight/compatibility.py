@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, suggest
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
@@ -40,7 +40,7 @@ def plugins_of(config: RunConfig) -> RunPlugins:
     return RunPlugins(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
 
 
-def require_loss(config: RunConfig) -> None:
+def require_loss(config: RunConfig, rank: Rank) -> None:
     """Raise InputError unless the student can train what the loss makes."""
     student, loss = config.student, config.loss
     known = student.loss_functions()
@@ -50,7 +50,8 @@ def require_loss(config: RunConfig) -> None:
                 f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
                 f"{suggest(loss.loss_function, known)}"
             )
-        _require_travelling(loss)
+        if rank.count > 1:
+            _require_travelling(loss)
         return
     taken = known[loss.loss_function]
     unknown = {name: value for name, value in loss.options_for(taken).items() if name not in taken}
@@ -61,8 +62,6 @@ def require_loss(config: RunConfig) -> None:
 
 def _require_travelling(loss: Loss) -> None:
     """Raise InputError where the loss's own code is to travel to other ranks, and cannot."""
-    if this_rank().count == 1:
-        return
     name = getattr(loss.torch_loss(), "__qualname__", "")
     if "<" in name:  # <lambda>, or <locals> of another function
         raise InputError(
@@ -85,12 +84,12 @@ def require_capabilities(config: RunConfig) -> None:
                 )
 
 
-def require_spreading(student: Student) -> None:
+def require_spreading(student: Student, rank: Rank) -> None:
     """Raise InputError where several processes were started for a student that runs in one."""
-    count = this_rank().count
-    if count > 1 and not student.spreads:
+    if rank.count > 1 and not student.spreads:
         raise InputError(
-            f"torchrun started {count} processes, and student {student.name!r} runs in one; use `distillkit run` alone"
+            f"torchrun started {rank.count} processes, and student {student.name!r} runs in one; use "
+            "`distillkit run` alone"
         )
 
 

@@ -19,6 +19,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
+from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
@@ -40,6 +41,7 @@ class PreparedRun:
     plan: Plan
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
+    rank: Rank
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -60,13 +62,15 @@ class PreparedRun:
         return self.pipeline.render(rows, self.renderer)
 
 
-def context_for(user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None]) -> RunContext:
+def context_for(
+    user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None], rank: Rank = ONLY
+) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
-    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers)
+    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank)
 
 
-def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], None]) -> PreparedRun:
+def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
     Raises:
@@ -80,11 +84,11 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     if config.data.eval_path is not None:
         eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
         eval_dataset.validate(eval_pipeline.count)
-    require_loss(config)
-    require_spreading(config.student)
+    require_loss(config, rank)
+    require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, notify) for user in plugins.by_key}
+    contexts = {user: context_for(user, config, shared, notify, rank) for user in plugins.by_key}
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
@@ -100,7 +104,7 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
     return PreparedRun(
-        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes)
+        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes), rank
     )
 
 

@@ -18,7 +18,7 @@ T = TypeVar("T")
 Turns = list[dict[str, JsonValue]]
 
 FOR_THE_TEMPLATE = ("tools", "documents")
-"""What `apply_chat_template` takes and hands on to the template, as it does with every name that it does not know."""
+"""What `apply_chat_template` takes and passes to the template, as it does with every name that it does not know."""
 
 
 class HFTokenizer:
@@ -41,7 +41,7 @@ class HFTokenizer:
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # None would ask the user
         except (OSError, ValueError) as error:
-            raise InputError(unreachable("tokenizer", source, error)) from error
+            raise InputError(unavailable("tokenizer", source, error)) from error
         if not tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
@@ -53,7 +53,7 @@ class HFTokenizer:
         """The ids of the prompt, ending with the template's opening of the assistant's turn.
 
         Raises:
-            InputError: if an option is none of the template's.
+            InputError: if an option changes the rendering itself.
             RowError: if the template refuses the messages.
         """
         (ids,) = self.render_many([messages], options)
@@ -99,7 +99,7 @@ class HFTokenizer:
         return read(made)
 
     def _encode_all(self, backend: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
-        """What transformers asks of the backend for a rendered prompt, but without each token's place in the text."""
+        """Token ids of rendered prompts as transformers has them made, but without each token's position."""
         if backend.truncation is not None:
             backend.no_truncation()
         if backend.padding is not None:
@@ -124,7 +124,7 @@ class HFTokenizer:
         return str(self.inner.decode(list(ids), skip_special_tokens=True))
 
     def show(self, ids: Sequence[int]) -> str:
-        """The text of ids with every special token visible; that of a single one is remembered."""
+        """The text of ids with every special token visible; that of a single id is cached."""
         if len(ids) != 1:
             return str(self.inner.decode(list(ids), skip_special_tokens=False))
         (index,) = ids
@@ -151,7 +151,7 @@ class HFTokenizer:
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
     """The compiled tokenizer, where transformers adds nothing of its own to what it makes of a rendered prompt.
 
-    None where there is none, or where the class has its own way, as that of Mistral's own tokenizers has.
+    None for a tokenizer without one, and for a class with a way of its own, such as that of Mistral's own tokenizers.
     """
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -174,7 +174,7 @@ def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
     return run.share(("tokenizer", source), lambda: HFTokenizer.load(source))
 
 
-def unreachable(what: str, source: str, error: Exception) -> str:
+def unavailable(what: str, source: str, error: Exception) -> str:
     """Why a model's files cannot be had, and what to do."""
     if "trust_remote_code" in str(error):
         return (

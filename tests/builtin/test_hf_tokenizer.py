@@ -50,7 +50,7 @@ CHATS = [
 
 @pytest.mark.parametrize("options", [{}, {"enable_thinking": False}])
 def test_ids_are_those_of_transformers_one_by_one_and_together(tokenizer: HFTokenizer, options: dict[str, Any]) -> None:
-    wanted = [
+    expected = [
         tokenizer.inner.apply_chat_template(
             [message.as_dict() for message in chat], add_generation_prompt=True, return_dict=False, **options
         )
@@ -58,8 +58,8 @@ def test_ids_are_those_of_transformers_one_by_one_and_together(tokenizer: HFToke
     ]
     tokenizer.inner.backend_tokenizer.enable_truncation(5)  # as a file on the hub may say
     tokenizer.inner.backend_tokenizer.enable_padding(length=5000)
-    assert tokenizer.render_many(CHATS, options) == wanted
-    assert [tokenizer.render(chat, options) for chat in CHATS] == wanted
+    assert tokenizer.render_many(CHATS, options) == expected
+    assert [tokenizer.render(chat, options) for chat in CHATS] == expected
 
 
 def test_a_tokenizer_with_a_way_of_its_own_is_asked_itself(tokenizer: HFTokenizer) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import count
 
 from distillkit.seeds import derive_seed
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_loopback.fireworks.deployments import Deployments
 from distillkit_loopback.fireworks.inference import CompletionBody, complete
 from distillkit_loopback.fireworks.messages import Call, Refused, Route
@@ -58,7 +58,7 @@ class Completions:
         self._seedless[asked] += 1
         return derive_seed("loopback", self._seedless[asked], *body.prompt)
 
-    def _require_served(self, body: CompletionBody, network: Network) -> None:
+    def _require_served(self, body: CompletionBody, network: CausalLM) -> None:
         vocabulary = network.model.get_input_embeddings().get_parameter("weight").shape[0]
         if body.top_logprobs and not body.logprobs:
             raise Refused(400, "top_logprobs needs logprobs")

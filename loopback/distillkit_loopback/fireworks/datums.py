@@ -16,9 +16,10 @@ from torch import Tensor
 from distillkit.arrays import Array, frozen_array, token_ids
 from distillkit.records import Batch, Datum, TorchLoss
 from distillkit.types import SampleKey
-from distillkit_builtin.local.causal_lm import PromptAndResponse, micro_batches
-from distillkit_builtin.local.losses import importance_sampling
+from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.trainer import importance_sampling
 from distillkit_loopback.transport.messages import Body
 
 DEFAULT_OPTIONS: Mapping[str, float] = {"ratio_log_cap": 20.0}
@@ -134,10 +135,10 @@ def forward_loss(policy: Policy, batch: Batch, function: TorchLoss, micro_batch_
     """The sum of `weights * loss` over the batch's tokens, as the trainer has it, without its backward pass."""
     total = 0.0
     lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
-    for group in micro_batches(lengths, micro_batch_tokens):
+    for group in padded_micro_batches(lengths, micro_batch_tokens):
         datums = [batch.datums[i] for i in group]
         inputs = {name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]) for name in datums[0].inputs}
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
-        logprobs, _ = policy.network.response_logprobs(items)
+        logprobs = policy.causal_lm.response_logprobs(items)
         total += float((function(logprobs, inputs, batch.options) * inputs["weights"]).sum())
     return total

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_loopback.fireworks.faults import Effect, Fails, NeverDone
 from distillkit_loopback.fireworks.jobs import ACCOUNT
 from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
@@ -57,7 +57,7 @@ class Deployment:
     fate: Effect | None = None
     """How it misbehaves when it starts."""
     snapshot: str | None = None
-    network: Network | None = None
+    network: CausalLM | None = None
     """The weights of the last hot load; None: the base model's."""
     hot_load: Mapping[str, JsonValue] = field(default_factory=dict)
     """The state of the last hot load, as its replica reports it."""
@@ -115,7 +115,7 @@ class Deployments:
                 if each.costs
             }
 
-    def serving(self, model: str) -> tuple[Network, str] | None:
+    def serving(self, model: str) -> tuple[CausalLM, str] | None:
         """The network behind a deployment's name and its base model; None if it is no deployment of the account.
 
         Raises Refused, as the gateway does, for one that has no replica ready.

@@ -10,9 +10,9 @@ from distillkit.records import Rollout
 from distillkit.seeds import derive_seed
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_loopback.fireworks.stream import Completion, Row
 from distillkit_loopback.transport.messages import Body
@@ -54,24 +54,24 @@ class CompletionBody(Body):
         return min(wanted if self.echo_last is None else self.echo_last, len(self.prompt))
 
 
-def complete(network: Network, tokenizer: HFTokenizer, body: CompletionBody, seed: int) -> list[Completion]:
+def complete(network: CausalLM, tokenizer: HFTokenizer, body: CompletionBody, seed: int) -> list[Completion]:
     """Draw `body.n` completions, the first by `seed` itself; score as much of the prompt as is to be echoed."""
-    generator = Generator(network, tokenizer, eos_ids_of(network, tokenizer), 0)
+    generator = PlainGenerator(network, tokenizer, eos_ids_of(network, tokenizer))
     seeds = [seed, *(derive_seed(seed, sample) for sample in range(1, body.n))]
     prompt = _prompt_logprobs(network, body.prompt) if body.echoed else []
     return [_completion(network, tokenizer, body, _drawn(generator, body, each), prompt) for each in seeds]
 
 
-def _drawn(generator: Generator, body: CompletionBody, seed: int) -> Rollout:
+def _drawn(generator: PlainGenerator, body: CompletionBody, seed: int) -> Rollout:
     """Each by itself: then not even rounding depends on what else is drawn."""
     drawn: list[Rollout] = []
     request = SampleRequest(SampleKey("wire", 0, 0), token_ids(body.prompt), seed, body.params)
-    generator.generate([request], drawn.append)
+    generator.generate_batch([request], 0, drawn.append)
     return drawn[0]
 
 
 def _completion(
-    network: Network, tokenizer: HFTokenizer, body: CompletionBody, rollout: Rollout, prompt: Sequence[float]
+    network: CausalLM, tokenizer: HFTokenizer, body: CompletionBody, rollout: Rollout, prompt: Sequence[float]
 ) -> Completion:
     start = len(body.prompt) - body.echoed
     whole = (*body.prompt, *rollout.token_ids.tolist())
@@ -97,7 +97,7 @@ def _rows(
         yield Row(tokenizer.show([token]), token, logprob, logprob if known_law else None, top)
 
 
-def _prompt_logprobs(network: Network, prompt: tuple[int, ...]) -> list[float]:
+def _prompt_logprobs(network: CausalLM, prompt: tuple[int, ...]) -> list[float]:
     """One a token of the prompt; nothing stands before the first, and the SDK takes no null."""
     if len(prompt) == 1:
         return [0.0]
@@ -106,7 +106,7 @@ def _prompt_logprobs(network: Network, prompt: tuple[int, ...]) -> list[float]:
 
 
 @torch.inference_mode()
-def _candidates(network: Network, ids: tuple[int, ...], count: int) -> list[Candidates]:
+def _candidates(network: CausalLM, ids: tuple[int, ...], count: int) -> list[Candidates]:
     """The `count` likeliest tokens at each place of `ids`; at the first, which nothing precedes, the token alone."""
     read = torch.tensor(ids[:-1], device=network.device.device)[None]
     laws = torch.log_softmax(network.head(network.hidden_states(read)[0]).float(), dim=1)

@@ -11,9 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from distillkit.records import Batch, Datum
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.export import write_weights
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.export import export
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 from distillkit_loopback.fireworks.datums import Noting, WireBatch, forward_loss, to_batch
 from distillkit_loopback.transport.messages import Body
@@ -51,10 +52,11 @@ Normalization = Literal["num_loss_tokens", "num_sequences", "none"]
 class Learner:
     """A policy, its optimizer, and the gradient that has come together since the last step."""
 
-    def __init__(self, network: Network, tokenizer: HFTokenizer, rank: int, alpha: int, seed: int) -> None:
+    def __init__(self, network: CausalLM, tokenizer: HFTokenizer, rank: int, alpha: int, seed: int) -> None:
         """A new LoRA on `network`, or all of its weights if the rank is 0."""
         self._tokenizer = tokenizer
         self._policy = Policy.lora(network, rank, alpha, 0.0, seed) if rank else Policy.full(network)
+        self._sampling_copy = SamplingCopy(self._policy.causal_lm)
         self._trainer = Trainer(self._policy, PLAIN)
         self._vocabulary = network.model.get_input_embeddings().get_parameter("weight").shape[0]
         self._loss_tokens = 0
@@ -63,7 +65,7 @@ class Learner:
     @property
     def is_lora(self) -> bool:
         """Whether an adapter is trained."""
-        return self._policy.network.adapter is not None
+        return self._policy.causal_lm.adapter is not None
 
     def forward(self, wire: WireBatch) -> JsonValue:
         """The loss and the logprobs of the targets; no gradient comes of it."""
@@ -76,7 +78,7 @@ class Learner:
         """Add the gradient of the loss, summed over tokens; answer with the logprobs of the targets."""
         batch, noting = to_batch(wire)
         self._require_known_ids(batch.datums)
-        total, active = self._trainer.accumulate(batch), _active(batch, wire)
+        total, active = self._trainer.accumulate_gradient(batch), _active(batch, wire)
         self._loss_tokens += active
         self._sequences += len(batch.datums)
         return _output(total, active, noting)
@@ -91,7 +93,7 @@ class Learner:
             )
         trainer.options = replace(PLAIN, grad_clip_norm=adam.grad_clip_norm)
         try:
-            norm = trainer.apply()["train/grad_norm"]
+            norm = trainer.apply_gradient()["train/grad_norm"]
         finally:
             self._forget_gradient()
         return {"metrics": {"optim/lr": adam.learning_rate, "optim/grad_norm": norm}}
@@ -110,23 +112,23 @@ class Learner:
 
     def load_adapter(self, folder: Path) -> None:
         """The weights of a PEFT adapter of the same rank; the moments start anew."""
-        if self._policy.network.adapter is None:
+        if self._policy.causal_lm.adapter is None:
             raise ValueError("this model trains all weights: it has no adapter to load into")
         weights = load_file(folder / "adapter_model.safetensors")
-        mine = get_peft_model_state_dict(self._policy.network.adapter)
+        mine = get_peft_model_state_dict(self._policy.causal_lm.adapter)
         if weights.keys() != mine.keys():
             raise ValueError(f"the adapter holds other weights: {', '.join(sorted(weights.keys() ^ mine.keys())[:3])}")
-        set_peft_model_state_dict(self._policy.network.adapter, weights)
+        set_peft_model_state_dict(self._policy.causal_lm.adapter, weights)
         self._trainer = Trainer(self._policy, PLAIN)
         self._forget_gradient()
 
     def snapshot(self, folder: Path, base: str) -> None:
         """The weights to sample from, and what a promotion hands out. Raises FileExistsError as `save` does."""
         _new(folder)
-        self._policy.refresh_sampler()
-        tensors = {name: tensor.clone() for name, tensor in self._policy.sampler.model.state_dict().items()}
+        self._sampling_copy.refresh()
+        tensors = {name: tensor.clone() for name, tensor in self._sampling_copy.causal_lm.model.state_dict().items()}
         save_file(tensors, folder / SAMPLING_WEIGHTS)
-        write_weights(self._policy, self._tokenizer, folder, base)
+        export(self._policy, self._tokenizer, folder, base)
 
     def _normalize(self, normalization: Normalization) -> None:
         count = {"num_loss_tokens": self._loss_tokens, "num_sequences": self._sequences, "none": 1}[normalization]

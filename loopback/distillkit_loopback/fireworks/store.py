@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_loopback.fireworks.messages import Refused, not_found
 
@@ -27,7 +27,7 @@ class Store:
         self._folder = folder
         self._device = Device(torch.device("cpu"))
         self._lock = threading.Lock()
-        self._frozen: dict[str, Network] = {}
+        self._frozen: dict[str, CausalLM] = {}
         self._tokenizers: dict[str, HFTokenizer] = {}
 
     def knows(self, name: str) -> bool:
@@ -44,11 +44,11 @@ class Store:
         """A promoted model."""
         self._models[name] = path
 
-    def load(self, name: str) -> Network:
+    def load(self, name: str) -> CausalLM:
         """A copy of one's own."""
-        return Network.load(str(self.path(name)), self._device, torch.float32, torch.float32)
+        return CausalLM.load(str(self.path(name)), self._device, torch.float32, torch.float32)
 
-    def frozen(self, name: str) -> Network:
+    def frozen(self, name: str) -> CausalLM:
         """The one copy that nobody changes."""
         with self._lock:
             if name not in self._frozen:

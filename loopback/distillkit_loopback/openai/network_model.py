@@ -20,18 +20,18 @@ from distillkit.errors import InputError
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.logprobs import CHUNK_TOKENS
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
+from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS
 from distillkit_loopback.openai.models import AdapterError, Drawn, Scored
 
 
 class Host:
     """One network for the base model and all its adapters; they compute one at a time."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: CausalLM) -> None:
         """No adapter yet."""
         self.network = network
         self._lock = threading.Lock()
@@ -40,7 +40,7 @@ class Host:
         """Adapters that nobody holds any more. A finalizer may run at any moment, so it only takes a note."""
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[Network]:
+    def using(self, adapter: str | None) -> Iterator[CausalLM]:
         """The network with that adapter on, or with none."""
         with self._lock, torch.inference_mode():
             self._forget_unwanted()
@@ -97,7 +97,7 @@ class NetworkModel:
     @classmethod
     def load(cls, source: str | Path) -> Self:
         """Read a model and its tokenizer, in float32 on the CPU. Raises InputError if they cannot be had."""
-        network = Network.load(str(source), Device(torch.device("cpu")), torch.float32, torch.float32)
+        network = CausalLM.load(str(source), Device(torch.device("cpu")), torch.float32, torch.float32)
         tokenizer = HFTokenizer.load(str(source))
         return cls(Host(network), str(source), tokenizer, eos_ids_of(network, tokenizer))
 
@@ -119,7 +119,7 @@ class NetworkModel:
         drawn: list[Rollout] = []
         request = SampleRequest(SampleKey("wire", 0, 0), token_ids(prompt), seed, params)
         with self._host.using(self._adapter) as network:
-            Generator(network, self.text, self.eos_ids, 0).generate([request], drawn.append)
+            PlainGenerator(network, self.text, self.eos_ids).generate_batch([request], 0, drawn.append)
         return Drawn(tuple(drawn[0].token_ids.tolist()), drawn[0].finish_reason)
 
     def adapted(self, path: Path) -> Self:
@@ -132,7 +132,7 @@ class NetworkModel:
     def reweighted(self, path: Path) -> Self:
         """A network of its own; what computes with this one goes on with it."""
         try:
-            network = Network.load(str(path), Device(torch.device("cpu")), torch.float32, torch.float32)
+            network = CausalLM.load(str(path), Device(torch.device("cpu")), torch.float32, torch.float32)
         except InputError as error:
             raise AdapterError(f"{path}: {error}") from error
         return type(self)(Host(network), self.name, self.text, self.eos_ids)

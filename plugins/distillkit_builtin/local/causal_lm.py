@@ -1,4 +1,4 @@
-"""A causal language model of transformers: its trunk, its head, and logprobs of responses under it."""
+"""A causal language model of transformers: its backbone, its head, and what it computes of given responses."""
 
 import inspect
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,12 @@ from transformers.utils import logging as transformers_logging
 
 from distillkit.arrays import IntArray
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unreachable
+from distillkit_builtin.hf_tokenizer import unavailable
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.logprobs import token_logprobs
+from distillkit_builtin.local.token_logprobs import token_logprobs
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-    from distillkit_builtin.local.fast.backbone import FastTrunk
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,8 +35,18 @@ class PromptAndResponse:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
-class Network:
-    """One model on one device. `adapter` is the student's LoRA, once there is one: without it this is the teacher."""
+@dataclass(frozen=True, slots=True)
+class ResponseStates:
+    """What the head reads of some responses, end to end: n = R_1 + R_2 + ..."""
+
+    hidden: Tensor
+    """[n, hidden]: the last hidden states that predict the responses' tokens."""
+    ids: Tensor
+    """[n]: those tokens."""
+
+
+class CausalLM:
+    """A model on a device. `adapter` is the student's LoRA, once it has one: without it this is the teacher."""
 
     def __init__(self, model: PreTrainedModel, device: Device, dtype: torch.dtype) -> None:
         """`dtype` is what is computed in; the weights may be float32 all the same."""
@@ -46,11 +54,9 @@ class Network:
         self.device = device
         self.dtype = dtype
         self.adapter: PeftModel | None = None
-        self.fast: FastTrunk | str | None = None
-        """Its trunk on the fast path, or why there is none; None until somebody asks (`fast.proof`)."""
-        self.trunk: torch.nn.Module = model.base_model
+        self.backbone: torch.nn.Module = model.base_model
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
-        known = inspect.signature(self.trunk.forward).parameters
+        known = inspect.signature(self.backbone.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
         self._head: torch.nn.Module = model.get_output_embeddings()
         config = model.config.get_text_config()
@@ -60,8 +66,8 @@ class Network:
         )
 
     @classmethod
-    def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "Network":
-        """Read a model's weights. Raises InputError if they cannot be had, or are not safetensors."""
+    def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "CausalLM":
+        """Read a model's weights. Raises InputError if they cannot be read, or are not safetensors."""
         transformers_logging.disable_progress_bar()
         try:
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
@@ -71,26 +77,26 @@ class Network:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            raise InputError(unreachable("model", source, error)) from error
+            raise InputError(unavailable("model", source, error)) from error
         model.requires_grad_(False)
         model.eval()
         torch.nn.Module.to(model, device.device)
-        network = cls(model, device, dtype)
-        network.require_known_head()
-        return network
+        causal_lm = cls(model, device, dtype)
+        causal_lm.require_known_head()
+        return causal_lm
 
     def hidden_states(self, ids: Tensor, cache: DynamicCache | None = None, **options: Tensor) -> Tensor:
         """The last hidden states [batch, length, hidden] of `ids` [batch, length], behind what `cache` holds.
 
-        `options` are the trunk's own: an attention mask, position ids.
+        `options` are the backbone's own: an attention mask, position ids.
         """
         past = {} if cache is None else {self.cache_argument: cache}
-        out = self.trunk(input_ids=ids, use_cache=cache is not None, **past, **options)
+        out = self.backbone(input_ids=ids, use_cache=cache is not None, **past, **options)
         hidden: Tensor = out.last_hidden_state
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
-        """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward does it."""
+        """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward computes them."""
         logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
@@ -101,7 +107,7 @@ class Network:
 
     @torch.no_grad()
     def require_known_head(self) -> None:
-        """Refuse an architecture whose logits are not made as `head` makes them."""
+        """Raise InputError for an architecture whose logits are not those that `head` computes."""
         ids = torch.arange(1, 5, device=self.device.device)[None]
         ours = self.head(self.hidden_states(ids))
         theirs = self.model(input_ids=ids, use_cache=False).logits
@@ -120,42 +126,25 @@ class Network:
         with self.adapter.disable_adapter():
             yield
 
-    def response_logprobs(
-        self, items: Sequence[PromptAndResponse], read: DynamicCache | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Float32 logprobs and the ids they are of, the items' end to end [R_1 + R_2 + ...]; with gradient if enabled.
+    def response_states(self, items: Sequence[PromptAndResponse], prefix: DynamicCache | None = None) -> ResponseStates:
+        """What the head reads of the items' responses; with gradient if enabled.
 
-        Sequences are padded on the right: causal attention never looks there, so no mask is needed. `read` holds what
-        stands before the items' prompts, one row an item.
+        Sequences are padded on the right: causal attention never looks there, so no mask is needed. `prefix` holds
+        keys and values of what stands before the items' prompts, a row an item.
         """
         device = self.device.device
         rows = [torch.from_numpy(np.concatenate([item.prompt_ids, item.response_ids])) for item in items]
         ids = pad_sequence(rows, batch_first=True).to(device)
-        hidden = self.hidden_states(ids, read)
-        where = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
-        index = torch.tensor(where, device=device)
+        hidden = self.hidden_states(ids, prefix)
+        predicting = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
+        index = torch.tensor(predicting, device=device)
         row, position = index[:, 0], index[:, 1]
-        scored = ids[row, position + 1]
-        logprobs = token_logprobs(self.head, hidden[row, position], scored, frozen_head=self.head_is_frozen)
-        return logprobs, scored
+        return ResponseStates(hidden[row, position], ids[row, position + 1])
 
+    def logprobs(self, states: ResponseStates) -> Tensor:
+        """Float32 logprobs [n] of the states' ids; with gradient if enabled."""
+        return token_logprobs(self.head, states.hidden, states.ids, frozen_head=self.head_is_frozen)
 
-MAX_PADDING = 0.1
-"""The share of a micro-batch that may be padding, once it is large enough to keep the device busy."""
-LARGE_ENOUGH = 512
-"""Tokens."""
-
-
-def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Positions of `lengths` in groups of similar length whose padded size is at most `max_tokens` (or one item)."""
-    groups: list[list[int]] = []
-    tokens = 0
-    for place in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        tokens += lengths[place]
-        padded = lengths[place] * (len(groups[-1]) + 1) if groups else 0
-        if groups and padded <= max_tokens and (padded <= LARGE_ENOUGH or padded - tokens <= MAX_PADDING * padded):
-            groups[-1].append(place)
-        else:
-            groups.append([place])
-            tokens = lengths[place]
-    return groups
+    def response_logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
+        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...]; with gradient if enabled."""
+        return self.logprobs(self.response_states(items))

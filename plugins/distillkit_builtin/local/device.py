@@ -11,15 +11,15 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import this_rank
-from distillkit_builtin.local.requirements import DTypeName
+from distillkit.ranks import Rank
+from distillkit_builtin.local.option_types import DTypeName
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Unwanted(Exception):  # noqa: N818 - no error: nobody waits for the result
-    """Work in the device's thread ends early, because whoever asked for it was cancelled, or the device closes."""
+class Cancelled(Exception):  # noqa: N818 - no error: nobody waits for the result
+    """Work in the device's thread ends early, because its caller was cancelled, or the device closes."""
 
 
 class Device:
@@ -29,64 +29,66 @@ class Device:
         """Nothing is allocated yet."""
         self.device = device
         self._thread = ThreadPoolExecutor(
-            max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._choose
+            max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._select
         )
         self._closing = threading.Event()
-        self._unwanted = threading.Event()
-        """Of the work that the thread does now; each piece has its own."""
+        self._cancelled = threading.Event()
+        """Of the work that the thread does now; each call of `run` has its own."""
 
-    def _choose(self) -> None:
-        """Kernels run on the thread's current device, which is the first one unless it is said."""
+    def _select(self) -> None:
+        """Kernels run on the thread's current device, which is the first one unless another is set."""
         if self.device.type == "cuda" and self.device.index is not None:
             torch.cuda.set_device(self.device)
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `work` in the device's thread, so that the event loop stays free.
+        """The result of `work`, done in the device's thread, so that the event loop stays free.
 
-        Cancelling this also ends `work`, at its next `go_on`.
+        Cancelling this also ends `work`, at its next `raise_if_cancelled`. Raises what `work` raises.
         """
-        unwanted = threading.Event()
+        cancelled = threading.Event()
 
         def call() -> T:
-            self._unwanted = unwanted
-            self.go_on()
+            self._cancelled = cancelled
+            self.raise_if_cancelled()
             return work(*args, **kwargs)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except asyncio.CancelledError:
-            unwanted.set()
+            cancelled.set()
             raise
 
-    def go_on(self) -> None:
-        """What long work calls in the device's thread every so often. Raises Unwanted when it should stop."""
-        if self._unwanted.is_set() or self._closing.is_set():
-            raise Unwanted
+    def raise_if_cancelled(self) -> None:
+        """What long work calls in the device's thread every so often. Raises Cancelled once it should stop."""
+        if self._cancelled.is_set() or self._closing.is_set():
+            raise Cancelled
 
     async def close(self) -> None:
-        """End the thread: what it is doing stops at the next `go_on`, what waits is never begun."""
+        """End the thread: its work stops at the next `raise_if_cancelled`, work that waits is never begun."""
         self._closing.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
 
 def shared_device(run: RunContext, name: str) -> Device:
     """The run's one `Device` for a name such as `auto`, `cpu` or `cuda:1`."""
-    device = resolve_device(name)
+    device = resolve_device(name, run.rank)
     return run.share(("device", str(device)), lambda: Device(device), Device.close)
 
 
-def resolve_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu. Raises InputError for a device that is not there.
+def resolve_device(name: str, rank: Rank) -> torch.device:
+    """The torch device of a name; `auto` is cuda, else mps, else cpu.
 
     Where torchrun started several processes, each takes the device of its number on its host.
+
+    Raises:
+        InputError: for a device that this machine lacks.
     """
-    rank = this_rank()
     if rank.count > 1 and name not in ("auto", "cuda", "cpu"):
         raise InputError(f"device {name!r}: every process of torchrun takes a device of its own; use auto, cuda or cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     if rank.count > 1 and name == "cuda":
-        name = f"cuda:{rank.on_host}"
+        name = f"cuda:{rank.local_index}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -97,9 +99,9 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def require_compilable(name: str) -> None:
+def require_compilable(name: str, rank: Rank) -> None:
     """Raise InputError unless layers that are trained on the device `name` can be compiled."""
-    kind = resolve_device(name).type
+    kind = resolve_device(name, rank).type
     if kind != "cuda":
         raise InputError(
             f"student.compile: always cannot be used on {kind}, where the attention of packed sequences would be "
@@ -108,7 +110,7 @@ def require_compilable(name: str) -> None:
 
 
 def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 where the device computes fast in it, else float32."""
+    """The torch dtype of a name; `auto` is bfloat16 where the device computes fast in it, else float32."""
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
     if device.type == "cuda":
@@ -119,7 +121,7 @@ def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Compute in `dtype` where weights are kept in float32; nothing to do for float32 itself."""
+    """A context that computes in `dtype` where weights are kept in float32; for float32 it does nothing."""
     if dtype == torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype)

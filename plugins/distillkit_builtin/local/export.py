@@ -1,4 +1,4 @@
-"""The trained weights as others load them: a PEFT adapter, or a whole model, with a model card."""
+"""The trained weights as others load them: a PEFT adapter, or a whole model; in an export with tokenizer and card."""
 
 import json
 from pathlib import Path
@@ -35,26 +35,47 @@ MODEL_USAGE = """from transformers import AutoModelForCausalLM
 model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
 
 
-def _base_model_line(base: str) -> str:
+def write_weights(policy: Policy, folder: Path) -> Path:
+    """Write `adapter/` or `model/` below `folder`, as a server loads it: weights and config; returns its path.
+
+    Where weights are sharded, every rank must ask for `Policy.whole_weights` at the same time.
+    """
+    adapter = policy.causal_lm.adapter
+    if adapter is None:
+        path = folder / "model"
+        policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights())
+        return path
+    path = folder / "adapter"
+    adapter.save_pretrained(str(path))
+    (path / "README.md").unlink(missing_ok=True)  # PEFT's own card, which names the directory of the base model
+    return path
+
+
+def export(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> Path:
+    """Write weights, tokenizer and model card below `run_dir`; returns their directory. `base`: `student.model`."""
+    path = write_weights(policy, run_dir)
+    tokenizer.inner.save_pretrained(path)
+    (path / "README.md").write_text(_card(base, is_adapter=policy.causal_lm.adapter is not None), encoding="utf-8")
+    return path
+
+
+def _card(base: str, *, is_adapter: bool) -> str:
+    """A card that holds on every machine: a model in a directory is named, and where the directory is, is not said."""
+    hub_name = _hub_name(base)
+    name = hub_name or Path(base).resolve().name
+    usage = (ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=hub_name or f"path/to/{name}")
+    return CARD.format(
+        base=name,
+        base_model=f"base_model: {hub_name}\n" if hub_name else "",
+        library="peft" if is_adapter else "transformers",
+        title=f"{Path(name).name}, distilled on-policy",
+        usage=usage,
+    )
+
+
+def _hub_name(base: str) -> str | None:
     """The hub's name of the base model; a directory has none, unless distillkit wrote down where it came from."""
     if not Path(base).is_dir():
-        return f"base_model: {base}\n"
+        return base
     provenance = Path(base) / "PROVENANCE.json"
-    return f"base_model: {json.loads(provenance.read_text())['model']}\n" if provenance.is_file() else ""
-
-
-def write_weights(policy: Policy, tokenizer: HFTokenizer, parent: Path, base: str) -> Path:
-    """Write `adapter/` or `model/` below `parent`; returns it."""
-    if policy.network.adapter is not None:
-        path = parent / "adapter"
-        policy.network.adapter.save_pretrained(str(path))
-    else:
-        path = parent / "model"
-        policy.network.model.save_pretrained(path, state_dict=policy.whole_weights())
-    tokenizer.inner.save_pretrained(path)
-    usage = (ADAPTER_USAGE if policy.network.adapter is not None else MODEL_USAGE).format(base=base)
-    library = "peft" if policy.network.adapter is not None else "transformers"
-    title = f"{Path(base).name}, distilled on-policy"
-    card = CARD.format(base=base, base_model=_base_model_line(base), library=library, title=title, usage=usage)
-    (path / "README.md").write_text(card, encoding="utf-8")
-    return path
+    return str(json.loads(provenance.read_text(encoding="utf-8"))["model"]) if provenance.is_file() else None

@@ -1,11 +1,11 @@
-"""What a model's files hold, told in moments: a directory may be trained on, or replaced, under the same name."""
+"""A short digest of a model's files: a directory may be trained on, or replaced, under the same name."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unreachable
+from distillkit_builtin.hf_tokenizer import unavailable
 
 CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
 """Architecture, what ends a completion, and the adapter that transformers loads along with a model."""
@@ -16,7 +16,9 @@ BLOCKS, BLOCK = 512, 4096
 
 
 def model_fingerprint(source: str) -> dict[str, str]:
-    """A directory's by what its files hold, so that a copy is the same model; a model on the hub by its revision.
+    """What identifies a model, by name: of a directory digests of its files, of a model on the hub its revision.
+
+    A copy of a directory is the same model.
 
     Raises:
         InputError: if the files cannot be read.
@@ -28,7 +30,7 @@ def model_fingerprint(source: str) -> dict[str, str]:
         configs = [path for name in CONFIGS if (path := folder / name).is_file()]
         return {"model config": _digest(configs), "weights": _digest(sorted(folder.glob("*.safetensors")))}
     except OSError as error:
-        raise InputError(unreachable("model", source, error)) from error
+        raise InputError(unavailable("model", source, error)) from error
 
 
 def _revision(source: str) -> dict[str, str]:
@@ -48,7 +50,7 @@ def _digest(files: Iterable[Path]) -> str:
             if size <= WHOLE:
                 digest.update(file.read())
                 continue
-            for place in range(BLOCKS):
-                file.seek(place * (size - BLOCK) // (BLOCKS - 1))
+            for block in range(BLOCKS):
+                file.seek(block * (size - BLOCK) // (BLOCKS - 1))
                 digest.update(file.read(BLOCK))
     return digest.hexdigest()

@@ -9,16 +9,18 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
+from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
-from distillkit_builtin.local.requirements import DTypeName, read_config
+from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.option_types import DTypeName
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
 """Of a trained parameter: itself, its gradient and AdamW's two moments, all in float32."""
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
-    """What a model is made of."""
+class Structure:
+    """What a model consists of, as its config says."""
 
     architecture: str
     """The model's class."""
@@ -36,7 +38,7 @@ class Anatomy:
 class Footprint:
     """A model on a device."""
 
-    anatomy: Anatomy
+    structure: Structure
     device: str
     dtype: torch.dtype
     """What is computed in."""
@@ -44,28 +46,28 @@ class Footprint:
     @property
     def weight_bytes(self) -> int:
         """The weights once, in the compute dtype: a frozen model."""
-        return self.anatomy.parameters * self.dtype.itemsize
+        return self.structure.parameters * self.dtype.itemsize
 
-    def training_bytes(self, lora_rank: int) -> int:
-        """What a student holds that it shares with nobody: trained weights, optimizer, and what its sampler needs.
+    def training_bytes(self, lora_rank: int, *, samples: bool = True) -> int:
+        """Bytes that a student shares with nobody: trained weights, optimizer, and, if it `samples`, its sampling copy.
 
         A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained.
         """
         if lora_rank == 0:
-            return self.anatomy.parameters * TRAINED_BYTES + self.weight_bytes
-        merged = self.anatomy.linear_parameters * self.dtype.itemsize
-        return lora_rank * self.anatomy.linear_ends * TRAINED_BYTES + merged
+            return self.structure.parameters * TRAINED_BYTES + samples * self.weight_bytes
+        merged = self.structure.linear_parameters * self.dtype.itemsize
+        return lora_rank * self.structure.linear_ends * TRAINED_BYTES + samples * merged
 
     def describe(self) -> str:
         """For `distillkit check`."""
         number = str(self.dtype).removeprefix("torch.")
-        millions, gigabytes = self.anatomy.parameters / 1e6, self.weight_bytes / 1e9
+        millions, gigabytes = self.structure.parameters / 1e6, self.weight_bytes / 1e9
         return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {number} on {self.device}"
 
 
 @lru_cache(maxsize=16)
-def anatomy(source: str) -> Anatomy:
-    """Look at the model's modules."""
+def model_structure(source: str) -> Structure:
+    """Of the model `source`, found from its modules. Raises InputError if its config cannot be read."""
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source), trust_remote_code=False)
     head = model.get_output_embeddings()
@@ -75,7 +77,7 @@ def anatomy(source: str) -> Anatomy:
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
         for weight in [module.weight]
     ]
-    return Anatomy(
+    return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         linear_parameters=sum(weight.numel() for weight in linear),
@@ -97,7 +99,7 @@ def _is_recurrent(model: PreTrainedModel) -> bool:
 
 def require_batchable(source: str) -> None:
     """Raise InputError for a model with recurrent layers, whose states would read the padding on the left."""
-    found = anatomy(source)
+    found = model_structure(source)
     if found.recurrent:
         raise InputError(
             f"{source} is a {found.architecture}, and the local backend cannot batch recurrent layers (linear "
@@ -105,7 +107,7 @@ def require_batchable(source: str) -> None:
         )
 
 
-def footprint(source: str, device: str, dtype: DTypeName) -> Footprint:
+def footprint(source: str, device: str, dtype: DTypeName, rank: Rank = ONLY) -> Footprint:
     """The size of `source` on the device and in the dtype that these options lead to."""
-    where = resolve_device(device)
-    return Footprint(anatomy(source), str(where), resolve_dtype(dtype, where))
+    where = resolve_device(device, rank)
+    return Footprint(model_structure(source), str(where), resolve_dtype(dtype, where))

@@ -1,83 +1,55 @@
-"""Who draws completions from a network: the fast path where it is proven for it, or transformers' own forward."""
+"""Sampling completions from a model, by its verified fast backbone or by transformers' own forward."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Protocol
 
-from distillkit.errors import InputError
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.fast.backbone import Unknown
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.fast.slot_generator import SlotSampler
-from distillkit_builtin.local.plain_generator import Generator
-from distillkit_builtin.local.requirements import ForwardName
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 
 
-class Drawer(Protocol):
-    """Draws completions in the device's thread."""
+class Generator(Protocol):
+    """Samples completions in the device's thread."""
 
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
     ) -> None:
-        """Draw requests that are all drawn in the same way, `size` at a time, and `emit` each completion when it ends.
+        """Sample requests that have one set of sampling parameters, `size` at a time.
 
-        Rollouts say that policy `version` made them. Raises Unwanted between two tokens, and torch.OutOfMemoryError.
+        `emit` gets each completion when it ends; it says that policy `version` made it.
+
+        Raises:
+            Cancelled: between two tokens, when the device's work is cancelled.
+            torch.OutOfMemoryError: completions that have ended were emitted.
         """
         ...
 
-    def release(self) -> bool:
-        """Let go of memory that is kept from call to call, and say whether there was any."""
+    def free_caches(self) -> bool:
+        """Free memory that is kept from call to call, and return whether there was any."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class PlainDrawer:
-    """Batch after batch, by transformers' own forward."""
-
-    network: Network
-    tokenizer: HFTokenizer
-    eos_ids: frozenset[int]
-
-    def generate(
-        self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
-    ) -> None:
-        """See `Drawer`."""
-        generator = Generator(self.network, self.tokenizer, self.eos_ids, version)
-        with self.network.without_adapter():
-            for start in range(0, len(requests), size):
-                generator.generate(requests[start : start + size], emit)
-
-    def release(self) -> bool:
-        """Nothing is kept."""
-        return False
+def generator_for(causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer) -> Generator:
+    """By the model's fast backbone where it has one, else by transformers' own forward."""
+    eos_ids = eos_ids_of(causal_lm, tokenizer)
+    if backbone is None:
+        return PlainGenerator(causal_lm, tokenizer, eos_ids)
+    return SlotGenerator(backbone, tokenizer, eos_ids)
 
 
-def drawer_for(network: Network, tokenizer: HFTokenizer, forward: ForwardName, tell: Callable[[str], None]) -> Drawer:
-    """The drawer of a network. Raises InputError if `fast` is asked for and is not to be had; `auto` tells why."""
-    eos_ids = eos_ids_of(network, tokenizer)
-    if forward == "plain":
-        return PlainDrawer(network, tokenizer, eos_ids)
-    try:
-        return SlotSampler(proven_trunk(network), tokenizer, eos_ids)
-    except Unknown as reason:
-        if forward == "fast":
-            raise InputError(f"forward: fast cannot be used: {reason}; take auto") from reason
-        tell(f"{type(network.model).__name__} is computed by transformers' own forward: {reason}")
-        return PlainDrawer(network, tokenizer, eos_ids)
-
-
-def eos_ids_of(network: Network, tokenizer: HFTokenizer) -> frozenset[int]:
+def eos_ids_of(causal_lm: CausalLM, tokenizer: HFTokenizer) -> frozenset[int]:
     """Every id that ends a completion: the generation config's and the tokenizer's."""
-    configured = network.model.generation_config.eos_token_id if network.model.generation_config else None
+    configured = causal_lm.model.generation_config.eos_token_id if causal_lm.model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
     return frozenset([*ids, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])])
 
 
-def alike(requests: Sequence[SampleRequest]) -> Iterator[Sequence[SampleRequest]]:
-    """Requests that follow each other and are drawn in the same way."""
+def by_params(requests: Sequence[SampleRequest]) -> Iterator[Sequence[SampleRequest]]:
+    """Requests that follow each other and have one set of sampling parameters."""
     for _, same in groupby(requests, key=lambda request: request.params):
         yield list(same)

@@ -1,114 +1,113 @@
-"""The live side of student `local`: what it holds between open and close. Imported when used, since it needs torch."""
+"""The live side of student `local`, between open and close. Imported when used, since it needs torch."""
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import torch
 
 from distillkit.context import RunContext
-from distillkit.errors import InputError
-from distillkit.ranks import this_rank
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
-from distillkit.seeds import derive_seed
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.export import write_weights
-from distillkit_builtin.local.fast.backbone import Unknown
-from distillkit_builtin.local.fast.fused_ops import compiles
-from distillkit_builtin.local.footprint import Footprint, anatomy
-from distillkit_builtin.local.generator import Drawer, drawer_for
-from distillkit_builtin.local.live_teacher import shared_base, stream
-from distillkit_builtin.local.memory import PartSize, tokens_at_once
+from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
+from distillkit_builtin.local.build_student import build_student
+from distillkit_builtin.local.device import Device, shared_device
+from distillkit_builtin.local.export import export, write_weights
+from distillkit_builtin.local.inference import Inference
+from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.ranks.gradients import take_over
-from distillkit_builtin.local.requirements import ForwardName
-from distillkit_builtin.local.scoring import score_stream
-from distillkit_builtin.local.trainer import Gathered, OptimizerOptions, Trainer
+from distillkit_builtin.local.ranks.collectives import broadcast_weights
+from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.trainer import GradientShare, Trainer
 
-if TYPE_CHECKING:
-    from distillkit_builtin.local.student import LocalStudent
 
-TRAINED_ON_CUDA, TRAINED = 16_384, 4096
-"""Tokens of a micro-batch, unless the user says."""
+@dataclass(frozen=True, slots=True)
+class OwnSampling:
+    """What a student holds that samples by itself."""
+
+    copy: SamplingCopy
+    inference: Inference
+    """Of the copy."""
 
 
 @dataclass(slots=True)
-class LocalPupil:
-    """The student's policy and trainer on one device."""
+class LiveLocalStudent:
+    """The student's trainer on one device, and what samples, unless another sampler does."""
 
-    options: "LocalStudent"
+    options: LocalStudentOptions
     run: RunContext
     device: Device
     tokenizer: HFTokenizer
-    policy: Policy
     trainer: Trainer
-    drawer: Drawer
-    drawn: PartSize
-    scored: PartSize
+    sampling: OwnSampling | None
     version: int = 0
 
     @classmethod
-    async def open(cls, run: RunContext, options: "LocalStudent") -> "LocalPupil":
-        """Load and build everything in the device's thread."""
+    async def open(cls, run: RunContext, options: LocalStudentOptions, *, samples: bool) -> "LiveLocalStudent":
+        """Load and build everything in the device's thread; `samples`: the student is its own sampler.
+
+        Raises:
+            InputError: if an option asks for what the model or the device does not support.
+        """
         device = shared_device(run, options.device)
-        told: list[str] = []
-        policy, trainer = await device.run(build, run, options, device, told.append)
-        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
-        drawer = await device.run(drawer_for, policy.sampler, tokenizer, options.forward, told.append)
-        for message in told:
+        messages: list[str] = []
+        built = await device.run(build_student, run, options, device, messages.append, samples=samples)
+        for message in messages:
             run.notify(message)
-        drawn = PartSize(options.sample_batch_size, "completions", "student.sample_batch_size")
-        scored = PartSize(trainer.part.size, "tokens", "student.micro_batch_tokens")
-        trainer.part.spare = scored.spare = drawer.release
-        return cls(options, run, device, tokenizer, policy, trainer, drawer, drawn, scored)
+        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
+        sampling = None
+        if built.sampling_copy is not None:
+            inference = await _open_inference(run, options, built.sampling_copy, tokenizer, built.trainer)
+            sampling = OwnSampling(built.sampling_copy, inference)
+        return cls(options, run, device, tokenizer, built.trainer, sampling)
+
+    @property
+    def policy(self) -> Policy:
+        """What is trained."""
+        return self.trainer.policy
 
     async def train(self, batch: Batch) -> StepResult:
-        """One optimizer step."""
+        """One optimizer step. Raises BadStepError, with the weights as they were."""
         try:
             return await self.device.run(self.trainer.step, batch)
         finally:
-            self.trainer.part.tell(self.run.notify)
+            self.trainer.micro_batch.report(self.run.notify)
 
     async def until_broken(self) -> None:
-        """Nobody else is needed: for ever."""
+        """Waits for ever: nothing but this process is needed."""
         await asyncio.get_running_loop().create_future()
 
-    async def gather(self, batch: Batch, parts: int | None = None) -> Gathered:
-        """The gradient of a batch, for `apply`; see `Trainer.gather`."""
+    async def compute_gradient(self, batch: Batch, parts: int | None = None) -> GradientShare:
+        """The gradient of a batch, for `apply_gradient`; as `Trainer.compute_gradient`."""
         try:
-            return await self.device.run(self.trainer.gather, batch, parts)
+            return await self.device.run(self.trainer.compute_gradient, batch, parts)
         finally:
-            self.trainer.part.tell(self.run.notify)
+            self.trainer.micro_batch.report(self.run.notify)
 
-    async def apply(self) -> dict[str, float]:
-        """Sum the gradients of all ranks, and move the weights."""
-        return await self.device.run(self.trainer.apply_all)
+    async def apply_gradient(self) -> dict[str, float]:
+        """Sum the gradients of all ranks, and move the weights; returns the step's metrics."""
+        return await self.device.run(self.trainer.apply_summed_gradient)
 
-    async def take_over(self) -> None:
-        """Rank 0's weights on every rank; the same seed made them, but a device may have rounded."""
+    async def take_broadcast(self) -> None:
+        """Take rank 0's weights on every rank; the same seed made them, but a device may have rounded."""
         if self.policy.sharded is None:
-            await self.device.run(take_over, self.policy.trained.values())
+            await self.device.run(broadcast_weights, self.policy.trained.values())
 
-    async def help_to_save(self) -> None:
-        """This rank's part of what rank 0 saves at the same time."""
+    async def join_save(self) -> None:
+        """Give this rank's part of what rank 0 saves at the same time."""
         await self.device.run(self.trainer.tensors)
 
-    async def help_to_export(self) -> None:
-        """This rank's part of what rank 0 exports at the same time."""
+    async def join_export(self) -> None:
+        """Give this rank's part of what rank 0 writes at the same time."""
         await self.device.run(self.policy.whole_weights)
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
-        """The current weights as policy `version`."""
+        """The current weights as policy `version`; on disk there is nothing but what a server loads."""
         if not to_disk or self.run.run_dir is None:
             return Weights(version, "live")
         folder = self.run.run_dir / "weights" / f"version-{version}"
-        path = await self.device.run(write_weights, self.policy, self.tokenizer, folder, self.options.model)
+        path = await self.device.run(write_weights, self.policy, folder)
         keep = {folder.name, f"version-{self.version}"}  # the one before may still be what a server serves
         for old in [path for path in folder.parent.iterdir() if path.name not in keep]:
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
@@ -117,99 +116,51 @@ class LocalPupil:
 
     async def sync(self, weights: Weights) -> None:
         """Sample from the current weights from now on."""
-        await self.device.run(self.policy.refresh_sampler)
+        await self.device.run(self._own_sampling().copy.refresh)
         self.version = weights.version
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
-        """Completions of the policy of the last sync."""
-        async for rollout in stream(self.device, self.drawer, self.version, requests, self.drawn):
+        """Completions of the policy of the last sync, each when it ends."""
+        async for rollout in self._own_sampling().inference.sample(requests, self.version):
             yield rollout
-        self.drawn.tell(self.run.notify)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Logprobs under the policy of the last sync."""
-        async for score in score_stream(self.policy.sampler, requests, self.scored):
+        async for score in self._own_sampling().inference.score(requests):
             yield score
-        self.scored.tell(self.run.notify)
 
     async def save(self, path: Path) -> None:
-        """Weights, optimizer and scheduler."""
+        """Write weights, optimizer and scheduler into the directory `path`."""
         await self.device.run(self.trainer.save, path)
 
     async def load(self, path: Path) -> None:
         """Take back what `save` wrote."""
-        told = await self.device.run(self.trainer.load, path)
-        if told is not None:
-            self.run.notify(told)
+        note = await self.device.run(self.trainer.load, path)
+        if note is not None:
+            self.run.notify(note)
 
     async def export(self, run_dir: Path) -> Path:
-        """The final weights for others to use."""
-        return await self.device.run(write_weights, self.policy, self.tokenizer, run_dir, self.options.model)
+        """Write the final weights for others to use; returns their directory."""
+        return await self.device.run(export, self.policy, self.tokenizer, run_dir, self.options.model)
+
+    def _own_sampling(self) -> OwnSampling:
+        if self.sampling is None:
+            raise RuntimeError("student 'local' is asked to sample or score, and was opened for another sampler")
+        return self.sampling
 
 
-def build(
-    run: RunContext, options: "LocalStudent", device: Device, tell: Callable[[str], None]
-) -> tuple[Policy, Trainer]:
-    """The student's network, LoRA and optimizer; `tell` hears what the user should know."""
-    dtype = resolve_dtype(options.dtype, device.device)
-    if options.lora_rank:
-        network = shared_base(run, options.model, device, dtype)
-        policy = Policy.lora(network, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
-    else:
-        policy = Policy.full(Network.load(options.model, device, dtype, torch.float32))
-    if options.gradient_checkpointing:
-        policy.network.model.activation_checkpointing_enable()
-    is_cuda = device.device.type == "cuda"
-    if options.forward != "plain":
-        pack(policy, options.forward, tell)
-    if shards(options, device.device):
-        policy.shard()
-    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and compiles()):
-        compile_layers(policy)
-    rank = this_rank().index
-    trainer = Trainer(
-        policy,
-        OptimizerOptions(
-            learning_rate=options.learning_rate,
-            schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",
-            warmup_steps=options.warmup_steps,
-            total_steps=run.plan.optimizer_steps if run.plan else 1,
-            weight_decay=options.weight_decay,
-            betas=options.adam_betas,
-            grad_clip_norm=options.grad_clip_norm,
-            micro_batch_tokens=options.micro_batch_tokens or tokens_at_once(device.device, TRAINED_ON_CUDA, TRAINED),
-            seed=derive_seed(run.seed, "rank", rank) if rank else run.seed,
-        ),
+async def _open_inference(
+    run: RunContext, options: LocalStudentOptions, copy: SamplingCopy, tokenizer: HFTokenizer, trainer: Trainer
+) -> Inference:
+    sample_batch = AdaptiveBatchSize(options.sample_batch_size, "completions", "student.sample_batch_size")
+    score_batch = AdaptiveBatchSize(trainer.micro_batch.size, "tokens", "student.micro_batch_tokens")
+    inference = await Inference.open(
+        copy.causal_lm,
+        tokenizer,
+        options.forward,
+        sample_batch=sample_batch,
+        score_batch=score_batch,
+        notify=run.notify,
     )
-    return policy, trainer
-
-
-def pack(policy: Policy, forward: ForwardName, tell: Callable[[str], None]) -> None:
-    """Train on packed sequences, if they are known to give the same. Raises InputError if that was asked for."""
-    try:
-        policy.pack()
-    except Unknown as reason:
-        if forward == "fast":
-            raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
-        tell(f"sequences are padded in training, not packed: {reason}")
-
-
-def compile_layers(policy: Policy) -> None:
-    """Compile what is trained. Raises InputError if it cannot be."""
-    try:
-        policy.compile()
-    except Unknown as reason:
-        raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
-
-
-FULL = 0.8
-"""The share of a device's memory that weights and optimizer may take before they are sharded."""
-
-
-def shards(options: "LocalStudent", device: torch.device) -> bool:
-    """Whether each rank keeps a part of what is trained."""
-    if options.shard == "auto" and this_rank().count > 1 and not options.lora_rank and device.type == "cuda":
-        size = Footprint(anatomy(options.model), str(device), resolve_dtype(options.dtype, device))
-        needed = size.training_bytes(0)
-        return needed > FULL * torch.cuda.get_device_properties(device).total_memory
-    return options.shard == "always"
+    trainer.micro_batch.free_caches = score_batch.free_caches = inference.generator.free_caches
+    return inference

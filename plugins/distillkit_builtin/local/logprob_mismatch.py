@@ -21,25 +21,29 @@ class MismatchMeter:
     """Sums over one share of an optimizer step, kept on the device until they are read."""
 
     def __init__(self) -> None:
-        """Nothing seen yet."""
-        self._seen: list[Tensor] = []
+        """Without any token."""
+        self._sums: list[Tensor] = []
 
     def add(self, logprobs: Tensor, inputs: Mapping[str, Tensor]) -> None:
         """Take logprobs [N] of a micro-batch before the step; losses without `sampling_logprobs` are left out."""
-        sampled = inputs.get("sampling_logprobs")
-        if sampled is None:
+        sampling = inputs.get("sampling_logprobs")
+        if sampling is None:
             return
-        apart = (logprobs.detach() - sampled)[inputs["weights"] != 0].abs()
-        if apart.numel():
-            self._seen.append(torch.stack([apart.sum(), apart.max(), torch.full_like(apart[0], apart.numel())]))
+        differences = (logprobs.detach() - sampling)[inputs["weights"] != 0].abs()
+        if differences.numel():
+            self._sums.append(
+                torch.stack(
+                    [differences.sum(), differences.max(), torch.full_like(differences[0], differences.numel())]
+                )
+            )
 
     def read(self) -> Mismatch:
-        """Of everything since the last reading."""
-        seen, self._seen = self._seen, []
-        if not seen:
+        """The mismatch of every token since the last call."""
+        sums, self._sums = self._sums, []
+        if not sums:
             return Mismatch()
-        sums = torch.stack(seen)
-        return Mismatch(float(sums[:, 0].sum()), float(sums[:, 1].max()), int(sums[:, 2].sum()))
+        stacked = torch.stack(sums)
+        return Mismatch(float(stacked[:, 0].sum()), float(stacked[:, 1].max()), int(stacked[:, 2].sum()))
 
 
 def mismatch_metrics(shares: Sequence[Mismatch]) -> dict[str, float]:

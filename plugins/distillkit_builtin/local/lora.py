@@ -1,4 +1,4 @@
-"""A LoRA's layers as they compute here: what PEFT's forward computes, in fewer operations, and fewer copies."""
+"""A LoRA's layers: what PEFT's own forward computes, in fewer operations and fewer copies."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
 
-NAME = "default"
+ADAPTER = "default"
 """PEFT's name for the adapter."""
 
 
@@ -26,13 +26,13 @@ class AdaptedLinear(LoraLinear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's output for `x` [..., inputs]; without the adapter where it is off."""
+        """The layer's output [..., outputs] for `x` [..., inputs]; without the adapter where it is off."""
         base: Tensor = self.get_base_layer()(x)
         if self.disable_adapters:
             return base
-        down = self.lora_A[NAME].get_parameter("weight")
-        up = self.lora_B[NAME].get_parameter("weight") * self.scaling[NAME]
-        inner = functional.linear(self.lora_dropout[NAME](x).to(base.dtype), down.to(base.dtype))
+        down = self.lora_A[ADAPTER].get_parameter("weight")
+        up = self.lora_B[ADAPTER].get_parameter("weight") * self.scaling[ADAPTER]
+        inner = functional.linear(self.lora_dropout[ADAPTER](x).to(base.dtype), down.to(base.dtype))
         return torch.addmm(base.flatten(0, -2), inner.flatten(0, -2), up.to(base.dtype).t()).view_as(base)
 
 

@@ -1,116 +1,115 @@
-"""Sequences end to end in one row: nothing is padded, and layers that are compiled meet inputs of one form alone.
+"""Sequences end to end in one row: nothing is padded, and compiled layers get inputs of one form alone.
 
 Attention stays inside each sequence (`packed_attention.py`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._dynamo import mark_dynamic
 
 from distillkit.arrays import IntArray
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
-from distillkit_builtin.local.compiled import vary_in_tokens
-from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.fast.backbone import Unknown, require_known
-from distillkit_builtin.local.logprobs import token_logprobs
-from distillkit_builtin.local.packed_attention import attend_on_cuda, packed_attention
+from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
 ROUND = 128
 """On CUDA a row is filled up to a multiple of this many tokens, which matrix products like."""
-LEAST_LONGEST = 2048
-"""Attention on CUDA is told that sequences may be this long: for shorter ones it has next to nothing more to do."""
-ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""How far packed and padded hidden states may be apart, as a share of their norm."""
+MIN_LONGEST = 2048
+"""The length that attention on CUDA is given at least: for shorter ones it has next to nothing more to do."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stretch:
-    """Tokens that stand next to each other in the row and read the same: a prompt, a response, or both."""
+class Segment:
+    """Tokens that stand next to each other in the row and attend to the same: a prompt, a response, or both."""
 
     ids: IntArray
-    before: "Stretch | None" = None
-    """What they read besides themselves, which stands before them: the prompt that a response shares with others."""
+    prefix: "Segment | None" = None
+    """What they attend to besides themselves, which stands before them: the prompt of several responses."""
 
     @property
-    def reads(self) -> int:
-        """Tokens that the last of them reads, itself too."""
-        return len(self.ids) + (0 if self.before is None else len(self.before.ids))
+    def attended(self) -> int:
+        """Tokens that the last one attends to, itself too."""
+        return len(self.ids) + (0 if self.prefix is None else len(self.prefix.ids))
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedRow:
     """Sequences of tokens in one row [1, T]."""
 
     ids: Tensor
     positions: Tensor
     """[1, T]: of each token in its own sequence."""
     ends: Tensor
-    """[n + 1] int32: where each of the n stretches begins, and where the last one ends."""
+    """[n + 1] int32: where each of the n segments begins, and where the last one ends."""
     longest: int
     """No sequence has more tokens. A power of two, and not small: layers are compiled again for each value."""
     keys: Tensor | None
-    """[K] places of the tokens that the stretches read, one stretch after another; None: each reads itself alone."""
+    """[K] indices of the tokens that the segments attend to, one segment after another; None: each to itself alone."""
     key_ends: Tensor
-    """[n + 1] int32: where what each stretch reads begins in `keys`, and where that of the last one ends."""
+    """[n + 1] int32: where what each segment attends to begins in `keys`, and where that of the last one ends."""
     predicting: Tensor
-    """[R] places of the tokens that predict a response's token, the responses end to end."""
-    scored: Tensor
+    """[R] indices of the tokens that predict a response's token, the responses end to end."""
+    response_ids: Tensor
     """[R] the responses' ids."""
 
     @classmethod
-    def of(cls, items: Sequence[PromptAndResponse], device: torch.device) -> "Packed":
+    def of(cls, items: Sequence[PromptAndResponse], device: torch.device) -> "PackedRow":
         """Prompts with their responses but for the last token, which predicts nothing that is asked for.
 
         On CUDA each has its own prompt, and zeros fill the row up; elsewhere one with several responses stands once.
         """
         cuda = device.type == "cuda"
-        stretches, predicting = (_each_by_itself if cuda else _prompts_once)(items)
-        filled = -sum(len(stretch.ids) for stretch in stretches) % ROUND if cuda else 0
+        segments, predicting = (_separate if cuda else _sharing_prompts)(items)
+        filled = -sum(len(segment.ids) for segment in segments) % ROUND if cuda else 0
         if filled:
-            stretches.append(Stretch(np.zeros(filled, dtype=np.int64)))
-        ends = _ends([len(stretch.ids) for stretch in stretches])
-        starts = dict(zip(stretches, ends[:-1].tolist(), strict=True))
+            segments.append(Segment(np.zeros(filled, dtype=np.int64)))
+        ends = _ends([len(segment.ids) for segment in segments])
+        starts = dict(zip(segments, ends[:-1].tolist(), strict=True))
 
-        def there(array: IntArray) -> Tensor:
+        def on_device(array: IntArray) -> Tensor:
             return torch.from_numpy(array).to(device)
 
         return cls(
-            ids=there(np.concatenate([stretch.ids for stretch in stretches]).astype(np.int64))[None],
-            positions=there(np.concatenate([np.arange(s.reads - len(s.ids), s.reads) for s in stretches]))[None],
-            ends=there(ends.astype(np.int32)),
-            longest=max(LEAST_LONGEST, 1 << (max(stretch.reads for stretch in stretches) - 1).bit_length()),
-            keys=there(_keys(stretches, starts)) if any(stretch.before for stretch in stretches) else None,
-            key_ends=there(_ends([stretch.reads for stretch in stretches]).astype(np.int32)),
-            predicting=there(np.concatenate([starts[stretch] + places for stretch, places in predicting])),
-            scored=there(np.concatenate([item.response_ids for item in items]).astype(np.int64)),
+            ids=on_device(np.concatenate([segment.ids for segment in segments]).astype(np.int64))[None],
+            positions=on_device(np.concatenate([np.arange(s.attended - len(s.ids), s.attended) for s in segments]))[
+                None
+            ],
+            ends=on_device(ends.astype(np.int32)),
+            longest=max(MIN_LONGEST, 1 << (max(segment.attended for segment in segments) - 1).bit_length()),
+            keys=on_device(_keys(segments, starts)) if any(segment.prefix for segment in segments) else None,
+            key_ends=on_device(_ends([segment.attended for segment in segments]).astype(np.int32)),
+            predicting=on_device(np.concatenate([starts[segment] + offsets for segment, offsets in predicting])),
+            response_ids=on_device(np.concatenate([item.response_ids for item in items]).astype(np.int64)),
         )
 
 
-Predicting = list[tuple[Stretch, IntArray]]
-"""Stretches, and the places inside them that predict something; the same one may come several times."""
+Predicting = list[tuple[Segment, IntArray]]
+"""Segments, and the offsets inside them that predict a token; the same segment may come several times."""
 
 
-def _each_by_itself(items: Sequence[PromptAndResponse]) -> tuple[list[Stretch], Predicting]:
-    stretches = [Stretch(np.concatenate([item.prompt_ids, item.response_ids[:-1]])) for item in items]
-    pairs = zip(stretches, items, strict=True)
-    return stretches, [(stretch, np.arange(len(item.prompt_ids) - 1, len(item) - 1)) for stretch, item in pairs]
+def _separate(items: Sequence[PromptAndResponse]) -> tuple[list[Segment], Predicting]:
+    """A segment an item."""
+    segments = [Segment(np.concatenate([item.prompt_ids, item.response_ids[:-1]])) for item in items]
+    pairs = zip(segments, items, strict=True)
+    return segments, [(segment, np.arange(len(item.prompt_ids) - 1, len(item) - 1)) for segment, item in pairs]
 
 
-def _prompts_once(items: Sequence[PromptAndResponse]) -> tuple[list[Stretch], Predicting]:
-    """Prompts first, then what stands behind them, the short ones first: stretches that are alike stand together."""
-    prompts = {item.prompt_ids.tobytes(): Stretch(item.prompt_ids) for item in items}
-    rest = [Stretch(item.response_ids[:-1], prompts[item.prompt_ids.tobytes()]) for item in items]
+def _sharing_prompts(items: Sequence[PromptAndResponse]) -> tuple[list[Segment], Predicting]:
+    """Each different prompt, then the responses behind them, the short ones first: equal lengths stand together."""
+    distinct = DistinctPrompts.of(item.prompt_ids for item in items)
+    prompts = [Segment(ids) for ids in distinct.prompts]
+    responses = [
+        Segment(item.response_ids[:-1], prompts[row]) for item, row in zip(items, distinct.row_of, strict=True)
+    ]
     predicting: Predicting = []
-    for item, stretch in zip(items, rest, strict=True):
-        last = np.array([len(item.prompt_ids) - 1])
-        predicting += [(prompts[item.prompt_ids.tobytes()], last), (stretch, np.arange(len(stretch.ids)))]
-    stretches = sorted(prompts.values(), key=lambda stretch: stretch.reads)
-    stretches += sorted((s for s in rest if len(s.ids)), key=lambda s: (len(s.ids), s.reads))
-    return stretches, [(stretch, places) for stretch, places in predicting if len(places)]
+    for response, row in zip(responses, distinct.row_of, strict=True):
+        last = np.array([len(prompts[row].ids) - 1])
+        predicting += [(prompts[row], last), (response, np.arange(len(response.ids)))]
+    segments = sorted(prompts, key=lambda segment: segment.attended)
+    segments += sorted((s for s in responses if len(s.ids)), key=lambda s: (len(s.ids), s.attended))
+    return segments, [(segment, offsets) for segment, offsets in predicting if len(offsets)]
 
 
 def _ends(lengths: Sequence[int]) -> IntArray:
@@ -118,133 +117,8 @@ def _ends(lengths: Sequence[int]) -> IntArray:
     return ends
 
 
-def _keys(stretches: Sequence[Stretch], starts: Mapping[Stretch, int]) -> IntArray:
-    """See `Packed.keys`."""
-    parts = [part for stretch in stretches for part in (stretch.before, stretch) if part is not None]
+def _keys(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
+    """The indices of `PackedRow.keys`."""
+    parts = [part for segment in segments for part in (segment.prefix, segment) if part is not None]
     keys: IntArray = np.concatenate([np.arange(starts[part], starts[part] + len(part.ids)) for part in parts])
     return keys
-
-
-def packed_logprobs(network: Network, items: Sequence[PromptAndResponse]) -> Tensor:
-    """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...]; with gradient if enabled."""
-    packed = Packed.of(items, network.device.device)
-    hidden = packed_hidden_states(network, packed)[packed.predicting]
-    return token_logprobs(network.head, hidden, packed.scored, frozen_head=network.head_is_frozen)
-
-
-def packed_hidden_states(network: Network, packed: Packed) -> Tensor:
-    """The last hidden states [T, hidden]."""
-    embedded = network.model.get_input_embeddings()(packed.ids)
-    if torch.is_grad_enabled() and not embedded.requires_grad:
-        embedded.requires_grad_()  # else a LoRA's first layer would be compiled on its own: its input alone has none
-    vary_in_tokens(embedded, packed.positions)
-    mark_dynamic(packed.ends, 0)
-    mark_dynamic(packed.key_ends, 0)
-    with packed_attention(network):
-        out = network.trunk(
-            inputs_embeds=embedded,
-            position_ids=packed.positions,
-            use_cache=False,
-            cu_seq_lens_q=packed.ends,
-            cu_seq_lens_k=packed.key_ends,
-            max_length_q=packed.longest,
-            keys=packed.keys,
-        )
-    hidden: Tensor = out.last_hidden_state
-    return hidden[0]
-
-
-def require_packable(network: Network) -> None:
-    """Raise Unknown, saying why, unless packed sequences give what they give one by one on this device."""
-    config = network.model.config.get_text_config()
-    require_known(config)
-    if getattr(config, "attention_dropout", 0.0):
-        raise Unknown("its attention has dropout")
-    if network.dtype not in ROUNDING:
-        raise Unknown(f"packing was never tried in {network.dtype}")
-    kind = network.device.device.type
-    if kind not in ("cuda", "cpu"):
-        raise Unknown(f"packing was never tried on {kind}")
-    if kind == "cuda" and attend_on_cuda is None:
-        raise Unknown(f"PyTorch {torch.__version__} has no attention for packed sequences of this kind")
-    if kind == "cuda" and network.dtype == torch.float32:
-        raise Unknown("FlashAttention does not compute in float32")
-    try:
-        with autocast(network.device.device, network.dtype):
-            apart = _apart(network)
-    except (RuntimeError, ValueError) as error:  # what PyTorch raises of shapes and devices that a kernel does not know
-        raise Unknown(
-            f"packed sequences cannot be computed here: {str(error).strip().partition(chr(10))[0]}"
-        ) from error
-    if not apart <= ROUNDING[network.dtype]:
-        raise Unknown(f"its packed hidden states are {apart:.2g} of their norm away from the padded ones")
-
-
-def balanced(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Places of `lengths` in `parts` groups of about the same sum, each in order; of few lengths some groups are empty.
-
-    The longest goes first, each to the group that is lightest so far (Graham's rule: at most 4/3 of the best,
-    https://doi.org/10.1137/0117039).
-    """
-    groups: list[list[int]] = [[] for _ in range(parts)]
-    sums = [0] * parts
-    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        lightest = min(range(parts), key=sums.__getitem__)
-        groups[lightest].append(place)
-        sums[lightest] += lengths[place]
-    return [sorted(group) for group in groups]
-
-
-def packed_batches(items: Sequence[PromptAndResponse], max_tokens: int) -> list[list[int]]:
-    """Places of `items` in few groups of about the same number of tokens, at most `max_tokens` each (or one item).
-
-    Those that share a prompt stay together as far as that goes, and count as if each had its own.
-    """
-    units = [unit for family in _families(items) for unit in _cut(family, items, max_tokens)]
-    sizes = [sum(len(items[i]) for i in unit) for unit in units]
-    alone = [unit for unit, size in zip(units, sizes, strict=True) if size > max_tokens]
-    rest = [at for at, size in enumerate(sizes) if size <= max_tokens]
-    parts = -(-sum(sizes[at] for at in rest) // max_tokens)
-    while True:
-        groups = [[rest[i] for i in group] for group in balanced([sizes[at] for at in rest], parts) if group]
-        if all(sum(sizes[at] for at in group) <= max_tokens for group in groups):
-            return sorted(alone + [sorted(i for at in group for i in units[at]) for group in groups])
-        parts += 1
-
-
-def _families(items: Sequence[PromptAndResponse]) -> list[list[int]]:
-    """Places of items with one prompt."""
-    found: dict[bytes, list[int]] = {}
-    for i, item in enumerate(items):
-        found.setdefault(item.prompt_ids.tobytes(), []).append(i)
-    return list(found.values())
-
-
-def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: int) -> Iterator[list[int]]:
-    """Parts of a family that fit, in order."""
-    part: list[int] = []
-    for i in family:
-        if part and sum(len(items[j]) for j in part) + len(items[i]) > max_tokens:
-            yield part
-            part = []
-        part.append(i)
-    yield part
-
-
-@torch.no_grad()
-def _apart(network: Network) -> float:
-    """The distance between packed and single hidden states, as a share of their norm; two of three share a prompt."""
-    count = len(network.model.get_input_embeddings().get_parameter("weight"))
-    ids = np.random.default_rng(0).integers(0, count, 30)
-    items = [PromptAndResponse(ids[:8], ids[8:11]), PromptAndResponse(ids[12:21], ids[21:23])]
-    items.append(PromptAndResponse(ids[:8], ids[23:28]))
-    packed = Packed.of(items, network.device.device)
-    plain = torch.cat([_alone(network, item) for item in items]).float()
-    return float((packed_hidden_states(network, packed)[packed.predicting].float() - plain).norm() / plain.norm())
-
-
-def _alone(network: Network, item: PromptAndResponse) -> Tensor:
-    """Its hidden states [R, hidden] that predict the response, by the network's own forward."""
-    ids = np.concatenate([item.prompt_ids, item.response_ids[:-1]])
-    hidden = network.hidden_states(torch.from_numpy(ids)[None].to(network.device.device))
-    return hidden[0, len(item.prompt_ids) - 1 :]

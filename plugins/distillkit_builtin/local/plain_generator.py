@@ -1,6 +1,6 @@
-"""Drawing completions, with the exact logprobs of what was drawn.
+"""Sampling completions by transformers' own forward, with the exact logprobs of the sampled tokens.
 
-Each request has its own random numbers, one uniform u a token, and draws by inverse transform: the first token whose
+Each request has its own random numbers, one uniform u a token, and samples by inverse transform: the first token whose
 cumulative probability exceeds u. So a completion does not depend on which others are in its batch (beyond rounding).
 """
 
@@ -16,15 +16,16 @@ from distillkit.arrays import IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
-AT_FIRST = 512
+FIRST_CANDIDATES = 512
 """Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
 
 
 @dataclass(slots=True)
 class _Draft:
-    """A completion that is being drawn."""
+    """A completion that is being sampled."""
 
     request: SampleRequest
     uniforms: Tensor
@@ -35,34 +36,51 @@ class _Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class Generator:
-    """Draws from one network at one policy version."""
+class PlainGenerator:
+    """Samples batch after batch from one model."""
 
-    network: Network
+    causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
-    policy_version: int
+
+    def generate(
+        self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
+    ) -> None:
+        """Sample batches of `size` requests, without the adapter, and `emit` each completion when it ends.
+
+        As `Generator.generate` says; `requests` have one set of sampling parameters.
+        """
+        with self.causal_lm.without_adapter():
+            for start in range(0, len(requests), size):
+                self.generate_batch(requests[start : start + size], version, emit)
+
+    def free_caches(self) -> bool:
+        """False: no memory is kept from call to call."""
+        return False
 
     @torch.inference_mode()
-    def generate(self, requests: Sequence[SampleRequest], emit: Callable[[Rollout], None]) -> None:
-        """Draw all requests as one batch; `emit` each completion when it ends. Raises Unwanted between two tokens."""
-        alive = [_Draft(request, self._uniforms(request)) for request in requests]
-        cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in alive])
-        while alive:
-            self.network.device.go_on()
-            chosen = self._choose(logits, alive)
-            keep = [i for i, draft in enumerate(alive) if draft.finish_reason is None]
-            for draft in alive:
+    def generate_batch(self, requests: Sequence[SampleRequest], version: int, emit: Callable[[Rollout], None]) -> None:
+        """Sample all requests as one batch from the model as it stands, with its adapter where that is on.
+
+        Rollouts say that policy `version` made them. Raises Cancelled between two tokens.
+        """
+        active = [_Draft(request, self._uniforms(request)) for request in requests]
+        cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in active])
+        while active:
+            self.causal_lm.device.raise_if_cancelled()
+            chosen = self._sample(logits, active)
+            keep = [i for i, draft in enumerate(active) if draft.finish_reason is None]
+            for draft in active:
                 if draft.finish_reason is not None:
-                    emit(self._rollout(draft))
-            if len(keep) < len(alive):
-                alive = [alive[i] for i in keep]
-                if not alive:
+                    emit(self._rollout(draft, version))
+            if len(keep) < len(active):
+                active = [active[i] for i in keep]
+                if not active:
                     return
                 index = torch.tensor(keep, device=mask.device)
                 cache.batch_select_indices(index)
                 mask, chosen = mask[index], chosen[index]
-            mask = torch.cat([mask, mask.new_ones(len(alive), 1)], dim=1)
+            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
             positions = mask.sum(1, keepdim=True) - 1
             logits = self._forward(chosen[:, None], mask, positions, cache)
 
@@ -70,49 +88,50 @@ class Generator:
         numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(
             request.params.max_tokens, dtype=np.float32
         )
-        return torch.from_numpy(numbers).to(self.network.device.device)
+        return torch.from_numpy(numbers).to(self.causal_lm.device.device)
 
     def _prefill(self, prompts: Sequence[IntArray]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Read each different prompt once, padded on the left; then one cache row a request."""
-        device = self.network.device.device
-        different: dict[bytes, int] = {}
-        row_of = [different.setdefault(prompt.tobytes(), len(different)) for prompt in prompts]
-        firsts = [prompts[row_of.index(row)] for row in range(len(different))]
-        width = max(map(len, firsts))
-        ids = torch.zeros(len(firsts), width, dtype=torch.long)
-        mask = torch.zeros(len(firsts), width, dtype=torch.long)
-        for row, prompt in enumerate(firsts):
+        """Cache, mask and logits [batch, vocabulary] behind the prompts, a row each.
+
+        Each different prompt is computed once, padded on the left.
+        """
+        device = self.causal_lm.device.device
+        distinct = DistinctPrompts.of(prompts)
+        width = max(map(len, distinct.prompts))
+        ids = torch.zeros(len(distinct.prompts), width, dtype=torch.long)
+        mask = torch.zeros(len(distinct.prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(distinct.prompts):
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(device), mask.to(device)
-        cache = DynamicCache(config=self.network.model.config)
+        cache = DynamicCache(config=self.causal_lm.model.config)
         logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
-        index = torch.tensor(row_of, device=device)
+        index = torch.tensor(distinct.row_of, device=device)
         cache.batch_select_indices(index)
         return cache, mask[index], logits[index]
 
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
         """Float32 logits [batch, vocabulary] of the last position."""
-        hidden = self.network.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
-        return self.network.head(hidden[:, -1]).float()
+        hidden = self.causal_lm.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
+        return self.causal_lm.head(hidden[:, -1]).float()
 
-    def _choose(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
-        """Draw one token a row, and note it, its logprob at temperature 1, and whether the completion ends."""
+    def _sample(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
+        """Sample one token a row [batch]; add it, its logprob at temperature 1 and its finish reason to its draft."""
         params = drafts[0].request.params
         logprobs = torch.log_softmax(logits, dim=1)
         if params.temperature == 0:
             chosen = logits.argmax(1)
         else:
             uniforms = torch.stack([draft.uniforms[len(draft.ids)] for draft in drafts])
-            chosen = draw(logprobs if params.is_untouched else reshaped(logits, params), uniforms)
+            chosen = sample_indices(logprobs if params.is_untouched else truncated_logprobs(logits, params), uniforms)
         taken = logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
         for draft, index, logprob in zip(drafts, chosen.tolist(), taken, strict=True):
             draft.ids.append(index)
             draft.logprobs.append(logprob)
-            draft.finish_reason = self._ended(draft)
+            draft.finish_reason = self._finish_reason(draft)
         return chosen
 
-    def _ended(self, draft: _Draft) -> FinishReason | None:
+    def _finish_reason(self, draft: _Draft) -> FinishReason | None:
         params = draft.request.params
         if draft.ids[-1] in self.eos_ids:
             return "stop"
@@ -120,10 +139,10 @@ class Generator:
             return "stop"
         return "length" if len(draft.ids) == params.max_tokens else None
 
-    def _rollout(self, draft: _Draft) -> Rollout:
+    def _rollout(self, draft: _Draft, version: int) -> Rollout:
         return Rollout(
             request=draft.request,
-            policy_version=self.policy_version,
+            policy_version=version,
             token_ids=token_ids(draft.ids),
             logprobs=logprob_array(draft.logprobs),
             finish_reason=draft.finish_reason or "length",
@@ -131,39 +150,39 @@ class Generator:
         )
 
 
-def draw(logprobs: Tensor, uniforms: Tensor) -> Tensor:
-    """Indices [batch] drawn by `logprobs` [batch, n], by inverse transform of `uniforms` [batch] in [0, 1)."""
+def sample_indices(logprobs: Tensor, uniforms: Tensor) -> Tensor:
+    """Indices [batch] sampled by `logprobs` [batch, n], by inverse transform of `uniforms` [batch] in [0, 1)."""
     cumulative = logprobs.exp().cumsum(1)
     target = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logprobs.shape[1] - 1)
 
 
-def reshaped(logits: Tensor, params: SamplingParams) -> Tensor:
-    """The logprobs [batch, n] that are drawn from: at the temperature, without what top-k and then top-p leave out.
+def truncated_logprobs(logits: Tensor, params: SamplingParams) -> Tensor:
+    """The logprobs [batch, n] that are sampled from: at the temperature, -inf where top-k and then top-p cut.
 
-    Tokens of one logit stay or go together, whatever their order.
+    Tokens with equal logits are kept or cut together, whatever their order.
     """
     logits = logits / params.temperature
     if params.top_k and params.top_k < logits.shape[1]:
-        least = logits.topk(params.top_k, dim=1).values[:, -1:]
-        logits = logits.masked_fill(logits < least, -torch.inf)
+        threshold = logits.topk(params.top_k, dim=1).values[:, -1:]
+        logits = logits.masked_fill(logits < threshold, -torch.inf)
     if params.top_p < 1.0:
-        logits = logits.masked_fill(logits < _least_of_nucleus(logits, params.top_p), -torch.inf)
+        logits = logits.masked_fill(logits < _top_p_threshold(logits, params.top_p), -torch.inf)
     return torch.log_softmax(logits, dim=1)
 
 
-def _least_of_nucleus(logits: Tensor, share: float) -> Tensor:
-    """The least logit [batch, 1] of the likeliest tokens that together reach a probability of `share`.
+def _top_p_threshold(logits: Tensor, share: float) -> Tensor:
+    """The least logit [batch, 1] of the most likely tokens that together reach a probability of `share`.
 
-    The likeliest few are tried first: ordering them takes a tenth of the time of ordering the whole vocabulary.
+    The few most likely are tried first: ordering them takes a tenth of the time of ordering the whole vocabulary.
     """
     whole = logits.logsumexp(1, keepdim=True)
-    few = AT_FIRST
+    count = FIRST_CANDIDATES
     while True:
-        likeliest = logits.topk(min(few, logits.shape[1]), dim=1).values
-        law = (likeliest - whole).exp()
-        before = law.cumsum(1) - law
-        before[:, 0] = 0.0  # the likeliest token always stays
-        if few >= logits.shape[1] or bool((before[:, -1] >= share).all()):
-            return likeliest.masked_fill(before >= share, torch.inf).amin(1, keepdim=True)
-        few *= 8
+        highest = logits.topk(min(count, logits.shape[1]), dim=1).values
+        probabilities = (highest - whole).exp()
+        before = probabilities.cumsum(1) - probabilities
+        before[:, 0] = 0.0  # the most likely token always stays
+        if count >= logits.shape[1] or bool((before[:, -1] >= share).all()):
+            return highest.masked_fill(before >= share, torch.inf).amin(1, keepdim=True)
+        count *= 8

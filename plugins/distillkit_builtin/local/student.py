@@ -2,38 +2,29 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import PrivateAttr
 
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import this_rank
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
-from distillkit_builtin.local.requirements import (
-    FORWARD,
-    DeviceName,
-    ForwardName,
-    context_length,
-    local_report,
-    require_config,
-)
+from distillkit_builtin.local.model_config import context_length, read_config
+from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.local.requirements import local_report
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.live_student import LocalPupil
-    from distillkit_builtin.local.ranks.data_parallel import SpreadPupil
-
-LORA_LEARNING_RATE = 2e-4
-FULL_LEARNING_RATE = 1e-5
+    from distillkit_builtin.local.live_student import LiveLocalStudent
+    from distillkit_builtin.local.ranks.data_parallel import DataParallelStudent
 
 
-class LocalStudent(Student, Sampler):
+class LocalStudent(LocalStudentOptions, Student, Sampler):
     """A LoRA, or all weights, trained in this process with PyTorch, transformers and PEFT."""
 
     role: ClassVar[str] = "student"
@@ -45,69 +36,34 @@ class LocalStudent(Student, Sampler):
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
     )
 
-    model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
-    tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
-    device: DeviceName = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.")
-    dtype: Literal["auto", "bfloat16", "float32"] = Field(
-        "auto",
-        description="What is computed in; trained weights are float32 always. float16 would need its loss scaled.",
-    )
-    lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
-    lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")
-    learning_rate: float = Field(
-        LORA_LEARNING_RATE, gt=0, description="AdamW's; the default is for a LoRA, with lora_rank: 0 it is 1e-5."
-    )
-    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="After the warm-up.")
-    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's.")
-    grad_clip_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
-    micro_batch_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
-        "Where the device has no room for it, it is halved (not where weights are sharded).",
-    )
-    compile: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "
-        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, where sequences are packed; always: an error "
-        "elsewhere.",
-    )
-    shard: Literal["auto", "always", "never"] = Field(
-        "auto",
-        description="Where torchrun started several processes and all weights are trained: each keeps a part of the "
-        "weights, gradients and moments (FSDP2) instead of all. auto: where they would take over 80% of a cuda device. "
-        "Not for a LoRA.",
-    )
-    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
-    sample_batch_size: int = Field(64, ge=1, description="At most this many completions are drawn at once.")
-    forward: ForwardName = Field("auto", description=FORWARD)
+    _live: "LiveLocalStudent | DataParallelStudent | None" = PrivateAttr(None)
 
-    _pupil: "LocalPupil | SpreadPupil | None" = PrivateAttr(None)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _default_learning_rate(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
-        if isinstance(values, dict) and values.get("lora_rank") == 0:
-            return {"learning_rate": FULL_LEARNING_RATE, **values}
-        return values
+    @property
+    def _samples(self) -> bool:
+        """Whether the student is its own sampler."""
+        return self.sampler is None
 
     def check(self, run: RunContext) -> CheckReport:
-        """Read the model's config; say what will be loaded and what it takes."""
-        require_config(self.model)
-        if self.shard == "always" and (self.lora_rank or this_rank().count == 1):
+        """Read the model's config; report what will be loaded and what it takes. Raises InputError if it cannot be."""
+        read_config(self.model)
+        if self.shard == "always" and (self.lora_rank or run.rank.count == 1):
             alone = "there is one process; start several by torchrun, or take auto"
             why = "a LoRA is never sharded; take auto" if self.lora_rank else alone
             raise InputError(f"student.shard: always cannot be used: {why}")
-        what = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
-        who = f"student ({what})"
-        report = local_report(self.model, who, self.device, self.dtype, run=run, lora_rank=self.lora_rank)
+        trained = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
+        report = local_report(
+            self.model,
+            f"student ({trained})",
+            self.device,
+            self.dtype,
+            run=run,
+            lora_rank=self.lora_rank,
+            samples=self._samples,
+        )
         if self.compile == "always" and not report.missing:
             from distillkit_builtin.local.device import require_compilable
 
-            require_compilable(self.device)
+            require_compilable(self.device, run.rank)
         return report
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
@@ -115,72 +71,72 @@ class LocalStudent(Student, Sampler):
         return shared_tokenizer(run, self.tokenizer_model or self.model)
 
     def context_length(self, run: RunContext) -> int | None:
-        """As the model's config says."""
+        """In tokens, as the model's config says, or None."""
         return context_length(self.model)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Of config and weights."""
+        """Digests of config and weights, or the revision on the hub."""
         return model_fingerprint(self.model)
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
-        """`importance_sampling`; others by their own torch function."""
+        """`importance_sampling` by name; other losses bring their own torch function."""
         return {"importance_sampling": frozenset({"ratio_log_cap"})}
 
     async def open(self, run: RunContext) -> None:
-        """Load the model and make the LoRA, the sampling copy and the optimizer."""
-        from distillkit_builtin.local.ranks.data_parallel import open_pupil
+        """Load the model, make LoRA and optimizer, and the copy that samples, unless another sampler is chosen."""
+        from distillkit_builtin.local.ranks.data_parallel import open_student
 
-        self._pupil = await open_pupil(run, self)
+        self._live = await open_student(run, self, samples=self._samples)
 
     async def until_broken(self) -> None:
         """Where there are several ranks, until one is gone."""
-        await self._open_pupil().until_broken()
+        await self._opened().until_broken()
 
     async def work(self, run: RunContext) -> None:
-        """Draw, score and train shares of the run, as rank 0 says."""
-        from distillkit_builtin.local.ranks.worker import serve
+        """Sample, score and train shares of the run, as rank 0 commands."""
+        from distillkit_builtin.local.ranks.worker import run_worker
 
-        await serve(run, self)
+        await run_worker(run, self, samples=self._samples)
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""
-        self._pupil = None
+        self._live = None
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step."""
-        return await self._open_pupil().train(batch)
+        return await self._opened().train(batch)
 
     async def publish(self, version: int) -> Weights:
         """For this student's own sampler nothing is written; another one finds an adapter or model directory."""
-        return await self._open_pupil().publish(version, to_disk=self.sampler is not None)
+        return await self._opened().publish(version, to_disk=not self._samples)
 
     async def sync(self, weights: Weights) -> None:
         """Merge the current weights into the sampling copy."""
-        await self._open_pupil().sync(weights)
+        await self._opened().sync(weights)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """Draw completions from the policy of the last sync."""
-        async for rollout in self._open_pupil().sample(requests):
+        """Sample completions from the policy of the last sync."""
+        async for rollout in self._opened().sample(requests):
             yield rollout
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score given tokens under the policy of the last sync, for evaluators."""
-        async for score in self._open_pupil().score(requests):
+        async for score in self._opened().score(requests):
             yield score
 
     async def save(self, path: Path) -> None:
         """Weights, optimizer and scheduler, as safetensors."""
-        await self._open_pupil().save(path)
+        await self._opened().save(path)
 
     async def load(self, path: Path) -> None:
         """Take back what `save` wrote."""
-        await self._open_pupil().load(path)
+        await self._opened().load(path)
 
     async def export(self, run_dir: Path) -> Path:
         """`adapter/` in PEFT format, or `model/` where all weights were trained."""
-        return await self._open_pupil().export(run_dir)
+        return await self._opened().export(run_dir)
 
-    def _open_pupil(self) -> "LocalPupil | SpreadPupil":
-        if self._pupil is None:
+    def _opened(self) -> "LiveLocalStudent | DataParallelStudent":
+        if self._live is None:
             raise RuntimeError("LocalStudent is used before open() or after close()")
-        return self._pupil
+        return self._live

@@ -13,7 +13,7 @@ from builtin.fireworks.conftest import STUDENT, TEACHER
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.records import Batch, Datum
 from distillkit.types import SampleKey
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -93,8 +93,8 @@ def weights_of(service: LoopbackService, connected: "FiretitanServiceClient", cl
 
 
 def adapter_of(policy: Policy, folder: Path) -> dict[str, torch.Tensor]:
-    assert policy.network.adapter is not None
-    policy.network.adapter.save_pretrained(str(folder))
+    assert policy.causal_lm.adapter is not None
+    policy.causal_lm.adapter.save_pretrained(str(folder))
     return load_file(folder / "adapter_model.safetensors")
 
 
@@ -109,8 +109,8 @@ def twin_of(source: str) -> Trainer:
     return Trainer(Policy.lora(read(source), 4, 8, 0.0, 0), OPTIONS)
 
 
-def read(source: str) -> Network:
-    return Network.load(source, Device(torch.device("cpu")), torch.float32, torch.float32)
+def read(source: str) -> CausalLM:
+    return CausalLM.load(source, Device(torch.device("cpu")), torch.float32, torch.float32)
 
 
 def teacher_config(deployment_id: str = "teacher", base_model: str = TEACHER) -> DeploymentConfig:

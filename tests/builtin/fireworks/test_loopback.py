@@ -24,7 +24,7 @@ from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
@@ -110,7 +110,7 @@ async def test_completions_are_drawn_from_the_models_own_law(other_tiny_model: s
     network, tokenizer = read(other_tiny_model), HFTokenizer.load(other_tiny_model)
     drawn: list[Rollout] = []
     request = SampleRequest(SampleKey("x", 0, 0), token_ids(PROMPT), 7, params)
-    Generator(network, tokenizer, eos_ids_of(network, tokenizer), 0).generate([request], drawn.append)
+    PlainGenerator(network, tokenizer, eos_ids_of(network, tokenizer)).generate_batch([request], 0, drawn.append)
     assert completion.full_tokens == [*PROMPT, *drawn[0].token_ids.tolist()]
     assert completion.finish_reason == drawn[0].finish_reason
     assert completion.inference_logprobs == drawn[0].logprobs.tolist()

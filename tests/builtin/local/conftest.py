@@ -7,11 +7,12 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.fast.slot_generator import Pace, SlotSampler
-from distillkit_builtin.local.generator import Drawer, PlainDrawer
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.slot_generator import Pace, SlotGenerator
+from distillkit_builtin.local.generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -21,18 +22,18 @@ def _one_thread() -> None:
 
 
 @pytest.fixture
-def load() -> Callable[..., Network]:
+def load() -> Callable[..., CausalLM]:
     """Read a model onto the CPU."""
     device = Device(torch.device("cpu"))
 
-    def read(source: str, dtype: torch.dtype = torch.float32) -> Network:
-        return Network.load(source, device, dtype, dtype)
+    def read(source: str, dtype: torch.dtype = torch.float32) -> CausalLM:
+        return CausalLM.load(source, device, dtype, dtype)
 
     return read
 
 
 @pytest.fixture
-def network(load: Callable[..., Network], tiny_model: str) -> Network:
+def causal_lm(load: Callable[..., CausalLM], tiny_model: str) -> CausalLM:
     return load(tiny_model)
 
 
@@ -42,23 +43,23 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
     tokenizer = HFTokenizer.load(tiny_model)
 
     def make(count: int = 6, **params: object) -> list[SampleRequest]:
-        wanted = SamplingParams(**{"max_tokens": 12, **params})  # type: ignore[arg-type]
+        sampling = SamplingParams(**{"max_tokens": 12, **params})  # type: ignore[arg-type]
         prompts = [tokenizer.render([Message("user", "why " * (1 + i % 3))], {}) for i in range(count)]
-        return [SampleRequest(SampleKey("1-x", 0, i), token_ids(p), 70 + i, wanted) for i, p in enumerate(prompts)]
+        return [SampleRequest(SampleKey("1-x", 0, i), token_ids(p), 70 + i, sampling) for i, p in enumerate(prompts)]
 
     return make
 
 
 @pytest.fixture
-def draws(tiny_model: str) -> Callable[[Network, Sequence[int], str], Drawer]:
-    """A drawer, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
+def make_generator(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], Generator]:
+    """A generator, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
 
-    def make(network: Network, eos: Sequence[int], forward: str) -> Drawer:
+    def make(causal_lm: CausalLM, eos: Sequence[int], forward: str) -> Generator:
         tokenizer = HFTokenizer.load(tiny_model)
         if forward == "plain":
-            return PlainDrawer(network, tokenizer, frozenset(eos))
+            return PlainGenerator(causal_lm, tokenizer, frozenset(eos))
         pace = Pace(3, 1) if forward == "behind" else None
-        return SlotSampler(proven_trunk(network), tokenizer, frozenset(eos), pace)
+        return SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset(eos), pace)
 
     return make
 
@@ -70,25 +71,25 @@ def forward(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def sample(draws: Callable[..., Drawer], forward: str) -> Callable[..., list[Rollout]]:
+def sample(make_generator: Callable[..., Generator], forward: str) -> Callable[..., list[Rollout]]:
     """Completions in the order of their requests."""
 
-    def draw(
-        network: Network,
+    def sampled(
+        causal_lm: CausalLM,
         requests: Sequence[SampleRequest],
         eos: Sequence[int] = (2,),
         size: int = 64,
     ) -> list[Rollout]:
         rollouts: list[Rollout] = []
-        draws(network, eos, forward).generate(requests, size, 0, rollouts.append)
+        make_generator(causal_lm, eos, forward).generate(requests, size, 0, rollouts.append)
         return sorted(rollouts, key=lambda rollout: rollout.key)
 
-    return draw
+    return sampled
 
 
 def plain_logprobs(model: torch.nn.Module, item: PromptAndResponse) -> torch.Tensor:
     """[R] from the model's own forward and a softmax over everything: what the backend must agree with."""
     ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
-    laws = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
+    distributions = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
     start = len(item.prompt_ids)
-    return torch.stack([laws[t - 1, ids[t]] for t in range(start, len(ids))])
+    return torch.stack([distributions[t - 1, ids[t]] for t in range(start, len(ids))])

@@ -16,7 +16,7 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
@@ -32,7 +32,7 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: 
 
 
 @pytest.fixture(autouse=True)
-def compiler() -> Iterator[None]:
+def _attention_that_compiles() -> Iterator[None]:
     """Counts from nothing, over attention that can be compiled here."""
     before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
@@ -44,14 +44,14 @@ def compiler() -> Iterator[None]:
 
 
 @pytest.fixture
-def network() -> Network:
+def causal_lm() -> CausalLM:
     """As deep as no other model of these tests."""
     config = LlamaConfig(
         vocab_size=300, hidden_size=16, intermediate_size=24, num_hidden_layers=LAYERS, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=128,
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    return Network(model, Device(torch.device("cpu")), torch.float32)
+    return CausalLM(model, Device(torch.device("cpu")), torch.float32)
 
 
 @pytest.fixture
@@ -62,58 +62,58 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def test_sharded_layers_are_compiled_once_too(network: Network, one_rank: None) -> None:
-    policy = Policy.full(network)
+def test_sharded_layers_are_compiled_once_too(causal_lm: CausalLM, one_rank: None) -> None:
+    policy = Policy.full(causal_lm)
     policy.packs = True
-    policy.shard()
-    policy.compile(backend="eager")
+    policy.shard(1)
+    policy.compile("eager")
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize("shares", [False, True])
 def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
-    network: Network, one_rank: None, shares: bool
+    causal_lm: CausalLM, one_rank: None, shares: bool
 ) -> None:
     graphs: list[torch.fx.GraphModule] = []
 
-    def backend(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
+    def compiler(graph: torch.fx.GraphModule, inputs: object) -> Callable[..., object]:
         graphs.append(graph)
         return graph.forward
 
-    policy = Policy.full(network)
-    network.model.activation_checkpointing_enable()
+    policy = Policy.full(causal_lm)
+    causal_lm.model.activation_checkpointing_enable()
     policy.packs = True
     if shares:
-        policy.shard()
-    policy.compile(backend)
+        policy.shard(1)
+    policy.compile(compiler)
     with policy.training():
         train_on_rows_of_three_lengths(policy)
     assert graphs
     assert all("checkpoint" in str(graph.graph) for graph in graphs)
 
 
-def test_a_teacher_on_the_students_base_computes_as_before(network: Network) -> None:
+def test_a_teacher_on_the_students_base_computes_as_before(causal_lm: CausalLM) -> None:
     items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(6) + 9)) for p in (20, 23, 31)]
-    before = score_logprobs(network, items)[0]  # which begin alike, so that a cache is read
-    apart = network.response_logprobs(items)[0]
-    policy = Policy.lora(network, 4, 8, 0.0, 0)
+    before = score_logprobs(causal_lm, items)[0]  # which share a beginning, so that a cache is used
+    unshared = causal_lm.response_logprobs(items)
+    policy = Policy.lora(causal_lm, 4, 8, 0.0, 0)
     policy.packs = True
-    policy.compile(backend="eager")
+    policy.compile("eager")
     train_on_rows_of_three_lengths(policy)
-    with network.without_adapter():
-        assert torch.equal(score_logprobs(network, items)[0], before)
-        assert torch.allclose(network.response_logprobs(items)[0], apart)
+    with causal_lm.without_adapter():
+        assert torch.equal(score_logprobs(causal_lm, items)[0], before)
+        assert torch.allclose(causal_lm.response_logprobs(items), unshared)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
-@pytest.mark.parametrize("kind", [Policy.full, lambda network: Policy.lora(network, 4, 8, 0.0, 0)])
+@pytest.mark.parametrize("kind", [Policy.full, lambda causal_lm: Policy.lora(causal_lm, 4, 8, 0.0, 0)])
 def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
-    network: Network, kind: Callable[[Network], Policy]
+    causal_lm: CausalLM, kind: Callable[[CausalLM], Policy]
 ) -> None:
-    policy = kind(network)
+    policy = kind(causal_lm)
     policy.packs = True
-    policy.compile(backend="eager")  # reads the layers as ever, and generates no code
+    policy.compile("eager")  # reads the layers as ever, and generates no code
     train_on_rows_of_three_lengths(policy)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 

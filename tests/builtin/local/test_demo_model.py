@@ -1,4 +1,4 @@
-"""The demo's model, for real: out of its package, mended, used."""
+"""The demo's model, for real: out of its package, corrected, used."""
 
 import json
 import zipfile
@@ -56,9 +56,9 @@ def test_it_speaks_and_ends_its_turn(model_path: Path, two_threads: None) -> Non
 @pytest.mark.model
 def test_a_second_call_makes_nothing_again(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_model, "download", lambda folder: pytest.fail("downloaded again"))
-    heard: list[str] = []
-    assert demo_model.ensure_demo_model(heard.append) == model_path
-    assert heard == [f"model: {model_path} (made earlier)"]
+    notices: list[str] = []
+    assert demo_model.ensure_demo_model(notices.append) == model_path
+    assert notices == [f"model: {model_path} (made earlier)"]
 
 
 @pytest.mark.model

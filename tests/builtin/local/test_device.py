@@ -10,11 +10,11 @@ import torch
 from distillkit.records import Rollout
 from distillkit.testing import make_context
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.device import Device, Unwanted, shared_device
-from distillkit_builtin.local.generator import Drawer
-from distillkit_builtin.local.live_teacher import stream
-from distillkit_builtin.local.memory import PartSize
+from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.device import Cancelled, Device, shared_device
+from distillkit_builtin.local.generator import Generator
+from distillkit_builtin.local.inference import sample_stream
 
 SOON = 1.0
 """Seconds; left alone, the work in these tests takes minutes."""
@@ -42,7 +42,7 @@ class Nap:
         try:
             for _ in range(ENDLESS):
                 self.begun.set()
-                self.device.go_on()
+                self.device.raise_if_cancelled()
                 time.sleep(0.01)
         except BaseException as error:
             self.ended = error
@@ -66,7 +66,7 @@ async def test_cancelled_work_ends_and_the_thread_goes_on_with_the_next(device: 
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await within(SOON, waiting) == "next"
-    assert isinstance(nap.ended, Unwanted)
+    assert isinstance(nap.ended, Cancelled)
 
 
 async def test_work_that_is_cancelled_while_it_waits_is_never_begun(device: Device) -> None:
@@ -85,7 +85,7 @@ async def test_closing_ends_what_runs_and_leaves_the_event_loop_free() -> None:
     device = Device(torch.device("cpu"))
     task = await Nap(device).begin()
     await within(SOON, device.close())
-    with pytest.raises(Unwanted):
+    with pytest.raises(Cancelled):
         await task
 
 
@@ -108,18 +108,18 @@ async def test_a_run_closes_its_device_after_the_last_user() -> None:
     assert shared_device(run, "cpu") is device
     task = await Nap(device).begin()
     await within(SOON, run.shared.release(run.user))
-    with pytest.raises(Unwanted):
+    with pytest.raises(Cancelled):
         await task
 
 
 @pytest.fixture(params=["plain", "fast"])
 async def endless(
-    request: pytest.FixtureRequest, device: Device, tiny_model: str, draws: Callable[..., Drawer]
+    request: pytest.FixtureRequest, device: Device, tiny_model: str, make_generator: Callable[..., Generator]
 ) -> Callable[[Sequence[SampleRequest]], AsyncIterator[Rollout]]:
     """Stream completions of the tiny model, which knows no end of a turn."""
-    network = await device.run(Network.load, tiny_model, device, torch.float32, torch.float32)
-    drawer = draws(network, (), request.param)
-    return lambda requests: stream(device, drawer, 0, requests, PartSize(4, "completions", "x"))
+    causal_lm = await device.run(CausalLM.load, tiny_model, device, torch.float32, torch.float32)
+    generator = make_generator(causal_lm, (), request.param)
+    return lambda requests: sample_stream(device, generator, 0, requests, AdaptiveBatchSize(4, "completions", "x"))
 
 
 async def test_a_cancelled_consumer_frees_the_device_in_mid_batch(
@@ -136,8 +136,8 @@ async def test_a_cancelled_consumer_frees_the_device_in_mid_batch(
     with pytest.raises(asyncio.CancelledError):
         await within(SOON, task)
     await within(SOON, device.run(lambda: None))
-    drawn = [rollout async for rollout in endless(ask(6))]
-    assert len(drawn) == 6
+    rollouts = [rollout async for rollout in endless(ask(6))]
+    assert len(rollouts) == 6
 
 
 async def test_a_consumer_that_has_enough_frees_the_device(

@@ -22,14 +22,14 @@ def test_a_fingerprint_is_of_what_the_model_is_made_of(tiny_model: str, tmp_path
     assert [name for name in before if after[name] != before[name]] == ["model config"]
 
 
-@pytest.mark.parametrize("place", [0, 400_000, 1_048_575], ids=["first", "middle", "last"])
-def test_of_a_large_file_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+@pytest.mark.parametrize("offset", [0, 400_000, 1_048_575], ids=["first", "middle", "last"])
+def test_of_a_large_file_a_sample_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
     monkeypatch.setattr(fingerprint, "WHOLE", 1000)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(bytes(1_048_576))
     before = model_fingerprint(str(tmp_path))
     changed = bytearray(1_048_576)
-    changed[max(0, place - 5000) : place + 5000] = b"x" * len(changed[max(0, place - 5000) : place + 5000])
+    changed[max(0, offset - 5000) : offset + 5000] = b"x" * len(changed[max(0, offset - 5000) : offset + 5000])
     weights.write_bytes(changed)
     assert model_fingerprint(str(tmp_path)) != before
     weights.write_bytes(bytes(1_048_576))

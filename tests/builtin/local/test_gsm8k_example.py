@@ -1,4 +1,4 @@
-"""The GSM8K example as it stands, with a tiny model in the place of Qwen's."""
+"""The GSM8K example as it stands, with a tiny model instead of Qwen's."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ SMALL = [
 ]
 
 
-def test_the_student_finds_the_teachers_solutions_likelier_after_training_than_before(
+def test_the_teachers_solutions_are_more_likely_under_the_student_after_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "config.yaml"

@@ -4,19 +4,19 @@ import pytest
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.lora import AdaptedLinear, lora_layers
 from distillkit_builtin.local.policy import Policy
 
 
 @pytest.fixture
-def layers(load: Callable[..., Network], tiny_model: str) -> list[LoraLinear]:
+def layers(load: Callable[..., CausalLM], tiny_model: str) -> list[LoraLinear]:
     """Adapted layers whose adapters do something."""
     policy = Policy.lora(load(tiny_model), 4, 8, 0.0, 0)
     with torch.no_grad():
         for parameter in policy.trained.values():
             parameter.normal_(0, 0.1)
-    return [layer for _, layer in lora_layers(policy.network.model)]
+    return [layer for _, layer in lora_layers(policy.causal_lm.model)]
 
 
 def test_outputs_and_gradients_are_those_of_peft(layers: list[LoraLinear]) -> None:
@@ -39,9 +39,9 @@ def test_every_adapted_layer_computes_in_three_products(layers: list[LoraLinear]
     assert {type(layer) for layer in layers} == {AdaptedLinear}
 
 
-def test_dropout_applies_to_the_adapter_alone(load: Callable[..., Network], tiny_model: str) -> None:
+def test_dropout_applies_to_the_adapter_alone(load: Callable[..., CausalLM], tiny_model: str) -> None:
     policy = Policy.lora(load(tiny_model), 4, 8, 0.5, 0)
-    _, layer = next(lora_layers(policy.network.model))
+    _, layer = next(lora_layers(policy.causal_lm.model))
     with torch.no_grad():
         for parameter in policy.trained.values():
             parameter.normal_(0, 0.1)
@@ -52,7 +52,7 @@ def test_dropout_applies_to_the_adapter_alone(load: Callable[..., Network], tiny
         torch.manual_seed(1)
         assert torch.equal(first, layer(x))
         assert not torch.allclose(first, layer(x))
-    policy.network.adapter.eval()
+    policy.causal_lm.adapter.eval()
     assert torch.allclose(layer(x), LoraLinear.forward(layer, x), atol=1e-5)
 
 
@@ -65,8 +65,8 @@ def test_the_adapter_can_be_off(layers: list[LoraLinear]) -> None:
     assert not torch.allclose(layer(x), layer.get_base_layer()(x))
 
 
-def test_a_base_in_bfloat16_keeps_its_dtype(load: Callable[..., Network], tiny_model: str) -> None:
+def test_a_base_in_bfloat16_keeps_its_dtype(load: Callable[..., CausalLM], tiny_model: str) -> None:
     policy = Policy.lora(load(tiny_model, torch.bfloat16), 4, 8, 0.0, 0)
-    _, layer = next(lora_layers(policy.network.model))
+    _, layer = next(lora_layers(policy.causal_lm.model))
     x = torch.randn(3, layer.get_base_layer().in_features, dtype=torch.bfloat16)
     assert layer(x).dtype == torch.bfloat16

@@ -3,25 +3,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from distillkit.arrays import token_ids
 from distillkit_builtin.local import packed_attention
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
-from distillkit_builtin.local.fast.backbone import Unknown
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.packed_attention import ATTENTION
-from distillkit_builtin.local.packing import (
-    Packed,
-    _each_by_itself,
-    balanced,
-    packed_batches,
-    packed_logprobs,
-    require_packable,
-)
+from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
+from distillkit_builtin.local.packing import PackedRow, _separate
 from distillkit_builtin.local.policy import Policy
-
-LENGTHS = st.lists(st.integers(1, 200), min_size=1, max_size=40)
 
 
 def items(*sizes: tuple[int, int]) -> list[PromptAndResponse]:
@@ -32,13 +22,17 @@ def items(*sizes: tuple[int, int]) -> list[PromptAndResponse]:
     ]
 
 
-def test_packed_logprobs_are_those_of_each_sequence_alone(network: Network) -> None:
+def packed_logprobs(causal_lm: CausalLM, some: list[PromptAndResponse]) -> torch.Tensor:
+    return causal_lm.logprobs(packed_response_states(causal_lm, some))
+
+
+def test_packed_logprobs_are_those_of_each_sequence_alone(causal_lm: CausalLM) -> None:
     some = items((5, 9), (40, 1), (1, 30), (12, 12))
-    alone = torch.cat([network.response_logprobs([item])[0] for item in some])
-    assert torch.allclose(packed_logprobs(network, some), alone, atol=1e-5)
+    alone = torch.cat([causal_lm.response_logprobs([item]) for item in some])
+    assert torch.allclose(packed_logprobs(causal_lm, some), alone, atol=1e-5)
 
 
-def test_packed_gradients_are_those_of_padded_sequences(load: Callable[..., Network], tiny_model: str) -> None:
+def test_packed_gradients_are_those_of_padded_sequences(load: Callable[..., CausalLM], tiny_model: str) -> None:
     some = items((5, 9), (40, 1), (1, 30))
     some += [PromptAndResponse(some[0].prompt_ids, other.response_ids) for other in some]
     gradients = []
@@ -55,80 +49,57 @@ def test_packed_gradients_are_those_of_padded_sequences(load: Callable[..., Netw
         assert torch.allclose(mine, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max())), name
 
 
-def test_attention_is_the_models_own_again_afterwards(network: Network) -> None:
-    before = network.model.config._attn_implementation
-    packed_logprobs(network, items((3, 3)))
-    assert network.model.config._attn_implementation == before != ATTENTION
+def test_attention_is_the_models_own_again_afterwards(causal_lm: CausalLM) -> None:
+    before = causal_lm.model.config._attn_implementation
+    packed_logprobs(causal_lm, items((3, 3)))
+    assert causal_lm.model.config._attn_implementation == before != ATTENTION
 
 
 def test_a_model_that_computes_something_else_when_it_is_packed_is_refused(
-    network: Network, monkeypatch: pytest.MonkeyPatch
+    causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require_packable(network)
-    rotary = network.trunk.get_submodule("rotary_emb")
-    width = network.model.config.head_dim
+    require_packable(causal_lm)
+    rotary = causal_lm.backbone.get_submodule("rotary_emb")
+    width = causal_lm.model.config.head_dim
     monkeypatch.setattr(
         rotary, "forward", lambda x, position_ids: [torch.rand(*position_ids.shape, width) for _ in range(2)]
     )
-    with pytest.raises(Unknown, match="of their norm away"):
-        require_packable(network)
+    with pytest.raises(UnsupportedModelError, match="of their norm away"):
+        require_packable(causal_lm)
 
 
-def test_attention_with_dropout_is_not_packed(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(network.model.config, "attention_dropout", 0.1)
-    with pytest.raises(Unknown, match="dropout"):
-        Policy.full(network).pack()
+def test_attention_with_dropout_is_not_packed(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causal_lm.model.config, "attention_dropout", 0.1)
+    with pytest.raises(UnsupportedModelError, match="dropout"):
+        Policy.full(causal_lm).pack()
 
 
-def test_layers_of_padded_sequences_are_not_compiled(network: Network) -> None:
-    with pytest.raises(Unknown, match="padded"):
-        Policy.full(network).compile()
+def test_layers_of_padded_sequences_are_not_compiled(causal_lm: CausalLM) -> None:
+    with pytest.raises(UnsupportedModelError, match="padded"):
+        Policy.full(causal_lm).compile()
 
 
-@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 90)), min_size=1, max_size=40), st.integers(1, 300))
-def test_packed_batches_hold_each_item_once_and_keep_to_the_limit(sizes: list[tuple[int, int]], limit: int) -> None:
-    some = [PromptAndResponse(np.zeros(p, dtype=np.int64), np.zeros(r, dtype=np.int64)) for p, r in sizes]
-    groups = packed_batches(some, limit)
-    assert sorted(i for group in groups for i in group) == list(range(len(some)))
-    assert all(len(group) == 1 or sum(len(some[i]) for i in group) <= limit for group in groups)
-
-
-def test_completions_of_one_prompt_are_trained_together_as_far_as_they_fit() -> None:
-    prompts = [np.full(4, i, dtype=np.int64) for i in range(3)]
-    some = [PromptAndResponse(prompts[i % 3], np.zeros(6, dtype=np.int64)) for i in range(9)]
-    assert packed_batches(some, 30) == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
-    assert sorted(map(len, packed_batches(some, 20))) == [1, 2, 2, 2, 2]
-
-
-def test_a_prompt_with_several_responses_is_read_once(network: Network) -> None:
+def test_a_prompt_with_several_responses_is_read_once(causal_lm: CausalLM) -> None:
     first, second = items((5, 9), (7, 4))
     again = PromptAndResponse(first.prompt_ids, second.response_ids)
-    packed = Packed.of([first, second, again], torch.device("cpu"))
+    packed = PackedRow.of([first, second, again], torch.device("cpu"))
     assert packed.ids.shape == (1, 5 + 8 + 7 + 3 + 3)  # without a response's last token, which predicts nothing
-    alone = torch.cat([network.response_logprobs([item])[0] for item in (first, second, again)])
-    assert torch.allclose(packed_logprobs(network, [first, second, again]), alone, atol=1e-5)
+    alone = torch.cat([causal_lm.response_logprobs([item]) for item in (first, second, again)])
+    assert torch.allclose(packed_logprobs(causal_lm, [first, second, again]), alone, atol=1e-5)
 
 
 def test_on_cuda_every_sequence_stands_by_itself() -> None:
     first, second = items((5, 9), (7, 4))
-    stretches, predicting = _each_by_itself([first, PromptAndResponse(first.prompt_ids, second.response_ids)])
-    assert [len(stretch.ids) for stretch in stretches] == [13, 8]
-    assert [list(places) for _, places in predicting] == [list(range(4, 13)), list(range(4, 8))]
-
-
-@given(LENGTHS, st.integers(1, 8))
-def test_balanced_groups_differ_by_one_item_at_most(lengths: list[int], parts: int) -> None:
-    groups = balanced(lengths, parts)
-    assert sorted(i for group in groups for i in group) == list(range(len(lengths)))
-    sums = [sum(lengths[i] for i in group) for group in groups]
-    assert max(sums) - min(sums) <= max(lengths)
+    segments, predicting = _separate([first, PromptAndResponse(first.prompt_ids, second.response_ids)])
+    assert [len(segment.ids) for segment in segments] == [13, 8]
+    assert [list(offsets) for _, offsets in predicting] == [list(range(4, 13)), list(range(4, 8))]
 
 
 @pytest.mark.parametrize("short", [0, 512])
 def test_attention_of_long_and_of_short_sequences_is_the_same(
-    network: Network, short: int, monkeypatch: pytest.MonkeyPatch
+    causal_lm: CausalLM, short: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(packed_attention, "SHORT", short)
     some = items((5, 9), (3, 11), (40, 1), (1, 30), (12, 19))
-    alone = torch.cat([network.response_logprobs([item])[0] for item in some])
-    assert torch.allclose(packed_logprobs(network, some), alone, atol=1e-5)
+    alone = torch.cat([causal_lm.response_logprobs([item]) for item in some])
+    assert torch.allclose(packed_logprobs(causal_lm, some), alone, atol=1e-5)

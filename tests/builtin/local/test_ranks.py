@@ -21,10 +21,10 @@ from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import context_for
-from distillkit.ranks import this_rank
+from distillkit.ranks import Rank
 from distillkit.records import TorchLoss
 from distillkit_builtin.local.device import resolve_device
-from distillkit_builtin.local.ranks.worker import Post
+from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
@@ -215,18 +215,9 @@ def test_without_rank_0_the_others_end_too(hanging: "subprocess.Popen[str]") -> 
     assert hanging.returncode == 1
 
 
-def test_torchruns_environment_says_who_this_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert this_rank().directs
-    for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
-        monkeypatch.setenv(name, value)
-    rank = this_rank()
-    assert rank.command == ("torchrun", "--nproc-per-node", "4", "-m", "distillkit")
-    assert (rank.index, rank.count, rank.on_host, rank.directs) == (3, 4, 1, False)
+def test_every_process_of_torchrun_takes_a_device_of_its_own() -> None:
     with pytest.raises(InputError, match="every process of torchrun takes a device of its own"):
-        resolve_device("cuda:0")
-    monkeypatch.delenv("LOCAL_RANK")
-    with pytest.raises(InputError, match="torchrun sets all of RANK, WORLD_SIZE, LOCAL_RANK"):
-        this_rank()
+        resolve_device("cuda:0", Rank(3, 4, 1, 4))
 
 
 class Unsendable(ImportanceSampling):
@@ -262,7 +253,7 @@ def test_a_student_that_runs_in_one_process_refuses_several(
 
 
 class Unable:
-    """A connection that cannot carry what it is given."""
+    """A connection that cannot send what it is given."""
 
     rank = 1
 
@@ -270,11 +261,11 @@ class Unable:
         raise TypeError("cannot pickle 'module' object")
 
 
-async def test_an_answer_that_cannot_be_sent_is_not_waited_for_in_vain(local_config: Make) -> None:
+async def test_a_result_that_cannot_be_sent_is_not_waited_for_in_vain(local_config: Make) -> None:
     inbox: asyncio.Queue[object] = asyncio.Queue()
     context = context_for("student", local_config(), SharedObjects(), print)
-    post = Post(context, local_config().student, Unable(), inbox)  # type: ignore[arg-type]
-    post.say("something")
-    heard = await asyncio.wait_for(inbox.get(), 5)
-    assert isinstance(heard, TypeError)  # which ends `serve`, and with it this rank
-    post.close()
+    state = WorkerState(context, local_config().student, True, Unable(), inbox)  # type: ignore[arg-type]
+    state.send("something")
+    received = await asyncio.wait_for(inbox.get(), 5)
+    assert isinstance(received, TypeError)  # which ends `run_worker`, and with it this rank
+    state.close()

@@ -17,11 +17,12 @@ from transformers import (
 
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.footprint import anatomy, footprint, require_batchable
+from distillkit_builtin.local.footprint import footprint, model_structure, require_batchable
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
 
@@ -67,14 +68,16 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
     size = footprint(source, "cpu", "bfloat16")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    network = Network(model, Device(torch.device("meta")), torch.bfloat16)
+    causal_lm = CausalLM(model, Device(torch.device("meta")), torch.bfloat16)
     before = {id(parameter) for parameter in model.parameters()}
-    policy = Policy.lora(network, rank=4, alpha=8, dropout=0.0, seed=0)
-    copied = [p for p in policy.sampler.model.parameters() if id(p) not in before]
+    policy = Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    copied = [p for p in SamplingCopy(causal_lm).causal_lm.model.parameters() if id(p) not in before]
     trained = sum(parameter.numel() for parameter in policy.trained.values())
     assert size.weight_bytes == sum(p.nbytes for p in model.parameters() if id(p) in before)
     assert size.training_bytes(4) == sum(p.nbytes for p in copied) + 16 * trained
-    assert size.training_bytes(0) == anatomy(source).parameters * (16 + 2)
+    assert size.training_bytes(4, samples=False) == 16 * trained
+    assert size.training_bytes(0, samples=False) == model_structure(source).parameters * 16
+    assert size.training_bytes(0) == model_structure(source).parameters * (16 + 2)
 
 
 def test_a_model_that_several_use_is_counted_once(written: Written) -> None:

@@ -22,7 +22,7 @@ from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.records import TorchLoss
 from distillkit.testing import check_plugin, make_teacher
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -177,15 +177,24 @@ def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
     np.testing.assert_allclose(record["student_logprobs"], theirs.numpy(), atol=1e-3)
 
 
-def test_the_model_card_names_the_base_and_how_to_load(local_config: Make, tiny_model: str, tmp_path: Path) -> None:
+def test_the_model_card_names_the_base_and_no_directory_of_this_machine(
+    local_config: Make, tiny_model: str, tmp_path: Path
+) -> None:
     card = (distillkit.run(local_config()).adapter_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\n")  # the hub refuses a directory as base_model
-    assert f'from_pretrained("{tiny_model}"), "path/to/adapter")' in card
+    name = Path(tiny_model).name
+    assert f"# {name}, distilled on-policy\n\n{name} trained by" in card
+    assert f'from_pretrained("path/to/{name}"), "path/to/adapter")' in card
+    assert str(Path(tiny_model).parent) not in card
     known = tmp_path / "known"
     shutil.copytree(tiny_model, known)
     (known / "PROVENANCE.json").write_text('{"model": "org/name"}', encoding="utf-8")
-    result = distillkit.run(local_config(name="known", student={"model": str(known)}))
-    assert (result.adapter_path / "README.md").read_text().startswith("---\nbase_model: org/name\n")
+    result = distillkit.run(local_config(name="known", student={"model": str(known), "lora_rank": 0}))
+    card = (result.adapter_path / "README.md").read_text()
+    assert card.startswith("---\nbase_model: org/name\nlibrary_name: transformers\n")
+    assert str(tmp_path) not in card
+    result = distillkit.run(local_config(name="adapter", student={"model": str(known)}))
+    assert 'from_pretrained("org/name")' in (result.adapter_path / "README.md").read_text()
 
 
 def test_all_weights_end_up_in_a_whole_model(local_config: Make, tiny_model: str) -> None:
@@ -201,14 +210,14 @@ def test_student_and_teachers_of_one_model_share_one_base(
     local_config: Make, tiny_model: str, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[str] = []
-    original = Network.load.__func__  # type: ignore[attr-defined]
+    original = CausalLM.load.__func__  # type: ignore[attr-defined]
 
-    def counting(cls: type[Network], source: str, *rest: Any) -> Network:
+    def counting(cls: type[CausalLM], source: str, *rest: Any) -> CausalLM:
         loaded.append(source)
-        network: Network = original(cls, source, *rest)
-        return network
+        causal_lm: CausalLM = original(cls, source, *rest)
+        return causal_lm
 
-    monkeypatch.setattr(Network, "load", classmethod(counting))
+    monkeypatch.setattr(CausalLM, "load", classmethod(counting))
     rows = [question(f"q{i}", teacher="ab"[i % 2]) for i in range(4)]
     teachers = [{"model": tiny_model, "route_value": name, "scorer": SCORER} for name in "ab"]
     distillkit.run(local_config(teachers=teachers, data={"path": jsonl(rows)}))
@@ -248,7 +257,7 @@ def test_a_loss_that_the_student_does_not_know_brings_its_own_torch_function(loc
 def test_what_is_not_there_is_said_before_anything_is_loaded(
     local_config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Network, "load", lambda *_: pytest.fail("weights were loaded"))
+    monkeypatch.setattr(CausalLM, "load", lambda *_: pytest.fail("weights were loaded"))
     with pytest.raises(InputError, match=r"the config of '.*/nowhere' cannot be read: .*Give a local directory"):
         distillkit.run(local_config(student={"model": str(tmp_path / "nowhere")}))
     other = tmp_path / "swapped"

@@ -8,10 +8,11 @@ import torch
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
-from distillkit_builtin.local.causal_lm import Network, PromptAndResponse
-from distillkit_builtin.local.fast.backbone import KNOWN, FastTrunk
-from distillkit_builtin.local.fast.self_check import proven_trunk
-from distillkit_builtin.local.scoring import common_prefix, score_logprobs
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.supported_models import SUPPORTED
+from distillkit_builtin.local.scoring import score_logprobs
 
 
 def items(shared: int) -> list[PromptAndResponse]:
@@ -28,39 +29,23 @@ def items(shared: int) -> list[PromptAndResponse]:
 @pytest.mark.parametrize("shared", [0, 40])
 @torch.no_grad()
 def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
-    tmp_path: Path, load: Callable[..., Network], forward: str, family: str, shared: int
+    tmp_path: Path, load: Callable[..., CausalLM], forward: str, family: str, shared: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
-    if forward == "fast":
-        if family not in KNOWN:
-            return
-        proven_trunk(network)
-    expected = torch.cat([plain_logprobs(network.model, item) for item in items(shared)])
-    logprobs, ids = score_logprobs(network, items(shared))
+    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    if forward == "fast" and family not in SUPPORTED:
+        return
+    backbone = verified_backbone(causal_lm) if forward == "fast" else None
+    expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in items(shared)])
+    logprobs, ids = score_logprobs(causal_lm, items(shared), backbone)
     torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
     assert ids.tolist() == [index for item in items(shared) for index in item.response_ids.tolist()]
 
 
-def test_what_prompts_share_is_read_once(network: Network) -> None:
-    read: list[torch.Size] = []
-    network.trunk.embed_tokens.register_forward_hook(lambda module, args, out: read.append(args[0].shape))
-    score_logprobs(network, items(40))
-    assert read == [torch.Size([1, 40]), torch.Size([4, 22])]
-
-
-@pytest.mark.parametrize(
-    ("prompts", "shared"),
-    [
-        ([[1, 2, 3]], 2),
-        ([[1, 2, 3], [1, 2, 3]], 2),
-        ([[1, 2, 3], [1, 2, 4, 5]], 2),
-        ([[1, 2], [1, 2, 4, 5]], 1),
-        ([[9, 2], [1, 2]], 0),
-        ([[1], [1, 2]], 0),
-    ],
-)
-def test_the_last_token_of_a_prompt_is_never_shared(prompts: list[list[int]], shared: int) -> None:
-    assert common_prefix([token_ids(prompt) for prompt in prompts]) == shared
+def test_what_prompts_share_is_computed_once(causal_lm: CausalLM) -> None:
+    computed: list[torch.Size] = []
+    causal_lm.backbone.embed_tokens.register_forward_hook(lambda module, args, out: computed.append(args[0].shape))
+    score_logprobs(causal_lm, items(40))
+    assert computed == [torch.Size([1, 40]), torch.Size([4, 22])]
 
 
 def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
@@ -71,35 +56,35 @@ def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
     return [PromptAndResponse(prompts[i % 3], token_ids(rng.integers(5, 250, 2 + i))) for i in range(3 * repeats)]
 
 
-@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("family", sorted(SUPPORTED))
 @pytest.mark.parametrize("prefix", [0, 5, 40])
 @torch.no_grad()
 def test_several_responses_to_a_prompt_are_scored_as_each_alone(
-    tmp_path: Path, load: Callable[..., Network], family: str, prefix: int
+    tmp_path: Path, load: Callable[..., CausalLM], family: str, prefix: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
-    proven_trunk(network)
-    expected = torch.cat([plain_logprobs(network.model, item) for item in repeated(prefix, 3)])
-    logprobs, ids = score_logprobs(network, repeated(prefix, 3))
+    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    backbone = verified_backbone(causal_lm)
+    expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in repeated(prefix, 3)])
+    logprobs, ids = score_logprobs(causal_lm, repeated(prefix, 3), backbone)
     torch.testing.assert_close(logprobs, expected, atol=5e-5, rtol=1e-5)
     assert ids.tolist() == [index for item in repeated(prefix, 3) for index in item.response_ids.tolist()]
 
 
-def read_by(trunk: FastTrunk, items: list[PromptAndResponse], monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many tokens each pass through the trunk reads, padding included."""
-    read: list[int] = []
-    forward = FastTrunk.__call__
+def computed_by(backbone: FastBackbone, items: list[PromptAndResponse], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many tokens each pass through the backbone computes, padding included."""
+    computed: list[int] = []
+    forward = FastBackbone.__call__
     monkeypatch.setattr(
-        FastTrunk, "__call__", lambda self, ids, *rest: read.append(len(ids)) or forward(self, ids, *rest)
+        FastBackbone, "__call__", lambda self, ids, *rest: computed.append(len(ids)) or forward(self, ids, *rest)
     )
-    score_logprobs(trunk.network, items)
-    return read
+    score_logprobs(backbone.causal_lm, items, backbone)
+    return computed
 
 
-def test_a_prompt_of_several_responses_is_read_once(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last token of a prompt is read with each response, whose own last token is not read."""
-    assert read_by(proven_trunk(network), repeated(40, 2), monkeypatch) == [40, 3 * 29, 6 * 7]
+def test_a_prompt_of_several_responses_is_computed_once(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last token of a prompt is computed with each response, whose own last token is not."""
+    assert computed_by(verified_backbone(causal_lm), repeated(40, 2), monkeypatch) == [40, 3 * 29, 6 * 7]
 
 
-def test_a_single_response_is_read_with_its_prompt(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert read_by(proven_trunk(network), repeated(0, 1), monkeypatch) == [3 * 32]
+def test_a_single_response_is_computed_with_its_prompt(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert computed_by(verified_backbone(causal_lm), repeated(0, 1), monkeypatch) == [3 * 32]

@@ -1,4 +1,4 @@
-"""Steps of all slots at once: each draws one more token of every completion; on CUDA a step is one graph."""
+"""Steps of all slots at once: each samples one more token of every completion; on CUDA a step is one graph."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,109 +10,111 @@ from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.arrays import IntArray
 from distillkit.types import SampleRequest, SamplingParams
-from distillkit_builtin.local.causal_lm import micro_batches
-from distillkit_builtin.local.fast.attention import Causal, OneToken
-from distillkit_builtin.local.fast.backbone import FastTrunk
-from distillkit_builtin.local.fast.decode_state import State
+from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
+from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.decode_state import DecodeState
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
-from distillkit_builtin.local.fast.kv_slots import Slots
-from distillkit_builtin.local.fast.sample_token import draw
-from distillkit_builtin.local.fast.truncation import truncated
-from distillkit_builtin.local.plain_generator import reshaped
+from distillkit_builtin.local.fast.kv_slots import KVSlots
+from distillkit_builtin.local.fast.sample_token import sample_token
+from distillkit_builtin.local.fast.truncation import truncated_logits
+from distillkit_builtin.local.micro_batching import padded_micro_batches
+from distillkit_builtin.local.plain_generator import truncated_logprobs
+from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
-READ_AT_ONCE = 16_384
-"""Tokens of prompts."""
+PREFILL_TOKENS = 16_384
+"""Tokens of prompts that are computed at once."""
 
-Law = tuple[float, float, int]
-"""What changes how a token is drawn."""
+SamplingKey = tuple[float, float, int]
+"""What changes how a token is sampled: temperature, top-p, top-k."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the host will know of a round once the device has come so far."""
+class Progress:
+    """How far completions were at a time; the host knows it once the device has come so far."""
 
-    told: Tensor
+    counts: Tensor
     """[2, n] in host memory: whether each slot has ended, and how many tokens it has."""
     ready: torch.cuda.Event | None
-    """None where it is there at once."""
+    """None where `counts` holds the numbers at once."""
 
     def wait(self) -> list[list[int]]:
-        """`told`, once it is there."""
+        """`counts` as lists, once the device has written it."""
         if self.ready is not None:
             self.ready.synchronize()
-        lists: list[list[int]] = self.told.tolist()
+        lists: list[list[int]] = self.counts.tolist()
         return lists
 
 
 @dataclass(slots=True)
 class Decoder:
-    """One trunk with its slots, its state, and the graphs that were captured over them."""
+    """A backbone with its slots, its state, and the graphs that were captured over them."""
 
-    trunk: FastTrunk
+    backbone: FastBackbone
     eos: Tensor
-    slots: Slots
-    state: State
+    slots: KVSlots
+    state: DecodeState
     cos: Tensor
     sin: Tensor
-    graphs: dict[tuple[int, Law], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
-    reading: torch.cuda.Stream | None = None
-    """What the host reads comes by this stream, and does not wait for rounds that came after; None but on CUDA."""
+    graphs: dict[tuple[int, SamplingKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
+    copies: torch.cuda.Stream | None = None
+    """The stream by which the host reads, without waiting for rounds that came after; None but on CUDA."""
 
     @classmethod
-    def make(cls, trunk: FastTrunk, eos_ids: Sequence[int], slots: int, length: int, most: int) -> "Decoder":
-        """Room for `slots` completions of `most` tokens, each with its prompt of `length` tokens."""
-        device = trunk.network.device.device
-        shape = (slots, trunk.kv_heads, length, trunk.head_dim)
-        rooms = Slots.empty(len(trunk.layers), shape, trunk.layers[0].qkv)
+    def allocate(
+        cls, backbone: FastBackbone, eos_ids: Sequence[int], slots: int, length: int, capacity: int
+    ) -> "Decoder":
+        """With memory for `slots` completions of `capacity` tokens, each with its prompt of `length` tokens."""
+        device = backbone.causal_lm.device.device
+        shape = (slots, backbone.kv_heads, length, backbone.head_dim)
+        kv_slots = KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-        return cls(trunk, eos, rooms, State.empty(slots, most, device), *trunk.rotary(length), reading=stream)
+        state = DecodeState.empty(slots, capacity, device)
+        return cls(backbone, eos, kv_slots, state, *backbone.rotary(length), copies=stream)
 
-    def holds(self, slots: int, length: int, most: int) -> bool:
-        """Whether there is room."""
-        return slots <= self.slots.count and length <= self.slots.length and most <= self.state.most
+    def fits(self, slots: int, length: int, capacity: int) -> bool:
+        """Whether there is memory for that, as in `allocate`."""
+        return slots <= self.slots.count and length <= self.slots.length and capacity <= self.state.capacity
 
-    def admit(self, places: Sequence[int], requests: Sequence[SampleRequest]) -> None:
-        """Read the requests' prompts, each different one once, into slots `places`, and draw their first tokens."""
+    def admit(self, slots: Sequence[int], requests: Sequence[SampleRequest]) -> None:
+        """Compute the requests' prompts, each different one once, into `slots`, and sample their first tokens."""
         device = self.eos.device
-        different: dict[bytes, list[int]] = {}
-        for i, request in enumerate(requests):
-            different.setdefault(request.prompt_ids.tobytes(), []).append(i)
-        owners = list(different.values())
-        prompts = [requests[members[0]].prompt_ids for members in owners]
-        for group in micro_batches(list(map(len, prompts)), READ_AT_ONCE):
-            members = [i for g in group for i in owners[g]]
-            rows = torch.tensor([row for row, g in enumerate(group) for _ in owners[g]], device=device)
-            where = torch.tensor([places[i] for i in members], device=device)
-            logits, kept = self._read([prompts[g] for g in group])
-            self.slots.fill(where, rows, kept)
-            wanted = [requests[i] for i in members]
-            self.state.begin(where, wanted)
-            self._choose(where, logits[rows], wanted[0].params)
+        distinct = DistinctPrompts.of(request.prompt_ids for request in requests)
+        for group in padded_micro_batches(list(map(len, distinct.prompts)), PREFILL_TOKENS):
+            members = [i for prompt in group for i in distinct.members[prompt]]
+            rows = [row for row, prompt in enumerate(group) for _ in distinct.members[prompt]]
+            row_of = torch.tensor(rows, device=device)
+            targets = torch.tensor([slots[i] for i in members], device=device)
+            logits, kept = self._prefill([distinct.prompts[prompt] for prompt in group])
+            self.slots.fill(targets, row_of, kept)
+            started = [requests[i] for i in members]
+            self.state.start(targets, started)
+            self._sample(targets, logits[row_of], started[0].params)
 
-    def _read(self, prompts: Sequence[IntArray]) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[Tensor, KeysValues]:
         """Logits [n, vocabulary] behind n prompts of about the same length, and their keys and values."""
         device = self.eos.device
         ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
         count, length = ids.shape
-        kept: list[tuple[Tensor, Tensor]] = []
+        kept: KeysValues = []
         cos, sin = self.cos[:length].repeat(count, 1), self.sin[:length].repeat(count, 1)
-        hidden = self.trunk(ids.flatten(), cos, sin, Causal(length, self.trunk.scale, kept))
+        hidden = self.backbone(ids.flatten(), cos, sin, CausalAttention(length, self.backbone.scale, kept))
         last = torch.tensor([row * length + len(prompt) - 1 for row, prompt in enumerate(prompts)], device=device)
-        return self.trunk.network.head(hidden[last]), kept
+        return self.backbone.causal_lm.head(hidden[last]), kept
 
-    def _choose(self, places: Tensor, logits: Tensor, params: SamplingParams) -> None:
-        uniforms = self.state.next_uniforms(places)
+    def _sample(self, slots: Tensor, logits: Tensor, params: SamplingParams) -> None:
+        uniforms = self.state.next_uniforms(slots)
         if params.temperature == 0:
             token = logits.argmax(1)
             logprob = logprobs_of(logits, token)
         elif params.is_untouched:
-            token, logprob = draw(logits, uniforms)
+            token, logprob = sample_token(logits, uniforms)
         else:
-            law = truncated(logits, params) if logits.is_cuda else reshaped(logits.float(), params)
-            token, _ = draw(law, uniforms)
+            on_cuda = logits.is_cuda
+            left = truncated_logits(logits, params) if on_cuda else truncated_logprobs(logits.float(), params)
+            token, _ = sample_token(left, uniforms)
             logprob = logprobs_of(logits, token)
-        self.state.note(places, token, logprob, self.eos)
+        self.state.append(slots, token, logprob, self.eos)
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
         """Put completions of at most `length` tokens into other slots."""
@@ -122,44 +124,44 @@ class Decoder:
         self.state.move(come, go)
 
     def advance(self, count: int, length: int, steps: int, params: SamplingParams) -> None:
-        """Draw `steps` tokens in each of the first `count` slots; none of them is `length` tokens long after that."""
+        """Sample `steps` tokens in each of the first `count` slots; none of them is `length` tokens long after that."""
         for _ in range(steps):
             if self.eos.is_cuda:
                 self._replay(count, params)
             else:
                 self._step(count, length, params)
 
-    def look(self, count: int) -> Look:
-        """Have the host told of the first `count` slots as they are after the rounds that it has asked for."""
-        now = torch.stack([self.state.ended[:count].long(), self.state.made[:count]])
-        if self.reading is None:
-            return Look(now, None)
-        told = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
-        told.copy_(now, non_blocking=True)
+    def progress(self, count: int) -> Progress:
+        """That of the first `count` slots after the rounds that were begun so far."""
+        now = torch.stack([self.state.ended[:count].long(), self.state.sampled[:count]])
+        if self.copies is None:
+            return Progress(now, None)
+        counts = torch.empty(now.shape, dtype=now.dtype, pin_memory=True)
+        counts.copy_(now, non_blocking=True)
         ready = torch.cuda.Event()
         ready.record()
-        return Look(told, ready)
+        return Progress(counts, ready)
 
-    def read(self, places: Sequence[int], look: Look) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and logprobs [n, most] of slots, as far as they were drawn when `look` was taken; more may be there."""
-        return self._read_rows(self.state.ids, places, look), self._read_rows(self.state.logprobs, places, look)
+    def read(self, slots: Sequence[int], progress: Progress) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and logprobs [n, capacity] of slots, as far as they were sampled at `progress`; there may be more."""
+        return self._rows(self.state.ids, slots, progress), self._rows(self.state.logprobs, slots, progress)
 
-    def read_ids(self, places: Sequence[int], look: Look) -> np.ndarray:
-        """The first of what `read` gives."""
-        return self._read_rows(self.state.ids, places, look)
+    def read_ids(self, slots: Sequence[int], progress: Progress) -> np.ndarray:
+        """Ids [n, capacity] of slots, as `read` gives them."""
+        return self._rows(self.state.ids, slots, progress)
 
-    def _read_rows(self, whole: Tensor, places: Sequence[int], look: Look) -> np.ndarray:
-        if look.ready is not None and self.reading is not None:
-            self.reading.wait_event(look.ready)
-        with torch.cuda.stream(self.reading):
-            return whole[torch.tensor(places, device=whole.device)].cpu().numpy()
+    def _rows(self, whole: Tensor, slots: Sequence[int], progress: Progress) -> np.ndarray:
+        if progress.ready is not None and self.copies is not None:
+            self.copies.wait_event(progress.ready)
+        with torch.cuda.stream(self.copies):
+            return whole[torch.tensor(slots, device=whole.device)].cpu().numpy()
 
     def _step(self, count: int, length: int, params: SamplingParams) -> None:
-        places = torch.arange(count, device=self.eos.device)
+        slots = torch.arange(count, device=self.eos.device)
         positions = self.state.position[:count]
-        attend = OneToken(self.slots, positions, self.trunk.scale, length)
-        hidden = self.trunk(self.state.token[:count], self.cos[positions], self.sin[positions], attend)
-        self._choose(places, self.trunk.network.head(hidden), params)
+        attention = DecodeAttention(self.slots, positions, self.backbone.scale, length)
+        hidden = self.backbone(self.state.token[:count], self.cos[positions], self.sin[positions], attention)
+        self._sample(slots, self.backbone.causal_lm.head(hidden), params)
 
     def _replay(self, count: int, params: SamplingParams) -> None:
         """The first step of a kind runs as it is, which compiles what must be; the second is captured."""

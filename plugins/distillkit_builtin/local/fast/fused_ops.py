@@ -1,4 +1,4 @@
-"""What stands between the matrix products of a decoder layer: each function reads its inputs once where it is compiled.
+"""The operations between the matrix products of a decoder layer: each reads its inputs once where it is compiled.
 
 Reductions and products are done in float32, whatever the inputs are in.
 """
@@ -18,8 +18,8 @@ T = TypeVar("T")
 
 
 @functools.cache
-def compiles() -> bool:
-    """Whether torch.compile works on CUDA here: it needs Triton, and Triton a C compiler. Tried once, told once."""
+def can_compile() -> bool:
+    """Whether torch.compile works on CUDA here: it needs Triton, and Triton a C compiler. Tried and logged once."""
     try:
         torch.compile(torch.sin, dynamic=True)(torch.zeros(8, device="cuda"))
     except (ImportError, RuntimeError) as error:  # torch's own errors of compilation are RuntimeErrors
@@ -30,26 +30,26 @@ def compiles() -> bool:
 
 
 def fused(function: Callable[P, T]) -> Callable[P, T]:
-    """Compile `function` where it meets tensors on CUDA, once for all shapes; elsewhere it runs as it is written."""
+    """`function`, compiled where its first argument is on CUDA, once for all shapes; elsewhere as it is written."""
     on_cuda: Callable[P, T] = torch.compile(function, dynamic=True)
 
     @functools.wraps(function)
     def choose(*args: P.args, **kwargs: P.kwargs) -> T:
         first = args[0]
-        compiled = isinstance(first, Tensor) and first.is_cuda and compiles()
+        compiled = isinstance(first, Tensor) and first.is_cuda and can_compile()
         return on_cuda(*args, **kwargs) if compiled else function(*args, **kwargs)
 
     return choose
 
 
 @fused
-def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMS norm of `x` [n, hidden] over its last dimension (https://arxiv.org/abs/1910.07467)."""
     return _rms_norm(x, weight, eps)
 
 
 @fused
-def add_norm(residual: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(residual: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """`residual + x`, and its RMS norm; all [n, hidden]."""
     total = residual + x
     return total, _rms_norm(total, weight, eps)
@@ -63,7 +63,7 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @fused
-def gated(x: Tensor) -> Tensor:
+def swiglu(x: Tensor) -> Tensor:
     """SwiGLU: `silu(gate) * up` [n, width] of `x` [n, 2 width], the gate first (https://arxiv.org/abs/2002.05202)."""
     gate, up = x.chunk(2, dim=-1)
     return functional.silu(gate).mul_(up)  # PyTorch computes silu in float32 in any case
@@ -79,16 +79,16 @@ def logprobs_of(logits: Tensor, ids: Tensor) -> Tensor:
 
 
 @fused
-def rotated(
+def normed_and_rotated(
     x: Tensor,
     query_norm: Tensor | None,
     key_norm: Tensor | None,
     cos: Tensor,
     sin: Tensor,
     eps: float,
-    queries: int,
+    query_heads: int,
 ) -> Tensor:
-    """Heads [n, heads, d], the first `queries` of queries and the others of keys, turned by their positions' angles.
+    """Heads `x` [n, heads, d], the first `query_heads` of queries and the others of keys, rotated by their positions.
 
     Before that they are normed, if there are weights [d] for it. Rotary embeddings in the layout of transformers, which
     pairs dimension i with i + d/2 (https://arxiv.org/abs/2104.09864); `cos` and `sin` are [n, d], the first half of the
@@ -96,7 +96,7 @@ def rotated(
     """
     heads = x.float()
     if query_norm is not None and key_norm is not None:
-        weights = [query_norm.expand(queries, -1), key_norm.expand(x.shape[1] - queries, -1)]
+        weights = [query_norm.expand(query_heads, -1), key_norm.expand(x.shape[1] - query_heads, -1)]
         heads = _rms_norm(heads, torch.cat(weights), eps)
     first, second = heads.chunk(2, dim=-1)
     return (heads * cos[:, None]).addcmul_(torch.cat([second, first], dim=-1), sin[:, None]).to(x.dtype)

@@ -1,4 +1,4 @@
-"""Room for the keys and values of a number of completions at a time; each keeps its slot until it ends."""
+"""Memory for the keys and values of a number of completions at a time; each keeps its slot until it ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,39 +8,39 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
-    """What every slot holds of its prompt and completion so far, a layer at a time."""
+class KVSlots:
+    """Keys and values of every slot's prompt and completion so far, a layer at a time."""
 
     keys: tuple[Tensor, ...]
     """[slots, kv_heads, length, d] each."""
     values: tuple[Tensor, ...]
 
     @classmethod
-    def empty(cls, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> "Slots":
+    def empty(cls, layers: int, shape: tuple[int, int, int, int], like: Tensor) -> "KVSlots":
         """`shape` is [slots, kv_heads, length, d]; device and dtype are `like`'s."""
 
-        def room() -> tuple[Tensor, ...]:
+        def allocate() -> tuple[Tensor, ...]:
             return tuple(torch.zeros(shape, device=like.device, dtype=like.dtype) for _ in range(layers))
 
-        return cls(room(), room())
+        return cls(allocate(), allocate())
 
     @property
     def count(self) -> int:
-        """Slots."""
+        """How many slots there are."""
         return len(self.keys[0])
 
     @property
     def length(self) -> int:
-        """Tokens of a slot."""
+        """How many tokens a slot holds at most."""
         return self.keys[0].shape[2]
 
-    def fill(self, places: Tensor, rows: Tensor, kept: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Put row `rows[i]` of what was `kept` of prompts [batch, kv_heads, length, d] into slot `places[i]`."""
-        for (key, value), keys, values in zip(kept, self.keys, self.values, strict=True):
-            keys[places, :, : key.shape[2]] = key[rows]
-            values[places, :, : value.shape[2]] = value[rows]
+    def fill(self, slots: Tensor, rows: Tensor, prompts: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Put row `rows[i]` of the keys and values of `prompts` [batch, kv_heads, length, d] into slot `slots[i]`."""
+        for (key, value), keys, values in zip(prompts, self.keys, self.values, strict=True):
+            keys[slots, :, : key.shape[2]] = key[rows]
+            values[slots, :, : value.shape[2]] = value[rows]
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy the first `length` tokens of slots to others."""
-        for held in (*self.keys, *self.values):
-            held[targets, :, :length] = held[sources, :, :length]
+        for whole in (*self.keys, *self.values):
+            whole[targets, :, :length] = whole[sources, :, :length]

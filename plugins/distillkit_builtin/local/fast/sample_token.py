@@ -1,4 +1,4 @@
-"""Drawing a token from a law over the vocabulary, by inverse transform, without a running sum over all of it."""
+"""Sampling a token by inverse transform, without a running sum over the whole vocabulary."""
 
 import torch
 from torch import Tensor
@@ -11,10 +11,10 @@ CHUNK = 128
 
 
 @fused
-def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices [n] drawn by `logits` [n, vocabulary] and `uniforms` [n] in [0, 1), and their float32 logprobs [n].
+def sample_token(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices [n] sampled by `logits` [n, vocabulary] and `uniforms` [n] in [0, 1), and their float32 logprobs [n].
 
-    The first token whose cumulative probability exceeds the uniform. One that has no probability is never drawn.
+    The first token whose cumulative probability exceeds the uniform. One that has no probability is never sampled.
     """
     size = logits.shape[1]
     padded = logits.float()
@@ -28,12 +28,12 @@ def draw(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     before = (cumulative - sums).gather(1, chunk)
     offsets = chunk * CHUNK + torch.arange(CHUNK, device=logits.device)
     inside = (padded.gather(1, offsets) - highest).exp()
-    place = _first((before + inside.cumsum(1) > target) & (inside > 0), inside)
-    index = chunk * CHUNK + place
+    offset = _first((before + inside.cumsum(1) > target) & (inside > 0), inside)
+    index = chunk * CHUNK + offset
     logprob = padded.gather(1, index) - highest - cumulative[:, -1:].log()
     return index.squeeze(1), logprob.squeeze(1)
 
 
 def _first(exceeds: Tensor, mass: Tensor) -> Tensor:
-    """Per row the first place [n, 1] that exceeds; where rounding leaves none, the heaviest."""
+    """Per row the first index [n, 1] that exceeds; where rounding leaves none, that of the largest mass."""
     return torch.where(exceeds.any(1), exceeds.int().argmax(1), mass.argmax(1))[:, None]

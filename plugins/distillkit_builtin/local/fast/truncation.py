@@ -1,9 +1,10 @@
 """Top-k and top-p without sorting the vocabulary: the least logit that stays is found bit by bit.
 
-A token stays if what is likelier than it weighs less than the limit: fewer than k tokens, or a probability below p.
+A token stays if the more likely ones weigh less than the limit: fewer than k tokens, or a probability below p.
 That weight falls as the logit rises, so the last logit that is left out is found by a search over the 32 bits of
-float32, and it is exact. Tokens of one logit stay or go together, whatever their order. This is the law of
-`sampling.reshaped`, which asks the host how many tokens to look at, and so cannot be part of a CUDA graph.
+float32, and it is exact. Tokens with equal logits are kept or cut together, whatever their order. This is the
+distribution of `plain_generator.truncated_logprobs`, which asks the host how many tokens to look at, and so cannot be
+part of a CUDA graph.
 """
 
 import torch
@@ -13,36 +14,36 @@ from distillkit.types import SamplingParams
 from distillkit_builtin.local.fast.fused_ops import fused
 
 BITS = 2
-"""That one reading of the vocabulary decides: its three thresholds are compared at once. 1 and 4 are slower (H100)."""
+"""That one pass over the vocabulary decides: its three thresholds are compared at once. 1 and 4 are slower (H100)."""
 LOWEST = -(2**31)
 
 
-def truncated(logits: Tensor, params: SamplingParams) -> Tensor:
+def truncated_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     """Float32 logits [n, vocabulary] at the temperature, -inf where top-k and then top-p leave a token out."""
     logits = logits.float() / params.temperature
     if params.top_k and params.top_k < logits.shape[1]:
-        logits = likeliest(logits, _number(params.top_k, logits))
+        logits = keep_top_k(logits, _number(params.top_k, logits))
     if params.top_p < 1.0:
-        logits = nucleus(logits, _number(params.top_p, logits))
+        logits = keep_top_p(logits, _number(params.top_p, logits))
     return logits
 
 
 @fused
-def likeliest(logits: Tensor, count: Tensor) -> Tensor:
+def keep_top_k(logits: Tensor, count: Tensor) -> Tensor:
     """`logits` [n, vocabulary] in float32, -inf but for the `count` [] largest of each row, and their equals."""
     return _cut(logits, torch.ones_like(logits), count.expand(len(logits)))
 
 
 @fused
-def nucleus(logits: Tensor, share: Tensor) -> Tensor:
-    """`logits` [n, vocabulary] in float32, -inf but for the likeliest that make up a `share` [] of the probability."""
+def keep_top_p(logits: Tensor, share: Tensor) -> Tensor:
+    """`logits` [n, vocabulary] in float32, -inf but for the most likely that make up a `share` []."""
     masses = (logits - logits.amax(1, keepdim=True)).exp()
     return _cut(logits, masses, share * masses.sum(1))
 
 
 def _cut(logits: Tensor, weights: Tensor, limits: Tensor) -> Tensor:
     """Leave out of each row what has at least its limit [n] of `weights` [n, vocabulary] above itself."""
-    keys = ordered(logits)
+    keys = ordered_keys(logits)
     # Of float32's keys none is the lowest, so everything is above it; no limit is larger than that.
     left_out = torch.full_like(limits, LOWEST, dtype=torch.long)
     for shift in range(32 - BITS, -1, -BITS):
@@ -55,12 +56,15 @@ def _cut(logits: Tensor, weights: Tensor, limits: Tensor) -> Tensor:
     return logits.masked_fill(keys <= left_out.int()[:, None], -torch.inf)
 
 
-def ordered(values: Tensor) -> Tensor:
+def ordered_keys(values: Tensor) -> Tensor:
     """Int32 keys in the order of float32 `values`: equal where they are equal, also for the two zeros."""
     bits = torch.where(values == 0, 0.0, values).view(torch.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _number(value: float, like: Tensor) -> Tensor:
-    """As a tensor, since code is compiled again for each other number; filled, which a CUDA graph can capture."""
+    """`value` as a tensor [] on `like`'s device.
+
+    Code is compiled again for each other Python number; the tensor is filled, which a CUDA graph can capture.
+    """
     return torch.full((), value, device=like.device, dtype=torch.float32)

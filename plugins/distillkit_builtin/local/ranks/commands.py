@@ -1,137 +1,151 @@
-"""What rank 0 has the others do."""
+"""The commands that rank 0 sends to the other ranks, each a frozen value that knows how to execute itself there."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distillkit.events import Plan
 from distillkit.records import Batch, ScoreRequest, Weights
-from distillkit.types import SampleRequest
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher, TeacherOptions
-from distillkit_builtin.local.ranks.messages import Order
-from distillkit_builtin.local.ranks.worker import Post
-from distillkit_builtin.local.trainer import Gathered
+from distillkit.types import SampleRequest, Teacher
+from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_teacher import LiveLocalTeacher
+from distillkit_builtin.local.options import LocalScorerOptions
+from distillkit_builtin.local.ranks.worker_state import WorkerState
+from distillkit_builtin.local.trainer import GradientShare
 
-HandOver = Callable[[object], None]
+Stream = Callable[[object], None]
+"""Sends one value to rank 0 while the command is still being executed."""
+
+
+class Command(ABC):
+    """Something that another rank is to do."""
+
+    @abstractmethod
+    async def execute(self, state: WorkerState, stream: Stream) -> Any:  # noqa: ANN401 - each command has its own
+        """Do it with what the rank holds. Returns the result; `stream` takes values that are there earlier."""
 
 
 @dataclass(frozen=True, slots=True)
-class OpenStudent(Order):
+class OpenStudent(Command):
     """Load the student of the config, with its trainer."""
 
     plan: Plan | None
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        with post.silent():
-            post.pupil = await LocalPupil.open(post.context(self.plan), post.student)
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when it is loaded."""
+        with state.silent():
+            context = state.context(self.plan)
+            state.student = await LiveLocalStudent.open(context, state.options, samples=state.samples)
 
 
 @dataclass(frozen=True, slots=True)
-class OpenTeacher(Order):
-    """Load a teacher, as `LocalTeacher.open` does."""
+class OpenTeacher(Command):
+    """Load a teacher."""
 
-    options: TeacherOptions
+    teacher: Teacher
+    options: LocalScorerOptions
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        with post.silent():
-            post.teachers[self.options.teacher.name] = await LocalTeacher.open(post.context(None), self.options)
-
-
-@dataclass(frozen=True, slots=True)
-class TakeOver(Order):
-    """Take over rank 0's weights, which sends them at the same time."""
-
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        await post.open_pupil().take_over()
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when it is loaded."""
+        with state.silent():
+            live = await LiveLocalTeacher.open(state.context(None), self.teacher, self.options)
+            state.teachers[self.teacher.name] = live
 
 
 @dataclass(frozen=True, slots=True)
-class Draw(Order):
-    """Draw completions, handing each over when it ends: from the student, or from a teacher by name."""
+class TakeBroadcast(Command):
+    """Take rank 0's weights, which broadcasts them at the same time."""
+
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when all ranks have them."""
+        await state.opened_student().take_broadcast()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample(Command):
+    """Sample completions from the student, or from a teacher by name."""
 
     teacher: str | None
     requests: tuple[SampleRequest, ...]
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        async for rollout in post.model(self.teacher).sample(self.requests):
-            hand_over(rollout)
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Streams each rollout when it ends."""
+        async for rollout in state.model(self.teacher).sample(self.requests):
+            stream(rollout)
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTokens(Order):
-    """Score completions, handing each score over, under the student or a teacher by name."""
+class ScoreTokens(Command):
+    """Score completions under the student, or under a teacher by name."""
 
     teacher: str | None
     requests: tuple[ScoreRequest, ...]
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        async for score in post.model(self.teacher).score(self.requests):
-            hand_over(score)
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Streams each score."""
+        async for score in state.model(self.teacher).score(self.requests):
+            stream(score)
 
 
 @dataclass(frozen=True, slots=True)
-class Gather(Order):
-    """Gather the gradient of this share of a batch, in so many `parts` if that is said."""
+class ComputeGradient(Command):
+    """Compute the gradient of this share of a batch, in so many `parts` unless that is None."""
 
     batch: Batch
     parts: int | None = None
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> Gathered:
-        """See `Order`."""
-        return await post.open_pupil().gather(self.batch, self.parts)
+    async def execute(self, state: WorkerState, stream: Stream) -> GradientShare:
+        """Returns the share's loss and mismatch; the gradient stays."""
+        return await state.opened_student().compute_gradient(self.batch, self.parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Apply(Order):
+class ApplyGradient(Command):
     """Sum the gradients with all other ranks, which do the same at the same time, and move the weights."""
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        await post.open_pupil().apply()
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when the weights are moved."""
+        await state.opened_student().apply_gradient()
 
 
 @dataclass(frozen=True, slots=True)
-class Sync(Order):
+class Sync(Command):
     """Sample from the current weights from now on."""
 
     weights: Weights
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        await post.open_pupil().sync(self.weights)
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when the sampling copy has them."""
+        await state.opened_student().sync(self.weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Order):
+class Load(Command):
     """Take back what rank 0 saved."""
 
     path: Path
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        with post.silent():
-            await post.open_pupil().load(self.path)
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when weights and optimizer have it."""
+        with state.silent():
+            await state.opened_student().load(self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class HelpToSave(Order):
+class JoinSave(Command):
     """Give the parts of weights and moments that rank 0 saves at the same time."""
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        await post.open_pupil().help_to_save()
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when rank 0 has them."""
+        await state.opened_student().join_save()
 
 
 @dataclass(frozen=True, slots=True)
-class HelpToExport(Order):
-    """Give the parts of the weights that rank 0 exports at the same time."""
+class JoinExport(Command):
+    """Give the parts of the weights that rank 0 writes at the same time."""
 
-    async def carry_out(self, post: Post, hand_over: HandOver) -> None:
-        """See `Order`."""
-        await post.open_pupil().help_to_export()
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when rank 0 has them."""
+        await state.opened_student().join_export()

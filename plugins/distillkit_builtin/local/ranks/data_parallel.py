@@ -1,178 +1,192 @@
-"""Student and teachers whose work is spread over all ranks; everything else of them is rank 0's own."""
+"""Student and teachers whose work is shared among all ranks; everything else of them is rank 0's own."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TypeVar, cast
 
 from distillkit.context import RunContext
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
-from distillkit.types import SampleRequest
+from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher, TeacherOptions
-from distillkit_builtin.local.packing import balanced
+from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_teacher import LiveLocalTeacher
+from distillkit_builtin.local.micro_batching import balanced_shares
+from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.ranks.commands import (
-    Apply,
-    Draw,
-    Gather,
-    HelpToExport,
-    HelpToSave,
+    ApplyGradient,
+    Command,
+    ComputeGradient,
+    JoinExport,
+    JoinSave,
     Load,
     OpenStudent,
     OpenTeacher,
+    Sample,
     ScoreTokens,
     Sync,
-    TakeOver,
+    TakeBroadcast,
 )
-from distillkit_builtin.local.ranks.messages import Order
-from distillkit_builtin.local.ranks.worker_pool import Crew, merged, shared_crew
-from distillkit_builtin.local.trainer import Gathered, step_result
-
-if TYPE_CHECKING:
-    from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.local.ranks.merge_streams import merge_streams
+from distillkit_builtin.local.ranks.worker_pool import WorkerPool, shared_worker_pool
+from distillkit_builtin.local.trainer import GradientShare, step_result
 
 log = logging.getLogger("distillkit")
 T = TypeVar("T")
 
 
-async def open_pupil(run: RunContext, options: "LocalStudent") -> "LocalPupil | SpreadPupil":
-    """The student on this device, or on those of all ranks."""
-    crew = await shared_crew(run, shared_device(run, options.device))
-    if crew is None:
-        return await LocalPupil.open(run, options)
-    own, _ = await asyncio.gather(LocalPupil.open(run, options), crew.all(OpenStudent(run.plan)))
-    await asyncio.gather(own.take_over(), crew.all(TakeOver()))
+async def open_student(
+    run: RunContext, options: LocalStudentOptions, *, samples: bool
+) -> "LiveLocalStudent | DataParallelStudent":
+    """The student on this device, or on those of all ranks; `samples`: it is its own sampler."""
+    workers = await shared_worker_pool(run, shared_device(run, options.device))
+    if workers is None:
+        return await LiveLocalStudent.open(run, options, samples=samples)
+    own, _ = await asyncio.gather(
+        LiveLocalStudent.open(run, options, samples=samples), workers.execute_on_all(OpenStudent(run.plan))
+    )
+    await asyncio.gather(own.take_broadcast(), workers.execute_on_all(TakeBroadcast()))
     held = "whole on each" if own.policy.sharded is None else "a part on each (student.shard)"
-    log.info("%d ranks, this one on %s; the student is %s", crew.world.count, own.device.device, held)
-    return SpreadPupil(own, crew)
+    log.info("%d ranks, this one on %s; the student is %s", workers.group.count, own.device.device, held)
+    return DataParallelStudent(own, workers)
 
 
-async def open_teacher(run: RunContext, options: TeacherOptions) -> "LocalTeacher | SpreadTeacher":
+async def open_teacher(
+    run: RunContext, teacher: Teacher, options: LocalScorerOptions
+) -> "LiveLocalTeacher | DataParallelTeacher":
     """A teacher on this device, or on those of all ranks."""
-    crew = await shared_crew(run, shared_device(run, options.device))
-    if crew is None:
-        return await LocalTeacher.open(run, options)
-    own, _ = await asyncio.gather(LocalTeacher.open(run, options), crew.all(OpenTeacher(options)))
-    return SpreadTeacher(own, crew, options.teacher.name)
+    workers = await shared_worker_pool(run, shared_device(run, options.device))
+    if workers is None:
+        return await LiveLocalTeacher.open(run, teacher, options)
+    own, _ = await asyncio.gather(
+        LiveLocalTeacher.open(run, teacher, options), workers.execute_on_all(OpenTeacher(teacher, options))
+    )
+    return DataParallelTeacher(own, workers, teacher.name)
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadPupil:
-    """The student: every rank draws and trains its share, and all move their weights by the same gradient."""
+class DataParallelStudent:
+    """The student: every rank samples and trains its share, and all move their weights by the same gradient."""
 
-    own: LocalPupil
-    crew: Crew
+    own: LiveLocalStudent
+    workers: WorkerPool
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step. Raises BadStepError before any rank has moved its weights."""
         lengths = [len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums]
         shares = [
             replace(batch, datums=tuple(batch.datums[i] for i in group))
-            for group in balanced(lengths, self.crew.world.count)
+            for group in balanced_shares(lengths, self.workers.group.count)
         ]
         if self.own.policy.sharded is None:
-            gathered = await together(
-                self.own.gather(shares[0]), *(self.crew.do(rank, Gather(shares[rank])) for rank in self.crew.ranks)
+            gradients = await all_results(
+                self.own.compute_gradient(shares[0]),
+                *(self.workers.execute(rank, ComputeGradient(shares[rank])) for rank in self.workers.ranks),
             )
         else:
             parts = max(map(self._parts, shares))
-            gathered = await asyncio.gather(  # which does not wait for the others when one fails: they wait for it
-                self.own.gather(shares[0], parts),
-                *(self.crew.do(rank, Gather(shares[rank], parts)) for rank in self.crew.ranks),
+            gradients = await asyncio.gather(  # which does not wait for the others when one fails: they wait for it
+                self.own.compute_gradient(shares[0], parts),
+                *(self.workers.execute(rank, ComputeGradient(shares[rank], parts)) for rank in self.workers.ranks),
             )
-        applied, _ = await asyncio.gather(self.own.apply(), self.crew.all(Apply()))
-        return step_result(cast(Sequence[Gathered], gathered), applied)
+        applied, _ = await asyncio.gather(self.own.apply_gradient(), self.workers.execute_on_all(ApplyGradient()))
+        return step_result(cast(Sequence[GradientShare], gradients), applied)
 
     def _parts(self, share: Batch) -> int:
         """Micro-batches of a rank's share."""
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in share.datums]
-        return max(1, len(self.own.policy.micro_batches(items, self.own.trainer.part.size)))
+        return max(1, len(self.own.policy.micro_batches(items, self.own.trainer.micro_batch.size)))
 
-    async def _with_help(self, work: Awaitable[T], order: Order) -> T:
+    async def _joined(self, work: Awaitable[T], command: Command) -> T:
         """Rank 0's own work, with the others' parts where the weights are sharded."""
         if self.own.policy.sharded is None:
             return await work
-        result, _ = await asyncio.gather(work, self.crew.all(order))
+        result, _ = await asyncio.gather(work, self.workers.execute_on_all(command))
         return result
 
     async def until_broken(self) -> None:
-        """Raises RunFailedError once a rank is gone."""
-        await self.crew.until_broken()
+        """Waits until a rank is gone. Raises RunFailedError then."""
+        await self.workers.until_broken()
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
-        """Of all ranks."""
+        """The current weights, of all ranks, as policy `version`."""
         work = self.own.publish(version, to_disk=to_disk)
-        return await (self._with_help(work, HelpToExport()) if to_disk else work)
+        return await (self._joined(work, JoinExport()) if to_disk else work)
 
     async def sync(self, weights: Weights) -> None:
         """Every rank samples from its current weights, which are the same, from now on."""
-        await asyncio.gather(self.own.sync(weights), self.crew.all(Sync(weights)))
+        await asyncio.gather(self.own.sync(weights), self.workers.execute_on_all(Sync(weights)))
 
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
-        """Completions of the policy of the last sync."""
-        return spread_sample(self.own, self.crew, None, requests)
+        """Completions of the policy of the last sync, each when it ends."""
+        return sample_on_all_ranks(self.own, self.workers, None, requests)
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Logprobs under the policy of the last sync."""
-        return spread_score(self.own, self.crew, None, requests)
+        return score_on_all_ranks(self.own, self.workers, None, requests)
 
     async def save(self, path: Path) -> None:
-        """Everything, whole: a checkpoint does not know how many ranks there were."""
-        await self._with_help(self.own.save(path), HelpToSave())
+        """Write everything, whole: a checkpoint does not depend on how many ranks there were."""
+        await self._joined(self.own.save(path), JoinSave())
 
     async def load(self, path: Path) -> None:
-        """Every rank reads the same file."""
-        await asyncio.gather(self.own.load(path), self.crew.all(Load(path)))
+        """Take back what `save` wrote; every rank reads the same file."""
+        await asyncio.gather(self.own.load(path), self.workers.execute_on_all(Load(path)))
 
     async def export(self, run_dir: Path) -> Path:
-        """Everything, whole."""
-        return await self._with_help(self.own.export(run_dir), HelpToExport())
+        """Write the final weights, whole, for others to use; returns their directory."""
+        return await self._joined(self.own.export(run_dir), JoinExport())
 
 
 @dataclass(frozen=True, slots=True)
-class SpreadTeacher:
+class DataParallelTeacher:
     """A teacher: every rank has all of it, and scores its share."""
 
-    own: LocalTeacher
-    crew: Crew
+    own: LiveLocalTeacher
+    workers: WorkerPool
     name: str
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, as they come."""
-        return spread_score(self.own, self.crew, self.name, requests)
+        return score_on_all_ranks(self.own, self.workers, self.name, requests)
 
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:
-        """The teacher's own completions."""
-        return spread_sample(self.own, self.crew, self.name, requests)
+        """The teacher's own completions, each when it ends."""
+        return sample_on_all_ranks(self.own, self.workers, self.name, requests)
 
 
-async def spread_sample(
-    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[SampleRequest]
+async def sample_on_all_ranks(
+    own: LiveLocalStudent | LiveLocalTeacher,
+    workers: WorkerPool,
+    teacher: str | None,
+    requests: Sequence[SampleRequest],
 ) -> AsyncIterator[Rollout]:
     """Completions, each rank's share of about as many tokens as any other's, if all were to be as long as they may."""
     lengths = [len(request.prompt_ids) + request.params.max_tokens for request in requests]
-    shares = [tuple(requests[i] for i in group) for group in balanced(lengths, crew.world.count)]
-    others = [crew.pieces(rank, Draw(teacher, shares[rank])) for rank in crew.ranks if shares[rank]]
-    async for rollout in merged([own.sample(shares[0]), *others]):
+    shares = [tuple(requests[i] for i in group) for group in balanced_shares(lengths, workers.group.count)]
+    others = [workers.stream(rank, Sample(teacher, shares[rank])) for rank in workers.ranks if shares[rank]]
+    async for rollout in merge_streams([own.sample(shares[0]), *others]):
         yield cast(Rollout, rollout)
 
 
-async def spread_score(
-    own: LocalPupil | LocalTeacher, crew: Crew, teacher: str | None, requests: Sequence[ScoreRequest]
+async def score_on_all_ranks(
+    own: LiveLocalStudent | LiveLocalTeacher,
+    workers: WorkerPool,
+    teacher: str | None,
+    requests: Sequence[ScoreRequest],
 ) -> AsyncIterator[Score]:
     """Scores, each rank's share of about as many tokens as any other's."""
     lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
-    shares = [tuple(requests[i] for i in group) for group in balanced(lengths, crew.world.count)]
-    others = [crew.pieces(rank, ScoreTokens(teacher, shares[rank])) for rank in crew.ranks if shares[rank]]
-    async for score in merged([own.score(shares[0]), *others]):
+    shares = [tuple(requests[i] for i in group) for group in balanced_shares(lengths, workers.group.count)]
+    others = [workers.stream(rank, ScoreTokens(teacher, shares[rank])) for rank in workers.ranks if shares[rank]]
+    async for score in merge_streams([own.score(shares[0]), *others]):
         yield cast(Score, score)
 
 
-async def together(*work: Awaitable[object]) -> list[object]:
+async def all_results(*work: Awaitable[object]) -> list[object]:
     """All results. Waits for every one, and raises the first error in their order."""
     results = await asyncio.gather(*work, return_exceptions=True)
     for result in results:

@@ -1,47 +1,36 @@
-"""What rank 0 and the others say to each other."""
+"""The messages between rank 0 and the other ranks."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Generic, TypeVar
 
 from distillkit.errors import BadStepError, DistillkitError, InputError, PluginError, RunFailedError
 
-if TYPE_CHECKING:
-    from distillkit_builtin.local.ranks.worker import Post
-
-
-class Order(ABC):
-    """Something that another rank is to do; a frozen value that travels there."""
-
-    @abstractmethod
-    async def carry_out(self, post: "Post", hand_over: Callable[[object], None]) -> Any:  # noqa: ANN401 - see the orders
-        """Do it. Returns the result; `hand_over` sends pieces of it that are there earlier."""
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """Rank 0: carry this out; `number` is how it is spoken of."""
+class Execute(Generic[C]):
+    """From rank 0: execute a command; every other message about it has its `number`."""
 
     number: int
-    order: Order
+    command: C
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """Rank 0: nobody waits for that any more."""
+class Cancel:
+    """From rank 0: nobody waits for that command any more."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Dismissed:
-    """Rank 0: the run has ended."""
+class ShutDown:
+    """From rank 0: the run has ended."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Another rank: a part of what was asked for."""
+class Item:
+    """To rank 0: a value of a command that streams them."""
 
     number: int
     value: object
@@ -49,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """Another rank: carried out."""
+    """To rank 0: the command was executed."""
 
     number: int
     result: object
@@ -57,26 +46,26 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Another rank: it could not be carried out."""
+    """To rank 0: the command could not be executed."""
 
     number: int
     error: DistillkitError
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """Another rank: dismissed; this is the last word."""
+class Stopped:
+    """To rank 0: shut down; no other message follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Another rank: the user should know this."""
+    """To rank 0: the user should know this."""
 
     text: str
 
 
 def portable(error: Exception, rank: int) -> DistillkitError:
-    """The error as rank 0 raises it: of the same kind where a kind means something, and saying where it happened."""
+    """The error as rank 0 raises it: of the same class where the engine treats it apart, with the rank in its text."""
     kind = next((kind for kind in (BadStepError, InputError, PluginError) if isinstance(error, kind)), RunFailedError)
-    what = str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-    return kind(f"rank {rank}: {what}")
+    reason = str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+    return kind(f"rank {rank}: {reason}")

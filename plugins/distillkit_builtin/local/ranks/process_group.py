@@ -1,4 +1,4 @@
-"""The processes that torchrun started for one run: who they are, and how two of them pass each other objects."""
+"""The processes that torchrun started for one run, and how two of them pass each other objects."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -6,49 +6,49 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-ORDERS_TIMEOUT = timedelta(days=365)
-"""How long a rank waits for an order: rank 0 may be waiting for somebody else all that time."""
+COMMAND_TIMEOUT = timedelta(days=365)
+"""How long a rank waits for a command: rank 0 may be waiting for somebody else all that time."""
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """This process among all of them."""
 
     rank: int
     count: int
-    orders: dist.ProcessGroup
-    """For objects, over gloo; gradients go through the default group, which is NCCL's on CUDA."""
-    ours: bool
-    """Whether the default group was made here; a script may have made it before."""
+    objects: dist.ProcessGroup
+    """For Python objects, over gloo; gradients go through the default group, which is NCCL's on CUDA."""
+    made_here: bool
+    """Whether the default group was made by `join`; a script may have made it before."""
 
     @classmethod
-    def join(cls, device: torch.device) -> "World":
+    def join(cls, device: torch.device) -> "ProcessGroup":
         """Meet the other processes, which must all do the same; waits for them."""
-        ours = not dist.is_initialized()
-        if ours:
+        made_here = not dist.is_initialized()
+        if made_here:
             dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
-        orders = dist.new_group(backend="gloo", timeout=ORDERS_TIMEOUT)
-        if not isinstance(orders, dist.ProcessGroup):
-            raise RuntimeError("this process is none of its own group")
-        return cls(dist.get_rank(), dist.get_world_size(), orders, ours)
+        objects = dist.new_group(backend="gloo", timeout=COMMAND_TIMEOUT)
+        if not isinstance(objects, dist.ProcessGroup):
+            raise RuntimeError("this process is not in its own process group")
+        return cls(dist.get_rank(), dist.get_world_size(), objects, made_here)
 
     def send(self, rank: int, message: object) -> None:
-        """Pass an object on. One thread a process may do this. Raises RuntimeError if that process is gone."""
-        dist.send_object_list([message], dst=rank, group=self.orders)
+        """Send an object. One thread a process may do this. Raises RuntimeError if that process is gone."""
+        dist.send_object_list([message], dst=rank, group=self.objects)
 
     def receive(self, rank: int) -> object:
         """Wait for an object. One thread a rank may do this. Raises RuntimeError if that process is gone."""
-        box: list[object] = [None]
-        dist.recv_object_list(box, src=rank, group=self.orders)
-        return box[0]
+        received: list[object] = [None]
+        dist.recv_object_list(received, src=rank, group=self.objects)
+        return received[0]
 
     def leave(self) -> None:
-        """The others are not needed any more."""
-        if self.ours and dist.is_initialized():
+        """End this process's part, once the others are not needed any more."""
+        if self.made_here and dist.is_initialized():
             dist.destroy_process_group()
 
     def abort(self) -> None:
         """A process is gone: end what waits for it on the device, where NCCL would wait for ever."""
         group = dist.group.WORLD
-        if self.ours and group is not None and hasattr(group, "abort"):
+        if self.made_here and group is not None and hasattr(group, "abort"):
             group.abort()

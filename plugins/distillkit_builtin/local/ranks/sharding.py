@@ -1,4 +1,4 @@
-"""All weights trained where one device has no room for that: every rank keeps a part of them (FSDP2).
+"""All weights trained where one device has not enough memory: every rank keeps a part of them (FSDP2).
 
 A layer's weights are gathered in float32 when it computes, so that the numbers are those of a student that is whole.
 See https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
@@ -15,30 +15,30 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 
-Read = Callable[[Sequence[PromptAndResponse]], Tensor]
+Logprobs = Callable[[Sequence[PromptAndResponse]], Tensor]
 
 
-class Responses(nn.Module):
+class ShardedResponses(nn.Module):
     """The model as what FSDP2 calls and shards: from prompts with responses to the responses' logprobs."""
 
-    def __init__(self, model: PreTrainedModel, read: Read) -> None:
-        """`read` computes with `model`."""
+    def __init__(self, model: PreTrainedModel, logprobs: Logprobs) -> None:
+        """`logprobs` computes with `model`."""
         super().__init__()
         self.model = model
-        self._read = read
+        self._logprobs = logprobs
 
     def forward(self, items: Sequence[PromptAndResponse]) -> Tensor:
-        """Float32 logprobs of the items' responses, end to end."""
-        return self._read(items)
+        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...]."""
+        return self._logprobs(items)
 
 
-def sharded(model: PreTrainedModel, read: Read) -> Responses:
+def shard_model(model: PreTrainedModel, logprobs: Logprobs) -> ShardedResponses:
     """The model in shards, a decoder layer at a time; its parameters are DTensors from now on."""
     for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer)
-    whole = Responses(model, read)
-    fully_shard(whole)
-    return whole
+    sharded = ShardedResponses(model, logprobs)
+    fully_shard(sharded)
+    return sharded
 
 
 def whole(tensor: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def like(tensor: Tensor, pattern: Tensor) -> Tensor:
 
 @torch.no_grad()
 def gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Whole tensors, on the CPU where they had been in parts: no device has room for all of them."""
+    """Whole tensors, on the CPU where they had been in parts: no device has memory for all of them."""
     return {
         name: whole(tensor.detach()).cpu() if isinstance(tensor, DTensor) else tensor.detach() for name, tensor in named
     }

@@ -1,159 +1,89 @@
-"""What every rank but 0 does: it carries out rank 0's orders until the run has ended."""
+"""What every rank but 0 runs: it executes rank 0's commands until the run has ended."""
 
 import asyncio
 import logging
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.events import Plan
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.live_student import LocalPupil
-from distillkit_builtin.local.live_teacher import LocalTeacher
-from distillkit_builtin.local.ranks.messages import (
-    Dismissed,
-    Done,
-    Dropped,
-    Failed,
-    Given,
-    Left,
-    Notice,
-    Piece,
-    portable,
-)
-from distillkit_builtin.local.ranks.process_group import World
-
-if TYPE_CHECKING:
-    from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.local.ranks.commands import Command
+from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, ShutDown, Stopped, portable
+from distillkit_builtin.local.ranks.process_group import ProcessGroup
+from distillkit_builtin.local.ranks.worker_state import WorkerState
 
 log = logging.getLogger("distillkit")
 
 
-@dataclass(slots=True)
-class Post:
-    """What this rank holds."""
+async def run_worker(run: RunContext, options: LocalStudentOptions, *, samples: bool) -> None:
+    """Meet the other ranks, and execute rank 0's commands until it shuts this one down.
 
-    run: RunContext
-    student: "LocalStudent"
-    world: World
-    inbox: "asyncio.Queue[object]"
-    """What rank 0 says, and an exception where nothing can be said to it or heard of it any more."""
-    pupil: LocalPupil | None = None
-    teachers: dict[str, LocalTeacher] = field(default_factory=dict)
-    _silent: bool = False
-    _unsent: deque[object] = field(default_factory=deque)
-    _sender: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, 1, "distillkit-answers"))
-
-    def context(self, plan: Plan | None) -> RunContext:
-        """The run as what is opened here sees it."""
-        return replace(self.run, plan=plan, notify=self.notify)
-
-    def open_pupil(self) -> LocalPupil:
-        """The student, which rank 0 had opened."""
-        if self.pupil is None:
-            raise RuntimeError("an order about the student came before it was opened")
-        return self.pupil
-
-    def model(self, teacher: str | None) -> LocalPupil | LocalTeacher:
-        """The student, or a teacher by name."""
-        return self.open_pupil() if teacher is None else self.teachers[teacher]
-
-    @contextmanager
-    def silent(self) -> Iterator[None]:
-        """Rank 0 meets the same and says it itself."""
-        self._silent = True
-        try:
-            yield
-        finally:
-            self._silent = False
-
-    def notify(self, text: str) -> None:
-        """Tell the user, through rank 0."""
-        if not self._silent:
-            self.say(Notice(f"rank {self.world.rank}: {text}"))
-
-    def say(self, message: object) -> None:
-        """Send to rank 0, in the order of the calls; what is said while something is being sent goes together."""
-        self._unsent.append(message)
-        sent = self._sender.submit(self._send)
-        sent.add_done_callback(partial(_heed, self.inbox, asyncio.get_running_loop()))
-
-    def _send(self) -> None:
-        """In the sender's thread."""
-        said = [self._unsent.popleft() for _ in range(len(self._unsent))]
-        if said:
-            self.world.send(0, said)
-
-    async def carry_out(self, given: Given) -> None:
-        """Do it, and answer."""
-        try:
-            result = await given.order.carry_out(self, lambda piece: self.say(Piece(given.number, piece)))
-        except Exception as error:
-            log.debug("rank %d: %s", self.world.rank, type(given.order).__name__, exc_info=True)
-            self.say(Failed(given.number, portable(error, self.world.rank)))
-        else:
-            self.say(Done(given.number, result))
-
-    def close(self) -> None:
-        """Nothing more is said."""
-        self._sender.shutdown()
-
-
-async def serve(run: RunContext, student: "LocalStudent") -> None:
-    """Meet the other ranks, and do as rank 0 says until it is done. Raises RunFailedError if it is gone before."""
-    device = shared_device(run, student.device)
+    Raises:
+        RunFailedError: if rank 0 is gone before.
+    """
+    device = shared_device(run, options.device)
     with _signals(signal.SIG_DFL):  # until all are there, nothing but the end of this process would end its waiting
-        world = await device.run(World.join, device.device)
+        group = await device.run(ProcessGroup.join, device.device)
     inbox: asyncio.Queue[object] = asyncio.Queue()
-    post = Post(run, student, world, inbox)
+    state = WorkerState(run, options, samples, group, inbox)
     loop = asyncio.get_running_loop()
-    threading.Thread(target=_listen, args=(world, loop, inbox), daemon=True, name="distillkit-rank-0").start()
-    tasks: dict[int, asyncio.Task[None]] = {}
-    with _signals(signal.SIG_IGN):  # they reach every rank; what they mean is for rank 0 to say
+    threading.Thread(target=_listen, args=(group, loop, inbox), daemon=True, name="distillkit-rank-0").start()
+    with _signals(signal.SIG_IGN):  # they reach every rank; what they mean is for rank 0 to decide
         try:
-            while not isinstance(message := await inbox.get(), Dismissed):
-                if isinstance(message, Given):
-                    tasks[message.number] = asyncio.create_task(post.carry_out(message))
-                    tasks[message.number].add_done_callback(partial(_forget, tasks, message.number))
-                elif isinstance(message, Dropped) and message.number in tasks:
-                    tasks[message.number].cancel()
-                elif isinstance(message, BaseException):
-                    raise RunFailedError(f"rank 0 is gone, or cannot be told something: {message}") from message
+            await _execute_commands(state)
         finally:
-            left = list(tasks.values())
-            for task in left:
-                task.cancel()
-            await asyncio.gather(*left, return_exceptions=True)
-            post.say(Left())
-            post.close()
-            world.leave()
+            state.send(Stopped())
+            state.close()
+            group.leave()
+
+
+async def _execute_commands(state: WorkerState) -> None:
+    """Until rank 0 shuts this one down, which cancels the rest. Raises RunFailedError if rank 0 is gone."""
+    tasks: dict[int, asyncio.Task[None]] = {}
+    try:
+        while not isinstance(message := await state.inbox.get(), ShutDown):
+            if isinstance(message, Execute):
+                task = asyncio.create_task(_execute(state, message))
+                tasks[message.number] = task
+                task.add_done_callback(partial(_forget, tasks, message.number))
+            elif isinstance(message, Cancel) and message.number in tasks:
+                tasks[message.number].cancel()
+            elif isinstance(message, BaseException):
+                raise RunFailedError(f"rank 0 is gone, or a message cannot be sent to it: {message}") from message
+    finally:
+        unfinished = list(tasks.values())
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+
+
+async def _execute(state: WorkerState, message: Execute[Command]) -> None:
+    """Execute one command, and send what comes of it."""
+    number, command = message.number, message.command
+    try:
+        result = await command.execute(state, lambda value: state.send(Item(number, value)))
+    except Exception as error:
+        log.debug("rank %d: %s", state.group.rank, type(command).__name__, exc_info=True)
+        state.send(Failed(number, portable(error, state.group.rank)))
+    else:
+        state.send(Done(number, result))
 
 
 def _forget(tasks: "dict[int, asyncio.Task[None]]", number: int, task: "asyncio.Task[None]") -> None:
     del tasks[number]
 
 
-def _heed(inbox: "asyncio.Queue[object]", loop: asyncio.AbstractEventLoop, sent: "Future[None]") -> None:
-    """In the sender's thread: what could not be sent ends this rank, since rank 0 would wait for it for ever."""
-    if not sent.cancelled() and (error := sent.exception()) is not None:
-        with suppress(RuntimeError):  # the loop has ended
-            loop.call_soon_threadsafe(inbox.put_nowait, error)
-
-
-def _listen(world: World, loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[object]") -> None:
-    """In a thread, until rank 0 is done or gone."""
+def _listen(group: ProcessGroup, loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue[object]") -> None:
+    """In a thread, until rank 0 shuts this one down or is gone."""
     message: object = None
-    while not isinstance(message, Dismissed | RuntimeError):
+    while not isinstance(message, ShutDown | RuntimeError):
         try:
-            message = world.receive(0)
+            message = group.receive(0)
         except RuntimeError as error:
             message = error
         with suppress(RuntimeError):  # the loop has ended
@@ -162,7 +92,7 @@ def _listen(world: World, loop: asyncio.AbstractEventLoop, inbox: "asyncio.Queue
 
 @contextmanager
 def _signals(action: signal.Handlers) -> Iterator[None]:
-    """What Ctrl-C and SIGTERM do meanwhile, where that can be said: in the main thread."""
+    """What Ctrl-C and SIGTERM do meanwhile, where that can be set: in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

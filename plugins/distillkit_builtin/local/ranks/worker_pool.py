@@ -1,42 +1,43 @@
-"""Rank 0's side: it gives orders to the other ranks, and hears what comes of them."""
+"""Rank 0's handle on the workers: it sends commands to the other ranks, and receives what comes of them."""
 
 import asyncio
 import itertools
 import logging
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import cast
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.ranks import this_rank
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.ranks.messages import Dismissed, Done, Dropped, Failed, Given, Left, Notice, Order, Piece
-from distillkit_builtin.local.ranks.process_group import World
+from distillkit_builtin.local.ranks.commands import Command
+from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, Notice, ShutDown, Stopped
+from distillkit_builtin.local.ranks.process_group import ProcessGroup
 
-LAST_WORDS_S = 60.0
-"""How long a dismissed rank may take to end what it is doing."""
+SHUTDOWN_SECONDS = 60.0
+"""How long a rank may take to end what it is doing once it is shut down."""
 log = logging.getLogger("distillkit")
-Answers = asyncio.Queue[Piece | Done | Failed]
+Results = asyncio.Queue[Item | Done | Failed]
 
 
-class Crew:
+class WorkerPool:
     """All ranks but this one."""
 
-    def __init__(self, world: World, run: RunContext) -> None:
+    def __init__(self, group: ProcessGroup, run: RunContext) -> None:
         """Listen to every rank, each in a thread of its own. To be made in the run's event loop."""
-        self.world = world
-        self.ranks = range(1, world.count)
+        self.group = group
+        self.ranks = range(1, group.count)
         self._run = run
-        self._told: set[str] = set()
+        self._notified: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count()
-        self._answers: dict[int, tuple[int, Answers]] = {}
+        self._results: dict[int, tuple[int, Results]] = {}
+        """By number of the command: which rank executes it, and what came of it so far."""
         self._lost: dict[int, RunFailedError] = {}
         self._broken: asyncio.Future[None] = self._loop.create_future()
-        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="distillkit-orders")
+        self._sender = ThreadPoolExecutor(max_workers=1, thread_name_prefix="distillkit-commands")
         self._listeners = [
             threading.Thread(target=self._listen, args=(rank,), daemon=True, name=f"distillkit-rank-{rank}")
             for rank in self.ranks
@@ -44,152 +45,121 @@ class Crew:
         for listener in self._listeners:
             listener.start()
 
-    async def pieces(self, rank: int, order: Order) -> AsyncIterator[object]:
-        """What `rank` hands over while it carries the order out; it stops when nobody wants more.
+    async def stream(self, rank: int, command: Command) -> AsyncIterator[object]:
+        """What `rank` streams while it executes the command, which is cancelled when the consumer stops.
 
-        Raises what it raised there, saying where, or RunFailedError if that process is gone.
+        Raises what it raised there, with the rank in its text, or RunFailedError if that process is gone.
         """
-        number, answers = await self._give(rank, order)
+        number, results = await self._begin(rank, command)
         try:
-            while isinstance(answer := await answers.get(), Piece):
-                yield answer.value
-            if isinstance(answer, Failed):
-                raise answer.error
+            while isinstance(result := await results.get(), Item):
+                yield result.value
+            if isinstance(result, Failed):
+                raise result.error
         except BaseException:
             if rank not in self._lost:
-                await self._send(rank, Dropped(number))
+                await self._send(rank, Cancel(number))
             raise
         finally:
-            del self._answers[number]
+            del self._results[number]
 
-    async def do(self, rank: int, order: Order) -> object:
-        """The result of an order that hands nothing over before. Raises as `pieces` does."""
-        number, answers = await self._give(rank, order)
+    async def execute(self, rank: int, command: Command) -> object:
+        """The result of a command that streams nothing. Raises as `stream` does."""
+        number, results = await self._begin(rank, command)
         try:
-            answer = await answers.get()
+            result = await results.get()
         finally:
-            del self._answers[number]
-        if isinstance(answer, Failed):
-            raise answer.error
-        return answer.result if isinstance(answer, Done) else None
+            del self._results[number]
+        if isinstance(result, Failed):
+            raise result.error
+        return result.result if isinstance(result, Done) else None
 
-    async def each(self, orders: Mapping[int, Order]) -> list[object]:
-        """Results of one order a rank, which all carry out at the same time. Raises as `pieces` does, the first."""
-        return list(await asyncio.gather(*(self.do(rank, order) for rank, order in orders.items())))
+    async def execute_on_each(self, commands: Mapping[int, Command]) -> list[object]:
+        """Results of one command a rank, which all execute at the same time. Raises as `stream` does, the first."""
+        return list(await asyncio.gather(*(self.execute(rank, command) for rank, command in commands.items())))
 
-    async def all(self, order: Order) -> list[object]:
-        """Results of the same order from every rank."""
-        return await self.each(dict.fromkeys(self.ranks, order))
+    async def execute_on_all(self, command: Command) -> list[object]:
+        """Results of the same command from every rank."""
+        return await self.execute_on_each(dict.fromkeys(self.ranks, command))
 
     async def until_broken(self) -> None:
         """Wait until a process is gone. Raises RunFailedError then."""
         await asyncio.shield(self._broken)
 
-    async def dismiss(self) -> None:
-        """The run has ended: the others may go."""
+    async def shut_down(self) -> None:
+        """The run has ended: let the other ranks end too, and wait for them."""
         for rank in self.ranks:
             if rank not in self._lost:
                 with suppress(RuntimeError):  # it went just now
-                    await self._send(rank, Dismissed())
+                    await self._send(rank, ShutDown())
         self._sender.shutdown()
-        await asyncio.to_thread(self._part)
+        await asyncio.to_thread(self._join_listeners)
 
-    def _part(self) -> None:
-        """Wait for everybody's last word: Python ends badly while a thread is inside gloo."""
+    def _join_listeners(self) -> None:
+        """Wait for every rank's last message: Python ends badly while a thread is inside gloo."""
         for listener in self._listeners:
-            listener.join(LAST_WORDS_S)
+            listener.join(SHUTDOWN_SECONDS)
         if not self._lost:
-            self.world.leave()
+            self.group.leave()
 
-    async def _give(self, rank: int, order: Order) -> tuple[int, Answers]:
+    async def _begin(self, rank: int, command: Command) -> tuple[int, Results]:
         if rank in self._lost:
             raise self._lost[rank]
-        number, answers = next(self._numbers), Answers()
-        self._answers[number] = rank, answers
+        number, results = next(self._numbers), Results()
+        self._results[number] = rank, results
         try:
-            await self._send(rank, Given(number, order))
+            await self._send(rank, Execute(number, command))
         except RuntimeError as error:
-            self._lose(rank, str(error))
+            self._mark_lost(rank, str(error))
         except BaseException:
-            del self._answers[number]
+            del self._results[number]
             raise
-        return number, answers
+        return number, results
 
     async def _send(self, rank: int, message: object) -> None:
-        await self._loop.run_in_executor(self._sender, self.world.send, rank, message)
+        await self._loop.run_in_executor(self._sender, self.group.send, rank, message)
 
     def _listen(self, rank: int) -> None:
         """In a thread, until that process is gone or the run has ended."""
         try:
-            said: list[object] = []
-            while Left() not in said:
-                said = cast(list[object], self.world.receive(rank))
-                self._loop.call_soon_threadsafe(self._hear_all, said)
+            messages: list[object] = []
+            while Stopped() not in messages:
+                messages = cast(list[object], self.group.receive(rank))
+                self._loop.call_soon_threadsafe(self._receive_all, messages)
         except RuntimeError as error:  # what gloo raises when a connection ends, and asyncio after its loop has
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._lose, rank, str(error))
+                self._loop.call_soon_threadsafe(self._mark_lost, rank, str(error))
 
-    def _hear_all(self, said: Sequence[object]) -> None:
-        for message in said:
-            self._hear(message)
+    def _receive_all(self, messages: Sequence[object]) -> None:
+        for message in messages:
+            self._receive(message)
 
-    def _hear(self, message: object) -> None:
+    def _receive(self, message: object) -> None:
         if isinstance(message, Notice):
-            if message.text not in self._told:  # every rank meets the same reasons
-                self._told.add(message.text)
+            if message.text not in self._notified:  # every rank finds the same reasons
+                self._notified.add(message.text)
                 self._run.notify(message.text)
-        elif isinstance(message, Piece | Done | Failed) and message.number in self._answers:
-            self._answers[message.number][1].put_nowait(message)
+        elif isinstance(message, Item | Done | Failed) and message.number in self._results:
+            self._results[message.number][1].put_nowait(message)
 
-    def _lose(self, rank: int, reason: str) -> None:
-        """Whoever waits for a process that is gone hears so."""
+    def _mark_lost(self, rank: int, reason: str) -> None:
+        """Fail every command that a process executes which is gone."""
         log.info("rank %d: %s", rank, reason)
         self._lost[rank] = RunFailedError(
-            f"rank {rank} of {self.world.count} is gone, without a word: it was killed or crashed; look at what it "
+            f"rank {rank} of {self.group.count} is gone, without a word: it was killed or crashed; look at what it "
             "printed, and whether this machine ran out of memory"
         )
-        self.world.abort()
+        self.group.abort()
         if not self._broken.done():
             self._broken.set_exception(self._lost[rank])
-        for number, (whose, answers) in self._answers.items():
-            if whose == rank:
-                answers.put_nowait(Failed(number, self._lost[rank]))
+        for number, (executing, results) in self._results.items():
+            if executing == rank:
+                results.put_nowait(Failed(number, self._lost[rank]))
 
 
-async def shared_crew(run: RunContext, device: Device) -> Crew | None:
-    """The run's other ranks, once they are all there; None where this process is alone."""
-    if this_rank().count == 1:
+async def shared_worker_pool(run: RunContext, device: Device) -> WorkerPool | None:
+    """The run's other ranks, once all have joined; None where this process is alone."""
+    if run.rank.count == 1:
         return None
-    world = await device.run(run.share, ("world",), lambda: World.join(device.device))
-    return run.share(("crew",), lambda: Crew(world, run), Crew.dismiss)
-
-
-async def merged(streams: Iterable[AsyncIterator[object]]) -> AsyncIterator[object]:
-    """What several streams yield, as it comes. When one raises, or nobody wants more, all end."""
-    queue: asyncio.Queue[object] = asyncio.Queue()
-    ended = object()
-
-    async def drain(stream: AsyncIterator[object]) -> None:
-        try:
-            async for value in stream:
-                queue.put_nowait(value)
-        finally:
-            queue.put_nowait(ended)
-
-    tasks = [asyncio.create_task(drain(stream)) for stream in streams]
-    try:
-        left = len(tasks)
-        while left:
-            value = await queue.get()
-            if value is not ended:
-                yield value
-                continue
-            left -= 1
-            for task in tasks:
-                if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                    raise error
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    group = await device.run(run.share, ("process group",), lambda: ProcessGroup.join(device.device))
+    return run.share(("worker pool",), lambda: WorkerPool(group, run), WorkerPool.shut_down)

@@ -5,50 +5,52 @@ import pytest
 import tiny
 import torch
 
-from distillkit_builtin.local.causal_lm import Network
-from distillkit_builtin.local.fast import attention
-from distillkit_builtin.local.fast import self_check as proof
-from distillkit_builtin.local.fast.attention import Causal
-from distillkit_builtin.local.fast.backbone import KNOWN, FastTrunk, Unknown, side_by_side
-from distillkit_builtin.local.fast.self_check import proven_trunk
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast import attention, self_check
+from distillkit_builtin.local.fast.attention import CausalAttention
+from distillkit_builtin.local.fast.backbone import FastBackbone, side_by_side
+from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.supported_models import SUPPORTED, UnsupportedModelError
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 
-Load = Callable[..., Network]
+Load = Callable[..., CausalLM]
 IDS = torch.arange(3, 23)
 
 
-def hidden_states(trunk: FastTrunk) -> torch.Tensor:
-    cos, sin = trunk.rotary(len(IDS))
-    return trunk(IDS, cos, sin, Causal(len(IDS), trunk.scale))
+def hidden_states(backbone: FastBackbone) -> torch.Tensor:
+    cos, sin = backbone.rotary(len(IDS))
+    return backbone(IDS, cos, sin, CausalAttention(len(IDS), backbone.scale))
 
 
-@pytest.mark.parametrize("family", sorted(KNOWN))
+@pytest.mark.parametrize("family", sorted(SUPPORTED))
 @torch.no_grad()
 def test_hidden_states_are_the_models_own(tmp_path: Path, load: Load, family: str) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
-    expected = network.hidden_states(IDS[None])[0]
-    torch.testing.assert_close(hidden_states(proven_trunk(network)), expected, atol=1e-4, rtol=1e-4)
+    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    expected = causal_lm.hidden_states(IDS[None])[0]
+    torch.testing.assert_close(hidden_states(verified_backbone(causal_lm)), expected, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
-def test_weights_that_change_in_place_change_the_trunk(network: Network) -> None:
-    trunk = proven_trunk(network)
-    for parameter in network.model.parameters():
+def test_weights_that_change_in_place_change_the_trunk(causal_lm: CausalLM) -> None:
+    backbone = verified_backbone(causal_lm)
+    for parameter in causal_lm.model.parameters():
         parameter.mul_(0.9)
-    torch.testing.assert_close(hidden_states(trunk), network.hidden_states(IDS[None])[0], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(hidden_states(backbone), causal_lm.hidden_states(IDS[None])[0], atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()
 def test_a_trained_lora_reaches_the_trunk_of_the_sampling_copy_and_no_other(load: Load, tiny_model: str) -> None:
-    network = load(tiny_model)
-    frozen = proven_trunk(network)
+    causal_lm = load(tiny_model)
+    frozen = verified_backbone(causal_lm)
     before = hidden_states(frozen)
-    policy = Policy.lora(network, rank=4, alpha=8, dropout=0.0, seed=0)
-    sampled = proven_trunk(policy.sampler)
+    policy = Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    sampling_copy = SamplingCopy(causal_lm)
+    sampled = verified_backbone(sampling_copy.causal_lm)
     for parameter in policy.trained.values():
         parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
-    policy.refresh_sampler()
-    torch.testing.assert_close(hidden_states(sampled), network.hidden_states(IDS[None])[0], atol=1e-4, rtol=1e-4)
+    sampling_copy.refresh()
+    torch.testing.assert_close(hidden_states(sampled), causal_lm.hidden_states(IDS[None])[0], atol=1e-4, rtol=1e-4)
     assert torch.equal(hidden_states(frozen), before)
     assert not torch.allclose(hidden_states(sampled), before, atol=1e-2)
 
@@ -65,12 +67,11 @@ def test_weights_lie_side_by_side_once() -> None:
 def test_a_model_that_is_computed_in_another_way_is_found_out(
     load: Load, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "OneToken", lambda *args: attention.OneToken(*args[:2], args[2] * 1.5, args[3]))
-    network = load(tiny_model)
-    with pytest.raises(Unknown, match=r"of their norm away from transformers'"):
-        proven_trunk(network)
-    with pytest.raises(Unknown):  # it is not tried again
-        proven_trunk(network)
+    wrong = lambda *args: attention.DecodeAttention(*args[:2], args[2] * 1.5, args[3])  # noqa: E731
+    monkeypatch.setattr(self_check, "DecodeAttention", wrong)
+    causal_lm = load(tiny_model)
+    with pytest.raises(UnsupportedModelError, match=r"of their norm away from transformers'"):
+        verified_backbone(causal_lm)
 
 
 @pytest.mark.parametrize(
@@ -83,9 +84,9 @@ def test_a_model_that_is_computed_in_another_way_is_found_out(
     ],
 )
 def test_what_differs_by_its_config_is_refused_with_the_reason(
-    network: Network, change: dict[str, object], reason: str
+    causal_lm: CausalLM, change: dict[str, object], reason: str
 ) -> None:
     for name, value in change.items():
-        object.__setattr__(network.model.config, name, value)
-    with pytest.raises(Unknown, match=reason):
-        proven_trunk(network)
+        object.__setattr__(causal_lm.model.config, name, value)
+    with pytest.raises(UnsupportedModelError, match=reason):
+        verified_backbone(causal_lm)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local import plain_generator as sampling
+from distillkit_builtin.local import plain_generator
 from distillkit_builtin.local.fast import truncation
-from distillkit_builtin.local.fast.truncation import likeliest, nucleus, ordered, truncated
-from distillkit_builtin.local.plain_generator import reshaped
+from distillkit_builtin.local.fast.truncation import keep_top_k, keep_top_p, ordered_keys, truncated_logits
+from distillkit_builtin.local.plain_generator import truncated_logprobs
 
 INF = torch.inf
 
@@ -38,17 +38,23 @@ def around_zero() -> torch.Tensor:
     return torch.tensor([0.0, -0.0, 1e-45, -1e-45, 1e-38, -1e-38, 1.0, -1.0]).repeat(3, 5)
 
 
-LAWS: list[Callable[[], torch.Tensor]] = [lambda: random(32, 1000), tied, one_huge, mostly_impossible, around_zero]
+DISTRIBUTIONS: list[Callable[[], torch.Tensor]] = [
+    lambda: random(32, 1000),
+    tied,
+    one_huge,
+    mostly_impossible,
+    around_zero,
+]
 
 
 def by_sorting(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """What is drawn from, with everything in order; a token stays with the first of its logit."""
+    """What is sampled from, with everything in order; a token stays with the first of its logit."""
     ordered, order = (logits / params.temperature).sort(dim=1, descending=True)
     first = torch.searchsorted(-ordered, -ordered)
     if params.top_k:
         ordered = ordered.masked_fill(first >= params.top_k, -INF)
-    law = torch.softmax(ordered, 1)
-    before = (law.cumsum(1) - law).gather(1, first)
+    probabilities = torch.softmax(ordered, 1)
+    before = (probabilities.cumsum(1) - probabilities).gather(1, first)
     dropped = (before >= params.top_p) & (first > 0) if params.top_p < 1 else torch.zeros_like(before, dtype=torch.bool)
     return torch.log_softmax(torch.empty_like(logits).scatter(1, order, ordered.masked_fill(dropped, -INF)), 1)
 
@@ -59,9 +65,9 @@ def bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     return int(request.param)
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("make_logits", DISTRIBUTIONS)
 @pytest.mark.parametrize(
-    "params",
+    "options",
     [
         {"top_k": 1},
         {"top_k": 5},
@@ -73,17 +79,21 @@ def bits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int
     ],
 )
 @pytest.mark.parametrize("way", ["search", "order"])
-def test_what_is_drawn_from_is_what_sorting_finds(
+def test_what_is_sampled_from_is_what_sorting_finds(
     bits: int,
     monkeypatch: pytest.MonkeyPatch,
-    law: Callable[[], torch.Tensor],
-    params: dict[str, float],
+    make_logits: Callable[[], torch.Tensor],
+    options: dict[str, float],
     way: str,
 ) -> None:
-    monkeypatch.setattr(sampling, "AT_FIRST", bits)
-    wanted = SamplingParams(1, **params)  # type: ignore[arg-type]
-    found = torch.log_softmax(truncated(law(), wanted), 1) if way == "search" else reshaped(law(), wanted)
-    expected = by_sorting(law(), wanted)
+    monkeypatch.setattr(plain_generator, "FIRST_CANDIDATES", bits)
+    params = SamplingParams(1, **options)  # type: ignore[arg-type]
+    found = (
+        torch.log_softmax(truncated_logits(make_logits(), params), 1)
+        if way == "search"
+        else truncated_logprobs(make_logits(), params)
+    )
+    expected = by_sorting(make_logits(), params)
     differ = found.isinf() != expected.isinf()
     # Sums in another order differ by rounding: a token that lies on the limit within it may stay or go.
     assert differ.sum() <= 1
@@ -92,29 +102,31 @@ def test_what_is_drawn_from_is_what_sorting_finds(
     torch.testing.assert_close(found[agree], expected[agree])
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_a_token_stays_that_has_less_than_the_limit_above_itself(bits: int, law: Callable[[], torch.Tensor]) -> None:
-    logits = law()
+@pytest.mark.parametrize("make_logits", DISTRIBUTIONS)
+def test_a_token_stays_that_has_less_than_the_limit_above_itself(
+    bits: int, make_logits: Callable[[], torch.Tensor]
+) -> None:
+    logits = make_logits()
     masses = torch.softmax(logits.double(), 1)
     above = torch.stack([(masses * (logits > logits[:, [i]])).sum(1) for i in range(logits.shape[1])], dim=1)
-    kept = nucleus(logits, torch.tensor(0.8)) > -INF
+    kept = keep_top_p(logits, torch.tensor(0.8)) > -INF
     clear = (above - 0.8).abs() > 1e-5
     assert torch.equal(kept[clear], ((above < 0.8) & (logits > -INF))[clear])
     rank = torch.stack([(logits > logits[:, [i]]).sum(1) for i in range(logits.shape[1])], dim=1)
-    assert torch.equal(likeliest(logits, torch.tensor(5.0)) > -INF, (rank < 5) & (logits > -INF))
+    assert torch.equal(keep_top_k(logits, torch.tensor(5.0)) > -INF, (rank < 5) & (logits > -INF))
 
 
 def test_tokens_of_one_logit_stay_or_go_together_in_any_order(bits: int) -> None:
     logits = torch.tensor([[0.0, 1.0, 1.0, 1.0, 0.0, -1.0]])
     turn = torch.tensor([3, 0, 5, 1, 4, 2])
-    for cut in (nucleus(logits, torch.tensor(0.3)), likeliest(logits, torch.tensor(2.0))):
+    for cut in (keep_top_p(logits, torch.tensor(0.3)), keep_top_k(logits, torch.tensor(2.0))):
         assert cut.tolist() == [[-INF, 1.0, 1.0, 1.0, -INF, -INF]]
-    assert torch.equal(nucleus(logits[:, turn], torch.tensor(0.3)), nucleus(logits, torch.tensor(0.3))[:, turn])
+    assert torch.equal(keep_top_p(logits[:, turn], torch.tensor(0.3)), keep_top_p(logits, torch.tensor(0.3))[:, turn])
 
 
 def test_keys_are_in_the_order_of_the_numbers() -> None:
     values = torch.tensor([-INF, -1e38, -1.0, -1e-45, 0.0, 1e-45, 1.0, 1e38, INF])
-    keys = ordered(values)
+    keys = ordered_keys(values)
     assert (keys.diff() > 0).all()
-    assert ordered(torch.tensor([-0.0])) == ordered(torch.tensor([0.0]))
+    assert ordered_keys(torch.tensor([-0.0])) == ordered_keys(torch.tensor([0.0]))
     assert keys.min() > truncation.LOWEST

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import mark_dynamic
 
-Backend = Callable[..., Callable[..., Any]]
-"""What torch.compile hands a graph to."""
+Compiler = Callable[..., Callable[..., Any]]
+"""What torch.compile calls with a graph and example inputs; it returns what runs in the graph's place."""
 
 
-def compile_layer(layer: nn.Module, backend: str | Backend) -> None:
+def compile_layer(layer: nn.Module, backend: str | Compiler) -> None:
     """Compile a decoder layer's forward for packed rows of every length; `backend` is torch.compile's.
 
-    Others use the layer too: a teacher on the same base, whose padded sequences have too many forms.
+    A teacher on the same base uses the layer too; its padded sequences have too many shapes, and stay as they were.
     """
     plain = layer.forward
     compiled = torch.compile(plain, backend=backend)
@@ -22,13 +22,13 @@ def compile_layer(layer: nn.Module, backend: str | Backend) -> None:
     def forward(hidden: Tensor, *args: object, **kwargs: object) -> object:
         if "cu_seq_lens_q" not in kwargs:
             return plain(hidden, *args, **kwargs)
-        vary_in_tokens(hidden)  # here, since FSDP's hooks hand on other tensors than they are given
+        mark_token_dimension_dynamic(hidden)  # here, since FSDP's hooks pass on other tensors than they are given
         return compiled(hidden, *args, **kwargs)
 
     setattr(layer, "forward", forward)  # noqa: B010 - a method of one object
 
 
-def vary_in_tokens(*tensors: Tensor) -> None:
+def mark_token_dimension_dynamic(*tensors: Tensor) -> None:
     """Tell torch.compile that the second dimension varies, so that it compiles once for all row lengths.
 
     With `dynamic=True` it would take every other dimension for a variable too: four times as long for a LoRA.

@@ -1,11 +1,11 @@
-"""Logprobs of given tokens from hidden states, the vocabulary met in chunks of positions.
+"""Logprobs of given tokens from hidden states, computed in chunks of positions.
 
 `log p(y) = z_y - logsumexp(z)` with `z` the float32 logits of one position. At most a chunk of positions has
 logits at a time, so memory does not grow with the batch.
 
 With gradient there are two ways. Where the head itself is frozen (a LoRA), a token's logprob depends on its own hidden
-state alone: its slope is had at once, while the chunk's logits are there, and the backward pass only scales it. Where
-the head is trained too, each chunk is recomputed in the backward pass.
+state alone: its gradient by that state is computed at once, while the chunk's logits exist, and the backward pass only
+scales it. Where the head is trained too, each chunk is recomputed in the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 
 CHUNK_TOKENS, ON_CUDA = 128, 2048
-"""Positions that meet the vocabulary at once: enough to keep the device busy."""
+"""Positions of a chunk: enough to keep the device busy."""
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [n, hidden] to logits [n, vocabulary]."""
@@ -27,7 +27,7 @@ Head = Callable[[Tensor], Tensor]
 def token_logprobs(head: Head, hidden: Tensor, ids: Tensor, *, frozen_head: bool = False) -> Tensor:
     """Float32 logprobs [n] of `ids` [n], given the hidden states [n, hidden] that predict them.
 
-    With gradient where `hidden` has one; `frozen_head` promises that nothing inside the head wants one.
+    With gradient where `hidden` has one; `frozen_head` promises that no parameter of the head needs one.
     """
     with_gradient = torch.is_grad_enabled() and hidden.requires_grad
     if with_gradient and frozen_head:
@@ -51,21 +51,21 @@ def _chunk_logprobs(head: Head, hidden: Tensor, ids: Tensor) -> Tensor:
 
 
 class _FrozenHeadLogprobs(torch.autograd.Function):
-    """`token_logprobs` that takes each logprob's slope [hidden] along with its value."""
+    """`token_logprobs` that keeps each logprob's gradient by its hidden state [hidden] along with its value."""
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, ids: Tensor, head: Head) -> Tensor:  # noqa: ANN401 - torch's context
-        values, slopes = [], []
+        values, gradients = [], []
         for h, y in _chunks(hidden, ids):
             with torch.enable_grad():
                 leaf = h.detach().requires_grad_()
                 value = _chunk_logprobs(head, leaf, y)
-                slopes.append(torch.autograd.grad(value.sum(), leaf)[0])
+                gradients.append(torch.autograd.grad(value.sum(), leaf)[0])
             values.append(value.detach())
-        ctx.save_for_backward(torch.cat(slopes))
+        ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(values)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401 - torch's context
-        (slopes,) = ctx.saved_tensors
-        return gradient[:, None].to(slopes.dtype) * slopes, None, None
+        (by_hidden,) = ctx.saved_tensors
+        return gradient[:, None].to(by_hidden.dtype) * by_hidden, None, None

@@ -1,4 +1,4 @@
-"""A device that is too small for what is asked at once: smaller parts, the same numbers, and a word to the user."""
+"""A device that is too small for what is computed at once: smaller parts, the same numbers, and a notice."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,10 +11,10 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit_builtin.local import policy, scoring
-from distillkit_builtin.local.causal_lm import Network
+from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
+from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.decoder import Decoder
-from distillkit_builtin.local.memory import PartSize
-from distillkit_builtin.local.plain_generator import Generator
+from distillkit_builtin.local.plain_generator import PlainGenerator
 
 Make = Callable[..., RunConfig]
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
@@ -22,43 +22,43 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 @pytest.fixture
 def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Let the device run out of memory from so many (padded) tokens, or completions that are drawn, at once."""
+    """Let the device run out of memory from so many (padded) tokens, or completions that are sampled, at once."""
 
     def limit(tokens: int, completions: int) -> None:
-        respond, generate = Network.response_logprobs, Generator.generate
-        pack = policy.packed_logprobs
-        read, admit = scoring.read_logprobs, Decoder.admit
+        respond, generate = CausalLM.response_states, PlainGenerator.generate_batch
+        pack = policy.packed_response_states
+        prefill, admit = scoring.prefill_response_states, Decoder.admit
 
-        def response_logprobs(self: Network, items: Sequence[Any], *rest: Any) -> Any:
+        def response_states(self: CausalLM, items: Sequence[Any], *rest: Any) -> Any:
             if max(map(len, items)) * len(items) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return respond(self, items, *rest)
 
-        def read_logprobs(trunk: Any, items: Sequence[Any], *rest: Any) -> Any:
+        def prefill_response_states(backbone: Any, items: Sequence[Any], *rest: Any) -> Any:
             if max(map(len, items)) * len(items) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            return read(trunk, items, *rest)
+            return prefill(backbone, items, *rest)
 
-        def generate_some(self: Generator, requests: Sequence[Any], emit: Any) -> None:
+        def generate_some(self: PlainGenerator, requests: Sequence[Any], version: int, emit: Any) -> None:
             if len(requests) > completions:
-                generate(self, requests[:1], emit)  # the first has ended when there is no more room
+                generate(self, requests[:1], version, emit)  # the first has ended before
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            generate(self, requests, emit)
+            generate(self, requests, version, emit)
 
-        def admit_some(self: Decoder, places: Sequence[int], requests: Sequence[Any]) -> None:
+        def admit_some(self: Decoder, slots: Sequence[int], requests: Sequence[Any]) -> None:
             if self.slots.count > completions:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            admit(self, places, requests)
+            admit(self, slots, requests)
 
-        def packed_logprobs(network: Network, items: Sequence[Any]) -> Any:
+        def packed_response_states(causal_lm: CausalLM, items: Sequence[Any]) -> Any:
             if sum(map(len, items)) > tokens:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
-            return pack(network, items)
+            return pack(causal_lm, items)
 
-        monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
-        monkeypatch.setattr(policy, "packed_logprobs", packed_logprobs)
-        monkeypatch.setattr(scoring, "read_logprobs", read_logprobs)
-        monkeypatch.setattr(Generator, "generate", generate_some)
+        monkeypatch.setattr(CausalLM, "response_states", response_states)
+        monkeypatch.setattr(policy, "packed_response_states", packed_response_states)
+        monkeypatch.setattr(scoring, "prefill_response_states", prefill_response_states)
+        monkeypatch.setattr(PlainGenerator, "generate_batch", generate_some)
         monkeypatch.setattr(Decoder, "admit", admit_some)
 
     return limit
@@ -111,11 +111,11 @@ def test_a_step_that_was_done_again_moves_the_weights_once(
         np.testing.assert_allclose(ours[name], array, atol=1e-3)
 
 
-def test_what_only_saves_time_is_given_up_before_anything_is_halved() -> None:
+def test_memory_that_only_saves_time_is_freed_before_anything_is_halved() -> None:
     kept = [True]
-    part = PartSize(8, "tokens", "student.micro_batch_tokens", spare=lambda: bool(kept) and kept.pop())
+    batch = AdaptiveBatchSize(8, "tokens", "student.micro_batch_tokens", free_caches=lambda: bool(kept) and kept.pop())
     error = torch.OutOfMemoryError(OUT_OF_MEMORY)
-    part.shrink(error, 1)
-    assert (part.size, part.told) == (8, [])
-    part.shrink(error, 1)
-    assert part.size == 4
+    batch.shrink(error, 1)
+    assert (batch.size, batch.messages) == (8, [])
+    batch.shrink(error, 1)
+    assert batch.size == 4

@@ -1,0 +1,107 @@
+"""Building what student `local` trains: its model, LoRA, optimizer, and the copy that samples."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit.ranks import Rank
+from distillkit.seeds import derive_seed
+from distillkit_builtin.local.adaptive_batch_size import default_batch_size
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.device import Device, resolve_dtype
+from distillkit_builtin.local.fast.fused_ops import can_compile
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.footprint import footprint
+from distillkit_builtin.local.live_teacher import shared_base
+from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+
+TRAINED_ON_CUDA, TRAINED = 16_384, 4096
+"""Tokens of a micro-batch, unless the user sets another number."""
+MAX_SHARE_OF_MEMORY = 0.8
+"""The share of a device's memory that weights and optimizer may take before they are sharded."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltStudent:
+    """A student that is ready to train."""
+
+    trainer: Trainer
+    sampling_copy: SamplingCopy | None
+    """None where another sampler is chosen: nothing here would read it."""
+
+
+def build_student(
+    run: RunContext, options: LocalStudentOptions, device: Device, notify: Callable[[str], None], *, samples: bool
+) -> BuiltStudent:
+    """Load the model and build what trains it, with a copy to sample from if the student `samples` by itself.
+
+    Raises:
+        InputError: if an option asks for what the model or the device does not support.
+    """
+    policy = _policy(run, options, device)
+    sampling_copy = SamplingCopy(policy.causal_lm) if samples else None
+    if options.gradient_checkpointing:
+        policy.causal_lm.model.activation_checkpointing_enable()
+    if options.forward != "plain":
+        _pack(policy, options, notify)
+    if _shards(options, device.device, run.rank):
+        policy.shard(run.rank.count)
+    is_cuda = device.device.type == "cuda"
+    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
+        _compile(policy)
+    return BuiltStudent(Trainer(policy, _optimizer_options(run, options, device.device)), sampling_copy)
+
+
+def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Policy:
+    dtype = resolve_dtype(options.dtype, device.device)
+    if options.lora_rank:
+        base = shared_base(run, options.model, device, dtype)
+        return Policy.lora(base, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
+    return Policy.full(CausalLM.load(options.model, device, dtype, torch.float32))
+
+
+def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], None]) -> None:
+    """Train on packed sequences, if they are known to give the same. Raises InputError if that was asked for."""
+    try:
+        policy.pack()
+    except UnsupportedModelError as reason:
+        if options.forward == "fast":
+            raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
+        notify(f"sequences are padded in training, not packed: {reason}")
+
+
+def _compile(policy: Policy) -> None:
+    """Compile what is trained. Raises InputError if it cannot be."""
+    try:
+        policy.compile()
+    except UnsupportedModelError as reason:
+        raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
+
+
+def _shards(options: LocalStudentOptions, device: torch.device, rank: Rank) -> bool:
+    """Whether each rank keeps a part of what is trained."""
+    if options.shard == "auto" and rank.count > 1 and not options.lora_rank and device.type == "cuda":
+        needed = footprint(options.model, str(device), options.dtype).training_bytes(0)
+        return needed > MAX_SHARE_OF_MEMORY * torch.cuda.get_device_properties(device).total_memory
+    return options.shard == "always"
+
+
+def _optimizer_options(run: RunContext, options: LocalStudentOptions, device: torch.device) -> OptimizerOptions:
+    rank = run.rank.index
+    return OptimizerOptions(
+        learning_rate=options.learning_rate,
+        schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",
+        warmup_steps=options.warmup_steps,
+        total_steps=run.plan.optimizer_steps if run.plan else 1,
+        weight_decay=options.weight_decay,
+        betas=options.adam_betas,
+        grad_clip_norm=options.grad_clip_norm,
+        micro_batch_tokens=options.micro_batch_tokens or default_batch_size(device, TRAINED_ON_CUDA, TRAINED),
+        seed=derive_seed(run.seed, "rank", rank) if rank else run.seed,
+    )

@@ -1,0 +1,78 @@
+"""The options of student and scorer `local`: mixins of the plugins, which are all that their live objects are given."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from distillkit_builtin.local.option_types import FORWARD, DeviceName, DTypeName, ForwardName
+
+LORA_LEARNING_RATE = 2e-4
+FULL_LEARNING_RATE = 1e-5
+
+
+class LocalStudentOptions(BaseModel):
+    """What is trained, how, and on what. A mixin: `class LocalStudent(LocalStudentOptions, Student, Sampler)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
+    tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
+    device: DeviceName = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto",
+        description="What is computed in; trained weights are float32 always. float16 would need its loss scaled.",
+    )
+    lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
+    lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")
+    learning_rate: float = Field(
+        LORA_LEARNING_RATE, gt=0, description="AdamW's; the default is for a LoRA, with lora_rank: 0 it is 1e-5."
+    )
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="After the warm-up.")
+    warmup_steps: int = Field(0, ge=0, description="Steps over which the learning rate rises from 0.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's.")
+    grad_clip_norm: float = Field(1.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
+        "Where the device has not enough memory for it, it is halved (not where weights are sharded).",
+    )
+    compile: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "
+        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, where sequences are packed; always: an error "
+        "elsewhere.",
+    )
+    shard: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Where torchrun started several processes and all weights are trained: each keeps a part of the "
+        "weights, gradients and moments (FSDP2) instead of all. auto: where they would take over 80% of a cuda device. "
+        "Not for a LoRA.",
+    )
+    gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
+    sample_batch_size: int = Field(64, ge=1, description="At most this many completions are sampled at once.")
+    forward: ForwardName = Field("auto", description=FORWARD)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_learning_rate(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
+        if isinstance(values, dict) and values.get("lora_rank") == 0:
+            return {"learning_rate": FULL_LEARNING_RATE, **values}
+        return values
+
+
+class LocalScorerOptions(BaseModel):
+    """How a teacher is computed. A mixin: `class LocalScorer(LocalScorerOptions, Scorer, Sampler)`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: DeviceName = Field("auto", description="auto, cpu, cuda, cuda:N or mps.")
+    dtype: DTypeName = Field("auto", description="What is computed in; auto: bfloat16 where the device is fast in it.")
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="At most this many (padded) tokens are scored at once; null: 16,384 on cuda, else 8,192.",
+    )
+    forward: ForwardName = Field("auto", description=FORWARD)

@@ -1,0 +1,43 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+
+from distillkit.errors import InputError
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.forward_choice import choose_backbone
+from distillkit_builtin.local.generator import generator_for
+from distillkit_builtin.local.plain_generator import PlainGenerator
+
+Load = Callable[..., CausalLM]
+
+
+def test_auto_takes_the_fast_path_where_it_is_verified(causal_lm: CausalLM, tiny_model: str) -> None:
+    notices: list[str] = []
+    backbone = choose_backbone(causal_lm, "auto", notices.append)
+    assert isinstance(generator_for(causal_lm, backbone, HFTokenizer.load(tiny_model)), SlotGenerator)
+    assert notices == []
+
+
+def test_auto_takes_the_plain_path_elsewhere_and_says_why(load: Load, tmp_path: Path) -> None:
+    source = tiny.write_model(tmp_path, family="gemma2")
+    notices: list[str] = []
+    assert choose_backbone(load(source), "auto", notices.append) is None
+    assert isinstance(generator_for(load(source), None, HFTokenizer.load(source)), PlainGenerator)
+    assert notices == [
+        "Gemma2ForCausalLM is computed by transformers' own forward: model type 'gemma2' is none of "
+        "llama, mistral, qwen2, qwen3"
+    ]
+
+
+def test_the_fast_path_is_refused_where_it_is_not_supported(load: Load, tmp_path: Path) -> None:
+    source = tiny.write_model(tmp_path, family="cohere")
+    with pytest.raises(InputError, match=r"forward: fast cannot be used: model type 'cohere' .*; take auto"):
+        choose_backbone(load(source), "fast", print)
+
+
+def test_plain_is_plain(causal_lm: CausalLM) -> None:
+    assert choose_backbone(causal_lm, "plain", print) is None
