@@ -1,7 +1,7 @@
 """What comes of a completion on its way through a step: sampled, scored, made training data, trained.
 
-Each value is frozen with all that it holds, checked in its constructor, and carries its own identity, so that nothing is
-ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
+Each value is frozen with all that it holds, checked in its constructor, and carries its own identity, so that nothing
+is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
