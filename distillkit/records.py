@@ -1,8 +1,7 @@
 """What comes of a completion on its way through a step: sampled, scored, made training data, trained.
 
-Each value is frozen, with all that it holds. Its arrays are checked against each other in the constructor, and it
-carries its own identity, so that nothing is ever joined by position in a list. `P` is a prompt's length in tokens, `R`
-a response's.
+Each value is frozen with all that it holds, checked in its constructor, and carries its own identity, so that nothing
+is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -151,8 +150,7 @@ class ScoredRollout(Value):
         """Refuse scores of other completions, or by other teachers than those of the route."""
         object.__setattr__(self, "scores", FrozenDict(self.scores))
         if self.scores.keys() != self.prompts.route.weights.keys():
-            asked = ", ".join(self.prompts.route.teachers)
-            raise AlignmentError(f"{self.rollout}: scored by {', '.join(self.scores)}, and its route is to {asked}")
+            raise AlignmentError(f"{self.rollout}: scored by {[*self.scores]}, its route is {self.prompts.route.label}")
         for teacher, score in self.scores.items():
             request, rollout = score.request, self.rollout
             if request.teacher != teacher or (request.rollout is not rollout and request.key != rollout.key):

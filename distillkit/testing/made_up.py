@@ -84,7 +84,8 @@ def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]
     sampled = logprobs[:, None].astype(np.float64)
     rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * np.arange(1, k + 1)
     all_logprobs = np.concatenate([sampled, rest], axis=1)
-    all_ids = (rollout.token_ids[:, None] + np.arange(k + 1)) % max(IDS, k + 1)
+    ids = rollout.token_ids[:, None]
+    all_ids = np.concatenate([ids, (ids + np.arange(1, k + 1)) % max(IDS, k + 1)], axis=1)
     order = np.argsort(-all_logprobs, axis=1, kind="stable")[:, :k]
     ids, values = (np.take_along_axis(array, order, axis=1) for array in (all_ids, all_logprobs))
     return frozen_array(ids, np.int64), frozen_array(values, np.float32)

@@ -347,13 +347,14 @@ def test_a_loss_gets_all_that_it_says_it_needs(loss: Many) -> None:
 
 @pytest.mark.parametrize("least", [1, 2, 20, 1000])
 def test_made_up_top_k_are_a_distribution_that_agrees_with_the_sampled_logprobs(least: int) -> None:
-    rollout = make_rollout([65, 257, 0], [-1.0, -1.0, -1.0])
+    rollout = make_rollout([65, 150_000, 0], [-1.0, -1.0, -1.0])
     logprobs = logprob_array([-0.01, -1.0, -30.0])
     arrays = make_arrays({"topk": least}, rollout, logprobs)
     for ids, values, sampled, logprob in zip(*arrays.values(), rollout.token_ids, logprobs, strict=True):
         assert len(set(ids.tolist())) == least
         assert (np.diff(values) <= 0).all()
         assert np.exp(values, dtype=np.float64).sum() <= 1 + 1e-6
+        assert (sampled in ids) == (logprob >= values.min())
         if sampled in ids:
             assert values[ids.tolist().index(sampled)] == logprob
         else:
