@@ -30,7 +30,7 @@ def show_verdict(prepared: PreparedRun, console: Console) -> None:
 
 def _show_plugins(prepared: PreparedRun, console: Console) -> None:
     for report in prepared.reports.values():
-        for note in report.notes:  # each says whose it is
+        for note in report.notes:  # each names its plugin
             console.print(note)
 
 

@@ -71,7 +71,7 @@ class _ToErr(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record, unless it is a notice, which the sinks show."""
-        if not getattr(record, "told", False):
+        if not getattr(record, "shown_by_sinks", False):
             ERR.print(self.format(record))
 
 

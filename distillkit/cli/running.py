@@ -4,7 +4,7 @@ import asyncio
 import shlex
 from pathlib import Path
 
-from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.reporting import OUT
 from distillkit.cli.signals import Stopping
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
@@ -38,7 +38,7 @@ def run_and_report(
     require_place(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
-        stopping = Stopping(ERR.print, rank=rank)
+        stopping = Stopping(rank=rank)
         work = execute(config, registry, start, rank, stopping.watch)
         with explain_os_errors():  # not even an event loop can be made without a file that is open
             result = asyncio.run(stopping.guard(work))

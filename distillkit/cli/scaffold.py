@@ -83,8 +83,8 @@ def _rows(numbers: range, teachers: int) -> list[Row]:
 def _sum(number: int, *, routed: bool) -> Row:
     question = f"Solve {number} * {number + 5}. End with exactly one line: Final: <answer>."
     answer = number * (number + 5)
-    told = f"{question} The correct answer is {answer}. Explain briefly, then end with Final: {answer}."
-    row: Row = {"messages": _user(question), "teacher_messages": _user(told), "expected_answer": str(answer)}
+    privileged = f"{question} The correct answer is {answer}. Explain briefly, then end with Final: {answer}."
+    row: Row = {"messages": _user(question), "teacher_messages": _user(privileged), "expected_answer": str(answer)}
     return row | {"teacher": "arithmetic"} if routed else row
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,9 +21,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(slots=True)
 class Stopping:
-    """What a signal means for one run."""
+    """What a signal means for one run: the first ends it after the step in hand, the second at once."""
 
-    say: Callable[[str], None]
     engine: Engine | None = None
     """Once there is one."""
     task: "asyncio.Task[Any] | None" = field(default=None, repr=False)
@@ -64,10 +63,8 @@ class Stopping:
             return
         self._asked_at = now
         waits_for = None if self._asked or self.engine is None else self.engine.request_stop()
-        if waits_for is not None:
+        if self.engine is not None and waits_for is not None:
             self._asked = True
-            message = f"stopping after {waits_for}; once more (Ctrl-C) stops at once"
-            self.say(message)
-            log.info("%s", message, extra={"told": True})
+            self.engine.dispatcher.notice(f"stopping after {waits_for}; once more (Ctrl-C) stops at once")
         elif self.task is not None:
             self.task.cancel()

@@ -118,7 +118,7 @@ def _line_of_a_key_twice(path: Path, text: str) -> str:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> Tree:
     """`over` laid on `base`: mappings merge, teachers merge by their route, everything else is replaced.
 
-    `data: rows.jsonl` and `student: local` count as the mappings that they are short for. A plugin entry whose `name`
+    `data: rows.jsonl` and `student: local` count as the mappings that they abbreviate. A plugin entry whose `name`
     changes is replaced whole, since its old options belong to another plugin.
     """
     merged = dict(base)

@@ -1,4 +1,4 @@
-"""What pydantic found wrong with a config, as lines that name file, line, key and how to mend it."""
+"""What pydantic found wrong with a config, as lines that name file, line, key and how to fix it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

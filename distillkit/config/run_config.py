@@ -47,11 +47,11 @@ class RunConfig(Section):
     teachers: tuple[TeacherConfig, ...] = Field(min_length=1, description="The frozen models that it learns from.")
     router: Router = Field(description="Which teacher scores a row.")
     prompts: PromptBuilder = Field(description="What student and teachers each read.")
-    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How completions are drawn.")
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig, description="How completions are sampled.")
     loss: Loss = Field(description="What is trained.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Whether the student collapses.")
-    evaluators: tuple[Evaluator, ...] = Field((), description="How progress is judged, on `data.eval_path`.")
+    evaluators: tuple[Evaluator, ...] = Field((), description="What is measured of progress, on `data.eval_path`.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
     prices: PricesConfig | None = Field(None, description="What tokens cost you, for `distillkit check`.")
 
@@ -81,7 +81,7 @@ class RunConfig(Section):
             chosen = [plugin.name for plugin in plugins]
             again = sorted({name for name in chosen if chosen.count(name) > 1})
             if again:
-                raise ValueError(f"{key}: {again[0]!r} stands there twice; their results could not be told apart")
+                raise ValueError(f"{key}: {again[0]!r} stands there twice; their results could not be kept apart")
         if self.evaluators and self.data.eval_path is None:
             raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
         return self

@@ -71,13 +71,15 @@ class TeacherConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How the student's completions are drawn."""
+    """How the student's completions are sampled."""
 
     completions_per_prompt: int = Field(1, ge=1, description="Completions of each prompt in a step.")
     max_completion_tokens: int = Field(256, ge=1, description="A completion is cut here.")
-    temperature: float = Field(1.0, ge=0, description="1 samples the policy itself; 0 takes the likeliest token.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Keep the likeliest tokens of this total probability.")
-    top_k: int = Field(0, ge=0, description="Keep this many of the likeliest tokens; 0: all.")
+    temperature: float = Field(1.0, ge=0, description="1 samples the policy itself; 0 takes the most likely token.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Keep the most likely tokens of this total probability."
+    )
+    top_k: int = Field(0, ge=0, description="Keep this many of the most likely tokens; 0: all.")
     stop: tuple[str, ...] = Field((), description="Strings that end a completion.")
     chat_template_kwargs: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options for the student's chat template (`enable_thinking: false`)."
@@ -148,7 +150,7 @@ class PricesConfig(Section):
 
 
 class GuardsConfig(BaseModel):
-    """When the run is told that its student collapses, and what is done then."""
+    """What counts as a collapse of the student, and what is done then."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -48,7 +48,7 @@ class JsonLines:
             return os.fstat(self._file.fileno()).st_size
 
     def cut(self, length: int) -> None:
-        """Truncate to a length that it had; one that is shorter by now has lost lines, which is told in the log."""
+        """Truncate to a length that it had; one that is shorter by now has lost lines, which the log says."""
         found = os.fstat(self._file.fileno()).st_size
         if found < length:
             log.warning("%s is %d bytes shorter than at the checkpoint: lines are missing", self.path, length - found)
@@ -56,20 +56,20 @@ class JsonLines:
         self._file.truncate(length)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
-        """The file itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *failure: object) -> None:
-        """Close it."""
+        """Close the file."""
         self.close()
 
 
 def _one_line(text: str) -> str:
-    """With its end. What JSON takes for a character, and many a reader for the end of a line, is written escaped."""
+    """A line with its end; characters that many readers take for the end of a line are written escaped."""
     for character in LINE_ENDS:
         if character in text:
             text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""What the operating system refuses, in words that say how to mend it."""
+"""What the operating system refuses, in words that say how to fix it."""
 
 import errno
 import sys
@@ -16,14 +16,14 @@ TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 def advice(error: OSError) -> str:
-    """How to mend a write that failed, as a clause without its end."""
+    """How to fix a write that failed, as a clause without a full stop."""
     if error.errno in FULL:
         return "make room there"
     if error.errno in FORBIDDEN:
         return "make it writable"
     if error.errno in TOO_MANY_FILES:
         return raise_the_limit()
-    return "mend that"
+    return "fix that"
 
 
 def raise_the_limit() -> str:

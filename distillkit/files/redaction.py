@@ -1,4 +1,4 @@
-"""Takes keys and passwords out of what is logged and told: the last line of defence, where text leaves the engine.
+"""Takes keys and passwords out of what is logged and shown: the last line of defence, where text leaves the engine.
 
 The first is that plugins read keys from the environment and never say them. But a service repeats the key that it
 refuses, a library puts an address with its password into an exception, and a plugin of somebody else's does either. So

@@ -116,7 +116,7 @@ class Engine:
             self.files.write_metrics(self.step, metrics)
 
     async def finish(self) -> dict[str, float]:
-        """Write the final weights for others to use, and judge them."""
+        """Write the final weights for others to use, and evaluate them."""
         if self.stop_requested:
             self.dispatcher.notice(f"stopping after {FINISHING}")
         with attribute_to(self.prepared.config.student, "in export()"):

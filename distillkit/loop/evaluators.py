@@ -31,7 +31,7 @@ class Evaluations:
     _prompts: Sequence[Prompts] | None = field(default=None, init=False)
 
     async def run(self, stage: EvalStage, step: int, policy_version: int) -> dict[str, float]:
-        """Let every evaluator judge the published policy; return the metrics of the step, by their full names."""
+        """Let every evaluator measure the published policy; return the metrics of the step, by their full names."""
         config, teachers = self.prepared.config, self.prepared.pipeline.teachers
         if not config.evaluators:
             return {}

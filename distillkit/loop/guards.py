@@ -1,4 +1,4 @@
-"""Is the student collapsing? Told from the metrics of a window of steps against those of the run's first window.
+"""Is the student collapsing? Seen in the metrics of a window of steps against those of the run's first window.
 
 What on-policy training is known to run into: completions that grow to the length limit, that repeat themselves, a
 policy that has hardly any entropy left, a gap to the teachers that rises again.
@@ -43,15 +43,15 @@ class Guards:
     _quiet_until: int = 0
 
     def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
-        """The lines of `metrics.jsonl` from before this process began, judged as they were then."""
+        """The lines of `metrics.jsonl` from before this process began, checked as they were then."""
         for row in rows:
             numbers = _numbers(row)
             if numbers.get("step"):
-                self._judge(numbers)
+                self._alarms_of(numbers)
 
     def look(self, metrics: Row) -> None:
-        """Judge one more step: warn, or set `alarm`."""
-        alarms = self._judge(metrics)
+        """Check one more step: warn, or set `alarm`."""
+        alarms = self._alarms_of(metrics)
         if not alarms:
             return
         text = f"the student may be collapsing: {'; '.join(alarms)} (guards, over {self.config.window} steps)"
@@ -60,7 +60,7 @@ class Guards:
         else:
             self.warn(text)
 
-    def _judge(self, metrics: Row) -> list[str]:
+    def _alarms_of(self, metrics: Row) -> list[str]:
         """At most one alarm a window."""
         self.steps += 1
         seen = {name: metrics.get(name) for name in SEEN}

@@ -33,7 +33,7 @@ class Totals:
     failed_completions: int = 0
     completion_tokens: int = 0
     rows_kept: int = 0
-    """Drawn when the run ended, and held by its newest checkpoint: neither trained nor failed yet."""
+    """Sampled when the run ended, and held by its newest checkpoint: neither trained nor failed yet."""
     kept_completions: int = 0
 
     @property
@@ -67,8 +67,8 @@ class Ledger:
 
     def settle(self, step: int, requests: WindowRequests, outcomes: Outcomes) -> None:
         """Enter the end of every row of a step that was just trained."""
-        lost = {one.key: one for one in outcomes.lost}
-        tokens = {one.key: len(one.rollout.token_ids) for one in outcomes.scored}
+        lost = {loss.key: loss for loss in outcomes.lost}
+        tokens = {scored.key: len(scored.rollout.token_ids) for scored in outcomes.scored}
         entries: list[dict[str, JsonValue]] = []
         for row, keys in _keys_of(requests).items():
             trained = [key for key in keys if key in tokens]
@@ -77,7 +77,7 @@ class Ledger:
             refused = not trained and all(lost[key].stage == "train" for key in keys)
             self._count(len(keys), trained=len(trained), tokens=sum(tokens[key] for key in trained), refused=refused)
         self._file.append(entries)
-        self._reasons.update(one.reason for one in outcomes.lost)
+        self._reasons.update(loss.reason for loss in outcomes.lost)
         if len(self._reasons) > KEPT_REASONS:  # those that name a row, each of which comes once
             self._reasons = Counter(dict(self._reasons.most_common(KEPT_REASONS // 2)))
 
@@ -135,7 +135,7 @@ class Ledger:
             raise RunFailedError(f"nothing was trained: all {totals.completions} completions failed{self.reasons()}")
 
     def __enter__(self) -> Self:
-        """The ledger itself."""
+        """Return this object."""
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -178,4 +178,4 @@ def _completion(sample: int, tokens: int | None, lost: LostCompletion | None) ->
 
 def failed_by_teacher(lost: Sequence[LostCompletion]) -> dict[str, int]:
     """How many completions each teacher failed to score."""
-    return dict(Counter(one.teacher for one in lost if one.teacher is not None))
+    return dict(Counter(loss.teacher for loss in lost if loss.teacher is not None))

@@ -28,7 +28,7 @@ log = logging.getLogger("distillkit")
 async def run_session(
     engine: Engine, started: float, checkpoint: tuple[Path, EngineState] | None
 ) -> dict[str, JsonValue]:
-    """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and told to the sinks."""
+    """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and the sinks hear it."""
     prepared, files, dispatcher = engine.prepared, engine.files, engine.dispatcher
     for note in prepared.notes:
         dispatcher.warn(note)

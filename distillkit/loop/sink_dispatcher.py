@@ -1,4 +1,4 @@
-"""Telling the sinks, none of which can end a run."""
+"""Hands events to the sinks, none of which can end a run."""
 
 import logging
 from collections import Counter
@@ -19,13 +19,13 @@ class SinkDispatcher:
     """Hands every event to every sink that is open; counts and logs what goes wrong there."""
 
     def __init__(self) -> None:
-        """No sinks yet: notices go to the log alone, and are told again once sinks are attached."""
+        """No sinks yet: notices go to the log alone, and are repeated once sinks are attached."""
         self._sinks: list[Sink] | None = None
         self._early: list[Notice] = []
         self.failures: Counter[str] = Counter()
 
     async def open_sink(self, sink: Sink, run: RunContext) -> bool:
-        """Open a sink. Whether it is open; if not, the user is told and the run goes on without it."""
+        """Open a sink; return whether it is open. If not, the user is warned and the run goes on without it."""
         try:
             await sink.open(run)
         except Exception as error:
@@ -44,14 +44,14 @@ class SinkDispatcher:
             log.exception("sink %r failed in close()", sink.name)
 
     def attach(self, sinks: Sequence[Sink]) -> None:
-        """Start to tell these sinks. Called once, with all that are open: they are told now what was noticed before."""
+        """Begin with these sinks. Called once, with all that are open: they hear now what was noticed before."""
         self._sinks = list(sinks)
         early, self._early = self._early, []
         for notice in early:
             self.emit(notice)
 
     def emit(self, event: Event) -> None:
-        """Tell every sink. Never raises."""
+        """Hand an event to every sink. Never raises."""
         for sink in self._sinks or ():
             try:
                 sink.emit(event)
@@ -61,9 +61,9 @@ class SinkDispatcher:
                     log.exception("sink %r failed at %s", sink.name, type(event).__name__)
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
-        """Tell the user something, on the terminal and in `run.log`; no secret that stands in it."""
+        """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""
         message = redact(message)
-        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"told": True})
+        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"shown_by_sinks": True})
         notice = Notice(message, level)
         if self._sinks is None:
             self._early.append(notice)

@@ -55,7 +55,7 @@ class LengthTotals:
         self.longest = max(self.longest, tokens)
 
     def at_most(self, rows: int, of: int) -> int:
-        """The tokens of `rows` prompts, drawn in turns from the `of` that were counted; a bound if they stop early."""
+        """The tokens of `rows` prompts, taken in turns from the `of` that were counted; a bound if they stop early."""
         return self.total * rows // of if rows % of == 0 else min(self.longest * rows, self.total * -(-rows // of))
 
 

@@ -18,7 +18,7 @@ from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Message
 
 HELD_OUT = "the held-out rows"
-"""May change, and the user is told that numbers from before and after are of different rows then."""
+"""May change, and the user reads then that numbers from before and after are of different rows."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
 WHY = Message("user", "Why?")
@@ -68,7 +68,7 @@ def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iter
 
 
 def other_held_out(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
-    """Whether both judge held-out rows, and not the same ones."""
+    """Whether both evaluate held-out rows, and not the same ones."""
     return HELD_OUT in then and HELD_OUT in now and then[HELD_OUT] != now[HELD_OUT]
 
 
@@ -76,7 +76,7 @@ def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonVal
     """Whether a part is what it was, or is missing on one side for want of knowledge.
 
     That is so of a fingerprint, and of an option at its default that another version of distillkit, or of a plugin,
-    does not have. A teacher that is new or gone is told by its options.
+    does not have. A teacher that is new or gone shows in its options.
     """
     if name in then and name in now:
         return then[name] == now[name]

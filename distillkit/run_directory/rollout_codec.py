@@ -79,7 +79,7 @@ def take_window(
 
 
 def dropped(windows: Sequence[InFlight], why: str) -> str:
-    """What the user is told of windows that are not used."""
+    """What the user reads about windows that are not used."""
     count = sum(window.completions for window in windows)
     return f"{count} completions that the checkpoint holds, sampled ahead, are dropped, their rows sampled again: {why}"
 
