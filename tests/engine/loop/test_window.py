@@ -177,10 +177,23 @@ async def test_an_exception_of_a_plugin_ends_the_window_as_it_is() -> None:
 
 
 async def test_gauges_count_what_is_unanswered() -> None:
-    runner, _ = schedule(FakeStudent(), SlowScorer())
-    window = runner.start(work_of())
+    answer = asyncio.Event()
+
+    class HeldScorer(FakeScorer):
+        """Answers when it is told to."""
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            await answer.wait()
+            async for score in super().score(requests):
+                yield score
+
+    runner, _ = schedule(FakeStudent(), HeldScorer())
+    work = work_of()
+    window = runner.start(work)
     await window.until_sampled()
-    assert runner.gauges.inflight["t"] > 0
+    while runner.gauges.inflight["t"] < len(work.requests):
+        await asyncio.sleep(0)
+    answer.set()
     await window.finished()
     assert runner.gauges.inflight["t"] == 0
 
