@@ -85,7 +85,7 @@ def test_in_bfloat16_sampling_and_scoring_differ_by_rounding_alone(
     network = load(tiny_model, torch.bfloat16)
     rollouts = sample(network, ask(24))
     apart = np.abs(np.concatenate([rollout.logprobs for rollout in rollouts]) - rescored(network, rollouts))
-    assert 0 < apart.mean() < 0.05
+    assert apart.mean() < 0.1  # up to 0.022, with and without AVX2 and AVX-512; another policy is apart by 2
 
 
 def test_a_completion_does_not_depend_on_its_companions(network: Network, ask: Ask, sample: Sample) -> None:
