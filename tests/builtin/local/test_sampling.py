@@ -94,7 +94,7 @@ def test_a_completion_does_not_depend_on_its_companions(network: Network, ask: A
     alone = [sample(network, [request])[0] for request in requests]
     for one, other in zip(together, alone, strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
     assert len({tuple(rollout.token_ids.tolist()) for rollout in together}) > 1
 
 
@@ -115,7 +115,7 @@ def test_a_completion_ends_at_an_eos_which_is_part_of_it(network: Network, ask: 
         first = next(i for i, token in enumerate(whole.token_ids) if token in ends)
         assert ended.token_ids.tolist() == whole.token_ids[: first + 1].tolist()
         assert ended.finish_reason == "stop"
-        np.testing.assert_allclose(ended.logprobs, whole.logprobs[: first + 1], atol=1e-5)
+        np.testing.assert_allclose(ended.logprobs, whole.logprobs[: first + 1], atol=1e-4)
 
 
 def test_a_stop_string_ends_a_completion(network: Network, ask: Ask, sample: Sample) -> None:
@@ -146,7 +146,7 @@ def test_more_requests_than_slots_draw_the_same(network: Network, ask: Ask, samp
     requests = [request for i, n in enumerate(lengths) for request in [ask(10, max_tokens=n)[i]]]
     for one, other in zip(sample(network, requests, size=3), sample(network, requests, size=10), strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def test_another_seed_draws_something_else(network: Network, ask: Ask, sample: Sample) -> None:
