@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.kills
 def test_runs_that_are_killed_at_ten_random_moments_equal_one_that_never_was() -> None:
     """`make torture` kills fifty times."""
     script = Path(__file__).parent / "scripts" / "torture.py"
