@@ -13,6 +13,17 @@ from distillkit.testing import FakeScorer, FakeStudent, ListSink
 Rows = Sequence[Mapping[str, Any]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reverse", action="store_true", help="run the last test first: none may depend on another")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # files of few, slow tests first: so all processes are busy to the end
+        items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    if config.getoption("--reverse"):
+        items.reverse()
+
+
 def question(content: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], **fields}
 
