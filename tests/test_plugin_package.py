@@ -38,7 +38,8 @@ def distillkit(site: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "distillkit", *arguments]
-        environment = {**os.environ, "PYTHONPATH": str(site)}
+        path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
         )
