@@ -16,15 +16,20 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test test-kernels test-servers torture audit fuzz bench lint clean
+.PHONY: help demo test test-heavy test-kills test-ranks test-demo test-kernels test-servers torture audit fuzz bench \
+  lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
-	@echo "make test   the whole test suite"
+	@echo "make test   the test suite, in two processes (WORKERS=2): 4 minutes on two idle cores"
+	@echo "make test-heavy   what is heavy by nature, 3 minutes: the next three"
+	@echo "make test-kills   kill runs at ten random moments, resume them, and compare them bit by bit"
+	@echo "make test-ranks   one run in several processes, as torchrun starts them"
+	@echo "make test-demo   the demo on its real model, which it fetches (94 MB)"
 	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
 	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
-	@echo "make torture   kill runs at 50 random moments, resume them, and compare them bit by bit"
+	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
 	@echo "make fuzz   10 minutes of hostile input for whatever reads files and answers (SECONDS=600), guided by coverage"
 	@echo "make bench  the figures of benchmarks/README.md, beside TRL, which it installs"
@@ -49,8 +54,25 @@ demo: $(STAMP)
 	@$(PYTHON) -m distillkit demo
 	@echo "to go on with runs of your own: . $(VENV)/bin/activate, then distillkit init"
 
+# One file's tests stay in one process, which shares what they build; models this small are slower on two threads.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+
 test: $(STAMP)
-	@$(PYTHON) -m pytest
+	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# In one process each: they start processes of their own, as many as there are cores.
+test-heavy: $(STAMP)
+	@$(PYTEST) -m "kills or ranks or demo"
+
+test-kills: $(STAMP)
+	@$(PYTEST) -m kills
+
+test-ranks: $(STAMP)
+	@$(PYTEST) -m ranks
+
+test-demo: $(STAMP)
+	@$(PYTEST) -m demo
 
 # Outside of the extras: PyTorch for CUDA brings the version that it needs.
 TRITON := triton==3.9.0
@@ -74,7 +96,7 @@ test-servers: $(STAMP) $(VLLM_STAMP)
 	@$(PYTHON) -m pytest -m servers tests/servers
 
 torture: $(STAMP)
-	@$(PYTHON) tests/torture.py 50
+	@$(PYTHON) tests/scripts/torture.py 50
 
 # In an environment of its own: what audits must not change what is audited.
 AUDIT_VENV := $(VENV)/audit
@@ -89,9 +111,9 @@ $(AUDIT_STAMP): $(STAMP)
 
 # Both, whatever comes of the first.
 audit: $(AUDIT_STAMP)
-	@$(AUDIT_VENV)/bin/pip-licenses --python $(PYTHON) --from mixed --format json | $(PYTHON) tests/licences.py; \
+	@$(AUDIT_VENV)/bin/pip-licenses --python $(PYTHON) --from mixed --format json | $(PYTHON) tests/scripts/licences.py; \
 	 licences=$$?; \
-	 $(PYTHON) -m pip list --format json | $(PYTHON) tests/vulnerabilities.py $(AUDIT_VENV)/bin/pip-audit \
+	 $(PYTHON) -m pip list --format json | $(PYTHON) tests/scripts/vulnerabilities.py $(AUDIT_VENV)/bin/pip-audit \
 	 && exit $$licences
 
 # Outside of the extras: it is large, and made for Linux and macOS only.

@@ -13,6 +13,17 @@ from distillkit.testing import FakeScorer, FakeStudent, ListSink
 Rows = Sequence[Mapping[str, Any]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reverse", action="store_true", help="run the last test first: none may depend on another")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # files of few, slow tests first: so all processes are busy to the end
+        items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+    if config.getoption("--reverse"):
+        items.reverse()
+
+
 def question(content: str, **fields: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}], **fields}
 
@@ -71,17 +82,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of a random Llama of two layers, with a tokenizer."""
-    import tiny
+    from helpers import tiny_models
 
-    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+    return tiny_models.write_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same shape and tokenizer with other weights: a teacher that disagrees."""
-    import tiny
+    from helpers import tiny_models
 
-    return tiny.write_model(tmp_path_factory.mktemp("other"), seed=1)
+    return tiny_models.write_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture
@@ -94,7 +105,7 @@ def local_config(
         values: dict[str, Any] = {
             "name": "tiny",
             "log_path": str(tmp_path / "runs" / "{name}"),
-            "data": {"path": jsonl([question(f"number {i}") for i in range(8)], "tiny.jsonl")},
+            "data": {"path": jsonl([question(f"number {i}") for i in range(8)], "tiny_models.jsonl")},
             "student": {
                 "name": "local",
                 "model": tiny_model,

@@ -12,7 +12,7 @@ import yaml
 from conftest import question, read_jsonl
 
 HERE = Path(__file__).parent
-FAKES = str(HERE / "fake_plugins.py")
+FAKES = str(HERE / "helpers" / "fake_plugins.py")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def distillkit(site: Path, tmp_path: Path) -> Callable[..., subprocess.Completed
 
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "distillkit", *arguments]
-        path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+        path = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
         environment = {**os.environ, "PYTHONPATH": path}
         return subprocess.run(
             command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120

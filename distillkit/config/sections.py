@@ -76,9 +76,7 @@ class SamplingConfig(Section):
     completions_per_prompt: int = Field(1, ge=1, description="Completions of each prompt in a step.")
     max_completion_tokens: int = Field(256, ge=1, description="A completion is cut here.")
     temperature: float = Field(1.0, ge=0, description="1 samples the policy itself; 0 takes the most likely token.")
-    top_p: float = Field(
-        1.0, gt=0, le=1, description="Keep the most likely tokens of this total probability."
-    )
+    top_p: float = Field(1.0, gt=0, le=1, description="Keep the most likely tokens of this total probability.")
     top_k: int = Field(0, ge=0, description="Keep this many of the most likely tokens; 0: all.")
     stop: tuple[str, ...] = Field((), description="Strings that end a completion.")
     chat_template_kwargs: dict[str, JsonValue] = Field(

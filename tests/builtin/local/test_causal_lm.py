@@ -2,8 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
@@ -16,12 +16,12 @@ ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @torch.no_grad()
 def test_response_logprobs_are_those_of_the_models_own_forward(
     tmp_path: Path, load: Callable[..., CausalLM], family: str
 ) -> None:
-    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    causal_lm = load(tiny_models.write_model(tmp_path, family=family))
     expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in ITEMS])
     states = causal_lm.response_states(ITEMS)
     torch.testing.assert_close(causal_lm.logprobs(states), expected, atol=2e-5, rtol=1e-5)

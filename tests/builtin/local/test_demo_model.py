@@ -30,7 +30,7 @@ def model_path() -> Path:
     return demo_model.ensure_demo_model(lambda message: None)
 
 
-@pytest.mark.model
+@pytest.mark.demo
 def test_the_end_of_a_turn_and_the_padding_are_mended(model_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
@@ -42,7 +42,7 @@ def test_the_end_of_a_turn_and_the_padding_are_mended(model_path: Path) -> None:
     assert tokenizer.decode(prompt).endswith("<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n")
 
 
-@pytest.mark.model
+@pytest.mark.demo
 def test_it_speaks_and_ends_its_turn(model_path: Path, two_threads: None) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
@@ -53,7 +53,7 @@ def test_it_speaks_and_ends_its_turn(model_path: Path, two_threads: None) -> Non
     assert ids[-1] == 2
 
 
-@pytest.mark.model
+@pytest.mark.demo
 def test_a_second_call_makes_nothing_again(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_model, "download", lambda folder: pytest.fail("downloaded again"))
     notices: list[str] = []
@@ -61,8 +61,7 @@ def test_a_second_call_makes_nothing_again(model_path: Path, monkeypatch: pytest
     assert notices == [f"model: {model_path} (made earlier)"]
 
 
-@pytest.mark.model
-@pytest.mark.slow
+@pytest.mark.demo
 def test_the_demo_runs_and_shows_what_changed(
     model_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_threads: None
 ) -> None:

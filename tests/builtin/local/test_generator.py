@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
@@ -58,7 +58,7 @@ def rescored(causal_lm: CausalLM, rollouts: list[Rollout]) -> np.ndarray:
         return causal_lm.response_logprobs(items).numpy()
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.3}, {"top_p": 0.7, "top_k": 5}])
 def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
     tmp_path: Path,
@@ -69,7 +69,7 @@ def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
     family: str,
     params: dict[str, float],
 ) -> None:
-    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    causal_lm = load(tiny_models.write_model(tmp_path, family=family))
     if forward != "plain" and family not in SUPPORTED:
         with pytest.raises(UnsupportedModelError, match="model type"):
             sample(causal_lm, ask())
@@ -94,7 +94,7 @@ def test_a_completion_does_not_depend_on_its_companions(causal_lm: CausalLM, ask
     alone = [sample(causal_lm, [request])[0] for request in requests]
     for one, other in zip(together, alone, strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
     assert len({tuple(rollout.token_ids.tolist()) for rollout in together}) > 1
 
 
@@ -115,7 +115,7 @@ def test_a_completion_ends_at_an_eos_which_is_part_of_it(causal_lm: CausalLM, as
         first = next(i for i, token in enumerate(whole.token_ids) if token in ends)
         assert ended.token_ids.tolist() == whole.token_ids[: first + 1].tolist()
         assert ended.finish_reason == "stop"
-        np.testing.assert_allclose(ended.logprobs, whole.logprobs[: first + 1], atol=1e-5)
+        np.testing.assert_allclose(ended.logprobs, whole.logprobs[: first + 1], atol=1e-4)
 
 
 def test_a_stop_string_ends_a_completion(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
@@ -146,7 +146,7 @@ def test_more_requests_than_slots_sample_the_same(causal_lm: CausalLM, ask: Ask,
     requests = [request for i, n in enumerate(lengths) for request in [ask(10, max_tokens=n)[i]]]
     for one, other in zip(sample(causal_lm, requests, size=3), sample(causal_lm, requests, size=10), strict=True):
         assert one.token_ids.tolist() == other.token_ids.tolist()
-        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-5)
+        np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-4)
 
 
 def test_another_seed_samples_something_else(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:

@@ -29,6 +29,8 @@ from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
 SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")
+FORCED = "forcefully exiting"
+"""What torchrun says once it has waited 30 s for a process that takes no notice."""
 SLOW_SCORER = """
 import asyncio
 from pathlib import Path
@@ -73,7 +75,7 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_two_ranks_train_all_weights_as_one(local_config: Make, write: Callable[[RunConfig], str]) -> None:
     over = {"student": {"lora_rank": 0, "learning_rate": 0.01}, "train": {"prompt_groups_per_step": 2}}
     alone = distillkit.run(local_config(name="alone", **over))
@@ -84,7 +86,7 @@ def test_two_ranks_train_all_weights_as_one(local_config: Make, write: Callable[
             assert line[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-4), (line["step"], name)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
     local_config: Make, write: Callable[[RunConfig], str]
 ) -> None:
@@ -117,7 +119,7 @@ def test_two_ranks_train_as_one_and_either_goes_on_from_the_others_checkpoint(
             assert last[name] == pytest.approx(alone.metrics[-1][name], rel=2e-3, abs=1e-5), (run_dir, name)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_sharded_weights_are_trained_saved_and_exported_as_whole_ones(
     local_config: Make, write: Callable[[RunConfig], str]
 ) -> None:
@@ -172,11 +174,11 @@ def hanging(local_config: Make, tmp_path: Path, other_tiny_model: str) -> Iterat
 
 
 def until(there: Callable[[], bool]) -> None:
-    for _ in range(600):
+    for _ in range(1800):
         if there():
             return
         time.sleep(0.1)
-    raise AssertionError("nothing came within a minute")
+    raise AssertionError("nothing came within three minutes")
 
 
 def kill(process: "subprocess.Popen[str]", rank: int) -> None:
@@ -188,11 +190,12 @@ def kill(process: "subprocess.Popen[str]", rank: int) -> None:
     os.kill(by_rank[f"RANK={rank}"], signal.SIGKILL)
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_a_rank_that_is_killed_ends_the_run_with_its_reason(hanging: "subprocess.Popen[str]", tmp_path: Path) -> None:
     kill(hanging, 1)
-    output, _ = hanging.communicate(timeout=25)  # torchrun itself would wait 30 s before it kills the others
+    output, _ = hanging.communicate(timeout=180)
     assert hanging.returncode == 1
+    assert FORCED not in output
     assert "failed: rank 1 of 2 is gone" in output
     summary = json.loads((tmp_path / "runs/slow/summary.json").read_text())
     assert summary["status"] == "failed"
@@ -200,19 +203,21 @@ def test_a_rank_that_is_killed_ends_the_run_with_its_reason(hanging: "subprocess
     assert summary["rows"] == summary["failed_rows"] > 0  # nothing is lost
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_wrong_input_ends_all_ranks_at_once(local_config: Make, write: Callable[[RunConfig], str]) -> None:
     process = torchrun(2, write(local_config()), "data.path=nowhere.jsonl")
-    output, _ = process.communicate(timeout=25)  # torchrun itself would wait 30 s for one that takes no notice
-    assert process.returncode == 1
+    code, output = finished(process)
+    assert code == 1
+    assert FORCED not in output
     assert output.count("error: nowhere.jsonl: no such file") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.ranks
 def test_without_rank_0_the_others_end_too(hanging: "subprocess.Popen[str]") -> None:
     kill(hanging, 0)
-    hanging.communicate(timeout=25)
+    output, _ = hanging.communicate(timeout=180)
     assert hanging.returncode == 1
+    assert FORCED not in output
 
 
 def test_every_process_of_torchrun_takes_a_device_of_its_own() -> None:

@@ -4,7 +4,7 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
 
-FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 FAKE_TEACHER = [{"model": "m", "route_value": "a", "scorer": "fake"}]
 
 
@@ -339,19 +339,21 @@ def test_help_teaches() -> None:
     assert call("run").exit_code == 2
 
 
-SLOW = """
+HELD = """
 import asyncio
+from pathlib import Path
 from distillkit.testing import FakeStudent
 
 
-class Slow(FakeStudent):
-    '''Takes its time over a step.'''
-    name = "slow"
-    seconds: float
+class Held(FakeStudent):
+    '''Is in the middle of a step until a file appears.'''
+    name = "held"
+    until: str
 
     async def train(self, batch):
         print("training", flush=True)
-        await asyncio.sleep(self.seconds)
+        while not Path(self.until).exists():
+            await asyncio.sleep(0.01)
         return await super().train(batch)
 
     async def close(self):
@@ -359,37 +361,68 @@ class Slow(FakeStudent):
 """
 
 
+class Terminal:
+    """A run of a process of its own, in the middle of its first step, and what it prints."""
+
+    def __init__(self, config: str, until: Path) -> None:
+        self.until = until
+        command = [sys.executable, "-m", "distillkit", "run", config]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.killer = threading.Timer(120, self.process.kill)  # whatever comes, no test waits for ever
+        self.killer.start()
+        self.read_until("training")
+
+    def read_until(self, words: str) -> str:
+        """What is printed up to the line that holds `words`."""
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if words in line:
+                return "".join(lines)
+        raise AssertionError("".join(lines))
+
+    def send(self, sent: signal.Signals) -> None:
+        self.process.send_signal(sent)
+
+    def end_the_step(self) -> None:
+        self.until.touch()
+
+    def rest(self) -> str:
+        """What is printed from here to the end."""
+        assert self.process.stdout is not None
+        output = self.process.stdout.read()
+        self.process.wait()
+        return output
+
+    def close(self) -> None:
+        self.killer.cancel()
+        self.process.kill()
+        self.process.communicate()
+
+
 @pytest.fixture
-def slow(config: Callable[..., str], tmp_path: Path) -> Iterator[Callable[[float], "subprocess.Popen[str]"]]:
-    """A run of its own process that is in the middle of its first step of so many seconds."""
-    started: list[subprocess.Popen[str]] = []
-    (tmp_path / "slow.py").write_text(SLOW, encoding="utf-8")
+def terminal(config: Callable[..., str], tmp_path: Path) -> Iterator[Terminal]:
+    until, script = tmp_path / "go on", tmp_path / "held.py"
+    script.write_text(HELD, encoding="utf-8")
+    student = {"name": "held", "until": str(until)}
+    held = Terminal(config(student=student, plugins=[FAKES, str(script)], teachers=FAKE_TEACHER), until)
+    yield held
+    held.close()
 
-    def start(seconds: float) -> "subprocess.Popen[str]":
-        student, script = {"name": "slow", "seconds": seconds}, str(tmp_path / "slow.py")
-        name = config(student=student, plugins=[FAKES, script], teachers=FAKE_TEACHER)
-        command = [sys.executable, "-m", "distillkit", "run", name]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        started.append(process)
-        assert process.stdout is not None
-        assert any(line == "training\n" for line in process.stdout)
-        return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+STOPPING = "stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_one_interrupt_finishes_the_step_in_hand_saves_and_is_exit_code_130(
-    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
+    terminal: Terminal, sent: signal.Signals
 ) -> None:
-    process = slow(1.0)
-    process.send_signal(sent)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, output
-    assert "stopping after the step in hand, with a checkpoint; once more (Ctrl-C) stops at once" in output
+    terminal.send(sent)
+    terminal.read_until(STOPPING)
+    terminal.end_the_step()
+    output = terminal.rest()
+    assert terminal.process.returncode == 130, output
     assert output.splitlines()[-3] == "interrupted"
     assert output.splitlines()[-1].endswith("--resume")
     assert "closed the student" in output
@@ -400,15 +433,12 @@ def test_one_interrupt_finishes_the_step_in_hand_saves_and_is_exit_code_130(
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_interrupt_closes_everything_at_once(
-    slow: Callable[[float], "subprocess.Popen[str]"], sent: signal.Signals
-) -> None:
-    process = slow(60.0)
-    process.send_signal(sent)
-    time.sleep(0.3)
-    process.send_signal(sent)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 130, output
+def test_a_second_interrupt_closes_everything_at_once(terminal: Terminal, sent: signal.Signals) -> None:
+    terminal.send(sent)
+    terminal.read_until(STOPPING)
+    terminal.send(sent)
+    output = terminal.rest()  # the step does not end
+    assert terminal.process.returncode == 130, output
     assert output.splitlines()[-2:] == ["interrupted", "log: runs/fake/run.log"]
     assert "closed the student" in output
     assert "Traceback" not in output

@@ -22,7 +22,7 @@ class Breaking(FakeStudent):
 
     async def train(self, batch: Batch) -> StepResult:
         training.set()
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
         return StepResult({})
 
     async def until_broken(self) -> None:
@@ -41,7 +41,7 @@ def _fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_the_run_ends_with_the_reason_and_loses_no_row(fake_config: Callable[..., RunConfig]) -> None:
     config = fake_config(student=Breaking())
     with pytest.raises(RunFailedError, match="rank 3 is gone"):
-        await asyncio.wait_for(distillkit.arun(config, plugins=[FakeStudent, FakeScorer]), 10)
+        await asyncio.wait_for(distillkit.arun(config, plugins=[FakeStudent, FakeScorer]), 60)
     directory = Path(config.log_path.replace("{name}", "fake"))
     summary = json.loads((directory / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("failed", "RunFailedError: rank 3 is gone")

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -428,19 +429,30 @@ def test_a_second_process_in_the_same_directory_is_refused(fake_config: Make) ->
     assert (first.run_dir / "summary.json").is_file()
 
 
-def test_training_time_counts_neither_evaluations_nor_saves(fake_config: Make, held_out: str) -> None:
-    class Slow(FakeStudent):
-        """Takes its time to draw."""
+def test_training_time_counts_neither_evaluations_nor_saves(
+    fake_config: Make, held_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    class Timed(FakeStudent):
+        """Takes a second to sample for a step, and many to be saved; nothing else takes any time."""
 
         async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-            await asyncio.sleep(0.05)
+            clock[0] += 1.0
             async for rollout in super().sample(requests):
                 yield rollout
 
-    config = {"student": Slow(), "data": {"eval_path": held_out}}
+        async def save(self, path: Path) -> None:
+            clock[0] += 1000.0
+            await super().save(path)
+
+    config = {"student": Timed(), "data": {"eval_path": held_out}}
     for every in (0, 1):
-        summary = run(fake_config(**config, name=f"every-{every}", train={"eval_every": every})).summary
-        assert float(str(summary["train_s"])) == pytest.approx(5 * 0.05, abs=0.15)
+        train = {"eval_every": every, "save_every": 2 * every}
+        summary = run(fake_config(**config, name=f"every-{every}", train=train)).summary
+        assert summary["train_s"] == 5.0
+    assert clock[0] > 2000.0  # it was saved, too
 
 
 def test_numbers_that_are_numpys_or_none_at_all_are_written_as_json(fake_config: Make, held_out: str) -> None:

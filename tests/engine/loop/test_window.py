@@ -179,10 +179,23 @@ async def test_an_exception_of_a_plugin_ends_the_window_as_it_is() -> None:
 
 
 async def test_inflight_counts_say_what_is_unanswered() -> None:
-    runner, _ = scheduler(FakeStudent(), SlowScorer())
-    window = runner.start(requests_of())
+    answer = asyncio.Event()
+
+    class HeldScorer(FakeScorer):
+        """Answers when it is told to."""
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            await answer.wait()
+            async for score in super().score(requests):
+                yield score
+
+    runner, _ = scheduler(FakeStudent(), HeldScorer())
+    requests = requests_of()
+    window = runner.start(requests)
     await window.until_sampled()
-    assert runner.inflight.inflight["t"] > 0
+    while runner.inflight.inflight["t"] < len(requests.samples):
+        await asyncio.sleep(0)
+    answer.set()
     await window.finished()
     assert runner.inflight.inflight["t"] == 0
 

