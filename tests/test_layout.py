@@ -10,20 +10,12 @@ ROOTS = ("distillkit", "plugins/distillkit_builtin", "loopback/distillkit_loopba
 FILE_LINES, FUNCTION_LINES = 250, 40
 ONE_PAGE = {"distillkit/loop/engine.py": 150}
 """The engine is the documentation: one page, the order of events and nothing else."""
-NOT_YET = {
-    "distillkit/api.py",
-    "distillkit/api.py::_execute",
-    "distillkit/cli/main.py",
-    "distillkit/config/run_config.py",
-    "distillkit/data/dataset.py",
-    "distillkit/loop/engine.py",
-    "distillkit/loop/window.py",
+TOO_LONG = {
     "plugins/distillkit_builtin/fireworks/provision_trainer.py::provision_trainer",
+    # A Triton kernel is one program: a part of it is no function that can be called, or tested, by itself.
     "plugins/distillkit_builtin/local/fast/decode_kernel.py::_attend",
 }
-"""What is still too long. A file or function that no longer is must be taken out."""
-NAMED_TWICE = {"distillkit/files.py", "distillkit/tokenizer.py", "distillkit/training.py"}
-"""Names that several files of a package have. One that no longer is must be taken out."""
+"""What may be longer. A file or function that no longer is must be taken out."""
 PUBLIC = {
     "__init__.py",
     "__main__.py",
@@ -32,6 +24,7 @@ PUBLIC = {
     "context.py",
     "errors.py",
     "events.py",
+    "frozen.py",
     "hookspecs.py",
     "metrics.py",
     "py.typed",
@@ -84,7 +77,7 @@ def package_of(path: str) -> str:
 
 
 def test_files_fit_on_a_few_screens_and_functions_on_one() -> None:
-    assert {found for path, text in sources() for found in too_long(path, text)} == NOT_YET
+    assert {found for path, text in sources() for found in too_long(path, text)} == TOO_LONG
 
 
 def test_what_is_too_long_would_be_found() -> None:
@@ -98,7 +91,7 @@ def test_what_is_too_long_would_be_found() -> None:
 def test_no_two_files_of_a_package_share_a_name() -> None:
     names = Counter(f"{package_of(path)}/{path.rpartition('/')[2]}" for path, _ in sources())
     shared = {name for name, count in names.items() if count > 1}
-    assert {name for name in shared if not name.endswith(("__init__.py", "__main__.py"))} == NAMED_TWICE
+    assert {name for name in shared if not name.endswith(("__init__.py", "__main__.py"))} == set()
 
 
 def test_packages_import_nothing_of_their_own_accord() -> None:

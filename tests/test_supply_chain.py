@@ -103,7 +103,7 @@ def test_our_code_neither_unpickles_nor_runs_what_is_not_ours() -> None:
 
 
 def test_the_config_loader_is_a_safe_one() -> None:
-    from distillkit.config.files import _StrictLoader
+    from distillkit.config.parse import _StrictLoader
 
     assert issubclass(_StrictLoader, yaml.SafeLoader)
     assert not issubclass(_StrictLoader, yaml.UnsafeLoader | yaml.FullLoader)

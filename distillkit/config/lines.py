@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from distillkit.config.files import read_text
 from distillkit.config.option_problems import Problem
+from distillkit.config.parse import read_text
 from distillkit.errors import ConfigError
 from distillkit.files.strict_json import Location, shortened
 

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import yaml
 
-from distillkit.config.files import PARSERS, Tree, parse_yaml, read_text
 from distillkit.config.lines import at_line
 from distillkit.config.option_problems import Problem, unknown_key
+from distillkit.config.parse import PARSERS, Tree, parse_yaml, read_text
 from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import ConfigError
 from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened

@@ -18,7 +18,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.run_directory.checkpoint import EngineState
-from distillkit.run_directory.files import RunFiles, read_metrics
+from distillkit.run_directory.run_files import RunFiles, read_metrics
 from distillkit.tokenizer import vocabulary_size
 
 

@@ -14,7 +14,7 @@ from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.run_directory import checkpoint
-from distillkit.run_directory.files import RunFiles
+from distillkit.run_directory.run_files import RunFiles
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to, one_line_error
-from distillkit.run_directory.files import RunFiles
+from distillkit.run_directory.run_files import RunFiles
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
 

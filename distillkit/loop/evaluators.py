@@ -14,7 +14,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to
-from distillkit.run_directory.files import RunFiles
+from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 
 

@@ -19,10 +19,10 @@ from distillkit.preflight.prepared_run import context_for, prepare_run
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import require_room, room, run_directory
-from distillkit.run_directory.files import RunFiles, read_metrics
 from distillkit.run_directory.identity import identity_of
 from distillkit.run_directory.result import RunResult, finished_run
 from distillkit.run_directory.resuming import checkpoint_to_resume, require_unfinished
+from distillkit.run_directory.run_files import RunFiles, read_metrics
 from distillkit.run_directory.run_start import RunStart
 
 log = logging.getLogger("distillkit")

@@ -12,7 +12,7 @@ from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
-from distillkit.run_directory.files import RunFiles
+from distillkit.run_directory.run_files import RunFiles
 
 
 @dataclass(frozen=True, slots=True)

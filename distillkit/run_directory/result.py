@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalStage
 from distillkit.run_directory.directory import read_summary
-from distillkit.run_directory.files import read_metrics
+from distillkit.run_directory.run_files import read_metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,11 @@ from distillkit.testing.builders import (
     make_scored,
     make_teacher,
 )
+from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.contract import check_plugin
 from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.fakes import FakeScorer, FakeStudent, ListSink
 from distillkit.testing.made_up import make_scored_rollouts
-from distillkit.testing.tokenizer import ByteTokenizer
 
 __all__ = [
     "TEST_PLAN",

@@ -13,7 +13,7 @@ from distillkit.errors import PluginError
 from distillkit.events import Plan
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.plugin import Plugin
-from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
 TEST_PLAN = Plan(

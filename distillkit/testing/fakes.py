@@ -17,7 +17,7 @@ from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
-from distillkit.testing.tokenizer import ByteTokenizer
+from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
-from distillkit.config.files import MAX_BYTES
 from distillkit.config.load import apply_override, load_config, merge, read_config_file
+from distillkit.config.parse import MAX_BYTES
 from distillkit.errors import ConfigError
 
 VALID = "data: train.jsonl\nstudent: fake\nteachers:\n  - {model: t, scorer: fake}\n"

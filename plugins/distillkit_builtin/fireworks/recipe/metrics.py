@@ -18,7 +18,7 @@ from distillkit import Sink
 from distillkit.context import RunContext
 from distillkit.events import Event, RunFinished, RunStarted, StepFinished
 from distillkit.metrics import finite
-from distillkit.run_directory.files import end_of_step
+from distillkit.run_directory.run_files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
