@@ -31,7 +31,7 @@ class PromptAndResponse:
     response_ids: IntArray
 
     def __len__(self) -> int:
-        """P + R."""
+        """Tokens of both: P + R."""
         return len(self.prompt_ids) + len(self.response_ids)
 
 

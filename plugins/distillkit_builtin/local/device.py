@@ -26,7 +26,7 @@ class Device:
     """A torch device and the single thread that uses it: student and teachers on one device take turns."""
 
     def __init__(self, device: torch.device) -> None:
-        """Nothing is allocated yet."""
+        """Start the thread; nothing is allocated on the device."""
         self.device = device
         self._thread = ThreadPoolExecutor(
             max_workers=1, thread_name_prefix=f"distillkit-{device}", initializer=self._select

@@ -36,7 +36,7 @@ class Structure:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """A model on a device."""
+    """How large a model is on a device."""
 
     structure: Structure
     device: str
@@ -59,7 +59,7 @@ class Footprint:
         return lora_rank * self.structure.linear_ends * TRAINED_BYTES + samples * merged
 
     def describe(self) -> str:
-        """For `distillkit check`."""
+        """One line for `distillkit check`: parameters, gigabytes, number format, device."""
         number = str(self.dtype).removeprefix("torch.")
         millions, gigabytes = self.structure.parameters / 1e6, self.weight_bytes / 1e9
         return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {number} on {self.device}"

@@ -64,7 +64,7 @@ class LiveLocalStudent:
 
     @property
     def policy(self) -> Policy:
-        """What is trained."""
+        """The policy that is trained, which the trainer holds."""
         return self.trainer.policy
 
     async def train(self, batch: Batch) -> StepResult:
@@ -134,7 +134,7 @@ class LiveLocalStudent:
         await self.device.run(self.trainer.save, path)
 
     async def load(self, path: Path) -> None:
-        """Take back what `save` wrote."""
+        """Set weights, optimizer and scheduler to what `save` wrote into `path`; notifies if the plan has changed."""
         note = await self.device.run(self.trainer.load, path)
         if note is not None:
             self.run.notify(note)

@@ -21,7 +21,7 @@ class MismatchMeter:
     """Sums over one share of an optimizer step, kept on the device until they are read."""
 
     def __init__(self) -> None:
-        """Without any token."""
+        """An empty meter."""
         self._sums: list[Tensor] = []
 
     def add(self, logprobs: Tensor, inputs: Mapping[str, Tensor]) -> None:

@@ -90,7 +90,7 @@ Predicting = list[tuple[Segment, IntArray]]
 
 
 def _separate(items: Sequence[PromptAndResponse]) -> tuple[list[Segment], Predicting]:
-    """A segment an item."""
+    """A segment for each item, with a prompt of its own."""
     segments = [Segment(np.concatenate([item.prompt_ids, item.response_ids[:-1]])) for item in items]
     pairs = zip(segments, items, strict=True)
     return segments, [(segment, np.arange(len(item.prompt_ids) - 1, len(item) - 1)) for segment, item in pairs]
@@ -118,7 +118,7 @@ def _ends(lengths: Sequence[int]) -> IntArray:
 
 
 def _keys(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
-    """The indices of `PackedRow.keys`."""
+    """[K] indices into the row of what each segment attends to; `starts` is where each segment begins."""
     parts = [part for segment in segments for part in (segment.prefix, segment) if part is not None]
     keys: IntArray = np.concatenate([np.arange(starts[part], starts[part] + len(part.ids)) for part in parts])
     return keys

@@ -21,7 +21,7 @@ class DistinctPrompts:
 
     @classmethod
     def of(cls, given: Iterable[IntArray]) -> "DistinctPrompts":
-        """Group equal prompts."""
+        """Group the equal ones among the prompts that are given."""
         rows: dict[bytes, int] = {}
         found = cls([], [], [])
         for index, prompt in enumerate(given):

@@ -103,7 +103,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         self._live = None
 
     async def train(self, batch: Batch) -> StepResult:
-        """One optimizer step."""
+        """One optimizer step. Raises BadStepError, with the weights as they were."""
         return await self._opened().train(batch)
 
     async def publish(self, version: int) -> Weights:
@@ -129,7 +129,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         await self._opened().save(path)
 
     async def load(self, path: Path) -> None:
-        """Take back what `save` wrote."""
+        """Set weights, optimizer and scheduler to what `save` wrote into `path`."""
         await self._opened().load(path)
 
     async def export(self, run_dir: Path) -> Path:

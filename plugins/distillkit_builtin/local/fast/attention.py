@@ -56,7 +56,7 @@ class CausalAttention:
     def behind(
         cls, length: int, scale: float, prefixes: Sequence[Prefix], kept: KeysValues | None = None
     ) -> "CausalAttention":
-        """Of sequences behind prefixes."""
+        """Attention of sequences that attend to prefixes before them, if any; `kept` as the field."""
         if not prefixes:
             return cls(length, scale, kept)
         batch, device = len(prefixes[0].rows), prefixes[0].rows.device

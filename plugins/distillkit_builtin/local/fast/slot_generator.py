@@ -117,7 +117,7 @@ class _Generation:
     """Those that the host has not read, each with the completions that were in the slots."""
 
     def run(self) -> None:
-        """Sample all of them."""
+        """Sample every request, and emit each completion when it ends."""
         self.decoder.state.ended.fill_(True)  # a call that was cancelled leaves completions behind
         ended: list[Rollout] = []
         while True:

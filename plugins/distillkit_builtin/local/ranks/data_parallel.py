@@ -150,7 +150,7 @@ class DataParallelTeacher:
     name: str
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
-        """Scores, as they come."""
+        """The teacher's scores, each when its rank has it."""
         return score_on_all_ranks(self.own, self.workers, self.name, requests)
 
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout]:

@@ -23,7 +23,7 @@ Results = asyncio.Queue[Item | Done | Failed]
 
 
 class WorkerPool:
-    """All ranks but this one."""
+    """Rank 0's connection to all other ranks."""
 
     def __init__(self, group: ProcessGroup, run: RunContext) -> None:
         """Listen to every rank, each in a thread of its own. To be made in the run's event loop."""
