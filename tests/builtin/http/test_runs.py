@@ -231,26 +231,25 @@ def test_a_slow_teacher_does_not_hold_up_another_ones_scoring(
 
 
 class Killer(Sink):
-    """Stops a server after the second step."""
+    """Stops the server that was asked most, after the second step."""
 
     name: ClassVar[str] = "killer"
-    _server: LoopbackServer | None = PrivateAttr(None)
+    _servers: Sequence[LoopbackServer] = PrivateAttr(())
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step == 2 and self._server is not None:
-            self._server.stop()
+        if isinstance(event, StepFinished) and event.step == 2:
+            max(self._servers, key=lambda server: server.traffic.counts[COMPLETIONS]).stop()
 
 
 def test_a_replica_that_is_killed_in_the_middle_of_a_run_loses_nothing(
     serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]]
 ) -> None:
     killer = Killer()
-    killer._server, other = serve(), serve()
-    config = fake_config(teachers=[teacher(killer._server, other)], sinks=[killer])
+    killer._servers = [serve(), serve()]
+    config = fake_config(teachers=[teacher(*killer._servers)], sinks=[killer])
     result = distillkit.run(config)
     assert trained(result) == untroubled
     assert {one["outcome"] for one in completions(config)} == {"trained"}
-    assert min(server.traffic.counts[COMPLETIONS] for server in (killer._server, other)) >= 4
     down = [value for name, value in result.metrics[-1].items() if name.endswith("/replicas_down")]
     assert down in ([0.0], [1.0])
 

@@ -74,7 +74,8 @@ def test_the_student_gets_closer_to_its_teacher(
             train={"prompt_groups_per_step": 8},
         )
     )
-    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
+    # Of six seeds a LoRA comes to 0.57 to 0.67 of what it was, all weights to 0.42 to 0.56.
+    assert result.eval["after"]["reverse_kl"] < 0.85 * result.eval["before"]["reverse_kl"]
 
 
 def test_two_runs_of_one_config_are_the_same_to_the_bit(local_config: Make) -> None:
