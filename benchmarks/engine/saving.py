@@ -9,6 +9,7 @@ from benchmarks.engine.instant import IDS, SAMPLED, SCORED
 from distillkit.files.atomic import checksums
 from distillkit.loop.outcomes import Outcomes, WindowRequests
 from distillkit.run_directory.checkpoint import CHECKSUMS
+from distillkit.run_directory.codec import to_json
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_rollout, make_row, make_scored
 
@@ -31,4 +32,4 @@ def in_flight(completions: int, repeats: int) -> float:
     )
     outcomes = Outcomes(scored, (), tuple(one.rollout for one in scored), 0.0, 0.0)
     work = WindowRequests({}, ())
-    return best(lambda: json.dumps(InFlight.of(work, outcomes).as_json()), repeats) / completions
+    return best(lambda: json.dumps(to_json(InFlight.of(work, outcomes))), repeats) / completions
