@@ -5,8 +5,8 @@ from collections.abc import Callable
 from functools import partial
 
 from distillkit_builtin.fireworks.control_plane import GONE, Control
-from distillkit_builtin.fireworks.failures import explain
 from distillkit_builtin.fireworks.owned_resources import Belongings, Cleanup
+from distillkit_builtin.fireworks.sdk_errors import explain
 
 ATTEMPTS = 3
 PAUSE_SECONDS = 1.0

@@ -20,7 +20,7 @@ from distillkit.records import ROUNDING, Failure, FinishReason, Rollout, Score, 
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.endpoint import Endpoint
-from distillkit_builtin.fireworks.failures import explain, status_of
+from distillkit_builtin.fireworks.sdk_errors import explain, status_of
 
 SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}

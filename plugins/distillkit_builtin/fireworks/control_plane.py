@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distillkit_builtin.fireworks.failures import KEY
+from distillkit_builtin.fireworks.sdk_errors import KEY
 from distillkit_builtin.remote.connection import quieten
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import RunFailedError
+from distillkit_builtin.fireworks.blocking_calls import call
 from distillkit_builtin.fireworks.control_plane import Control
 from distillkit_builtin.fireworks.provision_trainer import TrainerParts
-from distillkit_builtin.fireworks.threads import call
 from distillkit_builtin.fireworks.trainer_watch import TrainerWatch
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from distillkit.errors import InputError, RunFailedError
 from distillkit_builtin.fireworks.control_plane import Control, Deployment
-from distillkit_builtin.fireworks.models import id_problem, is_base_model, teacher_deployment_id
 from distillkit_builtin.fireworks.owned_resources import Belongings, Cleanup
+from distillkit_builtin.fireworks.resource_names import id_problem, is_base_model, teacher_deployment_id
 
 TeacherKey = tuple[str, str | None]
 """Model, and the deployment id where the user chose one: two routes with one key share one deployment."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from distillkit.errors import RunFailedError
 from distillkit_builtin.fireworks.control_plane import Control, api_key
-from distillkit_builtin.fireworks.models import new_run_id
 from distillkit_builtin.fireworks.owned_resources import Belongings
+from distillkit_builtin.fireworks.resource_names import new_run_id
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent

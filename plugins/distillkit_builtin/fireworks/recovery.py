@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distillkit.errors import RunFailedError
+from distillkit_builtin.fireworks.blocking_calls import call
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
-from distillkit_builtin.fireworks.failures import explain
 from distillkit_builtin.fireworks.provision_trainer import TrainerParts, new_client
-from distillkit_builtin.fireworks.threads import call
+from distillkit_builtin.fireworks.sdk_errors import explain
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
 
 if TYPE_CHECKING:

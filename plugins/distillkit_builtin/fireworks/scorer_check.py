@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.models import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
 from distillkit_builtin.fireworks.provision_teacher import TeacherWish, require_usable
 from distillkit_builtin.fireworks.requirements import address_problem
+from distillkit_builtin.fireworks.resource_names import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
 from distillkit_builtin.fireworks.service import Service
 
 if TYPE_CHECKING:

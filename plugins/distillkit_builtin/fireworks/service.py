@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from distillkit.context import RunContext
 from distillkit.errors import DistillkitError, InputError
+from distillkit_builtin.fireworks.blocking_calls import call, within
 from distillkit_builtin.fireworks.cleanup import clean_up
 from distillkit_builtin.fireworks.control_plane import Control, api_key
 from distillkit_builtin.fireworks.endpoint import Endpoint
-from distillkit_builtin.fireworks.failures import KEY, explain, status_of
 from distillkit_builtin.fireworks.leftovers import base_urls, inherit
 from distillkit_builtin.fireworks.owned_resources import Belongings
 from distillkit_builtin.fireworks.provision_teacher import TeacherKey, TeacherWish, deployment_ids, provision_teacher
 from distillkit_builtin.fireworks.provision_trainer import TrainerParts, choose_ids, provision_trainer
-from distillkit_builtin.fireworks.threads import call, within
+from distillkit_builtin.fireworks.sdk_errors import KEY, explain, status_of
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent

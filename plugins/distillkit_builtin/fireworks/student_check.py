@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from distillkit.errors import InputError
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.models import (
+from distillkit_builtin.fireworks.resource_names import (
     DEPLOYMENT_SHAPE,
     TRAINING_SHAPE,
     base_model_problem,

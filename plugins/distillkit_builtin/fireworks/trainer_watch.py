@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distillkit.errors import RunFailedError
+from distillkit_builtin.fireworks.blocking_calls import call
 from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.failures import explain
-from distillkit_builtin.fireworks.threads import call
+from distillkit_builtin.fireworks.sdk_errors import explain
 
 T = TypeVar("T")
 LOOK_SECONDS = 60.0

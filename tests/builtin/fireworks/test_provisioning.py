@@ -13,7 +13,7 @@ from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, te
 from distillkit import Registry
 from distillkit.errors import InputError, RunFailedError
 from distillkit.preflight.prepared_run import inspect_run
-from distillkit_builtin.fireworks.models import MAX_ID, new_run_id, teacher_deployment_id
+from distillkit_builtin.fireworks.resource_names import MAX_ID, new_run_id, teacher_deployment_id
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:

@@ -180,7 +180,7 @@ def test_wrong_options_are_found_before_anything_is_asked(
 def test_the_key_is_in_no_message(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.failures import explain
+    from distillkit_builtin.fireworks.sdk_errors import explain
 
     monkeypatch.setenv("FIREWORKS_API_KEY", "fw_secret")
     assert "fw_secret" not in explain(RuntimeError("HTTP 401 for key fw_secret Agent debug: clone https://x"))

@@ -14,6 +14,7 @@ from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import EvalResult
+from distillkit_builtin.fireworks.blocking_calls import in_thread
 from distillkit_builtin.fireworks.control_plane import api_key
 from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.recipe.config import Config, EvalCallback
@@ -21,7 +22,6 @@ from distillkit_builtin.fireworks.recipe.metrics import RecipeLog
 from distillkit_builtin.fireworks.recipe.teachers import deployment_id_of, teacher_specs
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import shared_service
-from distillkit_builtin.fireworks.threads import in_thread
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 Named = tuple[str, EvalCallback]

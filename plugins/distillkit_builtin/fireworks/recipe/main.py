@@ -14,7 +14,7 @@ from distillkit.errors import InputError
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import holds_work, run_directory
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate
 
 EXTRA_HEADERS = "FIREWORKS_API_EXTRA_HEADERS"

@@ -20,7 +20,7 @@ from distillkit.events import Event, RunFinished, RunStarted, StepFinished
 from distillkit.metrics import finite
 from distillkit.run_directory.files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.sinks.wandb import WandbSink

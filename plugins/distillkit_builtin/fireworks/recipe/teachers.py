@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from distillkit_builtin.fireworks.models import is_base_model
 from distillkit_builtin.fireworks.recipe.config import Config, TeacherConfig
+from distillkit_builtin.fireworks.resource_names import is_base_model
 
 FOR_DEPLOYMENTS = (
     "teacher_deployment_id",

@@ -10,8 +10,14 @@ from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.recipe.callbacks import RecipeCallbacks
 from distillkit_builtin.fireworks.recipe.config import Config
+from distillkit_builtin.fireworks.recipe.config_keys import (
+    AS_THEY_ARE,
+    IN_OTHER_WAYS,
+    refusals,
+    type_problems,
+    value_of,
+)
 from distillkit_builtin.fireworks.recipe.dataset import local_dataset
-from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, refusals, type_problems, value_of
 from distillkit_builtin.fireworks.recipe.metrics import RecipeLog, recipe_wandb
 from distillkit_builtin.fireworks.recipe.teachers import teacher_entry, teacher_problems, teacher_specs
 

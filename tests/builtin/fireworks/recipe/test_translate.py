@@ -15,9 +15,9 @@ from distillkit.errors import InputError
 from distillkit.events import StepFinished
 from distillkit.recipes import distillation_loop as recipe
 from distillkit_builtin.fireworks.recipe import dataset, environment
-from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, SECTIONS, value_of
+from distillkit_builtin.fireworks.recipe.config_keys import AS_THEY_ARE, IN_OTHER_WAYS, SECTIONS, value_of
 from distillkit_builtin.fireworks.recipe.metrics import recipe_wandb
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import translate
 
 BASE = "accounts/fireworks/models/teacher"
@@ -411,7 +411,7 @@ def test_nobody_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         dataset.local_dataset("http://127.0.0.1:9/rows.jsonl", tmp_path)
 
 
-PAGE = (Path(__file__).parents[3] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 
 

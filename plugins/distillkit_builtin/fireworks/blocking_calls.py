@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distillkit.errors import DistillkitError, RunFailedError
-from distillkit_builtin.fireworks.failures import failed
+from distillkit_builtin.fireworks.sdk_errors import failed
 
 T = TypeVar("T")
 
