@@ -146,11 +146,11 @@ async def _execute(
     if resume:
         require_unfinished(run_dir, flight.plan.steps)
     plugins = flight.cast.plugins.values()
-    names = {plugin.name for plugin in plugins}
-    written = {name for info in registry.infos() for name in info.cls.writes}
+    classes, known = {type(plugin) for plugin in plugins}, {info.cls for info in registry.infos()}
+    written = {name for cls in known for name in cls.writes}
     written |= {name for plugin in plugins for name in plugin.writes}
     with (
-        room(run_dir, resume=resume, overwrite=overwrite, plugins=names, written=written) as rest,
+        room(run_dir, resume=resume, overwrite=overwrite, plugins=classes, known=known, written=written) as rest,
         RunFiles.open(run_dir) as files,
     ):
         if rest:

@@ -86,6 +86,8 @@ def inspect_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     require_evaluations(config.evaluators, cast)
     shared = SharedObjects()
     contexts = {user: context_for(user, config, shared, notify) for user in cast.plugins}
+    for user, plugin in cast.plugins.items():
+        plugin.declare(contexts[user])
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in cast.plugins.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)

@@ -31,6 +31,7 @@ REPEAT_TOLERANCE = 0.05
 async def check_live(plugin: Plugin) -> None:
     """Check it, open it, use it, close it."""
     context = make_context(f"check_plugin.{plugin.role}", teachers=[make_teacher("teacher")])
+    plugin.declare(context)
     plugin.check(context)
     await plugin.open(context)
     try:

@@ -40,13 +40,14 @@ def test_options_of_trainer_and_deployment_reach_the_service(
         service,
         tmp_path,
         tiny_model,
-        inactivity_timeout=7200,
-        trainer_replica_count=2,
-        region="US_VIRGINIA_1",
-        use_reservation=False,
-        custom_image_tag="1.2.3",
-        disable_speculative_decoding=True,
-        hot_load_transition_type="SYNC",
+        trainer={
+            "inactivity_timeout": 7200,
+            "replica_count": 2,
+            "region": "US_VIRGINIA_1",
+            "use_reservation": False,
+            "custom_image_tag": "1.2.3",
+        },
+        deployment={"disable_speculative_decoding": True, "hot_load_transition_type": "SYNC"},
     )
     assert trainer.body["inactivityTimeout"] == "7200s"
     assert trainer.body["trainerReplicaCount"] == 2
@@ -70,15 +71,21 @@ def test_what_is_not_set_is_left_to_the_service(service: "LoopbackService", tmp_
 def test_check_says_which_options_come_too_late_for_what_exists(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    ids = {"trainer_job_id": "my-job", "deployment_id": "mine"}
-    keep = {**ids, "keep_trainer": True, "deployment_cleanup": "keep"}
+    job, deployment = {"job_id": "my-job"}, {"deployment_id": "mine"}
+    keep = {"trainer": {**job, "keep": True}, "deployment": {**deployment, "cleanup": "keep"}}
     teachers = [teacher(service, SERVED)]
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", student=keep, teachers=teachers))
-    late = {**ids, "inactivity_timeout": 7200, "use_reservation": False, "disable_speculative_decoding": True}
+    late = {
+        "trainer": {**job, "inactivity_timeout": 7200, "use_reservation": False},
+        "deployment": {**deployment, "disable_speculative_decoding": True},
+    }
     config = make_config(service, tmp_path, tiny_model, name="two", student=late, teachers=teachers)
     notes = inspect_run(config, Registry.discover(), print).reports["student"].notes
-    assert "trainer my-job is reused (RUNNING), with its own inactivity_timeout, use_reservation" in notes[0]
-    assert "mine is reused (1 replica(s)), with its own disable_speculative_decoding" in notes[1]
+    assert (
+        "trainer my-job is reused (RUNNING), with its own trainer.inactivity_timeout, trainer.use_reservation"
+        in notes[0]
+    )
+    assert "mine is reused (1 replica(s)), with its own deployment.disable_speculative_decoding" in notes[1]
 
 
 def test_a_trainer_is_not_queued_for_longer_than_was_said(
@@ -90,7 +97,7 @@ def test_a_trainer_is_not_queued_for_longer_than_was_said(
         job.state = "JOB_STATE_PENDING" if job.state == "JOB_STATE_CREATING" else job.state
 
     monkeypatch.setattr(Job, "start", queue)
-    student = {"trainer_pending_timeout": 0.01, "trainer_timeout": 3600.0}
+    student = {"timeouts": {"trainer_pending": 0.01, "trainer": 3600.0}}
     teachers = [teacher(service, SERVED)]
     with pytest.raises(RunFailedError, match=r"pending for capacity longer than 0\.01s"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student=student, teachers=teachers))
@@ -103,10 +110,10 @@ def test_a_deployment_is_not_waited_for_without_end_to_change_its_trainer(
     from distillkit_loopback.fireworks.deployments import Deployment
 
     public = Deployment.public
-    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    keep = {"deployment": {"deployment_id": "mine", "cleanup": "keep"}}
     teachers = [teacher(service, SERVED)]
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", student=keep, teachers=teachers))
-    stubborn = {"deployment_id": "mine", "reattach_settle_timeout": 0.01}
+    stubborn = {"deployment": {"deployment_id": "mine"}, "timeouts": {"reattach_settle": 0.01}}
     # It does not say that its trainer is another one now.
     monkeypatch.setattr(Deployment, "public", lambda one: {**public(one), "hotLoadTrainerJob": "the old one"})
     with pytest.raises(RunFailedError, match=r"0\.01"):

@@ -85,6 +85,7 @@ async def test_training_agrees_with_the_local_backends(
     losses: list[list[float]] = []
     for student in (remote, local):
         context = make_context()
+        student.declare(context)
         student.check(context)
         try:
             await student.open(context)
@@ -141,14 +142,14 @@ def test_a_resumed_run_goes_on_with_a_new_trainer_from_the_old_ones_checkpoint(
 def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.service import Service
+    from distillkit_builtin.fireworks.provisioning import Provisioning
 
     with monkeypatch.context() as killed:
 
-        async def leave_all(self: Service, *_: object) -> list[str]:
+        async def leave_all(self: Provisioning, **_: object) -> list[str]:
             return []
 
-        killed.setattr(Service, "_close", leave_all)
+        killed.setattr(Provisioning, "_release", leave_all)
         distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
     left = (list(service.jobs), sorted(service.deployments))
     assert len(left[0]) == 1
@@ -273,7 +274,7 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
     times = 2 if effect == "Fails" else 1  # from the first one the run recovers
     service.fail(faults.Fault("POST", path, effects[effect], after=after, times=times))
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
-        distillkit.run(make_config(service, tmp_path, tiny_model, student={"step_timeout": 3.0}))
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 3.0}}))
     assert nothing_is_left(service)
 
 
