@@ -9,7 +9,8 @@ of the process, such as a user's own in the same notebook, stay on the SDK's.
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from typing import Any
 
 CANCEL_SECONDS = 5.0
 """What is cancelled may take this long to end; then its loop is stopped all the same."""
@@ -56,6 +57,14 @@ class ClientLoop:
                 self._thread.start()
             return self._loop
 
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine on the loop, if there is one. Blocking, for at most `CANCEL_SECONDS`."""
+        if self._loop is None or self._loop.is_closed():
+            work.close()
+            return
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(work, self._loop).result(CANCEL_SECONDS)
+
     def cancel(self) -> None:
         """Cancel all that clients wait for, and let no further client begin. Blocking, for at most `CANCEL_SECONDS`.
 
@@ -63,10 +72,7 @@ class ClientLoop:
         """
         with self._lock:
             self._ended = True
-            loop = self._loop
-        if loop is not None and not loop.is_closed():
-            with contextlib.suppress(TimeoutError):
-                asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(CANCEL_SECONDS)
+        self.run(_cancel_all())
 
     def close(self) -> None:
         """End loop and thread. Blocking; clients are to be closed before, since that needs the loop."""
@@ -74,8 +80,7 @@ class ClientLoop:
         loop, thread = self._loop, self._thread
         if loop is None or thread is None or loop.is_closed():
             return
-        with contextlib.suppress(TimeoutError):
-            asyncio.run_coroutine_threadsafe(loop.shutdown_default_executor(), loop).result(CANCEL_SECONDS)
+        self.run(loop.shutdown_default_executor())
         loop.call_soon_threadsafe(loop.stop)
         thread.join(CANCEL_SECONDS)
         if not thread.is_alive():

@@ -1,6 +1,7 @@
 """The run's connection to its trainer: the SDK's clients, between provisioning and close."""
 
 import contextlib
+import traceback
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,8 +32,10 @@ class TrainerConnection:
         try:
             with self.loop.chosen():
                 self.client = self.new_client(options)
-        except BaseException:
+        except BaseException as error:
             self._close_service()
+            # Clients of what is half made are known to the SDK's frames alone, which live as long as their traceback.
+            traceback.clear_frames(error.__traceback__)
             raise
         self.deployment_shape = sdk_service.deployment_shape
         self.accelerator = (sdk_service.accelerator_type, sdk_service.accelerator_count)
@@ -55,11 +58,25 @@ class TrainerConnection:
             self.loop.close()
 
     def _close_service(self) -> None:
+        """Close what the SDK closes, and what it leaves to the garbage collector: transports and managers."""
         service, self.sdk_service, self.client = self.sdk_service, None, None
         if service is None:
             return
         handle = service._managed_handle
         with contextlib.ExitStack() as stack:
-            for manager in () if handle is None else (handle.trainer_manager, handle.deployment_manager):
-                stack.callback(manager.close)  # which the SDK leaves to the garbage collector
+            if handle is not None:
+                stack.callback(handle.trainer_manager.close)
+                stack.callback(handle.deployment_manager.close)
             stack.callback(service.close)
+            holder = None if handle is None else getattr(handle.service_client, "holder", None)
+            if holder is not None:
+                stack.callback(self.loop.run, _close_transports(holder))
+
+
+async def _close_transports(holder: Any) -> None:  # noqa: ANN401 - the SDK's InternalClientHolder
+    """Close the connections below the SDK's HTTP clients: an adapter in between does not pass their closing on."""
+    pools = [*holder._client_pools.values(), *holder._auxiliary_pools]
+    for client in [client for pool in pools for client in (*pool._clients, *pool._retired_clients)]:
+        transport = getattr(client._client._transport, "_transport", None)  # none below httpx's own
+        if transport is not None:
+            await transport.aclose()

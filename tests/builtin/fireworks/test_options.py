@@ -1,16 +1,23 @@
 """Options that student `fireworks` hands on: each shows in what the service is asked, or in how long it is waited."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 
 import distillkit
-from builtin.fireworks.conftest import SERVED
-from builtin.fireworks.runs import make_config, nothing_is_left, teacher
-from distillkit import Registry
-from distillkit.errors import RunFailedError
+from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
+from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher
+from distillkit import Registry, RunConfig
+from distillkit.config.load import load_config
+from distillkit.errors import ConfigError, RunFailedError
+from distillkit.preflight import prepared_run
 from distillkit.preflight.prepared_run import inspect_run
+from distillkit_builtin.fireworks.options import FireworksScorerOptions, FireworksStudentOptions
+from distillkit_builtin.fireworks.resource_names import teacher_deployment_id
+from distillkit_builtin.fireworks.student import FireworksStudent
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
@@ -22,6 +29,79 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
     monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
+
+
+FLAT = """
+data: prompts.jsonl
+student:
+  name: fireworks
+  model: accounts/fireworks/models/m
+  tokenizer_model: org/m
+  training_shape_id: accounts/fireworks/trainingShapes/s
+  lora_rank: 8
+  weight_sync_timeout: 60
+teachers:
+  - model: accounts/fireworks/models/t
+    scorer: {name: fireworks, replica_count: 2}
+"""
+
+
+def test_an_option_that_moved_is_named_with_its_new_place_and_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(FLAT)
+    with pytest.raises(ConfigError) as caught:
+        load_config([config], ["student.keep_trainer=true"])
+    assert str(caught.value).splitlines() == [
+        f"{config}:7: student.training_shape_id: is now student.trainer.training_shape_id",
+        f"{config}:9: student.weight_sync_timeout: is now student.timeouts.weight_sync",
+        "override 'student.keep_trainer=...': student.keep_trainer: is now student.trainer.keep",
+        f"{config}:12: teachers.0.scorer.replica_count: is now teachers.0.scorer.deployment.replica_count",
+    ]
+
+
+@pytest.mark.parametrize("options", [FireworksStudentOptions, FireworksScorerOptions])
+def test_every_option_that_moved_has_a_place(options: type[BaseModel]) -> None:
+    for old, new in options.moved.items():  # type: ignore[attr-defined]  # both have it
+        group, _, name = new.partition(".")
+        section = options.model_fields[group].annotation
+        assert isinstance(section, type)
+        assert name in section.model_fields
+        assert old not in options.model_fields
+        assert old not in FireworksStudent.volatile
+
+
+def test_every_option_that_may_change_is_one() -> None:
+    for key in FireworksStudent.volatile:
+        model: Any = FireworksStudent
+        for part in key.split("."):
+            model = model.model_fields[part].annotation
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_of_plugins_does_not_matter(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """A teacher's tokenizer, shape and deployment id depend on the student and on the other teachers."""
+    in_order = prepared_run.cast_of
+
+    def ordered(config: RunConfig) -> Any:
+        cast = in_order(config)
+        return replace(cast, plugins=dict(reversed(cast.plugins.items()))) if backwards else cast
+
+    monkeypatch.setattr(prepared_run, "cast_of", ordered)
+    pair = [teacher(service, TEACHER, "deployed"), teacher(service, STUDENT, "served")]
+    config = make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair)
+    reports = inspect_run(config, Registry.discover(), print).reports
+    ids = {TEACHER: teacher_deployment_id(TEACHER, hashed=True), STUDENT: teacher_deployment_id(STUDENT, hashed=True)}
+    for model, route in ((TEACHER, "deployed"), (STUDENT, "served")):
+        (note,) = reports[f"teachers.{route}.scorer"].notes
+        assert f"{model}: frozen deployment {ids[model]} is made" in note
+    distillkit.run(config)
+    made = [one for one in service.requests if one.method == "POST" and one.path.endswith("/deployments")]
+    shapes = {one.query["deploymentId"]: one.body.get("deploymentShape") for one in made}
+    assert len(shapes) == 3
+    assert shapes.pop(ids[TEACHER]) is None
+    assert len(set(shapes.values())) == 1  # that of the student's deployment
 
 
 def run(service: "LoopbackService", folder: Path, tokenizer: str, **student: Any) -> tuple[Any, Any]:

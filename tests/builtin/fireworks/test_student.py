@@ -1,6 +1,7 @@
 """Whole runs of student `fireworks`: the real SDK over HTTP, and a real model behind it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,6 +325,23 @@ def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:
         wanted = datum.inputs["advantages"] * datum.inputs["weights"]
         np.testing.assert_allclose(inputs["advantages"], [*[0.0] * before, *wanted])
         np.testing.assert_allclose(inputs["logprobs"], [*[0.0] * before, *datum.inputs["sampling_logprobs"]])
+
+
+async def test_a_batch_without_the_cap_is_trained_with_the_services_own(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    """An option whose value has no effect is not sent."""
+    student, context = make_config(service, tmp_path, tiny_model).student, make_context()
+    batch = ImportanceSampling().batch(made_up_scores())
+    student.declare(context)
+    student.check(context)
+    try:
+        await student.open(context)
+        await student.train(replace(batch, options={}))
+    finally:
+        await student.close()
+    (sent,) = [one.body for one in service.requests if one.path.endswith("/forward_backward")]
+    assert not sent["forward_backward_input"].get("loss_fn_config")  # type: ignore[index]  # JSON
 
 
 def test_prompts_that_are_too_long_for_the_training_shape_are_found_in_the_check(
