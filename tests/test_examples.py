@@ -29,7 +29,7 @@ def test_an_overlay_moves_the_whole_run_to_fireworks(name: str, monkeypatch: pyt
     student = config.student.model_dump()
     assert config.student.name == "fireworks"
     assert (student["model"], student["lora_rank"]) == (model, 8)
-    assert student["training_shape_id"] == f"accounts/fireworks/trainingShapes/{BASE_MODELS[name]}-256k-lora"
+    assert student["trainer"]["training_shape_id"] == f"accounts/fireworks/trainingShapes/{BASE_MODELS[name]}-256k-lora"
     assert len(config.teachers) == len(base.teachers)
     for mine, theirs in zip(config.teachers, base.teachers, strict=True):
         assert (mine.model, mine.scorer.name) == (model, "fireworks")

@@ -290,9 +290,10 @@ BAD_KEY = f"Invalid API key {KEY} in Authorization: Bearer {KEY}; x-api-key: {KE
 
 def of_fireworks(folder: Path, name: str, base_url: str, tokenizer: str, **scorer: Any) -> str:
     """A config of student and teacher at one service."""
-    student = {"name": "fireworks", "model": STUDENT, "tokenizer_model": tokenizer, "training_shape_id": SHAPE}
+    student = {"name": "fireworks", "model": STUDENT, "tokenizer_model": tokenizer}
     teacher = {"model": TEACHER, "scorer": {"name": "fireworks", "base_url": base_url, **scorer}}
-    sections = {"student": {**student, "lora_rank": 4, "base_url": base_url}, "teachers": [teacher]}
+    student |= {"trainer": {"training_shape_id": SHAPE}, "lora_rank": 4, "base_url": base_url}
+    sections = {"student": student, "teachers": [teacher]}
     return write(folder, name, **sections, sampling={"max_completion_tokens": 4}, train={"prompt_groups_per_step": 4})
 
 

@@ -1,6 +1,6 @@
 """What pydantic found wrong with a config, as lines that name file, line, key and how to fix it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -19,6 +19,19 @@ class Problem:
 
     location: Location
     message: str
+    moved_to: Location = ()
+    """Where the key stands now, if it has moved."""
+
+    @classmethod
+    def moved(cls, location: Location, new: Location) -> "Problem":
+        """A key that stands somewhere else now."""
+        return cls(location, f"is now {'.'.join(map(str, new))}", new)
+
+    def below(self, place: Location) -> "Problem":
+        """The same problem of a model that stands at `place`."""
+        if self.moved_to:
+            return Problem.moved(place + self.location, place + self.moved_to)
+        return Problem(place + self.location, self.message)
 
     @property
     def key(self) -> str:
@@ -42,15 +55,18 @@ class PluginOptionsError(ValueError):
 def option_problems(error: ValidationError, model: type[BaseModel]) -> list[Problem]:
     """The problems in `error`, those inside nested plugins too; the first 20 in full."""
     errors = error.errors()
-    found = [details for details in errors if not _follows_from_another(details, errors)]
+    found = [details for details in errors if not _follows_from_another(details, errors, model)]
     shown = [problem for details in found[:SHOWN_PROBLEMS] for problem in _problems(details, model)]
     more = len(found) - SHOWN_PROBLEMS
     return [*shown, Problem((), f"... and {more} more problems")] if more > 0 else shown
 
 
-def _follows_from_another(details: ErrorDetails, errors: Sequence[ErrorDetails]) -> bool:
-    """A list that is too short only because its items are wrong needs no line of its own."""
+def _follows_from_another(details: ErrorDetails, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> bool:
+    """A list that is too short only as its items are wrong, and a key that is missing as it is at its old place."""
     place = details["loc"]
+    if details["type"] == "missing":
+        moved = [_new_place(other["loc"], model) for other in errors if other["type"] == "extra_forbidden"]
+        return any(new[: len(place)] == place for new in moved)
     return details["type"] == "too_short" and any(
         other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in errors
     )
@@ -60,7 +76,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     location = tuple(details["loc"])
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, PluginOptionsError):
-        yield from (Problem(location + problem.location, problem.message) for problem in cause.problems)
+        yield from (problem.below(location) for problem in cause.problems)
     elif details["type"] == "extra_forbidden":
         yield unknown_key(location, model)
     elif cause is not None:
@@ -82,8 +98,17 @@ def _written(value: object) -> str:
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
-    """A key that `model` does not have, with the closest that it has."""
+    """A key that `model` does not have, with its new place where it moved, else with the closest that there is."""
+    if new := _new_place(location, model):
+        return Problem.moved(location, new)
     return Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
+
+
+def _new_place(location: Location, model: type[BaseModel]) -> Location:
+    """Where an option of a plugin stands now (`Plugin.moved`); empty: it did not move."""
+    moved: Mapping[str, str] = getattr(model, "moved", {})
+    new = moved.get(".".join(map(str, location)))
+    return () if new is None else tuple(new.split("."))
 
 
 def _fields(model: type[BaseModel], location: Location) -> list[str]:

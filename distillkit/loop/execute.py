@@ -57,11 +57,11 @@ async def _direct(
     if start.resume:
         require_unfinished(run_dir, prepared.plan.steps, start)
     plugins = prepared.plugins.by_key.values()
-    names = {plugin.name for plugin in plugins}
-    written = {name for info in registry.infos() for name in info.cls.writes}
+    classes, known = {type(plugin) for plugin in plugins}, {info.cls for info in registry.infos()}
+    written = {name for cls in known for name in cls.writes}
     written |= {name for plugin in plugins for name in plugin.writes}
     with (
-        room(run_dir, start, plugins=names, written=written) as rest,
+        room(run_dir, start, plugins=classes, known=known, written=written) as rest,
         RunFiles.open(run_dir) as files,
     ):
         if rest:

@@ -89,6 +89,8 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
     contexts = {user: context_for(user, config, shared, notify, rank) for user in plugins.by_key}
+    for user, plugin in plugins.by_key.items():
+        plugin.declare(contexts[user])
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)

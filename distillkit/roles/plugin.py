@@ -3,15 +3,16 @@
 A class derives from one role. One of several, such as a student that samples, sets the one that it is chosen for in its
 body: `role: ClassVar[str] = "student"`.
 
-The engine constructs it (no I/O), `check`s it (reads tokenizers, keys and capabilities; loads no weights, creates
-nothing, costs nothing), `open`s it, uses it and `close`s it. What it holds while it is open are private attributes. An
-exception from any role but a Sink ends the run.
+The engine constructs it (no I/O), lets it `declare` what it wants of what plugins share, `check`s it (reads tokenizers,
+keys and capabilities; loads no weights, creates nothing, costs nothing), `open`s it, uses it and `close`s it. What it
+holds while it is open are private attributes. An exception from any role but a Sink ends the run.
 """
 
 import inspect
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue, ValidationInfo
@@ -35,6 +36,20 @@ class CheckReport:
     """What is not installed and must be before the run, as one line with the pip command; None: nothing."""
 
 
+PENDING_CLEANUP = "pending_cleanup"
+"""A folder of the run's directory, for the records of `Plugin.leftovers`. It outlives a run that is replaced."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """Something outside of this machine that an earlier run made and has not cleaned up."""
+
+    record: Path
+    """The file in the run's `PENDING_CLEANUP` folder that says so; whoever removes the thing by hand removes it too."""
+    description: str
+    """What it is and where, for a message."""
+
+
 class PluginBuilder(Protocol):
     """What turns a plugin's name and options into the plugin; a `Registry` is one."""
 
@@ -54,9 +69,28 @@ class Plugin(BaseModel, ABC):
     """How a config chooses the plugin; unique in its role."""
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Options that a resumed run may have otherwise, since no number depends on them by more than rounding."""
+    moved: ClassVar[Mapping[str, str]] = {}
+    """Options that have another place now: the old key, and the new one with dots, as `timeouts.request`. Whoever
+    writes the old key is told the new one."""
     writes: ClassVar[frozenset[str]] = frozenset()
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""
+
+    @classmethod
+    def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
+        """What earlier runs in `run_dir` have outside of this machine, as far as a plugin of this class cleans it up.
+
+        A plugin writes a record into the folder `PENDING_CLEANUP` before it asks for something that costs money, and
+        removes it when all of that is gone. `open` takes up what is left, or cleans it up. A run without a plugin that
+        answers for a record does not begin in that directory. Raises `InputError` if a record cannot be read.
+        """
+        return ()
+
+    def declare(self, run: RunContext) -> None:
+        """Tell what the run's plugins share (`run.share`) what this one wants of it; no I/O, and nothing is verified.
+
+        Called for every plugin before `check` is called for any: in `check` all of it is known, in whichever order.
+        """
 
     def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""

@@ -15,6 +15,7 @@ from distillkit.errors import InputError
 from distillkit.files.jsonl import writing
 from distillkit.files.os_errors import TOO_MANY_FILES, advice
 from distillkit.files.strict_json import shortened
+from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.run_start import RunStart
 
@@ -22,14 +23,6 @@ MARKER = "config.yaml"
 HEADER = "# The resolved config of this run"
 """A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
 LOCK = ".lock"
-HELD = "held"
-"""A folder of files `NAME.json` or `NAME.*.json`: what the plugin NAME has outside of this machine and must let go of.
-
-A plugin writes there before it asks for something that costs money, and removes the file when all of it is gone. The
-folder outlives the run that is replaced here: whatever plugin of that name runs next in the directory finds it.
-"""
-
-
 WRITTEN = frozenset(
     {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
     | {"checkpoints"}
@@ -107,28 +100,43 @@ def _is_run(run_dir: Path) -> bool:
 
 
 def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name not in (LOCK, HELD)] if run_dir.is_dir() else []
+    return [path for path in run_dir.iterdir() if path.name not in (LOCK, PENDING_CLEANUP)] if run_dir.is_dir() else []
 
 
-def require_heirs(run_dir: Path, plugins: Collection[str]) -> None:
-    """Raise InputError if an older run holds something here that none of `plugins` knows how to let go of."""
-    left = [path for path in sorted((run_dir / HELD).glob("*.json")) if path.name.partition(".")[0] not in plugins]
-    if left:
-        held = left[0].read_text(encoding="utf-8", errors="replace").rstrip()
+def require_cleanup_handlers(
+    run_dir: Path, plugins: Collection[type[Plugin]], known: Collection[type[Plugin]] = ()
+) -> None:
+    """Raise InputError if an older run left something elsewhere that none of `plugins`, those of this run, cleans up.
+
+    `known` are all plugins there are: one that is not of the run can say what it is.
+    """
+    handled = {leftover.record for plugin in plugins for leftover in plugin.leftovers(run_dir)}
+    records = [path for path in sorted((run_dir / PENDING_CLEANUP).glob("[!.]*")) if path not in handled]
+    if records:
+        described = {
+            leftover.record: leftover.description for plugin in known for leftover in plugin.leftovers(run_dir)
+        }
+        record = records[0]
+        what = described.get(record) or record.read_text(encoding="utf-8", errors="replace").rstrip()
         raise InputError(
             f"the run that was in {run_dir} could not clean up after itself; this may still cost money, and this run "
-            f"uses no plugin that knows of it:\n{held}\nGo on with that run by "
-            f"--resume, or remove what is listed by hand, and then {left[0]}"
+            f"uses no plugin that cleans it up:\n{what}\nGo on with that run by "
+            f"--resume, or remove what is listed by hand, and then {record}"
         )
 
 
 @contextmanager
 def room(
-    run_dir: Path, start: RunStart, *, plugins: Collection[str] = (), written: Collection[str] = ()
+    run_dir: Path,
+    start: RunStart,
+    *,
+    plugins: Collection[type[Plugin]] = (),
+    known: Collection[type[Plugin]] = (),
+    written: Collection[str] = (),
 ) -> Iterator[list[str]]:
     """Make the run's directory and hold it against other processes; what an older run left goes, if the user said so.
 
-    `plugins` are the names of those that will run here, and inherit what the older run has elsewhere (`HELD`);
+    `plugins` are those that will run here, and clean up what the older run left elsewhere, `known` all there are;
     `written` is what plugins write in the directory. What it gives are the names of files that stay there, since no run
     writes them. The lock is the operating system's: a process that died holds nothing.
     """
@@ -148,7 +156,7 @@ def room(
     try:
         require_room(run_dir, start)  # again, now that nobody else can change it
         if not start.resume:
-            require_heirs(run_dir, plugins)
+            require_cleanup_handlers(run_dir, plugins, known)
         rest = [] if start.resume else _cleared(run_dir, WRITTEN.union(written))
         with writing(run_dir / MARKER):
             if not (run_dir / MARKER).exists():  # from now on it is a run's, whatever becomes of this one

@@ -35,6 +35,7 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
     Raises PluginError naming the class and what it did.
     """
     context = make_context(f"check_plugin.{plugin.role}", teachers=[make_teacher("teacher")])
+    plugin.declare(context)
     plugin.check(context)
     await plugin.open(context)
     try:

@@ -1,14 +1,12 @@
-"""A Batch as the training service takes it."""
+"""A Batch as the training service takes it, and its metrics as the engine takes them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.records import Batch, Datum
-
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.student import FireworksStudent
+from distillkit_builtin.fireworks.options import FireworksStudentOptions
 
 
 def as_datum(datum: Datum) -> Any:  # noqa: ANN401 - the SDK's Datum
@@ -35,7 +33,7 @@ def as_datums(batch: Batch) -> list[Any]:
     return [as_datum(datum) for datum in batch.datums]
 
 
-def adam_params(options: "FireworksStudent") -> Any:  # noqa: ANN401 - the SDK's AdamParams
+def adam_params(options: FireworksStudentOptions) -> Any:  # noqa: ANN401 - the SDK's AdamParams
     """The optimizer's options, as each step sends them."""
     from fireworks.training.sdk import types
 

@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from pydantic import JsonValue
 
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.provision_trainer import TrainerParts
+from distillkit.files.atomic import write_json
+from distillkit_builtin.fireworks.options import FireworksStudentOptions
+from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import TrainerWatch
 
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.student import FireworksStudent
-
 RECORD = "fireworks.json"
+"""In a checkpoint's folder: what the trainer calls it."""
 FORMAT = 1
 
 
@@ -23,8 +25,8 @@ FORMAT = 1
 class Checkpoints:
     """Saving and loading the whole state of a trainer."""
 
-    options: "FireworksStudent"
-    parts: TrainerParts
+    options: FireworksStudentOptions
+    connection: TrainerConnection
     watch: TrainerWatch
     restore: Callable[[], Awaitable[object]] | None = None
     """Gives a new model the weights and the optimizer that the student has now; None: they are saved nowhere."""
@@ -32,21 +34,21 @@ class Checkpoints:
     async def save(self, path: Path, version: int) -> None:
         """Save weights and optimizer; write down what the trainer calls them, which may be another name than ours."""
         name = f"step-{version:06d}-{secrets.token_hex(3)}"
-        saved = await self.watch.result(f"saving checkpoint {name}", lambda: self.parts.client.save_state(name))
-        self.restore = partial(self._load_state, saved.path, self.parts.trainer_job)
-        record = {
+        saved = await self.watch.result(f"saving checkpoint {name}", lambda: self.connection.client.save_state(name))
+        self.restore = partial(self._load_state, saved.path, self.connection.trainer_job)
+        record: dict[str, JsonValue] = {
             "format": FORMAT,
             "checkpoint": saved.path,
-            "trainer_job_id": self.parts.trainer_job,
-            "deployment_id": self.parts.deployment,
+            "trainer_job_id": self.connection.trainer_job,
+            "deployment_id": self.connection.deployment,
             "model": self.options.model,
             "lora_rank": self.options.lora_rank,
             "version": version,
         }
-        (path / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_json(path / RECORD, record)
 
     async def load(self, path: Path) -> int:
-        """Take back what `save` wrote; returns its version."""
+        """Take back what `save` wrote; returns its version. Raises InputError if another student wrote it."""
         record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         if record["format"] != FORMAT:
             raise InputError(f"{path}: has format {record['format']}, this version reads {FORMAT}")
@@ -61,15 +63,15 @@ class Checkpoints:
         checkpoint, adapter = self.options.init_from_checkpoint, self.options.warm_start_from_adapter
         if checkpoint is not None:
             job, _, name = checkpoint.rpartition(":")
-            await self._load_state(name, job or self.parts.trainer_job)
+            await self._load_state(name, job or self.connection.trainer_job)
         elif adapter is not None:
-            await self.watch.result(f"loading adapter {adapter}", lambda: self.parts.client.load_adapter(adapter))
+            await self.watch.result(f"loading adapter {adapter}", lambda: self.connection.client.load_adapter(adapter))
         self.restore = self.start
         return checkpoint is not None or adapter is not None
 
     async def _load_state(self, checkpoint: str, job: str) -> None:
-        client = self.parts.client
-        source = None if job == self.parts.trainer_job else job
+        client = self.connection.client
+        source = None if job == self.connection.trainer_job else job
 
         def submit() -> Any:  # noqa: ANN401 - the SDK's future
             return client.load_state_with_optimizer(client.resolve_checkpoint_path(checkpoint, source_job_id=source))

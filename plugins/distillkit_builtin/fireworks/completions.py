@@ -1,14 +1,15 @@
-"""Completions and scores out of what the SDK answers, with everything checked that it does not check.
+"""What can be asked for completions, and rollouts and scores out of what the SDK returns, with all its gaps checked.
 
 Logprobs. The service sends two with each sampled token: `logprob`, the log-softmax of the model's own logits, at
 temperature 1 and over the whole vocabulary, which the SDK calls `inference_logprobs`; and `sampling_logprob`, that of
-the law which was sampled, after temperature, top-p and top-k. distillkit's rule is the first, for rollouts and for
-scores alike. Where they come back missing, null, too few, or beside other ids than ours, the run ends.
+the distribution that was sampled, after temperature, top-p and top-k. distillkit's rule is the first, for rollouts and
+for scores alike. Where they come back missing, null, too few, or beside other ids than ours, the run ends.
 
 Seeds are sent with each request; the service does not promise to honour them, so two runs of one config differ.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.fireworks.endpoint import Endpoint
-from distillkit_builtin.fireworks.failures import explain, status_of
+from distillkit_builtin.fireworks.sdk_errors import explain, status_of
 
 SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -29,13 +29,43 @@ REFUSED = (401, 403)
 MOST_IDS = 2**31
 """No vocabulary is larger."""
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What the SDK's parser stumbles over where an answer is not what it expects: it checks little."""
+"""What the SDK's parser raises where a response is not what it expects: it checks little."""
 
 
-async def draw(
+@dataclass(slots=True)
+class Endpoint:
+    """A deployment or model that can be asked, with the window of requests that it is sent at once."""
+
+    sampler: Any
+    controller: Any
+
+    async def close(self) -> None:
+        """Close its connections. On the event loop that used them: the SDK's own `close` only schedules this."""
+        client = self.sampler._async_client
+        if client is not None:
+            await client.aclose()
+        self.sampler.close()
+
+
+async def sample_completion(
     endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: Tokenizer, timeout: float
 ) -> Rollout | Failure:
-    """One completion. Raises AlignmentError if ids or logprobs are not those of the prompt that was sent."""
+    """One completion.
+
+    Args:
+        endpoint: where the student is served.
+        request: prompt, seed and sampling parameters.
+        version: of the policy that is served there.
+        tokenizer: for the rollout's text.
+        timeout: seconds of one attempt; the SDK makes up to seven.
+
+    Returns:
+        A Failure where the service could not give this one.
+
+    Raises:
+        AlignmentError: if ids or logprobs are not those of the prompt that was sent.
+        RunFailedError: if the service refuses the key.
+    """
     params = request.params
     prompt = request.prompt_ids.tolist()
     try:
@@ -50,14 +80,14 @@ async def draw(
             logprobs=True,
             http_timeout=timeout,
         )
-    except Exception as error:  # noqa: BLE001 - judged there, and raised again if it is no answer's fault
+    except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
     what = f"completion {request.key}"
     completion = _only_completion(what, result.completions)
     _require_prompt(what, completion, prompt)
     ids = _ids(what, completion.full_tokens[len(prompt) :])
     if not ids:
-        return Failure(request, "the service drew no token at all", retryable=False)
+        return Failure(request, "the service sampled no token at all", retryable=False)
     reason = FINISHED.get(str(completion.finish_reason))
     if reason is None:
         return Failure(
@@ -67,15 +97,28 @@ async def draw(
     return Rollout(request, version, token_ids(ids), logprobs, reason, tokenizer.decode(ids))
 
 
-async def judge(endpoint: Endpoint, request: ScoreRequest, timeout: float) -> Score | Failure:
-    """One score. Raises AlignmentError if ids or logprobs are not those of prompt and response that were sent."""
+async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: float) -> Score | Failure:
+    """The logprobs of a given response.
+
+    Args:
+        endpoint: where the teacher is served.
+        request: prompt and response.
+        timeout: seconds of one attempt; the SDK makes up to seven.
+
+    Returns:
+        A Failure where the service could not give this one.
+
+    Raises:
+        AlignmentError: if ids or logprobs are not those of prompt and response that were sent.
+        RunFailedError: if the service refuses the key.
+    """
     prompt, response = request.prompt_ids.tolist(), request.rollout.token_ids.tolist()
     full = [*prompt, *response]
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(
             full, max_tokens=1, temperature=0.0, echo=True, logprobs=True, http_timeout=timeout
         )
-    except Exception as error:  # noqa: BLE001 - judged there, and raised again if it is no answer's fault
+    except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
     what = f"score of {request.key} by teacher {request.teacher!r}"
     completion = _only_completion(what, result.completions)
@@ -90,7 +133,7 @@ async def judge(endpoint: Endpoint, request: ScoreRequest, timeout: float) -> Sc
 def _ids(what: str, values: Sequence[object]) -> list[int]:
     ids = [value for value in values if type(value) is int and 0 <= value < MOST_IDS]
     if len(ids) != len(values):
-        raise AlignmentError(f"{what}: an id that came back is none")
+        raise AlignmentError(f"{what}: what came back as an id is not one")
     return ids
 
 
@@ -100,7 +143,7 @@ def _only_completion(what: str, completions: Sequence[Any]) -> Any:  # noqa: ANN
     return completions[0]
 
 
-def _require_prompt(what: str, completion: Any, sent: Sequence[int]) -> None:  # noqa: ANN401 - as above
+def _require_prompt(what: str, completion: Any, sent: Sequence[int]) -> None:  # noqa: ANN401 - the SDK's SampledCompletion
     """The SDK takes the prompt that the service says it read for the one that was sent."""
     read = completion.full_tokens[: completion.prompt_len]
     if read == sent:
@@ -124,7 +167,7 @@ def _logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArr
 
 
 def _failure(request: SampleRequest | ScoreRequest, error: Exception) -> Failure:
-    """What a request that could not be answered becomes; raises what is not a matter of one request."""
+    """The Failure of one request; raises what concerns all of them."""
     import httpx
     from fireworks.training.sdk import SamplingRequestError
 

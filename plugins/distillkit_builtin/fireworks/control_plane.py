@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distillkit_builtin.fireworks.failures import KEY
+from distillkit_builtin.fireworks.sdk_errors import KEY
 from distillkit_builtin.remote.connection import quieten
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Deployment:
         return self.is_gone or self.max_replicas == 0
 
 
-class Control:
+class ControlPlane:
     """One thread's connection to the control plane at `base_url`."""
 
     def __init__(self, base_url: str, inference_url: str | None = None) -> None:

@@ -1,18 +1,17 @@
 """The final weights: saved, made a model of, and `model/` in the run's directory, which says where they are."""
 
 import contextlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
-from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.provision_trainer import TrainerParts
-from distillkit_builtin.fireworks.threads import call
+from distillkit.files.atomic import replacing, write_json
+from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.control_plane import ControlPlane
+from distillkit_builtin.fireworks.options import FireworksStudentOptions
+from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import TrainerWatch
-
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.student import FireworksStudent
 
 PROMOTED = """The trained model is `{model}` at Fireworks. Deploy it as any other:
 
@@ -30,7 +29,9 @@ or run with `student.output_model_id` set.
 NOT_SAVED = "No final weights were saved (`save_final_checkpoint: false`); the run's last checkpoint has them.\n"
 
 
-async def export(run_dir: Path, options: "FireworksStudent", parts: TrainerParts, watch: TrainerWatch) -> Path:
+async def export(
+    run_dir: Path, options: FireworksStudentOptions, connection: TrainerConnection, watch: TrainerWatch
+) -> Path:
     """Save the final weights, promote them if that is asked for; returns `model/`. Raises RunFailedError."""
     snapshot = model = None
     before = await _promotable(watch) if options.output_model_id else []
@@ -38,19 +39,19 @@ async def export(run_dir: Path, options: "FireworksStudent", parts: TrainerParts
         kind = None if options.lora_rank else "base"  # a delta to the last published weights is no model
         snapshot = await watch.call(
             "saving the final weights",
-            options.step_timeout,
-            lambda: str(parts.client.save_weights_for_sampler_ext("final", checkpoint_type=kind).path),
+            options.timeouts.step,
+            lambda: str(connection.client.save_weights_for_sampler_ext("final", checkpoint_type=kind).path),
         )
         if options.output_model_id:
             checkpoint = _find(snapshot, before, await _promotable(watch), options.output_model_id)
-            _write(run_dir, options, parts, snapshot, None)  # so that the snapshot is known if that fails
+            _write(run_dir, options, connection, snapshot, None)  # so that the snapshot is known if that fails
             model = await _promote(watch.base_url, checkpoint, options.output_model_id, options)
-    return _write(run_dir, options, parts, snapshot, model)
+    return _write(run_dir, options, connection, snapshot, model)
 
 
 async def _promotable(watch: TrainerWatch) -> list[str]:
     def ask() -> list[str]:
-        with contextlib.closing(Control(watch.base_url)) as control:
+        with contextlib.closing(ControlPlane(watch.base_url)) as control:
             return [str(row["name"]) for row in control.checkpoints(watch.job) if row.get("promotable")]
 
     return await call("listing the trainer's checkpoints", watch.timeout, ask)
@@ -68,36 +69,41 @@ def _find(snapshot: str, before: list[str], now: list[str], model_id: str) -> st
     return found[-1]
 
 
-async def _promote(base_url: str, checkpoint: str, model_id: str, options: "FireworksStudent") -> str:
+async def _promote(base_url: str, checkpoint: str, model_id: str, options: FireworksStudentOptions) -> str:
     def work() -> str:
-        with contextlib.closing(Control(base_url)) as control:
+        with contextlib.closing(ControlPlane(base_url)) as control:
             promoted = control.promote(checkpoint, model_id, options.model)
         return str(promoted.get("name") or model_id)
 
     try:
-        return await call(f"promoting {checkpoint} to {model_id!r}", options.promotion_timeout, work)
+        return await call(f"promoting {checkpoint} to {model_id!r}", options.timeouts.promotion, work)
     except RunFailedError as error:
         raise RunFailedError(
-            f"{error} (student.promotion_timeout: {options.promotion_timeout:g} s); the weights are saved, the service "
-            "may still finish it, and --resume promotes again"
+            f"{error} (student.timeouts.promotion: {options.timeouts.promotion:g} s); the weights are saved, the "
+            "service may still finish it, and --resume promotes again"
         ) from error
 
 
 def _write(
-    run_dir: Path, options: "FireworksStudent", parts: TrainerParts, snapshot: str | None, model: str | None
+    run_dir: Path,
+    options: FireworksStudentOptions,
+    connection: TrainerConnection,
+    snapshot: str | None,
+    model: str | None,
 ) -> Path:
     folder = run_dir / "model"
     folder.mkdir(exist_ok=True)
-    record = {
+    record: dict[str, JsonValue] = {
         "base_model": options.model,
         "lora_rank": options.lora_rank,
-        "trainer_job_id": parts.trainer_job,
-        "deployment_id": parts.deployment,
+        "trainer_job_id": connection.trainer_job,
+        "deployment_id": connection.deployment,
         "snapshot": snapshot,
         "model": model,
     }
-    (folder / "model.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "model.json", record)
     text = PROMOTED if model else SAVED if snapshot else NOT_SAVED
-    readme = text.format(model=model, snapshot=snapshot, trainer=parts.trainer_job, base=options.model)
-    (folder / "README.md").write_text(f"# {options.model}, distilled on-policy\n\n{readme}", encoding="utf-8")
+    readme = text.format(model=model, snapshot=snapshot, trainer=connection.trainer_job, base=options.model)
+    with replacing(folder / "README.md") as aside:
+        aside.write_text(f"# {options.model}, distilled on-policy\n\n{readme}", encoding="utf-8")
     return folder

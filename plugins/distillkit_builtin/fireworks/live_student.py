@@ -5,7 +5,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
@@ -14,26 +13,23 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.batch_codec import adam_params, as_datums, step_metrics
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
-from distillkit_builtin.fireworks.completions import draw, judge
-from distillkit_builtin.fireworks.endpoint import Endpoint
+from distillkit_builtin.fireworks.completions import Endpoint, sample_completion, score_completion
 from distillkit_builtin.fireworks.export import export
-from distillkit_builtin.fireworks.provision_trainer import TrainerParts
+from distillkit_builtin.fireworks.options import FireworksStudentOptions
 from distillkit_builtin.fireworks.recovery import Recovery
 from distillkit_builtin.fireworks.service import Service
+from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_they_come
-
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.student import FireworksStudent
 
 
 @dataclass(slots=True)
-class FireworksPupil:
-    """Trains through `parts.client`, samples through `endpoint`."""
+class LiveFireworksStudent:
+    """Trains through `connection.client`, samples through `endpoint`."""
 
-    options: "FireworksStudent"
-    service: Service
-    parts: TrainerParts
+    options: FireworksStudentOptions
+    connection: TrainerConnection
     endpoint: Endpoint
     tokenizer: Tokenizer
     watch: TrainerWatch
@@ -44,27 +40,32 @@ class FireworksPupil:
     """The deployment is new and serves the base model, which is what version 0 of an untouched student is."""
 
     @classmethod
-    async def open(cls, run: RunContext, options: "FireworksStudent", service: Service) -> "FireworksPupil":
+    async def open(cls, run: RunContext, options: FireworksStudentOptions, service: Service) -> "LiveFireworksStudent":
         """Wait for everything that the run needs; load what the student starts from."""
-        await service.enter(run)
-        parts = await service.student_parts()
+        provisioning = await service.attach(run)
+        connection = await provisioning.student()
 
         def sampler(controller: object) -> object:
-            return parts.service.create_deployment_sampler(
-                tokenizer=None, concurrency_controller=controller, training_client=parts.client
+            return connection.sdk_service.create_deployment_sampler(
+                tokenizer=None, concurrency_controller=controller, training_client=connection.client
             )
 
-        endpoint = service.endpoint("student", sampler, options.initial_concurrency, options.max_concurrency)
-        watch = TrainerWatch(service.base_url, parts.trainer_job, options.step_timeout)
-        checkpoints = Checkpoints(options, parts, watch)
+        endpoint = provisioning.endpoint("student", sampler, options.concurrency)
+        watch = TrainerWatch(service.base_url, connection.trainer_job, options.timeouts.step)
+        checkpoints = Checkpoints(options, connection, watch)
         loaded = await checkpoints.start()
-        base = parts.fresh_deployment and not loaded and not parts.service.requires_initial_sampler_sync()
-        tokenizer = options.tokenizer(run)
-        recovery = Recovery(options, parts, watch, checkpoints, run.notify)
-        return cls(options, service, parts, endpoint, tokenizer, watch, checkpoints, recovery, serves_base=base)
+        unsynced = connection.sdk_service.requires_initial_sampler_sync()
+        base = connection.fresh_deployment and not loaded and not unsynced
+        tokenizer = shared_tokenizer(run, options.tokenizer_model)
+        recovery = Recovery(options, connection, watch, checkpoints, run.notify)
+        return cls(options, connection, endpoint, tokenizer, watch, checkpoints, recovery, serves_base=base)
 
     async def train(self, batch: Batch) -> StepResult:
-        """One optimizer step. One that failed is done again where that is sound (`Recovery`)."""
+        """One optimizer step. One that failed is done again where that is sound (`Recovery`).
+
+        Raises:
+            RunFailedError: if it failed and is not done again, or if one of its metrics is not finite.
+        """
         self.serves_base = False
         try:
             metrics = await self._step(batch)
@@ -80,13 +81,13 @@ class FireworksPupil:
 
     async def _step(self, batch: Batch) -> dict[str, float]:
         """Both requests are sent before either is waited for."""
-        client, timeout = self.parts.client, self.options.step_timeout
+        client, timeout = self.connection.client, self.options.timeouts.step
         params, normalization = adam_params(self.options), self.options.grad_accumulation_normalization
 
         def work() -> dict[str, float]:
             datums, options = as_datums(batch), dict(batch.options)
             sent = time.perf_counter()
-            gradients = client.forward_backward(datums, batch.loss_function, loss_fn_config=options)
+            gradients = client.forward_backward(datums, batch.loss_function, loss_fn_config=options or None)
             step = client.optim_step(params, grad_accumulation_normalization=normalization)
             summed, summed_at = gradients.result(timeout), time.perf_counter()
             taken, taken_at = step.result(timeout), time.perf_counter()
@@ -98,17 +99,17 @@ class FireworksPupil:
     async def publish(self, version: int) -> Weights:
         """Save the current weights for sampling and hot-load them into the deployment."""
         if version or not self.serves_base or self.options.weight_sync_before_training:
-            name = f"step-{version}"
+            name, timeouts = f"step-{version}", self.options.timeouts
 
             def work() -> None:
-                saved = self.parts.client.save_weights_for_sampler_ext(name)
-                self.parts.service.hotload_sampler_snapshot(saved.path)
+                saved = self.connection.client.save_weights_for_sampler_ext(name)
+                self.connection.sdk_service.hotload_sampler_snapshot(saved.path)
 
             doing = (
-                f"publishing weights as {name} to deployment {self.parts.deployment} (student.weight_sync_timeout: "
-                f"{self.options.weight_sync_timeout} s)"
+                f"publishing weights as {name} to deployment {self.connection.deployment} "
+                f"(student.timeouts.weight_sync: {timeouts.weight_sync} s)"
             )
-            await self.watch.call(doing, self.options.weight_sync_timeout + self.options.step_timeout, work)
+            await self.watch.call(doing, timeouts.weight_sync + timeouts.step, work)
             self.serves_base = False
         return Weights(version, "live")
 
@@ -120,19 +121,21 @@ class FireworksPupil:
         """Completions of the policy of the last sync."""
         version = self.version
 
-        async def one(request: SampleRequest) -> Rollout | Failure:
-            return await draw(self.endpoint, request, version, self.tokenizer, self.options.request_timeout)
+        async def sampled(request: SampleRequest) -> Rollout | Failure:
+            return await sample_completion(
+                self.endpoint, request, version, self.tokenizer, self.options.timeouts.request
+            )
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_they_come(requests, sampled):
             yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Scores by the deployment that samples."""
 
-        async def one(request: ScoreRequest) -> Score | Failure:
-            return await judge(self.endpoint, request, self.options.request_timeout)
+        async def scored(request: ScoreRequest) -> Score | Failure:
+            return await score_completion(self.endpoint, request, self.options.timeouts.request)
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_they_come(requests, scored):
             yield outcome
 
     async def save(self, path: Path) -> None:
@@ -146,4 +149,4 @@ class FireworksPupil:
 
     async def export(self, run_dir: Path) -> Path:
         """Save the final weights, make a model of them if one is asked for, and write down where they are."""
-        return await export(run_dir, self.options, self.parts, self.watch)
+        return await export(run_dir, self.options, self.connection, self.watch)

@@ -14,22 +14,22 @@ from pydantic import JsonValue
 from distillkit.errors import InputError
 from distillkit.files.atomic import flush, write_json
 from distillkit.files.jsonl import writing
-from distillkit.run_directory.directory import HELD
+from distillkit.roles.plugin import PENDING_CLEANUP
+from distillkit_builtin.fireworks.options import Cleanup
 
 NAME = "fireworks"
-"""Of the plugins that may take up what is held."""
+"""What the records' names begin with."""
 STUDENT_FILE = "fireworks.json"
-HELD_KEYS = ("base_url", "trainers", "deployments", "woken")
-Cleanup = Literal["scale_to_zero", "delete", "keep"]
+RECORD_KEYS = ("base_url", "trainers", "deployments", "woken")
 
 
 @dataclass(slots=True)
-class Belongings:
-    """The trainers and deployments that this run made, or woke from zero replicas, and has not let go of yet.
+class OwnedResources:
+    """The trainers and deployments that this run made, or woke from zero replicas, and has not released yet.
 
-    `held/fireworks.<hash of base_url>.json` in the run's directory holds the same, as long as there is anything. A run
-    that was killed leaves it behind. `--resume` takes it up, goes on with what still runs, and cleans up all of it in
-    the end; a new run in that directory cleans it up before it makes anything.
+    `pending_cleanup/fireworks.<hash of base_url>.json` in the run's directory is the record of the same, as long as
+    there is anything. A run that was killed leaves it behind. `--resume` takes it up, goes on with what still runs, and
+    cleans up all of it in the end; a new run in that directory cleans it up before it makes anything.
     """
 
     run_dir: Path | None
@@ -43,10 +43,10 @@ class Belongings:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @classmethod
-    def at(cls, run_dir: Path | None, base_url: str) -> "Belongings":
+    def at(cls, run_dir: Path | None, base_url: str) -> "OwnedResources":
         """What the run in `run_dir` has at one service; nothing for a new run."""
         found = cls(run_dir, base_url)
-        known = _read(found.path, *HELD_KEYS)
+        known = _read(found.path, *RECORD_KEYS)
         if known is not None:
             found.trainers, found.deployments, found.woken = known["trainers"], known["deployments"], known["woken"]
         student = None if run_dir is None else _read(run_dir / STUDENT_FILE, "base_url", "student")
@@ -54,56 +54,62 @@ class Belongings:
             found.student = student["student"]
         return found
 
+    @classmethod
+    def read(cls, record: Path, run_dir: Path) -> "OwnedResources":
+        """What one of `record_paths` says. Raises InputError, with what to do, if it cannot be read."""
+        known = _read(record, *RECORD_KEYS)
+        return cls(run_dir, "") if known is None else cls.at(run_dir, known["base_url"])
+
     @property
     def path(self) -> Path | None:
-        """A file of its own for each service, since one run may use several. None: nothing is written."""
+        """Its record; each service has one of its own, since one run may use several. None: nothing is written."""
         if self.run_dir is None:
             return None
         digest = hashlib.sha256(self.base_url.encode()).hexdigest()[:8]
-        return self.run_dir / HELD / f"{NAME}.{digest}.json"
+        return self.run_dir / PENDING_CLEANUP / f"{NAME}.{digest}.json"
 
     @property
     def named(self) -> str:
         """All of it, for a message."""
-        named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {one}" for one in self.deployments)]
+        named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {name}" for name in self.deployments)]
         return ", ".join(named)
 
     def add_trainer(self, job: str, cleanup: Literal["delete", "keep"]) -> None:
-        """Before it is asked for."""
+        """Record a trainer job, before it is asked for. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.trainers[job] = cleanup
             self._write()
 
     def add_deployment(self, identifier: str, cleanup: Cleanup) -> None:
-        """Before it is asked for."""
+        """Record a deployment, before it is asked for. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.deployments[identifier] = cleanup
             self._write()
 
     def add_woken(self, identifier: str, cleanup: Cleanup) -> None:
-        """Before a deployment that has no replicas gets some: it is never deleted, at most put back to sleep."""
+        """Record a deployment that has no replicas, before it gets some: it is never deleted, at most put to sleep."""
         with self._lock:
             if identifier not in self.deployments:
                 self.woken.append(identifier)
                 self.deployments[identifier] = "keep" if cleanup == "keep" else "scale_to_zero"
             self._write()
 
-    def forget(self, identifier: str) -> None:
-        """It costs nothing any more."""
+    def mark_released(self, identifier: str) -> None:
+        """Take out a trainer or deployment that costs nothing any more."""
         with self._lock:
             self.trainers.pop(identifier, None)
             self.deployments.pop(identifier, None)
             self.woken = [name for name in self.woken if name != identifier]
             self._write()
 
-    def hand_over(self) -> None:
-        """What is left was to be kept: from now on it is the user's."""
+    def leave_to_user(self) -> None:
+        """Take out what is left, which was to be kept: from now on it is the user's."""
         with self._lock:
             self.trainers, self.deployments, self.woken = {}, {}, []
             self._write()
 
-    def note_student(self, trainer: str, deployment: str) -> None:
-        """What the student uses, for a resume after everything was let go of."""
+    def record_student(self, trainer: str, deployment: str) -> None:
+        """Write down what the student uses, for a resume after everything was released."""
         self.student = {"trainer": trainer, "deployment": deployment}
         if self.run_dir is not None:
             _replace(self.run_dir / STUDENT_FILE, {"base_url": self.base_url, "student": dict(self.student)})
@@ -111,29 +117,27 @@ class Belongings:
     def _write(self) -> None:
         if self.path is None:
             return
-        held: Mapping[str, JsonValue] = {
+        record: Mapping[str, JsonValue] = {
             "base_url": self.base_url,
             "trainers": dict(self.trainers),
             "deployments": dict(self.deployments),
             "woken": list(self.woken),
         }
         if self.trainers or self.deployments:
-            _replace(self.path, held)
+            _replace(self.path, record)
             return
         self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):  # something else is held there, or nothing ever was
+        with contextlib.suppress(OSError):  # another record is there, or none ever was
             self.path.parent.rmdir()
 
 
-def left_elsewhere(run_dir: Path, base_urls: set[str]) -> list[Belongings]:
-    """What earlier runs in `run_dir` hold at services that this one does not use."""
-    known = [_read(path, *HELD_KEYS) for path in sorted((run_dir / HELD).glob(f"{NAME}.*.json"))]
-    others = {held["base_url"] for held in known if held is not None} - base_urls
-    return [Belongings.at(run_dir, base_url) for base_url in sorted(others)]
+def record_paths(run_dir: Path) -> list[Path]:
+    """The records that are there, one a service, in a fixed order."""
+    return sorted((run_dir / PENDING_CLEANUP).glob(f"{NAME}.*.json"))
 
 
 def _read(path: Path | None, *keys: str) -> dict[str, Any] | None:
-    """What a file of ours holds, None if there is none. Raises InputError, with what to do, if it cannot be read."""
+    """A record's content, None if there is no record. Raises InputError, with what to do, if it cannot be read."""
     if path is None or not path.is_file():
         return None
     try:

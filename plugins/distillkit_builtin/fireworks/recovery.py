@@ -13,17 +13,14 @@ a trainer of all weights has only one, so there the run ends too.
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from distillkit.errors import RunFailedError
+from distillkit_builtin.fireworks.blocking_calls import call
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
-from distillkit_builtin.fireworks.failures import explain
-from distillkit_builtin.fireworks.provision_trainer import TrainerParts, new_client
-from distillkit_builtin.fireworks.threads import call
+from distillkit_builtin.fireworks.options import FireworksStudentOptions
+from distillkit_builtin.fireworks.sdk_errors import explain
+from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
-
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.student import FireworksStudent
 
 UNLOAD_SECONDS = 60.0
 RETRYABLE = (408, 409, 429)
@@ -34,8 +31,8 @@ RETRYABLE = (408, 409, 429)
 class Recovery:
     """The student's trainer, and how to begin anew on it."""
 
-    options: "FireworksStudent"
-    parts: TrainerParts
+    options: FireworksStudentOptions
+    connection: TrainerConnection
     watch: TrainerWatch
     checkpoints: Checkpoints
     notify: Callable[[str], None]
@@ -50,13 +47,13 @@ class Recovery:
             RunFailedError: if the new model could not be made or loaded.
         """
         restore = self.checkpoints.restore
-        if restore is None or not self.options.lora_rank or not may_pass(error) or not await self._is_running():
+        if restore is None or not self.options.lora_rank or not is_transient(error) or not await self._is_running():
             return False
         self.notify(f"Fireworks: {explain(error.__cause__ or error)}; the step is done again on a new model")
         with contextlib.suppress(RunFailedError):  # its requests may hang; it is in nobody's way
             await call("unloading the model", UNLOAD_SECONDS, self._unload)
-        self.parts.client = await self.watch.call(
-            "making a new model", self.options.step_timeout + SUBMIT_SECONDS, self._new_client
+        self.connection.client = await self.watch.call(
+            "making a new model", self.options.timeouts.step + SUBMIT_SECONDS, self._new_client
         )
         await restore()
         return True
@@ -67,13 +64,13 @@ class Recovery:
         return False
 
     def _unload(self) -> None:
-        self.parts.client.unload_model().result(UNLOAD_SECONDS)
+        self.connection.client.unload_model().result(UNLOAD_SECONDS)
 
     def _new_client(self) -> object:
-        return new_client(self.options, self.parts.service)
+        return self.connection.new_client(self.options)
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether a request failed for a reason that another try may not meet: silence, the connection, the server."""
     from fireworks.training.sdk import APIConnectionError, APIStatusError, RequestFailedError
 

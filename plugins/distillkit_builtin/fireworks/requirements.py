@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.control_plane import api_key
-from distillkit_builtin.fireworks.failures import KEY
+from distillkit_builtin.fireworks.sdk_errors import KEY
 from distillkit_builtin.remote.options import split_address
 
 BASE_URL = "FIREWORKS_BASE_URL"

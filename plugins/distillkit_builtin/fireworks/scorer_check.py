@@ -1,32 +1,34 @@
 """What can be wrong with a teacher at Fireworks before anything is made, and what would be made or reused."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.models import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
-from distillkit_builtin.fireworks.provision_teacher import TeacherWish, require_usable
+from distillkit_builtin.fireworks.control_plane import ControlPlane
+from distillkit_builtin.fireworks.options import FireworksScorerOptions
+from distillkit_builtin.fireworks.provision_teacher import TeacherRequest, require_usable
 from distillkit_builtin.fireworks.requirements import address_problem
+from distillkit_builtin.fireworks.resource_names import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
 from distillkit_builtin.fireworks.service import Service
 
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.scorer import FireworksScorer
 
-FOR_A_DEPLOYMENT = ("deployment_id", "deployment_shape", "replica_count", "deployment_timeout", "deployment_cleanup")
-
-
-def option_problems(options: "FireworksScorer") -> Iterator[str | None]:
-    """What is wrong with the options alone."""
-    model = options.teacher.model
+def option_problems(model: str, options: FireworksScorerOptions) -> Iterator[str | None]:
+    """What is wrong with the options alone, one line each; None for each that is right."""
+    deployment = options.deployment
     yield model_problem(model)
-    if options.deployment_id is not None:
-        yield id_problem("deployment_id", options.deployment_id)
-    if options.deployment_shape is not None and not DEPLOYMENT_SHAPE.fullmatch(options.deployment_shape):
-        yield f"deployment_shape {options.deployment_shape!r}: wants accounts/NAME/deploymentShapes/NAME"
+    if deployment.deployment_id is not None:
+        yield id_problem("deployment.deployment_id", deployment.deployment_id)
+    if deployment.deployment_shape is not None and not DEPLOYMENT_SHAPE.fullmatch(deployment.deployment_shape):
+        yield (
+            f"deployment.deployment_shape {deployment.deployment_shape!r}: wants accounts/NAME/deploymentShapes/NAME"
+        )
     if options.inference_url is not None:
         yield address_problem("inference_url", options.inference_url)
-    fields = type(options).model_fields
-    changed = [name for name in FOR_A_DEPLOYMENT if getattr(options, name) != fields[name].default]
+    changed = [
+        f"deployment.{name}"
+        for name, field in type(deployment).model_fields.items()
+        if getattr(deployment, name) != field.default
+    ]
+    if options.timeouts.deployment != type(options.timeouts).model_fields["deployment"].default:
+        changed.append("timeouts.deployment")
     if changed and not is_base_model(model):
         yield (
             f"{', '.join(changed)}: model {model!r} is used as it is, so there is no deployment to make; a base model "
@@ -34,29 +36,24 @@ def option_problems(options: "FireworksScorer") -> Iterator[str | None]:
         )
 
 
-def teacher_notes(service: Service, wish: TeacherWish) -> list[str]:
-    """What would be made or reused for a teacher, and for those before it whose deployments it renames.
+def teacher_note(service: Service, request: TeacherRequest) -> str:
+    """What would be made or reused for a teacher.
 
-    Raises InputError if what exists cannot be used.
+    Raises:
+        InputError: if what exists cannot be used, or another plugin wants the same deployment to be another one.
     """
-    if not is_base_model(wish.model):
-        return [f"{wish.model}, as it is"]
-    notes: list[str] = []
-    for key, identifier in service.deployment_ids().items():
-        if service.looked_at.get(key) != identifier or key == wish.key:
-            service.looked_at[key] = identifier
-            notes.append(_look(service, identifier, service.wishes[key]))
-    return notes
+    service.require_fitting(request)
+    if not is_base_model(request.model):
+        return f"{request.model}, as it is"
+    identifier = service.deployment_ids()[request.key]
 
-
-def _look(service: Service, identifier: str, wish: TeacherWish) -> str:
-    def ask(control: Control) -> str:
+    def question(control: ControlPlane) -> str:
         found = control.deployment(identifier)
-        require_usable(identifier, found, wish)
+        require_usable(identifier, found, request)
         if found is None or found.is_gone:
-            return f"{wish.model}: frozen deployment {identifier} is made, {wish.replica_count} replica(s)"
+            return f"{request.model}: frozen deployment {identifier} is made, {request.replica_count} replica(s)"
         if found.costs_nothing:
-            return f"{wish.model}: deployment {identifier} is woken, {wish.replica_count} replica(s)"
-        return f"{wish.model}: deployment {identifier} is reused as it is, {found.max_replicas} replica(s)"
+            return f"{request.model}: deployment {identifier} is woken, {request.replica_count} replica(s)"
+        return f"{request.model}: deployment {identifier} is reused as it is, {found.max_replicas} replica(s)"
 
-    return service.inquire(f"looking for the deployment of teacher {wish.model}", ask)
+    return service.ask(f"looking for the deployment of teacher {request.model}", question)

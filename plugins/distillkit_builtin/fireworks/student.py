@@ -2,40 +2,38 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
-from distillkit.roles.plugin import CheckReport
+from distillkit.roles.plugin import CheckReport, Leftover
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE, Cleanup
+from distillkit_builtin.fireworks.leftovers import leftovers_in
+from distillkit_builtin.fireworks.live_student import LiveFireworksStudent
+from distillkit_builtin.fireworks.options import FireworksStudentOptions, TrainerOptions
+from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.fireworks.student_check import option_problems, student_report
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
-if TYPE_CHECKING:
-    from distillkit_builtin.fireworks.live_student import FireworksPupil
-
-
 VOLATILE = frozenset(
     {
-        *("trainer_job_id", "keep_trainer", "deployment_id", "deployment_shape", "deployment_cleanup", "replica_count"),
-        *("base_url", "initial_concurrency", "max_concurrency", "region", "use_reservation", "custom_image_tag"),
-        *("request_timeout", "step_timeout", "trainer_timeout", "trainer_pending_timeout", "deployment_timeout"),
-        *("weight_sync_timeout", "promotion_timeout", "inactivity_timeout", "trainer_replica_count"),
-        *("save_final_checkpoint", "output_model_id", "hot_load_transition_type", "reattach_settle_timeout"),
+        *(f"trainer.{name}" for name in TrainerOptions.model_fields if name != "training_shape_id"),
+        *("deployment.deployment_id", "deployment.deployment_shape", "deployment.replica_count", "deployment.cleanup"),
+        *("deployment.hot_load_transition_type", "base_url", "concurrency", "timeouts"),
+        *("save_final_checkpoint", "output_model_id"),
     }
 )
 """Where and how long, not what: a resumed run may have them otherwise."""
 
 
-class FireworksStudent(Student, Sampler):
+class FireworksStudent(FireworksStudentOptions, Student, Sampler):
     """A LoRA, or all weights, trained by the managed Fireworks Training API and sampled from its own deployment."""
 
     role: ClassVar[str] = "student"
@@ -43,114 +41,37 @@ class FireworksStudent(Student, Sampler):
     volatile: ClassVar[frozenset[str]] = VOLATILE
     writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})
 
-    model: str = Field(min_length=1, description="The base model's resource name, accounts/NAME/models/NAME.")
-    tokenizer_model: str = Field(
-        min_length=1, description="Its tokenizer: a local directory, or `org/name` on the Hugging Face hub."
-    )
-    training_shape_id: str = Field(
-        min_length=1, description="The trainer's shape, accounts/NAME/trainingShapes/NAME[/versions/NAME]."
-    )
-    lora_rank: int = Field(0, ge=0, description="Rank of the LoRA; 0: train all weights.")
-    lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
-    learning_rate: float = Field(1e-5, gt=0, description="AdamW's.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's.")
-    adam_betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's.")
-    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's.")
-    grad_clip_norm: float = Field(0.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
-    grad_accumulation_normalization: Literal["num_loss_tokens", "num_sequences", "none"] | None = Field(
-        None,
-        description="What the service divides gradients by, besides the loss's own `normalization`; null: not said. "
-        "With anything but null or none, set loss.normalization to sum.",
-    )
-    max_seq_len: int | None = Field(
-        None, ge=2, description="The longest prompt plus completion in tokens; null: what the training shape allows."
-    )
-    trainer_job_id: str | None = Field(
-        None, description="An existing trainer job to use, which is left alone in the end; or the id of a new one."
-    )
-    keep_trainer: bool = Field(False, description="Leave a trainer that this run made running: it costs money.")
-    deployment_id: str | None = Field(
-        None, description="An existing deployment to sample from, which is left alone in the end; or a new one's id."
-    )
-    deployment_shape: str | None = Field(
-        None, description="The sampling deployment's shape; null: the one that goes with the training shape."
-    )
-    deployment_cleanup: Cleanup = Field(
-        "scale_to_zero", description="What becomes of a deployment that this run made: scale_to_zero, delete or keep."
-    )
-    replica_count: int = Field(1, ge=1, description="Replicas of the sampling deployment.")
-    disable_speculative_decoding: bool = Field(
-        False, description="A new sampling deployment draws each token from the student itself."
-    )
-    hot_load_transition_type: Literal["ASYNC", "SYNC"] | None = Field(
-        None,
-        description="What becomes of requests that run while new weights are loaded. SYNC: they end on the old ones; "
-        "ASYNC: they go on with the new ones; null: the service's choice, ASYNC.",
-    )
-    base_url: str | None = Field(None, description="The service; null: FIREWORKS_BASE_URL, else api.fireworks.ai.")
-    initial_concurrency: int = Field(8, ge=1, description="Sampling requests at once at the start; adapts itself.")
-    max_concurrency: int = Field(256, ge=1, description="Sampling requests at once, at most.")
-    request_timeout: float = Field(600.0, gt=0, description="Seconds for one attempt to draw a completion.")
-    step_timeout: float = Field(1800.0, gt=0, description="Seconds for one training request, save or load.")
-    trainer_timeout: float = Field(3600.0, gt=0, description="Seconds for the trainer to start, once it is not queued.")
-    trainer_pending_timeout: float = Field(
-        172800.0, gt=0, description="Seconds that the trainer may wait in the service's queue for machines."
-    )
-    inactivity_timeout: float | None = Field(
-        None,
-        gt=0,
-        le=10800,
-        description="The service stops a new trainer that hears of nobody, as after a kill, for so many seconds; null: "
-        "the service's own choice, an hour.",
-    )
-    trainer_replica_count: int | None = Field(
-        None, ge=1, description="Data-parallel replicas of a new trainer; null: the service's choice."
-    )
-    region: str | None = Field(
-        None,
-        min_length=1,
-        description="Where a new trainer and deployment run, such as US_VIRGINIA_1; null: anywhere.",
-    )
-    use_reservation: bool = Field(
-        True, description="A new trainer uses capacity that the account has reserved, where there is some."
-    )
-    custom_image_tag: str | None = Field(
-        None, min_length=1, description="A new trainer's image, where Fireworks named one to you."
-    )
-    deployment_timeout: float = Field(5400.0, gt=0, description="Seconds for the sampling deployment to be ready.")
-    reattach_settle_timeout: float = Field(
-        600.0, gt=0, description="Seconds for a running deployment to take its weights from another trainer."
-    )
-    weight_sync_before_training: bool = Field(
-        False, description="Also publish the untouched weights of a new run; a loaded student is always published."
-    )
-    weight_sync_timeout: int = Field(600, ge=1, description="Seconds for new weights to be loaded for sampling.")
-    init_from_checkpoint: str | None = Field(
-        None, description="Start from a trainer's checkpoint, JOB:NAME, with its optimizer's state."
-    )
-    warm_start_from_adapter: str | None = Field(
-        None, description="Start from a LoRA, accounts/NAME/models/NAME or gs://..., with a new optimizer."
-    )
-    save_final_checkpoint: bool = Field(True, description="Save the final weights at the service.")
-    output_model_id: str | None = Field(None, description="Make a model of this id of the final weights.")
-    promotion_timeout: float = Field(7200.0, gt=0, description="Seconds for that.")
-
     _service: Service | None = PrivateAttr(None)
     _run: RunContext | None = PrivateAttr(None)
-    _pupil: "FireworksPupil | None" = PrivateAttr(None)
+    _live: LiveFireworksStudent | None = PrivateAttr(None)
     _context_length: int | None = PrivateAttr(None)
     _exported: bool = PrivateAttr(False)
+
+    @classmethod
+    def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
+        """Trainers and deployments that a run which was killed there left at Fireworks."""
+        return leftovers_in(run_dir)
+
+    def declare(self, run: RunContext) -> None:
+        """Register the student with the run's service."""
+        self._service = shared_service(run, resolve_base_url(self.base_url))
+        self._service.student = self
 
     def check(self, run: RunContext) -> CheckReport:
         """Check options and key, ask the service for the shape and for what exists; say what would be made."""
         missing = missing_extra("student 'fireworks'")
-        base_url = resolve_base_url(self.base_url)
-        require("student", [*option_problems(self), *access_problems(base_url)])
+        service = self._declared()
+        problems = [*option_problems(self), *access_problems(service.base_url)]
+        if self.sampler is not None:
+            problems.append(
+                "it samples from its own deployment: its weights stay at the service, so student.sampler cannot get "
+                "them"
+            )
+        require("student", problems)
         if missing:
             return CheckReport((f"student: {self.model}",), missing=missing)
-        self._service = shared_service(run, base_url)
-        self._service.student = self
-        report, self._context_length = student_report(self, self._service)
+        report, self._context_length = student_report(self, service)
+        service.context_length = self._context_length
         return report
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
@@ -167,12 +88,8 @@ class FireworksStudent(Student, Sampler):
 
     async def open(self, run: RunContext) -> None:
         """Make or reuse trainer and deployments, all of the run's at once, and wait until they are there."""
-        from distillkit_builtin.fireworks.live_student import FireworksPupil
-
-        if self._service is None:
-            raise RuntimeError("FireworksStudent is opened before it was checked")
         self._run = run
-        self._pupil = await FireworksPupil.open(run, self, self._service)
+        self._live = await LiveFireworksStudent.open(run, self, self._declared())
 
     async def close(self) -> None:
         """Clean up what the run made, with the last plugin that uses the service.
@@ -180,33 +97,33 @@ class FireworksStudent(Student, Sampler):
         Raises:
             RunFailedError: if something could not be cleaned up and the run itself ended well.
         """
-        self._pupil = None
+        self._live = None
         if self._service is None or self._run is None:
             return
-        problems = await self._service.leave(self._run)
+        problems = await self._service.detach(self._run)
         if problems and self._exported:
             raise RunFailedError("\n".join(["the run ended well, but its clean-up failed:", *problems]))
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step."""
-        return await self._open_pupil().train(batch)
+        return await self._require_live().train(batch)
 
     async def publish(self, version: int) -> Weights:
         """Hot-load the current weights into the student's deployment."""
-        return await self._open_pupil().publish(version)
+        return await self._require_live().publish(version)
 
     async def sync(self, weights: Weights) -> None:
         """Sample as this version from now on."""
-        await self._open_pupil().sync(weights)
+        await self._require_live().sync(weights)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """Draw completions from the policy of the last sync."""
-        async for outcome in self._open_pupil().sample(requests):
+        """Sample completions from the policy of the last sync."""
+        async for outcome in self._require_live().sample(requests):
             yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score given tokens under the policy of the last sync, for evaluators."""
-        async for outcome in self._open_pupil().score(requests):
+        async for outcome in self._require_live().score(requests):
             yield outcome
 
     def metrics(self) -> Mapping[str, float]:
@@ -215,19 +132,24 @@ class FireworksStudent(Student, Sampler):
 
     async def save(self, path: Path) -> None:
         """The service saves weights and optimizer; `path` gets a record of where."""
-        await self._open_pupil().save(path)
+        await self._require_live().save(path)
 
     async def load(self, path: Path) -> None:
-        """Take back what `save` wrote, from whichever trainer holds it."""
-        await self._open_pupil().load(path)
+        """Take back what `save` wrote, from whichever trainer has it."""
+        await self._require_live().load(path)
 
     async def export(self, run_dir: Path) -> Path:
         """`model/`, which says where the final weights are; they are saved, and promoted if that is asked for."""
-        path = await self._open_pupil().export(run_dir)
+        path = await self._require_live().export(run_dir)
         self._exported = True
         return path
 
-    def _open_pupil(self) -> "FireworksPupil":
-        if self._pupil is None:
+    def _require_live(self) -> LiveFireworksStudent:
+        if self._live is None:
             raise RuntimeError("FireworksStudent is used before open() or after close()")
-        return self._pupil
+        return self._live
+
+    def _declared(self) -> Service:
+        if self._service is None:
+            raise RuntimeError("FireworksStudent is checked or opened before it was declared")
+        return self._service

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distillkit.errors import RunFailedError
-from distillkit_builtin.fireworks.control_plane import Control
-from distillkit_builtin.fireworks.failures import explain
-from distillkit_builtin.fireworks.threads import call
+from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.control_plane import ControlPlane
+from distillkit_builtin.fireworks.sdk_errors import explain
 
 T = TypeVar("T")
 LOOK_SECONDS = 60.0
@@ -64,7 +64,7 @@ class TrainerWatch:
         """Such as `RUNNING`. Raises RunFailedError if it cannot be asked."""
 
         def ask() -> str:
-            with contextlib.closing(Control(self.base_url)) as control:
+            with contextlib.closing(ControlPlane(self.base_url)) as control:
                 return control.trainer_state(self.job) or "gone"
 
         return await call("asking for the trainer's state", 30.0, ask)

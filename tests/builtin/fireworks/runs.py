@@ -9,6 +9,7 @@ from conftest import question
 
 from builtin.fireworks.conftest import SERVED, SHAPE, STUDENT, TEACHER
 from distillkit import RunConfig
+from distillkit.config.load import merge
 
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
@@ -27,7 +28,7 @@ def make_config(service: "LoopbackService", folder: Path, tokenizer: str, **over
             "name": "fireworks",
             "model": STUDENT,
             "tokenizer_model": tokenizer,
-            "training_shape_id": SHAPE,
+            "trainer": {"training_shape_id": SHAPE},
             "lora_rank": 8,
             "lora_alpha": 16,
             "learning_rate": 0.02,
@@ -40,7 +41,7 @@ def make_config(service: "LoopbackService", folder: Path, tokenizer: str, **over
         "sinks": [],
     }
     for key, value in over.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) and key in values else value
+        values[key] = merge(values[key], value) if isinstance(value, dict) and key in values else value
     return RunConfig(**values)
 
 

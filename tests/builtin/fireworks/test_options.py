@@ -1,16 +1,23 @@
 """Options that student `fireworks` hands on: each shows in what the service is asked, or in how long it is waited."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel
 
 import distillkit
-from builtin.fireworks.conftest import SERVED
-from builtin.fireworks.runs import make_config, nothing_is_left, teacher
-from distillkit import Registry
-from distillkit.errors import RunFailedError
-from distillkit.preflight.prepared_run import inspect_run
+from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
+from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher
+from distillkit import Registry, RunConfig
+from distillkit.config.load import load_config
+from distillkit.errors import ConfigError, RunFailedError
+from distillkit.preflight import prepared_run
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit_builtin.fireworks.options import FireworksScorerOptions, FireworksStudentOptions
+from distillkit_builtin.fireworks.resource_names import teacher_deployment_id
+from distillkit_builtin.fireworks.student import FireworksStudent
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
@@ -22,6 +29,79 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
     monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
+
+
+FLAT = """
+data: prompts.jsonl
+student:
+  name: fireworks
+  model: accounts/fireworks/models/m
+  tokenizer_model: org/m
+  training_shape_id: accounts/fireworks/trainingShapes/s
+  lora_rank: 8
+  weight_sync_timeout: 60
+teachers:
+  - model: accounts/fireworks/models/t
+    scorer: {name: fireworks, replica_count: 2}
+"""
+
+
+def test_an_option_that_moved_is_named_with_its_new_place_and_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(FLAT)
+    with pytest.raises(ConfigError) as caught:
+        load_config([config], ["student.keep_trainer=true"])
+    assert str(caught.value).splitlines() == [
+        f"{config}:7: student.training_shape_id: is now student.trainer.training_shape_id",
+        f"{config}:9: student.weight_sync_timeout: is now student.timeouts.weight_sync",
+        "override 'student.keep_trainer=...': student.keep_trainer: is now student.trainer.keep",
+        f"{config}:12: teachers.0.scorer.replica_count: is now teachers.0.scorer.deployment.replica_count",
+    ]
+
+
+@pytest.mark.parametrize("options", [FireworksStudentOptions, FireworksScorerOptions])
+def test_every_option_that_moved_has_a_place(options: type[BaseModel]) -> None:
+    for old, new in options.moved.items():  # type: ignore[attr-defined]  # both have it
+        group, _, name = new.partition(".")
+        section = options.model_fields[group].annotation
+        assert isinstance(section, type)
+        assert name in section.model_fields
+        assert old not in options.model_fields
+        assert old not in FireworksStudent.volatile
+
+
+def test_every_option_that_may_change_is_one() -> None:
+    for key in FireworksStudent.volatile:
+        model: Any = FireworksStudent
+        for part in key.split("."):
+            model = model.model_fields[part].annotation
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_order_of_plugins_does_not_matter(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    """A teacher's tokenizer, shape and deployment id depend on the student and on the other teachers."""
+    in_order = prepared_run.plugins_of
+
+    def ordered(config: RunConfig) -> Any:
+        cast = in_order(config)
+        return replace(cast, plugins=dict(reversed(cast.plugins.items()))) if backwards else cast
+
+    monkeypatch.setattr(prepared_run, "plugins_of", ordered)
+    pair = [teacher(service, TEACHER, "deployed"), teacher(service, STUDENT, "served")]
+    config = make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair)
+    reports = prepare_run(config, Registry.discover(), print).reports
+    ids = {TEACHER: teacher_deployment_id(TEACHER, hashed=True), STUDENT: teacher_deployment_id(STUDENT, hashed=True)}
+    for model, route in ((TEACHER, "deployed"), (STUDENT, "served")):
+        (note,) = reports[f"teachers.{route}.scorer"].notes
+        assert f"{model}: frozen deployment {ids[model]} is made" in note
+    distillkit.run(config)
+    made = [one for one in service.requests if one.method == "POST" and one.path.endswith("/deployments")]
+    shapes = {one.query["deploymentId"]: one.body.get("deploymentShape") for one in made}
+    assert len(shapes) == 3
+    assert shapes.pop(ids[TEACHER]) is None
+    assert len(set(shapes.values())) == 1  # that of the student's deployment
 
 
 def run(service: "LoopbackService", folder: Path, tokenizer: str, **student: Any) -> tuple[Any, Any]:
@@ -40,13 +120,14 @@ def test_options_of_trainer_and_deployment_reach_the_service(
         service,
         tmp_path,
         tiny_model,
-        inactivity_timeout=7200,
-        trainer_replica_count=2,
-        region="US_VIRGINIA_1",
-        use_reservation=False,
-        custom_image_tag="1.2.3",
-        disable_speculative_decoding=True,
-        hot_load_transition_type="SYNC",
+        trainer={
+            "inactivity_timeout": 7200,
+            "replica_count": 2,
+            "region": "US_VIRGINIA_1",
+            "use_reservation": False,
+            "custom_image_tag": "1.2.3",
+        },
+        deployment={"disable_speculative_decoding": True, "hot_load_transition_type": "SYNC"},
     )
     assert trainer.body["inactivityTimeout"] == "7200s"
     assert trainer.body["trainerReplicaCount"] == 2
@@ -70,15 +151,21 @@ def test_what_is_not_set_is_left_to_the_service(service: "LoopbackService", tmp_
 def test_check_says_which_options_come_too_late_for_what_exists(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    ids = {"trainer_job_id": "my-job", "deployment_id": "mine"}
-    keep = {**ids, "keep_trainer": True, "deployment_cleanup": "keep"}
+    job, deployment = {"job_id": "my-job"}, {"deployment_id": "mine"}
+    keep = {"trainer": {**job, "keep": True}, "deployment": {**deployment, "cleanup": "keep"}}
     teachers = [teacher(service, SERVED)]
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", student=keep, teachers=teachers))
-    late = {**ids, "inactivity_timeout": 7200, "use_reservation": False, "disable_speculative_decoding": True}
+    late = {
+        "trainer": {**job, "inactivity_timeout": 7200, "use_reservation": False},
+        "deployment": {**deployment, "disable_speculative_decoding": True},
+    }
     config = make_config(service, tmp_path, tiny_model, name="two", student=late, teachers=teachers)
-    notes = inspect_run(config, Registry.discover(), print).reports["student"].notes
-    assert "trainer my-job is reused (RUNNING), with its own inactivity_timeout, use_reservation" in notes[0]
-    assert "mine is reused (1 replica(s)), with its own disable_speculative_decoding" in notes[1]
+    notes = prepare_run(config, Registry.discover(), print).reports["student"].notes
+    assert (
+        "trainer my-job is reused (RUNNING), with its own trainer.inactivity_timeout, trainer.use_reservation"
+        in notes[0]
+    )
+    assert "mine is reused (1 replica(s)), with its own deployment.disable_speculative_decoding" in notes[1]
 
 
 def test_a_trainer_is_not_queued_for_longer_than_was_said(
@@ -90,7 +177,7 @@ def test_a_trainer_is_not_queued_for_longer_than_was_said(
         job.state = "JOB_STATE_PENDING" if job.state == "JOB_STATE_CREATING" else job.state
 
     monkeypatch.setattr(Job, "start", queue)
-    student = {"trainer_pending_timeout": 0.01, "trainer_timeout": 3600.0}
+    student = {"timeouts": {"trainer_pending": 0.01, "trainer": 3600.0}}
     teachers = [teacher(service, SERVED)]
     with pytest.raises(RunFailedError, match=r"pending for capacity longer than 0\.01s"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student=student, teachers=teachers))
@@ -103,10 +190,10 @@ def test_a_deployment_is_not_waited_for_without_end_to_change_its_trainer(
     from distillkit_loopback.fireworks.deployments import Deployment
 
     public = Deployment.public
-    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    keep = {"deployment": {"deployment_id": "mine", "cleanup": "keep"}}
     teachers = [teacher(service, SERVED)]
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", student=keep, teachers=teachers))
-    stubborn = {"deployment_id": "mine", "reattach_settle_timeout": 0.01}
+    stubborn = {"deployment": {"deployment_id": "mine"}, "timeouts": {"reattach_settle": 0.01}}
     # It does not say that its trainer is another one now.
     monkeypatch.setattr(Deployment, "public", lambda one: {**public(one), "hotLoadTrainerJob": "the old one"})
     with pytest.raises(RunFailedError, match=r"0\.01"):

@@ -12,8 +12,8 @@ from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers
 from distillkit import Registry
 from distillkit.errors import InputError, RunFailedError
-from distillkit.preflight.prepared_run import inspect_run
-from distillkit_builtin.fireworks.models import MAX_ID, new_run_id, teacher_deployment_id
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit_builtin.fireworks.resource_names import MAX_ID, new_run_id, teacher_deployment_id
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_check_says_what_would_be_made_and_makes_nothing(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
     config = make_config(service, tmp_path, tiny_model, teachers=two_teachers(service), rows=routed_rows())
-    flight = inspect_run(config, Registry.discover(), print)
+    flight = prepare_run(config, Registry.discover(), print)
     notes = [note for report in flight.reports.values() for note in report.notes]
     assert any("LoRA of rank 8" in note and "trainer" in note for note in notes)
     assert any(TEACHER in note and "distillation-teacher-teacher is made, 1 replica" in note for note in notes)
@@ -81,17 +81,21 @@ def test_a_second_base_model_renames_the_first_ones_deployment(
 ) -> None:
     pair = [teacher(service, TEACHER, "deployed"), teacher(service, STUDENT, "served")]
     config = make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair)
-    reports = inspect_run(config, Registry.discover(), print).reports
-    last = reports["teachers.served.scorer"].notes
-    assert len(last) == 2
-    assert all(teacher_deployment_id(model, hashed=True) in "".join(last) for model in (TEACHER, STUDENT))
+    reports = prepare_run(config, Registry.discover(), print).reports
+    for model, route in ((TEACHER, "deployed"), (STUDENT, "served")):
+        (note,) = reports[f"teachers.{route}.scorer"].notes
+        assert teacher_deployment_id(model, hashed=True) in note
 
 
 def test_everything_that_is_wrong_with_the_student_is_said_at_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FIREWORKS_API_KEY")
-    wrong = {"model": "Qwen/Qwen3-8B", "training_shape_id": "h200", "deployment_id": "x" * 64}
+    wrong = {
+        "model": "Qwen/Qwen3-8B",
+        "trainer": {"training_shape_id": "h200"},
+        "deployment": {"deployment_id": "x" * 64},
+    }
     with pytest.raises(InputError) as caught:
         distillkit.run(make_config(service, tmp_path, tiny_model, student=wrong))
     for part in ("FIREWORKS_API_KEY is not set", "Qwen/Qwen3-8B", "'h200'", "64 characters"):
@@ -112,10 +116,10 @@ def test_a_wrong_key_is_found_before_anything_is_made(
 
 def test_two_models_cannot_share_a_deployment_id(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
     pair = [
-        teacher(service, TEACHER, "deployed", deployment_id="mine"),
-        teacher(service, STUDENT, "served", deployment_id="mine"),
+        teacher(service, TEACHER, "deployed", deployment={"deployment_id": "mine"}),
+        teacher(service, STUDENT, "served", deployment={"deployment_id": "mine"}),
     ]
-    with pytest.raises(InputError, match="'mine' is wanted by"):
+    with pytest.raises(InputError, match="'mine' is requested by"):
         distillkit.run(make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair))
     assert nothing_was_made(service)
 
@@ -140,19 +144,19 @@ def test_a_later_run_wakes_the_teacher_that_an_earlier_one_made(
 
 
 def test_what_the_run_did_not_make_stays(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    keep = {"deployment": {"deployment_id": "mine", "cleanup": "keep"}}
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", teachers=[teacher(service, TEACHER, **keep)]))
     assert list(service.deployments) == ["mine"]
-    theirs = teacher(service, TEACHER, deployment_id="mine")
+    theirs = teacher(service, TEACHER, deployment={"deployment_id": "mine"})
     distillkit.run(make_config(service, tmp_path, tiny_model, name="two", teachers=[theirs]))
     assert list(service.deployments) == ["mine"]
     assert not service.jobs
 
 
 def test_a_deployment_of_another_model_is_refused(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    keep = {"deployment_id": "mine", "deployment_cleanup": "keep"}
+    keep = {"deployment": {"deployment_id": "mine", "cleanup": "keep"}}
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", teachers=[teacher(service, TEACHER, **keep)]))
-    other = teacher(service, STUDENT, deployment_id="mine")
+    other = teacher(service, STUDENT, deployment={"deployment_id": "mine"})
     with pytest.raises(InputError, match=f"serves {TEACHER}"):
         distillkit.run(make_config(service, tmp_path, tiny_model, name="two", teachers=[other]))
 
@@ -172,7 +176,7 @@ def test_a_provisioning_that_fails_leaves_nothing_running(
     with pytest.raises(RunFailedError, match="provisioning"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
-    assert not (tmp_path / "runs/fw/held").exists()
+    assert not (tmp_path / "runs/fw/pending_cleanup").exists()
 
 
 @pytest.mark.usefixtures("fast_polls")
@@ -208,7 +212,7 @@ def test_a_deployment_that_never_gets_ready_ends_the_run_in_time(
     from distillkit_loopback.fireworks.faults import Fault, NeverDone
 
     service.fail(Fault("POST", "/deployments$", NeverDone(), after=after))
-    short = {"deployment_timeout": 0.5}
+    short = {"timeouts": {"deployment": 0.5}}
     teachers = [teacher(service, TEACHER, **short)]
     with pytest.raises(RunFailedError, match=r"not ready within 0\.5"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student=short, teachers=teachers))
@@ -274,8 +278,8 @@ def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
         distillkit.run(make_config(service, tmp_path, tiny_model))
     (job,) = service.jobs
     assert job in (tmp_path / "runs/fw/run.log").read_text()
-    (held,) = (tmp_path / "runs/fw/held").glob("*.json")
-    assert json.loads(held.read_text())["trainers"] == {job: "delete"}
+    (record,) = (tmp_path / "runs/fw/pending_cleanup").glob("*.json")
+    assert json.loads(record.read_text())["trainers"] == {job: "delete"}
 
 
 def test_the_key_is_in_no_file_of_the_run(

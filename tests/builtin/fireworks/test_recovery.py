@@ -96,7 +96,7 @@ def test_a_step_that_failed_is_done_once_on_the_state_before_it(
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
     service.fail(Fault("POST", path, effect(), times=times, after=after))
-    student = {"output_model_id": "troubled", "step_timeout": 5.0}
+    student = {"output_model_id": "troubled", "timeouts": {"step": 5.0}}
     troubled = distillkit.run(config_of(service, tmp_path, tiny_model, "troubled", student=student))
     assert losses(troubled.metrics) == losses(calm.metrics)
     assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
@@ -118,7 +118,7 @@ def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
         tmp_path,
         tiny_model,
         "troubled",
-        student={"output_model_id": "troubled", "step_timeout": 3.0},
+        student={"output_model_id": "troubled", "timeouts": {"step": 3.0}},
     )
     # In the order of their submission: model, gradients, step.
     service.fail(Fault("POST", "/retrieve_future$", Delay(6.0), after=2))

@@ -41,6 +41,7 @@ def scorer(service: "LoopbackService", tiny_model: str) -> Callable[..., Firewor
 @asynccontextmanager
 async def opened(plugin: FireworksScorer) -> AsyncIterator[FireworksScorer]:
     context = make_context()
+    plugin.declare(context)
     plugin.check(context)
     try:
         await plugin.open(context)
@@ -132,7 +133,7 @@ async def test_a_refused_key_ends_the_run_at_once(
 async def test_no_more_requests_are_under_way_than_the_window_allows(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    plugin = scorer(SERVED, initial_concurrency=2, max_concurrency=2)
+    plugin = scorer(SERVED, concurrency={"initial": 2, "max": 2})
     assert len(await score(plugin, count=12)) == 12
     metrics = plugin.metrics()
     slug = plugin.teacher.slug
@@ -144,7 +145,7 @@ async def test_whoever_stops_reading_stops_the_requests(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
     requests = [ScoreRequest(make_rollout(RESPONSE, sample=i), "teacher", token_ids(PROMPT)) for i in range(40)]
-    async with opened(scorer(SERVED, initial_concurrency=1, max_concurrency=1)) as plugin:
+    async with opened(scorer(SERVED, concurrency={"initial": 1, "max": 1})) as plugin:
         outcomes = plugin.score(requests)
         await anext(outcomes)
         await outcomes.aclose()  # type: ignore[attr-defined]  # it is a generator
@@ -158,10 +159,14 @@ async def test_whoever_stops_reading_stops_the_requests(
         ("accounts/x/models/", {}, "empty part"),
         ("accounts/x/modells/y", {}, "wants accounts/NAME/models/NAME"),
         ("a b", {}, "white space"),
-        (TEACHER, {"deployment_id": "a" * 64}, "64 characters"),
-        (TEACHER, {"deployment_id": "No"}, "only a-z"),
-        (TEACHER, {"deployment_shape": "h200"}, "deployment_shape"),
-        (SERVED, {"replica_count": 2, "deployment_id": "x"}, "deployment_id, replica_count"),
+        (TEACHER, {"deployment": {"deployment_id": "a" * 64}}, "64 characters"),
+        (TEACHER, {"deployment": {"deployment_id": "No"}}, "only a-z"),
+        (TEACHER, {"deployment": {"deployment_shape": "h200"}}, "deployment_shape"),
+        (
+            SERVED,
+            {"deployment": {"replica_count": 2, "deployment_id": "x"}},
+            "deployment.deployment_id, deployment.repl",
+        ),
     ],
 )
 def test_wrong_options_are_found_before_anything_is_asked(
@@ -171,15 +176,17 @@ def test_wrong_options_are_found_before_anything_is_asked(
     options: dict[str, Any],
     message: str,
 ) -> None:
+    plugin, context = scorer(model, **options), make_context()
+    plugin.declare(context)
     with pytest.raises(InputError, match=message):
-        scorer(model, **options).check(make_context())
+        plugin.check(context)
     assert not service.requests
 
 
 def test_the_key_is_in_no_message(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.failures import explain
+    from distillkit_builtin.fireworks.sdk_errors import explain
 
     monkeypatch.setenv("FIREWORKS_API_KEY", "fw_secret")
     assert "fw_secret" not in explain(RuntimeError("HTTP 401 for key fw_secret Agent debug: clone https://x"))

@@ -1,6 +1,7 @@
 """Whole runs of student `fireworks`: the real SDK over HTTP, and a real model behind it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +84,7 @@ async def test_training_agrees_with_the_local_backends(
     losses: list[list[float]] = []
     for student in (remote, local):
         context = make_context()
+        student.declare(context)
         student.check(context)
         try:
             await student.open(context)
@@ -139,14 +141,14 @@ def test_a_resumed_run_goes_on_with_a_new_trainer_from_the_old_ones_checkpoint(
 def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_builtin.fireworks.service import Service
+    from distillkit_builtin.fireworks.provisioning import Provisioning
 
     with monkeypatch.context() as killed:
 
-        async def leave_all(self: Service, *_: object) -> list[str]:
+        async def leave_all(self: Provisioning, **_: object) -> list[str]:
             return []
 
-        killed.setattr(Service, "_close", leave_all)
+        killed.setattr(Provisioning, "_release", leave_all)
         distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
     left = (list(service.jobs), sorted(service.deployments))
     assert len(left[0]) == 1
@@ -271,7 +273,7 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
     times = 2 if effect == "Fails" else 1  # from the first one the run recovers
     service.fail(faults.Fault("POST", path, effects[effect], after=after, times=times))
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
-        distillkit.run(make_config(service, tmp_path, tiny_model, student={"step_timeout": 3.0}))
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 3.0}}))
     assert nothing_is_left(service)
 
 
@@ -321,6 +323,23 @@ def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:
         wanted = datum.inputs["advantages"] * datum.inputs["weights"]
         np.testing.assert_allclose(inputs["advantages"], [*[0.0] * before, *wanted])
         np.testing.assert_allclose(inputs["logprobs"], [*[0.0] * before, *datum.inputs["sampling_logprobs"]])
+
+
+async def test_a_batch_without_the_cap_is_trained_with_the_services_own(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    """An option whose value has no effect is not sent."""
+    student, context = make_config(service, tmp_path, tiny_model).student, make_context()
+    batch = ImportanceSampling().batch(make_scored_rollouts())
+    student.declare(context)
+    student.check(context)
+    try:
+        await student.open(context)
+        await student.train(replace(batch, options={}))
+    finally:
+        await student.close()
+    (sent,) = [one.body for one in service.requests if one.path.endswith("/forward_backward")]
+    assert not sent["forward_backward_input"].get("loss_fn_config")  # type: ignore[index]  # JSON
 
 
 def test_prompts_that_are_too_long_for_the_training_shape_are_found_in_the_check(

@@ -210,3 +210,33 @@ def test_a_wrong_override_is_blamed_and_not_the_file(tmp_path: Path) -> None:
     lines = str(caught.value).splitlines()
     assert any(line.startswith("override 'train.max_step=...': train.max_step: unknown key") for line in lines)
     assert any(line.startswith("override 'router=...': router: no router is named 'feild'") for line in lines)
+
+
+MOVED = '''
+from typing import ClassVar
+from pydantic import BaseModel, Field
+from distillkit_builtin.routers import SingleRouter
+
+
+class Group(BaseModel):
+    size: int = Field(description="Required.")
+
+
+class Grouped(SingleRouter):
+    """Has its options in a group."""
+
+    name: ClassVar[str] = "grouped"
+    moved: ClassVar[dict[str, str]] = {"size": "group.size", "cruft": "group.rest"}
+    group: Group
+'''
+
+
+def test_an_option_of_a_strangers_plugin_that_moved_is_named_with_its_new_place(tmp_path: Path) -> None:
+    script = write(tmp_path, MOVED, "mine.py")
+    text = f"{SHORT}plugins: [{script}]\nrouter:\n  name: grouped\n  size: 3\n  other: 4\n"
+    with pytest.raises(ConfigError) as caught:
+        load_config([write(tmp_path, text)])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == f"{tmp_path / 'config.yaml'}:9: router.size: is now router.group.size"
+    assert lines[1].startswith(f"{tmp_path / 'config.yaml'}:10: router.other: unknown key")
+    assert len(lines) == 2  # and not that router.group is missing

@@ -1,11 +1,14 @@
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 from conftest import question
 
 from distillkit import Registry, RunConfig
+from distillkit.context import RunContext
 from distillkit.errors import DataError, InputError
+from distillkit.preflight import prepared_run
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -199,3 +202,43 @@ def test_nothing_is_opened_or_scored_during_the_inspection(fake_config: Make) ->
     scorer = FakeScorer()
     inspect(fake_config(teachers=[{"model": "t", "scorer": scorer}], student=FakeStudent()))
     assert scorer.seen == []
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_plugins_declare_before_any_is_checked(
+    fake_config: Make, monkeypatch: pytest.MonkeyPatch, backwards: bool
+) -> None:
+    calls: list[str] = []
+
+    def wanted(run: RunContext) -> list[str]:
+        return run.share("wanted", list[str])
+
+    class Declaring(FakeScorer):
+        """Reads in its check what the student wants."""
+
+        def declare(self, run: RunContext) -> None:
+            calls.append("declare")
+
+        def check(self, run: RunContext) -> None:
+            calls.append("check")
+            assert wanted(run) == ["the student's"]
+
+    class DeclaringStudent(FakeStudent):
+        """Wants something."""
+
+        def declare(self, run: RunContext) -> None:
+            calls.append("declare")
+            wanted(run).append("the student's")
+
+        def check(self, run: RunContext) -> None:
+            calls.append("check")
+
+    in_order = prepared_run.plugins_of
+
+    def ordered(config: RunConfig) -> Any:
+        plugins = in_order(config)
+        return replace(plugins, by_key=dict(reversed(plugins.by_key.items()))) if backwards else plugins
+
+    monkeypatch.setattr(prepared_run, "plugins_of", ordered)
+    inspect(fake_config(student=DeclaringStudent(), teachers=[{"model": "t", "scorer": Declaring()}]))
+    assert calls == ["declare", "declare", "check", "check"]

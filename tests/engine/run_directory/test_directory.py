@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from distillkit import RunConfig, run
+from distillkit import Registry, RunConfig, run
+from distillkit.api import execute
 from distillkit.cli.main import app
 from distillkit.errors import DistillkitError, InputError
-from distillkit.run_directory.directory import holds_work
+from distillkit.roles.plugin import PENDING_CLEANUP, Leftover
+from distillkit.run_directory.directory import holds_work, run_directory
 from distillkit.testing import FakeStudent
 
 Make = Callable[..., RunConfig]
@@ -135,3 +137,28 @@ def test_a_run_that_ended_before_it_began_is_in_no_ones_way_beside_the_users_fil
         run(fake_config(student=Unreachable()), overwrite=True)
     assert run(fake_config()).steps == 5
     assert (first.run_dir / "notes.md").read_text() == "mine"
+
+
+class Owning(FakeStudent):
+    """Has something elsewhere that a killed run left."""
+
+    name = "owning"
+
+    @classmethod
+    def leftovers(cls, run_dir: Path) -> list[Leftover]:
+        return [Leftover(path, f"machine {path.stem}") for path in (run_dir / PENDING_CLEANUP).glob("*.owning")]
+
+
+async def test_what_a_run_left_elsewhere_is_asked_of_the_plugins(fake_config: Make, registry: Registry) -> None:
+    config = fake_config()
+    record = run_directory(config) / PENDING_CLEANUP / "seven.owning"
+    record.parent.mkdir(parents=True)
+    record.write_text("its own business")
+    with pytest.raises(InputError, match=r"uses no plugin that cleans it up:\nits own business\n.*seven\.owning"):
+        await execute(config, registry)
+    registry.add(Owning)
+    with pytest.raises(InputError, match=r"may still cost money.*\nmachine seven\n.*seven\.owning"):
+        await execute(config, registry)
+    assert not (run_directory(config) / "metrics.jsonl").exists()
+    assert (await execute(fake_config(student=Owning()), registry)).steps == 5
+    assert record.is_file()  # the plugin's to remove

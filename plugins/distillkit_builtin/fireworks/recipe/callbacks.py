@@ -14,14 +14,14 @@ from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import EvalResult
+from distillkit_builtin.fireworks.blocking_calls import in_thread
+from distillkit_builtin.fireworks.completions import Endpoint
 from distillkit_builtin.fireworks.control_plane import api_key
-from distillkit_builtin.fireworks.endpoint import Endpoint
 from distillkit_builtin.fireworks.recipe.config import Config, EvalCallback
 from distillkit_builtin.fireworks.recipe.metrics import RecipeLog
 from distillkit_builtin.fireworks.recipe.teachers import deployment_id_of, teacher_specs
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import shared_service
-from distillkit_builtin.fireworks.threads import in_thread
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 Named = tuple[str, EvalCallback]
@@ -45,8 +45,8 @@ class RecipeCallbacks(Evaluator):
         return callbacks
 
     @property
-    def wanted(self) -> bool:
-        """Whether there is any."""
+    def has_any(self) -> bool:
+        """Whether the user gave a callback."""
         return self.cfg.step_eval is not None or self.cfg.post_training_eval is not None
 
     @property
@@ -62,7 +62,7 @@ class RecipeCallbacks(Evaluator):
         return self._latest
 
     async def open(self, run: RunContext) -> None:
-        """Keep the run, whose shared objects the context is made of."""
+        """Keep the run, from whose shared objects the context is made."""
         self._run = run
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
@@ -102,12 +102,14 @@ class RecipeCallbacks(Evaluator):
         return await in_thread(work, name)
 
     async def _endpoints(self) -> tuple[Endpoint, dict[str, Endpoint]]:
-        service = shared_service(self._require_run(), resolve_base_url(None))
+        provisioning = shared_service(self._require_run(), resolve_base_url(None)).provisioning
+        if provisioning is None:
+            raise RuntimeError("RecipeCallbacks is used before the student is open")
         teachers = {
-            spec.routing_value: await service.teacher((spec.model, deployment_id_of(self.cfg, spec)))
+            spec.routing_value: await provisioning.teacher((spec.model, deployment_id_of(self.cfg, spec)))
             for spec in teacher_specs(self.cfg)
         }
-        return service.endpoints["student"], teachers
+        return provisioning.endpoints["student"], teachers
 
     def _values(self, context: EvalContext) -> dict[str, Any]:
         """The context's keys that are no live objects of a thread."""

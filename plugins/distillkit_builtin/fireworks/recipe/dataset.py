@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from distillkit.errors import InputError
+from distillkit.files.atomic import replacing
 
 SECONDS = 30.0
 ATTEMPTS = 3
@@ -28,9 +29,8 @@ def local_dataset(dataset: str | Path, log_path: Path) -> Path:
     if not path.is_file():
         content = _fetch(address)
         log_path.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".new")
-        aside.write_bytes(content)
-        aside.replace(path)
+        with replacing(path) as aside:
+            aside.write_bytes(content)
     return path
 
 

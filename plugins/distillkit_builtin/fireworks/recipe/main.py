@@ -14,7 +14,7 @@ from distillkit.errors import InputError
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import holds_work, run_directory
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate
 
 EXTRA_HEADERS = "FIREWORKS_API_EXTRA_HEADERS"
@@ -86,13 +86,11 @@ def _sigterm_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may listen to signals
         return
-    told: list[int] = []
+    received: list[int] = []
 
     def interrupt(number: int, frame: object) -> None:
-        told.append(number)
-        if (
-            signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        ):  # as nohup and shells have it for what runs in the background
+        received.append(number)
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as for what nohup or a shell runs in the background
             raise KeyboardInterrupt
         signal.raise_signal(signal.SIGINT)
 
@@ -100,7 +98,7 @@ def _sigterm_interrupts() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        if told:
+        if received:
             raise SystemExit("Terminated by SIGTERM") from error
         raise
     finally:
@@ -109,15 +107,15 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 def _result(config: Config, run: Translation, steps: int) -> dict[str, Any]:
     service = run.log.service
-    parts = None if service is None else service.parts
-    if service is None or parts is None:
+    connection = None if service is None else service.connection
+    if connection is None:
         raise AssertionError("a run that ended well had a trainer")
     return {
         "steps": steps,
-        "policy_job_id": parts.trainer_job,
-        "deployment_id": parts.deployment,
+        "policy_job_id": connection.trainer_job,
+        "deployment_id": connection.deployment,
         "eval": dict(run.callbacks.latest),
         "max_seq_len": run.log.max_seq_len,
         "training_shape_id": config.trainer.training_shape_id,
-        "deployment_shape": parts.service.deployment_shape,
+        "deployment_shape": connection.deployment_shape,
     }

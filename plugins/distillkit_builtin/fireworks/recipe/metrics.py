@@ -20,7 +20,7 @@ from distillkit.events import Event, RunFinished, RunStarted, StepFinished
 from distillkit.metrics import finite
 from distillkit.run_directory.run_files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.sinks.wandb import WandbSink
@@ -99,8 +99,7 @@ class RecipeLog(Sink):
     async def open(self, run: RunContext) -> None:
         """Say that provisioning begins."""
         self._service = shared_service(run, resolve_base_url(None))
-        student = self._service.student
-        self._max_seq_len = None if student is None else student.context_length(run)
+        self._max_seq_len = self._service.context_length
         self._path = None if run.run_dir is None else run.run_dir / FILE
         self._steps = 0 if run.plan is None else run.plan.steps
         self._runner.status("provisioning")
@@ -123,9 +122,9 @@ class RecipeLog(Sink):
         if self._path is not None and self._path.is_file():  # a resumed run writes its steps again
             with self._path.open("r+b") as file:
                 file.truncate(end_of_step(self._path, event.first_step - 1))
-        parts = None if self._service is None else self._service.parts
-        if parts is not None and parts.service is not None:
-            self._runner.begin(parts.service.accelerator_type, parts.service.accelerator_count)
+        connection = None if self._service is None else self._service.connection
+        if connection is not None:
+            self._runner.begin(*connection.accelerator)
         self._runner.status("training", step=event.first_step - 1, of=self._steps)
 
     def _step(self, event: StepFinished) -> None:
@@ -142,9 +141,9 @@ class RecipeLog(Sink):
             self._runner.failed(event.error, step=step, of=self._steps, cancelled=cancelled)
             return
         self._runner.status("done", step=step, of=self._steps)
-        parts = None if self._service is None else self._service.parts
-        if self._output_model is not None and parts is not None:
-            self._runner.output_model(self._output_model, f"step-{step}", parts.trainer_job)
+        connection = None if self._service is None else self._service.connection
+        if self._output_model is not None and connection is not None:
+            self._runner.output_model(self._output_model, f"step-{step}", connection.trainer_job)
 
     def _write(self, step: int, metrics: Mapping[str, float]) -> None:
         row: dict[str, JsonValue] = {"step": step, **{name: finite(value) for name, value in metrics.items()}}

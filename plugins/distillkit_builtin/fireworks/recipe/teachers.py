@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from distillkit_builtin.fireworks.models import is_base_model
 from distillkit_builtin.fireworks.recipe.config import Config, TeacherConfig
+from distillkit_builtin.fireworks.resource_names import is_base_model
 
 FOR_DEPLOYMENTS = (
     "teacher_deployment_id",
@@ -56,17 +56,18 @@ def deployment_id_of(cfg: Config, spec: TeacherConfig) -> str | None:
 
 
 def teacher_entry(cfg: Config, spec: TeacherConfig, *, keep: bool) -> dict[str, Any]:
-    """One entry of `teachers`."""
-    scorer: dict[str, Any] = {"name": "fireworks", "request_timeout": cfg.deployment.sample_timeout}
+    """One entry of a config's `teachers`; `keep`: its deployment is not scaled to zero in the end."""
+    timeouts: dict[str, Any] = {"request": cfg.deployment.sample_timeout}
+    scorer: dict[str, Any] = {"name": "fireworks", "timeouts": timeouts}
     if cfg.teacher_inference_url is not None:
         scorer["inference_url"] = cfg.teacher_inference_url
     if is_base_model(spec.model):
-        scorer |= {
+        timeouts["deployment"] = cfg.teacher_deployment_timeout_s
+        scorer["deployment"] = {
             "deployment_id": deployment_id_of(cfg, spec),
             "deployment_shape": spec.deployment_shape or cfg.teacher_deployment_shape,
             "replica_count": cfg.teacher_replica_count,
-            "deployment_timeout": cfg.teacher_deployment_timeout_s,
-            "deployment_cleanup": "keep" if keep else "scale_to_zero",
+            "cleanup": "keep" if keep else "scale_to_zero",
         }
     return {
         "model": spec.model,

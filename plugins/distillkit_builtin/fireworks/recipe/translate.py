@@ -10,8 +10,14 @@ from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.recipe.callbacks import RecipeCallbacks
 from distillkit_builtin.fireworks.recipe.config import Config
+from distillkit_builtin.fireworks.recipe.config_keys import (
+    COMPUTED,
+    COPIED,
+    refusals,
+    type_problems,
+    value_of,
+)
 from distillkit_builtin.fireworks.recipe.dataset import local_dataset
-from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, refusals, type_problems, value_of
 from distillkit_builtin.fireworks.recipe.metrics import RecipeLog, recipe_wandb
 from distillkit_builtin.fireworks.recipe.teachers import teacher_entry, teacher_problems, teacher_specs
 
@@ -50,11 +56,11 @@ def translate(cfg: Config, *, keep: bool = False) -> Translation:
     callbacks = RecipeCallbacks.of(cfg, log)
     values = _values(cfg, keep=keep)
     values["sinks"] = ["console", log, *recipe_wandb(cfg)]
-    values["evaluators"] = [callbacks] if callbacks.wanted else []
+    values["evaluators"] = [callbacks] if callbacks.has_any else []
     try:
         return Translation(RunConfig(**values), log, callbacks)
     except ConfigProblemsError as error:
-        raise InputError("\n".join(_in_the_recipes_words(error))) from error
+        raise InputError("\n".join(_by_recipe_names(error))) from error
 
 
 def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
@@ -65,24 +71,23 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
         "name": run_name(cfg),
         "log_path": str(folder / RUN_FOLDER),
         "data": {"path": str(local_dataset(cfg.dataset, folder)), "shuffle": False},
-        "student": {"name": "fireworks", "step_timeout": cfg.step_timeout or STEP_TIMEOUT, **ADAM},
+        "student": {"name": "fireworks", "timeouts": {"step": cfg.step_timeout or STEP_TIMEOUT}, **ADAM},
         "teachers": [teacher_entry(cfg, spec, keep=keep) for spec in specs],
         "sampling": {},
         "loss": {"name": "importance_sampling", "normalization": "sum"},
         "train": {},
     }
-    for name, key in AS_THEY_ARE.items():
+    for name, key in COPIED.items():
         value = value_of(cfg, name)
         if value is not None:
-            section, _, option = key.partition(".")
-            tree[section][option] = getattr(value, "value", value)
-    student = tree["student"]
+            _set(tree, key, getattr(value, "value", value))
     replicas = cfg.deployment.replica_count or 1
-    student.setdefault("initial_concurrency", WINDOW_A_REPLICA * replicas)
+    tree["student"]["concurrency"].setdefault("initial", WINDOW_A_REPLICA * replicas)
     if cfg.trainer.inactivity_timeout is not None:
-        student["inactivity_timeout"] = _seconds(cfg.trainer.inactivity_timeout)
+        _set(tree, "student.trainer.inactivity_timeout", _seconds(cfg.trainer.inactivity_timeout))
     if keep:
-        student |= {"keep_trainer": True, "deployment_cleanup": "keep"}
+        _set(tree, "student.trainer.keep", True)
+        _set(tree, "student.deployment.cleanup", "keep")
     route_key = cfg.multi_teacher.route_key if cfg.multi_teacher is not None else "teacher"
     if len(specs) > 1 or route_key != "teacher":
         tree["router"] = {"name": "field", "route_key": route_key}
@@ -90,6 +95,14 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
         tree["data"] |= {"eval_path": tree["data"]["path"], "max_eval_rows": cfg.max_rows}
         tree["train"]["eval_every"] = eval_every(cfg)
     return tree
+
+
+def _set(tree: dict[str, Any], key: str, value: object) -> None:
+    """Set `student.trainer.job_id` and so on."""
+    *sections, option = key.split(".")
+    for section in sections:
+        tree = tree.setdefault(section, {})
+    tree[option] = value
 
 
 def eval_every(cfg: Config) -> int:
@@ -138,8 +151,8 @@ def _seconds(duration: str) -> float | None:
     return float(duration.removesuffix("s")) or None
 
 
-def _in_the_recipes_words(error: ConfigProblemsError) -> Iterator[str]:
-    names: Mapping[str, str] = {key: name for name, key in {**IN_OTHER_WAYS, **AS_THEY_ARE}.items() if key}
+def _by_recipe_names(error: ConfigProblemsError) -> Iterator[str]:
+    names: Mapping[str, str] = {key: name for name, key in {**COMPUTED, **COPIED}.items() if key}
     for problem in error.problems:
         general = re.sub(r"\.\d+(?=\.|$)", "[]", problem.key)
         name = names.get(problem.key) or names.get(general)

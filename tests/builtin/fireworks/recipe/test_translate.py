@@ -15,9 +15,9 @@ from distillkit.errors import InputError
 from distillkit.events import StepFinished
 from distillkit.recipes import distillation_loop as recipe
 from distillkit_builtin.fireworks.recipe import dataset, environment
-from distillkit_builtin.fireworks.recipe.fields import AS_THEY_ARE, IN_OTHER_WAYS, SECTIONS, value_of
+from distillkit_builtin.fireworks.recipe.config_keys import COMPUTED, COPIED, SECTIONS, value_of
 from distillkit_builtin.fireworks.recipe.metrics import recipe_wandb
-from distillkit_builtin.fireworks.recipe.runner import RunnerFiles
+from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import translate
 
 BASE = "accounts/fireworks/models/teacher"
@@ -182,14 +182,14 @@ def pair(name: str) -> tuple[recipe.Config, recipe.Config]:
 
 def test_every_field_has_a_changed_value_here() -> None:
     assert sorted(CHANGED) == NAMES
-    assert set(AS_THEY_ARE) | set(IN_OTHER_WAYS) <= set(NAMES)
-    assert not set(AS_THEY_ARE) & set(IN_OTHER_WAYS)
+    assert set(COPIED) | set(COMPUTED) <= set(NAMES)
+    assert not set(COPIED) & set(COMPUTED)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_field_is_translated_or_refused_by_name(name: str) -> None:
     before, after = pair(name)
-    if name not in AS_THEY_ARE and name not in IN_OTHER_WAYS:
+    if name not in COPIED and name not in COMPUTED:
         with pytest.raises(InputError, match=f"^{re.escape(name.replace('[]', '[0]'))}: .* cannot be honoured"):
             translate(after)
         return
@@ -197,16 +197,18 @@ def test_a_field_is_translated_or_refused_by_name(name: str) -> None:
     if name in WITHOUT_A_KEY:
         return
     assert config != translate(before).config.dump()
-    if name in AS_THEY_ARE:
-        section, _, key = AS_THEY_ARE[name].partition(".")
-        assert config[section][key] == value_of(after, name)  # type: ignore[call-overload,index]  # JSON
+    if name in COPIED:
+        value: Any = config
+        for part in COPIED[name].split("."):
+            value = value[part]
+        assert value == value_of(after, name)
 
 
 def test_the_defaults_are_the_recipes() -> None:
     config = translate(make()).config
     student: Any = config.student
     assert (student.adam_betas, student.weight_decay, student.lora_rank) == ((0.9, 0.95), 0.01, 0)
-    assert (student.learning_rate, student.step_timeout, student.initial_concurrency) == (1e-5, 3600, 8)
+    assert (student.learning_rate, student.timeouts.step, student.concurrency.initial) == (1e-5, 3600, 8)
     assert config.loss.model_dump() == {
         "scale": 1.0,
         "ratio_log_cap": 20.0,
@@ -249,12 +251,12 @@ def test_several_teachers_are_routed_and_one_may_be_used_as_it_is() -> None:
     assert config.router.model_dump() == {"route_key": "who"}
     assert [section.teacher.name for section in config.teachers] == ["a", OTHER, "c"]
     scorers: list[Any] = [section.scorer for section in config.teachers]
-    assert [scorer.deployment_shape for scorer in scorers] == [
+    assert [scorer.deployment.deployment_shape for scorer in scorers] == [
         "accounts/f/deploymentShapes/own",
         "accounts/f/deploymentShapes/all",
         None,
     ]
-    assert [scorer.replica_count for scorer in scorers] == [2, 2, 1]
+    assert [scorer.deployment.replica_count for scorer in scorers] == [2, 2, 1]
     assert config.teachers[2].teacher.messages_key == "hints"
 
 
@@ -411,7 +413,7 @@ def test_nobody_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         dataset.local_dataset("http://127.0.0.1:9/rows.jsonl", tmp_path)
 
 
-PAGE = (Path(__file__).parents[3] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[4] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 
 
@@ -423,8 +425,8 @@ def test_the_page_about_moving_names_every_field_and_its_key() -> None:
             continue
         mine = [key for field, key in rows if f"`{shown}`" in field]
         assert mine, f"docs/moving-from-the-cookbook.md has no row for {shown}"
-        if name in AS_THEY_ARE:
-            assert f"`{AS_THEY_ARE[name]}`" in mine[0]
+        if name in COPIED:
+            assert f"`{COPIED[name]}`" in mine[0]
 
 
 @pytest.mark.parametrize("name", ["single", "routed"])

@@ -15,7 +15,7 @@ from distillkit_builtin.fireworks.recipe.config import (
     WandBConfig,
 )
 
-AS_THEY_ARE: Mapping[str, str] = {
+COPIED: Mapping[str, str] = {
     "base_model": "student.model",
     "learning_rate": "student.learning_rate",
     "opd_loss_scale": "loss.scale",
@@ -37,53 +37,53 @@ AS_THEY_ARE: Mapping[str, str] = {
     "save_final_checkpoint": "student.save_final_checkpoint",
     "weight_sync_interval": "train.weight_sync_interval",
     "weight_sync_before_training": "student.weight_sync_before_training",
-    "weight_sync_timeout": "student.weight_sync_timeout",
+    "weight_sync_timeout": "student.timeouts.weight_sync",
     "dcp_save_interval": "train.save_every",
-    "trainer.job_id": "student.trainer_job_id",
-    "trainer.training_shape_id": "student.training_shape_id",
-    "trainer.timeout_s": "student.trainer_timeout",
-    "trainer.pending_timeout_s": "student.trainer_pending_timeout",
-    "trainer.replica_count": "student.trainer_replica_count",
-    "trainer.region": "student.region",
-    "trainer.use_reservation": "student.use_reservation",
-    "trainer.custom_image_tag": "student.custom_image_tag",
-    "deployment.deployment_id": "student.deployment_id",
-    "deployment.deployment_shape": "student.deployment_shape",
-    "deployment.deployment_timeout_s": "student.deployment_timeout",
+    "trainer.job_id": "student.trainer.job_id",
+    "trainer.training_shape_id": "student.trainer.training_shape_id",
+    "trainer.timeout_s": "student.timeouts.trainer",
+    "trainer.pending_timeout_s": "student.timeouts.trainer_pending",
+    "trainer.replica_count": "student.trainer.replica_count",
+    "trainer.region": "student.trainer.region",
+    "trainer.use_reservation": "student.trainer.use_reservation",
+    "trainer.custom_image_tag": "student.trainer.custom_image_tag",
+    "deployment.deployment_id": "student.deployment.deployment_id",
+    "deployment.deployment_shape": "student.deployment.deployment_shape",
+    "deployment.deployment_timeout_s": "student.timeouts.deployment",
     "deployment.tokenizer_model": "student.tokenizer_model",
-    "deployment.sample_timeout": "student.request_timeout",
-    "deployment.replica_count": "student.replica_count",
-    "deployment.hot_load_transition_type": "student.hot_load_transition_type",
-    "deployment.reattach_settle_timeout_s": "student.reattach_settle_timeout",
-    "deployment.disable_speculative_decoding": "student.disable_speculative_decoding",
-    "concurrency.initial_window": "student.initial_concurrency",
-    "concurrency.max_window": "student.max_concurrency",
+    "deployment.sample_timeout": "student.timeouts.request",
+    "deployment.replica_count": "student.deployment.replica_count",
+    "deployment.hot_load_transition_type": "student.deployment.hot_load_transition_type",
+    "deployment.reattach_settle_timeout_s": "student.timeouts.reattach_settle",
+    "deployment.disable_speculative_decoding": "student.deployment.disable_speculative_decoding",
+    "concurrency.initial_window": "student.concurrency.initial",
+    "concurrency.max_window": "student.concurrency.max",
 }
 """Recipe field to config key; None in the recipe is the key's own default."""
 
-IN_OTHER_WAYS: Mapping[str, str] = {
+COMPUTED: Mapping[str, str] = {
     "log_path": "log_path",
     "dataset": "data.path",
-    "step_timeout": "student.step_timeout",
-    "trainer.inactivity_timeout": "student.inactivity_timeout",
+    "step_timeout": "student.timeouts.step",
+    "trainer.inactivity_timeout": "student.trainer.inactivity_timeout",
     "teacher_model": "teachers.0.model",
-    "teacher_deployment_id": "teachers.0.scorer.deployment_id",
-    "teacher_deployment_shape": "teachers[].scorer.deployment_shape",
-    "teacher_replica_count": "teachers[].scorer.replica_count",
-    "teacher_deployment_timeout_s": "teachers[].scorer.deployment_timeout",
+    "teacher_deployment_id": "teachers.0.scorer.deployment.deployment_id",
+    "teacher_deployment_shape": "teachers[].scorer.deployment.deployment_shape",
+    "teacher_replica_count": "teachers[].scorer.deployment.replica_count",
+    "teacher_deployment_timeout_s": "teachers[].scorer.timeouts.deployment",
     "teacher_inference_url": "teachers[].scorer.inference_url",
     "multi_teacher": "teachers",
     "multi_teacher.teachers": "teachers",
     "multi_teacher.route_key": "router.route_key",
     "multi_teacher.teachers[].model": "teachers[].model",
     "multi_teacher.teachers[].route_value": "teachers[].route_value",
-    "multi_teacher.teachers[].deployment_id": "teachers[].scorer.deployment_id",
-    "multi_teacher.teachers[].deployment_shape": "teachers[].scorer.deployment_shape",
+    "multi_teacher.teachers[].deployment_id": "teachers[].scorer.deployment.deployment_id",
+    "multi_teacher.teachers[].deployment_shape": "teachers[].scorer.deployment.deployment_shape",
     "multi_teacher.teachers[].teacher_messages_key": "teachers[].teacher_messages_key",
     "multi_teacher.teachers[].tokenizer_model": "teachers[].tokenizer_model",
-    "trainer": "student",
-    "deployment": "student",
-    "concurrency": "student",
+    "trainer": "student.trainer",
+    "deployment": "student.deployment",
+    "concurrency": "student.concurrency",
     "wandb": "sinks",
     "wandb.entity": "sinks[].entity",
     "wandb.project": "sinks[].project",
@@ -130,8 +130,8 @@ REASONS: Mapping[str, str] = {
     "deployment.hot_load_trainer_job": "it is the run's own trainer",
 }
 
-Place = tuple[str, Any]
-"""What a field is called in messages up to its name, and the dataclass that has it."""
+Section = tuple[str, Any]
+"""What its fields' names begin with in messages, and the dataclass."""
 SECTIONS: Mapping[str, type] = {
     "": Config,
     "trainer.": TrainerConfig,
@@ -145,7 +145,7 @@ SECTIONS: Mapping[str, type] = {
 """All of the recipe's dataclasses, by the beginning of their fields' names in the tables above."""
 
 
-def places(cfg: Config) -> Iterator[Place]:
+def sections_of(cfg: Config) -> Iterator[Section]:
     """The config and every section in it that is set."""
     yield "", cfg
     for name in ("trainer", "deployment", "concurrency", "wandb", "runner"):
@@ -158,15 +158,17 @@ def places(cfg: Config) -> Iterator[Place]:
 
 def type_problems(cfg: Config) -> list[str]:
     """Sections that are something else, such as the cookbook's own dataclasses."""
-    wanted = {name: cls for name, cls in SECTIONS.items() if not name.startswith("multi_teacher.teachers")}
-    found = {name: cfg if not name else getattr(cfg, name[:-1]) for name in wanted}
-    problems = [_wrong(name[:-1], found[name], cls) for name, cls in wanted.items() if found[name] is not None]
+    classes = {name: cls for name, cls in SECTIONS.items() if not name.startswith("multi_teacher.teachers")}
+    found = {name: cfg if not name else getattr(cfg, name[:-1]) for name in classes}
+    problems = [_type_problem(name[:-1], found[name], cls) for name, cls in classes.items() if found[name] is not None]
     teachers = cfg.multi_teacher.teachers if isinstance(cfg.multi_teacher, MultiTeacherConfig) else []
-    problems += [_wrong(f"multi_teacher.teachers[{i}]", one, TeacherConfig) for i, one in enumerate(teachers)]
+    problems += [
+        _type_problem(f"multi_teacher.teachers[{i}]", teacher, TeacherConfig) for i, teacher in enumerate(teachers)
+    ]
     return [problem for problem in problems if problem]
 
 
-def _wrong(where: str, value: object, cls: type) -> str | None:
+def _type_problem(where: str, value: object, cls: type) -> str | None:
     if isinstance(value, cls):
         return None
     name = f"{cls.__module__}.{cls.__qualname__}"
@@ -175,19 +177,19 @@ def _wrong(where: str, value: object, cls: type) -> str | None:
 
 def refusals(cfg: Config) -> Iterator[str]:
     """One line for each field that is set away from its default and becomes nothing."""
-    for where, section in places(cfg):
+    for where, section in sections_of(cfg):
         general = "multi_teacher.teachers[]." if where.startswith("multi_teacher.teachers[") else where
-        for one in fields(section):
-            name = general + one.name
-            value = getattr(section, one.name)
-            if name not in AS_THEY_ARE and name not in IN_OTHER_WAYS and value != default_of(one):
+        for field in fields(section):
+            name = general + field.name
+            value = getattr(section, field.name)
+            if name not in COPIED and name not in COMPUTED and value != default_of(field):
                 reason = REASONS.get(name, "distillkit has nothing that it could become")
-                yield f"{where}{one.name}: {value!r} cannot be honoured: {reason}"
+                yield f"{where}{field.name}: {value!r} cannot be honoured: {reason}"
 
 
-def default_of(one: "Field[Any]") -> object:
+def default_of(field: "Field[Any]") -> object:
     """What a dataclass's field is unless it is set."""
-    return one.default_factory() if one.default_factory is not MISSING else one.default
+    return field.default_factory() if field.default_factory is not MISSING else field.default
 
 
 def value_of(cfg: Config, name: str) -> Any:  # noqa: ANN401 - of any field

@@ -18,7 +18,7 @@ def explain(error: BaseException) -> str:
     return (re.sub(r"\s+", " ", text).strip() or silence)[:1000]
 
 
-def failed(doing: str, error: BaseException) -> RunFailedError:
+def run_failed(doing: str, error: BaseException) -> RunFailedError:
     """The end of a run, saying what was done when it came."""
     return RunFailedError(f"{doing}: {explain(error)}")
 

@@ -90,13 +90,13 @@ def test_a_hot_load_that_never_ends_fails_the_run_in_time(
 ) -> None:
     service.fail(Fault("POST", "/hot_load$", faults.NeverDone(), after=1))
     run_dir = tmp_path / "runs/fw"
-    student, train = {"weight_sync_timeout": 1}, {"save_every": 1}
+    student, train = {"timeouts": {"weight_sync": 1}}, {"save_every": 1}
     config = make_config(service, tmp_path, tiny_model, student=student, train=train)
     started = time.monotonic()
     with pytest.raises(RunFailedError) as caught:
         distillkit.run(config)
     assert time.monotonic() - started < 15
-    what = r"step-2 to deployment \S+ \(student\.weight_sync_timeout: 1 s\): Hotload failed.*snapshot 'step-2-\w+'"
+    what = r"step-2 to deployment \S+ \(student\.timeouts\.weight_sync: 1 s\): Hotload failed.*snapshot 'step-2-\w+'"
     assert re.search(rf"{what}.*trainer dk-fw-trainer-\w+ is RUNNING.*--resume", str(caught.value))
     assert ledger(run_dir) == {1: TRAINED, 2: TRAINED}
     assert status(run_dir) == "failed"
@@ -112,7 +112,7 @@ def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_ag
 ) -> None:
     service.fail(Fault("POST", ":promote$", faults.NeverDone()))
     run_dir = tmp_path / "runs/fw"
-    student = {"promotion_timeout": 0.5, "output_model_id": "my-model"}
+    student = {"timeouts": {"promotion": 0.5}, "output_model_id": "my-model"}
     config = make_config(service, tmp_path, tiny_model, student=student)
     with pytest.raises(RunFailedError) as caught:
         distillkit.run(config)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from distillkit.errors import DistillkitError, RunFailedError
-from distillkit_builtin.fireworks.failures import failed
+from distillkit_builtin.fireworks.sdk_errors import run_failed
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ async def call(what: str, timeout: float | None, function: Callable[[], T]) -> T
     except Exception as error:
         if limit.expired():
             raise RunFailedError(f"{what}: no answer within {timeout:g} s") from error
-        raise failed(what, error) from error
+        raise run_failed(what, error) from error
 
 
 def in_thread(function: Callable[[], T], name: str) -> "asyncio.Future[T]":

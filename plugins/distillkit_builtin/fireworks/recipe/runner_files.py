@@ -1,6 +1,5 @@
 """The files of `RunnerConfig`: what the run is doing, for whatever started it. As the cookbook's runner writes them."""
 
-import json
 import os
 import time
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.files.atomic import write_json
 from distillkit_builtin.fireworks.recipe.config import RunnerConfig
 
 PROGRESS = "type.googleapis.com/gateway.JobProgress"
@@ -18,7 +18,7 @@ OK, CANCELLED, INVALID_ARGUMENT, FAILED_PRECONDITION = 0, 1, 3, 9
 
 @dataclass(slots=True)
 class RunnerFiles:
-    """The files that are wanted; None: not wanted. What cannot be written raises OSError."""
+    """Paths of the files; None: not written. What cannot be written raises OSError."""
 
     status_path: str | None = None
     metadata_path: str | None = None
@@ -89,6 +89,4 @@ def _replace(path: str | None, payload: Mapping[str, JsonValue]) -> None:
     if path:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(target.name + ".new")
-        aside.write_text(json.dumps(payload, allow_nan=False), encoding="utf-8")
-        aside.replace(target)
+        write_json(target, payload, indent=None)
