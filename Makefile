@@ -74,7 +74,7 @@ test-servers: $(STAMP) $(VLLM_STAMP)
 	@$(PYTHON) -m pytest -m servers tests/servers
 
 torture: $(STAMP)
-	@$(PYTHON) tests/torture.py 50
+	@$(PYTHON) tests/scripts/torture.py 50
 
 # In an environment of its own: what audits must not change what is audited.
 AUDIT_VENV := $(VENV)/audit
@@ -89,9 +89,9 @@ $(AUDIT_STAMP): $(STAMP)
 
 # Both, whatever comes of the first.
 audit: $(AUDIT_STAMP)
-	@$(AUDIT_VENV)/bin/pip-licenses --python $(PYTHON) --from mixed --format json | $(PYTHON) tests/licences.py; \
+	@$(AUDIT_VENV)/bin/pip-licenses --python $(PYTHON) --from mixed --format json | $(PYTHON) tests/scripts/licences.py; \
 	 licences=$$?; \
-	 $(PYTHON) -m pip list --format json | $(PYTHON) tests/vulnerabilities.py $(AUDIT_VENV)/bin/pip-audit \
+	 $(PYTHON) -m pip list --format json | $(PYTHON) tests/scripts/vulnerabilities.py $(AUDIT_VENV)/bin/pip-audit \
 	 && exit $$licences
 
 # Outside of the extras: it is large, and made for Linux and macOS only.

@@ -71,17 +71,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The directory of a random Llama of two layers, with a tokenizer."""
-    import tiny
+    from helpers import tiny_models
 
-    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+    return tiny_models.write_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
 def other_tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The same shape and tokenizer with other weights: a teacher that disagrees."""
-    import tiny
+    from helpers import tiny_models
 
-    return tiny.write_model(tmp_path_factory.mktemp("other"), seed=1)
+    return tiny_models.write_model(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture

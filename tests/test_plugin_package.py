@@ -12,7 +12,7 @@ import yaml
 from conftest import question, read_jsonl
 
 HERE = Path(__file__).parent
-FAKES = str(HERE / "fake_plugins.py")
+FAKES = str(HERE / "helpers" / "fake_plugins.py")
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from urllib.parse import quote
 import pytest
 import yaml
 from conftest import question
-from markers import SECRETS, environment, leaks_below, shown_in
+from helpers.secret_markers import SECRETS, environment, leaks_below, shown_in
 
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
 
 HERE = Path(__file__).parent
-PLUGINS = str(HERE / "leaky_plugins.py")
+PLUGINS = str(HERE / "helpers" / "leaky_plugins.py")
 DEAD = "127.0.0.1:9"
 """Where nobody listens."""
 LOUD = {
@@ -59,7 +59,7 @@ def distillkit(folder: Path, commands: Sequence[Sequence[str]], proxy: str = DEA
     codes = folder / "codes.json"
     asked = {"codes": str(codes), "commands": [[*command, "-v"] for command in commands]}
     done = subprocess.run(
-        [sys.executable, str(HERE / "commands.py")],
+        [sys.executable, str(HERE / "helpers" / "run_commands.py")],
         input=json.dumps(asked | {"fireworks": "fireworks" in variables}).encode(),
         cwd=folder,
         env=kept | LOUD | ALONE | own | environment(proxy) | variables,

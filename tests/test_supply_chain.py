@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import licences
 import pytest
-import vulnerabilities
 import yaml
 from conftest import question
+from scripts import licences, vulnerabilities
 from typer.testing import CliRunner
 
 from distillkit.cli.main import app
@@ -163,7 +162,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
 def test_nothing_is_unpickled_and_every_artefact_has_a_safe_reader(tmp_path: Path, config: dict[str, Any]) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [sys.executable, str(HERE / "unpickled.py"), str(path)]
+    command = [sys.executable, str(HERE / "helpers" / "run_without_pickle.py"), str(path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.endswith("done\n")
@@ -328,7 +327,7 @@ def test_an_audit_that_could_not_ask_says_so_and_fails(tmp_path: Path, answer: s
     fake = tmp_path / "pip-audit"
     fake.write_text(f"#!/bin/sh\n{answer}\n", encoding="utf-8")
     fake.chmod(0o755)
-    command = [sys.executable, str(HERE / "vulnerabilities.py"), str(fake)]
+    command = [sys.executable, str(HERE / "scripts" / "vulnerabilities.py"), str(fake)]
     listed = json.dumps([{"name": "a", "version": "1"}, {"name": "distillkit", "version": "0"}])
     done = subprocess.run(command, input=listed, capture_output=True, text=True, check=False)
     assert done.returncode == code

@@ -180,7 +180,7 @@ def data(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPa
     return Path(jsonl([b'{"messages": [{"role": "user", "content": "hi"}]}']))
 
 
-FAKES = str(Path(__file__).parent.parent / "fake_plugins.py")
+FAKES = str(Path(__file__).parent.parent / "helpers" / "fake_plugins.py")
 
 
 def test_the_command_line_says_it_in_a_line_and_exits_with_2(data: Path, tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import peak_memory
 import pytest
 from conftest import question
+from helpers import peak_memory
 
 from distillkit.data.dataset import LINE_LIMIT, Dataset, parse_row
 from distillkit.errors import DataError, RowError

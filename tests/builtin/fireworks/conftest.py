@@ -94,7 +94,7 @@ def sampler_of(service: "LoopbackService") -> Callable[..., "DeploymentSampler"]
 @pytest.fixture
 def twin(tiny_model: str) -> "Trainer":
     """The local trainer of a LoRA as the service makes it, rank 4."""
-    from builtin.fireworks.loopback import twin_of
+    from loopback.fireworks.sdk_calls import twin_of
 
     return twin_of(tiny_model)
 

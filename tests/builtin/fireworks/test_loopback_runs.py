@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conftest import read_jsonl
+from loopback.fireworks.sdk_calls import require_close
 
 import distillkit
-from builtin.fireworks.loopback import require_close
 from builtin.fireworks.runs import make_config, nothing_is_left
 from distillkit.errors import RunFailedError
 

@@ -2,8 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,12 +18,12 @@ ITEMS = [
 ]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @torch.no_grad()
 def test_response_logprobs_are_those_of_the_models_own_forward(
     tmp_path: Path, load: Callable[..., Network], family: str
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    network = load(tiny_models.write_model(tmp_path, family=family))
     expected = torch.cat([plain_logprobs(network.model, item) for item in ITEMS])
     logprobs, ids = network.response_logprobs(ITEMS)
     torch.testing.assert_close(logprobs, expected, atol=2e-5, rtol=1e-5)

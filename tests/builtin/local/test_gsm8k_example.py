@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny_models
 
 import distillkit
 from distillkit.config.load import load_config
@@ -32,7 +32,7 @@ def test_the_student_finds_the_teachers_solutions_likelier_after_training_than_b
     text = (TOP / "examples/gsm8k_privileged/config.yaml").read_text(encoding="utf-8")
     text = text.replace("route_value: solution}", "route_value: solution, scorer: {name: local, dtype: float32}}")
     config.write_text(
-        text.replace("Qwen/Qwen3-0.6B", tiny.write_model(tmp_path / "model", context=2048)), encoding="utf-8"
+        text.replace("Qwen/Qwen3-0.6B", tiny_models.write_model(tmp_path / "model", context=2048)), encoding="utf-8"
     )
     monkeypatch.chdir(TOP)
     resolved, _ = load_config([config], [*SMALL, f"log_path={tmp_path}/runs/{{name}}"])

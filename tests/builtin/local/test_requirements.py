@@ -3,8 +3,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 from transformers import (
     AutoModelForCausalLM,
     FalconH1Config,
@@ -28,10 +28,10 @@ from distillkit_builtin.local.student import LocalStudent
 Written = Callable[[PreTrainedConfig], str]
 RECURRENT: dict[str, PreTrainedConfig] = {
     "Qwen3NextForCausalLM": Qwen3NextConfig(
-        **tiny.SMALL, layer_types=["linear_attention", "full_attention"], num_experts=2, num_experts_per_tok=1
+        **tiny_models.SMALL, layer_types=["linear_attention", "full_attention"], num_experts=2, num_experts_per_tok=1
     ),
-    "Lfm2ForCausalLM": Lfm2Config(**tiny.SMALL, layer_types=["conv", "full_attention"]),
-    "FalconH1ForCausalLM": FalconH1Config(**tiny.SMALL, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
+    "Lfm2ForCausalLM": Lfm2Config(**tiny_models.SMALL, layer_types=["conv", "full_attention"]),
+    "FalconH1ForCausalLM": FalconH1Config(**tiny_models.SMALL, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
 }
 
 
@@ -56,12 +56,12 @@ def test_recurrent_models_are_refused_by_student_and_scorer(architecture: str, w
             plugin.check(make_context())
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_models_that_attend_alone_are_accepted(family: str, written: Written) -> None:
-    require_batchable(written(tiny.FAMILIES[family]))
+    require_batchable(written(tiny_models.FAMILIES[family]))
 
 
-@pytest.mark.parametrize("config", [LlamaConfig(**tiny.SMALL), GPT2Config(n_embd=32, n_layer=2, n_head=4)])
+@pytest.mark.parametrize("config", [LlamaConfig(**tiny_models.SMALL), GPT2Config(n_embd=32, n_layer=2, n_head=4)])
 def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig, written: Written) -> None:
     source = written(config)
     size = footprint(source, "cpu", "bfloat16")
@@ -78,7 +78,7 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
 
 
 def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
-    source, context = written(LlamaConfig(**tiny.SMALL)), make_context("student")
+    source, context = written(LlamaConfig(**tiny_models.SMALL)), make_context("student")
     size = footprint(source, "cpu", "float32")
 
     def held(user: str, lora_rank: int | None, dtype: str = "float32") -> int | None:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from conftest import question, read_jsonl
+from helpers import tiny_models
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -168,7 +168,7 @@ def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
     held_out = jsonl([question("held out")], "heldout.jsonl")
     result = distillkit.run(local_config(data={"eval_path": held_out, "epochs": 3}))
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), str(result.adapter_path))
-    assert AutoTokenizer.from_pretrained(result.adapter_path).chat_template == tiny.CHATML
+    assert AutoTokenizer.from_pretrained(result.adapter_path).chat_template == tiny_models.CHATML
     record = next(r for r in read_jsonl(result.run_dir / "samples.jsonl")[::-1] if r["split"] == "heldout")
     prompt = AutoTokenizer.from_pretrained(result.adapter_path).encode(record["prompt"])
     with torch.no_grad():
@@ -252,8 +252,8 @@ def test_what_is_not_there_is_said_before_anything_is_loaded(
     with pytest.raises(InputError, match=r"the config of '.*/nowhere' cannot be read: .*Give a local directory"):
         distillkit.run(local_config(student={"model": str(tmp_path / "nowhere")}))
     other = tmp_path / "swapped"
-    tiny.write_model(other)
-    tiny.write_tokenizer(other, swapped=True)
+    tiny_models.write_model(other)
+    tiny_models.write_tokenizer(other, swapped=True)
     with pytest.raises(InputError, match=r"cannot score the student's token ids: token 'a' is id \d+ in the student"):
         distillkit.run(local_config(teachers=[{"model": str(other), "scorer": SCORER}]))
     with pytest.raises(InputError, match="more than the 512 that the student reads"):

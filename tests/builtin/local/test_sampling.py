@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
@@ -58,7 +58,7 @@ def rescored(network: Network, rollouts: list[Rollout]) -> np.ndarray:
         return network.response_logprobs(items)[0].numpy()
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize("params", [{}, {"temperature": 0.3}, {"top_p": 0.7, "top_k": 5}])
 def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
     tmp_path: Path,
@@ -69,7 +69,7 @@ def test_logprobs_are_the_untouched_policys_at_the_sampled_tokens(
     family: str,
     params: dict[str, float],
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    network = load(tiny_models.write_model(tmp_path, family=family))
     if forward != "plain" and family not in KNOWN:
         with pytest.raises(Unknown, match="model type"):
             sample(network, ask())

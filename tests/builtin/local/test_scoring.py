@@ -3,8 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
@@ -24,13 +24,13 @@ def items(shared: int) -> list[PromptAndResponse]:
     ]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", tiny_models.FAMILIES)
 @pytest.mark.parametrize("shared", [0, 40])
 @torch.no_grad()
 def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
     tmp_path: Path, load: Callable[..., Network], forward: str, family: str, shared: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    network = load(tiny_models.write_model(tmp_path, family=family))
     if forward == "fast":
         if family not in KNOWN:
             return
@@ -77,7 +77,7 @@ def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
 def test_several_responses_to_a_prompt_are_scored_as_each_alone(
     tmp_path: Path, load: Callable[..., Network], family: str, prefix: int
 ) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    network = load(tiny_models.write_model(tmp_path, family=family))
     proven_trunk(network)
     expected = torch.cat([plain_logprobs(network.model, item) for item in repeated(prefix, 3)])
     logprobs, ids = score_logprobs(network, repeated(prefix, 3))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference import token_gradient, token_loss
+from helpers.reference_loss import token_gradient, token_loss
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import frozen_array, token_ids

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-import reference
+from helpers import reference_loss
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,10 +33,10 @@ def test_advantages_and_weights_equal_the_reference(
     loss = ImportanceSampling(scale=scale, normalization=normalization)  # type: ignore[arg-type]
     batch = loss.batch(scored_of(step))
     masks = [[keep for *_, keep in tokens] for tokens in step]
-    weights = reference.weights(masks, normalization)
+    weights = reference_loss.weights(masks, normalization)
     for datum, tokens, mask, weight in zip(batch.datums, step, masks, weights, strict=True):
         theirs, ours, _ = zip(*tokens, strict=True)
-        wanted = reference.advantages(theirs, ours, mask, scale)
+        wanted = reference_loss.advantages(theirs, ours, mask, scale)
         np.testing.assert_allclose(datum.inputs["advantages"], wanted, rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(datum.inputs["weights"], weight, rtol=1e-6)
 
@@ -61,12 +61,14 @@ def test_the_reference_gradient_is_the_derivative_of_its_loss() -> None:
     for logprob, sampling, advantage, cap in [(-1.0, -2.0, 0.7, 20.0), (-3.0, -1.0, -2.0, 20.0), (0.0, -5.0, 1.0, 2.0)]:
         step = 1e-6
         numeric = (
-            reference.token_loss(logprob + step, sampling, advantage, cap)
-            - reference.token_loss(logprob - step, sampling, advantage, cap)
+            reference_loss.token_loss(logprob + step, sampling, advantage, cap)
+            - reference_loss.token_loss(logprob - step, sampling, advantage, cap)
         ) / (2 * step)
-        assert reference.token_gradient(logprob, sampling, advantage, cap) == pytest.approx(numeric, rel=1e-4, abs=1e-9)
-    assert reference.token_gradient(0.0, -5.0, 1.0, 2.0) == 0.0
-    assert math.isfinite(reference.token_loss(0.0, -500.0, 1.0, 20.0))
+        assert reference_loss.token_gradient(logprob, sampling, advantage, cap) == pytest.approx(
+            numeric, rel=1e-4, abs=1e-9
+        )
+    assert reference_loss.token_gradient(0.0, -5.0, 1.0, 2.0) == 0.0
+    assert math.isfinite(reference_loss.token_loss(0.0, -500.0, 1.0, 20.0))
 
 
 async def test_the_fake_student_descends_the_loss() -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
 
-FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 FAKE_TEACHER = [{"model": "m", "route_value": "a", "scorer": "fake"}]
 
 

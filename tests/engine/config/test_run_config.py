@@ -109,7 +109,7 @@ def test_the_dump_is_complete_and_reads_back_the_same(fake_config: Make, registr
     assert RunConfig(registry=registry, **dump).dump() == dump
 
 
-FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 
 
 def test_instances_that_no_config_could_name_are_found(jsonl: Callable[..., str]) -> None:

@@ -3,9 +3,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import peak_memory
 import pytest
 from conftest import question
+from helpers import peak_memory
 
 from distillkit.data import dataset as module
 from distillkit.data.dataset import Dataset, InBatches, parse_row

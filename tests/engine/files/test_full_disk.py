@@ -15,7 +15,7 @@ from distillkit.errors import RunFailedError
 from distillkit.files.jsonl import JsonLines
 from distillkit.run_directory.checkpoint import checkpoints
 
-FAKES = str(Path(__file__).parents[2] / "fake_plugins.py")
+FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 
 
 def limited(size: int) -> Callable[[], None]:

@@ -36,7 +36,7 @@ def test_a_path_that_is_too_long_is_wrong_input(
     fake_config: Make, tmp_path: Path, path: str, arguments: list[str]
 ) -> None:
     config = tmp_path / "config.yaml"
-    script = Path(__file__).parents[2] / "fake_plugins.py"
+    script = Path(__file__).parents[2] / "helpers" / "fake_plugins.py"
     text = (
         f"data: {fake_config().data.path}\nstudent: fake\nteachers: [{{model: t, scorer: fake}}]\nsinks: []\n"
         f"log_path: {tmp_path / path}\n"

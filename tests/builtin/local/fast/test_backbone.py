@@ -2,8 +2,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
+from helpers import tiny_models
 
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.fast import attention
@@ -25,7 +25,7 @@ def hidden_states(trunk: FastTrunk) -> torch.Tensor:
 @pytest.mark.parametrize("family", sorted(KNOWN))
 @torch.no_grad()
 def test_hidden_states_are_the_models_own(tmp_path: Path, load: Load, family: str) -> None:
-    network = load(tiny.write_model(tmp_path, family=family))
+    network = load(tiny_models.write_model(tmp_path, family=family))
     expected = network.hidden_states(IDS[None])[0]
     torch.testing.assert_close(hidden_states(proven_trunk(network)), expected, atol=1e-4, rtol=1e-4)
 

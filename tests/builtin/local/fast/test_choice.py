@@ -2,7 +2,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny
+from helpers import tiny_models
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import HFTokenizer
@@ -20,7 +20,7 @@ def test_auto_takes_the_fast_path_where_it_is_proven(network: Network, tiny_mode
 
 
 def test_auto_takes_the_plain_path_elsewhere_and_says_why(load: Load, tmp_path: Path) -> None:
-    source = tiny.write_model(tmp_path, family="gemma2")
+    source = tiny_models.write_model(tmp_path, family="gemma2")
     told: list[str] = []
     assert isinstance(drawer_for(load(source), HFTokenizer.load(source), "auto", told.append), PlainDrawer)
     assert told == [
@@ -30,7 +30,7 @@ def test_auto_takes_the_plain_path_elsewhere_and_says_why(load: Load, tmp_path: 
 
 
 def test_the_fast_path_is_refused_where_it_cannot_be_had(load: Load, tmp_path: Path) -> None:
-    source = tiny.write_model(tmp_path, family="cohere")
+    source = tiny_models.write_model(tmp_path, family="cohere")
     with pytest.raises(InputError, match=r"forward: fast cannot be used: model type 'cohere' .*; take auto"):
         drawer_for(load(source), HFTokenizer.load(source), "fast", print)
 

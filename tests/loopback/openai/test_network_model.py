@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from builtin.http.serving import PROMPT, SCORING, Serve, complete, post, refused
 
 torch = pytest.importorskip("torch")

@@ -9,13 +9,13 @@ pytest.importorskip("fireworks.training.sdk")
 
 import httpx
 import torch
+from builtin.fireworks.conftest import SERVED, ask
 from fireworks.training.sdk import DeploymentSampler, FiretitanSamplingClient, types
 
-from builtin.fireworks.conftest import SERVED, ask
-from builtin.fireworks.loopback import read
 from distillkit_loopback.fireworks import faults
 from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
+from loopback.fireworks.sdk_calls import read
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
+from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 ENOUGH = 16
 

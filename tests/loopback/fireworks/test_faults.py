@@ -10,11 +10,17 @@ import pytest
 pytest.importorskip("fireworks.training.sdk")
 
 import httpx
+from builtin.fireworks.conftest import STUDENT, TEACHER, Connect, ask
 from fireworks.training.sdk import DeploymentSampler, RequestFailedError, SamplingRequestError, types
 from safetensors.torch import load_file
 
-from builtin.fireworks.conftest import STUDENT, TEACHER, Connect, ask
-from builtin.fireworks.loopback import (
+from distillkit_loopback.fireworks import faults
+from distillkit_loopback.fireworks.faults import Fault, Faults
+from distillkit_loopback.fireworks.futures import Futures, InOrder, Worker
+from distillkit_loopback.fireworks.messages import Refused
+from distillkit_loopback.fireworks.service import LoopbackService
+from distillkit_loopback.transport.messages import Request
+from loopback.fireworks.sdk_calls import (
     ADAM,
     TIME,
     adapter_of,
@@ -27,12 +33,6 @@ from builtin.fireworks.loopback import (
     train,
     weights_of,
 )
-from distillkit_loopback.fireworks import faults
-from distillkit_loopback.fireworks.faults import Fault, Faults
-from distillkit_loopback.fireworks.futures import Futures, InOrder, Worker
-from distillkit_loopback.fireworks.messages import Refused
-from distillkit_loopback.fireworks.service import LoopbackService
-from distillkit_loopback.transport.messages import Request
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.trainer import Trainer

@@ -14,10 +14,9 @@ pytest.importorskip("fireworks.training.sdk")
 import httpx
 import numpy as np
 import torch
+from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from fireworks.training.sdk import DeploymentManager, DeploymentSampler
 
-from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
-from builtin.fireworks.loopback import TIME, managers, read, teacher_config
 from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
@@ -29,6 +28,7 @@ from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
 from distillkit_loopback.transport.faults import Delay
+from loopback.fireworks.sdk_calls import TIME, managers, read, teacher_config
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]

@@ -9,8 +9,8 @@ from conftest import question, read_jsonl
 from pydantic import PrivateAttr
 
 import distillkit
-from builtin.http.pushes import LOAD, UNLOAD
 from builtin.http.serving import COMPLETIONS, Serve, bodies
+from builtin.vllm.pushes import LOAD, UNLOAD
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished

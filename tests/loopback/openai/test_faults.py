@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 import pytest
-
 from builtin.http.serving import (
     COMPLETIONS,
     GENERATE,
@@ -22,6 +21,7 @@ from builtin.http.serving import (
     post,
     refused,
 )
+
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.faults import Fault, Faults

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from builtin.http.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, with_weights
 from builtin.http.serving import COMPLETIONS, Serve, bodies, opened, write_adapter
+from builtin.vllm.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, with_weights
 from distillkit.errors import RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from builtin.http.pushes import draw, sampler, with_weights
 from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
+from builtin.vllm.pushes import draw, sampler, with_weights
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from builtin.fireworks.conftest import STUDENT, TEACHER
 from safetensors.torch import load_file
 
-from builtin.fireworks.conftest import STUDENT, TEACHER
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.records import Batch, Datum
 from distillkit.types import SampleKey

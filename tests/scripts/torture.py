@@ -1,6 +1,6 @@
 """Kill a run with SIGKILL at random moments, resume it each time, and compare it with one that was never killed.
 
-    python tests/torture.py 50      # or: make torture
+    python tests/scripts/torture.py 50      # or: make torture
 
 The parent has everything imported and forks: a process costs milliseconds, and nearly all moments are in the run.
 """
@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import peft  # noqa: F401 - what a run imports, before the forks
-import tiny
 import torch
 import transformers  # noqa: F401
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from helpers import tiny_models
 
 import distillkit
 from distillkit import RunConfig, Sink
@@ -78,8 +81,8 @@ def config_of(folder: Path, name: str, train: Mapping[str, Any]) -> RunConfig:
 
 def prepare(folder: Path) -> None:
     """Two models and some rows."""
-    tiny.write_model(folder / "student", seed=0)
-    tiny.write_model(folder / "teacher", seed=1)
+    tiny_models.write_model(folder / "student", seed=0)
+    tiny_models.write_model(folder / "teacher", seed=1)
     for name, count in (("train", 20), ("heldout", 3)):
         rows = [{"messages": [{"role": "user", "content": f"{name} {i}"}]} for i in range(count)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

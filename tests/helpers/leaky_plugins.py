@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Sequence
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from markers import SECRETS
 from pydantic import Field
 
 from distillkit import Sink, hookimpl
@@ -21,6 +20,7 @@ from distillkit.roles.student import Student
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.tokenizer import Tokenizer
 from distillkit_builtin.http.scorer import HttpScorer
+from helpers.secret_markers import SECRETS
 
 
 def everything() -> str:

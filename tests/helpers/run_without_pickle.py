@@ -1,4 +1,4 @@
-"""A run on the local backend, and a resumed one, where nothing can be unpickled: `unpickled.py CONFIG`."""
+"""A run on the local backend, and a resumed one, where nothing can be unpickled: `run_without_pickle.py CONFIG`."""
 
 import io
 import pickle

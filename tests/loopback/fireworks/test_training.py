@@ -10,11 +10,16 @@ pytest.importorskip("fireworks.training.sdk")
 
 import numpy as np
 import torch
+from builtin.fireworks.conftest import STUDENT, Connect, ask
 from fireworks.training.sdk import types
 from safetensors.torch import load_file
 
-from builtin.fireworks.conftest import STUDENT, Connect, ask
-from builtin.fireworks.loopback import (
+from distillkit.arrays import token_ids
+from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.trainer import Trainer
+from distillkit_loopback.fireworks.service import LoopbackService
+from loopback.fireworks.sdk_calls import (
     ADAM,
     CAP,
     OPTIONS,
@@ -28,11 +33,6 @@ from builtin.fireworks.loopback import (
     train,
     weights_of,
 )
-from distillkit.arrays import token_ids
-from distillkit_builtin.local.causal_lm import PromptAndResponse
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.trainer import Trainer
-from distillkit_loopback.fireworks.service import LoopbackService
 
 if TYPE_CHECKING:
     from fireworks.training.sdk import DeploymentSampler

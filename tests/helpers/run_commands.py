@@ -1,4 +1,4 @@
-"""Several `distillkit` commands in one process, which imports everything once: `python commands.py < commands.json`.
+"""Several `distillkit` commands in one process, which imports everything once: `run_commands.py < commands.json`.
 
 The terminal's encoding, the environment and the exit are those of a process of its own; exit codes go to a file.
 """

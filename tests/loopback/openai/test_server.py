@@ -6,7 +6,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-
 from builtin.http.serving import (
     COMPLETIONS,
     GENERATE,
@@ -20,6 +19,7 @@ from builtin.http.serving import (
     refused,
     write_adapter,
 )
+
 from distillkit.types import SamplingParams
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.flavors import Flavor
