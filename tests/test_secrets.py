@@ -170,7 +170,7 @@ def test_a_key_that_a_teachers_server_repeats_goes_nowhere(folder: Path) -> None
             if fault is not None:
                 server.faults.next(fault, path="/v1/completions", after=3, times=None)
             scorer = {"name": "http_bytes", "base_url": server.url, "api_key_env": "TEACHER_LOGIN"}
-            teacher = {"model": "loopback", "scorer": {**scorer, "retry_timeout": 0.3}}
+            teacher = {"model": "loopback", "scorer": {**scorer, "timeouts": {"retry": 0.3}}}
             commands.append(["run", write(folder, name, teachers=[teacher])])
             wanted.append(code)
         closed = stack.enter_context(LoopbackServer(CategoricalModel()))

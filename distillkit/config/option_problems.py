@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -88,7 +88,10 @@ def _written(value: object) -> str:
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
-    """A key that `model` does not have, with the closest that it has."""
+    """A key that `model` does not have, with its new place where it moved, else with the closest key that there is."""
+    moved: Mapping[str, str] = getattr(model, "moved", {})
+    if (place := moved.get(".".join(map(str, location)))) is not None:
+        return Problem(location, f"unknown key; it moved to {place}")
     return Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
 
 

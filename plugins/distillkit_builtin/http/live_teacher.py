@@ -4,30 +4,30 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import SampleRequest
+from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import failure_of
-from distillkit_builtin.http.dialect_names import ONLY_SCORES
 from distillkit_builtin.http.dialects.dialect import Dialect, Question
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.http.models import ServedModel
+from distillkit_builtin.http.models import ONLY_SCORES, ServedModel
+from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.http.outcomes import as_score, drawn, read
-from distillkit_builtin.http.probe import find_dialect, probe_question, require_same_tokenizer, told_of_weights
+from distillkit_builtin.http.probe import (
+    find_dialect,
+    probe_question,
+    require_same_tokenizer,
+    told_of_weights,
+)
 from distillkit_builtin.http.score_file import ScoreFile
-from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.as_completed import as_they_come
-from distillkit_builtin.remote.results import Answer, RefusedError, UnansweredError
+from distillkit_builtin.remote.results import Answer, RefusedError, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import Remote
-
-if TYPE_CHECKING:
-    from distillkit_builtin.http.scorer import HttpScorer
 
 
 @dataclass(slots=True)
@@ -43,18 +43,17 @@ class HttpTeacher:
 
     @classmethod
     async def open(
-        cls, run: RunContext, options: "HttpScorer", tokenizer: Tokenizer, served: ServedModel
+        cls, run: RunContext, teacher: Teacher, options: HttpScorerOptions, tokenizer: Tokenizer, served: ServedModel
     ) -> "HttpTeacher":
         """Connect and probe. Raises InputError if the server cannot score, or reads text in another way."""
-        teacher = options.teacher
         who = f"teacher {teacher.name!r}"
-        with named(who):
+        with error_context(who):
             remote = Remote.open(options, teacher.slug)
             try:
                 question = probe_question(teacher.model, tokenizer, options.topk)
                 dialect = await find_dialect(remote, options.dialect, question)
                 await require_same_tokenizer(remote, teacher.model, tokenizer)
-                cache = await _open_cache(run, options, remote, served)
+                cache = await _open_cache(run, teacher, options, remote, served)
             except BaseException:
                 await remote.close()
                 raise
@@ -107,11 +106,13 @@ class HttpTeacher:
             return failure_of(request, error)
 
 
-async def _open_cache(run: RunContext, options: "HttpScorer", remote: Remote, served: ServedModel) -> ScoreCache | None:
+async def _open_cache(
+    run: RunContext, teacher: Teacher, options: HttpScorerOptions, remote: Remote, served: ServedModel
+) -> ScoreCache | None:
     if options.cache is None:
         return None
     key = ("cache of scores", str(Path(options.cache).resolve()))
     file = run.share(key, partial(ScoreFile, options.cache, run.notify), ScoreFile.close)
     weights = await told_of_weights(remote)
     await file.open()
-    return ScoreCache(file, identity(served.identity, weights, options.topk), options.teacher.slug)
+    return ScoreCache(file, identity(served.identity, weights, options.topk), teacher.slug)

@@ -1,14 +1,22 @@
-"""What a server says it serves (`/v1/models`), which costs nothing to ask."""
+"""What a server says it serves (`/v1/models`), which costs nothing to ask, and the dialects that it may speak."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import InputError, suggest
 from distillkit.files.strict_json import shortened
 
+DialectName = Literal["auto", "prompt_logprobs", "echo", "sglang"]
+ONLY_SCORES = (
+    "it only scores, since it is asked by SGLang's /generate (dialect sglang); an evaluator that has teachers write "
+    "(teacher_trace, pattern with compare) would end the run at its first evaluation: leave it out, set compare: "
+    "false, or serve this teacher by vLLM"
+)
+"""What follows the teacher's name in notes, notices and failures."""
 SHOWN = 20
+"""Served models that an error names."""
 
 
 class ServedModel(BaseModel):

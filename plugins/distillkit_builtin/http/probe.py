@@ -8,11 +8,11 @@ from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.tokenizer import PROBE, Tokenizer
 from distillkit.types import Message
-from distillkit_builtin.http.dialect_names import DialectName
 from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.models import DialectName
 from distillkit_builtin.remote.results import RefusedError
 from distillkit_builtin.remote.service_client import Remote
 

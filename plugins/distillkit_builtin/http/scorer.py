@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
@@ -13,30 +13,21 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.http.dialect_names import ONLY_SCORES, DialectName
-from distillkit_builtin.http.models import ServedModel, find_model, served_models
-from distillkit_builtin.http.whose import named
+from distillkit_builtin.http.models import ONLY_SCORES, ServedModel, find_model, served_models
+from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.remote.options import RemoteOptions
 from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.results import error_context
 
 if TYPE_CHECKING:
     from distillkit_builtin.http.live_teacher import HttpTeacher
 
 
-class HttpScorer(RemoteOptions, Scorer, Sampler):
+class HttpScorer(HttpScorerOptions, Scorer, Sampler):
     """A frozen teacher behind an OpenAI-compatible server that scores given tokens: vLLM, SGLang and others."""
 
     name: ClassVar[str] = "http"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
-
-    dialect: DialectName = Field(
-        "auto", description="How logprobs are asked for: prompt_logprobs (vLLM), echo, sglang; auto: what works."
-    )
-    topk: int = Field(0, ge=0, description="Also ask for this many of the likeliest tokens at each position.")
-    cache: str | None = Field(
-        None,
-        description="SQLite file that keeps scores, shared by runs; name a new one when the server's weights change.",
-    )
 
     _served: ServedModel | None = PrivateAttr(None)
     _live: "HttpTeacher | None" = PrivateAttr(None)
@@ -44,7 +35,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
     def check(self, run: RunContext) -> CheckReport:
         """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
         who = f"teacher {self.teacher.name!r}"
-        with named(who):
+        with error_context(who):
             answer = ask_once(self, "/v1/models")
             models = served_models(answer.value, answer.root)
             one_of_any_name = self.dialect == "sglang" and models
@@ -89,7 +80,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
 
         if self._served is None:
             raise RuntimeError("HttpScorer is opened before it was checked")
-        self._live = await HttpTeacher.open(run, self, self.tokenizer(run), self._served)
+        self._live = await HttpTeacher.open(run, self.teacher, self, self.tokenizer(run), self._served)
 
     async def close(self) -> None:
         """Close connections."""

@@ -5,7 +5,7 @@ a service that is saturated but never says so only gets slower, so the window st
 window of answers is twice its floor. A floor that has held the window back for long may be that of other, shorter
 work; then a quarter of the window is asked for a while. If the service is saturated, that costs nothing and shows a
 lower latency; if the work just takes longer now, it shows the same, which becomes the floor. Left out: slow start,
-since `initial_concurrency` is the user's to set.
+since `concurrency.initial` is the user's to set.
 """
 
 import math

@@ -48,7 +48,7 @@ class Connection:
         key = Key.read(options.api_key_env)
         if options.verify_tls is False:
             log.warning("verify_tls is false: whoever is between here and %s can read the key", options.roots[0])
-        most = options.max_concurrency + max(1, options.max_concurrency // SHARE) + CONTROL_CONNECTIONS
+        most = options.concurrency.max + max(1, options.concurrency.max // SHARE) + CONTROL_CONNECTIONS
         client = httpx.AsyncClient(
             headers=headers(key),
             http2=True,
@@ -56,7 +56,7 @@ class Connection:
             verify=tls(options),
             transport=transport,
         )
-        return cls(client, key, options.request_timeout, clock)
+        return cls(client, key, options.timeouts.request, clock)
 
     async def ask(
         self,
@@ -68,7 +68,7 @@ class Connection:
         timeout: float | None = None,
         lenient: bool = False,
     ) -> Answer:
-        """One attempt, of at most `timeout` seconds (None: `request_timeout`). `lenient` as in `judge`.
+        """One attempt, of at most `timeout` seconds (None: `timeouts.request`). `lenient` as in `judge`.
 
         Raises:
             RefusedError, AttemptError: as `judge` does; the latter also if nothing came back, or not in time.

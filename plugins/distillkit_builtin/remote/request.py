@@ -71,7 +71,7 @@ class Posting:
     def _begin_budget(self) -> None:
         """Waiting in line is free while the service answers, and is not while all of it is down.
 
-        Otherwise a long line would take `retry_timeout` again and again until its last request has failed.
+        Otherwise a long line would take `timeouts.retry` again and again until its last request has failed.
         """
         now, down_since = self.parts.clock(), self.parts.replicas.down_since
         self.budget.begin(now if down_since is None else max(self.came_at, down_since))

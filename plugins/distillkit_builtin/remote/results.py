@@ -4,9 +4,13 @@
 garbles it is a proxy more often than the service, so it ends as an `UnansweredError` like all that is tried again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import JsonValue
+
+from distillkit.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class RefusedError(Exception):
 
 
 class UnansweredError(Exception):
-    """No attempt within `retry_timeout` got a good answer."""
+    """No attempt within `timeouts.retry` got a good answer."""
 
     def __init__(self, reason: str, attempts: int, retry_after: float | None) -> None:
         """`reason` names the last failure, its replica, the attempts and the seconds that they took.
@@ -72,3 +76,18 @@ class NoReplicaError(Exception):
         """`opens_in`: seconds until one may be asked, where that is known."""
         super().__init__(reason)
         self.opens_in = opens_in
+
+
+@contextmanager
+def error_context(who: str) -> Iterator[None]:
+    """Whose server is meant, in front of what is wrong with it: a config may name many.
+
+    Raises:
+        InputError: that begins with `who`, for an InputError inside the block or a request that got no response.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{who}: {error}") from error
+    except UnansweredError as error:
+        raise InputError(f"{who}: {error.reason}") from error

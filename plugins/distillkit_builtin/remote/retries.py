@@ -85,4 +85,4 @@ async def persist(
 
 
 def _reason(last: str, attempts: int, budget: Budget) -> str:
-    return f"{last} ({attempts} attempt(s) in {budget.spent():.1f} s of the {budget.seconds:g} s of retry_timeout)"
+    return f"{last} ({attempts} attempt(s) in {budget.spent():.1f} s of the {budget.seconds:g} s of timeouts.retry)"

@@ -47,23 +47,24 @@ class Remote:
             InputError: if the key's variable is not set, or the CA bundle cannot be read.
         """
         clock: Callable[[], float] = loop_time
+        hedge_after = options.timeouts.hedge_after
         parts = Parts(
             connection=Connection.open(options, clock, transport),
-            gate=Gate(AimdWindow(options.initial_concurrency, options.max_concurrency, clock)),
+            gate=Gate(AimdWindow(options.concurrency.initial, options.concurrency.max, clock)),
             replicas=Replicas(options.roots, clock),
-            hedging=None if options.hedge_after is None else Hedging(options.hedge_after),
+            hedging=None if hedge_after is None else Hedging(hedge_after),
             tally=Tally(),
             clock=clock,
         )
-        return cls(name, options.roots, options.retry_timeout, parts)
+        return cls(name, options.roots, options.timeouts.retry, parts)
 
     async def post(self, path: str, payload: Mapping[str, JsonValue]) -> Answer:
         """Ask the least loaded healthy replica for `path` (with its /v1); inside the window, with retries and hedging.
 
         Raises:
             RefusedError: the service said no.
-            UnansweredError: no good answer within `retry_timeout`. The attempt that was the last may take
-                `request_timeout` beyond that.
+            UnansweredError: no good answer within `timeouts.retry`. The attempt that was the last may take
+                `timeouts.request` beyond that.
         """
         posting = Posting(self._parts, path, to_json(payload), self._budget())
         return await persist(posting.once, posting.budget, backed_off, self._count_retry)
@@ -78,7 +79,7 @@ class Remote:
         return await self._control(ask)
 
     async def get_from(self, root: str, path: str, *, timeout: float | None = None) -> Answer:
-        """Ask one replica for something, as `post_to`; `timeout`: seconds for one attempt, None: `request_timeout`."""
+        """Ask one replica for something, as `post_to`; `timeout`: seconds for one attempt, None: `timeouts.request`."""
         ask = partial(self._parts.connection.ask, "GET", self._known(root), path, timeout=timeout, lenient=True)
         return await self._control(ask)
 

@@ -5,7 +5,6 @@ import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
@@ -18,14 +17,11 @@ from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import Question
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.outcomes import as_score, drawn, read
-from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.as_completed import as_they_come
-from distillkit_builtin.remote.results import Answer, RefusedError, UnansweredError
+from distillkit_builtin.remote.results import Answer, RefusedError, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.vllm.options import VllmSamplerOptions
 from distillkit_builtin.vllm.weight_push import AdapterPusher, Pushed, Pusher, WeightsPusher
-
-if TYPE_CHECKING:
-    from distillkit_builtin.vllm.sampler import VllmSampler
 
 NAME = "student"
 """In metrics."""
@@ -42,7 +38,7 @@ PROBE_IDS = (1, 2, 3, 4)
 class VllmRollouts:
     """Completions from servers that are given each policy version."""
 
-    options: "VllmSampler"
+    options: VllmSamplerOptions
     run: RunContext
     base_model: str
     remote: Remote
@@ -53,13 +49,13 @@ class VllmRollouts:
     them for one sequence only, and its engine dies of a batch that holds two. Completions may be in the batch."""
 
     @classmethod
-    async def open(cls, run: RunContext, options: "VllmSampler", base_model: str) -> "VllmRollouts":
+    async def open(cls, run: RunContext, options: VllmSamplerOptions, base_model: str) -> "VllmRollouts":
         """Connect; see that the servers report logprobs of the untouched law."""
         probes = [
             SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params)
             for sample, params in enumerate(PROBES)
         ]
-        with named("sampler 'vllm'"):
+        with error_context("sampler 'vllm'"):
             remote = Remote.open(options, NAME)
             try:
                 for probe in probes:

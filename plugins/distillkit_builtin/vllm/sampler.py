@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from distillkit import Sampler
 from distillkit.context import RunContext
@@ -12,32 +12,27 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
-from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.options import RemoteOptions
 from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.results import error_context
+from distillkit_builtin.vllm.options import VllmSamplerOptions
 
 if TYPE_CHECKING:
     from distillkit_builtin.vllm.live_sampler import VllmRollouts
 
 
-class VllmSampler(RemoteOptions, Sampler):
+class VllmSampler(VllmSamplerOptions, Sampler):
     """Completions from vLLM servers that serve the student's base model; each sync pushes the LoRA, or all weights."""
 
     name: ClassVar[str] = "vllm"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
-
-    model: str | None = Field(None, description="The base model as the servers call it; null: the one that they serve.")
-    server_run_dir: str | None = Field(
-        None,
-        description="Where the servers see the run's directory (a container's mount); null: at the same path.",
-    )
 
     _served: ServedModel | None = PrivateAttr(None)
     _live: "VllmRollouts | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
-        with named("sampler 'vllm'"):
+        with error_context("sampler 'vllm'"):
             answer = ask_once(self, "/v1/models")
             models = served_models(answer.value, answer.root)
             self._served = self._base_of(models, answer.root)

@@ -19,7 +19,7 @@ def test_timeouts_and_back_off_do_not_follow_the_date(
     server = serve()
     server.faults.next(faults.Status(503, retry_after=0.1), path=COMPLETIONS, after=3, times=2)
     server.faults.next(faults.Delay(0.3), path=COMPLETIONS, after=8, times=2)
-    result = distillkit.run(fake_config(teachers=[teacher(server, request_timeout=5.0)]))
+    result = distillkit.run(fake_config(teachers=[teacher(server, timeouts={"request": 5.0})]))
     assert jumping
     assert result.summary["failed_completions"] == 0
     assert all(0.0 <= float(str(row[f"time/{phase}"])) < 10.0 for row in result.metrics for phase in ("score", "step"))

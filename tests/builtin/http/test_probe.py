@@ -177,7 +177,7 @@ def test_an_address_that_is_not_the_base_says_how_far_it_goes(serve: Serve, path
 async def test_a_server_that_goes_down_after_check_is_an_input_error_too(serve: Serve) -> None:
     server = serve()
     server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
-    message = await refusal(scorer(server, retry_timeout=0.05))
+    message = await refusal(scorer(server, timeouts={"retry": 0.05}))
     assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: ordered by a test")
 
 

@@ -68,7 +68,7 @@ def test_what_goes_away_costs_no_completion_and_changes_nothing(
 ) -> None:
     server = serve()
     server.faults.next(fault, path=COMPLETIONS, after=3, times=2)
-    config = fake_config(teachers=[teacher(server, request_timeout=1.0)])
+    config = fake_config(teachers=[teacher(server, timeouts={"request": 1.0})])
     result = distillkit.run(config)
     assert trained(result) == untroubled
     assert server.faults.waiting == 0
@@ -96,8 +96,8 @@ def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
 def test_a_server_that_stays_down_fails_the_run_with_its_reasons(serve: Serve, fake_config: Make) -> None:
     server = serve()
     server.faults.next(faults.Status(503), path=COMPLETIONS, after=5, times=None)
-    config = fake_config(teachers=[teacher(server, retry_timeout=0.2)])
-    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: ordered by a test .*retry_timeout"):
+    config = fake_config(teachers=[teacher(server, timeouts={"retry": 0.2})])
+    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: ordered by a test .*timeouts\.retry"):
         distillkit.run(config)
     lost = [one for one in completions(config) if one["outcome"] == "failed"]
     assert len(lost) == 4

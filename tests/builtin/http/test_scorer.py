@@ -37,7 +37,7 @@ RETRIED = [
 @pytest.mark.parametrize("fault", RETRIED, ids=repr)
 async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None:
     server = serve()
-    async with opened(scorer(server, request_timeout=0.2)) as plugin:
+    async with opened(scorer(server, timeouts={"request": 0.2})) as plugin:
         server.faults.next(fault, path=COMPLETIONS, times=2)
         plugin.metrics()
         for score in await answers(plugin, asked(4)):
@@ -60,14 +60,14 @@ async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None
 )
 async def test_what_does_not_go_away_is_a_failure_that_says_so(serve: Serve, fault: Any, reason: str) -> None:
     server = serve()
-    async with opened(scorer(server, request_timeout=0.1, retry_timeout=0.3)) as plugin:
+    async with opened(scorer(server, timeouts={"request": 0.1, "retry": 0.3})) as plugin:
         server.faults.next(fault, path=COMPLETIONS, times=None)
         (failure,) = await answers(plugin, asked())
     assert isinstance(failure, Failure)
     assert failure.retryable
     assert reason in failure.reason.replace("Server", "server")
     assert server.url in failure.reason
-    assert "of the 0.3 s of retry_timeout" in failure.reason
+    assert "of the 0.3 s of timeouts.retry" in failure.reason
     if isinstance(fault, faults.Status):  # others may say when a replica is asked again, if none may be now
         assert failure.retry_after is not None
 
@@ -104,7 +104,7 @@ async def test_a_prompt_that_is_too_long_is_a_failure_in_vllms_words(serve: Serv
 
 async def test_whoever_stops_reading_stops_the_requests(serve: Serve) -> None:
     server = serve(delay=0.02)
-    async with opened(scorer(server, initial_concurrency=2, max_concurrency=2)) as plugin:
+    async with opened(scorer(server, concurrency={"initial": 2, "max": 2})) as plugin:
         before = server.traffic.counts[COMPLETIONS]
         outcomes = plugin.score(asked(60))
         await anext(outcomes)
@@ -117,7 +117,7 @@ async def test_whoever_stops_reading_stops_the_requests(serve: Serve) -> None:
 
 async def test_no_more_is_asked_at_once_than_the_option_says(serve: Serve) -> None:
     server = serve(delay=0.01)
-    async with opened(scorer(server, initial_concurrency=3, max_concurrency=3)) as plugin:
+    async with opened(scorer(server, concurrency={"initial": 3, "max": 3})) as plugin:
         await answers(plugin, asked(20))
         metrics = plugin.metrics()
     assert server.traffic.most_at_once == 3
@@ -144,7 +144,7 @@ async def test_requests_are_spread_over_replicas(serve: Serve) -> None:
 
 async def test_a_slow_replica_is_asked_less(serve: Serve) -> None:
     slow, fast = serve(delay=0.15), serve()
-    async with opened(scorer(slow, fast, initial_concurrency=4)) as plugin:
+    async with opened(scorer(slow, fast, concurrency={"initial": 4})) as plugin:
         slow.traffic.clear()
         fast.traffic.clear()
         await answers(plugin, asked(60))
@@ -153,7 +153,7 @@ async def test_a_slow_replica_is_asked_less(serve: Serve) -> None:
 
 async def test_a_replica_that_is_killed_loses_nothing(serve: Serve) -> None:
     killed, other = serve(delay=0.01), serve(delay=0.01)
-    async with opened(scorer(killed, other, initial_concurrency=4)) as plugin:
+    async with opened(scorer(killed, other, concurrency={"initial": 4})) as plugin:
         found = []
         async for outcome in plugin.score(asked(40)):
             found.append(outcome)

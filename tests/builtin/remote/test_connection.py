@@ -84,11 +84,11 @@ async def test_a_body_that_is_cut_short_is_asked_for_again() -> None:
 async def test_a_body_that_trickles_in_does_not_prolong_an_attempt() -> None:
     async with served(trickle) as url:
         with pytest.raises(UnansweredError, match=r"no answer within 0\.05 s"):
-            await post(url, request_timeout=0.05, retry_timeout=0.0)
+            await post(url, timeouts={"request": 0.05, "retry": 0.0})
 
 
 async def test_a_refused_connection_says_so() -> None:
     async with served() as url:
         pass
     with pytest.raises(UnansweredError, match=rf"{url}: connection refused"):
-        await post(url, retry_timeout=0.0)
+        await post(url, timeouts={"retry": 0.0})

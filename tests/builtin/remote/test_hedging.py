@@ -11,7 +11,7 @@ from distillkit_builtin.remote.results import RefusedError, UnansweredError
 def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_answer_wins() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             answer = await remote.post(PATH, {})
             assert (answer.root, round(answer.seconds, 6)) == (B, 0.1)
             assert round(now(), 6) == 5.1
@@ -25,7 +25,7 @@ def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_a
 def test_an_answer_in_time_is_not_hedged() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 4.9})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             assert (await remote.post(PATH, {})).root == A
             assert not service.seen[B]
 
@@ -35,7 +35,7 @@ def test_an_answer_in_time_is_not_hedged() -> None:
 def test_the_first_may_win_after_all() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 6.0, B: 60.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             assert (await remote.post(PATH, {})).root == A
             assert now() == 6.0
             assert service.cancelled == 1
@@ -47,7 +47,7 @@ def test_the_first_may_win_after_all() -> None:
 def test_a_hedge_that_fails_is_nobodys_loss(act) -> None:
     async def scenario() -> None:
         service = Service({B: act}, seconds={A: 8.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             assert (await remote.post(PATH, {})).root == A
             assert now() == 8.0
 
@@ -57,7 +57,7 @@ def test_a_hedge_that_fails_is_nobodys_loss(act) -> None:
 def test_where_the_first_fails_its_hedge_is_waited_for() -> None:
     async def scenario() -> None:
         service = Service({A: says(500, seconds=6.0)}, seconds={B: 4.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             assert (await remote.post(PATH, {})).root == B
             assert now() == 9.0
             assert remote.metrics()["concurrency/teacher/retries"] == 0
@@ -68,11 +68,11 @@ def test_where_the_first_fails_its_hedge_is_waited_for() -> None:
 def test_where_both_fail_the_first_failure_counts_and_a_refusal_of_the_first_ends_it() -> None:
     async def scenario() -> None:
         service = Service({A: says(500, {"message": "first"}, seconds=6.0), B: says(500, seconds=6.0)})
-        async with service.remote(A, B, hedge_after=5.0, retry_timeout=0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0, "retry": 0}) as remote:
             with pytest.raises(UnansweredError, match="first"):
                 await remote.post(PATH, {})
         service = Service({A: says(400, seconds=6.0), B: hangs})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             with pytest.raises(RefusedError):
                 await remote.post(PATH, {})
             assert service.cancelled == 1
@@ -83,7 +83,9 @@ def test_where_both_fail_the_first_failure_counts_and_a_refusal_of_the_first_end
 def test_a_tenth_of_the_requests_may_be_hedged_at_once() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 20.0, B: 20.0})
-        async with service.remote(A, B, hedge_after=5.0, initial_concurrency=40, max_concurrency=40) as remote:
+        async with service.remote(
+            A, B, timeouts={"hedge_after": 5.0}, concurrency={"initial": 40, "max": 40}
+        ) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(40)))
             assert remote.metrics()["concurrency/teacher/hedged"] == 4
         assert service.peak == 44
@@ -96,7 +98,7 @@ def test_a_tenth_of_the_requests_may_be_hedged_at_once() -> None:
 def test_no_hedge_goes_to_a_replica_that_is_down() -> None:
     async def scenario() -> None:
         service = Service({B: breaks()})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.remote(A, B, timeouts={"hedge_after": 5.0}) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)))
             before, service.seconds[A] = service.seen[B], 10.0
             await remote.post(PATH, {})

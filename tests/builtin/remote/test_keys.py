@@ -43,7 +43,7 @@ def test_no_exception_log_or_repr_shows_the_key(act, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.DEBUG)
 
     async def scenario() -> str:
-        async with Service({A: act}).remote(api_key_env="TEACHER_KEY", retry_timeout=1.0) as remote:
+        async with Service({A: act}).remote(api_key_env="TEACHER_KEY", timeouts={"retry": 1.0}) as remote:
             with pytest.raises((RefusedError, UnansweredError)) as caught:
                 await remote.post(PATH, {})
             told = "".join(traceback.format_exception(caught.value, chain=act is not GIVEN_AWAY))

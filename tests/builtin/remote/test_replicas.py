@@ -21,7 +21,7 @@ def test_idle_replicas_take_turns() -> None:
 def test_a_slow_replica_gets_fewer_requests() -> None:
     async def scenario() -> Counter[str]:
         service = Service(seconds={A: 0.1, B: 1.0})
-        async with service.remote(A, B, initial_concurrency=8, max_concurrency=8) as remote:
+        async with service.remote(A, B, concurrency={"initial": 8, "max": 8}) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(100)))
         return service.seen
 
@@ -87,7 +87,7 @@ def test_while_all_are_down_requests_wait_for_the_first_that_is_back() -> None:
 def test_while_all_are_down_waiting_in_line_counts_so_a_long_line_fails_once() -> None:
     async def scenario() -> None:
         service = Service({A: breaks()})
-        async with service.remote(initial_concurrency=2, max_concurrency=2, retry_timeout=50.0) as remote:
+        async with service.remote(concurrency={"initial": 2, "max": 2}, timeouts={"retry": 50.0}) as remote:
             ends = await asyncio.gather(*(remote.post(PATH, {}) for _ in range(40)), return_exceptions=True)
             assert all(isinstance(end, UnansweredError) for end in ends)
             assert now() < 100
@@ -100,7 +100,7 @@ def test_while_all_are_down_waiting_in_line_counts_so_a_long_line_fails_once() -
 def test_time_outs_open_the_breaker_too() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
-        async with service.remote(A, B, request_timeout=1.0) as remote:
+        async with service.remote(A, B, timeouts={"request": 1.0}) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)))
             assert remote.metrics()["concurrency/teacher/replicas_down"] == 1
 
@@ -110,7 +110,7 @@ def test_time_outs_open_the_breaker_too() -> None:
 @pytest.mark.parametrize("act", [says(429), says(400)])
 def test_what_is_about_the_request_alone_opens_no_breaker(act) -> None:
     async def scenario() -> None:
-        async with Service({A: [act] * 8}).remote(retry_timeout=1.0) as remote:
+        async with Service({A: [act] * 8}).remote(timeouts={"retry": 1.0}) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)), return_exceptions=True)
             assert remote.metrics()["concurrency/teacher/replicas_down"] == 0
 

@@ -55,11 +55,11 @@ def test_a_refusal_is_not_tried_again() -> None:
 def test_a_spent_budget_names_the_last_failure_the_replica_attempts_and_seconds() -> None:
     service = Service({A: says(429, seconds=1.0)})
     with pytest.raises(UnansweredError) as caught:
-        post(service, retry_timeout=30.0)
+        post(service, timeouts={"retry": 30.0})
     error = caught.value
     assert service.seen[A] == error.attempts >= 4
     assert f"{A}: HTTP 429: busy ({error.attempts} attempt(s) in " in error.reason
-    assert "of the 30 s of retry_timeout" in error.reason
+    assert "of the 30 s of timeouts.retry" in error.reason
     assert error.retry_after is None
     assert service.times[-1][0] < 30.0
 
@@ -68,7 +68,7 @@ def test_backing_off_takes_longer_and_longer_up_to_a_cap(monkeypatch: pytest.Mon
     monkeypatch.setattr("random.uniform", lambda low, high: high)
     service = Service({A: says(429)})
     with pytest.raises(UnansweredError):
-        post(service, retry_timeout=60.0)
+        post(service, timeouts={"retry": 60.0})
     times = [at for at, _ in service.times]
     assert [round(b - a, 3) for a, b in pairwise(times)] == [0.5, 1, 2, 4, 8, 10, 10, 10, 10]
 
@@ -112,7 +112,7 @@ def test_a_retry_after_beyond_the_budget_ends_it_now() -> None:
 def test_no_answer_in_time_ends_an_attempt_and_halves_the_window() -> None:
     async def scenario() -> None:
         service = Service({A: [hangs]})
-        async with service.remote(request_timeout=7.0) as remote:
+        async with service.remote(timeouts={"request": 7.0}) as remote:
             assert (await remote.post(PATH, {})).value == {"from": A}
             assert 7.0 <= service.times[1][0] < 8.0
             metrics = remote.metrics()
@@ -128,7 +128,7 @@ def test_a_hundred_posts_never_exceed_the_window_and_arrive_in_order() -> None:
     service = Service()
 
     async def scenario() -> None:
-        async with service.remote(initial_concurrency=4, max_concurrency=6) as remote:
+        async with service.remote(concurrency={"initial": 4, "max": 6}) as remote:
             answers = await asyncio.gather(*(remote.post(PATH, {"n": n}) for n in range(100)))
             assert len(answers) == 100
             assert remote.metrics()["concurrency/teacher/inflight"] == 6
@@ -152,8 +152,8 @@ def test_a_busy_service_gets_fewer_at_once() -> None:
 def test_a_cancelled_request_ends_at_once_and_gives_back_its_slot(roots: tuple[str, ...]) -> None:
     async def scenario() -> None:
         service = Service({root: [hangs] for root in roots})
-        hedged = {"hedge_after": 2.0} if len(roots) > 1 else {}
-        async with service.remote(*roots, initial_concurrency=1, max_concurrency=1, **hedged) as remote:
+        hedged = {"timeouts": {"hedge_after": 2.0}} if len(roots) > 1 else {}
+        async with service.remote(*roots, concurrency={"initial": 1, "max": 1}, **hedged) as remote:
             first = asyncio.create_task(remote.post(PATH, {}))
             second = asyncio.create_task(remote.post(PATH, {}))
             await asyncio.sleep(5)
@@ -171,7 +171,7 @@ def test_a_cancelled_request_ends_at_once_and_gives_back_its_slot(roots: tuple[s
 def test_cancelling_while_it_backs_off_ends_it_at_once() -> None:
     async def scenario() -> None:
         service = Service({A: says(500)})
-        async with service.remote(initial_concurrency=1) as remote:
+        async with service.remote(concurrency={"initial": 1}) as remote:
             task = asyncio.create_task(remote.post(PATH, {}))
             await asyncio.sleep(4)
             task.cancel()
@@ -185,7 +185,7 @@ def test_cancelling_while_it_backs_off_ends_it_at_once() -> None:
 def test_a_request_that_backs_off_holds_no_slot() -> None:
     async def scenario() -> None:
         service = Service({A: [says(429, retry_after="0")]})
-        async with service.remote(initial_concurrency=2, max_concurrency=2) as remote:
+        async with service.remote(concurrency={"initial": 2, "max": 2}) as remote:
             await asyncio.gather(*(remote.post(PATH, {}) for _ in range(4)))
         assert service.peak <= 2
 
@@ -195,7 +195,7 @@ def test_a_request_that_backs_off_holds_no_slot() -> None:
 def test_control_calls_go_round_the_window_to_the_replica_that_was_named() -> None:
     async def scenario() -> None:
         service = Service({A: [hangs], B: [says(503, retry_after="5"), says(200, "Success: loaded")]})
-        async with service.remote(A, B, initial_concurrency=1, max_concurrency=1) as remote:
+        async with service.remote(A, B, concurrency={"initial": 1, "max": 1}) as remote:
             waiting = asyncio.create_task(remote.post(PATH, {}))
             await asyncio.sleep(0)
             assert (await remote.post_to(B, "/v1/load_lora_adapter", {"lora_name": "x"})).value == "Success: loaded"
@@ -213,7 +213,7 @@ def test_control_calls_go_round_the_window_to_the_replica_that_was_named() -> No
 def test_a_control_calls_attempt_has_its_own_time() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
-        async with service.remote(retry_timeout=0) as remote:
+        async with service.remote(timeouts={"retry": 0}) as remote:
             with pytest.raises(UnansweredError, match="no answer within 3 s"):
                 await remote.get_from(A, "/health", timeout=3.0)
             assert now() == 3.0

@@ -21,7 +21,7 @@ from distillkit_loopback.openai.server import LoopbackServer
 
 pytest.importorskip("torch")
 Make = Callable[..., RunConfig]
-ONE_BY_ONE = {"initial_concurrency": 1, "max_concurrency": 1}
+ONE_BY_ONE = {"concurrency": {"initial": 1, "max": 1}}
 """So that a server can be stopped while a window is half drawn."""
 CLOSE = 1e-3
 """Nats: float32 on both sides, with the LoRA merged on one and beside the weights on the other."""

@@ -75,7 +75,7 @@ async def test_a_server_that_refuses_the_first_question_is_refused(serve: Serve)
     server.faults.next(faults.Status(400), path=COMPLETIONS)
     assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: ordered by a test"
     server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
-    assert "HTTP 503: ordered by a test" in await refusal(sampler(server, retry_timeout=0.05))
+    assert "HTTP 503: ordered by a test" in await refusal(sampler(server, timeouts={"retry": 0.05}))
 
 
 async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapters: Sequence[Weights]) -> None:

@@ -99,7 +99,7 @@ async def test_a_server_without_runtime_adapters_says_how_to_start_it(
     serve: Serve, adapters: Sequence[Weights], fault: Any, said: str
 ) -> None:
     server = serve()
-    async with opened(sampler(server, retry_timeout=0.1)) as plugin:
+    async with opened(sampler(server, timeouts={"retry": 0.1})) as plugin:
         server.faults.next(fault, path=LOAD, times=None)
         with pytest.raises(RunFailedError, match=r"policy version 0 \(.*v0\) could not be loaded") as caught:
             await plugin.sync(adapters[0])
@@ -139,7 +139,7 @@ async def test_all_replicas_that_did_not_take_a_version_are_named_with_what_coul
     for server, fault in zip(servers[1:], (faults.Status(400), faults.Status(503)), strict=True):
         server.faults.next(fault, path=LOAD, times=None)
     servers[0].faults.next(faults.Status(500), path=UNLOAD)
-    async with opened(sampler(*servers, retry_timeout=0.05)) as plugin:
+    async with opened(sampler(*servers, timeouts={"retry": 0.05})) as plugin:
         with pytest.raises(RunFailedError) as caught:
             await plugin.sync(adapters[0])
     message = str(caught.value)
@@ -309,7 +309,7 @@ async def test_a_server_without_development_endpoints_says_how_to_start_it(
 
 async def test_a_label_that_cannot_be_read_is_a_failure(serve: Serve, models: Sequence[Weights]) -> None:
     server = serve()
-    async with opened(sampler(server, retry_timeout=0.1)) as plugin:
+    async with opened(sampler(server, timeouts={"retry": 0.1})) as plugin:
         await plugin.sync(models[0])
         server.faults.next(faults.Status(503), path="/weight_info", times=None)
         (failure,) = await draw(plugin, 1)
