@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from distillkit import Registry
-from distillkit.cli.plugin_pages import default_of, type_name
+from distillkit.cli.plugin_pages import default_of, options_of, type_name
 from distillkit.config.run_config import (
     FILLED_IN,
     DataConfig,
@@ -99,7 +99,7 @@ def config_page() -> str:
 def options(model: type[BaseModel], keys: str | None = None) -> list[str]:
     """A table of a model's fields; `keys` is what their config keys start with, if it is a section."""
     rows = ["| option | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in model.model_fields.items():
+    for name, field in options_of(model) if keys is None else model.model_fields.items():
         default = FILLED_IN.get(f"{keys}{name}") or default_of(field)
         kind = linked(type_name(field.annotation))
         rows.append(f"| `{name}` | {cell(kind)} | {cell(default)} | {cell(field.description or '')} |")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Iterator
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
@@ -50,9 +51,23 @@ def show_one(registry: Registry, role: str, name: str, console: Console) -> None
         console.print("It has no options.")
         return
     table = Table("option", "type", "default", "meaning", box=None)
-    for key, field in cls.model_fields.items():
+    for key, field in options_of(cls):
         table.add_row(key, type_name(field.annotation), default_of(field), field.description or "")
     console.print(table)
+
+
+def options_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """The fields of a plugin as a config writes their keys: those of a group of options by `group.option`."""
+    for name, field in model.model_fields.items():
+        if inspect.isclass(field.annotation) and is_group(field.annotation):
+            yield from ((f"{name}.{inner}", each) for inner, each in options_of(field.annotation))
+        else:
+            yield name, field
+
+
+def is_group(cls: type) -> bool:
+    """Whether a class is a sub-model of options, and neither a plugin nor a section with a page of its own."""
+    return issubclass(cls, BaseModel) and not issubclass(cls, Plugin)
 
 
 def default_of(field: FieldInfo) -> str:

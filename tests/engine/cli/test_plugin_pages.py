@@ -3,7 +3,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field, JsonValue
 
-from distillkit.cli.plugin_pages import default_of, type_name
+from distillkit.cli.plugin_pages import default_of, options_of, type_name
 from distillkit.roles.router import Router
 from distillkit_builtin.routers import FieldRouter
 
@@ -36,6 +36,11 @@ class Outer(BaseModel):
     inner: Inner = Field(default_factory=Inner)
     larger: Inner = Inner(size=4)
     router: Router = FieldRouter(route_key="k")
+
+
+def test_the_options_of_a_group_are_named_with_the_group() -> None:
+    names = [name for name, _ in options_of(Outer)]
+    assert names == ["need", "none", "words", "inner.size", "larger.size", "router"]
 
 
 def test_defaults_are_written_as_a_config_writes_them() -> None:
