@@ -17,7 +17,7 @@ from distillkit_builtin.http.dialects.dialect import Dialect, Question
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.models import ONLY_SCORES, ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
-from distillkit_builtin.http.outcomes import as_score, drawn, read
+from distillkit_builtin.http.model_requests import as_score, drawn, read
 from distillkit_builtin.http.probe import (
     find_dialect,
     probe_question,

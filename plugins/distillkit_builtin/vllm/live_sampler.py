@@ -16,7 +16,7 @@ from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import Question
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
-from distillkit_builtin.http.outcomes import as_score, drawn, read
+from distillkit_builtin.http.model_requests import as_score, drawn, read
 from distillkit_builtin.remote.as_completed import as_they_come
 from distillkit_builtin.remote.results import Answer, RefusedError, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import Remote
