@@ -59,15 +59,16 @@ def show_one(registry: Registry, role: str, name: str, console: Console) -> None
 def options_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """The fields of a plugin as a config writes their keys: those of a group of options by `group.option`."""
     for name, field in model.model_fields.items():
-        if inspect.isclass(field.annotation) and is_group(field.annotation):
-            yield from ((f"{name}.{inner}", each) for inner, each in options_of(field.annotation))
+        if (group := group_of(field)) is not None:
+            yield from ((f"{name}.{inner}", each) for inner, each in options_of(group))
         else:
             yield name, field
 
 
-def is_group(cls: type) -> bool:
-    """Whether a class is a sub-model of options, and neither a plugin nor a section with a page of its own."""
-    return issubclass(cls, BaseModel) and not issubclass(cls, Plugin)
+def group_of(field: FieldInfo) -> type[BaseModel] | None:
+    """The sub-model whose fields are options too; None for a field that is an option itself, such as a plugin."""
+    cls = field.annotation
+    return cls if inspect.isclass(cls) and issubclass(cls, BaseModel) and not issubclass(cls, Plugin) else None
 
 
 def default_of(field: FieldInfo) -> str:

@@ -21,7 +21,7 @@ from distillkit_builtin.fireworks.provision_trainer import TrainerParts
 from distillkit_builtin.fireworks.recovery import Recovery
 from distillkit_builtin.fireworks.service import Service
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
-from distillkit_builtin.remote.as_completed import as_they_come
+from distillkit_builtin.remote.as_completed import as_completed
 
 if TYPE_CHECKING:
     from distillkit_builtin.fireworks.student import FireworksStudent
@@ -123,7 +123,7 @@ class FireworksPupil:
         async def one(request: SampleRequest) -> Rollout | Failure:
             return await draw(self.endpoint, request, version, self.tokenizer, self.options.request_timeout)
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_completed(requests, one):
             yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
@@ -132,7 +132,7 @@ class FireworksPupil:
         async def one(request: ScoreRequest) -> Score | Failure:
             return await judge(self.endpoint, request, self.options.request_timeout)
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_completed(requests, one):
             yield outcome
 
     async def save(self, path: Path) -> None:

@@ -19,7 +19,7 @@ from distillkit_builtin.fireworks.requirements import access_problems, missing_e
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_notes
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.remote.as_completed import as_they_come
+from distillkit_builtin.remote.as_completed import as_completed
 
 
 class FireworksScorer(Scorer, Sampler):
@@ -104,7 +104,7 @@ class FireworksScorer(Scorer, Sampler):
         async def one(request: ScoreRequest) -> Score | Failure:
             return await judge(endpoint, request, self.request_timeout)
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_completed(requests, one):
             yield outcome
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
@@ -116,7 +116,7 @@ class FireworksScorer(Scorer, Sampler):
         async def one(request: SampleRequest) -> Rollout | Failure:
             return await draw(endpoint, request, 0, tokenizer, self.request_timeout)
 
-        async for outcome in as_they_come(requests, one):
+        async for outcome in as_completed(requests, one):
             yield outcome
 
     async def sync(self, weights: Weights) -> None:

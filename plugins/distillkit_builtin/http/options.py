@@ -12,7 +12,7 @@ class HttpScorerOptions(RemoteOptions):
     dialect: DialectName = Field(
         "auto", description="How logprobs are asked for: prompt_logprobs (vLLM), echo, sglang; auto: what works."
     )
-    topk: int = Field(0, ge=0, description="Also ask for the top-k tokens, so many, at each position.")
+    topk: int = Field(0, ge=0, description="How many top-k tokens to ask for at each position besides; 0: none.")
     cache: str | None = Field(
         None,
         description="SQLite file that keeps scores, shared by runs; name a new one when the server's weights change.",

@@ -16,7 +16,7 @@ from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.http.models import ONLY_SCORES, ServedModel, find_model, served_models
 from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.preflight_request import send_preflight_request
 from distillkit_builtin.remote.results import error_context
 
 if TYPE_CHECKING:
@@ -33,16 +33,16 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
     _live: "HttpTeacher | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
-        """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
+        """What the server serves, as notes. Raises InputError if it gives no response or serves another model."""
         who = f"teacher {self.teacher.name!r}"
         with error_context(who):
-            answer = ask_once(self, "/v1/models")
-            models = served_models(answer.value, answer.root)
+            result = send_preflight_request(self, "/v1/models")
+            models = served_models(result.value, result.root)
             one_of_any_name = self.dialect == "sglang" and models
-            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, answer.root)
+            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, result.root)
         self._served = served
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
-        notes = [f"{who}: {served.id} at {answer.root}{replicas}"]
+        notes = [f"{who}: {served.id} at {result.root}{replicas}"]
         if self.dialect == "sglang":
             notes.append(f"{who}: {ONLY_SCORES}")
         return CheckReport(tuple(notes))
@@ -61,7 +61,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
             ) from error
 
     def context_length(self, run: RunContext) -> int | None:
-        """What the server says, where it does, but for the token that servers draw behind what they score."""
+        """What the server says, where it does, but for the token that servers sample behind what they score."""
         longest = None if self._served is None else self._served.max_model_len
         return None if longest is None else longest - 1
 
@@ -89,7 +89,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
             await live.close()
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        """Score each as soon as the server's window has room."""
+        """Score each as soon as the window has a free slot."""
         async for outcome in self._open_teacher().score(requests):
             yield outcome
 

@@ -34,7 +34,7 @@ class Concurrency(BaseModel):
 
 
 class RemoteOptions(BaseModel):
-    """Where a service is and how it is asked. A mixin: `class HttpScorerOptions(RemoteOptions)`."""
+    """Where a service is, and how requests are sent to it. A mixin: `class HttpScorerOptions(RemoteOptions)`."""
 
     # What is refused here may be a key or a password, which pydantic's own message would repeat. What it refuses for
     # its type alone is repeated by whoever tells of it, so the two options that may hold one are validated before that.

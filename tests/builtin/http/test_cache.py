@@ -19,7 +19,7 @@ from distillkit.errors import AlignmentError
 from distillkit.testing import make_context
 from distillkit_builtin.http import score_file
 from distillkit_builtin.http.cache import ScoreCache
-from distillkit_builtin.http.dialects.dialect import Question, Reading
+from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.score_file import ScoreFile
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.server import LoopbackServer
@@ -207,13 +207,13 @@ async def test_a_file_that_breaks_in_a_run_is_said_once_and_done_without(
     ("column", "value", "said"),
     [
         ("logprobs", "[-1.0", "Invalid JSON"),
-        ("logprobs", "[-1.0]", "holds 1 logprobs where 6 were asked for"),
+        ("logprobs", "[-1.0]", "holds 1 logprobs where 6 were expected"),
         ("logprobs", "[-1.0, -1.0, NaN, -1.0, -1.0, -1.0]", "finite number"),
         ("logprobs", "[-1.0, -1.0, 0.5, -1.0, -1.0, -1.0]", "a probability of more than one"),
         ("token_ids", "[80, 81, 7, 83, 200, 85]", "its ids are not those of the response"),
-        ("topk_ids", "[[1], [2]]", "holds 2 lists of the likeliest tokens where 6"),
-        ("topk_logprobs", None, "holds 0 lists of the likeliest tokens where 6"),
-        ("topk_logprobs", "[[-1.0], [-1.0], [], [-1.0], [-1.0], [-1.0]]", "0 likeliest tokens at a position where 1"),
+        ("topk_ids", "[[1], [2]]", "holds 2 lists of top-k tokens where 6"),
+        ("topk_logprobs", None, "holds 0 lists of top-k tokens where 6"),
+        ("topk_logprobs", "[[-1.0], [-1.0], [], [-1.0], [-1.0], [-1.0]]", "0 top-k tokens at a position where 1"),
     ],
 )
 async def test_a_damaged_score_is_not_taken_for_one(
@@ -300,7 +300,9 @@ def write(path: str, first: int) -> None:
     async def put() -> None:
         cache = await cache_at(path)
         for i in range(first, first + 50):
-            await cache.put(Question("m", token_ids([i]), token_ids([1, 2])), Reading.of([1, 2], [-1.0, -i], None))
+            await cache.put(
+                ScoreQuery("m", token_ids([i]), token_ids([1, 2])), TokenLogprobs.of([1, 2], [-1.0, -i], None)
+            )
         await cache.file.close()
 
     asyncio.run(put())
@@ -323,8 +325,8 @@ async def test_two_processes_may_write_at_once(path: str) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     cache = await cache_at(path)
     for i in range(75):
-        reading = await cache.get(Question("m", token_ids([i]), token_ids([1, 2])))
+        reading = await cache.get(ScoreQuery("m", token_ids([i]), token_ids([1, 2])))
         assert reading is not None
         assert reading.logprobs.tolist() == [-1.0, -i]
-    assert await cache.get(Question("m", token_ids([75]), token_ids([1, 2]))) is None
+    assert await cache.get(ScoreQuery("m", token_ids([75]), token_ids([1, 2]))) is None
     await cache.file.close()

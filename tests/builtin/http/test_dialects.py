@@ -13,7 +13,7 @@ from distillkit.errors import AlignmentError
 from distillkit.records import Score, ScoreRequest
 from distillkit.testing import make_context, make_rollout, make_teacher
 from distillkit.types import Message
-from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, UnprovedError, read_scores
+from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs, UnprovedError, parse_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
@@ -51,7 +51,7 @@ async def test_scores_are_the_models_own_logprobs(
     assert score.ids_proved
     np.testing.assert_array_equal(score.logprobs, truth())
     assert bodies(server, dialect.path)[-1] == dialect.payload(
-        Question("loopback", token_ids(PROMPT), token_ids(RESPONSE), topk)
+        ScoreQuery("loopback", token_ids(PROMPT), token_ids(RESPONSE), topk)
     )
     if not topk:
         assert score.arrays == {}
@@ -70,8 +70,8 @@ async def test_scores_are_those_of_the_local_backend(serve: Serve, real: Any, ti
 
     server = serve(real, flavor=Flavor(flavor))
     local: Any = LocalScorer(dtype="float32", device="cpu").bind(make_teacher(model=tiny_model))
-    remote = HttpScorer(base_url=server.url + "/v1", dialect="sglang" if flavor == "sglang" else "auto")
-    remote.bind(make_teacher(model="loopback", tokenizer_model=tiny_model))
+    client = HttpScorer(base_url=server.url + "/v1", dialect="sglang" if flavor == "sglang" else "auto")
+    client.bind(make_teacher(model="loopback", tokenizer_model=tiny_model))
     tokenizer = local.tokenizer(make_context())
     prompts = [token_ids(tokenizer.render([Message("user", text)], {})) for text in ("Why?", "Answer at length. " * 4)]
     texts = ["Air scatters.", "no\n\n1. yes"]
@@ -80,8 +80,8 @@ async def test_scores_are_those_of_the_local_backend(serve: Serve, real: Any, ti
         for i, prompt in enumerate(prompts)
         for j, text in enumerate(texts)
     ]
-    async with opened(local), opened(remote):
-        pairs = zip(await answers(local, requests), await answers(remote, requests), strict=True)
+    async with opened(local), opened(client):
+        pairs = zip(await answers(local, requests), await answers(client, requests), strict=True)
     for ours, theirs in pairs:
         assert isinstance(ours, Score)
         assert isinstance(theirs, Score)
@@ -137,7 +137,7 @@ async def test_ids_that_are_not_told_any_more_end_the_run(serve: Serve, dialect:
 # Answers that the loopback server does not give
 
 
-ASKED = Question("m", token_ids([1, 2]), token_ids([3, 4]), 2)
+ASKED = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]), 2)
 
 
 def told(*entries: Any) -> Any:
@@ -147,7 +147,7 @@ def told(*entries: Any) -> Any:
 
 
 def test_candidates_are_looked_up_by_id_in_any_order() -> None:
-    reading = PromptLogprobs().read(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
+    reading = PromptLogprobs().parse(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
     assert reading.logprobs.tolist() == [-1.0, -5.0]
     assert reading.topk_ids is not None
     assert reading.topk_ids.tolist() == [[3, 9], [8, 9]]
@@ -159,9 +159,9 @@ def test_candidates_are_looked_up_by_id_in_any_order() -> None:
         # 4 is among the two likeliest; the third entry is there because another token was scored.
         (({3: -1.0, 9: -2.0}, {4: -1.0, 8: -2.0, 7: -5.0}), "token 1: the server scored id 7, not the sampled 4"),
         (({3: -1.0, 9: -2.0}, {7: -1.0, 8: -2.0}), "token 1: the server scored id 7 or 8, not the sampled 4"),
-        (({3: -1.0, 9: -2.0}, {4: -1.0}), "1 likeliest tokens at token 1 of 2 wanted"),
-        (({3: -1.0, 9: math.nan}, {4: -1.0, 8: -2.0}), "one of the likeliest tokens at token 0 is nan"),
-        (({3: -1.0, 9: -9999.0}, {4: -1.0, 8: -2.0}), "one of the likeliest tokens at token 0 is -9999"),
+        (({3: -1.0, 9: -2.0}, {4: -1.0}), "1 top-k tokens at token 1 where 2 were expected"),
+        (({3: -1.0, 9: math.nan}, {4: -1.0, 8: -2.0}), "one of the top-k tokens at token 0 is nan"),
+        (({3: -1.0, 9: -9999.0}, {4: -1.0, 8: -2.0}), "one of the top-k tokens at token 0 is -9999"),
         (({3: -1.0, 9: -2.0}, {4: None, 8: -2.0}), r"1.4.logprob: Input should be a valid number"),
         (({3: -1.0, 9: -2.0}, {}), "the server scored id nothing"),
         (({3: -1.0, 9: -2.0}, None), "valid dictionary"),
@@ -169,7 +169,7 @@ def test_candidates_are_looked_up_by_id_in_any_order() -> None:
 )
 def test_entries_that_do_not_fit_are_refused(entries: Any, message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
-        PromptLogprobs().read(told(*entries), ASKED)
+        PromptLogprobs().parse(told(*entries), ASKED)
 
 
 @pytest.mark.parametrize(
@@ -178,14 +178,14 @@ def test_entries_that_do_not_fit_are_refused(entries: Any, message: str) -> None
 @pytest.mark.parametrize("dialect", [PromptLogprobs(), Echo(), SGLang()], ids=repr)
 def test_answers_of_another_shape_are_refused(dialect: Dialect, answer: Any) -> None:
     with pytest.raises(AlignmentError, match=r"^this: "):
-        read_scores(dialect, answer, ASKED, "this")
+        parse_scores(dialect, answer, ASKED, "this")
 
 
 def test_minus_infinity_is_refused_however_it_is_written() -> None:
     for value in (-9999.0, -10000.0, -math.inf):
         with pytest.raises(AlignmentError, match="token 1 is minus infinity"):
-            Reading.of([1, 2], [-1.0, value], None)
-    assert Reading.of([1], [-9998.0], None).logprobs.tolist() == [-9998.0]
+            TokenLogprobs.of([1, 2], [-1.0, value], None)
+    assert TokenLogprobs.of([1], [-9998.0], None).logprobs.tolist() == [-9998.0]
 
 
 def echoed(tokens: list[str], **more: Any) -> Any:
@@ -193,25 +193,25 @@ def echoed(tokens: list[str], **more: Any) -> Any:
 
 
 def test_an_echo_proves_its_ids_beside_the_logprobs_or_else_in_a_list() -> None:
-    question = Question("m", token_ids([1, 2]), token_ids([3, 4]))
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
     by_id = [f"token_id:{index}" for index in (1, 2, 4, 3)]
-    assert Echo().read(echoed(by_id, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [4, 3]
+    assert Echo().parse(echoed(by_id, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [4, 3]
     texts = ["a", "b", "c", "d"]
-    assert Echo().read(echoed(texts, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [3, 4]
+    assert Echo().parse(echoed(texts, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [3, 4]
     with pytest.raises(UnprovedError, match="--return-tokens-as-token-ids"):
-        Echo().read(echoed(texts), question)
+        Echo().parse(echoed(texts), question)
     with pytest.raises(AlignmentError, match="3 token ids where 4"):
-        Echo().read(echoed(texts, prompt_token_ids=[1, 2, 3]), question)
+        Echo().parse(echoed(texts, prompt_token_ids=[1, 2, 3]), question)
 
 
 def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
-    question = Question("m", token_ids([1, 2]), token_ids([3, 4]))
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
     triples = [[-1.0, 3, None], [-2.0, 4, None]]
     for first in ([], [[None, 2, None]]):
-        reading = SGLang().read({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
+        reading = SGLang().parse({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
         assert (reading.ids.tolist(), reading.logprobs.tolist()) == ([3, 4], [-1.0, -2.0])
     with pytest.raises(UnprovedError):
-        SGLang().read({"meta_info": {}}, question)
+        SGLang().parse({"meta_info": {}}, question)
 
 
 async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serve) -> None:

@@ -23,7 +23,7 @@ def test_an_option_that_moved_is_refused_by_its_new_place(old: str, new: str) ->
 
 
 def test_a_key_of_a_group_that_is_misspelt_is_refused_with_the_closest() -> None:
-    with pytest.raises(PluginOptionsError, match="timeouts.retri: unknown key; did you mean 'retry'"):
+    with pytest.raises(PluginOptionsError, match=r"timeouts\.retri: unknown key; did you mean 'retry'"):
         Registry.discover().build("scorer", {"name": "http", "base_url": "http://a", "timeouts": {"retri": 3}})
 
 

@@ -139,7 +139,7 @@ def test_sglangs_own_endpoint_takes_no_model_name(serve: Serve) -> None:
 def test_check_says_that_a_teacher_on_sglang_does_not_write(serve: Serve) -> None:
     (_, note) = checked(scorer(serve(flavor=Flavor("sglang")), dialect="sglang"))
     assert note.startswith(
-        "teacher 'teacher': it only scores, since it is asked by SGLang's /generate (dialect sglang)"
+        "teacher 'teacher': it only scores, since it is reached by SGLang's /generate (dialect sglang)"
     )
 
 

@@ -128,9 +128,9 @@ ENDING: list[tuple[Fault, str]] = [
     (faults.BadLogprob(-9999.0), r"the logprob of token 11 is minus infinity \(the server sent -9999\)"),
     (faults.BadLogprob(None), r"prompt_logprobs at 11\.\d+.logprob: Input should be a valid number"),
     (faults.BadLogprob(0.7), "the logprob of token 11 is 0.7, a probability of more than one"),
-    (faults.Shorter(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
-    (faults.MissingEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
-    (faults.DuplicateEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
+    (faults.Shorter(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
+    (faults.MissingEntry(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
+    (faults.DuplicateEntry(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
     (faults.SwappedEntries(), r"token 10: the server scored id \d+, not the sampled \d+"),
 ]
 
@@ -359,7 +359,7 @@ def test_that_a_teacher_on_sglang_does_not_write_is_said_before_anything_is_draw
         distillkit.run(config)
     (at,) = [at for at, heard in enumerate(student._heard) if "only scores" in heard]
     assert "drawn" not in student._heard[:at]
-    assert student._heard[at].startswith(f"teacher 'loopback' at {server.url}: it only scores, since it is asked by")
+    assert student._heard[at].startswith(f"teacher 'loopback' at {server.url}: it only scores, since it is reached by")
     assert "an evaluator that has teachers write (teacher_trace, pattern with compare)" in student._heard[at]
     assert server.traffic.counts.get(COMPLETIONS, 0) <= 4  # the probe of the dialects: no completion was asked for
 

@@ -211,8 +211,8 @@ async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (faults.NoIds(), "does not say which token ids it drew"),
-        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.NoIds(), "does not say which token ids it sampled"),
+        (faults.Shorter(), "5 logprobs where 6 were expected"),
         (faults.BadLogprob(None, at=2), "the logprob of token 2 is null"),
         (faults.BadLogprob(-9999.0, at=2), r"completion SampleKey.*: the logprob of token 2 is minus infinity"),
         (faults.BadLogprob(-np.inf), "token 5 is minus infinity"),
@@ -236,25 +236,25 @@ def answer(**changes: Any) -> Any:
 
 
 def read(said: Any) -> Any:
-    from distillkit_builtin.http.completions import read_completion
+    from distillkit_builtin.http.completions import parse_completion
 
-    return read_completion(said, make_request(), "m", 3)
+    return parse_completion(said, make_request(), "m", 3)
 
 
 def test_an_answer_of_another_model_or_prompt_is_refused() -> None:
     assert read(answer()).policy_version == 3
     prompt = make_request().prompt_ids.tolist()
     assert read(answer(prompt_token_ids=prompt)).token_ids.tolist() == token_ids([7]).tolist()
-    with pytest.raises(AlignmentError, match="the server answered as 'other', 'm' was asked"):
+    with pytest.raises(AlignmentError, match="the response is of model 'other', not of 'm'"):
         read(answer(model="other"))
     with pytest.raises(AlignmentError, match="other prompt tokens than were sent"):
         read(answer(prompt_token_ids=prompt[1:]))
-    with pytest.raises(AlignmentError, match="the answer holds no logprobs"):
+    with pytest.raises(AlignmentError, match="the response holds no logprobs"):
         read(answer(logprobs=None))
 
 
 def test_a_completion_that_is_none_is_a_failure() -> None:
-    assert read(answer(token_ids=[], logprobs={"token_logprobs": []})).reason == "the server drew no token at all"
+    assert read(answer(token_ids=[], logprobs={"token_logprobs": []})).reason == "the server sampled no token at all"
     aborted = read(answer(finish_reason="abort"))
     assert (aborted.reason, aborted.retryable) == ("the completion ended by 'abort'", True)
 

@@ -9,8 +9,8 @@ import pytest
 
 from builtin.remote.service import PATH
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.results import Answer, UnansweredError
-from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.remote.results import Result, UnansweredError
+from distillkit_builtin.remote.service_client import ServiceClient
 
 Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
@@ -58,12 +58,12 @@ async def served(*speaks: Speak):
         await server.wait_closed()
 
 
-async def post(url: str, **options: float) -> Answer:
-    remote = Remote.open(RemoteOptions(base_url=url, **options), "t")
+async def post(url: str, **options: float) -> Result:
+    client = ServiceClient.open(RemoteOptions(base_url=url, **options), "t")
     try:
-        return await remote.post(PATH, {})
+        return await client.post(PATH, {})
     finally:
-        await remote.close()
+        await client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -63,7 +63,7 @@ async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve)
     server = serve(processed_logprobs=True)
     message = await refusal(sampler(server))
     assert re.match(
-        rf"sampler 'vllm': {server.url} reports logprobs of what it drew that differ by \d\.\d\d nats", message
+        rf"sampler 'vllm': {server.url} reports logprobs of what it sampled that differ by \d\.\d\d nats", message
     )
     assert "start vLLM with --logprobs-mode raw_logprobs" in message
     right = serve()
@@ -134,8 +134,8 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (faults.NoIds(), "does not say which token ids it drew"),
-        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.NoIds(), "does not say which token ids it sampled"),
+        (faults.Shorter(), "5 logprobs where 6 were expected"),
         (faults.BadLogprob(-9999.0), "token 5 is minus infinity"),
         (faults.BadLogprob(None), "token 5 is null"),
         (faults.BadLogprob(np.nan), "token 5 is nan"),

@@ -14,7 +14,7 @@ from builtin.vllm.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, w
 from distillkit.errors import RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
-from distillkit_builtin.vllm import weight_push as pushing
+from distillkit_builtin.vllm import weight_push
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 
@@ -164,7 +164,7 @@ async def test_a_load_that_is_interrupted_is_undone_at_the_end(serve: Serve, ada
 async def test_an_adapter_that_stays_loaded_is_said_and_ends_nothing(
     serve: Serve, adapters: Sequence[Weights], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pushing, "UNLOAD_SECONDS", 0.2)
+    monkeypatch.setattr(weight_push, "UNLOAD_SECONDS", 0.2)
     server, told = serve(), []
     async with opened(sampler(server), make_context(notify=told.append)) as plugin:
         for fault in (faults.Status(400), faults.Hang()):
