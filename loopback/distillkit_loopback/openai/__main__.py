@@ -70,9 +70,9 @@ def load(source: str) -> Model:
     """The model. Raises InputError if it cannot be had."""
     if find_spec("torch") is None or find_spec("peft") is None:
         raise InputError("the loopback server computes by PyTorch: pip install 'distillkit[local]'")
-    from distillkit_loopback.openai.network_model import NetworkModel
+    from distillkit_loopback.openai.hf_model import HFModel
 
-    return NetworkModel.load(source)
+    return HFModel.load(source)
 
 
 def key_in(variable: str | None) -> str | None:

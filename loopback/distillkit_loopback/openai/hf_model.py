@@ -80,7 +80,7 @@ class Host:
                 adapter.delete_adapter(name)
 
 
-class NetworkModel:
+class HFModel:
     """A local model, or one of its adapters."""
 
     def __init__(
