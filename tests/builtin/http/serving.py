@@ -50,7 +50,7 @@ def refused(response: httpx.Response) -> tuple[int, str, str]:
 
 def expected(ids: list[int], model: CategoricalModel | None = None) -> list[float]:
     model = model or CategoricalModel()
-    return [float(model.law(before)[after]) for before, after in pairwise(ids)]
+    return [float(model.distribution(before)[after]) for before, after in pairwise(ids)]
 
 
 def write_adapter(folder: Path, content: bytes = b"weights") -> str:

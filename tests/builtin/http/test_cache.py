@@ -86,7 +86,7 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
     server = serve()
     for fault in (faults.BadLogprob(float("nan")), faults.BadLogprob(0.5), faults.Shorter(), faults.Status(400)):
         async with opened(scorer(server, cache=path)) as plugin:
-            server.faults.next(fault, path=COMPLETIONS)
+            server.faults.add(fault, where=COMPLETIONS)
             if isinstance(fault, faults.Status):
                 await answers(plugin, asked())
                 continue
@@ -289,7 +289,7 @@ async def test_when_the_server_was_started_makes_no_difference(serve: Serve, pat
     for created in (1, 2):
         body = dict(server.catalogue.listing("vllm"))
         body["data"][0]["created"] = created
-        server.faults.next(faults.Status(200, body=body), path="/v1/models")
+        server.faults.add(faults.Status(200, body=body), where="/v1/models")
         asked_for = await requests_for(server, path)
     assert asked_for == 0
 

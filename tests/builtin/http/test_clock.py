@@ -17,8 +17,8 @@ def test_timeouts_and_back_off_do_not_follow_the_date(
     fake_config: Callable[..., RunConfig],
 ) -> None:
     server = serve()
-    server.faults.next(faults.Status(503, retry_after=0.1), path=COMPLETIONS, after=3, times=2)
-    server.faults.next(faults.Delay(0.3), path=COMPLETIONS, after=8, times=2)
+    server.faults.add(faults.Status(503, retry_after=0.1), where=COMPLETIONS, after=3, times=2)
+    server.faults.add(faults.Delay(0.3), where=COMPLETIONS, after=8, times=2)
     result = distillkit.run(fake_config(teachers=[teacher(server, timeouts={"request": 5.0})]))
     assert jumping
     assert result.summary["failed_completions"] == 0

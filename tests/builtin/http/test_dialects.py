@@ -21,6 +21,7 @@ from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.faults import Fault
 from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.transport.messages import Request
 
 SPOKEN: list[tuple[Any, str, bool, Dialect]] = [
     ("vllm", "auto", True, PromptLogprobs()),
@@ -33,8 +34,8 @@ SPOKEN: list[tuple[Any, str, bool, Dialect]] = [
 spoken = pytest.mark.parametrize(("flavor", "option", "zero", "dialect"), SPOKEN, ids=lambda value: repr(value))
 
 
-def draws_none(body: Any) -> bool:
-    return body.get("max_tokens") == 0
+def samples_none(request: Request) -> bool:
+    return request.fields.get("max_tokens") == 0
 
 
 @spoken
@@ -44,7 +45,7 @@ async def test_scores_are_the_models_own_logprobs(
 ) -> None:
     server = serve(flavor=Flavor(flavor))
     if not zero:
-        server.faults.next(faults.Status(400), times=None, when=draws_none)
+        server.faults.add(faults.Status(400), times=None, where=samples_none)
     async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
         assert plugin._live.dialect == dialect
         (score,) = await answers(plugin, asked())
@@ -58,9 +59,10 @@ async def test_scores_are_the_models_own_logprobs(
         return
     model = CategoricalModel()
     for at, before in enumerate([PROMPT[-1], *RESPONSE[:-1]]):
-        best = np.argsort(-model.law(before), kind="stable")[:topk]
+        expected = model.distribution(before)
+        best = np.argsort(-expected, kind="stable")[:topk]
         assert score.arrays["topk_ids"][at].tolist() == best.tolist()
-        np.testing.assert_array_equal(score.arrays["topk_logprobs"][at], model.law(before)[best].astype(np.float32))
+        np.testing.assert_array_equal(score.arrays["topk_logprobs"][at], expected[best].astype(np.float32))
 
 
 @pytest.mark.parametrize("flavor", ["vllm", "echo", "sglang"])
@@ -111,11 +113,11 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
 ) -> None:
     server = serve(flavor=Flavor(flavor))
     if not zero:
-        server.faults.next(faults.Status(400), times=None, when=draws_none)
+        server.faults.add(faults.Status(400), times=None, where=samples_none)
     refused = []
     async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
         for fault in WRONG:
-            server.faults.next(fault, path=dialect.path)
+            server.faults.add(fault, where=dialect.path)
             try:
                 await answers(plugin, asked())
             except AlignmentError as error:
@@ -129,7 +131,7 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
 async def test_ids_that_are_not_told_any_more_end_the_run(serve: Serve, dialect: Any) -> None:
     server = serve(flavor=Flavor("sglang"))
     async with opened(scorer(server, dialect=dialect.name)) as plugin:
-        server.faults.next(faults.NoIds(), path=dialect.path)
+        server.faults.add(faults.NoIds(), where=dialect.path)
         with pytest.raises(AlignmentError, match="by teacher 'teacher'"):
             await answers(plugin, asked())
 

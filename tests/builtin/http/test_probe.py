@@ -40,7 +40,7 @@ async def test_the_dialect_is_the_first_that_the_server_speaks_or_the_one_that_i
 
 async def test_a_server_that_fails_at_one_dialect_is_asked_in_the_next(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(500), path=COMPLETIONS, times=None, when=lambda body: "prompt_logprobs" in body)
+    server.faults.add(faults.Status(500), times=None, where=lambda request: "prompt_logprobs" in request.fields)
     async with opened(scorer(server)) as plugin:
         assert plugin._live.dialect == Echo()
 
@@ -77,12 +77,12 @@ async def test_a_dialect_that_is_named_is_the_only_one_that_is_tried(serve: Serv
         (faults.WrongId(), r"the server scored id \d+, not the sampled 46"),
         (faults.Shorter(), "prompt_logprobs where"),
         (faults.BadLogprob(-9999.0), "minus infinity"),
-        (faults.Status(400), "answered 400: ordered by a test"),
+        (faults.Status(400), "answered 400: injected fault"),
     ],
 )
 async def test_a_server_that_is_wrong_in_every_dialect_is_refused(serve: Serve, fault: Any, message: str) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, times=None)
+    server.faults.add(fault, where=COMPLETIONS, times=None)
     assert re.search(message, await refusal(scorer(server)))
 
 
@@ -146,7 +146,7 @@ def test_check_says_that_a_teacher_on_sglang_does_not_write(serve: Serve) -> Non
 @pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])
 def test_what_lists_no_models_is_no_such_server(serve: Serve, body: Any) -> None:
     server = serve()
-    server.faults.next(faults.Status(200, body=body))
+    server.faults.add(faults.Status(200, body=body))
     with pytest.raises(InputError, match="gives no list of models; is base_url that of an OpenAI-compatible server"):
         checked(scorer(server))
 
@@ -176,9 +176,9 @@ def test_an_address_that_is_not_the_base_says_how_far_it_goes(serve: Serve, path
 
 async def test_a_server_that_goes_down_after_check_is_an_input_error_too(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
+    server.faults.add(faults.Status(503), where=COMPLETIONS, times=None)
     message = await refusal(scorer(server, timeouts={"retry": 0.05}))
-    assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: ordered by a test")
+    assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: injected fault")
 
 
 def test_a_key_that_is_refused_is_named_by_its_variable(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,7 +201,7 @@ async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
 ) -> None:
     server = serve(api_key="right-key")
     monkeypatch.setenv("TEACHER_KEY", "right-key")
-    server.faults.next(faults.Status(403, body={"error": "not with right-key"}), path=COMPLETIONS)
+    server.faults.add(faults.Status(403, body={"error": "not with right-key"}), where=COMPLETIONS)
     message = await refusal(scorer(server, api_key_env="TEACHER_KEY"))
     assert message == f"teacher 'teacher': {server.url} refuses the key: not with ***; api_key_env names its variable"
 

@@ -56,7 +56,7 @@ LOSSLESS: list[Fault] = [
     faults.Status(503, retry_after=0.1),
     faults.Hang(),
     faults.Delay(1.4),
-    faults.Cut(),
+    faults.Hangup(),
     faults.ShortBody(),
     faults.Garbage(),
 ]
@@ -67,11 +67,11 @@ def test_what_goes_away_costs_no_completion_and_changes_nothing(
     serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]], fault: Fault
 ) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, after=3, times=2)
+    server.faults.add(fault, where=COMPLETIONS, after=3, times=2)
     config = fake_config(teachers=[teacher(server, timeouts={"request": 1.0})])
     result = distillkit.run(config)
     assert trained(result) == untroubled
-    assert server.faults.waiting == 0
+    assert server.faults.pending == 0
     assert result.summary["failed_completions"] == 0
     assert {one["outcome"] for one in completions(config)} == {"trained"}
     assert sum(value for row in result.metrics for name, value in row.items() if name.endswith("/retries")) >= 2
@@ -82,12 +82,12 @@ def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
     serve: Serve, fake_config: Make, status: int
 ) -> None:
     server = serve()
-    server.faults.next(faults.Status(status), path=COMPLETIONS, after=4)
+    server.faults.add(faults.Status(status), where=COMPLETIONS, after=4)
     config = fake_config(teachers=[teacher(server)])
     result = distillkit.run(config)
     assert (result.steps, result.summary["failed_completions"], result.summary["failed_rows"]) == (5, 1, 0)
     (lost,) = [one for one in completions(config) if one["outcome"] == "failed"]
-    assert lost["reason"] == f"{server.url} answered {status}: ordered by a test"
+    assert lost["reason"] == f"{server.url} answered {status}: injected fault"
     assert (lost["stage"], lost["retryable"], lost["teacher"]) == ("score", False, "loopback")
     failed = [value for row in result.metrics for name, value in row.items() if name.endswith("/failed")]
     assert sum(failed) == 2  # once of the teacher, once of all
@@ -95,9 +95,9 @@ def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
 
 def test_a_server_that_stays_down_fails_the_run_with_its_reasons(serve: Serve, fake_config: Make) -> None:
     server = serve()
-    server.faults.next(faults.Status(503), path=COMPLETIONS, after=5, times=None)
+    server.faults.add(faults.Status(503), where=COMPLETIONS, after=5, times=None)
     config = fake_config(teachers=[teacher(server, timeouts={"retry": 0.2})])
-    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: ordered by a test .*timeouts\.retry"):
+    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: injected fault .*timeouts\.retry"):
         distillkit.run(config)
     lost = [one for one in completions(config) if one["outcome"] == "failed"]
     assert len(lost) == 4
@@ -110,7 +110,7 @@ def test_a_key_that_is_refused_ends_the_run(
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret-key")
     server = serve(api_key="secret-key")
-    server.faults.next(faults.Status(status, body={"error": "secret-key expired"}), path=COMPLETIONS, after=6)
+    server.faults.add(faults.Status(status, body={"error": "secret-key expired"}), where=COMPLETIONS, after=6)
     config = fake_config(teachers=[teacher(server, api_key_env="TEACHER_KEY")])
     with pytest.raises(RunFailedError, match=r"refuses the key: \*\*\* expired"):
         distillkit.run(config)
@@ -142,7 +142,7 @@ def test_what_is_no_score_ends_the_run_and_is_never_trained(
     serve: Serve, fake_config: Make, fault: Fault, message: str
 ) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, after=5)
+    server.faults.add(fault, where=COMPLETIONS, after=5)
     config = fake_config(teachers=[teacher(server)])
     with pytest.raises(AlignmentError, match=rf"score of SampleKey\(row_id='\d+-.*by teacher 'loopback'.*{message}"):
         distillkit.run(config)
@@ -153,7 +153,7 @@ def test_what_is_no_score_ends_the_run_and_is_never_trained(
 
 def test_ids_that_are_not_proved_any_more_end_the_run(serve: Serve, fake_config: Make) -> None:
     server = serve(flavor=Flavor("echo"))
-    server.faults.next(faults.NoIds(), path=COMPLETIONS, after=8)
+    server.faults.add(faults.NoIds(), where=COMPLETIONS, after=8)
     with pytest.raises(AlignmentError, match=r"by teacher 'loopback'.*echoes tokens as text"):
         distillkit.run(fake_config(teachers=[teacher(server)]))
 
@@ -189,7 +189,7 @@ def test_the_order_of_arrival_changes_nothing(
 ) -> None:
     server = serve()
     for after in (1, 3, 4, 8, 11):
-        server.faults.next(faults.Delay(0.08), path=COMPLETIONS, after=after)
+        server.faults.add(faults.Delay(0.08), where=COMPLETIONS, after=after)
     assert trained(distillkit.run(fake_config(teachers=[teacher(server)]))) == untroubled
 
 

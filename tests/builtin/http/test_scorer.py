@@ -28,7 +28,7 @@ RETRIED = [
     faults.Status(429, retry_after=0.1),
     faults.Hang(),
     faults.Delay(0.4),
-    faults.Cut(),
+    faults.Hangup(),
     faults.ShortBody(),
     faults.Garbage(),
 ]
@@ -38,22 +38,22 @@ RETRIED = [
 async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None:
     server = serve()
     async with opened(scorer(server, timeouts={"request": 0.2})) as plugin:
-        server.faults.next(fault, path=COMPLETIONS, times=2)
+        server.faults.add(fault, where=COMPLETIONS, times=2)
         plugin.metrics()
         for score in await answers(plugin, asked(4)):
             assert isinstance(score, Score)
             np.testing.assert_array_equal(score.logprobs, truth())
         metrics = plugin.metrics()
     assert metrics[f"concurrency/{plugin.teacher.slug}/retries"] == 2
-    assert server.faults.waiting == 0
+    assert server.faults.pending == 0
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (faults.Status(503, retry_after=7), "HTTP 503: ordered by a test"),
+        (faults.Status(503, retry_after=7), "HTTP 503: injected fault"),
         (faults.Hang(), "no answer within 0.1 s"),
-        (faults.Cut(), "server disconnected without sending a response"),
+        (faults.Hangup(), "server disconnected without sending a response"),
         (faults.Garbage(), "that is no JSON"),
     ],
     ids=repr,
@@ -61,7 +61,7 @@ async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None
 async def test_what_does_not_go_away_is_a_failure_that_says_so(serve: Serve, fault: Any, reason: str) -> None:
     server = serve()
     async with opened(scorer(server, timeouts={"request": 0.1, "retry": 0.3})) as plugin:
-        server.faults.next(fault, path=COMPLETIONS, times=None)
+        server.faults.add(fault, where=COMPLETIONS, times=None)
         (failure,) = await answers(plugin, asked())
     assert isinstance(failure, Failure)
     assert failure.retryable
@@ -76,10 +76,10 @@ async def test_what_does_not_go_away_is_a_failure_that_says_so(serve: Serve, fau
 async def test_a_request_that_is_refused_is_a_failure_in_the_servers_words(serve: Serve, status: int) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(faults.Status(status), path=COMPLETIONS)
+        server.faults.add(faults.Status(status), where=COMPLETIONS)
         found = await answers(plugin, asked(3))
     (failure,) = [outcome for outcome in found if isinstance(outcome, Failure)]
-    assert failure.reason == f"{server.url} answered {status}: ordered by a test"
+    assert failure.reason == f"{server.url} answered {status}: injected fault"
     assert not failure.retryable
     assert server.traffic.counts[COMPLETIONS] == 4
 
@@ -91,7 +91,7 @@ async def test_a_key_that_is_refused_ends_the_run_and_is_not_shown(
     monkeypatch.setenv("TEACHER_KEY", "secret-key")
     server = serve(api_key="secret-key")
     async with opened(scorer(server, api_key_env="TEACHER_KEY")) as plugin:
-        server.faults.next(faults.Status(status, body={"error": "expired: secret-key"}), path=COMPLETIONS)
+        server.faults.add(faults.Status(status, body={"error": "expired: secret-key"}), where=COMPLETIONS)
         with pytest.raises(RunFailedError, match=rf"^{server.url} refuses the key: expired: \*\*\*$"):
             await answers(plugin, asked())
 
@@ -167,7 +167,7 @@ async def test_a_replica_that_is_killed_loses_nothing(serve: Serve) -> None:
 async def test_the_replica_that_is_wrong_is_named(serve: Serve) -> None:
     right, wrong = serve(), serve()
     async with opened(scorer(right, wrong)) as plugin:
-        wrong.faults.next(faults.BadLogprob(None), path=COMPLETIONS)
+        wrong.faults.add(faults.BadLogprob(None), where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=re.escape(f"by teacher 'teacher' at {wrong.url}: prompt_logprobs")):
             await answers(plugin, asked(8))
 
@@ -224,7 +224,7 @@ async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
 async def test_completions_without_proper_logprobs_are_refused(serve: Serve, fault: Any, message: str) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(fault, path=COMPLETIONS)
+        server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
             await draw(plugin)
 
@@ -262,7 +262,7 @@ def test_a_completion_that_is_none_is_a_failure() -> None:
 async def test_refusals_of_a_completion_are_failures(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(faults.Status(400), path=COMPLETIONS)
+        server.faults.add(faults.Status(400), where=COMPLETIONS)
         found = await draw(plugin)
     assert [isinstance(outcome, Failure) for outcome in found].count(True) == 1
 

@@ -160,7 +160,7 @@ def test_a_server_without_runtime_adapters_ends_the_run_with_how_to_start_it(
     serve: Serve, real: Any, remote_config: Make
 ) -> None:
     server = serve(real)
-    server.faults.next(faults.Status(404, body={"detail": "Not Found"}), path=LOAD, times=None)
+    server.faults.add(faults.Status(404, body={"detail": "Not Found"}), where=LOAD, times=None)
     with pytest.raises(RunFailedError, match="answered 404: Not Found; start vLLM with VLLM_ALLOW_RUNTIME_LORA"):
         distillkit.run(remote_config(server))
 

@@ -39,7 +39,7 @@ async def test_adapters_are_no_base_models(serve: Serve, tmp_path: Path) -> None
 
 def test_several_base_models_ask_for_a_name(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(200, body={"data": [{"id": "a"}, {"id": "b"}]}), path="/v1/models")
+    server.faults.add(faults.Status(200, body={"data": [{"id": "a"}, {"id": "b"}]}), where="/v1/models")
     with pytest.raises(InputError, match="serves a, b; set `model` to the student's base model"):
         sampler(server).check(make_context())
 
@@ -72,10 +72,10 @@ async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve)
 
 async def test_a_server_that_refuses_the_first_question_is_refused(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(400), path=COMPLETIONS)
-    assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: ordered by a test"
-    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
-    assert "HTTP 503: ordered by a test" in await refusal(sampler(server, timeouts={"retry": 0.05}))
+    server.faults.add(faults.Status(400), where=COMPLETIONS)
+    assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: injected fault"
+    server.faults.add(faults.Status(503), where=COMPLETIONS, times=None)
+    assert "HTTP 503: injected fault" in await refusal(sampler(server, timeouts={"retry": 0.05}))
 
 
 async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -119,11 +119,11 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
         for status, kind in ((400, Failure), (404, object)):
-            server.faults.next(faults.Status(status), path=COMPLETIONS)
+            server.faults.add(faults.Status(status), where=COMPLETIONS)
             (outcome,) = [one async for one in plugin.score(asked())]
             assert isinstance(outcome, kind)
         for fault in (faults.WrongId(), faults.BadLogprob(-9999.0), faults.Shorter()):
-            server.faults.next(fault, path=COMPLETIONS)
+            server.faults.add(fault, where=COMPLETIONS)
             with pytest.raises(AlignmentError, match=r"score of SampleKey.* at http://127"):
                 _ = [one async for one in plugin.score(asked())]
 
@@ -149,6 +149,6 @@ async def test_completions_without_proper_logprobs_end_the_run(
     server = serve()
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
-        server.faults.next(fault, path=COMPLETIONS)
+        server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
             await draw(plugin)

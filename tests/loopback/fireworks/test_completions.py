@@ -13,7 +13,6 @@ from builtin.fireworks.conftest import SERVED, ask
 from fireworks.training.sdk import DeploymentSampler, FiretitanSamplingClient, types
 
 from distillkit_loopback.fireworks import faults
-from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
 from loopback.fireworks.sdk_calls import read
 
@@ -76,7 +75,7 @@ async def test_the_end_of_a_prompt_is_scored_as_in_the_whole_echo(sampler_of: "S
 
 
 async def test_a_wrong_id_in_the_end_of_a_prompt_is_seen(service: LoopbackService, sampler_of: "SamplerOf") -> None:
-    service.fail(Fault("POST", "/completions$", faults.WrongIds(-1)))
+    service.faults.add(faults.WrongIds(-1), where="POST .*/completions$")
     with pytest.raises(RuntimeError, match="Echo response format mismatch"):
         await ask(sampler_of(), PROMPT, **SCORING, echo_last=2)
 

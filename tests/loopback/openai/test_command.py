@@ -71,7 +71,7 @@ def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.Captu
         assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
 
     assert main([tiny_model, "--port", "0"], twice) == 0
-    assert re.match(r"error: port \d+ cannot be had: .*; choose another one by --port$", capsys.readouterr().err)
+    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
     assert main([str(tmp_path)], pytest.fail) == 2
     assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
     assert main([tiny_model, "--api-key-env", "NOT_SET"], pytest.fail) == 2

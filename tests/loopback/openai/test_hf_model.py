@@ -96,7 +96,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(
     told = [entry[str(index)]["logprob"] for entry, index in zip(entries, PROMPT[1:], strict=True)]
     assert told == pytest.approx(reference(tiny_model, PROMPT, good), abs=1e-5)
     # Nothing is left of the two that failed.
-    assert list(real._host.network.adapter.peft_config) == ["adapter3"]
+    assert real.adapters == ("adapter3",)
 
 
 def test_an_adapter_that_was_unloaded_is_forgotten(serve: Serve, real: Any, tiny_model: str, tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ def test_an_adapter_that_was_unloaded_is_forgotten(serve: Serve, real: Any, tiny
     server.stop()
     server.start()
     complete(server, **SCORING)
-    assert len(real._host.network.adapter.peft_config) == 1
+    assert len(real.adapters) == 1

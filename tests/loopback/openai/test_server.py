@@ -29,27 +29,27 @@ from distillkit_loopback.openai.flavors import Flavor
 
 def test_each_law_sums_to_one_and_ranks_count_from_the_likeliest() -> None:
     model = CategoricalModel(vocabulary=100)
-    assert np.exp(model.law(7)).sum() == pytest.approx(1.0)
-    best = int(model.law(7).argmax())
+    assert np.exp(model.distribution(7)).sum() == pytest.approx(1.0)
+    best = int(model.distribution(7).argmax())
     scored = model.score([7, best, 3], 1, 3)
     assert scored.ranks[0] == 1
-    assert scored.likely_ids[0, 0] == best
-    assert scored.ranks[1] == (model.law(best) >= model.law(best)[3]).sum()
-    assert list(scored.likely_logprobs[1]) == sorted(model.law(best), reverse=True)[:3]
+    assert scored.topk_ids[0, 0] == best
+    assert scored.ranks[1] == (model.distribution(best) >= model.distribution(best)[3]).sum()
+    assert list(scored.topk_logprobs[1]) == sorted(model.distribution(best), reverse=True)[:3]
 
 
 def test_completions_are_drawn_from_the_law() -> None:
     model = CategoricalModel(vocabulary=8)
-    first = [model.draw([3], seed, SamplingParams(1)).ids[0] for seed in range(4000)]
+    first = [model.sample([3], seed, SamplingParams(1)).ids[0] for seed in range(4000)]
     found = np.bincount(first, minlength=8) / len(first)
-    assert found == pytest.approx(np.exp(model.law(3)), abs=0.03)
+    assert found == pytest.approx(np.exp(model.distribution(3)), abs=0.03)
 
 
 def test_temperature_top_k_and_top_p_change_what_is_drawn() -> None:
     model = CategoricalModel(vocabulary=8)
-    order = np.argsort(-model.law(3))
+    order = np.argsort(-model.distribution(3))
     firsts = {
-        name: {model.draw([3], seed, SamplingParams(1, **options)).ids[0] for seed in range(300)}
+        name: {model.sample([3], seed, SamplingParams(1, **options)).ids[0] for seed in range(300)}
         for name, options in {"cold": {"temperature": 0}, "k": {"top_k": 2}, "p": {"top_p": 1e-6}}.items()
     }
     assert firsts == {"cold": {order[0]}, "k": set(order[:2].tolist()), "p": {order[0]}}
@@ -85,7 +85,7 @@ def test_a_prompt_is_scored_without_drawing(serve: Serve) -> None:
 def test_candidates_come_after_the_token_itself(serve: Serve) -> None:
     entries = complete(serve(), **{**SCORING, "prompt_logprobs": 3})["prompt_logprobs"][1:]
     for before, after, entry in zip(PROMPT, PROMPT[1:], entries, strict=False):
-        law = CategoricalModel().law(before)
+        law = CategoricalModel().distribution(before)
         best = [str(index) for index in np.argsort(-law)[:3]]
         assert list(entry) == [str(after), *(index for index in best if index != str(after))]
         assert [entry[index]["rank"] for index in best] == [1, 2, 3]
@@ -275,7 +275,7 @@ def test_sglang_shows_candidates_and_texts(serve: Serve) -> None:
     assert [text for _, _, text in meta["input_token_logprobs"]] == ["a", "m", "e"]
     first, *rest = meta["input_top_logprobs"]
     assert first is None
-    law = CategoricalModel().law(ord("a"))
+    law = CategoricalModel().distribution(ord("a"))
     assert [index for _, index, _ in rest[0]] == np.argsort(-law)[:2].tolist()
 
 
@@ -330,7 +330,7 @@ def test_processed_logprobs_are_those_at_the_temperature_that_drew(serve: Serve)
     body["return_tokens_as_token_ids"] = True
     cold, hot = (complete(server, **body, temperature=temperature) for temperature in (0.5, 1.0))
     assert hot["logprobs"]["token_logprobs"] == pytest.approx(expected([PROMPT[-1], *hot["token_ids"]]))
-    law = CategoricalModel().law(PROMPT[-1]) / 0.5
+    law = CategoricalModel().distribution(PROMPT[-1]) / 0.5
     wanted = law - np.log(np.exp(law).sum())
     assert cold["logprobs"]["token_logprobs"][0] == pytest.approx(wanted[cold["token_ids"][0]])
     assert max(cold["logprobs"]["top_logprobs"][0].values()) == pytest.approx(wanted.max())
