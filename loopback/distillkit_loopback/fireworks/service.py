@@ -122,6 +122,10 @@ class LoopbackService:
         """The deployments that cost money now, by id; one that is scaled to zero does not."""
         return self._deployments.running()
 
+    def load(self, model: str) -> None:
+        """Read a model now, and not at the first request. Raises InputError if it cannot be read."""
+        self._store.frozen(model)
+
     def path(self, model: str) -> Path:
         """Where a model lies: one of those given, or one that was promoted. Raises Refused if there is none."""
         return self._store.path(model)

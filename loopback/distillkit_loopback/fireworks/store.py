@@ -25,7 +25,7 @@ class Store:
         self._promoted: dict[str, Path] = {}
         self._folder = folder
         self._lock = threading.Lock()
-        self._frozen: dict[str, CausalLM] = {}
+        self._frozen: dict[Path, CausalLM] = {}
 
     def path(self, name: str) -> Path:
         """Where a model or an adapter lies. Raises Refused if the service has none of that name."""
@@ -44,10 +44,11 @@ class Store:
 
     def frozen(self, name: str) -> CausalLM:
         """The one copy that nobody changes."""
+        path = self.path(name)
         with self._lock:
-            if name not in self._frozen:
-                self._frozen[name] = CausalLM.load(str(self.path(name)))
-            return self._frozen[name]
+            if path not in self._frozen:
+                self._frozen[path] = CausalLM.load(str(path))
+            return self._frozen[path]
 
     def state(self, job: str, name: str) -> Path:
         """Where a job keeps the training state of that name."""
