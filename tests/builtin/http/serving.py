@@ -25,7 +25,7 @@ SCORING = {"prompt": PROMPT, "max_tokens": 0, "echo": True, "prompt_logprobs": 0
 Serve = Callable[..., LoopbackServer]
 
 
-def post(server: LoopbackServer, path: str, timeout: float = 5.0, **body: Any) -> httpx.Response:
+def post(server: LoopbackServer, path: str, timeout: float = 60.0, **body: Any) -> httpx.Response:
     return httpx.post(server.url + path, json=body, timeout=timeout, verify=False)  # no CA bundle is read
 
 

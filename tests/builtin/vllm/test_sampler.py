@@ -94,7 +94,7 @@ async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapter
 
 
 async def test_prompt_logprobs_are_asked_for_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
-    server = serve(delay=0.01)
+    server = serve(delay=0.05)
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
         server.traffic.clear()

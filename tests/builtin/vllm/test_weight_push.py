@@ -51,9 +51,11 @@ async def test_every_replica_gets_every_version(serve: Serve, adapters: Sequence
     servers = [serve(delay=0.005), serve(delay=0.005)]
     async with opened(sampler(*servers)) as plugin:
         await plugin.sync(adapters[0])
+        for server in servers:
+            server.traffic.clear()
         require_drawn_by(await draw(plugin, 12), with_weights(adapters[0]), 0)
         assert all(len(server.catalogue.adapters) == 1 for server in servers)
-    assert all(server.traffic.counts[COMPLETIONS] > 4 for server in servers)
+    assert all(server.traffic.counts[COMPLETIONS] for server in servers)
 
 
 async def test_a_server_that_was_restarted_gets_the_adapter_again(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -247,7 +249,7 @@ async def test_an_answer_from_before_or_within_a_repair_does_not_count(serve: Se
         server.start()
         # The first is answered with the weights of the start, and its label is looked at after the second's repair.
         server.traffic.clear()
-        server.faults.add(faults.Delay(0.3), where="/weight_info")
+        server.faults.add(faults.Delay(1.0), where="/weight_info")
         requests = [make_request(sample=i, max_tokens=6) for i in range(2)]
         first = asyncio.ensure_future(anext(plugin.sample(requests[:1])))
         while not server.traffic.counts.get("/weight_info"):

