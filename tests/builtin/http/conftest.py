@@ -3,8 +3,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback.openai.wire import Serve, write_adapter
 
-from builtin.http.serving import Serve, write_adapter
 from distillkit.records import Weights
 from distillkit_builtin.remote import circuit_breaker, connection, preflight_request, retries
 from distillkit_loopback.openai.categorical import CategoricalModel

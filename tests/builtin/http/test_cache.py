@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import COMPLETIONS, PROMPT, RESPONSE, Serve, answers, asked, opened, scorer, truth
+from builtin.http.serving import RESPONSE, answers, asked, opened, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.testing import make_context

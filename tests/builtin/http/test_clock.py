@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from engine.loop.test_clock import jumping  # noqa: F401 - a fixture
+from loopback.openai.wire import COMPLETIONS, Serve
 
 import distillkit
-from builtin.http.serving import COMPLETIONS, Serve
 from builtin.http.test_runs import teacher
 from distillkit import RunConfig
 from distillkit_loopback.openai import faults

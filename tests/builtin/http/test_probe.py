@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from loopback.openai.wire import COMPLETIONS, GENERATE, Serve
 
-from builtin.http.serving import COMPLETIONS, GENERATE, Serve, bodies, opened, scorer
+from builtin.http.serving import bodies, opened, scorer
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
 from distillkit_builtin.http.dialects.echo import Echo

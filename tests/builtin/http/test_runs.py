@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import question, read_jsonl
+from loopback.openai.wire import COMPLETIONS, Serve
 from pydantic import PrivateAttr
 
 import distillkit
-from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
+from builtin.http.serving import ByteScorer
 from distillkit import RunConfig, Sink
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.events import Event, Notice, StepFinished

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import COMPLETIONS, PROMPT, Serve, answers, asked, bodies, opened, scorer, truth
+from builtin.http.serving import answers, asked, bodies, opened, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.records import Failure, Rollout, Score

@@ -6,10 +6,11 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import question, read_jsonl
+from loopback.openai.wire import COMPLETIONS, Serve
 from pydantic import PrivateAttr
 
 import distillkit
-from builtin.http.serving import COMPLETIONS, Serve, bodies
+from builtin.http.serving import bodies
 from builtin.vllm.pushes import LOAD, UNLOAD
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, Serve
 
-from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
+from builtin.http.serving import asked, opened, truth
 from builtin.vllm.pushes import draw, sampler, with_weights
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.records import Failure, Weights

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback.openai.wire import COMPLETIONS, Serve, write_adapter
 
-from builtin.http.serving import COMPLETIONS, Serve, bodies, opened, write_adapter
+from builtin.http.serving import bodies, opened
 from builtin.vllm.pushes import LOAD, UNLOAD, draw, require_drawn_by, sampler, with_weights
 from distillkit.errors import RunFailedError
 from distillkit.records import Failure, Weights

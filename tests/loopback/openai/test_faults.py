@@ -4,14 +4,17 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
 import pytest
-from builtin.http.serving import (
+
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.faults import Fault
+from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.openai.server import LoopbackServer
+from loopback.openai.wire import (
     COMPLETIONS,
-    GENERATE,
     PROMPT,
     SCORING,
     Serve,
@@ -21,12 +24,6 @@ from builtin.http.serving import (
     post,
     refused,
 )
-
-from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.categorical import CategoricalModel
-from distillkit_loopback.openai.faults import Fault
-from distillkit_loopback.openai.flavors import Flavor
-from distillkit_loopback.openai.server import LoopbackServer
 
 
 def test_a_status_comes_as_often_as_it_was_ordered(serve: Serve) -> None:
@@ -173,39 +170,3 @@ def test_an_error_of_the_server_is_an_answer(serve: Serve) -> None:
     server = serve()
     server.faults.add(faults.WrongId(at=99))
     assert refused(post(server, COMPLETIONS, **SCORING))[:2] == (500, "InternalServerError")
-
-
-# Traffic
-
-
-def test_what_was_asked_is_counted_and_kept(serve: Serve) -> None:
-    server = serve(remembered=2)
-    for seed in range(3):
-        complete(server, prompt=PROMPT, max_tokens=1, seed=seed)
-    assert server.traffic.counts == {COMPLETIONS: 3}
-    assert [request.body["seed"] for request in server.traffic.requests(COMPLETIONS)] == [1, 2]
-    assert server.traffic.requests(GENERATE) == ()
-    server.traffic.clear()
-    assert (server.traffic.counts, server.traffic.most_at_once) == ({}, 0)
-
-
-def test_64_requests_are_delayed_together(serve: Serve) -> None:
-    server = serve(delay=0.7)  # one after the other: 45 s
-    body = {**SCORING, "prompt": PROMPT * 4}
-    limits = httpx.Limits(max_connections=64)
-    with httpx.Client(limits=limits, timeout=60) as client, ThreadPoolExecutor(64) as pool:
-        began = time.monotonic()
-        answers = list(pool.map(lambda _: client.post(server.url + COMPLETIONS, json=body).status_code, range(64)))
-        took = time.monotonic() - began
-    assert answers == [200] * 64
-    assert server.traffic.most_at_once > 8
-    assert took < 20
-
-
-def test_what_computes_nothing_is_not_delayed(serve: Serve) -> None:
-    assert httpx.get(serve(delay=600.0).url + "/v1/models", verify=False, timeout=60).status_code == 200
-
-
-def test_a_server_without_a_port_has_no_address() -> None:
-    with pytest.raises(RuntimeError, match="before its first start"):
-        _ = LoopbackServer(CategoricalModel()).url

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builtin.http.serving import PROMPT, SCORING, Serve, complete, post, refused
+
+from loopback.openai.wire import PROMPT, SCORING, Serve, complete, post, refused
 
 torch = pytest.importorskip("torch")
 
