@@ -22,7 +22,7 @@ def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback has no TLS, and reading the CA bundle for every client takes longer than most tests."""
+    """Loopback has no TLS, and scored the CA bundle for every client takes longer than most tests."""
     for module in (preflight_request, connection):
         monkeypatch.setattr(module, "tls", lambda options: False)
 

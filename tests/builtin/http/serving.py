@@ -48,11 +48,11 @@ async def opened(plugin: Any, run: RunContext | None = None) -> AsyncIterator[An
         await run.shared.release(run.user)
 
 
-def asked(count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> list[ScoreRequest]:
+def score_requests(count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> list[ScoreRequest]:
     return [ScoreRequest(make_rollout(ids, sample=i), "teacher", token_ids(prompt)) for i in range(count)]
 
 
-async def answers(plugin: Any, requests: Sequence[ScoreRequest]) -> list[Score | Failure]:
+async def outcomes(plugin: Any, requests: Sequence[ScoreRequest]) -> list[Score | Failure]:
     """In the order of the requests."""
     found = [outcome async for outcome in plugin.score(requests)]
     assert len(found) == len(requests)

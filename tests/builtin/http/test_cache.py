@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import RESPONSE, answers, asked, opened, scorer, truth
+from builtin.http.serving import RESPONSE, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.testing import make_context
@@ -36,7 +36,7 @@ async def requests_for(server: LoopbackServer, path: str, *, model: str = "loopb
     topk = change.pop("topk", 0)
     async with opened(scorer(server, model=model, cache=path, topk=topk)) as plugin:
         server.traffic.clear()
-        for score in await answers(plugin, asked(3, **change)):
+        for score in await outcomes(plugin, score_requests(3, **change)):
             wanted = truth(change.get("ids", RESPONSE), change.get("prompt", PROMPT))
             np.testing.assert_array_equal(score.logprobs, wanted)
             assert score.ids_proved
@@ -52,7 +52,7 @@ async def test_the_second_time_asks_nothing(serve: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"topk": 2}, {"prompt": [*PROMPT, 1]}, {"ids": [*RESPONSE, 1]}], ids=str)
-async def test_another_question_is_asked(serve: Serve, path: str, change: dict[str, Any]) -> None:
+async def test_another_query_is_requested(serve: Serve, path: str, change: dict[str, Any]) -> None:
     server = serve()
     await requests_for(server, path)
     assert await requests_for(server, path, **change) > 0
@@ -60,7 +60,7 @@ async def test_another_question_is_asked(serve: Serve, path: str, change: dict[s
     assert await requests_for(server, path) == 0
 
 
-async def test_another_model_is_asked(serve: Serve, path: str) -> None:
+async def test_another_model_is_requested(serve: Serve, path: str) -> None:
     await requests_for(serve(), path)
     assert await requests_for(serve(name="other"), path, model="other") > 0
 
@@ -76,7 +76,7 @@ async def test_topk_comes_back_as_it_was(serve: Serve, path: str) -> None:
     arrays = []
     for _ in range(2):
         async with opened(scorer(server, cache=path, topk=3)) as plugin:
-            (score,) = await answers(plugin, asked())
+            (score,) = await outcomes(plugin, score_requests())
         arrays.append(score.arrays)
     for name in ("topk_ids", "topk_logprobs"):
         assert arrays[0][name].dtype == arrays[1][name].dtype
@@ -89,10 +89,10 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
         async with opened(scorer(server, cache=path)) as plugin:
             server.faults.add(fault, where=COMPLETIONS)
             if isinstance(fault, faults.Status):
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
                 continue
             with pytest.raises(AlignmentError):
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         assert database.execute("select count(*) from scores").fetchone() == (0,)
 
@@ -100,7 +100,7 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
 async def test_it_is_read_with_ordinary_tools(serve: Serve, path: str) -> None:
     server = serve(name="smol")
     async with opened(scorer(server, model="smol", cache=path, topk=1)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         ((model, ids, count, best),) = database.execute(
             "select model, token_ids, json_array_length(logprobs), topk_ids from scores"
@@ -141,7 +141,7 @@ async def test_a_file_that_is_no_cache_is_said_once_and_done_without(
         path.parent.mkdir()
     no_cache(path, what)
     async with opened(scorer(serve(), cache=str(path)), make_context(notify=told.append)) as plugin:
-        for score in await answers(plugin, asked(3)):
+        for score in await outcomes(plugin, score_requests(3)):
             np.testing.assert_array_equal(score.logprobs, truth())
         assert counted(plugin) == {"hits": 0, "misses": 0, "failed": 3}
     (message,) = told
@@ -188,12 +188,12 @@ async def test_a_file_that_breaks_in_a_run_is_said_once_and_done_without(
     monkeypatch.setattr(score_file, "BUSY_SECONDS", 0.05)
     server, told = serve(), []
     async with opened(scorer(server, cache=path), make_context(notify=told.append)) as plugin:
-        await answers(plugin, asked(1, ids=[*RESPONSE, *range(200)]))  # so that it has some pages
+        await outcomes(plugin, score_requests(1, ids=[*RESPONSE, *range(200)]))  # so that it has some pages
         assert counted(plugin) == {"hits": 0, "misses": 1, "failed": 0}
         harm(plugin._live.cache.file)
         for _ in range(2):
             for prompt in ([*PROMPT, 1], [*PROMPT, 2]):  # new ones, which would be kept
-                (score,) = await answers(plugin, asked(1, ids=RESPONSE * 100, prompt=prompt))
+                (score,) = await outcomes(plugin, score_requests(1, ids=RESPONSE * 100, prompt=prompt))
                 np.testing.assert_array_equal(score.logprobs, truth(RESPONSE * 100, prompt))
         counts = counted(plugin)
     while HOLDERS:
@@ -222,11 +222,11 @@ async def test_a_damaged_score_is_not_taken_for_one(
 ) -> None:
     server, told = serve(), []
     async with opened(scorer(server, cache=path, topk=1)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         database.execute(f"update scores set {column} = ?", (value,))
     async with opened(scorer(server, cache=path, topk=1), make_context(notify=told.append)) as plugin:
-        (score,) = await answers(plugin, asked())
+        (score,) = await outcomes(plugin, score_requests())
     np.testing.assert_array_equal(score.logprobs, truth())
     (message,) = told
     assert said in message
@@ -242,8 +242,8 @@ async def test_teachers_of_one_run_share_the_file_and_its_one_warning(serve: Ser
         opened(scorer(serve(), cache=str(path)), replace(run, user="teachers.other.scorer")) as other,
     ):
         assert one._live.cache.file is other._live.cache.file
-        await answers(one, asked())
-        await answers(other, asked())
+        await outcomes(one, score_requests())
+        await outcomes(other, score_requests())
     assert len(told) == 1
 
 
@@ -266,14 +266,14 @@ async def test_the_file_is_closed_after_the_last_thread_that_uses_it(path: str) 
 async def test_hits_and_misses_are_counted(serve: Serve, path: str) -> None:
     async with opened(scorer(serve(), cache=path)) as plugin:
         for expected in ({"hits": 0, "misses": 1, "failed": 0}, {"hits": 1, "misses": 0, "failed": 0}):
-            await answers(plugin, asked())
+            await outcomes(plugin, score_requests())
             assert counted(plugin) == expected
     async with opened(scorer(serve())) as plugin:
         assert counted(plugin) == {}
 
 
 @pytest.mark.parametrize("what", ["root", "max_model_len", "weight_version"])
-async def test_other_weights_under_the_same_name_are_asked_as_far_as_the_server_tells(
+async def test_other_weights_under_the_same_name_are_requested_as_far_as_the_server_tells(
     serve: Serve, path: str, what: str
 ) -> None:
     await requests_for(serve(), path)
@@ -326,8 +326,8 @@ async def test_two_processes_may_write_at_once(path: str) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     cache = await cache_at(path)
     for i in range(75):
-        reading = await cache.get(ScoreQuery("m", token_ids([i]), token_ids([1, 2])))
-        assert reading is not None
-        assert reading.logprobs.tolist() == [-1.0, -i]
+        scored = await cache.get(ScoreQuery("m", token_ids([i]), token_ids([1, 2])))
+        assert scored is not None
+        assert scored.logprobs.tolist() == [-1.0, -i]
     assert await cache.get(ScoreQuery("m", token_ids([75]), token_ids([1, 2]))) is None
     await cache.file.close()

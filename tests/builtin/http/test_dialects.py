@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import RESPONSE, answers, asked, bodies, opened, scorer, truth
+from builtin.http.serving import RESPONSE, bodies, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.records import Score, ScoreRequest
@@ -49,7 +49,7 @@ async def test_scores_are_the_models_own_logprobs(
         server.faults.add(faults.Status(400), times=None, where=samples_none)
     async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
         assert plugin._live.dialect == dialect
-        (score,) = await answers(plugin, asked())
+        (score,) = await outcomes(plugin, score_requests())
     assert score.ids_proved
     np.testing.assert_array_equal(score.logprobs, truth())
     assert bodies(server, dialect.path)[-1] == dialect.payload(
@@ -84,7 +84,7 @@ async def test_scores_are_those_of_the_local_backend(serve: Serve, real: Any, ti
         for j, text in enumerate(texts)
     ]
     async with opened(local), opened(client):
-        pairs = zip(await answers(local, requests), await answers(client, requests), strict=True)
+        pairs = zip(await outcomes(local, requests), await outcomes(client, requests), strict=True)
     for ours, theirs in pairs:
         assert isinstance(ours, Score)
         assert isinstance(theirs, Score)
@@ -120,21 +120,21 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
         for fault in WRONG:
             server.faults.add(fault, where=dialect.path)
             try:
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
             except AlignmentError as error:
                 if re.match(r"score of SampleKey\(.* by teacher 'teacher'", str(error)):
                     refused.append(fault)
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     assert refused == WRONG
 
 
 @pytest.mark.parametrize("dialect", [Echo(), SGLang()], ids=repr)
-async def test_ids_that_are_not_told_any_more_end_the_run(serve: Serve, dialect: Any) -> None:
+async def test_ids_that_are_not_named_any_more_end_the_run(serve: Serve, dialect: Any) -> None:
     server = serve(flavor=Flavor("sglang"))
     async with opened(scorer(server, dialect=dialect.name)) as plugin:
         server.faults.add(faults.NoIds(), where=dialect.path)
         with pytest.raises(AlignmentError, match="by teacher 'teacher'"):
-            await answers(plugin, asked())
+            await outcomes(plugin, score_requests())
 
 
 # Answers that the loopback server does not give
@@ -150,10 +150,10 @@ def told(*entries: Any) -> Any:
 
 
 def test_candidates_are_looked_up_by_id_in_any_order() -> None:
-    reading = PromptLogprobs().parse(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
-    assert reading.logprobs.tolist() == [-1.0, -5.0]
-    assert reading.topk_ids is not None
-    assert reading.topk_ids.tolist() == [[3, 9], [8, 9]]
+    scored = PromptLogprobs().parse(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
+    assert scored.logprobs.tolist() == [-1.0, -5.0]
+    assert scored.topk_ids is not None
+    assert scored.topk_ids.tolist() == [[3, 9], [8, 9]]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_entries_that_do_not_fit_are_refused(entries: Any, message: str) -> None
     "answer", [None, [], {}, {"choices": []}, {"choices": [{}, {}]}, {"choices": [{"prompt_logprobs": "x"}]}]
 )
 @pytest.mark.parametrize("dialect", [PromptLogprobs(), Echo(), SGLang()], ids=repr)
-def test_answers_of_another_shape_are_refused(dialect: Dialect, answer: Any) -> None:
+def test_responses_of_another_shape_are_refused(dialect: Dialect, answer: Any) -> None:
     with pytest.raises(AlignmentError, match=r"^this: "):
         parse_scores(dialect, answer, ASKED, "this")
 
@@ -211,8 +211,8 @@ def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
     question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
     triples = [[-1.0, 3, None], [-2.0, 4, None]]
     for first in ([], [[None, 2, None]]):
-        reading = SGLang().parse({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
-        assert (reading.ids.tolist(), reading.logprobs.tolist()) == ([3, 4], [-1.0, -2.0])
+        scored = SGLang().parse({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
+        assert (scored.ids.tolist(), scored.logprobs.tolist()) == ([3, 4], [-1.0, -2.0])
     with pytest.raises(UnprovedError):
         SGLang().parse({"meta_info": {}}, question)
 
@@ -220,6 +220,6 @@ def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
 async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     assert bodies(server)[-1]["prompt"] == [*PROMPT, *RESPONSE]
     assert set(server.traffic.counts) == {"/v1/models", "/tokenize", COMPLETIONS}

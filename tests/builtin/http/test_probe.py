@@ -39,7 +39,7 @@ async def test_the_dialect_is_the_first_that_the_server_speaks_or_the_one_that_i
         assert plugin._live.dialect == dialect
 
 
-async def test_a_server_that_fails_at_one_dialect_is_asked_in_the_next(serve: Serve) -> None:
+async def test_a_server_that_fails_at_one_dialect_is_tried_in_the_next(serve: Serve) -> None:
     server = serve()
     server.faults.add(faults.Status(500), times=None, where=lambda request: "prompt_logprobs" in request.fields)
     async with opened(scorer(server)) as plugin:
@@ -53,7 +53,7 @@ async def refusal(plugin: Any) -> str:
     return str(caught.value)
 
 
-async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_was_answered(serve: Serve) -> None:
+async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_got(serve: Serve) -> None:
     server = serve(flavor=Flavor("echo", ids=False))
     message = await refusal(scorer(server))
     assert message.startswith(
@@ -110,7 +110,7 @@ async def test_a_server_with_another_tokenizer_is_refused(serve: Serve) -> None:
     assert "set tokenizer_model to the tokenizer of the served model" in message
 
 
-async def test_a_server_that_cannot_tokenize_is_not_asked_twice(serve: Serve) -> None:
+async def test_a_server_that_cannot_tokenize_is_not_tried_twice(serve: Serve) -> None:
     server = serve(flavor=Flavor("echo"))
     async with opened(scorer(server)):
         assert server.traffic.counts["/tokenize"] == 1
@@ -207,7 +207,7 @@ async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
     assert message == f"teacher 'teacher': {server.url} refuses the key: not with ***; api_key_env names its variable"
 
 
-def test_the_context_length_leaves_room_for_the_token_that_servers_draw(serve: Serve) -> None:
+def test_the_context_length_leaves_room_for_the_token_that_servers_sample(serve: Serve) -> None:
     plugin = scorer(serve(context_length=100))
     plugin.check(make_context())
     assert plugin.context_length(make_context()) == 99

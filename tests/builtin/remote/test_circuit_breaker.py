@@ -44,7 +44,7 @@ def test_half_open_lets_one_probe_through() -> None:
     assert breaker.opens_in() == 0.0
 
 
-def test_the_cool_down_doubles_up_to_a_cap_and_starts_again_after_an_answer() -> None:
+def test_the_cool_down_doubles_up_to_a_cap_and_starts_again_after_a_response() -> None:
     clock = Clock()
     breaker, waits = broken(clock), []
     for _ in range(7):

@@ -71,12 +71,12 @@ def _no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
 
 
-async def test_an_answer() -> None:
+async def test_a_result() -> None:
     async with served(well) as url:
         assert (await post(url)).value == {"a": 1}
 
 
-async def test_a_body_that_is_cut_short_is_asked_for_again() -> None:
+async def test_a_body_that_is_cut_short_is_requested_again() -> None:
     async with served(cut_short, well) as url:
         assert (await post(url)).value == {"a": 1}
 

@@ -8,7 +8,7 @@ from distillkit_builtin.remote.hedging import Hedging
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 
 
-def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_answer_wins() -> None:
+def test_a_request_without_a_result_goes_to_another_replica_too_and_the_first_result_wins() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
         async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
@@ -22,7 +22,7 @@ def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_a
     run(scenario())
 
 
-def test_an_answer_in_time_is_not_hedged() -> None:
+def test_a_result_in_time_is_not_hedged() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 4.9})
         async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:

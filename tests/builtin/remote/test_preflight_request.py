@@ -26,12 +26,12 @@ def ask(*responses: httpx.Response | Exception, key: str | None = None):
     return send_preflight_request(options, "/v1/models", transport=httpx.MockTransport(handle))
 
 
-def test_the_first_replica_that_answers_is_enough() -> None:
+def test_the_first_replica_that_responds_is_enough() -> None:
     answer = ask(httpx.ConnectError("refused"), httpx.Response(200, json={"data": []}))
     assert (answer.root, answer.value) == (B, {"data": []})
 
 
-def test_where_none_answers_each_is_named_with_what_happened() -> None:
+def test_where_none_responds_each_is_named_with_what_happened() -> None:
     with pytest.raises(InputError) as caught:
         ask(httpx.ConnectTimeout("timed out"), httpx.Response(503, text="loading"))
     assert str(caught.value).splitlines() == [

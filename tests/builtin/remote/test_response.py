@@ -25,7 +25,7 @@ def test_another_body_is_garbled(body: str) -> None:
         read_response(httpx.Response(200, text=body), "http://a", 1.0, NONE)
 
 
-def test_a_control_call_may_be_answered_with_text_or_nothing() -> None:
+def test_a_control_call_may_get_text_or_nothing() -> None:
     text = httpx.Response(200, content=b"Success: LoRA adapter 'x' added")
     assert read_response(text, "http://a", 1.0, NONE, lenient=True).value == "Success: LoRA adapter 'x' added"
     assert read_response(httpx.Response(200), "http://a", 1.0, NONE, lenient=True).value is None

@@ -24,7 +24,7 @@ def post(service: Service, *roots: str, **options: object) -> Result:
     return run(scenario())
 
 
-def test_an_answer_says_who_gave_it_and_how_long_it_took() -> None:
+def test_a_result_says_who_gave_it_and_how_long_it_took() -> None:
     service = Service()
     answer = post(service)
     assert (answer.root, answer.value, round(answer.seconds, 6)) == (A, {"from": A}, 0.1)
@@ -109,7 +109,7 @@ def test_a_retry_after_beyond_the_budget_ends_it_now() -> None:
     assert service.seen[A] == 1
 
 
-def test_no_answer_in_time_ends_an_attempt_and_halves_the_window() -> None:
+def test_no_response_in_time_ends_an_attempt_and_halves_the_window() -> None:
     async def scenario() -> None:
         service = Service({A: [hangs]})
         async with service.client(timeouts={"request": 7.0}) as client:

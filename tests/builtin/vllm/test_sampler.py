@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, Serve
 
-from builtin.http.serving import asked, opened, truth
-from builtin.vllm.pushes import draw, sampler, with_weights
+from builtin.http.serving import opened, score_requests, truth
+from builtin.vllm.pushes import sample, sampler, with_weights
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context
@@ -86,7 +86,7 @@ async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapter
         await plugin.sync(adapters[0])
     async with opened(plugin):
         with pytest.raises(RuntimeError, match="before its first sync"):
-            await draw(plugin)
+            await sample(plugin)
         with pytest.raises(PluginError, match="needs a student that writes its weights to disk"):
             await plugin.sync(Weights(0, "live"))
 
@@ -94,18 +94,18 @@ async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapter
 # Scores
 
 
-async def test_prompt_logprobs_are_asked_for_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
+async def test_prompt_logprobs_are_requested_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
     server = serve(delay=0.05)
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
         server.traffic.clear()
 
         async def score() -> list[Any]:
-            return [outcome async for outcome in plugin.score(asked(5))]
+            return [outcome async for outcome in plugin.score(score_requests(5))]
 
         both = await asyncio.gather(score(), score())  # two evaluators, say
         assert server.traffic.most_at_once == 1
-        await draw(plugin, 6)
+        await sample(plugin, 6)
         assert server.traffic.most_at_once > 1
     for outcome in (*both[0], *both[1]):
         np.testing.assert_array_equal(outcome.logprobs, truth(model=with_weights(adapters[0])))
@@ -121,12 +121,12 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
         await plugin.sync(adapters[0])
         for status, kind in ((400, Failure), (404, object)):
             server.faults.add(faults.Status(status), where=COMPLETIONS)
-            (outcome,) = [one async for one in plugin.score(asked())]
+            (outcome,) = [one async for one in plugin.score(score_requests())]
             assert isinstance(outcome, kind)
         for fault in (faults.WrongId(), faults.BadLogprob(-9999.0), faults.Shorter()):
             server.faults.add(fault, where=COMPLETIONS)
             with pytest.raises(AlignmentError, match=r"score of SampleKey.* at http://127"):
-                _ = [one async for one in plugin.score(asked())]
+                _ = [one async for one in plugin.score(score_requests())]
 
 
 # Completions
@@ -152,4 +152,4 @@ async def test_completions_without_proper_logprobs_end_the_run(
         await plugin.sync(adapters[0])
         server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
-            await draw(plugin)
+            await sample(plugin)

@@ -107,7 +107,7 @@ async def test_404_is_a_deployment_that_is_not_ready_yet(service: LoopbackServic
     assert len(service.requests) == 3
 
 
-async def test_a_late_answer_is_a_time_out(service: LoopbackService, sampler_of: "SamplerOf") -> None:
+async def test_a_late_response_is_a_time_out(service: LoopbackService, sampler_of: "SamplerOf") -> None:
     service.faults.add(faults.Delay(1.0), after=1, where=COMPLETIONS)
     assert (await ask(sampler_of(), PROMPT, max_tokens=2, http_timeout=0.3)).completion_len >= 1
     assert (await ask(sampler_of(), PROMPT, max_tokens=2, http_timeout=0.3)).completion_len >= 1
@@ -206,7 +206,7 @@ def test_a_save_or_a_promotion_fails_and_the_client_stays_usable(service: Loopba
         service.path("accounts/loopback/models/m")
 
 
-def test_an_operation_whose_answer_is_lost_is_applied_once(
+def test_an_operation_whose_response_is_lost_is_applied_once(
     service: LoopbackService, connect: Connect, twin: "Trainer", tmp_path: Path
 ) -> None:
     connected = connect()

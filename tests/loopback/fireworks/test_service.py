@@ -122,8 +122,8 @@ async def test_completions_are_sampled_from_the_models_own_distribution(
 
 
 async def test_a_seed_repeats_a_completion_and_without_one_they_differ(sampler_of: "SamplerOf") -> None:
-    drawn = [await ask(sampler_of(), PROMPT, max_tokens=12, seed=seed) for seed in (1, 1, 2)]
-    texts = [tuple(each.full_tokens) for each in drawn]
+    sampled = [await ask(sampler_of(), PROMPT, max_tokens=12, seed=seed) for seed in (1, 1, 2)]
+    texts = [tuple(each.full_tokens) for each in sampled]
     assert texts[0] == texts[1] != texts[2]
     free = [await ask(sampler_of(), PROMPT, max_tokens=12) for _ in range(2)]
     assert free[0].full_tokens != free[1].full_tokens

@@ -7,7 +7,7 @@ from distillkit.types import SamplingParams
 from distillkit_loopback.openai.categorical import CategoricalModel
 
 
-def test_each_law_sums_to_one_and_ranks_count_from_the_likeliest() -> None:
+def test_each_distribution_sums_to_one_and_ranks_count_from_the_best() -> None:
     model = CategoricalModel(vocabulary=100)
     assert np.exp(model.distribution(7)).sum() == pytest.approx(1.0)
     best = int(model.distribution(7).argmax())
@@ -18,14 +18,14 @@ def test_each_law_sums_to_one_and_ranks_count_from_the_likeliest() -> None:
     assert list(scored.topk_logprobs[1]) == sorted(model.distribution(best), reverse=True)[:3]
 
 
-def test_completions_are_drawn_from_the_law() -> None:
+def test_completions_are_sampled_from_the_distribution() -> None:
     model = CategoricalModel(vocabulary=8)
     first = [model.sample([3], seed, SamplingParams(1)).ids[0] for seed in range(4000)]
     found = np.bincount(first, minlength=8) / len(first)
     assert found == pytest.approx(np.exp(model.distribution(3)), abs=0.03)
 
 
-def test_temperature_top_k_and_top_p_change_what_is_drawn() -> None:
+def test_temperature_top_k_and_top_p_change_what_is_sampled() -> None:
     model = CategoricalModel(vocabulary=8)
     order = np.argsort(-model.distribution(3))
     firsts = {

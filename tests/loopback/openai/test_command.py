@@ -34,7 +34,7 @@ def address(capsys: pytest.CaptureFixture[str]) -> Told:
     return find
 
 
-def test_it_serves_a_model_until_it_is_told_to_stop(tiny_model: str, address: Told) -> None:
+def test_it_serves_a_model_until_it_is_to_stop(tiny_model: str, address: Told) -> None:
     seen = []
 
     def look() -> None:

@@ -40,7 +40,7 @@ def test_a_status_comes_as_often_as_it_was_ordered(serve: Serve) -> None:
     complete(server, **SCORING)
 
 
-def test_a_late_answer_is_right(serve: Serve) -> None:
+def test_a_late_response_is_right(serve: Serve) -> None:
     server = serve()
     right = complete(server, **SCORING)
     server.faults.add(faults.Delay(0.2))
@@ -153,7 +153,7 @@ def test_the_logprobs_of_a_completion_can_be_wrong(serve: Serve) -> None:
     assert short["logprobs"]["token_logprobs"] == right["logprobs"]["token_logprobs"][:3]
 
 
-def test_ids_are_not_told(serve: Serve) -> None:
+def test_ids_are_left_out(serve: Serve) -> None:
     server = serve()
     server.faults.add(faults.NoIds(), times=None)
     asked = {"prompt": PROMPT, "max_tokens": 1, "return_token_ids": True, "return_tokens_as_token_ids": True}
@@ -166,7 +166,7 @@ def test_ids_are_not_told(serve: Serve) -> None:
     assert {index for _, index, _ in answer["meta_info"]["input_token_logprobs"]} == {None}
 
 
-def test_an_error_of_the_server_is_an_answer(serve: Serve) -> None:
+def test_an_error_of_the_server_is_a_response(serve: Serve) -> None:
     server = serve()
     server.faults.add(faults.WrongId(at=99))
     assert refused(post(server, COMPLETIONS, **SCORING))[:2] == (500, "InternalServerError")

@@ -20,8 +20,8 @@ def reference(source: str, ids: list[int], adapter: str | None = None) -> Any:
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
     with torch.no_grad():
-        law = torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0], dim=1)
-    return law.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        logprobs = torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0], dim=1)
+    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
 
 
 def trained_adapter(source: str, folder: Path, seed: int) -> str:
@@ -40,7 +40,7 @@ def trained_adapter(source: str, folder: Path, seed: int) -> str:
     return str(folder)
 
 
-def test_a_real_model_scores_and_draws(serve: Serve, real: Any, tiny_model: str) -> None:
+def test_a_real_model_scores_and_samples(serve: Serve, real: Any, tiny_model: str) -> None:
     server = serve(real)
     choice = complete(server, prompt=PROMPT, max_tokens=6, seed=3, logprobs=2, prompt_logprobs=2, return_token_ids=True)
     ids = [*PROMPT, *choice["token_ids"]]
@@ -70,9 +70,9 @@ def test_adapters_of_a_real_model(serve: Serve, real: Any, tiny_model: str, tmp_
     assert scores(None) == base
     post(server, "/v1/unload_lora_adapter", lora_name="one")
     assert scores("two") == pytest.approx(reference(tiny_model, PROMPT, paths["two"]), abs=1e-5)
-    drawn = complete(server, model="two", prompt=PROMPT, max_tokens=5, seed=1, logprobs=0, return_token_ids=True)
-    truth = reference(tiny_model, [*PROMPT, *drawn["token_ids"]], paths["two"])[4:]
-    assert drawn["logprobs"]["token_logprobs"] == pytest.approx(truth, abs=1e-5)
+    sampled = complete(server, model="two", prompt=PROMPT, max_tokens=5, seed=1, logprobs=0, return_token_ids=True)
+    truth = reference(tiny_model, [*PROMPT, *sampled["token_ids"]], paths["two"])[4:]
+    assert sampled["logprobs"]["token_logprobs"] == pytest.approx(truth, abs=1e-5)
 
 
 @pytest.mark.parametrize("broken", ["no tensors", "other shapes"])

@@ -30,7 +30,7 @@ def test_sglang_has_an_entry_a_token_and_a_null_for_the_first(serve: Serve, star
     assert (meta["prompt_tokens"], meta["completion_tokens"], meta["output_token_logprobs"]) == (5, 0, [])
 
 
-def test_sglang_says_nothing_about_the_input_unless_it_is_asked(serve: Serve) -> None:
+def test_sglang_says_nothing_about_the_input_unless_it_is_requested(serve: Serve) -> None:
     answer = generate(serve(flavor=Flavor("sglang")), 3, input_ids=PROMPT, top_logprobs_num=2)
     meta = answer["meta_info"]
     assert meta["input_token_logprobs"] == meta["input_top_logprobs"] == []
@@ -48,8 +48,8 @@ def test_sglang_shows_candidates_and_texts(serve: Serve) -> None:
     assert [text for _, _, text in meta["input_token_logprobs"]] == ["a", "m", "e"]
     first, *rest = meta["input_top_logprobs"]
     assert first is None
-    law = CategoricalModel().distribution(ord("a"))
-    assert [index for _, index, _ in rest[0]] == np.argsort(-law)[:2].tolist()
+    logprobs = CategoricalModel().distribution(ord("a"))
+    assert [index for _, index, _ in rest[0]] == np.argsort(-logprobs)[:2].tolist()
 
 
 @pytest.mark.parametrize(

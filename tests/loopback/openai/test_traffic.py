@@ -3,7 +3,7 @@
 from loopback.openai.wire import COMPLETIONS, GENERATE, PROMPT, Serve, complete
 
 
-def test_what_was_asked_is_counted_and_kept(serve: Serve) -> None:
+def test_requests_are_counted_and_kept(serve: Serve) -> None:
     server = serve(remembered=2)
     for seed in range(3):
         complete(server, prompt=PROMPT, max_tokens=1, seed=seed)

@@ -23,7 +23,7 @@ def test_what_is_served(serve: Serve) -> None:
     assert post(server, GENERATE).status_code == 404
 
 
-def test_a_prompt_is_scored_without_drawing(serve: Serve) -> None:
+def test_a_prompt_is_scored_without_sampling(serve: Serve) -> None:
     choice = complete(serve(), **SCORING)
     first, *rest = choice["prompt_logprobs"]
     assert first is None
@@ -37,8 +37,8 @@ def test_a_prompt_is_scored_without_drawing(serve: Serve) -> None:
 def test_candidates_come_after_the_token_itself(serve: Serve) -> None:
     entries = complete(serve(), **{**SCORING, "prompt_logprobs": 3})["prompt_logprobs"][1:]
     for before, after, entry in zip(PROMPT, PROMPT[1:], entries, strict=False):
-        law = CategoricalModel().distribution(before)
-        best = [str(index) for index in np.argsort(-law)[:3]]
+        logprobs = CategoricalModel().distribution(before)
+        best = [str(index) for index in np.argsort(-logprobs)[:3]]
         assert list(entry) == [str(after), *(index for index in best if index != str(after))]
         assert [entry[index]["rank"] for index in best] == [1, 2, 3]
         assert entry[str(after)]["decoded_token"] == chr(after)
@@ -56,9 +56,9 @@ def test_an_echo_has_the_logprobs_of_prompt_and_completion(serve: Serve) -> None
     assert all(1 <= len(top) <= 2 for top in logprobs["top_logprobs"][1:])
     assert logprobs["text_offset"][:3] == [0, 10, 21]
     assert choice["prompt_logprobs"][0] is None
-    drawn = complete(server, **asked)["logprobs"]
-    assert drawn["tokens"] == logprobs["tokens"][5:]
-    assert drawn["token_logprobs"] == logprobs["token_logprobs"][5:]
+    sampled = complete(server, **asked)["logprobs"]
+    assert sampled["tokens"] == logprobs["tokens"][5:]
+    assert sampled["token_logprobs"] == logprobs["token_logprobs"][5:]
 
 
 def test_ids_and_logprobs_of_a_completion(serve: Serve) -> None:
@@ -67,14 +67,14 @@ def test_ids_and_logprobs_of_a_completion(serve: Serve) -> None:
     hot = complete(server, **asked, seed=4, temperature=2.0)
     assert hot["prompt_token_ids"] == PROMPT
     assert hot["prompt_logprobs"] is None
-    # The logprobs are those at temperature 1, whatever was drawn from.
+    # The logprobs are those at temperature 1, whatever was sampled from.
     assert hot["logprobs"]["token_logprobs"] == expected([*PROMPT, *hot["token_ids"]])[4:]
     assert complete(server, **asked, seed=4, temperature=2.0) == hot
     assert complete(server, **asked, seed=5, temperature=2.0) != hot
     assert complete(server, **asked) != complete(server, **asked)
 
 
-def test_the_token_that_vllm_draws_behind_an_echo_shows_in_its_ids_alone(serve: Serve) -> None:
+def test_the_token_that_vllm_samples_behind_an_echo_shows_in_its_ids_alone(serve: Serve) -> None:
     choice = complete(serve(), prompt=PROMPT, max_tokens=0, echo=True, logprobs=0, return_token_ids=True)
     assert len(choice["token_ids"]) == 1
     assert len(choice["logprobs"]["tokens"]) == 5
@@ -124,13 +124,13 @@ def test_what_cannot_be_is_refused(serve: Serve, body: dict[str, Any], status: i
     assert message in got[2]
 
 
-def test_processed_logprobs_are_those_at_the_temperature_that_drew(serve: Serve) -> None:
+def test_processed_logprobs_are_those_at_the_temperature_that_sampled(serve: Serve) -> None:
     server = serve(processed_logprobs=True)
     body = {"prompt": PROMPT, "max_tokens": 5, "seed": 1, "logprobs": 2, "return_token_ids": True}
     body["return_tokens_as_token_ids"] = True
     cold, hot = (complete(server, **body, temperature=temperature) for temperature in (0.5, 1.0))
     assert hot["logprobs"]["token_logprobs"] == pytest.approx(expected([PROMPT[-1], *hot["token_ids"]]))
-    law = CategoricalModel().distribution(PROMPT[-1]) / 0.5
-    wanted = law - np.log(np.exp(law).sum())
+    logprobs = CategoricalModel().distribution(PROMPT[-1]) / 0.5
+    wanted = logprobs - np.log(np.exp(logprobs).sum())
     assert cold["logprobs"]["token_logprobs"][0] == pytest.approx(wanted[cold["token_ids"][0]])
     assert max(cold["logprobs"]["top_logprobs"][0].values()) == pytest.approx(wanted.max())

@@ -32,7 +32,7 @@ def test_a_fault_lets_some_through_and_is_for_so_many() -> None:
     assert faults.pending == 0
 
 
-def test_a_fault_shows_once_unless_it_is_told_otherwise() -> None:
+def test_a_fault_shows_once_unless_it_has_times() -> None:
     faults: Faults[str] = Faults()
     faults.add("once")
     assert [faults.take(request()) for _ in range(2)] == ["once", None]
