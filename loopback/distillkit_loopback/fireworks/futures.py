@@ -99,7 +99,7 @@ class Operation:
             return
         try:
             result = self.work()
-        except Exception as error:  # the client is told, and the worker goes on
+        except Exception as error:  # the client gets it, and the worker goes on
             log.info("operation %s failed", self.request_id, exc_info=True)
             result = failed(f"{type(error).__name__}: {error}", "user")
         futures.finish(self.request_id, result)
@@ -159,7 +159,7 @@ class InOrder:
             return self._request_ids[seq_id]
 
     def skip(self, seq_id: int) -> None:
-        """This one was refused, and will not come again."""
+        """Do not wait for operation `seq_id`: it was refused, and will not come again."""
         with self._lock:
             if seq_id not in self._request_ids:
                 self._waiting[seq_id] = None

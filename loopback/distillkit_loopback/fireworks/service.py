@@ -88,13 +88,13 @@ class LoopbackService:
         """What `FIREWORKS_BASE_URL` should be."""
 
     def __enter__(self) -> Self:
-        """The service itself."""
+        """The service, which listens already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close."""
+        """Close the service, whatever happened in the block."""
         self.close()
 
     def close(self) -> None:

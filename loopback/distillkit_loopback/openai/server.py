@@ -85,14 +85,14 @@ class LoopbackServer:
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start the server, and return it."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop."""
+        """Stop the server, whatever happened in the block."""
         self.stop()
 
     def start(self) -> None:

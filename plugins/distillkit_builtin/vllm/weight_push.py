@@ -232,5 +232,5 @@ class FullWeightsPush(WeightPush):
 
     async def holds(self, root: str) -> bool:
         """Whether the label is still ours: a restarted server has its own weights and none of our labels."""
-        answer = await self.client.get_from(root, "/weight_info")
-        return isinstance(answer.value, dict) and answer.value.get("weight_version") == self.served.label
+        result = await self.client.get_from(root, "/weight_info")
+        return isinstance(result.value, dict) and result.value.get("weight_version") == self.served.label

@@ -74,7 +74,7 @@ def test_each_step_samples_from_the_adapter_of_its_version(serve: Serve, real: A
 
 
 def test_a_step_is_that_of_a_student_that_samples_itself(serve: Serve, real: Any, remote_config: Make) -> None:
-    """The server's completions, their logprobs and the gradient by them; both take a token by the same uniform number."""
+    """Both choose each token by the same uniform number, so completions and gradient are the same."""
     train = {"prompt_groups_per_step": 6, "max_steps": 1, "sample_every": 1, "samples_per_route": 12}
     config = remote_config(serve(real), train=train)
     alone = config.model_dump() | {"name": "alone"}
