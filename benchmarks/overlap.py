@@ -173,7 +173,7 @@ def measure(case: Case, folder: Path) -> tuple[float, list[float]]:
         ]
         rows.write_text("".join(lines), encoding="utf-8")
         student = TimedStudent(first=case.first, between=case.between, seconds=case.train, learning_rate=0.1)
-        window = {"initial_concurrency": case.at_once, "max_concurrency": case.at_once}
+        window = {"concurrency": {"initial": case.at_once, "max": case.at_once}}
         scorers = [TimedScorer(base_url=url, **window) for url in urls]
         config = RunConfig(
             log_path=str(folder / "run"),

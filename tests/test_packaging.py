@@ -18,13 +18,17 @@ WITHOUT_EXTRAS = (
 )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    folder = tmp_path_factory.mktemp("wheel")
+def built(source: Path, folder: Path) -> zipfile.ZipFile:
+    """The wheel of a project."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*command, "--wheel-dir", str(folder), str(TOP)], check=True)
+    subprocess.run([*command, "--wheel-dir", str(folder), str(source)], check=True)
     (path,) = folder.glob("*.whl")
     return zipfile.ZipFile(path)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    return built(TOP, tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_carries_the_examples_and_the_types(wheel: zipfile.ZipFile) -> None:
@@ -34,6 +38,19 @@ def test_the_wheel_carries_the_examples_and_the_types(wheel: zipfile.ZipFile) ->
             assert f"distillkit/examples/{example}/{name}" in names
     assert {"distillkit/py.typed", "distillkit_builtin/py.typed", "distillkit/loop/engine.py"} <= names
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_the_loopback_servers_are_a_wheel_of_their_own(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    assert not [name for name in wheel.namelist() if "loopback" in name]
+    own = built(TOP / "loopback", tmp_path)
+    names = own.namelist()
+    assert {name.partition("/")[0] for name in names} == {"distillkit_loopback", "distillkit_loopback-0.1.0.dist-info"}
+    for module in ("openai/__main__", "fireworks/__main__", "transport/faults", "hf/causal_lm"):
+        assert f"distillkit_loopback/{module}.py" in names
+    assert "distillkit_loopback/py.typed" in names
+    metadata = own.read("distillkit_loopback-0.1.0.dist-info/METADATA").decode()
+    assert "Requires-Dist: distillkit[local]" in metadata
+    assert "# distillkit-loopback" in metadata  # its README
 
 
 def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:

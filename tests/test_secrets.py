@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -168,13 +168,13 @@ def test_a_key_that_a_teachers_server_repeats_goes_nowhere(folder: Path) -> None
         for name, (fault, code) in ANSWERS.items():
             server = stack.enter_context(LoopbackServer(CategoricalModel(), api_key=TEACHER_KEY))
             if fault is not None:
-                server.faults.next(fault, path="/v1/completions", after=3, times=None)
+                server.faults.add(fault, where="/v1/completions", after=3, times=None)
             scorer = {"name": "http_bytes", "base_url": server.url, "api_key_env": "TEACHER_LOGIN"}
-            teacher = {"model": "loopback", "scorer": {**scorer, "retry_timeout": 0.3}}
+            teacher = {"model": "loopback", "scorer": {**scorer, "timeouts": {"retry": 0.3}}}
             commands.append(["run", write(folder, name, teachers=[teacher])])
             wanted.append(code)
         closed = stack.enter_context(LoopbackServer(CategoricalModel()))
-        closed.faults.next(says(401, ECHO), path="/v1/models", times=None)
+        closed.faults.add(says(401, ECHO), where="/v1/models", times=None)
         teacher = {"model": "loopback", "scorer": {**scorer, "base_url": closed.url}}
         config = write(folder, "closed", teachers=[teacher])
         done = distillkit(folder, [*commands, ["run", config], ["check", config]])
@@ -300,21 +300,22 @@ def of_fireworks(folder: Path, name: str, base_url: str, tokenizer: str, **score
 @pytest.mark.slow
 def test_a_key_that_fireworks_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
     pytest.importorskip("fireworks.training.sdk")
-    from distillkit_loopback.fireworks.faults import Fault, Status
     from distillkit_loopback.fireworks.service import LoopbackService
+    from distillkit_loopback.transport.faults import Status
 
-    orders: Mapping[str, Callable[[], list[Fault]]] = {
-        "fine": list,
-        "training": lambda: [Fault("POST", "/forward_backward$", Status(400, message=BAD_KEY), times=None)],
-        "cut-off": lambda: [Fault("POST", "/completions$", Status(400, message="z" * 285 + KEY), times=None)],
-        "making": lambda: [Fault("POST", "obs", Status(400, message=BAD_KEY), times=None)],
+    failing: Mapping[str, tuple[str, Status] | None] = {
+        "fine": None,
+        "training": ("POST .*/forward_backward$", Status(400, message=BAD_KEY)),
+        "cut-off": ("POST .*/completions$", Status(400, message="z" * 285 + KEY)),
+        "making": ("POST .*obs", Status(400, message=BAD_KEY)),
     }
     with ExitStack() as stack:
         commands = []
-        for name, ordered in orders.items():
+        for name, failure in failing.items():
             service = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key=KEY))
-            for fault in ordered():
-                service.fail(fault)
+            if failure is not None:
+                where, fault = failure
+                service.faults.add(fault, times=None, where=where)
             commands.append(["run", of_fireworks(folder, name, service.base_url, tiny_model)])
         other = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key="another"))
         commands.append(["check", of_fireworks(folder, "other", other.base_url, tiny_model)])

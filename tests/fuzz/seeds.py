@@ -58,7 +58,7 @@ VALID: Mapping[str, Any] = {
             "input_top_logprobs": [None, *([[-1.0, 3, None], [-1.5, 9, None]] for _ in range(2))],
         }
     },
-    "completing": {
+    "completion": {
         "model": "m",
         "choices": [
             {
@@ -97,6 +97,6 @@ def seeds(target: str) -> Sequence[bytes]:
     if target == "config":
         texts = (("0", YAML), ("1", TOML), ("2", json.dumps(CONFIG)))
         return [f"{kind}{line}\n{text}".encode() for kind, text in texts for line in ("", OVERRIDES)]
-    if target == "reading":
+    if target == "response":
         return RESPONSES
     return [json.dumps(VALID[target]).encode()]

@@ -26,9 +26,9 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
 from distillkit.types import Row
-from distillkit_builtin.fireworks import completions
-from distillkit_builtin.http.completions import read_completion
-from distillkit_builtin.http.dialects.dialect import Dialect, Question, UnprovedError, read_scores
+from distillkit_builtin.fireworks import completions as sampling
+from distillkit_builtin.http.completions import parse_completion
+from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError, parse_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
@@ -36,7 +36,7 @@ from distillkit_builtin.http.live_teacher import as_score
 from distillkit_builtin.http.models import find_model, served_models
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.remote.keys import Key
-from distillkit_builtin.remote.response import judge
+from distillkit_builtin.remote.response import read_response
 from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
 
@@ -108,7 +108,7 @@ def config(data: bytes) -> None:
 def body_of(data: bytes) -> Any:
     """A body as the remote backends read it; None where it is no JSON."""
     try:
-        return judge(httpx.Response(200, content=data), "http://a", 1.0, NO_KEY).value
+        return read_response(httpx.Response(200, content=data), "http://a", 1.0, NO_KEY).value
     except AttemptError as error:
         require_short(error)
         return None
@@ -119,14 +119,14 @@ def scores(dialect: Dialect, data: bytes) -> None:
     answer = body_of(data)
     rollout = make_rollout(RESPONSE)
     for topk in (0, 2):
-        question = Question("m", token_ids(PROMPT), token_ids(RESPONSE), topk)
+        query = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE), topk)
         try:
-            dialect.read(answer, question)
+            dialect.parse(answer, query)
         except (AlignmentError, UnprovedError) as error:
             require_short(error)
         try:
-            reading = read_scores(dialect, answer, question, "this")
-            require_possible(as_score(ScoreRequest(rollout, "t", token_ids(PROMPT)), reading))
+            scored = parse_scores(dialect, answer, query, "this")
+            require_possible(as_score(ScoreRequest(rollout, "t", token_ids(PROMPT)), scored))
         except AlignmentError as error:
             require_short(error)
 
@@ -144,24 +144,24 @@ def require_likely(logprobs: Sequence[float]) -> None:
     assert all(math.isfinite(value) and value <= 0.01 for value in logprobs), logprobs
 
 
-def completing(data: bytes) -> None:
+def completion(data: bytes) -> None:
     """An answer with a completion."""
     request = make_request()
     try:
-        drawn = read_completion(body_of(data), request, "m", 3)
+        sampled = parse_completion(body_of(data), request, "m", 3)
     except AlignmentError as error:
         require_short(error)
         return
-    require_drawn(drawn)
+    require_sampled(sampled)
 
 
-def require_drawn(drawn: Rollout | Failure) -> None:
-    if isinstance(drawn, Failure):
-        assert len(drawn.reason) < LONGEST_MESSAGE
+def require_sampled(sampled: Rollout | Failure) -> None:
+    if isinstance(sampled, Failure):
+        assert len(sampled.reason) < LONGEST_MESSAGE
         return
-    require_likely(drawn.logprobs.tolist())
-    assert (drawn.token_ids >= 0).all()
-    drawn.text.encode()
+    require_likely(sampled.logprobs.tolist())
+    assert (sampled.token_ids >= 0).all()
+    sampled.text.encode()
 
 
 def models(data: bytes) -> None:
@@ -173,19 +173,19 @@ def models(data: bytes) -> None:
         require_short(error)
 
 
-def reading(data: bytes) -> None:
+def response(data: bytes) -> None:
     """A whole response: the first line is status and kind of call, the next ones headers, and then comes the body."""
     head, _, content = data.partition(b"\n\n")
     status, *lines = head.split(b"\n")
     headers = [tuple(line.split(b":", 1)) for line in lines if b":" in line]
     try:
-        response = httpx.Response(200 + int.from_bytes(status[:2]) % 400, content=content, headers=headers)
-        response.content  # noqa: B018 - what cannot be decompressed is `Connection.ask`'s matter
+        received = httpx.Response(200 + int.from_bytes(status[:2]) % 400, content=content, headers=headers)
+        received.content  # noqa: B018 - what cannot be decompressed is handled by `Connection.send`
     except (httpx.DecodingError, ValueError):
         return
     for lenient in (False, True):
         try:
-            judge(response, "http://a", 1.0, NO_KEY, lenient=lenient)
+            read_response(received, "http://a", 1.0, NO_KEY, lenient=lenient)
         except (RefusedError, AttemptError) as error:
             require_short(error)
             require_harmless(str(error), getattr(error, "retry_after", None))
@@ -205,8 +205,8 @@ def fireworks(data: bytes) -> None:
     endpoint: Any = SimpleNamespace(sampler=sampler)
     scored = ScoreRequest(make_rollout(RESPONSE), "t", token_ids(PROMPT))
     for ask in (
-        functools.partial(completions.sample_completion, endpoint, make_request(), 3, ByteTokenizer(), 1.0),
-        functools.partial(completions.score_completion, endpoint, scored, 1.0),
+        functools.partial(sampling.draw, endpoint, make_request(), 3, ByteTokenizer(), 1.0),
+        functools.partial(sampling.judge, endpoint, scored, 1.0),
     ):
         try:
             outcome = asyncio.run(ask())
@@ -216,7 +216,7 @@ def fireworks(data: bytes) -> None:
         if isinstance(outcome, Score):
             require_possible(outcome)
         else:
-            require_drawn(outcome)
+            require_sampled(outcome)
 
 
 async def _as_the_sdk_does(choice: Any, prompt: list[int], *, echo: bool = False, **options: Any) -> Any:
@@ -243,8 +243,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
     "echo": functools.partial(scores, Echo(max_tokens=1)),
     "sglang": functools.partial(scores, SGLang()),
-    "completing": completing,
+    "completion": completion,
     "models": models,
-    "reading": reading,
+    "response": response,
     "fireworks": fireworks,
 }

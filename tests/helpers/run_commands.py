@@ -14,10 +14,9 @@ from distillkit.cli.main import app
 def hurry() -> None:
     """Wait hundredths of a second where we ourselves, and the Fireworks SDK, wait seconds between two tries."""
     from distillkit_builtin.fireworks import control_plane
-    from distillkit_builtin.remote import circuit_breaker as breaker
-    from distillkit_builtin.remote import retries as retrying
+    from distillkit_builtin.remote import circuit_breaker, retries
 
-    retrying.FIRST_BACKOFF, retrying.LONGEST_BACKOFF, breaker.FIRST_COOL_DOWN = 0.01, 0.05, 0.05
+    retries.FIRST_BACKOFF, retries.LONGEST_BACKOFF, circuit_breaker.FIRST_COOL_DOWN = 0.01, 0.05, 0.05
     control_plane.POLL_SECONDS = 0.05
 
 

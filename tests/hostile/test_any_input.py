@@ -67,15 +67,15 @@ def test_any_answer(target: str, data: st.DataObject) -> None:
 @QUICK
 @given(st.sampled_from(RESPONSES), st.binary(max_size=40), st.binary(max_size=40))
 def test_any_response(start: bytes, header: bytes, rest: bytes) -> None:
-    targets.reading(start + rest)
-    targets.reading(start.replace(b"\n", b"\nRetry-After: " + header.replace(b"\n", b"") + b"\n", 1) + rest)
+    targets.response(start + rest)
+    targets.response(start.replace(b"\n", b"\nRetry-After: " + header.replace(b"\n", b"") + b"\n", 1) + rest)
 
 
 def test_the_answers_that_the_fuzzer_starts_from_are_accepted() -> None:
     for dialect in (targets.PromptLogprobs(), targets.Echo(), targets.SGLang()):
-        question = targets.Question("m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), 2)
-        assert dialect.read(VALID[dialect.name], question).ids.tolist() == RESPONSE
-    assert isinstance(targets.read_completion(VALID["completing"], targets.make_request(), "m", 0), Rollout)
+        query = targets.ScoreQuery("m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), 2)
+        assert dialect.parse(VALID[dialect.name], query).ids.tolist() == RESPONSE
+    assert isinstance(targets.parse_completion(VALID["completion"], targets.make_request(), "m", 0), Rollout)
     assert targets.served_models(VALID["models"], "u")[0].max_model_len == 4096
 
 

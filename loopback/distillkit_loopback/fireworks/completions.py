@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from itertools import count
 
 from distillkit.seeds import derive_seed
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_loopback.fireworks.deployments import Deployments
 from distillkit_loopback.fireworks.inference import CompletionBody, complete
 from distillkit_loopback.fireworks.messages import Call, Refused, Route
 from distillkit_loopback.fireworks.store import Store
 from distillkit_loopback.fireworks.stream import as_object, as_stream
-from distillkit_loopback.transport.messages import Answer
+from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.transport.messages import Response
 
 
 class Completions:
@@ -26,40 +26,39 @@ class Completions:
         self._computing = threading.Lock()
         """Requests are computed one at a time: side by side, models this small only wait for one another."""
         self._numbers = count(1)
-        self._seedless: Counter[tuple[str, tuple[int, ...]]] = Counter()
-        """How often each model was asked about each prompt without a seed."""
+        self._unseeded: Counter[tuple[str, tuple[int, ...]]] = Counter()
+        """How often each model was given each prompt without a seed."""
 
     def routes(self) -> Iterable[Route]:
-        """What this part answers."""
+        """The endpoints of this part."""
         yield Route.to("POST", "/inference/v1/completions", self._complete)
 
-    def _complete(self, call: Call) -> Answer:
+    def _complete(self, call: Call) -> Response:
         body = call.body(CompletionBody)
-        serving = self._deployments.serving(body.model)
-        network, base = serving or (self._store.frozen(body.model), body.model)
-        self._require_served(body, network)
+        model = self._deployments.serving(body.model) or self._store.frozen(body.model)
+        self._require_possible(body, model)
         with self._computing:
-            completions = complete(network, self._store.tokenizer(base), body, self._seed(body))
-        completions = [completion.misbehaving(call.effect) for completion in completions]
+            completions = complete(model, body, self._seed(body))
+        completions = [completion.distorted(call.fault) for completion in completions]
         name = f"completion-{next(self._numbers)}"
         headers = {"x-request-id": call.request.headers.get("x-request-id", name)}
         send = as_stream if body.stream else as_object
-        return Answer(send(completions, name), headers=headers)
+        return Response(send(completions, name), headers=headers)
 
     def _seed(self, body: CompletionBody) -> int:
-        """The request's own, or one that depends on how often this was asked before.
+        """The request's own, or one that depends on how often this model was given this prompt before.
 
         Not on the order in which different prompts arrive, nor on the model's name, which may hold a run's random id:
-        so a run that sends no seeds draws the same completions every time.
+        so a run that sends no seeds samples the same completions every time.
         """
         if body.seed is not None:
             return abs(body.seed)
-        asked = (body.model, body.prompt)
-        self._seedless[asked] += 1
-        return derive_seed("loopback", self._seedless[asked], *body.prompt)
+        key = (body.model, body.prompt)
+        self._unseeded[key] += 1
+        return derive_seed("loopback", self._unseeded[key], *body.prompt)
 
-    def _require_served(self, body: CompletionBody, network: CausalLM) -> None:
-        vocabulary = network.model.get_input_embeddings().get_parameter("weight").shape[0]
+    def _require_possible(self, body: CompletionBody, model: CausalLM) -> None:
+        vocabulary = model.vocabulary
         if body.top_logprobs and not body.logprobs:
             raise Refused(400, "top_logprobs needs logprobs")
         if not body.prompt or body.max_tokens < 1 or not all(0 <= token < vocabulary for token in body.prompt):

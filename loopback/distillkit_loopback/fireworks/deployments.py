@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_loopback.fireworks.faults import Effect, Fails, NeverDone
+from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
 from distillkit_loopback.fireworks.jobs import ACCOUNT
 from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
 from distillkit_loopback.fireworks.store import Store
-from distillkit_loopback.transport.messages import Answer, Body
+from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.transport.messages import Body, Response
 
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 PREFIX = f"accounts/{ACCOUNT}/deployments/"
 
 
 class Settings(Body):
-    """What a deployment is asked to be; unknown settings are kept and shown."""
+    """The settings of a deployment; unknown ones are kept and shown."""
 
     model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
 
@@ -54,11 +54,11 @@ class Deployment:
     settings: Settings
     state: str = "CREATING"
     message: str = ""
-    fate: Effect | None = None
-    """How it misbehaves when it starts."""
+    fault: Fault | None = None
+    """How it fails when it starts."""
     snapshot: str | None = None
-    network: CausalLM | None = None
-    """The weights of the last hot load; None: the base model's."""
+    model: CausalLM | None = None
+    """The model of the last hot load; None: the base model."""
     hot_load: Mapping[str, JsonValue] = field(default_factory=dict)
     """The state of the last hot load, as its replica reports it."""
 
@@ -69,10 +69,10 @@ class Deployment:
 
     def start(self) -> None:
         """Get a replica, if it waits for one and one comes."""
-        if self.state != "CREATING" or isinstance(self.fate, NeverDone):
+        if self.state != "CREATING" or isinstance(self.fault, NeverDone):
             return
-        if isinstance(self.fate, Fails):
-            self.state, self.message = "FAILED", self.fate.message
+        if isinstance(self.fault, Fails):
+            self.state, self.message = "FAILED", self.fault.message
         else:
             self.state = "READY"
 
@@ -87,18 +87,18 @@ class Deployments:
     """All deployments of the account."""
 
     def __init__(self, store: Store) -> None:
-        """None yet."""
+        """An account without deployments."""
         self._store = store
         self._lock = threading.RLock()
         self._deployments: dict[str, Deployment] = {}
 
     def routes(self) -> Iterable[Route]:
-        """What this part answers."""
-        one = "/v1/accounts/{account}/deployments/{deployment}"
+        """The endpoints of this part."""
+        single = "/v1/accounts/{account}/deployments/{deployment}"
         yield Route.to("POST", "/v1/accounts/{account}/deployments", self._create)
-        yield Route.to("GET", one, self._show)
-        yield Route.to("PATCH", one, self._update)
-        yield Route.to("DELETE", one, self._delete)
+        yield Route.to("GET", single, self._show)
+        yield Route.to("PATCH", single, self._update)
+        yield Route.to("DELETE", single, self._delete)
 
     def running(self) -> dict[str, RunningDeployment]:
         """Those that cost money now."""
@@ -115,8 +115,8 @@ class Deployments:
                 if each.costs
             }
 
-    def serving(self, model: str) -> tuple[CausalLM, str] | None:
-        """The network behind a deployment's name and its base model; None if it is no deployment of the account.
+    def serving(self, model: str) -> CausalLM | None:
+        """The model behind a deployment's name; None if it is not the name of a deployment.
 
         Raises Refused, as the gateway does, for one that has no replica ready.
         """
@@ -126,8 +126,7 @@ class Deployments:
             found = self._deployments.get(model.removeprefix(PREFIX))
             if found is None or found.state != "READY" or not found.settings.max_replicas:
                 raise not_found(f"model {model!r}")
-            base = found.settings.base_model
-            return found.network or self._store.frozen(base), base
+            return found.model or self._store.frozen(found.settings.base_model)
 
     def get(self, deployment_id: str) -> Deployment:
         """A deployment. Raises Refused if there is none of that id."""
@@ -135,34 +134,34 @@ class Deployments:
             raise not_found(f"deployment {deployment_id!r}")
         return self._deployments[deployment_id]
 
-    def _create(self, call: Call) -> Answer:
+    def _create(self, call: Call) -> Response:
         deployment_id = call.request.query.get("deploymentId", "")
         if not ID.fullmatch(deployment_id):
             raise Refused(400, f"{deployment_id!r} is no deployment id: at most 63 of a-z, 0-9 and -, a letter first")
-        deployment = Deployment(deployment_id, call.body(Settings), fate=call.effect)
+        deployment = Deployment(deployment_id, call.body(Settings), fault=call.fault)
         self._store.path(deployment.settings.base_model)
         with self._lock:
             if deployment_id in self._deployments:
                 raise Refused(409, f"deployment {deployment_id!r} exists", "ALREADY_EXISTS")
             self._deployments[deployment_id] = deployment
-        return Answer(deployment.public())
+        return Response(deployment.public())
 
-    def _show(self, call: Call) -> Answer:
-        """Ready when first asked about, so that no client waits for a poll."""
+    def _show(self, call: Call) -> Response:
+        """Ready at the first request, so that no client waits for a poll."""
         with self._lock:
             deployment = self.get(call.names["deployment"])
             deployment.start()
-            return Answer(deployment.public())
+            return Response(deployment.public())
 
-    def _update(self, call: Call) -> Answer:
+    def _update(self, call: Call) -> Response:
         with self._lock:
             deployment = self.get(call.names["deployment"])
             changed = {**deployment.settings.model_dump(by_alias=True), **call.body(Changes).model_dump()}
             deployment.settings = Settings.model_validate(changed)
-            return Answer(deployment.public())
+            return Response(deployment.public())
 
-    def _delete(self, call: Call) -> Answer:
+    def _delete(self, call: Call) -> Response:
         with self._lock:
             self.get(call.names["deployment"])
             del self._deployments[call.names["deployment"]]
-        return Answer({})
+        return Response({})

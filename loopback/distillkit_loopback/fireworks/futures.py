@@ -1,4 +1,4 @@
-"""The trainer's asynchronous side: operations run once, in order, in one thread; their results are asked for later."""
+"""The trainer's asynchronous side: operations run once, in order, in one thread; their results are fetched later."""
 
 import logging
 import queue
@@ -10,7 +10,7 @@ from itertools import count
 
 from pydantic import JsonValue
 
-from distillkit_loopback.fireworks.faults import Effect, Fails, NeverDone
+from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
 from distillkit_loopback.fireworks.messages import not_found
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Futures:
     """Results by request id."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """No operation is known yet."""
         self._changed = threading.Condition()
         self._futures: OrderedDict[str, _Future] = OrderedDict()
         self._numbers = count(1)
@@ -44,21 +44,21 @@ class Futures:
             return request_id
 
     def finish(self, request_id: str, result: JsonValue) -> None:
-        """The result is there; nobody hears of it if the owner is gone."""
+        """Set the result; nothing happens if the owner is gone."""
         with self._changed:
             if request_id in self._futures:
                 self._futures[request_id].result = result
             self._changed.notify_all()
 
     def drop(self, owner: str) -> None:
-        """Whoever should finish these is gone."""
+        """Forget the futures of an owner that is gone."""
         with self._changed:
             for request_id in [name for name, future in self._futures.items() if future.owner == owner]:
                 del self._futures[request_id]
             self._changed.notify_all()
 
-    def wanted(self, request_id: str) -> bool:
-        """Whether the owner is still there."""
+    def is_known(self, request_id: str) -> bool:
+        """Whether the owner is still there, and the result may be set."""
         with self._changed:
             return request_id in self._futures
 
@@ -88,18 +88,18 @@ class Operation:
 
     request_id: str
     work: Callable[[], JsonValue]
-    effect: Effect | None
+    fault: Fault | None
 
     def run(self, futures: Futures) -> None:
         """Do it; an exception is a failed future, as the real service has it."""
-        if isinstance(self.effect, NeverDone) or not futures.wanted(self.request_id):
+        if isinstance(self.fault, NeverDone) or not futures.is_known(self.request_id):
             return
-        if isinstance(self.effect, Fails):
-            futures.finish(self.request_id, failed(self.effect.message, "server"))
+        if isinstance(self.fault, Fails):
+            futures.finish(self.request_id, failed(self.fault.message, "server"))
             return
         try:
             result = self.work()
-        except Exception as error:  # the client is told, and the worker goes on
+        except Exception as error:  # the client gets it, and the worker goes on
             log.info("operation %s failed", self.request_id, exc_info=True)
             result = failed(f"{type(error).__name__}: {error}", "user")
         futures.finish(self.request_id, result)
@@ -149,17 +149,17 @@ class InOrder:
         self._request_ids: dict[int, str] = {}
         self._waiting: dict[int, Operation | None] = {}
 
-    def add(self, seq_id: int, work: Callable[[], JsonValue], effect: Effect | None) -> str:
+    def add(self, seq_id: int, work: Callable[[], JsonValue], fault: Fault | None) -> str:
         """The request id of operation `seq_id`, which runs after all before it."""
         with self._lock:
             if seq_id not in self._request_ids:
                 self._request_ids[seq_id] = request_id = self._futures.make(self._owner)
-                self._waiting[seq_id] = Operation(request_id, work, effect)
+                self._waiting[seq_id] = Operation(request_id, work, fault)
                 self._advance()
             return self._request_ids[seq_id]
 
     def skip(self, seq_id: int) -> None:
-        """This one was refused, and will not come again."""
+        """Do not wait for operation `seq_id`: it was refused, and will not come again."""
         with self._lock:
             if seq_id not in self._request_ids:
                 self._waiting[seq_id] = None

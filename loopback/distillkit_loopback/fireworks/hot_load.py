@@ -9,7 +9,7 @@ from distillkit_loopback.fireworks.faults import Fails, NeverDone
 from distillkit_loopback.fireworks.learner import SAMPLING_WEIGHTS
 from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
-from distillkit_loopback.transport.messages import Answer, Body
+from distillkit_loopback.transport.messages import Body, Response
 
 PATH = "/hot_load/v1/models/hot_load"
 
@@ -24,27 +24,27 @@ class HotLoads:
     """Snapshots of a deployment's own trainer go into it; requests that run then end on the weights they began with."""
 
     def __init__(self, store: Store, deployments: Deployments) -> None:
-        """Nothing loaded yet."""
+        """Snapshots are in `store`."""
         self._store = store
         self._deployments = deployments
 
     def routes(self) -> Iterable[Route]:
-        """What this part answers."""
+        """The endpoints of this part."""
         yield Route.to("POST", PATH, self._load)
         yield Route.to("GET", PATH, self._show)
 
-    def _load(self, call: Call) -> Answer:
+    def _load(self, call: Call) -> Response:
         identity = call.body(NewWeights).identity
         deployment = self._deployment(call)
-        stage = "loading" if isinstance(call.effect, NeverDone) else "error"
-        if not isinstance(call.effect, NeverDone | Fails) and self._serve(deployment, identity):
+        stage = "loading" if isinstance(call.fault, NeverDone) else "error"
+        if not isinstance(call.fault, NeverDone | Fails) and self._serve(deployment, identity):
             stage = "done"
         deployment.hot_load = {
             "current_snapshot_identity": deployment.snapshot,
             "readiness": stage == "done",
             "loading_state": {"stage": stage, "target_snapshot_identity": identity},
         }
-        return Answer({})
+        return Response({})
 
     def _serve(self, deployment: Deployment, identity: str) -> bool:
         """Whether there is such a snapshot of the deployment's trainer."""
@@ -52,14 +52,14 @@ class HotLoads:
         folder = self._store.snapshot(job, identity)
         if not folder.is_dir():
             return False
-        network = self._store.load(deployment.settings.base_model)
-        network.model.load_state_dict(load_file(folder / SAMPLING_WEIGHTS))
-        deployment.network, deployment.snapshot = network, identity
+        model = self._store.load(deployment.settings.base_model)
+        model.model.load_state_dict(load_file(folder / SAMPLING_WEIGHTS))
+        deployment.model, deployment.snapshot = model, identity
         return True
 
-    def _show(self, call: Call) -> Answer:
+    def _show(self, call: Call) -> Response:
         state = dict(self._deployment(call).hot_load)
-        return Answer({"replicas": [state] if state else []})
+        return Response({"replicas": [state] if state else []})
 
     def _deployment(self, call: Call) -> Deployment:
         return self._deployments.get(call.request.headers.get("fireworks-deployment", "").removeprefix(PREFIX))

@@ -1,4 +1,4 @@
-"""Trainer jobs: made, asked about, resumed and deleted."""
+"""Trainer jobs: made, shown, resumed and deleted."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -7,10 +7,10 @@ from itertools import count
 
 from pydantic import Field, JsonValue
 
-from distillkit_loopback.fireworks.faults import Effect, Fails, NeverDone
+from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
 from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
 from distillkit_loopback.fireworks.store import Store
-from distillkit_loopback.transport.messages import Answer, Body
+from distillkit_loopback.transport.messages import Body, Response
 
 ACCOUNT = "loopback"
 COST = ("JOB_STATE_PENDING", "JOB_STATE_CREATING", "JOB_STATE_RUNNING")
@@ -49,8 +49,8 @@ class Job:
     config: TrainingConfig
     state: str = "JOB_STATE_CREATING"
     message: str = ""
-    fate: Effect | None = None
-    """How it misbehaves whenever it starts; one that cannot start cannot be resumed either."""
+    fault: Fault | None = None
+    """How it fails whenever it starts; one that cannot start cannot be resumed either."""
     checkpoints: list[tuple[str, str]] = field(default_factory=list)
     """Name and type, oldest first."""
 
@@ -61,10 +61,10 @@ class Job:
 
     def start(self) -> None:
         """Get the machines, if it waits for them and they come."""
-        if self.state != "JOB_STATE_CREATING" or isinstance(self.fate, NeverDone):
+        if self.state != "JOB_STATE_CREATING" or isinstance(self.fault, NeverDone):
             return
-        if isinstance(self.fate, Fails):
-            self.state, self.message = "JOB_STATE_FAILED", self.fate.message
+        if isinstance(self.fault, Fails):
+            self.state, self.message = "JOB_STATE_FAILED", self.fault.message
         else:
             self.state = "JOB_STATE_RUNNING"
 
@@ -100,7 +100,7 @@ class Jobs:
         self._numbers = count(1)
 
     def routes(self) -> Iterable[Route]:
-        """What this part answers."""
+        """The endpoints of this part."""
         jobs = "/v1/accounts/{account}/rlorTrainerJobs"
         yield Route.to("POST", jobs, self._create)
         yield Route.to("GET", f"{jobs}/{{job}}", self._show)
@@ -130,32 +130,32 @@ class Jobs:
             job.state, job.message = state, message
         self._ended(job_id)
 
-    def _create(self, call: Call) -> Answer:
+    def _create(self, call: Call) -> Response:
         job_id = call.request.query.get("rlorTrainerJobId") or f"job-{next(self._numbers)}"
-        job = Job(job_id, call.body(NewJob).training_config, fate=call.effect)
+        job = Job(job_id, call.body(NewJob).training_config, fault=call.fault)
         self._store.path(job.config.base_model)
         with self._lock:
             if job_id in self._jobs:
                 raise Refused(409, f"trainer job {job_id!r} exists", "ALREADY_EXISTS")
             self._jobs[job_id] = job
-        return Answer(job.public())
+        return Response(job.public())
 
-    def _show(self, call: Call) -> Answer:
-        """Ready when first asked about, so that no client waits for a poll."""
+    def _show(self, call: Call) -> Response:
+        """Ready at the first request, so that no client waits for a poll."""
         with self._lock:
             job = self.get(call.names["job"])
             job.start()
-            return Answer(job.public())
+            return Response(job.public())
 
-    def _delete(self, call: Call) -> Answer:
+    def _delete(self, call: Call) -> Response:
         self.end(call.names["job"], "JOB_STATE_DELETED")
-        return Answer({})
+        return Response({})
 
-    def _resume(self, call: Call) -> Answer:
+    def _resume(self, call: Call) -> Response:
         with self._lock:
             job = self.get(call.names["job"])
             if job.state == "JOB_STATE_DELETED":
                 raise Refused(400, f"trainer job {job.job_id!r} is deleted", "FAILED_PRECONDITION")
             if job.state not in COST:
-                job.state, job.message, job.fate = "JOB_STATE_CREATING", "", call.effect or job.fate
-        return Answer({})
+                job.state, job.message, job.fault = "JOB_STATE_CREATING", "", call.fault or job.fault
+        return Response({})

@@ -1,38 +1,34 @@
-"""One model of a trainer: the local backend's policy and trainer behind the operations of the SDK."""
+"""One model of a trainer: a LoRA or all weights, AdamW, and the operations of the SDK on them.
 
-from dataclasses import replace
+Logprobs are those of transformers' own forward in float32, LoRA is PEFT's, AdamW torch's. Sequences of one length are
+computed together, so nothing is padded.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-import numpy as np
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import PreTrainedModel
 
-from distillkit.records import Batch, Datum
-from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.export import export
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sampling_copy import SamplingCopy
-from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
-from distillkit_loopback.fireworks.datums import Noting, WireBatch, forward_loss, to_batch
+from distillkit_loopback.fireworks.datums import Datum, Loss, WireBatch, loss_named
+from distillkit_loopback.hf.causal_lm import CausalLM
 from distillkit_loopback.transport.messages import Body
 
 SAMPLING_WEIGHTS = "sampling.safetensors"
 """The weights that a deployment loads, adapters merged."""
-PLAIN = OptimizerOptions(
-    learning_rate=0.0,
-    schedule="constant_with_warmup",
-    warmup_steps=0,
-    total_steps=1,
-    weight_decay=0.0,
-    betas=(0.9, 0.999),
-    grad_clip_norm=0.0,
-    micro_batch_tokens=8192,
-    seed=0,
-)
-"""Every step brings its own."""
+STATE = "state.safetensors"
+"""Weights and moments, as `save` writes them."""
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOST_TOKENS = 8192
+"""In one forward pass."""
 
 
 class AdamParams(Body):
@@ -50,123 +46,195 @@ Normalization = Literal["num_loss_tokens", "num_sequences", "none"]
 
 
 class Learner:
-    """A policy, its optimizer, and the gradient that has come together since the last step."""
+    """A model, its optimizer, and the gradient that has come together since the last step."""
 
-    def __init__(self, network: CausalLM, tokenizer: HFTokenizer, rank: int, alpha: int, seed: int) -> None:
-        """A new LoRA on `network`, or all of its weights if the rank is 0."""
-        self._tokenizer = tokenizer
-        self._policy = Policy.lora(network, rank, alpha, 0.0, seed) if rank else Policy.full(network)
-        self._sampling_copy = SamplingCopy(self._policy.causal_lm)
-        self._trainer = Trainer(self._policy, PLAIN)
-        self._vocabulary = network.model.get_input_embeddings().get_parameter("weight").shape[0]
+    def __init__(self, base: CausalLM, rank: int, alpha: int, seed: int) -> None:
+        """A new LoRA on `base`, which nobody else may use, or all of its weights if the rank is 0."""
+        self._base = base
+        self._adapter = lora(base, rank, alpha, seed) if rank else None
+        if self._adapter is None:
+            base.model.requires_grad_(True)
+        whole = self._adapter or base.model
+        self._trained = {name: each for name, each in whole.named_parameters() if each.requires_grad}
+        self._optimizer = self._new_optimizer()
         self._loss_tokens = 0
         self._sequences = 0
 
     @property
     def is_lora(self) -> bool:
         """Whether an adapter is trained."""
-        return self._policy.causal_lm.adapter is not None
+        return self._adapter is not None
 
     def forward(self, wire: WireBatch) -> JsonValue:
-        """The loss and the logprobs of the targets; no gradient comes of it."""
-        batch, noting = to_batch(wire)
-        self._require_known_ids(batch.datums)
-        total = forward_loss(self._policy, batch, noting, PLAIN.micro_batch_tokens)
-        return _output(total, _active(batch, wire), noting)
+        """The loss, and the logprobs of the targets, without a gradient."""
+        with torch.no_grad():
+            total, data, logprobs = self._compute(wire, backward=False)
+        return _output(total, _active(data, wire), logprobs)
 
     def forward_backward(self, wire: WireBatch) -> JsonValue:
-        """Add the gradient of the loss, summed over tokens; answer with the logprobs of the targets."""
-        batch, noting = to_batch(wire)
-        self._require_known_ids(batch.datums)
-        total, active = self._trainer.accumulate_gradient(batch), _active(batch, wire)
+        """The same, and the gradient of the loss, summed over tokens, is added to what the next step uses."""
+        total, data, logprobs = self._compute(wire, backward=True)
+        active = _active(data, wire)
         self._loss_tokens += active
-        self._sequences += len(batch.datums)
-        return _output(total, active, noting)
+        self._sequences += len(data)
+        return _output(total, active, logprobs)
 
     def optim_step(self, adam: AdamParams, normalization: Normalization) -> JsonValue:
-        """One step of AdamW by the gradient so far, which is forgotten then."""
-        trainer = self._trainer
-        self._normalize(normalization)
-        for group in trainer.optimizer.param_groups:
-            group.update(
-                lr=adam.learning_rate, betas=(adam.beta1, adam.beta2), eps=adam.eps, weight_decay=adam.weight_decay
-            )
-        trainer.options = replace(PLAIN, grad_clip_norm=adam.grad_clip_norm)
+        """One step of AdamW by the gradient so far, which is forgotten then; returns the norm before it is clipped."""
         try:
-            norm = trainer.apply_gradient()["train/grad_norm"]
+            self._normalize(normalization)
+            norm = self._clip(adam.grad_clip_norm)
+            for group in self._optimizer.param_groups:
+                group.update(
+                    lr=adam.learning_rate, betas=(adam.beta1, adam.beta2), eps=adam.eps, weight_decay=adam.weight_decay
+                )
+            self._optimizer.step()
         finally:
             self._forget_gradient()
         return {"metrics": {"optim/lr": adam.learning_rate, "optim/grad_norm": norm}}
 
     def save(self, folder: Path) -> None:
-        """Weights and moments. Raises FileExistsError if that name was saved before."""
-        _new(folder)
-        self._trainer.save(folder)
+        """Write weights and moments. Raises FileExistsError if that name was saved before."""
+        _create(folder)
+        tensors = {f"weight/{name}": each.detach() for name, each in self._trained.items()}
+        for name, each in self._trained.items():
+            tensors |= {f"{moment}/{name}": value for moment, value in self._optimizer.state[each].items()}
+        save_file({name: tensor.clone() for name, tensor in tensors.items()}, folder / STATE)
 
     def load(self, folder: Path, *, optimizer: bool) -> None:
-        """What `save` wrote; without `optimizer` the moments start anew."""
-        self._trainer.load(folder)
-        if not optimizer:
-            self._trainer = Trainer(self._policy, PLAIN)
+        """Take back what `save` wrote; without `optimizer` the moments start anew."""
+        tensors = load_file(folder / STATE)
+        self._optimizer = self._new_optimizer()
+        with torch.no_grad():
+            for name, each in self._trained.items():
+                each.copy_(tensors[f"weight/{name}"])
+                if optimizer and f"step/{name}" in tensors:
+                    self._optimizer.state[each] = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS}
         self._forget_gradient()
 
     def load_adapter(self, folder: Path) -> None:
-        """The weights of a PEFT adapter of the same rank; the moments start anew."""
-        if self._policy.causal_lm.adapter is None:
+        """Take the weights of a PEFT adapter of the same rank; the moments start anew. Raises ValueError for others."""
+        if self._adapter is None:
             raise ValueError("this model trains all weights: it has no adapter to load into")
         weights = load_file(folder / "adapter_model.safetensors")
-        mine = get_peft_model_state_dict(self._policy.causal_lm.adapter)
+        mine = get_peft_model_state_dict(self._adapter)
         if weights.keys() != mine.keys():
             raise ValueError(f"the adapter holds other weights: {', '.join(sorted(weights.keys() ^ mine.keys())[:3])}")
-        set_peft_model_state_dict(self._policy.causal_lm.adapter, weights)
-        self._trainer = Trainer(self._policy, PLAIN)
+        set_peft_model_state_dict(self._adapter, weights)
+        self._optimizer = self._new_optimizer()
         self._forget_gradient()
 
-    def snapshot(self, folder: Path, base: str) -> None:
-        """The weights to sample from, and what a promotion hands out. Raises FileExistsError as `save` does."""
-        _new(folder)
-        self._sampling_copy.refresh()
-        tensors = {name: tensor.clone() for name, tensor in self._sampling_copy.causal_lm.model.state_dict().items()}
-        save_file(tensors, folder / SAMPLING_WEIGHTS)
-        export(self._policy, self._tokenizer, folder, base)
+    def snapshot(self, folder: Path) -> None:
+        """Write the weights to sample from, and what a promotion hands out. Raises FileExistsError as `save` does."""
+        _create(folder)
+        save_file({name: tensor.clone() for name, tensor in self._merged().items()}, folder / SAMPLING_WEIGHTS)
+        path = folder / ("model" if self._adapter is None else "adapter")
+        (self._adapter or self._base.model).save_pretrained(str(path))
+        self._base.text.save(path)
+
+    def _compute(self, wire: WireBatch, *, backward: bool) -> tuple[float, list[Datum], list[Tensor]]:
+        """The sum of `weights * loss`, the data, and [T] logprobs of each one's targets."""
+        loss = loss_named(wire.loss_fn)
+        data = [datum.read(index, self._base.vocabulary) for index, datum in enumerate(wire.data)]
+        logprobs: dict[int, Tensor] = {}
+        total = 0.0
+        for group in of_one_length(data):
+            rows = self._logprobs([data[i] for i in group])
+            summed = _weighted_loss(loss, rows, [data[i] for i in group], wire.options)
+            value = float(summed.detach())
+            if not math.isfinite(value):
+                raise ValueError("the loss is not a finite number")
+            if backward:
+                torch.autograd.backward(summed)
+            total += value
+            logprobs |= dict(zip(group, rows.detach(), strict=True))
+        return total, data, [logprobs[i] for i in range(len(data))]
+
+    def _logprobs(self, data: Sequence[Datum]) -> Tensor:
+        """[n, T] logprobs of the targets."""
+        inputs = torch.stack([torch.tensor(datum.inputs) for datum in data])
+        targets = torch.stack([torch.tensor(datum.targets) for datum in data])
+        logits = self._base.model(input_ids=inputs, use_cache=False).logits.float()
+        return torch.log_softmax(logits, dim=2).gather(2, targets[:, :, None])[:, :, 0]
+
+    def _merged(self) -> Mapping[str, Tensor]:
+        """All weights by the base model's names, the adapter added to them."""
+        if self._adapter is None:
+            return self._base.model.state_dict()
+        merged: PreTrainedModel = copy.deepcopy(self._adapter).merge_and_unload()
+        return merged.state_dict()
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        return torch.optim.AdamW(self._trained.values())
 
     def _normalize(self, normalization: Normalization) -> None:
         count = {"num_loss_tokens": self._loss_tokens, "num_sequences": self._sequences, "none": 1}[normalization]
-        for parameter in self._policy.trained.values():
-            if parameter.grad is not None:
-                parameter.grad.div_(max(count, 1))
+        for each in self._trained.values():
+            if each.grad is not None:
+                each.grad.div_(max(count, 1))
+
+    def _clip(self, limit: float) -> float:
+        norm = float(torch.nn.utils.clip_grad_norm_(self._trained.values(), limit or math.inf))
+        if not math.isfinite(norm):
+            raise ValueError(f"the gradient's norm is {norm}")
+        return norm
 
     def _forget_gradient(self) -> None:
-        self._trainer.optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad(set_to_none=True)
         self._loss_tokens = self._sequences = 0
 
-    def _require_known_ids(self, datums: tuple[Datum, ...]) -> None:
-        for datum in datums:
-            ids = np.concatenate([datum.prompt_ids, datum.response_ids])
-            if ids.min() < 0 or ids.max() >= self._vocabulary:
-                raise ValueError(f"a token id is not in the vocabulary of {self._vocabulary}")
+
+def lora(base: CausalLM, rank: int, alpha: int, seed: int) -> PeftModel:
+    """A new adapter, put on every linear layer of `base` but the head; its weights depend on the seed alone."""
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = cast(PeftModel, get_peft_model(base.model, config))
+    adapted.eval()
+    return adapted
 
 
-def _active(batch: Batch, wire: WireBatch) -> int:
-    """The tokens that count for `num_loss_tokens`: those with an advantage, or with a weight."""
+def of_one_length(data: Sequence[Datum]) -> Iterator[list[int]]:
+    """Positions in `data` of sequences that are computed together: of one length, and of `MOST_TOKENS` at most."""
+    by_length = sorted(range(len(data)), key=lambda i: len(data[i].inputs))
+    for length, group in groupby(by_length, key=lambda i: len(data[i].inputs)):
+        yield from _in_parts(group, max(1, MOST_TOKENS // length))
+
+
+def _in_parts(positions: Iterable[int], size: int) -> Iterator[list[int]]:
+    whole = list(positions)
+    yield from (whole[start : start + size] for start in range(0, len(whole), size))
+
+
+def _weighted_loss(loss: Loss, logprobs: Tensor, data: Sequence[Datum], options: Mapping[str, float]) -> Tensor:
+    """The sum of `weights * loss` over [n, T] tokens."""
+    arrays = {name: torch.stack([torch.tensor(datum.arrays[name]) for datum in data]) for name in data[0].arrays}
+    return (loss(logprobs, arrays, options) * arrays["weights"]).sum()
+
+
+def _active(data: Sequence[Datum], wire: WireBatch) -> int:
+    """How many tokens count for `num_loss_tokens`: those with an advantage, or with a weight."""
     name = "advantages" if wire.loss_fn == "importance_sampling" else "weights"
-    return sum(int(np.count_nonzero(datum.inputs[name])) for datum in batch.datums)
+    return sum(int((datum.arrays[name] != 0).sum()) for datum in data)
 
 
-def _output(total: float, active: int, noting: Noting) -> JsonValue:
+def _output(total: float, active: int, logprobs: Sequence[Tensor]) -> JsonValue:
+    outputs: list[JsonValue] = [
+        {"logprobs": {"data": row.tolist(), "dtype": "float32", "shape": [len(row)]}} for row in logprobs
+    ]
     return {
         "loss_fn_output_type": "TensorDictLossReturn",
-        "loss_fn_outputs": noting.outputs(),
+        "loss_fn_outputs": outputs,
         "metrics": {"loss:sum": total, "active_tokens:sum": float(active)},
     }
 
 
-def _new(folder: Path) -> None:
+def _create(folder: Path) -> None:
     if folder.exists():
         raise FileExistsError(f"a checkpoint {folder.name!r} exists")
     folder.mkdir(parents=True)
 
 
 def exported(snapshot: Path) -> Path:
-    """What a promotion of a snapshot hands out: a PEFT adapter or a whole model."""
+    """What a promotion of a snapshot hands out: the folder of a PEFT adapter or of a whole model."""
     return next(path for path in (snapshot / "adapter", snapshot / "model") if path.is_dir())

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue, ValidationError
 
-from distillkit_loopback.fireworks.faults import Effect
-from distillkit_loopback.transport.messages import ABody, Answer, Request, refusal
+from distillkit_loopback.fireworks.faults import Fault
+from distillkit_loopback.transport.messages import ABody, Request, Response, refusal
 
 Json = Mapping[str, JsonValue]
 
 
-class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
-    """The service says no, as the real one would."""
+class Refused(Exception):  # noqa: N818 - an HTTP response, not a bug
+    """The service refuses a request, as the real one would."""
 
     def __init__(self, status: int, message: str, code: str = "INVALID_ARGUMENT") -> None:
         """`code` is the name that stands beside the message."""
@@ -22,25 +22,25 @@ class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
         self.message = message
         self.code = code
 
-    def answer(self, headers: Mapping[str, str] | None = None) -> Answer:
+    def response(self, headers: Mapping[str, str] | None = None) -> Response:
         """In the form of every error of the service."""
         return refusal(self.status, self.message, self.code, headers)
 
 
 def not_found(what: str) -> Refused:
-    """404."""
+    """A refusal with status 404."""
     return Refused(404, f"{what} not found", "NOT_FOUND")
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request on its way to the part that answers it."""
+    """A request on its way to the part that responds to it."""
 
     request: Request
     names: Mapping[str, str]
     """What the route's pattern found in the path."""
-    effect: Effect | None
-    """How to misbehave, this once."""
+    fault: Fault | None
+    """What goes wrong with this request; None: nothing."""
 
     def body(self, shape: type[ABody]) -> ABody:
         """The body, read. Raises Refused if it is not of that shape."""
@@ -52,22 +52,22 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which requests a function answers."""
+    """The requests to which a function responds."""
 
     method: str
     path: re.Pattern[str]
-    function: Callable[[Call], Answer]
+    function: Callable[[Call], Response]
 
     @classmethod
-    def to(cls, method: str, path: str, function: Callable[[Call], Answer]) -> "Route":
+    def to(cls, method: str, path: str, function: Callable[[Call], Response]) -> "Route":
         """`{name}` in the path stands for one segment, or the part of it before a colon."""
         return cls(method, re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/:]+)", path)), function)
 
 
-def dispatch(routes: Iterable[Route], request: Request, effect: Effect | None) -> Answer:
+def dispatch(routes: Iterable[Route], request: Request, fault: Fault | None) -> Response:
     """Hand the request to the first route that fits."""
     for route in routes:
         found = route.path.fullmatch(request.path)
         if found and route.method == request.method:
-            return route.function(Call(request, found.groupdict(), effect))
+            return route.function(Call(request, found.groupdict(), fault))
     raise not_found(f"route {request.method} {request.path}")

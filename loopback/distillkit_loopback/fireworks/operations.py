@@ -1,4 +1,4 @@
-"""What a client asks of a model that a trainer holds; each answer is a future."""
+"""The operations of a client on a model that a trainer holds; the response of each is a future."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from distillkit_loopback.fireworks.jobs import Job
 from distillkit_loopback.fireworks.learner import AdamParams, Learner, Normalization
 from distillkit_loopback.fireworks.messages import Call, not_found
 from distillkit_loopback.fireworks.store import Store
-from distillkit_loopback.transport.messages import Answer, Body
+from distillkit_loopback.transport.messages import Body, Response
 
 CROSS_JOB = re.compile(r"cross_job://([^/]+)/([^/]+)")
 
@@ -84,14 +84,14 @@ class Models:
     """The models of all trainers, and what is done with them."""
 
     def __init__(self, store: Store, futures: Futures, worker: Worker) -> None:
-        """None yet."""
+        """No trainer has a model yet."""
         self._store = store
         self._futures = futures
         self._worker = worker
         self._models: dict[str, Model] = {}
 
-    def functions(self) -> Mapping[str, Callable[[Call], Answer]]:
-        """What this part answers, by the last segment of the path."""
+    def functions(self) -> Mapping[str, Callable[[Call], Response]]:
+        """The endpoints of this part, by the last segment of the path."""
         return {
             "forward": self._forward,
             "forward_backward": self._forward_backward,
@@ -104,12 +104,11 @@ class Models:
 
     def make(self, job: Job, model_id: str, base: str, lora: LoraSettings) -> None:
         """A new model."""
-        network, tokenizer = self._store.load(base), self._store.tokenizer(base)
-        learner = Learner(network, tokenizer, lora.rank, lora.alpha or 2 * lora.rank, lora.seed or 0)
+        learner = Learner(self._store.load(base), lora.rank, lora.alpha or 2 * lora.rank, lora.seed or 0)
         self._models[model_id] = Model(job, base, learner, InOrder(job.job_id, self._futures, self._worker))
 
     def forget(self, model_id: str) -> None:
-        """Let a model go."""
+        """Forget a model."""
         self._models.pop(model_id, None)
 
     def forget_job(self, job_id: str) -> None:
@@ -132,26 +131,26 @@ class Models:
             raise not_found(f"model {body.model_id!r}")
         return model
 
-    def _submit(self, call: Call, body: OfModel, work: Callable[[], JsonValue]) -> Answer:
-        request_id = self._model(body).operations.add(body.seq_id, work, call.effect)
-        return Answer({"request_id": request_id, "model_id": body.model_id})
+    def _submit(self, call: Call, body: OfModel, work: Callable[[], JsonValue]) -> Response:
+        request_id = self._model(body).operations.add(body.seq_id, work, call.fault)
+        return Response({"request_id": request_id, "model_id": body.model_id})
 
-    def _forward(self, call: Call) -> Answer:
+    def _forward(self, call: Call) -> Response:
         body = call.body(Forward)
         learner = self._model(body).learner
         return self._submit(call, body, lambda: learner.forward(body.forward_input))
 
-    def _forward_backward(self, call: Call) -> Answer:
+    def _forward_backward(self, call: Call) -> Response:
         body = call.body(ForwardBackward)
         learner = self._model(body).learner
         return self._submit(call, body, lambda: learner.forward_backward(body.forward_backward_input))
 
-    def _optim_step(self, call: Call) -> Answer:
+    def _optim_step(self, call: Call) -> Response:
         body = call.body(OptimStep)
         learner, normalization = self._model(body).learner, body.grad_accumulation_normalization or "none"
         return self._submit(call, body, lambda: learner.optim_step(body.adam_params, normalization))
 
-    def _save(self, call: Call) -> Answer:
+    def _save(self, call: Call) -> Response:
         body = call.body(Saving)
         model = self._model(body)
 
@@ -162,7 +161,7 @@ class Models:
 
         return self._submit(call, body, save)
 
-    def _load(self, call: Call) -> Answer:
+    def _load(self, call: Call) -> Response:
         body = call.body(Saving)
         model = self._model(body)
 
@@ -174,7 +173,7 @@ class Models:
 
         return self._submit(call, body, load)
 
-    def _load_adapter(self, call: Call) -> Answer:
+    def _load_adapter(self, call: Call) -> Response:
         body = call.body(LoadAdapter)
         learner = self._model(body).learner
 
@@ -184,13 +183,12 @@ class Models:
 
         return self._submit(call, body, load)
 
-    def _snapshot(self, call: Call) -> Answer:
+    def _snapshot(self, call: Call) -> Response:
         body = call.body(Saving)
         model = self._model(body)
 
         def save() -> JsonValue:
-            base = str(self._store.path(model.base))
-            model.learner.snapshot(self._store.snapshot(model.job.job_id, body.path), base)
+            model.learner.snapshot(self._store.snapshot(model.job.job_id, body.path))
             model.job.checkpoints.append((body.path, f"CHECKPOINT_TYPE_INFERENCE_{model.kind}"))
             return {"type": "save_weights_for_sampler", "path": body.path}
 

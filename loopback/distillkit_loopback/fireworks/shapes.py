@@ -1,4 +1,4 @@
-"""The account, and the training shapes: every one that is asked for exists."""
+"""The account, and the training shapes: every requested one exists."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from distillkit_loopback.fireworks.jobs import ACCOUNT
 from distillkit_loopback.fireworks.messages import Call, Route
-from distillkit_loopback.transport.messages import Answer
+from distillkit_loopback.transport.messages import Response
 
 
 class Shapes:
@@ -17,17 +17,17 @@ class Shapes:
         self._context_length = context_length
 
     def routes(self) -> Iterable[Route]:
-        """What this part answers."""
+        """The endpoints of this part."""
         shape = "/v1/accounts/{account}/trainingShapes/{shape}"
-        yield Route.to("GET", "/v1/accounts", lambda call: Answer({"accounts": [{"name": f"accounts/{ACCOUNT}"}]}))
+        yield Route.to("GET", "/v1/accounts", lambda call: Response({"accounts": [{"name": f"accounts/{ACCOUNT}"}]}))
         yield Route.to("GET", f"{shape}/versions", self._list)
         yield Route.to("GET", f"{shape}/versions/{{version}}", self._show)
 
-    def _list(self, call: Call) -> Answer:
-        return Answer({"trainingShapeVersions": [self._shape(call.request.path + "/v1")]})
+    def _list(self, call: Call) -> Response:
+        return Response({"trainingShapeVersions": [self._shape(call.request.path + "/v1")]})
 
-    def _show(self, call: Call) -> Answer:
-        return Answer(self._shape(call.request.path))
+    def _show(self, call: Call) -> Response:
+        return Response(self._shape(call.request.path))
 
     def _shape(self, path: str) -> JsonValue:
         snapshot: JsonValue = {

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from distillkit_loopback.fireworks.faults import (
     CutStream,
-    Effect,
+    Fault,
     FewerLogprobs,
     MissingLogprobs,
     NullLogprob,
@@ -21,22 +21,22 @@ PERFORMANCE: Mapping[str, JsonValue] = {"prefill-queue-duration": "0.001", "num-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The logprob of one token; the law that sampled it, where that is known; what else was likely, if asked for."""
+    """The logprob of one token; that of the distribution which sampled it, where known; the top-k, if requested."""
 
     token: str
     token_id: int
     logprob: float | None
     sampling_logprob: float | None = None
-    likely: tuple["Row", ...] = ()
-    """The likeliest first; empty if none were asked for."""
+    topk: tuple["Row", ...] = ()
+    """In descending order of logprob; empty if not requested."""
 
     def as_json(self) -> dict[str, JsonValue]:
         """As it is sent."""
         row: dict[str, JsonValue] = {"token": self.token, "token_id": self.token_id, "logprob": self.logprob}
         if self.sampling_logprob is not None:
             row["sampling_logprob"] = self.sampling_logprob
-        if self.likely:
-            row["top_logprobs"] = [other.as_json() for other in self.likely]
+        if self.topk:
+            row["top_logprobs"] = [other.as_json() for other in self.topk]
         return row
 
 
@@ -46,20 +46,20 @@ class Completion:
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...]
-    """Those of the prompt that are echoed, then those that were drawn."""
+    """Those of the prompt that are echoed, then those that were sampled."""
     echoed: int
     """How many of the prompt's last ids are in `ids`."""
     rows: tuple[Row, ...] | None
-    """One an id; None if no logprobs were asked for."""
+    """One an id; None if no logprobs were requested."""
     text: str
     finish_reason: str
     named_prompt: tuple[int, ...] | None = None
     """What the service says the prompt was, where it says so."""
     cut: bool = False
 
-    def misbehaving(self, effect: Effect | None) -> "Completion":
-        """With what was ordered to be wrong with it."""
-        match effect:
+    def distorted(self, fault: Fault | None) -> "Completion":
+        """The completion with what is wrong with it by `fault`."""
+        match fault:
             case MissingLogprobs():
                 return replace(self, rows=None)
             case FewerLogprobs() if self.rows:
@@ -101,7 +101,7 @@ def as_stream(completions: Sequence[Completion], name: str) -> bytes:
 
 
 def as_object(completions: Sequence[Completion], name: str) -> JsonValue:
-    """All of it at once, for a request that wants no stream."""
+    """All of it at once, for a request without `stream`."""
     choices: list[JsonValue] = [
         {
             **_choice(index, completion, completion.text, slice(None)),

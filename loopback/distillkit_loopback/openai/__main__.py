@@ -1,26 +1,22 @@
 """The loopback server from a shell: `python -m distillkit_loopback.openai MODEL`, to try things without a GPU.
 
-It serves a real model, slowly, and holds itself to what vLLM or SGLang answer. It is no server for work.
+It serves a real model, slowly, and responds as vLLM or SGLang do. It is not meant for work.
 """
 
 import argparse
-import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
-from distillkit.errors import DistillkitError, InputError
+from distillkit.errors import DistillkitError
+from distillkit_loopback.command import key_in, port_taken, require_packages, until_signal
 from distillkit_loopback.openai.flavors import NAMES, Flavor
-from distillkit_loopback.openai.models import Model
 from distillkit_loopback.openai.server import LoopbackServer
 
 CONTEXT_LENGTH = 1024
 
 
 def options() -> argparse.ArgumentParser:
-    """What the command takes."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m distillkit_loopback.openai",
         description="Serve a small model on this machine's CPU, as vLLM or SGLang would: for trying things out.",
@@ -36,13 +32,16 @@ def options() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | None = None) -> int:
-    """Serve until `wait` returns (by default: until Ctrl-C or SIGTERM); the exit status."""
+    """Serve until `wait` returns (by default: until Ctrl-C or SIGTERM); returns the exit status."""
     chosen = options().parse_args(arguments)
     try:
         with started(chosen) as server:
-            print(f"{chosen.name or chosen.model} is served at {server.url}/v1 as {chosen.flavor} does; Ctrl-C ends it")
-            sys.stdout.flush()
-            (wait or until_told)()
+            wait = wait or until_signal()
+            print(
+                f"{chosen.name or chosen.model} is served at {server.url}/v1 as {chosen.flavor} does; Ctrl-C ends it",
+                flush=True,
+            )
+            wait()
     except DistillkitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -51,8 +50,11 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
 
 def started(chosen: argparse.Namespace) -> LoopbackServer:
     """The server, listening. Raises InputError for what cannot be served, or a port that is taken."""
+    require_packages("the loopback server")
+    from distillkit_loopback.openai.network_model import NetworkModel
+
     server = LoopbackServer(
-        load(chosen.model),
+        NetworkModel.load(chosen.model),
         name=chosen.name or chosen.model,
         flavor=Flavor(chosen.flavor, ids=not chosen.no_ids),
         api_key=key_in(chosen.api_key_env),
@@ -62,34 +64,8 @@ def started(chosen: argparse.Namespace) -> LoopbackServer:
     try:
         server.start()
     except (OSError, OverflowError) as error:
-        raise InputError(f"port {chosen.port} cannot be had: {error}; choose another one by --port") from error
+        raise port_taken(chosen.port, error) from error
     return server
-
-
-def load(source: str) -> Model:
-    """The model. Raises InputError if it cannot be had."""
-    if find_spec("torch") is None or find_spec("peft") is None:
-        raise InputError("the loopback server computes by PyTorch: pip install 'distillkit[local]'")
-    from distillkit_loopback.openai.network_model import NetworkModel
-
-    return NetworkModel.load(source)
-
-
-def key_in(variable: str | None) -> str | None:
-    """The key that clients need. Raises InputError if the variable holds none."""
-    if variable is None:
-        return None
-    if not os.environ.get(variable):
-        raise InputError(f"--api-key-env: the environment variable {variable} is not set; export any text as the key")
-    return os.environ[variable]
-
-
-def until_told() -> None:
-    """Until Ctrl-C or SIGTERM."""
-    told = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: told.set())
-    told.wait()
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Catalogue:
         self.base, self.weight_version = self._first_base, FIRST_VERSION
 
     def listing(self, owner: str) -> JsonValue:
-        """What `/v1/models` answers."""
+        """The response of `/v1/models`."""
         cards = [self._card(self.name, self.base.name, None, owner)]
         cards += [self._card(name, path, self.name, owner) for name, path in self.adapters.items()]
         return {"object": "list", "data": [*cards]}

@@ -1,4 +1,4 @@
-"""A model that costs nothing: the next token's law depends on the previous token alone, out of a fixed random table."""
+"""A model that costs nothing: the next token depends on the previous one alone, by a fixed table of probabilities."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import numpy as np
 
 from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
-from distillkit_loopback.openai.models import AdapterError, Drawn, Ids, Numbers, Scored, Text
+from distillkit_loopback.openai.models import AdapterError, Ids, Numbers, Sampled, Scored, Text
 
 SPREAD = 2.0
-"""Standard deviation of the logits: the laws are far from uniform."""
+"""Standard deviation of the logits: the distributions are far from uniform."""
 
 
 class ByteText:
@@ -33,7 +33,7 @@ class ByteText:
 
 
 class CategoricalModel:
-    """`p(next | previous)`: a table with one law for each remainder of the previous id by `contexts`."""
+    """`p(next | previous)`: a table with one distribution for each remainder of the previous id by `contexts`."""
 
     def __init__(
         self,
@@ -52,32 +52,32 @@ class CategoricalModel:
         self._contexts = contexts
         self._keep(np.random.default_rng(seed).normal(0.0, SPREAD, (contexts, vocabulary)))
 
-    def law(self, previous: int) -> Numbers:
+    def distribution(self, previous: int) -> Numbers:
         """[vocabulary] logprobs of what follows an id."""
         row: Numbers = self._logprobs[previous % self._contexts]
         return row
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
-        """Looked up."""
+        """Looked up in the table."""
         whole = np.asarray(ids, dtype=np.int64)
         rows, scored = whole[start - 1 : -1] % self._contexts, whole[start:]
-        likely = self._order[rows, :top]
+        best = self._order[rows, :top]
         return Scored(
             logprobs=self._logprobs[rows, scored],
             ranks=self._ranks[rows, scored],
-            likely_ids=likely,
-            likely_logprobs=self._logprobs[rows[:, None], likely],
+            topk_ids=best,
+            topk_logprobs=self._logprobs[rows[:, None], best],
         )
 
-    def draw(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Drawn:
+    def sample(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Sampled:
         """Token by token, by inverse transform of uniform numbers."""
         uniforms = np.random.Generator(np.random.Philox(key=seed)).random(params.max_tokens)
         ids: list[int] = []
         for uniform in uniforms:
-            ids.append(_chosen(self.law(ids[-1] if ids else prompt[-1]), float(uniform), params))
+            ids.append(_chosen(self.distribution(ids[-1] if ids else prompt[-1]), float(uniform), params))
             if ended := self._ended(ids, params):
-                return Drawn(tuple(ids), ended)
-        return Drawn(tuple(ids), "length")
+                return Sampled(tuple(ids), ended)
+        return Sampled(tuple(ids), "length")
 
     def adapted(self, path: Path) -> Self:
         """With logits that are moved at random, by a seed which is the hash of the adapter's files."""
@@ -115,18 +115,18 @@ class CategoricalModel:
 def _chosen(logprobs: Numbers, uniform: float, params: SamplingParams) -> int:
     if params.temperature == 0:
         return int(logprobs.argmax())
-    cumulative = np.cumsum(_reshaped(logprobs, params))
+    cumulative = np.cumsum(_filtered(logprobs, params))
     place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
     return min(place, len(logprobs) - 1)
 
 
-def _reshaped(logprobs: Numbers, params: SamplingParams) -> Numbers:
+def _filtered(logprobs: Numbers, params: SamplingParams) -> Numbers:
     """[vocabulary] probabilities, not normalized: at the temperature, without what top-k and then top-p leave out."""
-    law: Numbers = np.exp((logprobs - logprobs.max()) / params.temperature)
-    order = np.argsort(-law, kind="stable")
+    probabilities: Numbers = np.exp((logprobs - logprobs.max()) / params.temperature)
+    order = np.argsort(-probabilities, kind="stable")
     if params.top_k:
-        law[order[params.top_k :]] = 0.0
+        probabilities[order[params.top_k :]] = 0.0
     if params.top_p < 1.0:
-        ordered = law[order] / law.sum()
-        law[order[np.cumsum(ordered) - ordered >= params.top_p]] = 0.0
-    return law
+        ordered = probabilities[order] / probabilities.sum()
+        probabilities[order[np.cumsum(ordered) - ordered >= params.top_p]] = 0.0
+    return probabilities

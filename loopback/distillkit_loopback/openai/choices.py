@@ -11,13 +11,13 @@ from distillkit_loopback.openai.models import Model
 
 def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[str, JsonValue]:
     """The one choice of a response, in full."""
-    tell = body.return_token_ids and completion.ids_told
+    with_ids = body.return_token_ids and completion.names_ids
     text, stopped_by = ended_text(completion, sampling_params(body).stop, model, special=not body.skip_special_tokens)
     if not body.include_stop_str_in_output and stopped_by is not None:
         text = text[: -len(stopped_by)]
     if body.max_tokens == 0:
         text = ""
-    if body.echo and not body.return_token_ids:  # vLLM has no prompt's text when it is asked for ids
+    if body.echo and not body.return_token_ids:  # vLLM has no prompt's text when it is to return ids
         text = model.text.show(completion.prompt_ids) + text
     prompt = completion.prompt if body.prompt_logprobs is not None or body.echo else None
     return {
@@ -26,16 +26,16 @@ def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[s
         "logprobs": _logprobs(completion, body, model),
         "finish_reason": completion.finish_reason,
         "stop_reason": stopped_by,
-        "token_ids": [*completion.drawn_ids] if tell else None,
-        "prompt_token_ids": [*completion.prompt_ids] if tell else None,
+        "token_ids": [*completion.sampled_ids] if with_ids else None,
+        "prompt_token_ids": [*completion.prompt_ids] if with_ids else None,
         "prompt_logprobs": None if prompt is None else [_by_id(entry, model) for entry in prompt],
     }
 
 
 def ended_text(completion: Completion, stops: Sequence[str], model: Model, *, special: bool) -> tuple[str, str | None]:
     """The completion's text up to and with the stop string that ended it, and that string."""
-    text = (model.text.show if special else model.text.decode)(completion.drawn_ids)
-    if completion.finish_reason != "stop" or completion.drawn_ids[-1] in model.eos_ids:
+    text = (model.text.show if special else model.text.decode)(completion.sampled_ids)
+    if completion.finish_reason != "stop" or completion.sampled_ids[-1] in model.eos_ids:
         return text, None
     found = [stop for stop in stops if stop in text]
     if not found:
@@ -45,7 +45,7 @@ def ended_text(completion: Completion, stops: Sequence[str], model: Model, *, sp
 
 
 def _by_id(entry: Entry, model: Model) -> JsonValue:
-    """The token that stands there first, then what was likely: K or K + 1 entries."""
+    """The token that stands there first, then the top-k: K or K + 1 entries."""
     if entry.logprob is None and not entry.rank:
         return None
     return {
@@ -56,17 +56,17 @@ def _by_id(entry: Entry, model: Model) -> JsonValue:
 
 def _ranked(entry: Entry) -> Iterator[tuple[int, float | None, int]]:
     yield entry.token_id, entry.logprob, entry.rank
-    for each in entry.likely:
+    for each in entry.topk:
         if each.token_id != entry.token_id:
             yield each.token_id, each.logprob, each.rank
 
 
 def _logprobs(completion: Completion, body: CompletionBody, model: Model) -> JsonValue:
-    """Of what is echoed and what was drawn, end to end; `text_offset` counts characters of the tokens before."""
+    """Of what is echoed and what was sampled, end to end; `text_offset` counts characters of the tokens before."""
     if body.logprobs is None:
         return None
-    entries = [*((completion.prompt or ()) if body.echo else ()), *(completion.drawn or ())]
-    as_ids = body.return_tokens_as_token_ids and completion.ids_told
+    entries = [*((completion.prompt or ()) if body.echo else ()), *(completion.sampled or ())]
+    as_ids = body.return_tokens_as_token_ids and completion.names_ids
     tokens = [_token(entry.token_id, model, as_ids=as_ids) for entry in entries]
     offsets, offset = [], 0
     for token in tokens:
@@ -83,8 +83,8 @@ def _logprobs(completion: Completion, body: CompletionBody, model: Model) -> Jso
 def _top(entry: Entry, count: int, model: Model, *, as_ids: bool) -> JsonValue:
     if entry.logprob is None and not entry.rank:
         return None
-    likely: tuple[Candidate, ...] = entry.likely[:count]
-    rest = {each.token_id: each.logprob for each in likely if each.token_id != entry.token_id}
+    topk: tuple[Candidate, ...] = entry.topk[:count]
+    rest = {each.token_id: each.logprob for each in topk if each.token_id != entry.token_id}
     values = {entry.token_id: entry.logprob, **rest}
     return {_token(index, model, as_ids=as_ids): logprob for index, logprob in values.items()}
 

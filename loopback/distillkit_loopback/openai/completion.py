@@ -1,4 +1,4 @@
-"""One completion as any dialect can tell it, or as it should not be told."""
+"""One completion, in a form that every dialect can send, or distorted by a fault."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +17,12 @@ from distillkit_loopback.openai.faults import (
     SwappedEntries,
     WrongId,
 )
-from distillkit_loopback.openai.models import Drawn, Model
+from distillkit_loopback.openai.models import Model, Sampled
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A token that was likely at some place. The likeliest has rank 1."""
+    """One of the top-k tokens at a position. The best has rank 1."""
 
     token_id: int
     logprob: float
@@ -31,25 +31,25 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A token that stands at some place, and what else was likely there."""
+    """The token at a position, and the top-k there."""
 
     token_id: int
     logprob: float | None
     """None: nothing stands before it."""
     rank: int = 0
-    likely: tuple[Candidate, ...] = ()
+    topk: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Task:
     """What is to be computed."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
-    """With `max_tokens` 0 nothing is drawn."""
+    """With `max_tokens` 0 nothing is sampled."""
     seed: int
     prompt_top: int | None
-    """How many candidates come with each token of the prompt; None: its logprobs are not asked for."""
+    """How many candidates come with each token of the prompt; None: its logprobs are not requested."""
     top: int | None
     """Likewise for the completion."""
 
@@ -59,43 +59,43 @@ class Completion:
     """What is sent back."""
 
     prompt_ids: tuple[int, ...]
-    drawn_ids: tuple[int, ...]
+    sampled_ids: tuple[int, ...]
     finish_reason: FinishReason
     prompt: tuple[Entry, ...] | None
-    """One a token; None if not asked for."""
-    drawn: tuple[Entry, ...] | None
-    ids_told: bool = True
+    """One a token; None if not requested."""
+    sampled: tuple[Entry, ...] | None
+    names_ids: bool = True
 
     def distorted(self, distortion: Distortion, vocabulary: int) -> "Completion":
-        """With something wrong; the same where there are no logprobs in which it could show."""
+        """The completion with that fault; unchanged where it has no logprobs in which the fault could show."""
         if isinstance(distortion, NoIds):
-            return replace(self, ids_told=False)
+            return replace(self, names_ids=False)
         if self.prompt is not None:
             ids, entries = _distorted(self.prompt_ids, self.prompt, distortion, vocabulary)
             return replace(self, prompt_ids=ids, prompt=entries)
-        if self.drawn is not None:
-            ids, entries = _distorted(self.drawn_ids, self.drawn, distortion, vocabulary)
-            return replace(self, drawn_ids=ids, drawn=entries)
+        if self.sampled is not None:
+            ids, entries = _distorted(self.sampled_ids, self.sampled, distortion, vocabulary)
+            return replace(self, sampled_ids=ids, sampled=entries)
         return self
 
 
-def compute(model: Model, wanted: Wanted, *, processed: bool = False) -> Completion:
-    """Draw, and look at all of it once more for the logprobs that were asked for.
+def compute(model: Model, task: Task, *, processed: bool = False) -> Completion:
+    """Sample, and score all of it once more for the logprobs that are requested.
 
-    `processed`: a completion's logprobs are those at the temperature that drew it.
+    `processed`: a completion's logprobs are those at the temperature that sampled it.
     """
-    drawn = Drawn((), "length")
-    if wanted.params.max_tokens:
-        drawn = model.draw(wanted.prompt, wanted.seed, wanted.params)
-    whole, length = (*wanted.prompt, *drawn.ids), len(wanted.prompt)
+    sampled = Sampled((), "length")
+    if task.params.max_tokens:
+        sampled = model.sample(task.prompt, task.seed, task.params)
+    whole, length = (*task.prompt, *sampled.ids), len(task.prompt)
     prompt = completion = None
-    if wanted.prompt_top is not None:
-        prompt = (Entry(whole[0], None), *_entries(model, whole[:length], 1, wanted.prompt_top))
-    if wanted.top is not None:
-        completion = _entries(model, whole, length, wanted.top)
-    if completion and processed and wanted.params.temperature > 0:
-        completion = _at_temperature(model, whole, length, completion, wanted.params.temperature)
-    return Completion(wanted.prompt, drawn.ids, drawn.finish_reason, prompt, completion)
+    if task.prompt_top is not None:
+        prompt = (Entry(whole[0], None), *_entries(model, whole[:length], 1, task.prompt_top))
+    if task.top is not None:
+        completion = _entries(model, whole, length, task.top)
+    if completion and processed and task.params.temperature > 0:
+        completion = _at_temperature(model, whole, length, completion, task.params.temperature)
+    return Completion(task.prompt, sampled.ids, sampled.finish_reason, prompt, completion)
 
 
 def _entries(model: Model, ids: Sequence[int], start: int, top: int) -> tuple[Entry, ...]:
@@ -103,10 +103,10 @@ def _entries(model: Model, ids: Sequence[int], start: int, top: int) -> tuple[En
     if start >= len(ids):
         return ()
     scored = model.score(ids, start, top)
-    likely = zip(scored.likely_ids.tolist(), scored.likely_logprobs.tolist(), strict=True)
+    topk = zip(scored.topk_ids.tolist(), scored.topk_logprobs.tolist(), strict=True)
     candidates = [
         tuple(Candidate(index, logprob, rank) for rank, (index, logprob) in enumerate(zip(*row, strict=True), 1))
-        for row in likely
+        for row in topk
     ]
     columns = zip(ids[start:], scored.logprobs.tolist(), scored.ranks.tolist(), candidates, strict=True)
     return tuple(Entry(*column) for column in columns)
@@ -115,14 +115,14 @@ def _entries(model: Model, ids: Sequence[int], start: int, top: int) -> tuple[En
 def _at_temperature(
     model: Model, ids: Sequence[int], start: int, entries: Sequence[Entry], temperature: float
 ) -> tuple[Entry, ...]:
-    """The entries of `ids[start:]`, of the law that is left of the model's at a temperature."""
-    laws = model.score(ids, start, model.vocabulary).likely_logprobs / temperature
-    norms = np.logaddexp.reduce(laws, axis=1).tolist()
+    """The entries of `ids[start:]`, with logprobs of the distribution at a temperature."""
+    scaled = model.score(ids, start, model.vocabulary).topk_logprobs / temperature
+    norms = np.logaddexp.reduce(scaled, axis=1).tolist()
 
     def moved(entry: Entry, norm: float) -> Entry:
-        likely = tuple(replace(one, logprob=one.logprob / temperature - norm) for one in entry.likely)
+        topk = tuple(replace(each, logprob=each.logprob / temperature - norm) for each in entry.topk)
         logprob = None if entry.logprob is None else entry.logprob / temperature - norm
-        return replace(entry, logprob=logprob, likely=likely)
+        return replace(entry, logprob=logprob, topk=topk)
 
     return tuple(moved(entry, norm) for entry, norm in zip(entries, norms, strict=True))
 
@@ -130,11 +130,11 @@ def _at_temperature(
 def _distorted(
     ids: tuple[int, ...], entries: tuple[Entry, ...], distortion: Distortion, vocabulary: int
 ) -> tuple[tuple[int, ...], tuple[Entry, ...]]:
-    told, rows = list(ids), list(entries)
+    named, rows = list(ids), list(entries)
     match distortion:
         case WrongId(at):
-            told[at] = (told[at] + 1) % vocabulary
-            rows[at] = replace(rows[at], token_id=told[at])
+            named[at] = (named[at] + 1) % vocabulary
+            rows[at] = replace(rows[at], token_id=named[at])
         case BadLogprob(value, at):
             rows[at] = replace(rows[at], logprob=value)
         case Shorter(count):
@@ -145,4 +145,4 @@ def _distorted(
             rows.insert(at, rows[at])
         case SwappedEntries(at):
             rows[at - 1], rows[at] = rows[at], rows[at - 1]
-    return tuple(told), tuple(rows)
+    return tuple(named), tuple(rows)

@@ -6,7 +6,7 @@ from threading import Lock
 from distillkit.seeds import derive_seed
 from distillkit_loopback.openai.bodies import Prompt
 from distillkit_loopback.openai.catalogue import Catalogue
-from distillkit_loopback.openai.completion import Completion, Wanted, compute
+from distillkit_loopback.openai.completion import Completion, Task, compute
 from distillkit_loopback.openai.errors import Refused
 from distillkit_loopback.openai.faults import Distortion, Fault
 from distillkit_loopback.openai.models import Model
@@ -16,12 +16,12 @@ class Engine:
     """Computes for all dialects."""
 
     def __init__(self, catalogue: Catalogue, max_logprobs: int, *, processed: bool = False) -> None:
-        """`max_logprobs` is how many candidates a token may be asked for; `processed` as in `compute`."""
+        """`max_logprobs` is how many top-k candidates may be requested for a token; `processed` as in `compute`."""
         self.catalogue = catalogue
         self.max_logprobs = max_logprobs
         self._processed = processed
         self._lock = Lock()
-        self._asked: Counter[tuple[int, ...]] = Counter()
+        self._unseeded: Counter[tuple[int, ...]] = Counter()
 
     def ids(self, model: Model, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's ids. Raises Refused for an empty one, and for ids that the model does not have."""
@@ -34,19 +34,19 @@ class Engine:
         return ids
 
     def seed(self, given: int | None, prompt: tuple[int, ...]) -> int:
-        """The request's own, or one that depends on how often this prompt was asked for without a seed.
+        """The request's own, or one that depends on how often this prompt came without a seed.
 
-        Real servers draw at random then; here a run is the same every time, whatever the order of its requests.
+        Real servers sample at random then; here a run is the same every time, whatever the order of its requests.
         """
         if given is not None:
             return abs(given)
         with self._lock:
-            self._asked[prompt] += 1
-            return derive_seed("loopback", self._asked[prompt], *prompt)
+            self._unseeded[prompt] += 1
+            return derive_seed("loopback", self._unseeded[prompt], *prompt)
 
-    def compute(self, model: Model, wanted: Wanted, fault: Fault | None) -> Completion:
-        """The completion, with what was ordered to be wrong with it."""
-        completion = compute(model, wanted, processed=self._processed)
+    def compute(self, model: Model, task: Task, fault: Fault | None) -> Completion:
+        """The completion, with what is wrong with it by `fault`."""
+        completion = compute(model, task, processed=self._processed)
         if isinstance(fault, Distortion):
             return completion.distorted(fault, model.vocabulary)
         return completion

@@ -1,30 +1,30 @@
-"""How a server says no."""
+"""How a server refuses a request."""
 
 from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
 
-from distillkit_loopback.transport.messages import Answer, Body
+from distillkit_loopback.transport.messages import Body, Response
 
 ABody = TypeVar("ABody", bound=Body)
 
 
-class Refused(Exception):  # noqa: N818 - an HTTP answer, not a bug
+class Refused(Exception):  # noqa: N818 - an HTTP response, not a bug
     """A request is turned down, in the words of vLLM."""
 
     def __init__(self, status: int, message: str, kind: str = "BadRequestError", param: str | None = None) -> None:
-        """`kind` is what vLLM calls the error's type; `param` the field of the request that is to blame."""
+        """`kind` is what vLLM calls the error's type; `param` the field of the request that is wrong."""
         super().__init__(message)
         self.status = status
         self.error: dict[str, JsonValue] = {"message": message, "type": kind, "param": param, "code": status}
 
-    def answer(self) -> Answer:
-        """As it is sent."""
-        return Answer({"error": self.error}, self.status)
+    def response(self) -> Response:
+        """The refusal as it is sent."""
+        return Response({"error": self.error}, self.status)
 
 
 def unknown_model(name: str) -> Refused:
-    """404."""
+    """The refusal of a model that is not served: 404."""
     return Refused(404, f"The model `{name}` does not exist.", "NotFoundError", "model")
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from distillkit_loopback.openai.engine import Engine
-from distillkit_loopback.openai.routes import Raw, Routes
+from distillkit_loopback.openai.routes import RawResponse, Routes
 from distillkit_loopback.openai.sglang import Generate
-from distillkit_loopback.openai.vllm import Completions, Neighbours
-from distillkit_loopback.transport.messages import Answer
+from distillkit_loopback.openai.vllm import Completions, ManagementEndpoints
+from distillkit_loopback.transport.messages import Response
 
 FlavorName = Literal["vllm", "echo", "sglang"]
 NAMES: tuple[FlavorName, ...] = get_args(FlavorName)
@@ -25,18 +25,18 @@ class Flavor:
 
 
 def routes_of(engine: Engine, flavor: Flavor) -> Routes:
-    """What a server of that flavor answers."""
+    """The endpoints of a server of that flavor."""
     owner = "sglang" if flavor.name == "sglang" else "vllm"
     completions = Completions(engine, prompt_logprobs=flavor.name == "vllm", ids=flavor.ids)
     known: Routes = {
-        ("GET", "/health"): lambda request, fault: Raw(b""),
-        ("GET", "/v1/models"): lambda request, fault: Answer(engine.catalogue.listing(owner)),
-        ("POST", "/v1/completions"): completions.answer,
+        ("GET", "/health"): lambda request, fault: RawResponse(b""),
+        ("GET", "/v1/models"): lambda request, fault: Response(engine.catalogue.listing(owner)),
+        ("POST", "/v1/completions"): completions.respond,
     }
     match flavor.name:
         case "vllm":
-            return {**known, **Neighbours(engine).functions()}
+            return {**known, **ManagementEndpoints(engine).routes()}
         case "sglang":
-            return {**known, **Generate(engine).functions()}
+            return {**known, **Generate(engine).routes()}
         case "echo":
             return known

@@ -1,20 +1,20 @@
-"""HTTP as a vLLM server has it: bearer tokens, any JSON that Python reads, and broken answers."""
+"""HTTP as a vLLM server has it: bearer tokens, any JSON that Python reads, and broken responses."""
 
 import json
 import select
 import threading
 from dataclasses import dataclass
 
-from distillkit_loopback.openai.routes import Raw
-from distillkit_loopback.transport.messages import Answer
+from distillkit_loopback.openai.routes import RawResponse
+from distillkit_loopback.transport.messages import Response
 from distillkit_loopback.transport.server import Handler, Responder, Server
 
 POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Hanging(Answer):
-    """No answer, for as long as the client waits."""
+class Hanging(Response):
+    """No response, for as long as the client waits."""
 
 
 class LocalHandler(Handler):
@@ -32,22 +32,22 @@ class LocalHandler(Handler):
             self.headers["x-api-key"] = token
         return True
 
-    def answer(self) -> Answer | None:
-        """Answer, hang up, or neither until the client does."""
-        answer = super().answer()
-        if not isinstance(answer, Hanging):
-            return answer
+    def respond(self) -> Response | None:
+        """Respond, hang up, or neither until the client hangs up."""
+        response = super().respond()
+        if not isinstance(response, Hanging):
+            return response
         self._hang()
         return None
 
-    def encoded(self, answer: Answer) -> tuple[bytes, str]:
+    def encoded(self, response: Response) -> tuple[bytes, str]:
         """Bytes as they are; unlike `as_bytes` this sends NaN and infinity, as Python's json reads them."""
-        data = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-        return data, answer.content_type if isinstance(answer, Raw) else "application/json"
+        data = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
+        return data, response.content_type if isinstance(response, RawResponse) else "application/json"
 
-    def sent(self, answer: Answer, data: bytes) -> bytes:
+    def sent(self, response: Response, data: bytes) -> bytes:
         """Half of what is to be cut, and then the end of the connection."""
-        if not (isinstance(answer, Raw) and answer.cut):
+        if not (isinstance(response, RawResponse) and response.cut):
             return data
         self.close_connection = True
         return data[: len(data) // 2]

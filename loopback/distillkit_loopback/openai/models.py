@@ -1,4 +1,4 @@
-"""What a loopback server serves: anything that scores and draws token ids."""
+"""What a loopback server serves: anything that scores and samples token ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,15 +42,15 @@ class Scored:
     logprobs: Numbers
     """[m]"""
     ranks: Ids
-    """[m] how many tokens were at least as likely: 1 for the likeliest."""
-    likely_ids: Ids
-    """[m, k] the likeliest first."""
-    likely_logprobs: Numbers
-    """[m, k]"""
+    """[m] how many tokens had at least this logprob: 1 for the best."""
+    topk_ids: Ids
+    """[m, k] the top-k ids, in descending order of logprob."""
+    topk_logprobs: Numbers
+    """[m, k] their logprobs."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class Sampled:
     """A completion; the id that ended it is one of `ids`."""
 
     ids: tuple[int, ...]
@@ -72,10 +72,10 @@ class Model(Protocol):
         ...
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
-        """How likely `ids[start:]` are, each after all before it, and the `top` likeliest there; `start` >= 1."""
+        """The logprobs of `ids[start:]`, each after all before it, and the `top` best there; `start` is at least 1."""
         ...
 
-    def draw(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Drawn:
+    def sample(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Sampled:
         """One completion of at least one token; the same for the same arguments."""
         ...
 

@@ -9,142 +9,131 @@ from pathlib import Path
 from typing import Self
 from weakref import finalize
 
-import numpy as np
 import torch
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
-from torch import Tensor
 
-from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.records import Rollout
-from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import PlainGenerator
-from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS
-from distillkit_loopback.openai.models import AdapterError, Drawn, Scored
+from distillkit.types import SamplingParams
+from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.hf.text import HFText
+from distillkit_loopback.openai.models import AdapterError, Sampled, Scored
 
 
-class Host:
-    """One network for the base model and all its adapters; they compute one at a time."""
+class SharedBase:
+    """One copy of the base model's weights for itself and all its adapters, which compute one at a time."""
 
-    def __init__(self, network: CausalLM) -> None:
-        """No adapter yet."""
-        self.network = network
+    def __init__(self, base: CausalLM) -> None:
+        """No adapter is loaded yet."""
+        self.base = base
+        self.adapters: PeftModel | None = None
+        """What wraps the base model once an adapter was loaded."""
         self._lock = threading.Lock()
         self._numbers = count(1)
-        self._unwanted: deque[str] = deque()
+        self._unused: deque[str] = deque()
         """Adapters that nobody holds any more. A finalizer may run at any moment, so it only takes a note."""
 
     @contextmanager
     def using(self, adapter: str | None) -> Iterator[CausalLM]:
-        """The network with that adapter on, or with none."""
-        with self._lock, torch.inference_mode():
-            self._forget_unwanted()
-            if adapter is None or self.network.adapter is None:
-                with self.network.without_adapter():
-                    yield self.network
+        """The model with that adapter on, or with none, for as long as the block runs."""
+        with self._lock:
+            self._delete_unused()
+            if self.adapters is None:
+                yield self.base
+            elif adapter is None:
+                with self.adapters.disable_adapter():
+                    yield self.base
             else:
-                self.network.adapter.set_adapter(adapter, inference_mode=True)
-                yield self.network
+                self.adapters.set_adapter(adapter, inference_mode=True)
+                yield self.base
 
     def load(self, path: Path) -> str:
-        """Put an adapter on the network; returns what it is called here. Raises AdapterError if it does not fit."""
+        """Put an adapter on the model; returns its name here. Raises AdapterError if it does not fit."""
         name = f"adapter{next(self._numbers)}"
         with self._lock:
             try:
-                if self.network.adapter is None:
+                if self.adapters is None:
                     # Empty at first: should its weights not fit, the wrapped model is known, and it can be off.
                     config = PeftConfig.from_pretrained(str(path))
-                    self.network.adapter = PeftModel(self.network.model, config, name)
-                self.network.adapter.load_adapter(str(path), adapter_name=name)
+                    self.adapters = PeftModel(self.base.model, config, name)
+                self.adapters.load_adapter(str(path), adapter_name=name)
             except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
                 self.unload(name)
                 raise AdapterError(f"{path}: {type(error).__name__}: {error}") from error
-            self.network.adapter.eval()
+            self.adapters.eval()
         return name
 
     def unload(self, name: str) -> None:
-        """Forget an adapter before the next computation."""
-        self._unwanted.append(name)
+        """Delete an adapter before the next computation."""
+        self._unused.append(name)
 
-    def _forget_unwanted(self) -> None:
-        adapter = self.network.adapter
+    def _delete_unused(self) -> None:
         # PEFT cannot be without any adapter; the last one stays, and is off when unused.
-        while self._unwanted and adapter is not None and len(adapter.peft_config) > 1:
-            name = self._unwanted.popleft()
-            if name in adapter.peft_config:
-                adapter.delete_adapter(name)
+        while self._unused and self.adapters is not None and len(self.adapters.peft_config) > 1:
+            name = self._unused.popleft()
+            if name in self.adapters.peft_config:
+                self._activate_another(name)
+                self.adapters.delete_adapter(name)
+
+    def _activate_another(self, name: str) -> None:
+        """PEFT warns when it has to choose which adapter is active after a deletion."""
+        if self.adapters is not None and self.adapters.active_adapter == name:
+            other = next(each for each in self.adapters.peft_config if each != name)
+            self.adapters.set_adapter(other, inference_mode=True)
 
 
 class NetworkModel:
-    """A local model, or one of its adapters."""
+    """A model of transformers, or one of its adapters."""
 
-    def __init__(
-        self, host: Host, name: str, text: HFTokenizer, eos_ids: frozenset[int], adapter: str | None = None
-    ) -> None:
-        """Use `load`."""
+    def __init__(self, shared: SharedBase, name: str, adapter: str | None = None) -> None:
+        """`adapter` is its name at `shared`; None: the base model. `load` reads a model."""
         self.name = name
-        self.vocabulary = int(host.network.model.get_input_embeddings().get_parameter("weight").shape[0])
-        self.eos_ids = eos_ids
-        self.text = text
-        self._host = host
+        self.vocabulary = shared.base.vocabulary
+        self.eos_ids = shared.base.eos_ids
+        self.text: HFText = shared.base.text
+        self._shared = shared
         self._adapter = adapter
 
     @classmethod
     def load(cls, source: str | Path) -> Self:
-        """Read a model and its tokenizer, in float32 on the CPU. Raises InputError if they cannot be had."""
-        network = CausalLM.load(str(source), Device(torch.device("cpu")), torch.float32, torch.float32)
-        tokenizer = HFTokenizer.load(str(source))
-        return cls(Host(network), str(source), tokenizer, eos_ids_of(network, tokenizer))
+        """Read a model and its tokenizer, in float32 on the CPU. Raises InputError if they cannot be read."""
+        return cls(SharedBase(CausalLM.load(str(source))), str(source))
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """The names of the adapters that take memory now, those that are about to be deleted among them."""
+        wrapped = self._shared.adapters
+        return () if wrapped is None else tuple(wrapped.peft_config)
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
-        """One forward pass; the vocabulary is met in chunks of positions.
+        """One forward pass of `ids` by themselves."""
+        with self._shared.using(self._adapter) as model:
+            logprobs = model.logprobs(ids, start)
+        taken = logprobs.gather(1, torch.tensor(ids[start:])[:, None])
+        best = logprobs.topk(top, dim=1)
+        return Scored(
+            logprobs=taken[:, 0].double().numpy(),
+            ranks=(logprobs >= taken).sum(1).numpy(),
+            topk_ids=best.indices.numpy(),
+            topk_logprobs=best.values.double().numpy(),
+        )
 
-        Not by `score_logprobs`, which has no ranks and no candidates.
-        """
-        scored = torch.tensor(ids[start:])
-        with self._host.using(self._adapter) as network:
-            hidden = network.hidden_states(torch.tensor(ids[:-1])[None])[0, start - 1 :]
-            chunks = zip(hidden.split(CHUNK_TOKENS), scored.split(CHUNK_TOKENS), strict=True)
-            parts = [_scored(network.head(h).float(), y, top) for h, y in chunks]
-        logprobs, ranks, likely, likely_logprobs = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return Scored(logprobs, ranks, likely, likely_logprobs)
-
-    def draw(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Drawn:
-        """As the local backend draws."""
-        drawn: list[Rollout] = []
-        request = SampleRequest(SampleKey("wire", 0, 0), token_ids(prompt), seed, params)
-        with self._host.using(self._adapter) as network:
-            PlainGenerator(network, self.text, self.eos_ids).generate_batch([request], 0, drawn.append)
-        return Drawn(tuple(drawn[0].token_ids.tolist()), drawn[0].finish_reason)
+    def sample(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Sampled:
+        """One completion, sampled token by token."""
+        with self._shared.using(self._adapter) as model:
+            sample = model.sample(prompt, seed, params)
+        return Sampled(sample.ids, sample.finish_reason)
 
     def adapted(self, path: Path) -> Self:
-        """The adapter is forgotten when this model of it is."""
-        name = self._host.load(path)
-        other = type(self)(self._host, self.name, self.text, self.eos_ids, name)
-        finalize(other, self._host.unload, name)
+        """The same weights with an adapter on, which is deleted when this object is."""
+        name = self._shared.load(path)
+        other = type(self)(self._shared, self.name, name)
+        finalize(other, self._shared.unload, name)
         return other
 
     def reweighted(self, path: Path) -> Self:
-        """A network of its own; what computes with this one goes on with it."""
+        """A model of its own; what computes with this one goes on with it."""
         try:
-            network = CausalLM.load(str(path), Device(torch.device("cpu")), torch.float32, torch.float32)
+            return type(self)(SharedBase(CausalLM.load(str(path), self.text)), self.name)
         except InputError as error:
             raise AdapterError(f"{path}: {error}") from error
-        return type(self)(Host(network), self.name, self.text, self.eos_ids)
-
-
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
-def _scored(logits: Tensor, ids: Tensor, top: int) -> Arrays:
-    """The fields of `Scored` for [n] ids, of their logits [n, vocabulary]."""
-    law = torch.log_softmax(logits, dim=1)
-    taken = law.gather(1, ids[:, None])
-    best = law.topk(top, dim=1)
-    ranks = (law >= taken).sum(1)
-    return taken[:, 0].double().numpy(), ranks.numpy(), best.indices.numpy(), best.values.double().numpy()

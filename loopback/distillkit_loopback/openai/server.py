@@ -1,8 +1,8 @@
-"""The server as tests and benchmarks use it.
+"""The server as code uses it: tests, benchmarks, and the command.
 
 ```python
 with LoopbackServer(CategoricalModel(), delay=0.05) as server:
-    server.faults.next(Status(503, retry_after=1.5), path="/v1/completions", times=2)
+    server.faults.add(Status(503, retry_after=1.5), times=2, where="/v1/completions$")
     ...                                              # base URL: server.url
     assert server.traffic.most_at_once <= 8
 ```
@@ -16,22 +16,21 @@ from typing import Self
 
 from pydantic import JsonValue
 
-from distillkit_loopback.openai import faults as kinds
 from distillkit_loopback.openai.catalogue import Catalogue
 from distillkit_loopback.openai.engine import Engine
 from distillkit_loopback.openai.errors import Refused
-from distillkit_loopback.openai.faults import Fault, Faults
+from distillkit_loopback.openai.faults import Fault, Garbage, Hang, ShortBody
 from distillkit_loopback.openai.flavors import Flavor, routes_of
 from distillkit_loopback.openai.handler import Hanging, LocalServer
 from distillkit_loopback.openai.models import Model
-from distillkit_loopback.openai.routes import Raw
+from distillkit_loopback.openai.routes import RawResponse
 from distillkit_loopback.openai.traffic import Traffic
-from distillkit_loopback.transport.faults import Delay
-from distillkit_loopback.transport.messages import Answer, Request
+from distillkit_loopback.transport.faults import Delay, Faults, Hangup, Status
+from distillkit_loopback.transport.messages import Request, Response
 
 log = logging.getLogger(__name__)
 COMPUTES = ("/v1/completions", "/generate")
-"""What `delay` is for: the rest of a real server answers at once too."""
+"""What `delay` is for: the rest of a real server responds at once too."""
 
 
 class LoopbackServer:
@@ -43,7 +42,7 @@ class LoopbackServer:
         *,
         name: str = "loopback",
         flavor: Flavor | None = None,
-        faults: Faults | None = None,
+        faults: Faults[Fault] | None = None,
         delay: float = 0.0,
         api_key: str | None = None,
         context_length: int = 1024,
@@ -58,17 +57,17 @@ class LoopbackServer:
             model: The base model.
             name: What it is called in `model` fields.
             flavor: Its dialects; None: vLLM's.
-            faults: How it misbehaves; None: as `server.faults` is told later.
+            faults: A queue of faults, shared with another server for example; None: a new, empty one.
             delay: Seconds before each completion.
-            api_key: The bearer token without which the answer is 401, except to `/health`; None: anyone is let in.
+            api_key: The bearer token without which the response is 401, except to `/health`; None: anyone is let in.
             context_length: Prompt and completion, in tokens.
-            max_logprobs: How many candidates a token may be asked for.
-            processed_logprobs: As with vLLM's `--logprobs-mode processed_logprobs`: what is said of a completion is at
-                the temperature that drew it.
+            max_logprobs: How many top-k candidates may be requested for a token.
+            processed_logprobs: As with vLLM's `--logprobs-mode processed_logprobs`: a completion's logprobs are
+                those at the temperature that sampled it.
             port: 0: any that is free at the first start.
             remembered: How many requests `traffic` keeps whole.
         """
-        self.faults = faults or Faults()
+        self.faults = faults or Faults[Fault]()
         self.traffic = Traffic(remembered)
         self.catalogue = Catalogue(name, model, context_length)
         self._delay = delay
@@ -86,14 +85,14 @@ class LoopbackServer:
         return f"http://127.0.0.1:{self._port}"
 
     def __enter__(self) -> Self:
-        """Start."""
+        """Start the server, and return it."""
         self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop."""
+        """Stop the server, whatever happened in the block."""
         self.stop()
 
     def start(self) -> None:
@@ -112,50 +111,55 @@ class LoopbackServer:
             server.close()
             self.catalogue.forget()
 
-    def _respond(self, request: Request, key: str | None) -> Answer | None:
+    def _respond(self, request: Request, key: str | None) -> Response | None:
         closing = self._closing
         with self.traffic.serving(request):
             if self._api_key is not None and key != self._api_key and request.path != "/health":
-                return Answer({"error": "Unauthorized"}, 401)
+                return Response({"error": "Unauthorized"}, 401)
             fault = self.faults.take(request)
             match fault:
-                case kinds.Status():
+                case Status():
                     return _status(fault)
-                case kinds.Hang():
+                case Hang():
                     return Hanging(None)
-                case kinds.Cut():
+                case Hangup(applied=False):
                     return None
-                case kinds.Garbage():
-                    return Raw(b"<html>\x00 this is not JSON", content_type="application/json")
+                case Garbage():
+                    return RawResponse(b"<html>\x00 this is not JSON", content_type="application/json")
                 case Delay(seconds):
                     closing.wait(seconds)
             if self._delay and request.path in COMPUTES:
                 closing.wait(self._delay)
-            answer = None if closing.is_set() else self._answer(request, fault)
-        if answer is not None and isinstance(fault, kinds.ShortBody):
-            return _cut(answer)
-        return answer
+            if closing.is_set():
+                return None
+            response = self._dispatch(request, fault)
+        match fault:
+            case Hangup():
+                return None
+            case ShortBody():
+                return _cut(response)
+        return response
 
-    def _answer(self, request: Request, fault: Fault | None) -> Answer:
+    def _dispatch(self, request: Request, fault: Fault | None) -> Response:
         function = self._routes.get((request.method, request.path))
         if function is None:
-            return Answer({"detail": "Not Found"}, 404)
+            return Response({"detail": "Not Found"}, 404)
         try:
             return function(request, fault)
         except Refused as refused:
-            return refused.answer()
+            return refused.response()
         except Exception as error:
-            log.exception("the loopback server could not answer %s %s", request.method, request.path)
-            return Refused(500, f"{type(error).__name__}: {error}", "InternalServerError").answer()
+            log.exception("the loopback server failed at %s %s", request.method, request.path)
+            return Refused(500, f"{type(error).__name__}: {error}", "InternalServerError").response()
 
 
-def _status(fault: kinds.Status) -> Answer:
+def _status(fault: Status) -> Response:
     body: JsonValue = fault.body
     if body is None:
-        body = {"error": {"message": "ordered by a test", "type": "Loopback", "param": None, "code": fault.status}}
-    return Answer(body, fault.status, fault.headers)
+        body = {"error": {"message": fault.message, "type": "Loopback", "param": None, "code": fault.status}}
+    return Response(body, fault.status, fault.headers)
 
 
-def _cut(answer: Answer) -> Answer:
-    body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
-    return Raw(body, answer.status, answer.headers, "application/json", cut=True)
+def _cut(response: Response) -> Response:
+    body = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
+    return RawResponse(body, response.status, response.headers, "application/json", cut=True)

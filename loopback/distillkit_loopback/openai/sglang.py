@@ -1,11 +1,11 @@
-"""`POST /generate`, as SGLang answers it.
+"""`POST /generate`, as SGLang has it.
 
 `input_token_logprobs` are those of `input_ids[logprob_start_len:]`, one entry a token; the first entry's logprob is
 always null, also where something stands before it: to have the logprob of token t, start at t - 1. With -1, the
-default, nothing is said about the input. (SGLang's scheduler and `SchedulerLogprobResultProcessor`; before 2026 a start
-of -1 meant the last input token, with its null.)
+default, the response holds nothing about the input. (SGLang's scheduler and `SchedulerLogprobResultProcessor`; before
+2026 a start of -1 meant the last input token, with its null.)
 
-Left out: SGLang reports the output's logprobs at the temperature that drew, unless `SGLANG_RETURN_ORIGINAL_LOGPROB` is
+Left out: SGLang reports the output's logprobs at the sampling temperature, unless `SGLANG_RETURN_ORIGINAL_LOGPROB` is
 set; here they are always those at temperature 1.
 """
 
@@ -16,34 +16,34 @@ from pydantic import JsonValue
 from distillkit.types import SamplingParams
 from distillkit_loopback.openai.bodies import GenerateBody, sampling_params
 from distillkit_loopback.openai.choices import ended_text
-from distillkit_loopback.openai.completion import Completion, Entry, Wanted
+from distillkit_loopback.openai.completion import Completion, Entry, Task
 from distillkit_loopback.openai.engine import Engine
 from distillkit_loopback.openai.errors import Refused, read
 from distillkit_loopback.openai.faults import Fault
 from distillkit_loopback.openai.models import Model
 from distillkit_loopback.openai.routes import Function
-from distillkit_loopback.transport.messages import Answer, Request
+from distillkit_loopback.transport.messages import Request, Response
 
 
 class Generate:
     """`POST /generate`."""
 
     def __init__(self, engine: Engine) -> None:
-        """Only the base model is asked."""
+        """Only the base model is served."""
         self._engine = engine
 
-    def functions(self) -> Mapping[tuple[str, str], Function]:
+    def routes(self) -> Mapping[tuple[str, str], Function]:
         """By method and path."""
         return {
             ("GET", "/get_model_info"): self._model_info,
             ("POST", "/generate"): self._generate,
         }
 
-    def _model_info(self, request: Request, fault: Fault | None) -> Answer:
+    def _model_info(self, request: Request, fault: Fault | None) -> Response:
         name = self._engine.catalogue.base.name
-        return Answer({"model_path": name, "tokenizer_path": name, "is_generation": True})
+        return Response({"model_path": name, "tokenizer_path": name, "is_generation": True})
 
-    def _generate(self, request: Request, fault: Fault | None) -> Answer:
+    def _generate(self, request: Request, fault: Fault | None) -> Response:
         body = read(GenerateBody, request.body)
         model = self._engine.catalogue.base
         if (body.text is None) == (body.input_ids is None):
@@ -53,13 +53,13 @@ class Generate:
         start, top = body.logprob_start_len, body.top_logprobs_num if body.return_logprob else None
         about_input = body.return_logprob and 0 <= start < len(prompt)
         seed = self._engine.seed(body.sampling_params.sampling_seed, prompt)
-        wanted = Wanted(prompt, sampling_params(body.sampling_params), seed, top if about_input else None, top)
-        completion = self._engine.compute(model, wanted, fault)
-        return Answer(_answer(completion, body, model, len(prompt)))
+        task = Task(prompt, sampling_params(body.sampling_params), seed, top if about_input else None, top)
+        completion = self._engine.compute(model, task, fault)
+        return Response(_body(completion, body, model, len(prompt)))
 
     def _require_possible(self, body: GenerateBody, length: int) -> None:
-        limit, wanted = self._engine.catalogue.context_length, length + body.sampling_params.max_new_tokens
-        if length >= limit or wanted > limit:
+        limit, total = self._engine.catalogue.context_length, length + body.sampling_params.max_new_tokens
+        if length >= limit or total > limit:
             raise Refused(400, f"Requested token count exceeds the model's maximum context length of {limit} tokens.")
         if body.return_logprob and body.logprob_start_len > length:
             start = f"req.logprob_start_len={body.logprob_start_len}"
@@ -67,47 +67,47 @@ class Generate:
             raise Refused(400, f"{start} is higher than the number of input tokens {count}.")
 
 
-def _answer(completion: Completion, body: GenerateBody, model: Model, length: int) -> JsonValue:
+def _body(completion: Completion, body: GenerateBody, model: Model, length: int) -> JsonValue:
     params = sampling_params(body.sampling_params)
     text, matched = ended_text(completion, params.stop, model, special=not body.sampling_params.skip_special_tokens)
     meta: dict[str, JsonValue] = {
         "id": "loopback",
         "finish_reason": _finish_reason(completion, params, matched),
         "prompt_tokens": length,
-        "completion_tokens": len(completion.drawn_ids),
+        "completion_tokens": len(completion.sampled_ids),
         "cached_tokens": 0,
     }
     if body.return_logprob:
         show = model if body.return_text_in_logprobs else None
-        asked = completion.prompt[body.logprob_start_len :] if completion.prompt else ()
+        requested = completion.prompt[body.logprob_start_len :] if completion.prompt else ()
         # The scheduler puts a null before what it computed, whatever stands in front of the first token.
-        told = [Entry(asked[0].token_id, None), *asked[1:]] if asked else []
-        meta |= _told("input", told, completion, body, show) | _told(
-            "output", completion.drawn or (), completion, body, show
+        entries = [Entry(requested[0].token_id, None), *requested[1:]] if requested else []
+        meta |= _logprobs("input", entries, completion, body, show) | _logprobs(
+            "output", completion.sampled or (), completion, body, show
         )
-    answer: dict[str, JsonValue] = {"text": text if matched is None else text[: -len(matched)], "meta_info": meta}
-    return {**answer, "output_ids": [*completion.drawn_ids]} if completion.ids_told else answer
+    whole: dict[str, JsonValue] = {"text": text if matched is None else text[: -len(matched)], "meta_info": meta}
+    return {**whole, "output_ids": [*completion.sampled_ids]} if completion.names_ids else whole
 
 
 def _finish_reason(completion: Completion, params: SamplingParams, matched: str | None) -> JsonValue:
     if completion.finish_reason == "length":
         return {"type": "length", "length": params.max_tokens}
-    return {"type": "stop", "matched": completion.drawn_ids[-1] if matched is None else matched}
+    return {"type": "stop", "matched": completion.sampled_ids[-1] if matched is None else matched}
 
 
-def _told(
+def _logprobs(
     side: str, entries: Sequence[Entry], completion: Completion, body: GenerateBody, show: Model | None
 ) -> dict[str, JsonValue]:
-    """`[logprob, id, text or null]` a token; `show` is None if no text is wanted."""
+    """`[logprob, id, text or null]` a token; `show` is None for a null text."""
 
     def triple(index: int, logprob: float | None) -> JsonValue:
-        return [logprob, index if completion.ids_told else None, None if show is None else show.text.show([index])]
+        return [logprob, index if completion.names_ids else None, None if show is None else show.text.show([index])]
 
-    told: dict[str, JsonValue] = {
+    found: dict[str, JsonValue] = {
         f"{side}_token_logprobs": [triple(entry.token_id, entry.logprob) for entry in entries]
     }
     if body.top_logprobs_num:
-        told[f"{side}_top_logprobs"] = [
-            [triple(each.token_id, each.logprob) for each in entry.likely] or None for entry in entries
+        found[f"{side}_top_logprobs"] = [
+            [triple(each.token_id, each.logprob) for each in entry.topk] or None for entry in entries
         ]
-    return told
+    return found

@@ -1,4 +1,4 @@
-"""What was asked of a server, and how much of it at once."""
+"""Which requests a server got, and how many at once."""
 
 import threading
 from collections import Counter, deque
@@ -9,7 +9,7 @@ from distillkit_loopback.transport.messages import Request
 
 
 class Traffic:
-    """Counts requests from when they are read until their answer is ready. Any thread may call."""
+    """Counts requests from when they are read until their response is ready. Any thread may call."""
 
     def __init__(self, remembered: int) -> None:
         """`remembered` is how many requests are kept whole."""
@@ -21,7 +21,7 @@ class Traffic:
 
     @contextmanager
     def serving(self, request: Request) -> Iterator[None]:
-        """A request is being answered."""
+        """Count a request as being served inside the block."""
         with self._lock:
             self._counts[request.path] += 1
             self._requests.append(request)
@@ -41,7 +41,7 @@ class Traffic:
 
     @property
     def most_at_once(self) -> int:
-        """The largest number of requests that were being answered at one moment."""
+        """The largest number of requests that were served at one moment."""
         with self._lock:
             return self._most
 
@@ -51,7 +51,7 @@ class Traffic:
             return tuple(request for request in self._requests if path in (None, request.path))
 
     def clear(self) -> None:
-        """Count from zero again; what is being answered now goes on being counted."""
+        """Count from zero again; what is being served now goes on being counted."""
         with self._lock:
             self._counts.clear()
             self._requests.clear()

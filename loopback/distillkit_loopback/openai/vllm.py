@@ -1,6 +1,6 @@
-"""`/v1/completions` and its neighbours, as vLLM 0.32 answers them; or as a server does that knows only echo.
+"""`/v1/completions` and the endpoints beside it, as vLLM 0.32 has them; or as a server that knows only echo.
 
-With `max_tokens` 0 and an echo vLLM draws one token all the same, and shows it in `token_ids` and `usage` alone.
+With `max_tokens` 0 and an echo vLLM samples one token all the same, and shows it in `token_ids` and `usage` alone.
 """
 
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from distillkit_loopback.openai.bodies import (
     sampling_params,
 )
 from distillkit_loopback.openai.choices import choice
-from distillkit_loopback.openai.completion import Wanted
+from distillkit_loopback.openai.completion import Task
 from distillkit_loopback.openai.engine import Engine
 from distillkit_loopback.openai.errors import Refused, read
 from distillkit_loopback.openai.faults import Fault
-from distillkit_loopback.openai.routes import Function, Raw
-from distillkit_loopback.transport.messages import Answer, Request
+from distillkit_loopback.openai.routes import Function, RawResponse
+from distillkit_loopback.transport.messages import Request, Response
 
 
 class Completions:
     """`POST /v1/completions`."""
 
     def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool) -> None:
-        """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in answers."""
+        """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in responses."""
         self._engine = engine
         self._ignored: dict[str, object] = {}
         self._left_out: set[str] = set()
@@ -40,43 +40,43 @@ class Completions:
             self._ignored |= {"return_token_ids": False, "return_tokens_as_token_ids": False}
             self._left_out |= {"token_ids", "prompt_token_ids"}
 
-    def answer(self, request: Request, fault: Fault | None) -> Answer:
+    def respond(self, request: Request, fault: Fault | None) -> Response:
         """One choice."""
         body = read(CompletionBody, request.body).model_copy(update=self._ignored)
         model = self._engine.catalogue.find(body.model)
         prompt = self._engine.ids(model, body.prompt)
         self._require_possible(body, len(prompt))
-        completion = self._engine.compute(model, self._wanted(body, prompt), fault)
-        told = choice(completion, body, model)
-        drawn = max(len(completion.drawn_ids), 1)
-        return Answer(
+        completion = self._engine.compute(model, self._task(body, prompt), fault)
+        found = choice(completion, body, model)
+        generated = max(len(completion.sampled_ids), 1)
+        return Response(
             {
                 "id": "cmpl-loopback",
                 "object": "text_completion",
                 "created": 0,
                 "model": body.model or self._engine.catalogue.name,
-                "choices": [{name: value for name, value in told.items() if name not in self._left_out}],
+                "choices": [{name: value for name, value in found.items() if name not in self._left_out}],
                 "usage": {
                     "prompt_tokens": len(prompt),
-                    "completion_tokens": drawn,
-                    "total_tokens": len(prompt) + drawn,
+                    "completion_tokens": generated,
+                    "total_tokens": len(prompt) + generated,
                 },
             }
         )
 
-    def _wanted(self, body: CompletionBody, prompt: tuple[int, ...]) -> Wanted:
+    def _task(self, body: CompletionBody, prompt: tuple[int, ...]) -> Task:
         # What is echoed has the logprobs of the prompt, so asking for one is asking for the other.
         prompt_top = body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs
         shown = body.max_tokens > 0
-        one = not shown and body.return_token_ids
-        params = sampling_params(body.model_copy(update={"max_tokens": 1}) if one else body)
+        hidden = not shown and body.return_token_ids
+        params = sampling_params(body.model_copy(update={"max_tokens": 1}) if hidden else body)
         seed = self._engine.seed(body.seed, prompt)
-        return Wanted(prompt, params, seed, prompt_top, body.logprobs if shown else None)
+        return Task(prompt, params, seed, prompt_top, body.logprobs if shown else None)
 
     def _require_possible(self, body: CompletionBody, length: int) -> None:
         limit = self._engine.catalogue.context_length
         if body.n != 1:
-            raise Refused(400, "the loopback server draws one completion a request", param="n")
+            raise Refused(400, "the loopback server samples one completion a request", param="n")
         if body.max_tokens == 0 and not body.echo:
             raise Refused(400, "max_tokens must be at least 1, got 0.", param="max_tokens")
         if length + body.max_tokens > limit:
@@ -97,49 +97,49 @@ class Completions:
             )
 
 
-class Neighbours:
-    """What vLLM answers besides, with runtime adapters and the development endpoints (`VLLM_SERVER_DEV_MODE`) on."""
+class ManagementEndpoints:
+    """Runtime adapters, tokenization, and the development endpoints (`VLLM_SERVER_DEV_MODE`)."""
 
     def __init__(self, engine: Engine) -> None:
         """Adapters are loaded into the engine's catalogue."""
         self._engine = engine
 
-    def functions(self) -> Mapping[tuple[str, str], Function]:
+    def routes(self) -> Mapping[tuple[str, str], Function]:
         """By method and path."""
         return {
-            ("GET", "/version"): lambda request, fault: Answer({"version": "0.32.0"}),
+            ("GET", "/version"): lambda request, fault: Response({"version": "0.32.0"}),
             ("POST", "/tokenize"): self._tokenize,
             ("POST", "/v1/load_lora_adapter"): self._load,
             ("POST", "/v1/unload_lora_adapter"): self._unload,
             ("POST", "/collective_rpc"): self._call,
-            ("POST", "/reset_prefix_cache"): lambda request, fault: Raw(b""),
+            ("POST", "/reset_prefix_cache"): lambda request, fault: RawResponse(b""),
             ("POST", "/update_weight_version"): self._label,
             ("GET", "/weight_info"): lambda request, fault: self._weight_info(),
         }
 
-    def _tokenize(self, request: Request, fault: Fault | None) -> Answer:
+    def _tokenize(self, request: Request, fault: Fault | None) -> Response:
         body = read(TokenizeBody, request.body)
         tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).text.encode(body.prompt)]
         length = self._engine.catalogue.context_length
-        return Answer({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})
+        return Response({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})
 
-    def _load(self, request: Request, fault: Fault | None) -> Answer:
-        return Raw(self._engine.catalogue.load(read(LoadBody, request.body)).encode())
+    def _load(self, request: Request, fault: Fault | None) -> Response:
+        return RawResponse(self._engine.catalogue.load(read(LoadBody, request.body)).encode())
 
-    def _unload(self, request: Request, fault: Fault | None) -> Answer:
-        return Raw(self._engine.catalogue.unload(read(UnloadBody, request.body)).encode())
+    def _unload(self, request: Request, fault: Fault | None) -> Response:
+        return RawResponse(self._engine.catalogue.unload(read(UnloadBody, request.body)).encode())
 
-    def _call(self, request: Request, fault: Fault | None) -> Answer:
+    def _call(self, request: Request, fault: Fault | None) -> Response:
         """`reload_weights` of one worker; no other method is known."""
         body = read(CallBody, request.body)
         if body.method != "reload_weights":
             raise Refused(500, f"'Worker' object has no attribute '{body.method}'", "InternalServerError")
         self._engine.catalogue.reload(str(body.arguments.get("weights_path")))
-        return Answer({"results": [None]})
+        return Response({"results": [None]})
 
-    def _label(self, request: Request, fault: Fault | None) -> Answer:
+    def _label(self, request: Request, fault: Fault | None) -> Response:
         self._engine.catalogue.weight_version = read(VersionBody, request.body).new_version
         return self._weight_info()
 
-    def _weight_info(self) -> Answer:
-        return Answer({"weight_version": self._engine.catalogue.weight_version})
+    def _weight_info(self) -> Response:
+        return Response({"weight_version": self._engine.catalogue.weight_version})

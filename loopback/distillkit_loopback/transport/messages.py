@@ -1,4 +1,4 @@
-"""What goes over the wire: requests, answers, and refusals of what no service can read."""
+"""What goes over the wire: requests, responses, and refusals of what no server can read."""
 
 import json
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What is sent back: JSON, or bytes as they are."""
 
     body: JsonValue | bytes
@@ -55,7 +55,7 @@ def as_bytes(body: JsonValue) -> bytes:
     return json.dumps(body, allow_nan=False).encode()
 
 
-def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Answer:
-    """An error as Fireworks sends it, and as any service answers what is no request at all."""
+def refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as Fireworks sends it, and as any server refuses what is no request at all."""
     error: JsonValue = {"error": {"message": message, "code": code}}
-    return Answer(error, status, headers or {})
+    return Response(error, status, headers or {})

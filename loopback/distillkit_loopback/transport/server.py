@@ -1,4 +1,4 @@
-"""HTTP on 127.0.0.1: reads requests, writes answers, and ends its connections when it is closed."""
+"""HTTP on 127.0.0.1: reads requests, writes responses, and ends its connections when it is closed."""
 
 import json
 import socket
@@ -13,28 +13,29 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import JsonValue
 
-from distillkit_loopback.transport.messages import Answer, Request, as_bytes, refusal
+from distillkit_loopback.transport.messages import Request, Response, as_bytes, refusal
 
 MAX_BODY = 64 * 2**20
 """Bytes."""
+JOIN_S = 5.0
 MALFORMED = "INVALID_ARGUMENT"
 SECRET = ("x-api-key", "authorization")
 
-Responder = Callable[[Request, str | None], Answer | None]
-"""`(request, key) -> answer`; None hangs up."""
+Responder = Callable[[Request, str | None], Response | None]
+"""`(request, key) -> response`; None hangs up."""
 
 
 class Handler(BaseHTTPRequestHandler):
     """One connection, in its own thread."""
 
     protocol_version = "HTTP/1.1"
-    # Answers leave in one packet and at once: with Nagle's algorithm each trainer call costs 40 ms.
+    # Responses leave in one packet and at once: with Nagle's algorithm each trainer call costs 40 ms.
     disable_nagle_algorithm = True
     wbufsize = -1
     server: "Server"
 
     def handle(self) -> None:
-        """Answer requests until the connection ends; a client that goes away is no error."""
+        """Respond to requests until the connection ends; a client that goes away is no error."""
         self.server.opened(self.connection)
         try:
             with suppress(ConnectionError, TimeoutError):
@@ -43,34 +44,34 @@ class Handler(BaseHTTPRequestHandler):
             self.server.ended(self.connection)
 
     def handle_request(self) -> None:
-        """Answer one request, or hang up."""
-        answer = self.answer()
-        if answer is None:
+        """Respond to one request, or hang up."""
+        response = self.respond()
+        if response is None:
             self.close_connection = True
             return
-        data, kind = self.encoded(answer)
-        self.send_response(answer.status)
+        data, kind = self.encoded(response)
+        self.send_response(response.status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
-        for name, value in answer.headers.items():
+        for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(self.sent(answer, data))
+        self.wfile.write(self.sent(response, data))
 
     do_GET = do_POST = do_PATCH = do_DELETE = handle_request  # noqa: N815 - http.server's names
 
-    def encoded(self, answer: Answer) -> tuple[bytes, str]:
-        """The answer's body and content type; bytes are an event stream."""
-        if isinstance(answer.body, bytes):
-            return answer.body, "text/event-stream"
-        return as_bytes(answer.body), "application/json"
+    def encoded(self, response: Response) -> tuple[bytes, str]:
+        """The response's body and content type; bytes are an event stream."""
+        if isinstance(response.body, bytes):
+            return response.body, "text/event-stream"
+        return as_bytes(response.body), "application/json"
 
-    def sent(self, answer: Answer, data: bytes) -> bytes:
+    def sent(self, response: Response, data: bytes) -> bytes:
         """As much of the body as really goes out: all of it."""
         return data
 
-    def answer(self) -> Answer | None:
-        """What the service makes of the request; None hangs up."""
+    def respond(self) -> Response | None:
+        """The server's response to the request that comes next; None hangs up."""
         size = int(self.headers.get("content-length") or 0)
         if size > MAX_BODY:
             self.close_connection = True
@@ -101,7 +102,8 @@ class Server(ThreadingHTTPServer):
         """Listen on a port of 127.0.0.1 (0: any that is free). Raises OSError if it is taken."""
         super().__init__(("127.0.0.1", port), handler)
         self.respond = respond
-        self._connections: set[socket.socket] = set()
+        self._connections: dict[socket.socket, threading.Thread] = {}
+        """Open connections, and the threads that respond on them."""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="loopback", daemon=True)
 
@@ -111,27 +113,31 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def start(self) -> None:
-        """Answer from now on."""
+        """Respond from now on."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop listening, and end every connection: threads that wait for the next request go too."""
+        """Stop listening, and end every connection and its thread; one that still computes may take `JOIN_S` more."""
         self.shutdown()
         self.server_close()
         self._thread.join()
         with self._lock:
-            for connection in self._connections:
-                _end(connection)
+            open_now = dict(self._connections)
+        for connection in open_now:
+            _end(connection)
+        for thread in open_now.values():
+            if thread is not threading.current_thread():
+                thread.join(JOIN_S)
 
     def opened(self, connection: socket.socket) -> None:
-        """One to end when the server closes."""
+        """Remember a connection and the thread that called, to end both when the server closes."""
         with self._lock:
-            self._connections.add(connection)
+            self._connections[connection] = threading.current_thread()
 
     def ended(self, connection: socket.socket) -> None:
-        """That one is gone."""
+        """Forget a connection that has ended."""
         with self._lock:
-            self._connections.discard(connection)
+            self._connections.pop(connection, None)
 
 
 def _end(connection: socket.socket) -> None:

@@ -21,7 +21,7 @@ from distillkit_builtin.fireworks.service import Service
 from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.remote.as_completed import as_they_come
+from distillkit_builtin.remote.as_completed import as_completed
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class LiveFireworksStudent:
                 self.endpoint, request, version, self.tokenizer, self.options.timeouts.request
             )
 
-        async for outcome in as_they_come(requests, sampled):
+        async for outcome in as_completed(requests, sampled):
             yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
@@ -135,7 +135,7 @@ class LiveFireworksStudent:
         async def scored(request: ScoreRequest) -> Score | Failure:
             return await score_completion(self.endpoint, request, self.options.timeouts.request)
 
-        async for outcome in as_they_come(requests, scored):
+        async for outcome in as_completed(requests, scored):
             yield outcome
 
     async def save(self, path: Path) -> None:

@@ -21,7 +21,7 @@ from distillkit_builtin.fireworks.requirements import access_problems, missing_e
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_note
 from distillkit_builtin.fireworks.service import Service, shared_service
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.remote.as_completed import as_they_come
+from distillkit_builtin.remote.as_completed import as_completed
 
 
 class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
@@ -92,7 +92,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         async def scored(request: ScoreRequest) -> Score | Failure:
             return await score_completion(endpoint, request, self.timeouts.request)
 
-        async for outcome in as_they_come(requests, scored):
+        async for outcome in as_completed(requests, scored):
             yield outcome
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
@@ -102,7 +102,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         async def sampled(request: SampleRequest) -> Rollout | Failure:
             return await sample_completion(endpoint, request, 0, tokenizer, self.timeouts.request)
 
-        async for outcome in as_they_come(requests, sampled):
+        async for outcome in as_completed(requests, sampled):
             yield outcome
 
     async def sync(self, weights: Weights) -> None:

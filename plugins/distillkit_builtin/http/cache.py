@@ -1,4 +1,4 @@
-"""Scores that were paid for once: one teacher's part of a `ScoreFile`, addressed by what was asked."""
+"""Scores from earlier requests: one teacher's part of a `ScoreFile`, addressed by the query."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from pydantic import Field, Json, JsonValue, TypeAdapter
 from distillkit.arrays import logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
-    Question,
-    Reading,
+    ScoreQuery,
     TokenId,
+    TokenLogprobs,
     require_length,
     require_possible,
     validated,
@@ -38,77 +38,77 @@ class ScoreCache:
 
     file: ScoreFile
     identity: str
-    """What tells this teacher's scores from another's: the model and its weights as far as the server tells, and K."""
+    """What distinguishes this teacher's scores: the model and its weights as far as the server says, and K."""
     name: str
-    """In metrics."""
+    """What metrics call it."""
     _hits: int = 0
     _misses: int = 0
     _failed: int = 0
 
-    async def get(self, question: Question) -> Reading | None:
-        """What was answered before, or None."""
-        row = await self.file.find(self.key(question))
-        reading = None if row is None else await self._read(row, question)
-        if reading is not None:
+    async def get(self, query: ScoreQuery) -> TokenLogprobs | None:
+        """The logprobs that are kept for a query, or None."""
+        row = await self.file.find(self.key(query))
+        scored = None if row is None else await self._read(row, query)
+        if scored is not None:
             self._hits += 1
         elif self.file.is_usable:
             self._misses += 1
         else:
             self._failed += 1
-        return reading
+        return scored
 
-    async def put(self, question: Question, reading: Reading) -> None:
-        """Keep an answer; the same one twice is one."""
+    async def put(self, query: ScoreQuery, scored: TokenLogprobs) -> None:
+        """Keep the logprobs of a query; a second `put` of the same query changes nothing."""
         was_usable = self.file.is_usable
-        arrays = (reading.ids, reading.logprobs, reading.topk_ids, reading.topk_logprobs)
+        arrays = (scored.ids, scored.logprobs, scored.topk_ids, scored.topk_logprobs)
         texts = [None if array is None else json.dumps(array.tolist()) for array in arrays]
-        await self.file.keep([self.key(question), question.model, *texts])
+        await self.file.keep([self.key(query), query.model, *texts])
         if was_usable and not self.file.is_usable:
             self._failed += 1
 
-    def key(self, question: Question) -> str:
-        """64 hex digits."""
+    def key(self, query: ScoreQuery) -> str:
+        """Where a query's logprobs are kept: 64 hex digits."""
         digest = hashlib.sha256(self.identity.encode())
-        for ids in (question.prompt_ids, question.response_ids):
+        for ids in (query.prompt_ids, query.response_ids):
             digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def metrics(self) -> Mapping[str, float]:
         """Since the last call, as `cache/<name>/...`.
 
-        `hits` (scores that were there), `misses` (that had to be asked for), `failed` (that could not be looked up or
+        `hits` (scores that were there), `misses` (that were requested), `failed` (that could not be looked up or
         kept, all that came after the file was given up among them).
         """
         counts = {"hits": self._hits, "misses": self._misses, "failed": self._failed}
         self._hits = self._misses = self._failed = 0
         return {f"cache/{self.name}/{name}": float(count) for name, count in counts.items()}
 
-    async def _read(self, row: StoredRow, question: Question) -> Reading | None:
-        """A row was right when it was written; one that is not any more says that the file is damaged."""
+    async def _read(self, row: StoredRow, query: ScoreQuery) -> TokenLogprobs | None:
+        """The logprobs in a row, which was valid when it was written; None, and no more cache, if it is damaged."""
         try:
-            return stored_reading(row, question)
+            return stored_logprobs(row, query)
         except AlignmentError as error:
-            await self.file.give_up(f"a score in it is none ({error})", f"it is damaged: {self.file.removal}")
+            await self.file.give_up(f"a score in it is not valid ({error})", f"it is damaged: {self.file.removal}")
             return None
 
 
-def stored_reading(row: StoredRow, question: Question) -> Reading:
-    """A row as the reading that it was. Raises AlignmentError if it is not one of `question`."""
+def stored_logprobs(row: StoredRow, query: ScoreQuery) -> TokenLogprobs:
+    """The logprobs that a row holds. Raises AlignmentError if they are not those of `query`."""
     ids, logprobs, topk_ids, topk_logprobs = validated(_ROW, row, "row")
-    if ids != question.response_ids.tolist():
+    if ids != query.response_ids.tolist():
         raise AlignmentError("its ids are not those of the response")
     require_length(logprobs, len(ids), "logprobs")
     require_possible(logprobs)
-    scores = Reading(token_ids(ids), logprob_array(logprobs))
-    if not question.topk:
+    scores = TokenLogprobs(token_ids(ids), logprob_array(logprobs))
+    if not query.topk:
         return scores
     for table in (topk_ids or [], topk_logprobs or []):
-        require_length(table, len(ids), "lists of the likeliest tokens")
+        require_length(table, len(ids), "lists of top-k tokens")
         for at in table:
-            require_length(at, question.topk, "likeliest tokens at a position")
+            require_length(at, query.topk, "top-k tokens at a position")
     return replace(scores, topk_ids=np.array(topk_ids, np.int64), topk_logprobs=np.array(topk_logprobs, np.float32))
 
 
 def identity(served: Mapping[str, JsonValue], weights: Mapping[str, JsonValue], topk: int) -> str:
-    """What a cache's keys begin with."""
+    """What a cache's keys begin with, as JSON."""
     return json.dumps({"served": served, "weights": weights, "topk": topk}, sort_keys=True, default=str)

@@ -1,8 +1,8 @@
-"""Completions with ids and logprobs, out of what a server answers, with everything checked.
+"""Completions with ids and logprobs, out of what a server sends, with everything checked.
 
-vLLM's `logprobs` are those of the model's own law (`--logprobs-mode raw_logprobs`, its default): log-softmax at
-temperature 1 before top-p and top-k, which is distillkit's rule. `require_raw_logprobs` finds a server that was started
-otherwise.
+vLLM's `logprobs` are those of the model's own distribution (`--logprobs-mode raw_logprobs`, its default): log-softmax
+at temperature 1 before top-p and top-k, which is distillkit's rule. `require_raw_logprobs` finds a server that was
+started otherwise.
 """
 
 import numpy as np
@@ -16,20 +16,20 @@ from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import (
     Dialect,
     Logprob,
-    Question,
+    ScoreQuery,
     TokenId,
-    read_scores,
+    parse_scores,
     require_length,
     require_possible,
     validated,
 )
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
-from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.remote.service_client import ServiceClient
 
 PATH = "/v1/completions"
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 REFUSED_KEY = (401, 403)
-NO_IDS = "the server does not say which token ids it drew (`return_token_ids`); use a vLLM that knows that option"
+NO_IDS = "the server does not say which token ids it sampled (`return_token_ids`); use a vLLM that knows that option"
 
 
 class _Logprobs(BaseModel):
@@ -44,12 +44,12 @@ class _Choice(BaseModel):
     prompt_token_ids: list[TokenId] | None = None
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     model: str
     choices: list[_Choice]
 
 
-_ANSWER = TypeAdapter(_Answer)
+_RESPONSE = TypeAdapter(_Response)
 
 
 def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValue]:
@@ -72,22 +72,24 @@ def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValu
     return payload
 
 
-def read_completion(answer: JsonValue, request: SampleRequest, model: str, version: int) -> Rollout | Failure:
-    """The completion, as drawn by policy `version`. Raises AlignmentError unless ids and logprobs are all there."""
+def parse_completion(body: JsonValue, request: SampleRequest, model: str, version: int) -> Rollout | Failure:
+    """The completion, as sampled by policy `version`. Raises AlignmentError unless ids and logprobs are all there."""
     what = f"completion {request.key}"
-    said = validated(_ANSWER, answer, what)
-    if said.model != model:
-        raise AlignmentError(f"{what}: the server answered as {shortened(repr(said.model), 200)}, {model!r} was asked")
-    require_length(said.choices, 1, "choices")
-    choice = said.choices[0]
+    response = validated(_RESPONSE, body, what)
+    if response.model != model:
+        raise AlignmentError(
+            f"{what}: the response is of model {shortened(repr(response.model), 200)}, not of {model!r}"
+        )
+    require_length(response.choices, 1, "choices")
+    choice = response.choices[0]
     if choice.token_ids is None:
         raise AlignmentError(f"{what}: {NO_IDS}")
     if choice.logprobs is None:
-        raise AlignmentError(f"{what}: the answer holds no logprobs")
+        raise AlignmentError(f"{what}: the response holds no logprobs")
     if choice.prompt_token_ids is not None and choice.prompt_token_ids != request.prompt_ids.tolist():
-        raise AlignmentError(f"{what}: the server read other prompt tokens than were sent")
+        raise AlignmentError(f"{what}: the server was given other prompt tokens than were sent")
     if not choice.token_ids:
-        return Failure(request, "the server drew no token at all")
+        return Failure(request, "the server sampled no token at all")
     reason = FINISHED.get(choice.finish_reason or "")
     if reason is None:
         ended = shortened(repr(choice.finish_reason), 200)
@@ -105,7 +107,7 @@ def read_completion(answer: JsonValue, request: SampleRequest, model: str, versi
 
 
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
-    """What a request that was not answered becomes. Raises RunFailedError where no request would be answered."""
+    """The Failure of a request without a result. Raises RunFailedError for a bad key, which no request survives."""
     if isinstance(error, UnansweredError):
         return Failure(request, error.reason, retryable=True)
     if error.status in REFUSED_KEY:
@@ -113,26 +115,26 @@ def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | Unan
     return Failure(request, f"{error.root} answered {error.status}: {error.message}")
 
 
-LAW_TOLERANCE = 0.5
-"""Nats: bfloat16's rounding is below, the difference between laws at two temperatures above it."""
+LOGPROB_TOLERANCE = 0.5
+"""Nats: bfloat16's rounding is below, the difference between distributions at two temperatures above it."""
 
 
-async def require_raw_logprobs(remote: Remote, dialect: Dialect, model: str, request: SampleRequest) -> None:
-    """Raise InputError if a replica reports logprobs of the reshaped law: drawn at one temperature, scored at 1.
+async def require_raw_logprobs(client: ServiceClient, dialect: Dialect, model: str, request: SampleRequest) -> None:
+    """Raise InputError if a replica reports logprobs at the sampling temperature instead of at 1.
 
     `request` is any prompt; its params should have a temperature far from 1.
     """
-    for root in remote.roots:
-        answer = await remote.post_to(root, PATH, completion_payload(request, model))
-        drawn = read_completion(answer.value, request, model, 0)
-        if isinstance(drawn, Failure):
-            raise InputError(f"{root}: {drawn.reason}")
-        question = Question(model, request.prompt_ids, drawn.token_ids)
-        answer = await remote.post_to(root, dialect.path, dialect.payload(question))
-        scored = read_scores(dialect, answer.value, question, f"{root} scores its own completion")
-        apart = float(np.abs(scored.logprobs - drawn.logprobs).max())
-        if apart > LAW_TOLERANCE:
+    for root in client.roots:
+        result = await client.post_to(root, PATH, completion_payload(request, model))
+        sampled = parse_completion(result.value, request, model, 0)
+        if isinstance(sampled, Failure):
+            raise InputError(f"{root}: {sampled.reason}")
+        query = ScoreQuery(model, request.prompt_ids, sampled.token_ids)
+        result = await client.post_to(root, dialect.path, dialect.payload(query))
+        scored = parse_scores(dialect, result.value, query, f"{root} scores its own completion")
+        apart = float(np.abs(scored.logprobs - sampled.logprobs).max())
+        if apart > LOGPROB_TOLERANCE:
             raise InputError(
-                f"{root} reports logprobs of what it drew that differ by {apart:.2f} nats from its own scores of the "
-                "same tokens; start vLLM with --logprobs-mode raw_logprobs"
+                f"{root} reports logprobs of what it sampled that differ by {apart:.2f} nats from its own scores of "
+                "the same tokens; start vLLM with --logprobs-mode raw_logprobs"
             )

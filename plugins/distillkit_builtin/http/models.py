@@ -1,14 +1,22 @@
-"""What a server says it serves (`/v1/models`), which costs nothing to ask."""
+"""What a server says it serves (`/v1/models`), which is free, and the dialects that it may speak."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.errors import InputError, suggest
 from distillkit.files.strict_json import shortened
 
+DialectName = Literal["auto", "prompt_logprobs", "echo", "sglang"]
+ONLY_SCORES = (
+    "it only scores, since it is reached by SGLang's /generate (dialect sglang); an evaluator that has teachers write "
+    "(teacher_trace, pattern with compare) would end the run at its first evaluation: leave it out, set compare: "
+    "false, or serve this teacher by vLLM"
+)
+"""What follows the teacher's name in notes, notices and failures."""
 SHOWN = 20
+"""Served models that an error names."""
 
 
 class ServedModel(BaseModel):
@@ -23,24 +31,24 @@ class ServedModel(BaseModel):
 
     @property
     def identity(self) -> Mapping[str, JsonValue]:
-        """What tells it from another model. `created` does not: vLLM gives the time of the question."""
+        """What distinguishes it from another model. `created` does not: vLLM gives the time of the request."""
         return self.model_dump(mode="json")
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     data: list[ServedModel]
 
 
-_ANSWER = TypeAdapter(_Answer)
+_RESPONSE = TypeAdapter(_Response)
 
 
-def served_models(answer: JsonValue, url: str) -> Sequence[ServedModel]:
-    """The entries of `/v1/models`. Raises InputError if it is no such answer."""
+def served_models(body: JsonValue, url: str) -> Sequence[ServedModel]:
+    """The entries of a response of `/v1/models`. Raises InputError if it has another shape."""
     try:
-        return _ANSWER.validate_python(answer).data
+        return _RESPONSE.validate_python(body).data
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = shortened(".".join(map(str, first["loc"])) or "the answer", 200)
+        where = shortened(".".join(map(str, first["loc"])) or "the response", 200)
         raise InputError(
             f"{url} gives no list of models; is base_url that of an OpenAI-compatible server? ({where}: {first['msg']})"
         ) from error

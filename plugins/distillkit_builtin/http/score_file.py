@@ -35,7 +35,7 @@ StoredRow = tuple[str, str, str | None, str | None]
 class ScoreFile:
     """One file for all teachers of a run that name it. Several processes may use it: SQLite orders their writes.
 
-    Its first error is the last: the user is told once, with the way to mend it, and from then on it is as if empty.
+    Its first error is the last: the user is warned once, with a way to fix it, and from then on it is as if empty.
     """
 
     path: str
@@ -46,23 +46,23 @@ class ScoreFile:
     """Held around every use of the connection, its end too: a thread may still be at work when the run ends."""
 
     async def open(self) -> None:
-        """Make the file, or open it; nothing the second time."""
+        """Create or open the file; a second call does nothing."""
         await self._attempt(self._connect)
 
     async def find(self, key: str) -> StoredRow | None:
-        """What was kept under `key`; None if nothing was, or the file cannot be read."""
+        """The row under `key`; None if there is no such row, or the file cannot be read."""
         return await self._attempt(self._select, key)
 
     async def keep(self, values: Sequence[str | None]) -> None:
-        """Keep a row, key first; the same key twice is one row."""
+        """Keep a row, key first; a second row of the same key changes nothing."""
         await self._attempt(self._insert, values)
 
-    async def give_up(self, reason: str, mend: str) -> None:
-        """Do without the file from now on, and say so; once is enough."""
+    async def give_up(self, reason: str, fix: str) -> None:
+        """Do without the file from now on, and warn of that once."""
         if not self.is_usable:
             return
         self.is_usable = False
-        self.warn(f"cache {self.path}: {reason}; the run goes on without it; {mend}")
+        self.warn(f"cache {self.path}: {reason}; the run goes on without it; {fix}")
         await self.close()
 
     async def close(self) -> None:
@@ -71,7 +71,7 @@ class ScoreFile:
 
     @property
     def removal(self) -> str:
-        """How a damaged file is got rid of, and what SQLite keeps beside it, which a new one would take for its own."""
+        """The command that removes a damaged file and SQLite's files beside it, which a new file would take over."""
         return "rm -f " + " ".join(shlex.quote(f"{self.path}{ending}") for ending in ("", "-wal", "-shm"))
 
     async def _attempt(self, work: Callable[..., T | None], *arguments: object) -> T | None:

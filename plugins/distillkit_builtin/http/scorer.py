@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
@@ -13,46 +13,37 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.http.dialect_names import ONLY_SCORES, DialectName
-from distillkit_builtin.http.models import ServedModel, find_model, served_models
-from distillkit_builtin.http.whose import named
+from distillkit_builtin.http.models import ONLY_SCORES, ServedModel, find_model, served_models
+from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.preflight_request import send_preflight_request
+from distillkit_builtin.remote.results import error_context
 
 if TYPE_CHECKING:
     from distillkit_builtin.http.live_teacher import HttpTeacher
 
 
-class HttpScorer(RemoteOptions, Scorer, Sampler):
+class HttpScorer(HttpScorerOptions, Scorer, Sampler):
     """A frozen teacher behind an OpenAI-compatible server that scores given tokens: vLLM, SGLang and others."""
 
     role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "http"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
 
-    dialect: DialectName = Field(
-        "auto", description="How logprobs are asked for: prompt_logprobs (vLLM), echo, sglang; auto: what works."
-    )
-    topk: int = Field(0, ge=0, description="Also ask for this many of the likeliest tokens at each position.")
-    cache: str | None = Field(
-        None,
-        description="SQLite file that keeps scores, shared by runs; name a new one when the server's weights change.",
-    )
-
     _served: ServedModel | None = PrivateAttr(None)
     _live: "HttpTeacher | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
-        """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
+        """What the server serves, as notes. Raises InputError if it gives no response or serves another model."""
         who = f"teacher {self.teacher.name!r}"
-        with named(who):
-            answer = ask_once(self, "/v1/models")
-            models = served_models(answer.value, answer.root)
+        with error_context(who):
+            result = send_preflight_request(self, "/v1/models")
+            models = served_models(result.value, result.root)
             one_of_any_name = self.dialect == "sglang" and models
-            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, answer.root)
+            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, result.root)
         self._served = served
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
-        notes = [f"{who}: {served.id} at {answer.root}{replicas}"]
+        notes = [f"{who}: {served.id} at {result.root}{replicas}"]
         if self.dialect == "sglang":
             notes.append(f"{who}: {ONLY_SCORES}")
         return CheckReport(tuple(notes))
@@ -71,7 +62,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
             ) from error
 
     def context_length(self, run: RunContext) -> int | None:
-        """What the server says, where it does, but for the token that servers draw behind what they score."""
+        """What the server says, where it does, but for the token that servers sample behind what they score."""
         longest = None if self._served is None else self._served.max_model_len
         return None if longest is None else longest - 1
 
@@ -90,7 +81,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
 
         if self._served is None:
             raise RuntimeError("HttpScorer is opened before it was checked")
-        self._live = await HttpTeacher.open(run, self, self.tokenizer(run), self._served)
+        self._live = await HttpTeacher.open(run, self.teacher, self, self.tokenizer(run), self._served)
 
     async def close(self) -> None:
         """Close connections."""
@@ -99,7 +90,7 @@ class HttpScorer(RemoteOptions, Scorer, Sampler):
             await live.close()
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        """Score each as soon as the server's window has room."""
+        """Score each as soon as the window has a free slot."""
         async for outcome in self._open_teacher().score(requests):
             yield outcome
 

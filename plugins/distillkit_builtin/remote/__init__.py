@@ -1,1 +1,1 @@
-"""What remote backends over HTTP share: retries, limits, replicas, breakers, hedging. Not a plugin."""
+"""What backends over HTTP share: retries, limits, replicas, breakers, hedging. Not a plugin."""

@@ -1,6 +1,6 @@
-"""Who may send now: a line in front of the window, in the order in which requests came, not in which they are retried.
+"""Which request may be sent now: a queue in front of the window, in the order in which requests came.
 
-A request keeps its place for all its attempts, so one that is tried again goes before those that came after it. While
+A request keeps its ticket for all its attempts, so one that is tried again goes before those that came after it. While
 it backs off it holds no slot.
 """
 
@@ -13,7 +13,7 @@ from itertools import count
 from distillkit_builtin.remote.aimd_window import AimdWindow
 
 
-class Gate:
+class Admission:
     """The slots of one window."""
 
     def __init__(self, window: AimdWindow) -> None:
@@ -22,13 +22,13 @@ class Gate:
         self.in_use = 0
         self.peak = 0
         """The most in use since `take_peak`."""
-        self._places = count()
-        self._line: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tickets = count()
+        self._queue: list[tuple[int, int, asyncio.Future[None]]] = []
         self._waits = count()
 
-    def place(self) -> int:
-        """A place in the line, behind all that were given before."""
-        return next(self._places)
+    def ticket(self) -> int:
+        """A new ticket; requests with lower numbers are sent first."""
+        return next(self._tickets)
 
     @property
     def is_full(self) -> bool:
@@ -36,9 +36,9 @@ class Gate:
         return self.in_use >= self.window.size
 
     @asynccontextmanager
-    async def slot(self, place: int) -> AsyncIterator[None]:
+    async def slot(self, ticket: int) -> AsyncIterator[None]:
         """Wait for a slot, and hold it inside the block. Cancellation gives it back at once."""
-        await self._enter(place)
+        await self._enter(ticket)
         try:
             yield
         finally:
@@ -49,9 +49,9 @@ class Gate:
         peak, self.peak = self.peak, self.in_use
         return peak
 
-    async def _enter(self, place: int) -> None:
+    async def _enter(self, ticket: int) -> None:
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._line, (place, next(self._waits), granted))
+        heapq.heappush(self._queue, (ticket, next(self._waits), granted))
         self._grant()
         try:
             await granted
@@ -65,8 +65,8 @@ class Gate:
         self._grant()
 
     def _grant(self) -> None:
-        while self._line and not self.is_full:
-            _, _, granted = heapq.heappop(self._line)
+        while self._queue and not self.is_full:
+            _, _, granted = heapq.heappop(self._queue)
             if not granted.done():  # else whoever waited was cancelled
                 granted.set_result(None)
                 self.in_use += 1

@@ -1,11 +1,11 @@
-"""How many requests a service is asked at once: additive increase, multiplicative decrease, with an eye on latency.
+"""How many requests a service is sent at once: additive increase, multiplicative decrease, with an eye on latency.
 
 After Jacobson, "Congestion Avoidance and Control" (1988), and for the latency Brakmo and Peterson, "TCP Vegas" (1995):
 a service that is saturated but never says so only gets slower, so the window stops growing once the mean latency of a
-window of answers is twice its floor. A floor that has held the window back for long may be that of other, shorter
-work; then a quarter of the window is asked for a while. If the service is saturated, that costs nothing and shows a
+window of responses is twice its floor. A floor that has held the window back for long may be that of other, shorter
+work; then a quarter of the window is used for a while. If the service is saturated, that costs nothing and shows a
 lower latency; if the work just takes longer now, it shows the same, which becomes the floor. Left out: slow start,
-since `initial_concurrency` is the user's to set.
+since `concurrency.initial` is the user's to set.
 """
 
 import math
@@ -20,7 +20,7 @@ FLOOR_ROUNDS = 20.0
 
 
 class AimdWindow:
-    """The arithmetic alone; the gate counts requests, the clock is given."""
+    """The arithmetic alone: `Admission` counts requests, and the clock is given."""
 
     def __init__(self, initial: int, most: int, clock: Callable[[], float]) -> None:
         """Start with `initial` requests at once, never more than `most` nor fewer than 1. `clock` is in seconds."""
@@ -41,7 +41,7 @@ class AimdWindow:
         return max(1, self._full_size // 4) if self._measuring else self._full_size
 
     def succeeded(self, started: float, *, full: bool) -> None:
-        """A request sent at `started` was answered now; `full`: as many were under way as may be."""
+        """A request sent at `started` got its response now; `full`: as many were under way as may be."""
         if started < self._counts_from:
             return  # it met the load of before
         self._latencies.append(self._clock() - started)

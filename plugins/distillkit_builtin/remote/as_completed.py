@@ -1,4 +1,4 @@
-"""Many requests at once, each outcome as soon as it is there. How many are under way is the backend's own say."""
+"""Many requests at once, each outcome as soon as it is there. The backend limits how many are under way."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -8,9 +8,12 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-async def as_they_come(requests: Sequence[A], answer: Callable[[A], Awaitable[B]]) -> AsyncIterator[B]:
-    """The outcomes, in order of arrival; the first exception ends it, and whoever stops reading stops the rest."""
-    tasks = {asyncio.ensure_future(answer(request)) for request in requests}
+async def as_completed(requests: Sequence[A], send: Callable[[A], Awaitable[B]]) -> AsyncIterator[B]:
+    """The outcomes of `send` for each of `requests`, in order of completion.
+
+    The first exception of `send` is raised. It cancels the other requests, as does closing this iterator.
+    """
+    tasks = {asyncio.ensure_future(send(request)) for request in requests}
     try:
         while tasks:
             done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

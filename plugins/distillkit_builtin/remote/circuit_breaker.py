@@ -1,21 +1,21 @@
-"""Whether one replica may be asked.
+"""Whether one replica may be sent requests.
 
 Own code, because what a library's circuit breaker offers is a wrapper around a call that raises while it is open. Ours
-never refuses a call: it answers, for each of several replicas, whether it may be chosen and when it may be again.
+never refuses a call: it says, for each of several replicas, whether it may be chosen and when it may be again.
 """
 
 import math
 from collections.abc import Callable
 
 FAILURES = 3
-"""In a row, after which a replica is asked no more."""
+"""In a row, after which a replica is sent no more requests."""
 FIRST_COOL_DOWN = 1.0
 LONGEST_COOL_DOWN = 30.0
 """Seconds until one probing request; they double with each probe that fails."""
 
 
-class Breaker:
-    """Closed: asked. Open: not asked. Half-open, once it has cooled down: asked by one request at a time."""
+class CircuitBreaker:
+    """Closed: requests are sent. Open: none is. Half-open, once it has cooled down: one request at a time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """Closed; `clock` is in seconds."""
@@ -32,7 +32,7 @@ class Breaker:
         return self._open_until is None
 
     def opens_in(self) -> float:
-        """Seconds until it may be asked: 0 for now, infinity while another request probes it."""
+        """Seconds until it may be sent a request: 0 for now, infinity while another request probes it."""
         if self._probing:
             return math.inf
         until = self._rests_until if self._open_until is None else max(self._rests_until, self._open_until)
@@ -43,12 +43,12 @@ class Breaker:
         self._probing = not self.is_closed
         return self._probing
 
-    def answered(self) -> None:
-        """The replica lives: it gave an answer, or a refusal that is about the request alone."""
+    def responded(self) -> None:
+        """The replica works: it gave a result, or a refusal that is about the request alone."""
         self._failures, self._cool_down, self._open_until, self._probing = 0, FIRST_COOL_DOWN, None, False
 
     def failed(self, *, probe: bool) -> None:
-        """The replica gave no answer or a broken one. Those that were sent before it opened change nothing."""
+        """The replica gave no response or a broken one. Failures of requests sent before it opened change nothing."""
         self._failures += 1
         if probe:
             self._probing = False
@@ -58,10 +58,10 @@ class Breaker:
             self._open_until = self._clock() + self._cool_down
 
     def abandoned(self, *, probe: bool) -> None:
-        """Nobody waits for the answer any more; it says nothing of the replica."""
+        """Nobody waits for the response any more; it says nothing of the replica."""
         if probe:
             self._probing = False
 
     def rest(self, seconds: float) -> None:
-        """The replica asked to be left alone, as Retry-After says it."""
+        """Send nothing for so many seconds: what the replica's Retry-After asks for."""
         self._rests_until = max(self._rests_until, self._clock() + seconds)

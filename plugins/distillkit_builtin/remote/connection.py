@@ -1,4 +1,4 @@
-"""One exchange with one replica, over a pool of connections; retries and choices are made elsewhere.
+"""One exchange with one replica, over a pool of connections. Retries and the choice of a replica are made elsewhere.
 
 httpx logs each request's address at INFO, through its own logger, which neither a run nor the command line shows; hpack
 logs headers at DEBUG, and some versions of it the key, which is why that one is quietened.
@@ -20,13 +20,13 @@ from distillkit.errors import InputError
 from distillkit_builtin.remote.hedging import SHARE
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.response import judge
-from distillkit_builtin.remote.results import Answer, AttemptError, GarbledError
+from distillkit_builtin.remote.response import read_response
+from distillkit_builtin.remote.results import AttemptError, GarbledError, Result
 
 log = logging.getLogger("distillkit")
 CONNECT_SECONDS = 10.0
 MOST_BYTES = 512 * 2**20
-"""Of an answer, unpacked: three times what 128,000 tokens with 20 alternatives each take."""
+"""Of a response, unpacked: three times what 128,000 tokens with 20 alternatives each take."""
 CONTROL_CONNECTIONS = 8
 """Beside those of the window and of hedging, for what goes round the window."""
 
@@ -44,11 +44,11 @@ class Connection:
     def open(
         cls, options: RemoteOptions, clock: Callable[[], float], transport: httpx.AsyncBaseTransport | None
     ) -> "Connection":
-        """Connect when first asked. Raise InputError for a key that is not set or a CA bundle that is none."""
+        """Connect at the first request. Raise InputError for a key that is not set or a CA bundle that is none."""
         key = Key.read(options.api_key_env)
         if options.verify_tls is False:
             log.warning("verify_tls is false: whoever is between here and %s can read the key", options.roots[0])
-        most = options.max_concurrency + max(1, options.max_concurrency // SHARE) + CONTROL_CONNECTIONS
+        most = options.concurrency.max + max(1, options.concurrency.max // SHARE) + CONTROL_CONNECTIONS
         client = httpx.AsyncClient(
             headers=headers(key),
             http2=True,
@@ -56,9 +56,9 @@ class Connection:
             verify=tls(options),
             transport=transport,
         )
-        return cls(client, key, options.request_timeout, clock)
+        return cls(client, key, options.timeouts.request, clock)
 
-    async def ask(
+    async def send(
         self,
         method: str,
         root: str,
@@ -67,11 +67,11 @@ class Connection:
         *,
         timeout: float | None = None,
         lenient: bool = False,
-    ) -> Answer:
-        """One attempt, of at most `timeout` seconds (None: `request_timeout`). `lenient` as in `judge`.
+    ) -> Result:
+        """One attempt, of at most `timeout` seconds (None: `timeouts.request`). `lenient` as in `read_response`.
 
         Raises:
-            RefusedError, AttemptError: as `judge` does; the latter also if nothing came back, or not in time.
+            RefusedError, AttemptError: as `read_response` does; the latter also if nothing came back, or not in time.
         """
         limit, started = timeout or self.request_timeout, self.clock()
         kind = {} if body is None else {"Content-Type": "application/json"}
@@ -84,10 +84,10 @@ class Connection:
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptError(root, f"no answer within {limit:g} s", overload=True) from error
         except httpx.TransportError as error:
-            raise AttemptError(root, self.key.hidden(explain(error))) from error
+            raise AttemptError(root, self.key.redacted(explain(error))) from error
         except httpx.DecodingError as error:
             raise GarbledError(root, f"a body that cannot be decompressed ({error})") from error
-        return judge(response, root, self.clock() - started, self.key, lenient=lenient)
+        return read_response(response, root, self.clock() - started, self.key, lenient=lenient)
 
 
 async def whole(stream: httpx.Response, root: str) -> httpx.Response:
@@ -108,7 +108,7 @@ def headers(key: Key) -> dict[str, str]:
 
 
 def quieten() -> None:
-    """What would log the headers of requests is told not to, unless its level was set on purpose."""
+    """Keep libraries from logging the headers of requests, unless their level was set on purpose."""
     hpack = logging.getLogger("hpack")
     if hpack.level == logging.NOTSET:
         hpack.setLevel(logging.INFO)

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit_builtin.remote.results import Answer, AttemptError, RefusedError
+from distillkit_builtin.remote.results import AttemptError, RefusedError, Result
 
 SHARE = 10
-"""One in so many requests may be hedged at once, so that a service that is slow as a whole is not asked twice."""
+"""One in so many requests may be hedged at once, so that a service that is slow as a whole does not get each twice."""
 
 
 @dataclass(slots=True)
@@ -17,7 +17,7 @@ class Hedging:
     """How many requests are hedged now. They come on top of the window, at most a tenth of it."""
 
     after: float
-    """Seconds without an answer."""
+    """Seconds without a response."""
     active: int = 0
 
     def may_start(self, in_flight: int) -> bool:
@@ -26,7 +26,7 @@ class Hedging:
 
     @contextmanager
     def counted(self) -> Iterator[None]:
-        """One hedge."""
+        """Count one hedge inside the block."""
         self.active += 1
         try:
             yield
@@ -35,35 +35,35 @@ class Hedging:
 
 
 async def race(
-    first: Coroutine[Any, Any, Answer], second: Callable[[], Coroutine[Any, Any, Answer | None]], after: float
-) -> Answer:
-    """The first good answer; `second` is asked `after` seconds without one, and gives None where it may not run.
+    first: Coroutine[Any, Any, Result], second: Callable[[], Coroutine[Any, Any, Result | None]], after: float
+) -> Result:
+    """The first result; `second` starts `after` seconds without one, and gives None where it may not run.
 
     Raises:
-        RefusedError, AttemptError: that of the first. The second's own are of no interest: nobody needed it.
+        RefusedError, AttemptError: that of `first`. Those of `second` count for nothing.
     """
-    asked = asyncio.create_task(first)
-    tasks: list[asyncio.Task[Any]] = [asked]
+    original = asyncio.create_task(first)
+    tasks: list[asyncio.Task[Any]] = [original]
     try:
         await asyncio.wait(tasks, timeout=after)
-        if not asked.done():
+        if not original.done():
             tasks.append(asyncio.create_task(second()))
         waiting = set(tasks)
-        while waiting and not _is_refused(asked):
+        while waiting and not _is_refused(original):
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            answers = [answer for task in done if (answer := _answer_of(task)) is not None]
-            if answers:
-                return answers[0]
-        return asked.result()
+            results = [result for task in done if (result := _result_of(task)) is not None]
+            if results:
+                return results[0]
+        return original.result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _is_refused(task: asyncio.Task[Answer]) -> bool:
+def _is_refused(task: asyncio.Task[Result]) -> bool:
     return task.done() and isinstance(task.exception(), RefusedError)
 
 
-def _answer_of(task: asyncio.Task[Answer | None]) -> Answer | None:
+def _result_of(task: asyncio.Task[Result | None]) -> Result | None:
     return None if isinstance(task.exception(), AttemptError | RefusedError) else task.result()

@@ -30,10 +30,10 @@ class Key:
         return cls(variable, value)
 
     def headers(self) -> dict[str, str]:
-        """What shows a service that we may ask."""
+        """The header that authorizes a request; none without a key."""
         return {} if self.variable is None else {"Authorization": f"Bearer {self._value.get_secret_value()}"}
 
-    def hidden(self, text: str) -> str:
+    def redacted(self, text: str) -> str:
         """`text` without the key: some services repeat it when they refuse it."""
         value = self._value.get_secret_value()
         return text.replace(value, "***") if value else text

@@ -1,7 +1,8 @@
-"""The options that every backend over HTTP has, and the roots that they name."""
+"""The options that every backend over HTTP has, and the replicas' addresses that they name."""
 
 import re
-from typing import Self
+from collections.abc import Mapping
+from typing import ClassVar, Self
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -11,8 +12,29 @@ LONG = 20
 """Characters; a longer name of a variable that is not in `UPPER_CASE` is taken for a key."""
 
 
+class Timeouts(BaseModel):
+    """How long a request may take, in seconds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    request: float = Field(120.0, gt=0, description="Seconds for one attempt; for the connection, at most 10.")
+    retry: float = Field(300.0, ge=0, description="Seconds over which one request is tried again, back-off included.")
+    hedge_after: float | None = Field(
+        None, gt=0, description="Seconds after which an unanswered request also goes to another replica; null: never."
+    )
+
+
+class Concurrency(BaseModel):
+    """How many requests a service is sent at once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    initial: int = Field(16, ge=1, description="Requests at once at the start; adapts itself.")
+    max: int = Field(256, ge=1, description="Requests at once, at most.")
+
+
 class RemoteOptions(BaseModel):
-    """Where a service is and how it is asked. A mixin: `class HttpScorer(RemoteOptions, Scorer)`."""
+    """Where a service is, and how requests are sent to it. A mixin: `class HttpScorerOptions(RemoteOptions)`."""
 
     # What is refused here may be a key or a password, which pydantic's own message would repeat. What it refuses for
     # its type alone is repeated by whoever tells of it, so the two options that may hold one are validated before that.
@@ -24,18 +46,19 @@ class RemoteOptions(BaseModel):
     api_key_env: str | None = Field(
         None, description="The name of the environment variable that holds the key; null: no key is sent."
     )
-    request_timeout: float = Field(120.0, gt=0, description="Seconds for one attempt; for the connection, at most 10.")
-    retry_timeout: float = Field(
-        300.0, ge=0, description="Seconds over which one request is tried again, back-off included."
-    )
-    initial_concurrency: int = Field(16, ge=1, description="Requests at once at the start; adapts itself.")
-    max_concurrency: int = Field(256, ge=1, description="Requests at once, at most.")
-    hedge_after: float | None = Field(
-        None, gt=0, description="Seconds after which an unanswered request also goes to another replica; null: never."
-    )
     verify_tls: bool | str = Field(
         True, description="Whether certificates are verified; a path: by this CA bundle instead of the usual ones."
     )
+    timeouts: Timeouts = Field(Timeouts(), description="How long a request may take.")
+    concurrency: Concurrency = Field(Concurrency(), description="How many requests are sent at once.")
+
+    moved: ClassVar[Mapping[str, str]] = {
+        "request_timeout": "timeouts.request",
+        "retry_timeout": "timeouts.retry",
+        "hedge_after": "timeouts.hedge_after",
+        "initial_concurrency": "concurrency.initial",
+        "max_concurrency": "concurrency.max",
+    }
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -68,8 +91,8 @@ class RemoteOptions(BaseModel):
 
     @model_validator(mode="after")
     def _has_somewhere_to_hedge_to(self) -> Self:
-        if self.hedge_after is not None and len(self.roots) < 2:
-            raise ValueError("hedge_after needs a second replica to ask: list several addresses in base_url")
+        if self.timeouts.hedge_after is not None and len(self.roots) < 2:
+            raise ValueError("timeouts.hedge_after needs a second replica to ask: list several addresses in base_url")
         return self
 
 

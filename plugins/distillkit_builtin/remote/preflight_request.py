@@ -1,4 +1,4 @@
-"""Whether a service can be asked at all, before a run: one blocking request that says what to mend."""
+"""Whether a service can be reached at all, before a run: one blocking request, whose error says what to fix."""
 
 import time
 
@@ -8,17 +8,17 @@ from distillkit.errors import InputError
 from distillkit_builtin.remote.connection import address, explain, headers, timeouts, tls
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.response import judge
-from distillkit_builtin.remote.results import Answer, AttemptError, RefusedError
+from distillkit_builtin.remote.response import read_response
+from distillkit_builtin.remote.results import AttemptError, RefusedError, Result
 
 
-def ask_once(
+def send_preflight_request(
     options: RemoteOptions, path: str, *, timeout: float = 10.0, transport: httpx.BaseTransport | None = None
-) -> Answer:
-    """GET `path` (with its /v1) from the first replica that answers; each is asked once, for `timeout` seconds.
+) -> Result:
+    """GET `path` (with its /v1) from the first replica that responds; each is tried once, for `timeout` seconds.
 
     Raises:
-        InputError: if none does: the addresses, what happened at each, and what to look at; never the key.
+        InputError: if none does: the addresses, what happened at each, and what to check; never the key.
     """
     key, problems = Key.read(options.api_key_env), []
     with httpx.Client(
@@ -28,7 +28,7 @@ def ask_once(
             url, started = address(root, path), time.perf_counter()
             try:
                 response = client.get(url)
-                return judge(response, root, time.perf_counter() - started, key, lenient=True)
+                return read_response(response, root, time.perf_counter() - started, key, lenient=True)
             except RefusedError as error:
                 problems.append(f"{url}: HTTP {error.status}: {error.message}{_advice(error.status, key)}")
             except AttemptError as error:
@@ -36,7 +36,7 @@ def ask_once(
             except httpx.TimeoutException:
                 problems.append(f"{url}: no answer within {timeout:g} s; is the service up?")
             except httpx.RequestError as error:
-                problems.append(f"{url}: {key.hidden(explain(error))}{_hint(error)}")
+                problems.append(f"{url}: {key.redacted(explain(error))}{_hint(error)}")
     raise InputError("\n".join(problems))
 
 

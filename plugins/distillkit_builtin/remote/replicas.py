@@ -1,4 +1,4 @@
-"""Which replica a request goes to: the one with the least under way, among those that may be asked."""
+"""Which replica a request goes to: the one with the least under way, among those that may be sent one."""
 
 import asyncio
 import contextlib
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from distillkit_builtin.remote.circuit_breaker import Breaker
+from distillkit_builtin.remote.circuit_breaker import CircuitBreaker
 from distillkit_builtin.remote.results import AttemptError, NoReplicaError, RefusedError
 from distillkit_builtin.remote.retries import Budget
 
@@ -17,16 +17,16 @@ class Replica:
     """One address of the service."""
 
     root: str
-    breaker: Breaker
+    breaker: CircuitBreaker
     in_flight: int = 0
-    lent: int = 0
-    """When it was chosen last, counted in choices."""
+    last_leased: int = 0
+    """When it was chosen last: the number of that lease."""
     last_failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Loan:
-    """A replica for one attempt; hand it to `Replicas.use` without awaiting anything before."""
+class Lease:
+    """A replica for one attempt; give it to `Replicas.use` without awaiting anything before."""
 
     replica: Replica
     is_probe: bool
@@ -46,68 +46,68 @@ class Replicas:
     down_since: float | None = None
     """Since when no replica is healthy; None: one is."""
     _replicas: list[Replica] = field(init=False)
-    _loans: int = 0
+    _leases: int = 0
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         """All are healthy until they show otherwise."""
-        self._replicas = [Replica(root, Breaker(self.clock)) for root in self.roots]
+        self._replicas = [Replica(root, CircuitBreaker(self.clock)) for root in self.roots]
 
     @property
     def down(self) -> int:
         """Replicas whose breaker is not closed."""
         return sum(not replica.breaker.is_closed for replica in self._replicas)
 
-    async def lend(self, budget: Budget, avoid: str | None) -> Loan:
-        """A replica, another than `avoid` if there is one; where none may be asked, wait for the first that may.
+    async def lease(self, budget: Budget, avoid: str | None) -> Lease:
+        """A lease of a replica, other than `avoid` if there is one; if none is available, wait for one.
 
         Raises:
-            NoReplicaError: if none may be asked before the budget is spent.
+            NoReplicaError: if none is available before the budget is spent.
         """
         while True:
-            loan = self._lend_now(avoid)
-            if loan is not None:
-                return loan
+            lease = self._lease_now(avoid)
+            if lease is not None:
+                return lease
             seconds = min(replica.breaker.opens_in() for replica in self._replicas)
             left = budget.left()
             if left <= 0 or (seconds > left and math.isfinite(seconds)):
-                raise NoReplicaError(self._why_none(), seconds if math.isfinite(seconds) else None)
+                raise NoReplicaError(self._no_replica_reason(), seconds if math.isfinite(seconds) else None)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(seconds, left)):
                     await self._changed.wait()
 
-    def lend_other(self, root: str) -> Loan | None:
-        """A healthy replica other than `root`, now or not at all."""
-        return self._least_loaded([one for one in self._free() if one.breaker.is_closed and one.root != root])
+    def lease_other(self, root: str) -> Lease | None:
+        """A lease of a healthy replica other than `root`; None if there is none now."""
+        return self._least_loaded([each for each in self._free() if each.breaker.is_closed and each.root != root])
 
     @contextmanager
-    def use(self, loan: Loan) -> Iterator[None]:
-        """One attempt; how the block ends is what the breaker hears."""
-        replica, breaker = loan.replica, loan.replica.breaker
+    def use(self, lease: Lease) -> Iterator[None]:
+        """One attempt inside the block; the breaker is told how it ended."""
+        replica, breaker = lease.replica, lease.replica.breaker
         try:
             yield
         except AttemptError as error:
             replica.last_failure = str(error)
             if error.broken:
-                breaker.failed(probe=loan.is_probe)
+                breaker.failed(probe=lease.is_probe)
             else:
-                breaker.answered()
+                breaker.responded()
             if error.retry_after is not None:
                 breaker.rest(error.retry_after)
             raise
         except RefusedError:
-            breaker.answered()
+            breaker.responded()
             raise
         except BaseException:  # cancelled, or an error of ours
-            breaker.abandoned(probe=loan.is_probe)
+            breaker.abandoned(probe=lease.is_probe)
             raise
         else:
-            breaker.answered()
+            breaker.responded()
         finally:
             replica.in_flight -= 1
-            self._notice()
+            self._notify()
 
-    def _lend_now(self, avoid: str | None) -> Loan | None:
+    def _lease_now(self, avoid: str | None) -> Lease | None:
         free = self._free()
         others = [replica for replica in free if replica.root != avoid]
         # One request probes a replica that has cooled down, even while others are healthy: else it never came back.
@@ -117,16 +117,16 @@ class Replicas:
     def _free(self) -> list[Replica]:
         return [replica for replica in self._replicas if replica.breaker.opens_in() <= 0]
 
-    def _least_loaded(self, among: Sequence[Replica]) -> Loan | None:
+    def _least_loaded(self, among: Sequence[Replica]) -> Lease | None:
         if not among:
             return None
-        replica = min(among, key=lambda one: (one.in_flight, one.lent))
-        self._loans += 1
-        replica.lent = self._loans
+        replica = min(among, key=lambda each: (each.in_flight, each.last_leased))
+        self._leases += 1
+        replica.last_leased = self._leases
         replica.in_flight += 1
-        return Loan(replica, replica.breaker.started())
+        return Lease(replica, replica.breaker.started())
 
-    def _notice(self) -> None:
+    def _notify(self) -> None:
         if self.down < len(self._replicas):
             self.down_since = None
         elif self.down_since is None:
@@ -134,6 +134,6 @@ class Replicas:
         self._changed.set()  # all that wait look again
         self._changed = asyncio.Event()
 
-    def _why_none(self) -> str:
-        known = [replica.last_failure or f"{replica.root}: not asked yet" for replica in self._replicas]
-        return f"no replica may be asked; their last failures: {'; '.join(known)}"
+    def _no_replica_reason(self) -> str:
+        known = [replica.last_failure or f"{replica.root}: no request yet" for replica in self._replicas]
+        return f"no replica is available; their last failures: {'; '.join(known)}"

@@ -1,4 +1,4 @@
-"""A response as an `Answer`, or as what stands in its way; status codes have their meaning here and nowhere else."""
+"""What a response means: a `Result`, or the exception that says why not. Status codes are interpreted here alone."""
 
 import math
 import re
@@ -13,35 +13,35 @@ from pydantic_core import from_json
 from distillkit.files.redaction import redact
 from distillkit.files.strict_json import shortened
 from distillkit_builtin.remote.keys import Key
-from distillkit_builtin.remote.results import Answer, AttemptError, GarbledError, RefusedError
+from distillkit_builtin.remote.results import AttemptError, GarbledError, RefusedError, Result
 
 RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504, *range(520, 530)})
-"""520 to 529 are Cloudflare's, for an origin that did not answer, and `overloaded`. 501 and 505 do not go away."""
+"""520 to 529 are Cloudflare's, for an origin that did not respond, and `overloaded`. 501 and 505 do not go away."""
 OVERLOAD = frozenset({429, 503, 504, 529})
 SERVER_ERROR = 500
-"""Of a control call it is final: vLLM answers so to an adapter that it cannot take, however often it is asked."""
+"""Of a control call it is final: vLLM gives it for an adapter that it cannot take, however often that is sent."""
 MESSAGE_LENGTH = 500
 READ_LENGTH = 16 * MESSAGE_LENGTH
-"""Of a server's words, what is looked at: enough for the message, however much white space there is."""
+"""Characters of a server's message that are read: enough for the message, however much white space there is."""
 
 
-def judge(response: httpx.Response, root: str, seconds: float, key: Key, *, lenient: bool = False) -> Answer:
-    """The answer that a response holds.
+def read_response(response: httpx.Response, root: str, seconds: float, key: Key, *, lenient: bool = False) -> Result:
+    """The result that a response holds.
 
     Args:
         response: with its body read.
         root: the replica it came from.
-        seconds: what it took.
-        key: what no message may show.
-        lenient: for control calls, which some servers answer in plain text or with nothing.
+        seconds: how long it took, in seconds.
+        key: is taken out of every message.
+        lenient: for control calls, to which some servers give plain text or nothing.
 
     Raises:
-        RefusedError: asking again is no use.
-        AttemptError: it may be (GarbledError: the body is not JSON).
+        RefusedError: the same request would be refused again.
+        AttemptError: another attempt may succeed (GarbledError: the body is not JSON).
     """
     status = response.status_code
     if response.is_success:
-        return Answer(root, _body(response, root, lenient=lenient), seconds)
+        return Result(root, _body(response, root, lenient=lenient), seconds)
     message = server_message(response, key)
     if status not in RETRIED or (lenient and status == SERVER_ERROR):
         raise RefusedError(root, status, message)
@@ -75,17 +75,17 @@ def server_message(response: httpx.Response, key: Key) -> str:
     The key is taken out before the line is cut, since a part of it is a secret still; so are a proxy's credentials.
     """
     if response.has_redirect_location:
-        there = _line(_hidden(response.headers["location"], key))
+        there = _line(_redacted(response.headers["location"], key))
         return f"redirects to {shortened(there, MESSAGE_LENGTH)}; base_url wants the address that this leads to"
     try:
-        text = _stated(from_json(response.content))
+        text = _message_of(from_json(response.content))
     except ValueError:
         text = _text(response)
-    return shortened(_line(_hidden(text, key)) or _line(_hidden(response.reason_phrase, key)), MESSAGE_LENGTH)
+    return shortened(_line(_redacted(text, key)) or _line(_redacted(response.reason_phrase, key)), MESSAGE_LENGTH)
 
 
-def _hidden(text: str, key: Key) -> str:
-    return redact(key.hidden(text))
+def _redacted(text: str, key: Key) -> str:
+    return redact(key.redacted(text))
 
 
 def _text(response: httpx.Response) -> str:
@@ -99,16 +99,16 @@ def _line(text: str) -> str:
     return re.sub(" +", " ", printable).strip()
 
 
-def _stated(body: JsonValue) -> str:
+def _message_of(body: JsonValue) -> str:
     """FastAPI's `detail` may be a list of `{loc, msg}`; `error` is an object with OpenAI, text with others."""
     if isinstance(body, Mapping):
         found = next((body[name] for name in ("error", "message", "detail", "msg") if body.get(name)), None)
         where = body.get("loc")
         if found is None:
             return str(body)
-        return f"{'.'.join(map(str, where))}: {_stated(found)}" if isinstance(where, list) else _stated(found)
+        return f"{'.'.join(map(str, where))}: {_message_of(found)}" if isinstance(where, list) else _message_of(found)
     if isinstance(body, list):
-        return "; ".join(map(_stated, body))
+        return "; ".join(map(_message_of, body))
     return str(body)
 
 

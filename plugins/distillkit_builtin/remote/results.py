@@ -1,28 +1,32 @@
-"""What comes of asking a service: an answer, or one of two exceptions that a backend turns into a `Failure`.
+"""What comes of a request to a service: a result, or one of two exceptions that a backend turns into a `Failure`.
 
 `AttemptError` and its kind end one attempt and stay inside this folder; a garbled body counts among them, since what
 garbles it is a proxy more often than the service, so it ends as an `UnansweredError` like all that is tried again.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from distillkit.errors import InputError
+
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A good answer."""
+class Result:
+    """What a service gave for a request."""
 
     root: str
     """The replica that gave it."""
     value: JsonValue
     """Its body. JSON may hold NaN and infinities; of a control call also plain text, or None where it was empty."""
     seconds: float
-    """From sending to having the whole body, of the attempt that was answered."""
+    """From sending to having the whole body, of the attempt that succeeded."""
 
 
 class RefusedError(Exception):
-    """The service understood and said no; asking again would change nothing. Never tried again."""
+    """The service understood and refused. Such a request is never tried again."""
 
     def __init__(self, root: str, status: int, message: str) -> None:
         """`message` is the server's own, cut to 500 characters, without the key."""
@@ -33,7 +37,7 @@ class RefusedError(Exception):
 
 
 class UnansweredError(Exception):
-    """No attempt within `retry_timeout` got a good answer."""
+    """No attempt within `timeouts.retry` got a result."""
 
     def __init__(self, reason: str, attempts: int, retry_after: float | None) -> None:
         """`reason` names the last failure, its replica, the attempts and the seconds that they took.
@@ -47,7 +51,7 @@ class UnansweredError(Exception):
 
 
 class AttemptError(Exception):
-    """One attempt got no good answer; another one may."""
+    """One attempt got no result; another one may."""
 
     def __init__(
         self, root: str, what: str, *, overload: bool = False, broken: bool = True, retry_after: float | None = None
@@ -66,9 +70,24 @@ class GarbledError(AttemptError):
 
 
 class NoReplicaError(Exception):
-    """No replica may be asked before the budget is spent."""
+    """No replica is available before the budget is spent."""
 
     def __init__(self, reason: str, opens_in: float | None) -> None:
-        """`opens_in`: seconds until one may be asked, where that is known."""
+        """`opens_in`: seconds until one is available, where that is known."""
         super().__init__(reason)
         self.opens_in = opens_in
+
+
+@contextmanager
+def error_context(who: str) -> Iterator[None]:
+    """Whose server is meant, in front of what is wrong with it: a config may name many.
+
+    Raises:
+        InputError: that begins with `who`, for an InputError inside the block or a request that got no response.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{who}: {error}") from error
+    except UnansweredError as error:
+        raise InputError(f"{who}: {error.reason}") from error

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
-from distillkit_builtin.remote.results import Answer, AttemptError, NoReplicaError, UnansweredError
+from distillkit_builtin.remote.results import AttemptError, NoReplicaError, Result, UnansweredError
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
@@ -18,19 +18,19 @@ LONGEST_BACKOFF = 10.0
 
 @dataclass(slots=True)
 class Budget:
-    """The seconds within which an attempt may start, from `begin` on: waiting in our own line costs nothing."""
+    """The seconds within which an attempt may start, from `begin` on: waiting in our own queue costs nothing."""
 
     seconds: float
     clock: Callable[[], float]
     begun_at: float | None = None
 
     def begin(self, at: float) -> None:
-        """Count from `at`; said before every attempt, only the first time counts."""
+        """Count from `at`; called before every attempt, only the first call has an effect."""
         if self.begun_at is None:
             self.begun_at = at
 
     def spent(self) -> float:
-        """Seconds since it began."""
+        """Seconds since `begin`; 0 before it."""
         return 0.0 if self.begun_at is None else self.clock() - self.begun_at
 
     def left(self) -> float:
@@ -38,25 +38,25 @@ class Budget:
         return self.seconds - self.spent()
 
 
-def backed_off(state: RetryCallState) -> float:
-    """Seconds until the next attempt, which may go to another replica: the one that asks for rest gets it there."""
+def backoff(state: RetryCallState) -> float:
+    """Seconds until the next attempt, which may go to another replica; `Replicas` keeps each one's Retry-After."""
     return wait_random_exponential(multiplier=FIRST_BACKOFF, max=LONGEST_BACKOFF)(state)
 
 
-def backed_off_as_told(state: RetryCallState) -> float:
-    """Seconds until the next attempt at the same replica, never before the time that it asks for."""
+def backoff_with_retry_after(state: RetryCallState) -> float:
+    """Seconds until the next attempt at the same replica, not before the time in its Retry-After."""
     error = state.outcome.exception() if state.outcome is not None else None
-    told = error.retry_after if isinstance(error, AttemptError) else None
-    return max(backed_off(state), told or 0.0)
+    retry_after = error.retry_after if isinstance(error, AttemptError) else None
+    return max(backoff(state), retry_after or 0.0)
 
 
-async def persist(
-    once: Callable[[], Awaitable[Answer]],
+async def with_retries(
+    once: Callable[[], Awaitable[Result]],
     budget: Budget,
     wait: Callable[[RetryCallState], float],
     count_retry: Callable[[], None],
-) -> Answer:
-    """The first good answer of `once`.
+) -> Result:
+    """The first result of `once`.
 
     Raises:
         RefusedError: from `once`.
@@ -77,12 +77,12 @@ async def persist(
     try:
         return await retrying(once)
     except AttemptError as error:
-        attempts, told = retrying.statistics["attempt_number"], error.retry_after
-        raise UnansweredError(_reason(str(error), attempts, budget), attempts, told) from error
+        attempts = retrying.statistics["attempt_number"]
+        raise UnansweredError(_reason(str(error), attempts, budget), attempts, error.retry_after) from error
     except NoReplicaError as error:
-        attempts = retrying.statistics["attempt_number"] - 1  # the one that could not start is none
+        attempts = retrying.statistics["attempt_number"] - 1  # the last one could not start
         raise UnansweredError(_reason(str(error), attempts, budget), attempts, error.opens_in) from error
 
 
 def _reason(last: str, attempts: int, budget: Budget) -> str:
-    return f"{last} ({attempts} attempt(s) in {budget.spent():.1f} s of the {budget.seconds:g} s of retry_timeout)"
+    return f"{last} ({attempts} attempt(s) in {budget.spent():.1f} s of the {budget.seconds:g} s of timeouts.retry)"

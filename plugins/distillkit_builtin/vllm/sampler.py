@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, PrivateAttr
+from pydantic import PrivateAttr
 
 from distillkit import Sampler
 from distillkit.context import RunContext
@@ -12,40 +12,35 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
-from distillkit_builtin.http.whose import named
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.preflight_request import send_preflight_request
+from distillkit_builtin.remote.results import error_context
+from distillkit_builtin.vllm.options import VllmSamplerOptions
 
 if TYPE_CHECKING:
-    from distillkit_builtin.vllm.live_sampler import VllmRollouts
+    from distillkit_builtin.vllm.live_sampler import LiveVllmSampler
 
 
-class VllmSampler(RemoteOptions, Sampler):
+class VllmSampler(VllmSamplerOptions, Sampler):
     """Completions from vLLM servers that serve the student's base model; each sync pushes the LoRA, or all weights."""
 
     name: ClassVar[str] = "vllm"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
 
-    model: str | None = Field(None, description="The base model as the servers call it; null: the one that they serve.")
-    server_run_dir: str | None = Field(
-        None,
-        description="Where the servers see the run's directory (a container's mount); null: at the same path.",
-    )
-
     _served: ServedModel | None = PrivateAttr(None)
-    _live: "VllmRollouts | None" = PrivateAttr(None)
+    _live: "LiveVllmSampler | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
-        """Ask the server what it serves. Raises InputError if it does not answer or serves another model."""
-        with named("sampler 'vllm'"):
-            answer = ask_once(self, "/v1/models")
-            models = served_models(answer.value, answer.root)
-            self._served = self._base_of(models, answer.root)
+        """Ask the server what it serves. Raises InputError if it does not result or serves another model."""
+        with error_context("sampler 'vllm'"):
+            result = send_preflight_request(self, "/v1/models")
+            models = served_models(result.value, result.root)
+            self._served = self._base_of(models, result.root)
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
-        return CheckReport((f"sampler: {self._served.id} at {answer.root}{replicas}",))
+        return CheckReport((f"sampler: {self._served.id} at {result.root}{replicas}",))
 
     def _base_of(self, models: Sequence[ServedModel], root: str) -> ServedModel:
-        """The base model, which adapters are of."""
+        """The served base model. Raises InputError if there are several and `model` names none of them."""
         bases = [model for model in models if model.parent is None]
         if self.model is not None:
             return find_model(bases, self.model, root)
@@ -55,15 +50,15 @@ class VllmSampler(RemoteOptions, Sampler):
         return bases[0]
 
     async def open(self, run: RunContext) -> None:
-        """Connect. Raises InputError if prompts do not fit, or the server reports logprobs of a reshaped law."""
-        from distillkit_builtin.vllm.live_sampler import VllmRollouts
+        """Connect. Raises InputError if prompts do not fit, or reported logprobs are not those at temperature 1."""
+        from distillkit_builtin.vllm.live_sampler import LiveVllmSampler
 
         if self._served is None:
             raise RuntimeError("VllmSampler is opened before it was checked")
-        self._require_room(run, self._served)
-        self._live = await VllmRollouts.open(run, self, self._served.id)
+        self._require_context(run, self._served)
+        self._live = await LiveVllmSampler.open(run, self, self._served.id)
 
-    def _require_room(self, run: RunContext, served: ServedModel) -> None:
+    def _require_context(self, run: RunContext, served: ServedModel) -> None:
         if run.plan is None or served.max_model_len is None or not run.plan.completions:
             return
         longest = run.plan.longest_prompt + run.plan.sample_tokens // run.plan.completions
@@ -81,23 +76,23 @@ class VllmSampler(RemoteOptions, Sampler):
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """Completions of the policy of the last sync."""
-        async for outcome in self._open_rollouts().sample(requests):
+        async for outcome in self._open_sampler().sample(requests):
             yield outcome
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score given tokens under the policy of the last sync, for evaluators."""
-        async for outcome in self._open_rollouts().score(requests):
+        async for outcome in self._open_sampler().score(requests):
             yield outcome
 
     async def sync(self, weights: Weights) -> None:
         """Push the weights to every server."""
-        await self._open_rollouts().sync(weights)
+        await self._open_sampler().sync(weights)
 
     def metrics(self) -> Mapping[str, float]:
         """`concurrency/student/window` and so on."""
-        return {} if self._live is None else self._live.remote.metrics()
+        return {} if self._live is None else self._live.client.metrics()
 
-    def _open_rollouts(self) -> "VllmRollouts":
+    def _open_sampler(self) -> "LiveVllmSampler":
         if self._live is None:
             raise RuntimeError("VllmSampler is used before open() or after close()")
         return self._live

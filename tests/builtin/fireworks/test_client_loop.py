@@ -89,10 +89,10 @@ def test_a_run_that_fails_while_its_error_is_kept_and_its_resume(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, before: Before
 ) -> None:
     """A notebook keeps the last error with its traceback, and so all that its frames hold."""
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
     config = make_config(service, tmp_path, tiny_model, train={"save_every": 1})
-    service.fail(Fault("POST", "/forward_backward$", Status(400, message="no such loss"), after=1))
+    service.faults.add(Status(400, message="no such loss"), after=1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match="no such loss") as caught:
         distillkit.run(config)
     assert not before.left()
@@ -105,9 +105,9 @@ def test_a_run_that_fails_while_its_error_is_kept_and_its_resume(
 def test_a_provisioning_that_fails(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, before: Before, path: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", path, Status(400, message="no quota"), times=None))
+    service.faults.add(Status(400, message="no quota"), times=None, where=f"POST .*{path}")
     with pytest.raises(RunFailedError, match="no quota") as caught:
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert not before.left()
@@ -119,10 +119,10 @@ async def test_a_run_that_is_cancelled_while_a_request_hangs(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, before: Before, path: str
 ) -> None:
     """While it waits for a model, the SDK holds a lock that closing its client needs, and it waits without end."""
-    from distillkit_loopback.fireworks.faults import Fault, NeverDone
+    from distillkit_loopback.fireworks.faults import NeverDone
 
     asked = len(service.requests)
-    service.fail(Fault("POST", f"{path}$", NeverDone()))
+    service.faults.add(NeverDone(), where=f"POST .*{f'{path}$'}")
     run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
     while not any(request.path.endswith(path) for request in service.requests[asked:]):
         await asyncio.sleep(0.02)

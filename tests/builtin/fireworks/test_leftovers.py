@@ -95,11 +95,11 @@ def test_a_run_that_was_killed_before_its_first_step_needs_no_overwrite(
 def test_what_cannot_be_cleaned_up_is_named_and_stays_written_down(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, killed: Killed
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
     run_dir = killed.run(make_config(service, tmp_path, tiny_model))
     (old,) = service.jobs
-    service.fail(Fault("DELETE", "/rlorTrainerJobs/", Status(400, message="not now"), times=None))
+    service.faults.add(Status(400, message="not now"), times=None, where="DELETE .*/rlorTrainerJobs/")
     for _ in range(2):
         with pytest.raises(
             InputError, match=rf"(?s)trainer job '{old}' may still run: its state is RUNNING.*Nothing was made"
@@ -108,7 +108,7 @@ def test_what_cannot_be_cleaned_up_is_named_and_stays_written_down(
         assert list(service.jobs) == trainers_made(service) == [old]
         (path,) = records(run_dir)
         assert json.loads(path.read_text())["trainers"] == {old: "delete"}
-    service.heal()
+    service.faults.clear()
     distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
     assert nothing_is_left(service)
 

@@ -22,7 +22,6 @@ from fireworks.training.sdk.fireworks_client import FireworksClient
 from safetensors.torch import load_file
 
 from distillkit_loopback.fireworks import faults
-from distillkit_loopback.fireworks.faults import Fault
 
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
@@ -88,7 +87,7 @@ def no_thread_is_left(seconds: float = 10.0) -> bool:
 def test_a_hot_load_that_never_ends_fails_the_run_in_time(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    service.fail(Fault("POST", "/hot_load$", faults.NeverDone(), after=1))
+    service.faults.add(faults.NeverDone(), after=1, where="POST .*/hot_load$")
     run_dir = tmp_path / "runs/fw"
     student, train = {"timeouts": {"weight_sync": 1}}, {"save_every": 1}
     config = make_config(service, tmp_path, tiny_model, student=student, train=train)
@@ -110,7 +109,7 @@ def test_a_hot_load_that_never_ends_fails_the_run_in_time(
 def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_again(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    service.fail(Fault("POST", ":promote$", faults.NeverDone()))
+    service.faults.add(faults.NeverDone(), where="POST .*:promote$")
     run_dir = tmp_path / "runs/fw"
     student = {"timeouts": {"promotion": 0.5}, "output_model_id": "my-model"}
     config = make_config(service, tmp_path, tiny_model, student=student)
@@ -134,7 +133,7 @@ def test_a_step_that_goes_to_a_dead_trainer_is_entered_as_failed_and_trained_aft
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distillkit_builtin.fireworks.trainer_watch.LOOK_SECONDS", 0.2)
-    service.fail(Fault("POST", "/forward_backward$", faults.Dies("out of memory"), after=1))
+    service.faults.add(faults.Dies("out of memory"), after=1, where="POST .*/forward_backward$")
     run_dir = tmp_path / "runs/fw"
     config = make_config(service, tmp_path, tiny_model, train={"save_every": 1})
     with pytest.raises(RunFailedError) as caught:

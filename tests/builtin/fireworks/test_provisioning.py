@@ -106,9 +106,9 @@ def test_everything_that_is_wrong_with_the_student_is_said_at_once(
 def test_a_wrong_key_is_found_before_anything_is_made(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("GET", ".", Status(401, message="invalid api key"), times=None))
+    service.faults.add(Status(401, message="invalid api key"), times=None, where="GET ")
     with pytest.raises(InputError, match="FIREWORKS_API_KEY"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_was_made(service)
@@ -170,9 +170,9 @@ def test_a_deployment_of_another_model_is_refused(service: "LoopbackService", tm
 def test_a_provisioning_that_fails_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, after: int
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fails, Fault
+    from distillkit_loopback.fireworks.faults import Fails
 
-    service.fail(Fault("POST", path, Fails("no capacity"), after=after))
+    service.faults.add(Fails("no capacity"), after=after, where=f"POST .*{path}")
     with pytest.raises(RunFailedError, match="provisioning"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
@@ -183,9 +183,9 @@ def test_a_provisioning_that_fails_leaves_nothing_running(
 def test_a_trainer_that_is_refused_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", "/rlorTrainerJobs$", Status(400, message="no quota")))
+    service.faults.add(Status(400, message="no quota"), where="POST .*/rlorTrainerJobs$")
     with pytest.raises(RunFailedError, match="no quota"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
@@ -194,12 +194,11 @@ def test_a_trainer_that_is_refused_leaves_nothing_running(
 def test_a_dropped_connection_does_not_end_the_provisioning(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Hangup
+    from distillkit_loopback.fireworks.faults import Hangup
 
     config = make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)])
-    service.fail(
-        Fault("POST", "/rlorTrainerJobs$", Hangup(applied=True)), Fault("POST", "/deployments$", Hangup(applied=True))
-    )
+    service.faults.add(Hangup(applied=True), where="POST .*/rlorTrainerJobs$")
+    service.faults.add(Hangup(applied=True), where="POST .*/deployments$")
     assert distillkit.run(config).steps == 2
     assert nothing_is_left(service)
 
@@ -209,9 +208,9 @@ def test_a_dropped_connection_does_not_end_the_provisioning(
 def test_a_deployment_that_never_gets_ready_ends_the_run_in_time(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, after: int
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, NeverDone
+    from distillkit_loopback.fireworks.faults import NeverDone
 
-    service.fail(Fault("POST", "/deployments$", NeverDone(), after=after))
+    service.faults.add(NeverDone(), after=after, where="POST .*/deployments$")
     short = {"timeouts": {"deployment": 0.5}}
     teachers = [teacher(service, TEACHER, **short)]
     with pytest.raises(RunFailedError, match=r"not ready within 0\.5"):
@@ -233,9 +232,9 @@ def test_a_teacher_on_the_students_base_gets_the_students_deployment_shape(
 async def test_a_run_that_is_interrupted_while_it_waits_leaves_nothing_running(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, NeverDone
+    from distillkit_loopback.fireworks.faults import NeverDone
 
-    service.fail(Fault("POST", path, NeverDone(), times=None))
+    service.faults.add(NeverDone(), times=None, where=f"POST .*{path}")
     run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
     while not (service.jobs and len(service.deployments) == 2):
         await asyncio.sleep(0.05)
@@ -261,9 +260,10 @@ async def test_a_run_that_is_interrupted_while_it_trains_leaves_nothing_running(
 def test_a_dropped_connection_does_not_end_the_clean_up(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Hangup
+    from distillkit_loopback.fireworks.faults import Hangup
 
-    service.fail(Fault("PATCH", "/deployments/", Hangup(), times=2), Fault("DELETE", "/rlorTrainerJobs/", Hangup()))
+    service.faults.add(Hangup(), times=2, where="PATCH .*/deployments/")
+    service.faults.add(Hangup(), where="DELETE .*/rlorTrainerJobs/")
     distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
 
@@ -271,9 +271,9 @@ def test_a_dropped_connection_does_not_end_the_clean_up(
 def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("DELETE", "/rlorTrainerJobs/", Status(400, message="not now"), times=None))
+    service.faults.add(Status(400, message="not now"), times=None, where="DELETE .*/rlorTrainerJobs/")
     with pytest.raises(RunFailedError, match=r"trainer job 'dk-fw-trainer-\w+' may still run"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     (job,) = service.jobs

@@ -92,10 +92,9 @@ def failed() -> "Effect":
 def test_a_step_that_failed_is_done_once_on_the_state_before_it(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: Any, times: int, after: int
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
-    service.fail(Fault("POST", path, effect(), times=times, after=after))
+    service.faults.add(effect(), times=times, after=after, where=f"POST .*{path}")
     student = {"output_model_id": "troubled", "timeouts": {"step": 5.0}}
     troubled = distillkit.run(config_of(service, tmp_path, tiny_model, "troubled", student=student))
     assert losses(troubled.metrics) == losses(calm.metrics)
@@ -109,7 +108,6 @@ def test_a_step_that_failed_is_done_once_on_the_state_before_it(
 def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault
     from distillkit_loopback.transport.faults import Delay
 
     calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
@@ -121,7 +119,7 @@ def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
         student={"output_model_id": "troubled", "timeouts": {"step": 3.0}},
     )
     # In the order of their submission: model, gradients, step.
-    service.fail(Fault("POST", "/retrieve_future$", Delay(6.0), after=2))
+    service.faults.add(Delay(6.0), after=2, where="POST .*/retrieve_future$")
     troubled = distillkit.run(config)
     assert losses(troubled.metrics) == losses(calm.metrics)
     assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
@@ -139,11 +137,10 @@ def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
 def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_once(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, over: dict[str, Any], why: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault
 
     rows = [question(f"number {i}") for i in range(8)]
     poisoned = config_of(service, tmp_path, tiny_model, "fw", rows=rows, **over)
-    service.fail(Fault("POST", "/forward_backward$", refused(), times=RETRIES, after=STEPS - 1))
+    service.faults.add(refused(), times=RETRIES, after=STEPS - 1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is RUNNING.*--resume"):
         distillkit.run(poisoned)
     assert not asked(service, "unload_model"), why
@@ -164,18 +161,17 @@ def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_
 
 
 def test_what_would_fail_again_is_not_tried_again(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", "/forward_backward$", Status(400, message="no such loss"), after=1))
+    service.faults.add(Status(400, message="no such loss"), after=1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"no such loss.*--resume"):
         distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
     assert not asked(service, "unload_model")
 
 
 def test_a_step_that_fails_twice_ends_the_run(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_loopback.fireworks.faults import Fault
 
-    service.fail(Fault("POST", "/forward_backward$", refused(), times=2 * RETRIES, after=1))
+    service.faults.add(refused(), times=2 * RETRIES, after=1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"try later.*--resume"):
         distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
     assert len(asked(service, "unload_model")) == 1

@@ -87,7 +87,7 @@ async def test_other_ids_and_missing_logprobs_end_the_run(
 ) -> None:
     from distillkit_loopback.fireworks import faults
 
-    service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)()))
+    service.faults.add(getattr(faults, effect)(), where="POST .*/completions$")
     with pytest.raises(AlignmentError):
         await score(scorer(SERVED))
 
@@ -95,12 +95,12 @@ async def test_other_ids_and_missing_logprobs_end_the_run(
 async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", "/completions$", Status(503), times=6))
+    service.faults.add(Status(503), times=6, where="POST .*/completions$")
     (outcome,) = await score(scorer(SERVED))
     assert isinstance(outcome, Score)
-    service.fail(Fault("POST", "/completions$", Status(503), times=None))
+    service.faults.add(Status(503), times=None, where="POST .*/completions$")
     (outcome,) = await score(scorer(SERVED))
     assert isinstance(outcome, Failure)
     assert outcome.retryable
@@ -111,9 +111,9 @@ async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
 async def test_a_request_that_the_service_cannot_take_is_a_failure(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", "/completions$", Status(400, message="too long")))
+    service.faults.add(Status(400, message="too long"), where="POST .*/completions$")
     outcomes = await score(scorer(SERVED), count=3)
     (failure,) = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
     assert not failure.retryable
@@ -123,9 +123,9 @@ async def test_a_request_that_the_service_cannot_take_is_a_failure(
 async def test_a_refused_key_ends_the_run_at_once(
     service: "LoopbackService", scorer: Callable[..., FireworksScorer]
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
-    service.fail(Fault("POST", "/completions$", Status(401), times=None))
+    service.faults.add(Status(401), times=None, where="POST .*/completions$")
     with pytest.raises(RunFailedError, match="refuses"):
         await score(scorer(SERVED))
 

@@ -199,9 +199,9 @@ def test_untouched_weights_are_published_if_that_is_asked_for(
 def test_a_failed_promotion_or_final_save_fails_the_run(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, doing: str
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Fails, Fault
+    from distillkit_loopback.fireworks.faults import Fails
 
-    service.fail(Fault("POST", path, Fails("disk full"), after=2 if doing == "saving" else 0))
+    service.faults.add(Fails("disk full"), after=2 if doing == "saving" else 0, where=f"POST .*{path}")
     with pytest.raises(RunFailedError, match=rf"{doing}.*disk full"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student={"output_model_id": "my-model"}))
     assert json.loads((tmp_path / "runs/fw/summary.json").read_text())["status"] == "failed"
@@ -214,7 +214,7 @@ def test_wrong_ids_and_missing_logprobs_end_the_run(
 ) -> None:
     from distillkit_loopback.fireworks import faults
 
-    service.fail(faults.Fault("POST", "/completions$", getattr(faults, effect)(), after=3))
+    service.faults.add(getattr(faults, effect)(), after=3, where="POST .*/completions$")
     with pytest.raises(AlignmentError):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)
@@ -226,10 +226,10 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
 ) -> None:
     from fireworks.training.sdk import DeploymentSampler
 
-    from distillkit_loopback.fireworks.faults import Fault, Status
+    from distillkit_loopback.fireworks.faults import Status
 
     monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_ATTEMPTS", 1)
-    service.fail(Fault("POST", "/completions$", Status(503, retry_after=0.01), times=3))
+    service.faults.add(Status(503, retry_after=0.01), times=3, where="POST .*/completions$")
     result = distillkit.run(make_config(service, tmp_path, tiny_model, train={"max_failed_fraction": 0.9}))
     assert result.summary["failed_completions"] == 3
     assert result.summary["trained_completions"] == 13
@@ -239,16 +239,14 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
 
 
 def test_a_short_storm_is_ridden_out(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_loopback.fireworks.faults import CutStream, Fault, Hangup, Status
+    from distillkit_loopback.fireworks.faults import CutStream, Hangup, Status
 
-    service.fail(
-        Fault("POST", "/completions$", Status(503, retry_after=0.01), times=2),
-        Fault("POST", "/completions$", Status(429), times=2),
-        Fault("POST", "/completions$", CutStream(), times=2),
-        Fault("POST", "/completions$", Hangup(), times=2),
-        Fault("POST", "/optim_step$", Hangup(applied=True)),
-        Fault("POST", "/forward_backward$", Status(500)),
-    )
+    service.faults.add(Status(503, retry_after=0.01), times=2, where="POST .*/completions$")
+    service.faults.add(Status(429), times=2, where="POST .*/completions$")
+    service.faults.add(CutStream(), times=2, where="POST .*/completions$")
+    service.faults.add(Hangup(), times=2, where="POST .*/completions$")
+    service.faults.add(Hangup(applied=True), where="POST .*/optim_step$")
+    service.faults.add(Status(500), where="POST .*/forward_backward$")
     result = distillkit.run(make_config(service, tmp_path, tiny_model))
     assert result.summary["failed_completions"] == 0
     assert result.steps == 2
@@ -271,7 +269,7 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
     }
     after = 1 if effect == "Dies" else 0  # the first future is the model's
     times = 2 if effect == "Fails" else 1  # from the first one the run recovers
-    service.fail(faults.Fault("POST", path, effects[effect], after=after, times=times))
+    service.faults.add(effects[effect], times=times, after=after, where=f"POST .*{path}")
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
         distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 3.0}}))
     assert nothing_is_left(service)
@@ -280,10 +278,10 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
 def test_a_trainer_that_dies_in_silence_is_noticed_before_the_time_out(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distillkit_loopback.fireworks.faults import Dies, Fault
+    from distillkit_loopback.fireworks.faults import Dies
 
     monkeypatch.setattr("distillkit_builtin.fireworks.trainer_watch.LOOK_SECONDS", 0.2)
-    service.fail(Fault("POST", "/retrieve_future$", Dies(), after=1))
+    service.faults.add(Dies(), after=1, where="POST .*/retrieve_future$")
     with pytest.raises(RunFailedError, match="the trainer died"):
         distillkit.run(make_config(service, tmp_path, tiny_model))
     assert nothing_is_left(service)

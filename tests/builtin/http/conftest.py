@@ -3,13 +3,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback.openai.wire import Serve, write_adapter
 
-from builtin.http.serving import Serve, write_adapter
 from distillkit.records import Weights
-from distillkit_builtin.remote import circuit_breaker as breaker
-from distillkit_builtin.remote import connection
-from distillkit_builtin.remote import preflight_request as asking
-from distillkit_builtin.remote import retries as retrying
+from distillkit_builtin.remote import circuit_breaker, connection, preflight_request, retries
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
 
@@ -17,16 +14,16 @@ from distillkit_loopback.openai.server import LoopbackServer
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off for hundredths of a second."""
-    monkeypatch.setattr(retrying, "FIRST_BACKOFF", 0.01)
-    monkeypatch.setattr(retrying, "LONGEST_BACKOFF", 0.05)
-    monkeypatch.setattr(breaker, "FIRST_COOL_DOWN", 0.05)
-    monkeypatch.setattr(breaker, "LONGEST_COOL_DOWN", 0.1)
+    monkeypatch.setattr(retries, "FIRST_BACKOFF", 0.01)
+    monkeypatch.setattr(retries, "LONGEST_BACKOFF", 0.05)
+    monkeypatch.setattr(circuit_breaker, "FIRST_COOL_DOWN", 0.05)
+    monkeypatch.setattr(circuit_breaker, "LONGEST_COOL_DOWN", 0.1)
 
 
 @pytest.fixture(autouse=True)
 def _no_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loopback has no TLS, and reading the CA bundle for every client takes longer than most tests."""
-    for module in (asking, connection):
+    """Loopback has no TLS, and scored the CA bundle for every client takes longer than most tests."""
+    for module in (preflight_request, connection):
         monkeypatch.setattr(module, "tls", lambda options: False)
 
 

@@ -1,13 +1,11 @@
 """What the tests of the loopback server, of scorer `http` and of sampler `vllm` share."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
-from pathlib import Path
 from typing import Any, ClassVar
 
-import httpx
 import numpy as np
+from loopback.openai.wire import COMPLETIONS, PROMPT, expected
 
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
@@ -18,46 +16,7 @@ from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
 
-COMPLETIONS, GENERATE = "/v1/completions", "/generate"
-PROMPT = [5, 70, 80, 90, 75]
 RESPONSE = [80, 81, 7, 83, 200, 84]
-SCORING = {"prompt": PROMPT, "max_tokens": 0, "echo": True, "prompt_logprobs": 0}
-Serve = Callable[..., LoopbackServer]
-
-
-def post(server: LoopbackServer, path: str, timeout: float = 60.0, **body: Any) -> httpx.Response:
-    return httpx.post(server.url + path, json=body, timeout=timeout, verify=False)  # no CA bundle is read
-
-
-def complete(server: LoopbackServer, **body: Any) -> Any:
-    response = post(server, COMPLETIONS, **body)
-    assert response.status_code == 200, response.text
-    return response.json()["choices"][0]
-
-
-def generate(server: LoopbackServer, max_new_tokens: int = 0, **body: Any) -> Any:
-    sampling = {"max_new_tokens": max_new_tokens, **body.pop("sampling_params", {})}
-    response = post(server, GENERATE, sampling_params=sampling, return_logprob=True, **body)
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def refused(response: httpx.Response) -> tuple[int, str, str]:
-    error = response.json()["error"]
-    assert error["code"] == response.status_code
-    return response.status_code, error["type"], error["message"]
-
-
-def expected(ids: list[int], model: CategoricalModel | None = None) -> list[float]:
-    model = model or CategoricalModel()
-    return [float(model.law(before)[after]) for before, after in pairwise(ids)]
-
-
-def write_adapter(folder: Path, content: bytes = b"weights") -> str:
-    folder.mkdir()
-    (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(content)
-    return str(folder)
 
 
 class ByteScorer(HttpScorer):
@@ -89,11 +48,11 @@ async def opened(plugin: Any, run: RunContext | None = None) -> AsyncIterator[An
         await run.shared.release(run.user)
 
 
-def asked(count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> list[ScoreRequest]:
+def score_requests(count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> list[ScoreRequest]:
     return [ScoreRequest(make_rollout(ids, sample=i), "teacher", token_ids(prompt)) for i in range(count)]
 
 
-async def answers(plugin: Any, requests: Sequence[ScoreRequest]) -> list[Score | Failure]:
+async def outcomes(plugin: Any, requests: Sequence[ScoreRequest]) -> list[Score | Failure]:
     """In the order of the requests."""
     found = [outcome async for outcome in plugin.score(requests)]
     assert len(found) == len(requests)

@@ -12,14 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import COMPLETIONS, PROMPT, RESPONSE, Serve, answers, asked, opened, scorer, truth
+from builtin.http.serving import RESPONSE, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.testing import make_context
 from distillkit_builtin.http import score_file
 from distillkit_builtin.http.cache import ScoreCache
-from distillkit_builtin.http.dialects.dialect import Question, Reading
+from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.score_file import ScoreFile
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.server import LoopbackServer
@@ -35,7 +36,7 @@ async def requests_for(server: LoopbackServer, path: str, *, model: str = "loopb
     topk = change.pop("topk", 0)
     async with opened(scorer(server, model=model, cache=path, topk=topk)) as plugin:
         server.traffic.clear()
-        for score in await answers(plugin, asked(3, **change)):
+        for score in await outcomes(plugin, score_requests(3, **change)):
             wanted = truth(change.get("ids", RESPONSE), change.get("prompt", PROMPT))
             np.testing.assert_array_equal(score.logprobs, wanted)
             assert score.ids_proved
@@ -51,7 +52,7 @@ async def test_the_second_time_asks_nothing(serve: Serve, path: str) -> None:
 
 
 @pytest.mark.parametrize("change", [{"topk": 2}, {"prompt": [*PROMPT, 1]}, {"ids": [*RESPONSE, 1]}], ids=str)
-async def test_another_question_is_asked(serve: Serve, path: str, change: dict[str, Any]) -> None:
+async def test_another_query_is_requested(serve: Serve, path: str, change: dict[str, Any]) -> None:
     server = serve()
     await requests_for(server, path)
     assert await requests_for(server, path, **change) > 0
@@ -59,7 +60,7 @@ async def test_another_question_is_asked(serve: Serve, path: str, change: dict[s
     assert await requests_for(server, path) == 0
 
 
-async def test_another_model_is_asked(serve: Serve, path: str) -> None:
+async def test_another_model_is_requested(serve: Serve, path: str) -> None:
     await requests_for(serve(), path)
     assert await requests_for(serve(name="other"), path, model="other") > 0
 
@@ -75,7 +76,7 @@ async def test_topk_comes_back_as_it_was(serve: Serve, path: str) -> None:
     arrays = []
     for _ in range(2):
         async with opened(scorer(server, cache=path, topk=3)) as plugin:
-            (score,) = await answers(plugin, asked())
+            (score,) = await outcomes(plugin, score_requests())
         arrays.append(score.arrays)
     for name in ("topk_ids", "topk_logprobs"):
         assert arrays[0][name].dtype == arrays[1][name].dtype
@@ -86,12 +87,12 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
     server = serve()
     for fault in (faults.BadLogprob(float("nan")), faults.BadLogprob(0.5), faults.Shorter(), faults.Status(400)):
         async with opened(scorer(server, cache=path)) as plugin:
-            server.faults.next(fault, path=COMPLETIONS)
+            server.faults.add(fault, where=COMPLETIONS)
             if isinstance(fault, faults.Status):
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
                 continue
             with pytest.raises(AlignmentError):
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         assert database.execute("select count(*) from scores").fetchone() == (0,)
 
@@ -99,7 +100,7 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
 async def test_it_is_read_with_ordinary_tools(serve: Serve, path: str) -> None:
     server = serve(name="smol")
     async with opened(scorer(server, model="smol", cache=path, topk=1)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         ((model, ids, count, best),) = database.execute(
             "select model, token_ids, json_array_length(logprobs), topk_ids from scores"
@@ -140,7 +141,7 @@ async def test_a_file_that_is_no_cache_is_said_once_and_done_without(
         path.parent.mkdir()
     no_cache(path, what)
     async with opened(scorer(serve(), cache=str(path)), make_context(notify=told.append)) as plugin:
-        for score in await answers(plugin, asked(3)):
+        for score in await outcomes(plugin, score_requests(3)):
             np.testing.assert_array_equal(score.logprobs, truth())
         assert counted(plugin) == {"hits": 0, "misses": 0, "failed": 3}
     (message,) = told
@@ -187,12 +188,12 @@ async def test_a_file_that_breaks_in_a_run_is_said_once_and_done_without(
     monkeypatch.setattr(score_file, "BUSY_SECONDS", 0.05)
     server, told = serve(), []
     async with opened(scorer(server, cache=path), make_context(notify=told.append)) as plugin:
-        await answers(plugin, asked(1, ids=[*RESPONSE, *range(200)]))  # so that it has some pages
+        await outcomes(plugin, score_requests(1, ids=[*RESPONSE, *range(200)]))  # so that it has some pages
         assert counted(plugin) == {"hits": 0, "misses": 1, "failed": 0}
         harm(plugin._live.cache.file)
         for _ in range(2):
             for prompt in ([*PROMPT, 1], [*PROMPT, 2]):  # new ones, which would be kept
-                (score,) = await answers(plugin, asked(1, ids=RESPONSE * 100, prompt=prompt))
+                (score,) = await outcomes(plugin, score_requests(1, ids=RESPONSE * 100, prompt=prompt))
                 np.testing.assert_array_equal(score.logprobs, truth(RESPONSE * 100, prompt))
         counts = counted(plugin)
     while HOLDERS:
@@ -207,13 +208,13 @@ async def test_a_file_that_breaks_in_a_run_is_said_once_and_done_without(
     ("column", "value", "said"),
     [
         ("logprobs", "[-1.0", "Invalid JSON"),
-        ("logprobs", "[-1.0]", "holds 1 logprobs where 6 were asked for"),
+        ("logprobs", "[-1.0]", "holds 1 logprobs where 6 were expected"),
         ("logprobs", "[-1.0, -1.0, NaN, -1.0, -1.0, -1.0]", "finite number"),
         ("logprobs", "[-1.0, -1.0, 0.5, -1.0, -1.0, -1.0]", "a probability of more than one"),
         ("token_ids", "[80, 81, 7, 83, 200, 85]", "its ids are not those of the response"),
-        ("topk_ids", "[[1], [2]]", "holds 2 lists of the likeliest tokens where 6"),
-        ("topk_logprobs", None, "holds 0 lists of the likeliest tokens where 6"),
-        ("topk_logprobs", "[[-1.0], [-1.0], [], [-1.0], [-1.0], [-1.0]]", "0 likeliest tokens at a position where 1"),
+        ("topk_ids", "[[1], [2]]", "holds 2 lists of top-k tokens where 6"),
+        ("topk_logprobs", None, "holds 0 lists of top-k tokens where 6"),
+        ("topk_logprobs", "[[-1.0], [-1.0], [], [-1.0], [-1.0], [-1.0]]", "0 top-k tokens at a position where 1"),
     ],
 )
 async def test_a_damaged_score_is_not_taken_for_one(
@@ -221,11 +222,11 @@ async def test_a_damaged_score_is_not_taken_for_one(
 ) -> None:
     server, told = serve(), []
     async with opened(scorer(server, cache=path, topk=1)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     with sqlite3.connect(path) as database:
         database.execute(f"update scores set {column} = ?", (value,))
     async with opened(scorer(server, cache=path, topk=1), make_context(notify=told.append)) as plugin:
-        (score,) = await answers(plugin, asked())
+        (score,) = await outcomes(plugin, score_requests())
     np.testing.assert_array_equal(score.logprobs, truth())
     (message,) = told
     assert said in message
@@ -241,8 +242,8 @@ async def test_teachers_of_one_run_share_the_file_and_its_one_warning(serve: Ser
         opened(scorer(serve(), cache=str(path)), replace(run, user="teachers.other.scorer")) as other,
     ):
         assert one._live.cache.file is other._live.cache.file
-        await answers(one, asked())
-        await answers(other, asked())
+        await outcomes(one, score_requests())
+        await outcomes(other, score_requests())
     assert len(told) == 1
 
 
@@ -265,14 +266,14 @@ async def test_the_file_is_closed_after_the_last_thread_that_uses_it(path: str) 
 async def test_hits_and_misses_are_counted(serve: Serve, path: str) -> None:
     async with opened(scorer(serve(), cache=path)) as plugin:
         for expected in ({"hits": 0, "misses": 1, "failed": 0}, {"hits": 1, "misses": 0, "failed": 0}):
-            await answers(plugin, asked())
+            await outcomes(plugin, score_requests())
             assert counted(plugin) == expected
     async with opened(scorer(serve())) as plugin:
         assert counted(plugin) == {}
 
 
 @pytest.mark.parametrize("what", ["root", "max_model_len", "weight_version"])
-async def test_other_weights_under_the_same_name_are_asked_as_far_as_the_server_tells(
+async def test_other_weights_under_the_same_name_are_requested_as_far_as_the_server_tells(
     serve: Serve, path: str, what: str
 ) -> None:
     await requests_for(serve(), path)
@@ -289,7 +290,7 @@ async def test_when_the_server_was_started_makes_no_difference(serve: Serve, pat
     for created in (1, 2):
         body = dict(server.catalogue.listing("vllm"))
         body["data"][0]["created"] = created
-        server.faults.next(faults.Status(200, body=body), path="/v1/models")
+        server.faults.add(faults.Status(200, body=body), where="/v1/models")
         asked_for = await requests_for(server, path)
     assert asked_for == 0
 
@@ -300,7 +301,9 @@ def write(path: str, first: int) -> None:
     async def put() -> None:
         cache = await cache_at(path)
         for i in range(first, first + 50):
-            await cache.put(Question("m", token_ids([i]), token_ids([1, 2])), Reading.of([1, 2], [-1.0, -i], None))
+            await cache.put(
+                ScoreQuery("m", token_ids([i]), token_ids([1, 2])), TokenLogprobs.of([1, 2], [-1.0, -i], None)
+            )
         await cache.file.close()
 
     asyncio.run(put())
@@ -323,8 +326,8 @@ async def test_two_processes_may_write_at_once(path: str) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     cache = await cache_at(path)
     for i in range(75):
-        reading = await cache.get(Question("m", token_ids([i]), token_ids([1, 2])))
-        assert reading is not None
-        assert reading.logprobs.tolist() == [-1.0, -i]
-    assert await cache.get(Question("m", token_ids([75]), token_ids([1, 2]))) is None
+        scored = await cache.get(ScoreQuery("m", token_ids([i]), token_ids([1, 2])))
+        assert scored is not None
+        assert scored.logprobs.tolist() == [-1.0, -i]
+    assert await cache.get(ScoreQuery("m", token_ids([75]), token_ids([1, 2]))) is None
     await cache.file.close()

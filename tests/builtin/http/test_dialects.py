@@ -6,14 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import COMPLETIONS, PROMPT, RESPONSE, Serve, answers, asked, bodies, opened, scorer, truth
+from builtin.http.serving import RESPONSE, bodies, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.records import Score, ScoreRequest
 from distillkit.testing import make_context, make_rollout, make_teacher
 from distillkit.types import Message
-from distillkit_builtin.http.dialects.dialect import Dialect, Question, Reading, UnprovedError, read_scores
+from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs, UnprovedError, parse_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
@@ -21,6 +22,7 @@ from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.faults import Fault
 from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.transport.messages import Request
 
 SPOKEN: list[tuple[Any, str, bool, Dialect]] = [
     ("vllm", "auto", True, PromptLogprobs()),
@@ -33,8 +35,8 @@ SPOKEN: list[tuple[Any, str, bool, Dialect]] = [
 spoken = pytest.mark.parametrize(("flavor", "option", "zero", "dialect"), SPOKEN, ids=lambda value: repr(value))
 
 
-def draws_none(body: Any) -> bool:
-    return body.get("max_tokens") == 0
+def samples_none(request: Request) -> bool:
+    return request.fields.get("max_tokens") == 0
 
 
 @spoken
@@ -44,23 +46,24 @@ async def test_scores_are_the_models_own_logprobs(
 ) -> None:
     server = serve(flavor=Flavor(flavor))
     if not zero:
-        server.faults.next(faults.Status(400), times=None, when=draws_none)
+        server.faults.add(faults.Status(400), times=None, where=samples_none)
     async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
         assert plugin._live.dialect == dialect
-        (score,) = await answers(plugin, asked())
+        (score,) = await outcomes(plugin, score_requests())
     assert score.ids_proved
     np.testing.assert_array_equal(score.logprobs, truth())
     assert bodies(server, dialect.path)[-1] == dialect.payload(
-        Question("loopback", token_ids(PROMPT), token_ids(RESPONSE), topk)
+        ScoreQuery("loopback", token_ids(PROMPT), token_ids(RESPONSE), topk)
     )
     if not topk:
         assert score.arrays == {}
         return
     model = CategoricalModel()
     for at, before in enumerate([PROMPT[-1], *RESPONSE[:-1]]):
-        best = np.argsort(-model.law(before), kind="stable")[:topk]
+        expected = model.distribution(before)
+        best = np.argsort(-expected, kind="stable")[:topk]
         assert score.arrays["topk_ids"][at].tolist() == best.tolist()
-        np.testing.assert_array_equal(score.arrays["topk_logprobs"][at], model.law(before)[best].astype(np.float32))
+        np.testing.assert_array_equal(score.arrays["topk_logprobs"][at], expected[best].astype(np.float32))
 
 
 @pytest.mark.parametrize("flavor", ["vllm", "echo", "sglang"])
@@ -70,8 +73,8 @@ async def test_scores_are_those_of_the_local_backend(serve: Serve, real: Any, ti
 
     server = serve(real, flavor=Flavor(flavor))
     local: Any = LocalScorer(dtype="float32", device="cpu").bind(make_teacher(model=tiny_model))
-    remote = HttpScorer(base_url=server.url + "/v1", dialect="sglang" if flavor == "sglang" else "auto")
-    remote.bind(make_teacher(model="loopback", tokenizer_model=tiny_model))
+    client = HttpScorer(base_url=server.url + "/v1", dialect="sglang" if flavor == "sglang" else "auto")
+    client.bind(make_teacher(model="loopback", tokenizer_model=tiny_model))
     tokenizer = local.tokenizer(make_context())
     prompts = [token_ids(tokenizer.render([Message("user", text)], {})) for text in ("Why?", "Answer at length. " * 4)]
     texts = ["Air scatters.", "no\n\n1. yes"]
@@ -80,8 +83,8 @@ async def test_scores_are_those_of_the_local_backend(serve: Serve, real: Any, ti
         for i, prompt in enumerate(prompts)
         for j, text in enumerate(texts)
     ]
-    async with opened(local), opened(remote):
-        pairs = zip(await answers(local, requests), await answers(remote, requests), strict=True)
+    async with opened(local), opened(client):
+        pairs = zip(await outcomes(local, requests), await outcomes(client, requests), strict=True)
     for ours, theirs in pairs:
         assert isinstance(ours, Score)
         assert isinstance(theirs, Score)
@@ -111,33 +114,33 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
 ) -> None:
     server = serve(flavor=Flavor(flavor))
     if not zero:
-        server.faults.next(faults.Status(400), times=None, when=draws_none)
+        server.faults.add(faults.Status(400), times=None, where=samples_none)
     refused = []
     async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
         for fault in WRONG:
-            server.faults.next(fault, path=dialect.path)
+            server.faults.add(fault, where=dialect.path)
             try:
-                await answers(plugin, asked())
+                await outcomes(plugin, score_requests())
             except AlignmentError as error:
                 if re.match(r"score of SampleKey\(.* by teacher 'teacher'", str(error)):
                     refused.append(fault)
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     assert refused == WRONG
 
 
 @pytest.mark.parametrize("dialect", [Echo(), SGLang()], ids=repr)
-async def test_ids_that_are_not_told_any_more_end_the_run(serve: Serve, dialect: Any) -> None:
+async def test_ids_that_are_not_named_any_more_end_the_run(serve: Serve, dialect: Any) -> None:
     server = serve(flavor=Flavor("sglang"))
     async with opened(scorer(server, dialect=dialect.name)) as plugin:
-        server.faults.next(faults.NoIds(), path=dialect.path)
+        server.faults.add(faults.NoIds(), where=dialect.path)
         with pytest.raises(AlignmentError, match="by teacher 'teacher'"):
-            await answers(plugin, asked())
+            await outcomes(plugin, score_requests())
 
 
 # Answers that the loopback server does not give
 
 
-ASKED = Question("m", token_ids([1, 2]), token_ids([3, 4]), 2)
+ASKED = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]), 2)
 
 
 def told(*entries: Any) -> Any:
@@ -147,10 +150,10 @@ def told(*entries: Any) -> Any:
 
 
 def test_candidates_are_looked_up_by_id_in_any_order() -> None:
-    reading = PromptLogprobs().read(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
-    assert reading.logprobs.tolist() == [-1.0, -5.0]
-    assert reading.topk_ids is not None
-    assert reading.topk_ids.tolist() == [[3, 9], [8, 9]]
+    scored = PromptLogprobs().parse(told({9: -3.0, 3: -1.0}, {8: -1.0, 4: -5.0, 9: -2.0}), ASKED)
+    assert scored.logprobs.tolist() == [-1.0, -5.0]
+    assert scored.topk_ids is not None
+    assert scored.topk_ids.tolist() == [[3, 9], [8, 9]]
 
 
 @pytest.mark.parametrize(
@@ -159,9 +162,9 @@ def test_candidates_are_looked_up_by_id_in_any_order() -> None:
         # 4 is among the two likeliest; the third entry is there because another token was scored.
         (({3: -1.0, 9: -2.0}, {4: -1.0, 8: -2.0, 7: -5.0}), "token 1: the server scored id 7, not the sampled 4"),
         (({3: -1.0, 9: -2.0}, {7: -1.0, 8: -2.0}), "token 1: the server scored id 7 or 8, not the sampled 4"),
-        (({3: -1.0, 9: -2.0}, {4: -1.0}), "1 likeliest tokens at token 1 of 2 wanted"),
-        (({3: -1.0, 9: math.nan}, {4: -1.0, 8: -2.0}), "one of the likeliest tokens at token 0 is nan"),
-        (({3: -1.0, 9: -9999.0}, {4: -1.0, 8: -2.0}), "one of the likeliest tokens at token 0 is -9999"),
+        (({3: -1.0, 9: -2.0}, {4: -1.0}), "1 top-k tokens at token 1 where 2 were expected"),
+        (({3: -1.0, 9: math.nan}, {4: -1.0, 8: -2.0}), "one of the top-k tokens at token 0 is nan"),
+        (({3: -1.0, 9: -9999.0}, {4: -1.0, 8: -2.0}), "one of the top-k tokens at token 0 is -9999"),
         (({3: -1.0, 9: -2.0}, {4: None, 8: -2.0}), r"1.4.logprob: Input should be a valid number"),
         (({3: -1.0, 9: -2.0}, {}), "the server scored id nothing"),
         (({3: -1.0, 9: -2.0}, None), "valid dictionary"),
@@ -169,23 +172,23 @@ def test_candidates_are_looked_up_by_id_in_any_order() -> None:
 )
 def test_entries_that_do_not_fit_are_refused(entries: Any, message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
-        PromptLogprobs().read(told(*entries), ASKED)
+        PromptLogprobs().parse(told(*entries), ASKED)
 
 
 @pytest.mark.parametrize(
     "answer", [None, [], {}, {"choices": []}, {"choices": [{}, {}]}, {"choices": [{"prompt_logprobs": "x"}]}]
 )
 @pytest.mark.parametrize("dialect", [PromptLogprobs(), Echo(), SGLang()], ids=repr)
-def test_answers_of_another_shape_are_refused(dialect: Dialect, answer: Any) -> None:
+def test_responses_of_another_shape_are_refused(dialect: Dialect, answer: Any) -> None:
     with pytest.raises(AlignmentError, match=r"^this: "):
-        read_scores(dialect, answer, ASKED, "this")
+        parse_scores(dialect, answer, ASKED, "this")
 
 
 def test_minus_infinity_is_refused_however_it_is_written() -> None:
     for value in (-9999.0, -10000.0, -math.inf):
         with pytest.raises(AlignmentError, match="token 1 is minus infinity"):
-            Reading.of([1, 2], [-1.0, value], None)
-    assert Reading.of([1], [-9998.0], None).logprobs.tolist() == [-9998.0]
+            TokenLogprobs.of([1, 2], [-1.0, value], None)
+    assert TokenLogprobs.of([1], [-9998.0], None).logprobs.tolist() == [-9998.0]
 
 
 def echoed(tokens: list[str], **more: Any) -> Any:
@@ -193,30 +196,30 @@ def echoed(tokens: list[str], **more: Any) -> Any:
 
 
 def test_an_echo_proves_its_ids_beside_the_logprobs_or_else_in_a_list() -> None:
-    question = Question("m", token_ids([1, 2]), token_ids([3, 4]))
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
     by_id = [f"token_id:{index}" for index in (1, 2, 4, 3)]
-    assert Echo().read(echoed(by_id, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [4, 3]
+    assert Echo().parse(echoed(by_id, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [4, 3]
     texts = ["a", "b", "c", "d"]
-    assert Echo().read(echoed(texts, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [3, 4]
+    assert Echo().parse(echoed(texts, prompt_token_ids=[1, 2, 3, 4]), question).ids.tolist() == [3, 4]
     with pytest.raises(UnprovedError, match="--return-tokens-as-token-ids"):
-        Echo().read(echoed(texts), question)
+        Echo().parse(echoed(texts), question)
     with pytest.raises(AlignmentError, match="3 token ids where 4"):
-        Echo().read(echoed(texts, prompt_token_ids=[1, 2, 3]), question)
+        Echo().parse(echoed(texts, prompt_token_ids=[1, 2, 3]), question)
 
 
 def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
-    question = Question("m", token_ids([1, 2]), token_ids([3, 4]))
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
     triples = [[-1.0, 3, None], [-2.0, 4, None]]
     for first in ([], [[None, 2, None]]):
-        reading = SGLang().read({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
-        assert (reading.ids.tolist(), reading.logprobs.tolist()) == ([3, 4], [-1.0, -2.0])
+        scored = SGLang().parse({"meta_info": {"input_token_logprobs": [*first, *triples]}}, question)
+        assert (scored.ids.tolist(), scored.logprobs.tolist()) == ([3, 4], [-1.0, -2.0])
     with pytest.raises(UnprovedError):
-        SGLang().read({"meta_info": {}}, question)
+        SGLang().parse({"meta_info": {}}, question)
 
 
 async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     assert bodies(server)[-1]["prompt"] == [*PROMPT, *RESPONSE]
     assert set(server.traffic.counts) == {"/v1/models", "/tokenize", COMPLETIONS}

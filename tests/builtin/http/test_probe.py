@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from loopback.openai.wire import COMPLETIONS, GENERATE, Serve
 
-from builtin.http.serving import COMPLETIONS, GENERATE, Serve, bodies, opened, scorer
+from builtin.http.serving import bodies, opened, scorer
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
 from distillkit_builtin.http.dialects.echo import Echo
@@ -38,9 +39,9 @@ async def test_the_dialect_is_the_first_that_the_server_speaks_or_the_one_that_i
         assert plugin._live.dialect == dialect
 
 
-async def test_a_server_that_fails_at_one_dialect_is_asked_in_the_next(serve: Serve) -> None:
+async def test_a_server_that_fails_at_one_dialect_is_tried_in_the_next(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(500), path=COMPLETIONS, times=None, when=lambda body: "prompt_logprobs" in body)
+    server.faults.add(faults.Status(500), times=None, where=lambda request: "prompt_logprobs" in request.fields)
     async with opened(scorer(server)) as plugin:
         assert plugin._live.dialect == Echo()
 
@@ -52,7 +53,7 @@ async def refusal(plugin: Any) -> str:
     return str(caught.value)
 
 
-async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_was_answered(serve: Serve) -> None:
+async def test_a_server_that_cannot_prove_ids_is_refused_with_what_each_dialect_got(serve: Serve) -> None:
     server = serve(flavor=Flavor("echo", ids=False))
     message = await refusal(scorer(server))
     assert message.startswith(
@@ -77,12 +78,12 @@ async def test_a_dialect_that_is_named_is_the_only_one_that_is_tried(serve: Serv
         (faults.WrongId(), r"the server scored id \d+, not the sampled 46"),
         (faults.Shorter(), "prompt_logprobs where"),
         (faults.BadLogprob(-9999.0), "minus infinity"),
-        (faults.Status(400), "answered 400: ordered by a test"),
+        (faults.Status(400), "answered 400: injected fault"),
     ],
 )
 async def test_a_server_that_is_wrong_in_every_dialect_is_refused(serve: Serve, fault: Any, message: str) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, times=None)
+    server.faults.add(fault, where=COMPLETIONS, times=None)
     assert re.search(message, await refusal(scorer(server)))
 
 
@@ -109,7 +110,7 @@ async def test_a_server_with_another_tokenizer_is_refused(serve: Serve) -> None:
     assert "set tokenizer_model to the tokenizer of the served model" in message
 
 
-async def test_a_server_that_cannot_tokenize_is_not_asked_twice(serve: Serve) -> None:
+async def test_a_server_that_cannot_tokenize_is_not_tried_twice(serve: Serve) -> None:
     server = serve(flavor=Flavor("echo"))
     async with opened(scorer(server)):
         assert server.traffic.counts["/tokenize"] == 1
@@ -139,14 +140,14 @@ def test_sglangs_own_endpoint_takes_no_model_name(serve: Serve) -> None:
 def test_check_says_that_a_teacher_on_sglang_does_not_write(serve: Serve) -> None:
     (_, note) = checked(scorer(serve(flavor=Flavor("sglang")), dialect="sglang"))
     assert note.startswith(
-        "teacher 'teacher': it only scores, since it is asked by SGLang's /generate (dialect sglang)"
+        "teacher 'teacher': it only scores, since it is reached by SGLang's /generate (dialect sglang)"
     )
 
 
 @pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])
 def test_what_lists_no_models_is_no_such_server(serve: Serve, body: Any) -> None:
     server = serve()
-    server.faults.next(faults.Status(200, body=body))
+    server.faults.add(faults.Status(200, body=body))
     with pytest.raises(InputError, match="gives no list of models; is base_url that of an OpenAI-compatible server"):
         checked(scorer(server))
 
@@ -176,9 +177,9 @@ def test_an_address_that_is_not_the_base_says_how_far_it_goes(serve: Serve, path
 
 async def test_a_server_that_goes_down_after_check_is_an_input_error_too(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
-    message = await refusal(scorer(server, retry_timeout=0.05))
-    assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: ordered by a test")
+    server.faults.add(faults.Status(503), where=COMPLETIONS, times=None)
+    message = await refusal(scorer(server, timeouts={"retry": 0.05}))
+    assert message.startswith(f"teacher 'teacher': {server.url}: HTTP 503: injected fault")
 
 
 def test_a_key_that_is_refused_is_named_by_its_variable(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,12 +202,12 @@ async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
 ) -> None:
     server = serve(api_key="right-key")
     monkeypatch.setenv("TEACHER_KEY", "right-key")
-    server.faults.next(faults.Status(403, body={"error": "not with right-key"}), path=COMPLETIONS)
+    server.faults.add(faults.Status(403, body={"error": "not with right-key"}), where=COMPLETIONS)
     message = await refusal(scorer(server, api_key_env="TEACHER_KEY"))
     assert message == f"teacher 'teacher': {server.url} refuses the key: not with ***; api_key_env names its variable"
 
 
-def test_the_context_length_leaves_room_for_the_token_that_servers_draw(serve: Serve) -> None:
+def test_the_context_length_leaves_room_for_the_token_that_servers_sample(serve: Serve) -> None:
     plugin = scorer(serve(context_length=100))
     plugin.check(make_context())
     assert plugin.context_length(make_context()) == 99

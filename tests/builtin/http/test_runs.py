@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import question, read_jsonl
+from loopback.openai.wire import COMPLETIONS, Serve
 from pydantic import PrivateAttr
 
 import distillkit
-from builtin.http.serving import COMPLETIONS, ByteScorer, Serve
+from builtin.http.serving import ByteScorer
 from distillkit import RunConfig, Sink
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.events import Event, Notice, StepFinished
@@ -57,7 +58,7 @@ LOSSLESS: list[Fault] = [
     faults.Status(503, retry_after=0.1),
     faults.Hang(),
     faults.Delay(1.4),
-    faults.Cut(),
+    faults.Hangup(),
     faults.ShortBody(),
     faults.Garbage(),
 ]
@@ -68,11 +69,11 @@ def test_what_goes_away_costs_no_completion_and_changes_nothing(
     serve: Serve, fake_config: Make, untroubled: list[dict[str, Any]], fault: Fault
 ) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, after=3, times=2)
-    config = fake_config(teachers=[teacher(server, request_timeout=1.0)])
+    server.faults.add(fault, where=COMPLETIONS, after=3, times=2)
+    config = fake_config(teachers=[teacher(server, timeouts={"request": 1.0})])
     result = distillkit.run(config)
     assert trained(result) == untroubled
-    assert server.faults.waiting == 0
+    assert server.faults.pending == 0
     assert result.summary["failed_completions"] == 0
     assert {one["outcome"] for one in completions(config)} == {"trained"}
     assert sum(value for row in result.metrics for name, value in row.items() if name.endswith("/retries")) >= 2
@@ -83,12 +84,12 @@ def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
     serve: Serve, fake_config: Make, status: int
 ) -> None:
     server = serve()
-    server.faults.next(faults.Status(status), path=COMPLETIONS, after=4)
+    server.faults.add(faults.Status(status), where=COMPLETIONS, after=4)
     config = fake_config(teachers=[teacher(server)])
     result = distillkit.run(config)
     assert (result.steps, result.summary["failed_completions"], result.summary["failed_rows"]) == (5, 1, 0)
     (lost,) = [one for one in completions(config) if one["outcome"] == "failed"]
-    assert lost["reason"] == f"{server.url} answered {status}: ordered by a test"
+    assert lost["reason"] == f"{server.url} answered {status}: injected fault"
     assert (lost["stage"], lost["retryable"], lost["teacher"]) == ("score", False, "loopback")
     failed = [value for row in result.metrics for name, value in row.items() if name.endswith("/failed")]
     assert sum(failed) == 2  # once of the teacher, once of all
@@ -96,9 +97,9 @@ def test_a_request_that_is_refused_is_in_the_ledger_in_the_servers_words(
 
 def test_a_server_that_stays_down_fails_the_run_with_its_reasons(serve: Serve, fake_config: Make) -> None:
     server = serve()
-    server.faults.next(faults.Status(503), path=COMPLETIONS, after=5, times=None)
-    config = fake_config(teachers=[teacher(server, retry_timeout=0.2)])
-    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: ordered by a test .*retry_timeout"):
+    server.faults.add(faults.Status(503), where=COMPLETIONS, after=5, times=None)
+    config = fake_config(teachers=[teacher(server, timeouts={"retry": 0.2})])
+    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: injected fault .*timeouts\.retry"):
         distillkit.run(config)
     lost = [one for one in completions(config) if one["outcome"] == "failed"]
     assert len(lost) == 4
@@ -111,7 +112,7 @@ def test_a_key_that_is_refused_ends_the_run(
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret-key")
     server = serve(api_key="secret-key")
-    server.faults.next(faults.Status(status, body={"error": "secret-key expired"}), path=COMPLETIONS, after=6)
+    server.faults.add(faults.Status(status, body={"error": "secret-key expired"}), where=COMPLETIONS, after=6)
     config = fake_config(teachers=[teacher(server, api_key_env="TEACHER_KEY")])
     with pytest.raises(RunFailedError, match=r"refuses the key: \*\*\* expired"):
         distillkit.run(config)
@@ -129,9 +130,9 @@ ENDING: list[tuple[Fault, str]] = [
     (faults.BadLogprob(-9999.0), r"the logprob of token 11 is minus infinity \(the server sent -9999\)"),
     (faults.BadLogprob(None), r"prompt_logprobs at 11\.\d+.logprob: Input should be a valid number"),
     (faults.BadLogprob(0.7), "the logprob of token 11 is 0.7, a probability of more than one"),
-    (faults.Shorter(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
-    (faults.MissingEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
-    (faults.DuplicateEntry(), r"the answer holds \d+ prompt_logprobs where \d+ were asked for"),
+    (faults.Shorter(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
+    (faults.MissingEntry(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
+    (faults.DuplicateEntry(), r"the response holds \d+ prompt_logprobs where \d+ were expected"),
     (faults.SwappedEntries(), r"token 10: the server scored id \d+, not the sampled \d+"),
 ]
 
@@ -143,7 +144,7 @@ def test_what_is_no_score_ends_the_run_and_is_never_trained(
     serve: Serve, fake_config: Make, fault: Fault, message: str
 ) -> None:
     server = serve()
-    server.faults.next(fault, path=COMPLETIONS, after=5)
+    server.faults.add(fault, where=COMPLETIONS, after=5)
     config = fake_config(teachers=[teacher(server)])
     with pytest.raises(AlignmentError, match=rf"score of SampleKey\(row_id='\d+-.*by teacher 'loopback'.*{message}"):
         distillkit.run(config)
@@ -154,7 +155,7 @@ def test_what_is_no_score_ends_the_run_and_is_never_trained(
 
 def test_ids_that_are_not_proved_any_more_end_the_run(serve: Serve, fake_config: Make) -> None:
     server = serve(flavor=Flavor("echo"))
-    server.faults.next(faults.NoIds(), path=COMPLETIONS, after=8)
+    server.faults.add(faults.NoIds(), where=COMPLETIONS, after=8)
     with pytest.raises(AlignmentError, match=r"by teacher 'loopback'.*echoes tokens as text"):
         distillkit.run(fake_config(teachers=[teacher(server)]))
 
@@ -178,7 +179,7 @@ class Waiting(FakeStudent):
                     await asyncio.sleep(0.005)
 
 
-def test_scoring_starts_while_completions_are_still_drawn(serve: Serve, fake_config: Make) -> None:
+def test_scoring_starts_while_completions_are_still_sampled(serve: Serve, fake_config: Make) -> None:
     student = Waiting()
     student._server = serve()
     config = fake_config(student=student, teachers=[teacher(student._server)], train={"max_steps": 2})
@@ -190,7 +191,7 @@ def test_the_order_of_arrival_changes_nothing(
 ) -> None:
     server = serve()
     for after in (1, 3, 4, 8, 11):
-        server.faults.next(faults.Delay(0.08), path=COMPLETIONS, after=after)
+        server.faults.add(faults.Delay(0.08), where=COMPLETIONS, after=after)
     assert trained(distillkit.run(fake_config(teachers=[teacher(server)]))) == untroubled
 
 
@@ -307,7 +308,7 @@ def test_teacher_prompts_that_do_not_fit_are_refused_before_the_run(serve: Serve
     assert COMPLETIONS not in server.traffic.counts
 
 
-def test_evaluators_draw_from_a_teacher_over_http(serve: Serve, fake_config: Make, jsonl: Callable[..., str]) -> None:
+def test_evaluators_sample_from_a_teacher_over_http(serve: Serve, fake_config: Make, jsonl: Callable[..., str]) -> None:
     server = serve()
     rates: Mapping[str, Any] = {"name": "pattern", "patterns": {"loopback": "."}, "finished_only": False}
     config = fake_config(
@@ -351,7 +352,7 @@ class Drawing(FakeStudent):
     _heard: list[str] = PrivateAttr(default_factory=list)
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        self._heard.append("drawn")
+        self._heard.append("sampled")
         async for outcome in super().sample(requests):
             yield outcome
 
@@ -364,7 +365,7 @@ class Drawing(FakeStudent):
 @pytest.mark.parametrize(
     "evaluator", ["teacher_trace", {"name": "pattern", "patterns": {"loopback": "."}}], ids=["teacher_trace", "pattern"]
 )
-def test_that_a_teacher_on_sglang_does_not_write_is_said_before_anything_is_drawn(
+def test_that_a_teacher_on_sglang_does_not_write_is_said_before_anything_is_sampled(
     serve: Serve, fake_config: Make, jsonl: Callable[..., str], dialect: str, evaluator: Any
 ) -> None:
     server = serve(flavor=Flavor("sglang", ids=False))
@@ -378,11 +379,11 @@ def test_that_a_teacher_on_sglang_does_not_write_is_said_before_anything_is_draw
         evaluators=[evaluator],
         sinks=[hearer],
     )
-    with pytest.raises(RunFailedError, match=r"no completion could be drawn; .* teacher 'loopback': it only scores"):
+    with pytest.raises(RunFailedError, match=r"no completion could be \w+; .* teacher 'loopback': it only scores"):
         distillkit.run(config)
     (at,) = [at for at, heard in enumerate(student._heard) if "only scores" in heard]
-    assert "drawn" not in student._heard[:at]
-    assert student._heard[at].startswith(f"teacher 'loopback' at {server.url}: it only scores, since it is asked by")
+    assert "sampled" not in student._heard[:at]
+    assert student._heard[at].startswith(f"teacher 'loopback' at {server.url}: it only scores, since it is reached by")
     assert "an evaluator that has teachers write (teacher_trace, pattern with compare)" in student._heard[at]
     assert server.traffic.counts.get(COMPLETIONS, 0) <= 4  # the probe of the dialects: no completion was asked for
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import COMPLETIONS, PROMPT, Serve, answers, asked, bodies, opened, scorer, truth
+from builtin.http.serving import bodies, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.records import Failure, Rollout, Score
@@ -28,7 +29,7 @@ RETRIED = [
     faults.Status(429, retry_after=0.1),
     faults.Hang(),
     faults.Delay(0.4),
-    faults.Cut(),
+    faults.Hangup(),
     faults.ShortBody(),
     faults.Garbage(),
 ]
@@ -37,47 +38,49 @@ RETRIED = [
 @pytest.mark.parametrize("fault", RETRIED, ids=repr)
 async def test_what_may_go_away_is_tried_again(serve: Serve, fault: Any) -> None:
     server, late = serve(), isinstance(fault, faults.Hang | faults.Delay)
-    async with opened(scorer(server, request_timeout=0.2 if late else 60.0)) as plugin:
-        server.faults.next(fault, path=COMPLETIONS, times=2)
+    async with opened(scorer(server, timeouts={"request": 0.2 if late else 60.0})) as plugin:
+        server.faults.add(fault, where=COMPLETIONS, times=2)
         plugin.metrics()
-        for score in await answers(plugin, asked(4)):
+        for score in await outcomes(plugin, score_requests(4)):
             assert isinstance(score, Score)
             np.testing.assert_array_equal(score.logprobs, truth())
         retries = plugin.metrics()[f"concurrency/{plugin.teacher.slug}/retries"]
     assert retries >= 2 if late else retries == 2  # on a busy machine right answers may be late, too
-    assert server.faults.waiting == 0
+    assert server.faults.pending == 0
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
-        (faults.Status(503, retry_after=7), "HTTP 503: ordered by a test"),
+        (faults.Status(503, retry_after=7), "HTTP 503: injected fault"),
         (faults.Hang(), "no answer within 0.5 s"),
-        (faults.Cut(), "server disconnected without sending a response"),
+        (faults.Hangup(), "server disconnected without sending a response"),
         (faults.Garbage(), "that is no JSON"),
     ],
     ids=repr,
 )
 async def test_what_does_not_go_away_is_a_failure_that_says_so(serve: Serve, fault: Any, reason: str) -> None:
     server, seconds = serve(), 0.5 if isinstance(fault, faults.Hang) else 60.0
-    async with opened(scorer(server, request_timeout=seconds, retry_timeout=0.3)) as plugin:
-        server.faults.next(fault, path=COMPLETIONS, times=None)
-        (failure,) = await answers(plugin, asked())
+    async with opened(scorer(server, timeouts={"request": seconds, "retry": 0.3})) as plugin:
+        server.faults.add(fault, where=COMPLETIONS, times=None)
+        (failure,) = await outcomes(plugin, score_requests())
     assert isinstance(failure, Failure)
     assert failure.retryable
     assert reason in failure.reason.replace("Server", "server")
     assert server.url in failure.reason
-    assert "of the 0.3 s of retry_timeout" in failure.reason
+    assert "of the 0.3 s of timeouts.retry" in failure.reason
+    if isinstance(fault, faults.Status):  # others may say when a replica is asked again, if none may be now
+        assert failure.retry_after is not None
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
 async def test_a_request_that_is_refused_is_a_failure_in_the_servers_words(serve: Serve, status: int) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(faults.Status(status), path=COMPLETIONS)
-        found = await answers(plugin, asked(3))
+        server.faults.add(faults.Status(status), where=COMPLETIONS)
+        found = await outcomes(plugin, score_requests(3))
     (failure,) = [outcome for outcome in found if isinstance(outcome, Failure)]
-    assert failure.reason == f"{server.url} answered {status}: ordered by a test"
+    assert failure.reason == f"{server.url} answered {status}: injected fault"
     assert not failure.retryable
     assert server.traffic.counts[COMPLETIONS] == 4
 
@@ -89,22 +92,22 @@ async def test_a_key_that_is_refused_ends_the_run_and_is_not_shown(
     monkeypatch.setenv("TEACHER_KEY", "secret-key")
     server = serve(api_key="secret-key")
     async with opened(scorer(server, api_key_env="TEACHER_KEY")) as plugin:
-        server.faults.next(faults.Status(status, body={"error": "expired: secret-key"}), path=COMPLETIONS)
+        server.faults.add(faults.Status(status, body={"error": "expired: secret-key"}), where=COMPLETIONS)
         with pytest.raises(RunFailedError, match=rf"^{server.url} refuses the key: expired: \*\*\*$"):
-            await answers(plugin, asked())
+            await outcomes(plugin, score_requests())
 
 
 async def test_a_prompt_that_is_too_long_is_a_failure_in_vllms_words(serve: Serve) -> None:
     async with opened(scorer(serve(context_length=80))) as plugin:
-        (failure,) = await answers(plugin, asked(prompt=PROMPT * 16))
+        (failure,) = await outcomes(plugin, score_requests(prompt=PROMPT * 16))
     assert "maximum context length is 80 tokens" in failure.reason
 
 
 async def test_whoever_stops_reading_stops_the_requests(serve: Serve) -> None:
     server = serve(delay=0.02)
-    async with opened(scorer(server, initial_concurrency=2, max_concurrency=2)) as plugin:
+    async with opened(scorer(server, concurrency={"initial": 2, "max": 2})) as plugin:
         before = server.traffic.counts[COMPLETIONS]
-        outcomes = plugin.score(asked(60))
+        outcomes = plugin.score(score_requests(60))
         await anext(outcomes)
         await outcomes.aclose()
         seen = server.traffic.counts[COMPLETIONS]
@@ -113,10 +116,10 @@ async def test_whoever_stops_reading_stops_the_requests(serve: Serve) -> None:
     assert seen - before < 10
 
 
-async def test_no_more_is_asked_at_once_than_the_option_says(serve: Serve) -> None:
+async def test_no_more_is_sent_at_once_than_the_option_says(serve: Serve) -> None:
     server = serve(delay=0.01)
-    async with opened(scorer(server, initial_concurrency=3, max_concurrency=3)) as plugin:
-        await answers(plugin, asked(20))
+    async with opened(scorer(server, concurrency={"initial": 3, "max": 3})) as plugin:
+        await outcomes(plugin, score_requests(20))
         metrics = plugin.metrics()
     assert server.traffic.most_at_once <= 3
     assert metrics[f"concurrency/{plugin.teacher.slug}/inflight"] == 3
@@ -134,26 +137,17 @@ async def test_requests_are_spread_over_replicas(serve: Serve) -> None:
     async with opened(scorer(*servers)) as plugin:
         for server in servers:
             server.traffic.clear()
-        for score in await answers(plugin, asked(40)):
+        for score in await outcomes(plugin, score_requests(40)):
             np.testing.assert_array_equal(score.logprobs, truth())
     assert sum(shares(*servers)) == 40
-    assert min(shares(*servers)) >= 5
-
-
-async def test_a_slow_replica_is_asked_less(serve: Serve) -> None:
-    slow, fast = serve(delay=0.5), serve()
-    async with opened(scorer(slow, fast, initial_concurrency=4)) as plugin:
-        slow.traffic.clear()
-        fast.traffic.clear()
-        await answers(plugin, asked(60))
-    assert shares(slow)[0] < shares(fast)[0] / 2
+    assert min(shares(*servers)) > 0  # how they are shared is told on a virtual clock in tests/builtin/remote
 
 
 async def test_a_replica_that_is_killed_loses_nothing(serve: Serve) -> None:
     killed, other = serve(delay=0.01), serve(delay=0.01)
-    async with opened(scorer(killed, other, initial_concurrency=4)) as plugin:
+    async with opened(scorer(killed, other, concurrency={"initial": 4})) as plugin:
         found = []
-        async for outcome in plugin.score(asked(40)):
+        async for outcome in plugin.score(score_requests(40)):
             found.append(outcome)
             if len(found) == 8:
                 await asyncio.to_thread(killed.stop)
@@ -165,26 +159,26 @@ async def test_a_replica_that_is_killed_loses_nothing(serve: Serve) -> None:
 async def test_the_replica_that_is_wrong_is_named(serve: Serve) -> None:
     right, wrong = serve(), serve()
     async with opened(scorer(right, wrong)) as plugin:
-        wrong.faults.next(faults.BadLogprob(None), path=COMPLETIONS)
+        wrong.faults.add(faults.BadLogprob(None), where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=re.escape(f"by teacher 'teacher' at {wrong.url}: prompt_logprobs")):
-            await answers(plugin, asked(8))
+            await outcomes(plugin, score_requests(8))
 
 
 # The teacher's own completions
 
 
-async def draw(plugin: Any, count: int = 3, **params: Any) -> list[Any]:
+async def sample(plugin: Any, count: int = 3, **params: Any) -> list[Any]:
     requests = [make_request(sample=i, max_tokens=6, **params) for i in range(count)]
     found = [outcome async for outcome in plugin.sample(requests)]
     assert len(found) == count
     return sorted(found, key=lambda outcome: outcome.request.key)
 
 
-async def test_the_teacher_draws_with_each_requests_own_seed(serve: Serve) -> None:
+async def test_the_teacher_samples_with_each_requests_own_seed(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        first = await draw(plugin)
-        again = await draw(plugin)
+        first = await sample(plugin)
+        again = await sample(plugin)
     for one, other in zip(first, again, strict=True):
         assert isinstance(one, Rollout)
         assert one.policy_version == 0
@@ -195,10 +189,10 @@ async def test_the_teacher_draws_with_each_requests_own_seed(serve: Serve) -> No
     assert first[0].token_ids.tolist() != first[1].token_ids.tolist()
 
 
-async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
+async def test_what_is_requested_of_a_completion(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        await draw(plugin, 1, temperature=0.5, top_p=0.9, top_k=7, stop=("x",))
+        await sample(plugin, 1, temperature=0.5, top_p=0.9, top_k=7, stop=("x",))
     body = bodies(server)[-1]
     assert (body["temperature"], body["top_p"], body["top_k"], body["stop"]) == (0.5, 0.9, 7, ["x"])
     assert body["include_stop_str_in_output"] is True
@@ -209,8 +203,8 @@ async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (faults.NoIds(), "does not say which token ids it drew"),
-        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.NoIds(), "does not say which token ids it sampled"),
+        (faults.Shorter(), "5 logprobs where 6 were expected"),
         (faults.BadLogprob(None, at=2), "the logprob of token 2 is null"),
         (faults.BadLogprob(-9999.0, at=2), r"completion SampleKey.*: the logprob of token 2 is minus infinity"),
         (faults.BadLogprob(-np.inf), "token 5 is minus infinity"),
@@ -222,9 +216,9 @@ async def test_what_is_asked_of_a_completion(serve: Serve) -> None:
 async def test_completions_without_proper_logprobs_are_refused(serve: Serve, fault: Any, message: str) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(fault, path=COMPLETIONS)
+        server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
-            await draw(plugin)
+            await sample(plugin)
 
 
 def answer(**changes: Any) -> Any:
@@ -234,25 +228,25 @@ def answer(**changes: Any) -> Any:
 
 
 def read(said: Any) -> Any:
-    from distillkit_builtin.http.completions import read_completion
+    from distillkit_builtin.http.completions import parse_completion
 
-    return read_completion(said, make_request(), "m", 3)
+    return parse_completion(said, make_request(), "m", 3)
 
 
-def test_an_answer_of_another_model_or_prompt_is_refused() -> None:
+def test_a_response_of_another_model_or_prompt_is_refused() -> None:
     assert read(answer()).policy_version == 3
     prompt = make_request().prompt_ids.tolist()
     assert read(answer(prompt_token_ids=prompt)).token_ids.tolist() == token_ids([7]).tolist()
-    with pytest.raises(AlignmentError, match="the server answered as 'other', 'm' was asked"):
+    with pytest.raises(AlignmentError, match="the response is of model 'other', not of 'm'"):
         read(answer(model="other"))
     with pytest.raises(AlignmentError, match="other prompt tokens than were sent"):
         read(answer(prompt_token_ids=prompt[1:]))
-    with pytest.raises(AlignmentError, match="the answer holds no logprobs"):
+    with pytest.raises(AlignmentError, match="the response holds no logprobs"):
         read(answer(logprobs=None))
 
 
 def test_a_completion_that_is_none_is_a_failure() -> None:
-    assert read(answer(token_ids=[], logprobs={"token_logprobs": []})).reason == "the server drew no token at all"
+    assert read(answer(token_ids=[], logprobs={"token_logprobs": []})).reason == "the server sampled no token at all"
     aborted = read(answer(finish_reason="abort"))
     assert (aborted.reason, aborted.retryable) == ("the completion ended by 'abort'", True)
 
@@ -260,8 +254,8 @@ def test_a_completion_that_is_none_is_a_failure() -> None:
 async def test_refusals_of_a_completion_are_failures(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        server.faults.next(faults.Status(400), path=COMPLETIONS)
-        found = await draw(plugin)
+        server.faults.add(faults.Status(400), where=COMPLETIONS)
+        found = await sample(plugin)
     assert [isinstance(outcome, Failure) for outcome in found].count(True) == 1
 
 
@@ -284,9 +278,9 @@ async def test_it_is_used_only_while_it_is_open(serve: Serve) -> None:
     plugin = scorer(serve())
     assert plugin.metrics() == {}
     with pytest.raises(RuntimeError, match="before open"):
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())
     async with opened(plugin):
         pass
     await plugin.close()
     with pytest.raises(RuntimeError, match="after close"):
-        await answers(plugin, asked())
+        await outcomes(plugin, score_requests())

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.remote.service_client import ServiceClient
 
 A, B, C = "http://a:8000", "http://b:8000", "http://c:8000"
 PATH = "/v1/completions"
@@ -56,15 +56,15 @@ class Service:
             self.in_flight -= 1
 
     @asynccontextmanager
-    async def remote(self, *roots: str, **options: Any):
-        """A Remote that asks this service."""
-        remote = Remote.open(
+    async def client(self, *roots: str, **options: Any):
+        """A ServiceClient that asks this service."""
+        client = ServiceClient.open(
             RemoteOptions(base_url=roots or (A,), **options), "teacher", transport=httpx.MockTransport(self)
         )
         try:
-            yield remote
+            yield client
         finally:
-            await remote.close()
+            await client.close()
 
 
 def says(status: int, body: Any = None, seconds: float = 0.0, **headers: str) -> Act:

@@ -2,27 +2,27 @@ import asyncio
 import contextlib
 
 from builtin.remote.virtual import run
-from distillkit_builtin.remote.admission import Gate
+from distillkit_builtin.remote.admission import Admission
 from distillkit_builtin.remote.aimd_window import AimdWindow
 
 
-def gate(slots: int) -> Gate:
-    return Gate(AimdWindow(slots, slots, lambda: asyncio.get_running_loop().time()))
+def admission(slots: int) -> Admission:
+    return Admission(AimdWindow(slots, slots, lambda: asyncio.get_running_loop().time()))
 
 
 def test_first_come_first_served_and_a_retry_keeps_its_place() -> None:
     async def scenario() -> list[int]:
-        it, order = gate(1), []
+        it, order = admission(1), []
 
-        async def one(place: int) -> None:
-            async with it.slot(place):
-                order.append(place)
+        async def one(ticket: int) -> None:
+            async with it.slot(ticket):
+                order.append(ticket)
                 await asyncio.sleep(1)
 
-        places = [it.place() for _ in range(5)]
-        later = [asyncio.create_task(one(place)) for place in places[1:]]
+        tickets = [it.ticket() for _ in range(5)]
+        later = [asyncio.create_task(one(ticket)) for ticket in tickets[1:]]
         await asyncio.sleep(0.5)
-        await asyncio.gather(one(places[0]), *later)
+        await asyncio.gather(one(tickets[0]), *later)
         return order
 
     assert run(scenario()) == [1, 0, 2, 3, 4]
@@ -30,10 +30,10 @@ def test_first_come_first_served_and_a_retry_keeps_its_place() -> None:
 
 def test_cancellation_gives_slots_back_whether_waiting_or_holding_or_just_granted() -> None:
     async def scenario() -> None:
-        it = gate(1)
+        it = admission(1)
 
         async def hold() -> None:
-            async with it.slot(it.place()):
+            async with it.slot(it.ticket()):
                 await asyncio.sleep(10)
 
         holding, waiting, last = (asyncio.create_task(hold()) for _ in range(3))
@@ -55,9 +55,9 @@ def test_cancellation_gives_slots_back_whether_waiting_or_holding_or_just_grante
 
 def test_the_peak_is_since_the_last_look() -> None:
     async def scenario() -> None:
-        it = gate(3)
-        async with it.slot(it.place()):
-            async with it.slot(it.place()):
+        it = admission(3)
+        async with it.slot(it.ticket()):
+            async with it.slot(it.ticket()):
                 pass
             assert it.take_peak() == 2
             assert it.take_peak() == 1

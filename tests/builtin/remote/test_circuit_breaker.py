@@ -1,7 +1,7 @@
 import math
 from dataclasses import dataclass
 
-from distillkit_builtin.remote.circuit_breaker import LONGEST_COOL_DOWN, Breaker
+from distillkit_builtin.remote.circuit_breaker import LONGEST_COOL_DOWN, CircuitBreaker
 
 
 @dataclass
@@ -12,18 +12,18 @@ class Clock:
         return self.now
 
 
-def broken(clock: Clock) -> Breaker:
-    breaker = Breaker(clock)
+def broken(clock: Clock) -> CircuitBreaker:
+    breaker = CircuitBreaker(clock)
     for _ in range(3):
         breaker.failed(probe=False)
     return breaker
 
 
 def test_it_opens_after_three_failures_in_a_row() -> None:
-    breaker = Breaker(Clock())
+    breaker = CircuitBreaker(Clock())
     for _ in range(2):
         breaker.failed(probe=False)
-    breaker.answered()
+    breaker.responded()
     for _ in range(2):
         breaker.failed(probe=False)
     assert breaker.is_closed
@@ -39,12 +39,12 @@ def test_half_open_lets_one_probe_through() -> None:
     assert breaker.opens_in() == 0.0
     assert breaker.started()
     assert breaker.opens_in() == math.inf
-    breaker.answered()
+    breaker.responded()
     assert breaker.is_closed
     assert breaker.opens_in() == 0.0
 
 
-def test_the_cool_down_doubles_up_to_a_cap_and_starts_again_after_an_answer() -> None:
+def test_the_cool_down_doubles_up_to_a_cap_and_starts_again_after_a_response() -> None:
     clock = Clock()
     breaker, waits = broken(clock), []
     for _ in range(7):
@@ -52,7 +52,7 @@ def test_the_cool_down_doubles_up_to_a_cap_and_starts_again_after_an_answer() ->
         clock.now += waits[-1]
         breaker.failed(probe=breaker.started())
     assert waits == [1, 2, 4, 8, 16, LONGEST_COOL_DOWN, LONGEST_COOL_DOWN]
-    breaker.answered()
+    breaker.responded()
     for _ in range(3):
         breaker.failed(probe=False)
     assert breaker.opens_in() == 1.0
@@ -77,7 +77,7 @@ def test_an_abandoned_probe_leaves_room_for_the_next() -> None:
 
 def test_a_rest_is_kept_by_a_healthy_replica_too() -> None:
     clock = Clock()
-    breaker = Breaker(clock)
+    breaker = CircuitBreaker(clock)
     breaker.rest(5.0)
     breaker.rest(2.0)
     assert breaker.is_closed

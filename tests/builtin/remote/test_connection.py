@@ -9,8 +9,8 @@ import pytest
 
 from builtin.remote.service import PATH
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.results import Answer, UnansweredError
-from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.remote.results import Result, UnansweredError
+from distillkit_builtin.remote.service_client import ServiceClient
 
 Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
 GOOD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n"
@@ -58,12 +58,12 @@ async def served(*speaks: Speak):
         await server.wait_closed()
 
 
-async def post(url: str, **options: float) -> Answer:
-    remote = Remote.open(RemoteOptions(base_url=url, **options), "t")
+async def post(url: str, **options: float) -> Result:
+    client = ServiceClient.open(RemoteOptions(base_url=url, **options), "t")
     try:
-        return await remote.post(PATH, {})
+        return await client.post(PATH, {})
     finally:
-        await remote.close()
+        await client.close()
 
 
 @pytest.fixture(autouse=True)
@@ -71,12 +71,12 @@ def _no_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 0.0)
 
 
-async def test_an_answer() -> None:
+async def test_a_result() -> None:
     async with served(well) as url:
         assert (await post(url)).value == {"a": 1}
 
 
-async def test_a_body_that_is_cut_short_is_asked_for_again() -> None:
+async def test_a_body_that_is_cut_short_is_requested_again() -> None:
     async with served(cut_short, well) as url:
         assert (await post(url)).value == {"a": 1}
 
@@ -84,11 +84,11 @@ async def test_a_body_that_is_cut_short_is_asked_for_again() -> None:
 async def test_a_body_that_trickles_in_does_not_prolong_an_attempt() -> None:
     async with served(trickle) as url:
         with pytest.raises(UnansweredError, match=r"no answer within 0\.05 s"):
-            await post(url, request_timeout=0.05, retry_timeout=0.0)
+            await post(url, timeouts={"request": 0.05, "retry": 0.0})
 
 
 async def test_a_refused_connection_says_so() -> None:
     async with served() as url:
         pass
     with pytest.raises(UnansweredError, match=rf"{url}: connection refused"):
-        await post(url, retry_timeout=0.0)
+        await post(url, timeouts={"retry": 0.0})

@@ -8,25 +8,25 @@ from distillkit_builtin.remote.hedging import Hedging
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 
 
-def test_a_request_without_an_answer_goes_to_another_replica_too_and_the_first_answer_wins() -> None:
+def test_a_request_without_a_result_goes_to_another_replica_too_and_the_first_result_wins() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            answer = await remote.post(PATH, {})
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            answer = await client.post(PATH, {})
             assert (answer.root, round(answer.seconds, 6)) == (B, 0.1)
             assert round(now(), 6) == 5.1
             assert service.cancelled == 1
             assert service.in_flight == 0
-            assert remote.metrics()["concurrency/teacher/hedged"] == 1
+            assert client.metrics()["concurrency/teacher/hedged"] == 1
 
     run(scenario())
 
 
-def test_an_answer_in_time_is_not_hedged() -> None:
+def test_a_result_in_time_is_not_hedged() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 4.9})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            assert (await remote.post(PATH, {})).root == A
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            assert (await client.post(PATH, {})).root == A
             assert not service.seen[B]
 
     run(scenario())
@@ -35,8 +35,8 @@ def test_an_answer_in_time_is_not_hedged() -> None:
 def test_the_first_may_win_after_all() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 6.0, B: 60.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            assert (await remote.post(PATH, {})).root == A
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            assert (await client.post(PATH, {})).root == A
             assert now() == 6.0
             assert service.cancelled == 1
 
@@ -47,8 +47,8 @@ def test_the_first_may_win_after_all() -> None:
 def test_a_hedge_that_fails_is_nobodys_loss(act) -> None:
     async def scenario() -> None:
         service = Service({B: act}, seconds={A: 8.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            assert (await remote.post(PATH, {})).root == A
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            assert (await client.post(PATH, {})).root == A
             assert now() == 8.0
 
     run(scenario())
@@ -57,10 +57,10 @@ def test_a_hedge_that_fails_is_nobodys_loss(act) -> None:
 def test_where_the_first_fails_its_hedge_is_waited_for() -> None:
     async def scenario() -> None:
         service = Service({A: says(500, seconds=6.0)}, seconds={B: 4.0})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            assert (await remote.post(PATH, {})).root == B
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            assert (await client.post(PATH, {})).root == B
             assert now() == 9.0
-            assert remote.metrics()["concurrency/teacher/retries"] == 0
+            assert client.metrics()["concurrency/teacher/retries"] == 0
 
     run(scenario())
 
@@ -68,13 +68,13 @@ def test_where_the_first_fails_its_hedge_is_waited_for() -> None:
 def test_where_both_fail_the_first_failure_counts_and_a_refusal_of_the_first_ends_it() -> None:
     async def scenario() -> None:
         service = Service({A: says(500, {"message": "first"}, seconds=6.0), B: says(500, seconds=6.0)})
-        async with service.remote(A, B, hedge_after=5.0, retry_timeout=0) as remote:
+        async with service.client(A, B, timeouts={"hedge_after": 5.0, "retry": 0}) as client:
             with pytest.raises(UnansweredError, match="first"):
-                await remote.post(PATH, {})
+                await client.post(PATH, {})
         service = Service({A: says(400, seconds=6.0), B: hangs})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
             with pytest.raises(RefusedError):
-                await remote.post(PATH, {})
+                await client.post(PATH, {})
             assert service.cancelled == 1
 
     run(scenario())
@@ -83,9 +83,11 @@ def test_where_both_fail_the_first_failure_counts_and_a_refusal_of_the_first_end
 def test_a_tenth_of_the_requests_may_be_hedged_at_once() -> None:
     async def scenario() -> None:
         service = Service(seconds={A: 20.0, B: 20.0})
-        async with service.remote(A, B, hedge_after=5.0, initial_concurrency=40, max_concurrency=40) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(40)))
-            assert remote.metrics()["concurrency/teacher/hedged"] == 4
+        async with service.client(
+            A, B, timeouts={"hedge_after": 5.0}, concurrency={"initial": 40, "max": 40}
+        ) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(40)))
+            assert client.metrics()["concurrency/teacher/hedged"] == 4
         assert service.peak == 44
 
     run(scenario())
@@ -96,11 +98,11 @@ def test_a_tenth_of_the_requests_may_be_hedged_at_once() -> None:
 def test_no_hedge_goes_to_a_replica_that_is_down() -> None:
     async def scenario() -> None:
         service = Service({B: breaks()})
-        async with service.remote(A, B, hedge_after=5.0) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)))
+        async with service.client(A, B, timeouts={"hedge_after": 5.0}) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(8)))
             before, service.seconds[A] = service.seen[B], 10.0
-            await remote.post(PATH, {})
+            await client.post(PATH, {})
             assert service.seen[B] <= before + 1
-            assert remote.metrics()["concurrency/teacher/hedged"] == 0
+            assert client.metrics()["concurrency/teacher/hedged"] == 0
 
     run(scenario())

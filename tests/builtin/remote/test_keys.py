@@ -12,9 +12,9 @@ from builtin.remote.virtual import run
 from distillkit.errors import InputError
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.preflight_request import send_preflight_request
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
-from distillkit_builtin.remote.service_client import Remote
+from distillkit_builtin.remote.service_client import ServiceClient
 
 KEY = "sk-0123456789-very-secret"
 GIVEN_AWAY = breaks(text=KEY)
@@ -29,8 +29,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_key_is_sent_as_a_bearer_token() -> None:
     async def scenario() -> None:
         service = Service()
-        async with service.remote(api_key_env="TEACHER_KEY") as remote:
-            await remote.post(PATH, {})
+        async with service.client(api_key_env="TEACHER_KEY") as client:
+            await client.post(PATH, {})
             assert service.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
     run(scenario())
@@ -43,11 +43,11 @@ def test_no_exception_log_or_repr_shows_the_key(act, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.DEBUG)
 
     async def scenario() -> str:
-        async with Service({A: act}).remote(api_key_env="TEACHER_KEY", retry_timeout=1.0) as remote:
+        async with Service({A: act}).client(api_key_env="TEACHER_KEY", timeouts={"retry": 1.0}) as client:
             with pytest.raises((RefusedError, UnansweredError)) as caught:
-                await remote.post(PATH, {})
+                await client.post(PATH, {})
             told = "".join(traceback.format_exception(caught.value, chain=act is not GIVEN_AWAY))
-            return f"{remote!r}{caught.value!r}{told}"
+            return f"{client!r}{caught.value!r}{told}"
 
     assert KEY not in run(scenario())
     assert KEY not in caplog.text
@@ -56,14 +56,14 @@ def test_no_exception_log_or_repr_shows_the_key(act, caplog: pytest.LogCaptureFi
 def test_what_would_log_headers_is_quietened(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("hpack").setLevel(logging.NOTSET)
-    Remote.open(RemoteOptions(base_url=A), "t")
+    ServiceClient.open(RemoteOptions(base_url=A), "t")
     assert not logging.getLogger("hpack.hpack").isEnabledFor(logging.DEBUG)
 
 
 @pytest.mark.parametrize("value", ["", "  "])
 def test_a_variable_that_is_not_set_is_said_so(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("EMPTY_KEY", value)
-    for open_it in (Remote.open, ask_once):
+    for open_it in (ServiceClient.open, send_preflight_request):
         with pytest.raises(InputError, match="EMPTY_KEY is not set"):
             open_it(RemoteOptions(base_url=A, api_key_env="EMPTY_KEY"), "/v1/models")
 
@@ -80,8 +80,10 @@ def test_a_key_that_cannot_stand_in_a_header_is_refused_and_not_repeated(
 
 
 def test_unverified_certificates_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
-    remote = Remote.open(RemoteOptions(base_url=A, verify_tls=False), "t", transport=httpx.MockTransport(Service()))
-    asyncio.run(remote.close())
+    client = ServiceClient.open(
+        RemoteOptions(base_url=A, verify_tls=False), "t", transport=httpx.MockTransport(Service())
+    )
+    asyncio.run(client.close())
     assert "verify_tls is false" in caplog.text
 
 
@@ -89,4 +91,4 @@ def test_a_ca_bundle_that_is_none_is_said_so(tmp_path) -> None:
     for bundle in (tmp_path / "missing.pem", tmp_path / "empty.pem"):
         (tmp_path / "empty.pem").write_text("nothing")
         with pytest.raises(InputError, match="no CA bundle"):
-            Remote.open(RemoteOptions(base_url=A, verify_tls=str(bundle)), "t")
+            ServiceClient.open(RemoteOptions(base_url=A, verify_tls=str(bundle)), "t")

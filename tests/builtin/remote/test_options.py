@@ -65,8 +65,8 @@ def test_names_of_variables_are_taken(name: str) -> None:
 
 def test_hedging_needs_a_second_replica() -> None:
     with pytest.raises(ValidationError, match="second replica"):
-        RemoteOptions(base_url="http://a", hedge_after=1.0)
-    assert RemoteOptions(base_url=("http://a", "http://b"), hedge_after=1.0).hedge_after == 1.0
+        RemoteOptions(base_url="http://a", timeouts={"hedge_after": 1.0})
+    assert RemoteOptions(base_url=("http://a", "http://b"), timeouts={"hedge_after": 1.0}).timeouts.hedge_after == 1.0
 
 
 def test_it_mixes_into_a_role_which_forbids_what_it_does_not_know() -> None:
@@ -78,4 +78,4 @@ def test_it_mixes_into_a_role_which_forbids_what_it_does_not_know() -> None:
     assert Mixed.model_config["hide_input_in_errors"]
     assert Mixed.model_config["frozen"]
     assert Mixed.model_config["extra"] == "forbid"
-    assert {"base_url", "retry_timeout"} <= set(Mixed.model_fields)
+    assert {"base_url", "timeouts"} <= set(Mixed.model_fields)

@@ -8,7 +8,7 @@ import pytest
 from builtin.remote.service import A, B
 from distillkit.errors import InputError
 from distillkit_builtin.remote.options import RemoteOptions
-from distillkit_builtin.remote.preflight_request import ask_once
+from distillkit_builtin.remote.preflight_request import send_preflight_request
 
 KEY = "sk-0123456789-very-secret"
 
@@ -23,15 +23,15 @@ def ask(*responses: httpx.Response | Exception, key: str | None = None):
         return response
 
     options = RemoteOptions(base_url=(A, B)[: len(responses)], api_key_env=key)
-    return ask_once(options, "/v1/models", transport=httpx.MockTransport(handle))
+    return send_preflight_request(options, "/v1/models", transport=httpx.MockTransport(handle))
 
 
-def test_the_first_replica_that_answers_is_enough() -> None:
+def test_the_first_replica_that_responds_is_enough() -> None:
     answer = ask(httpx.ConnectError("refused"), httpx.Response(200, json={"data": []}))
     assert (answer.root, answer.value) == (B, {"data": []})
 
 
-def test_where_none_answers_each_is_named_with_what_happened() -> None:
+def test_where_none_responds_each_is_named_with_what_happened() -> None:
     with pytest.raises(InputError) as caught:
         ask(httpx.ConnectTimeout("timed out"), httpx.Response(503, text="loading"))
     assert str(caught.value).splitlines() == [
@@ -77,7 +77,7 @@ def server():
 
 def test_over_a_real_connection(server: ThreadingHTTPServer) -> None:
     options = RemoteOptions(base_url=f"http://127.0.0.1:{server.server_port}/v1")
-    assert ask_once(options, "/v1/models").value == {"data": [1]}
+    assert send_preflight_request(options, "/v1/models").value == {"data": [1]}
 
 
 def test_a_refused_connection_and_a_service_without_tls(server: ThreadingHTTPServer) -> None:
@@ -85,11 +85,11 @@ def test_a_refused_connection_and_a_service_without_tls(server: ThreadingHTTPSer
     with pytest.raises(
         InputError, match=r"SSL.*; this is what https says to a server that speaks http: begin base_url"
     ):
-        ask_once(RemoteOptions(base_url=f"https://127.0.0.1:{port}"), "/v1/models")
+        send_preflight_request(RemoteOptions(base_url=f"https://127.0.0.1:{port}"), "/v1/models")
     server.shutdown()
     server.server_close()
     with pytest.raises(InputError, match=rf"127.0.0.1:{port}/v1/models: connection refused; is the service up"):
-        ask_once(RemoteOptions(base_url=f"http://127.0.0.1:{port}"), "/v1/models")
+        send_preflight_request(RemoteOptions(base_url=f"http://127.0.0.1:{port}"), "/v1/models")
 
 
 def test_a_certificate_that_does_not_verify_leads_to_verify_tls() -> None:

@@ -12,8 +12,8 @@ from distillkit_builtin.remote.results import UnansweredError
 
 def test_idle_replicas_take_turns() -> None:
     async def scenario() -> list[str]:
-        async with Service().remote(A, B, C) as remote:
-            return [(await remote.post(PATH, {})).root for _ in range(6)]
+        async with Service().client(A, B, C) as client:
+            return [(await client.post(PATH, {})).root for _ in range(6)]
 
     assert run(scenario()) == [A, B, C, A, B, C]
 
@@ -21,8 +21,8 @@ def test_idle_replicas_take_turns() -> None:
 def test_a_slow_replica_gets_fewer_requests() -> None:
     async def scenario() -> Counter[str]:
         service = Service(seconds={A: 0.1, B: 1.0})
-        async with service.remote(A, B, initial_concurrency=8, max_concurrency=8) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(100)))
+        async with service.client(A, B, concurrency={"initial": 8, "max": 8}) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(100)))
         return service.seen
 
     seen = run(scenario())
@@ -32,8 +32,8 @@ def test_a_slow_replica_gets_fewer_requests() -> None:
 def test_a_retry_goes_to_another_replica() -> None:
     async def scenario() -> list[str]:
         service = Service({A: says(500), B: [says(500)]})
-        async with service.remote(A, B) as remote:
-            assert (await remote.post(PATH, {})).root == B
+        async with service.client(A, B) as client:
+            assert (await client.post(PATH, {})).root == B
         return [root for _, root in service.times]
 
     assert run(scenario()) == [A, B, A, B]
@@ -42,8 +42,8 @@ def test_a_retry_goes_to_another_replica() -> None:
 def test_a_replica_that_asks_for_rest_delays_nobody_while_another_is_healthy() -> None:
     async def scenario() -> None:
         service = Service({A: says(429, retry_after="100")})
-        async with service.remote(A, B) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(5)))
+        async with service.client(A, B) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(5)))
             assert now() < 2
             assert service.seen[A] <= 3
 
@@ -53,18 +53,18 @@ def test_a_replica_that_asks_for_rest_delays_nobody_while_another_is_healthy() -
 def test_a_dead_replica_is_left_out_and_probed_by_one_request_at_a_time_until_it_is_back() -> None:
     async def scenario() -> None:
         service = Service({A: breaks()})
-        async with service.remote(A, B) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(20)))
-            assert remote.metrics()["concurrency/teacher/replicas_down"] == 1
+        async with service.client(A, B) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(20)))
+            assert client.metrics()["concurrency/teacher/replicas_down"] == 1
             before = service.seen[A]
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(20)))
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(20)))
             assert service.seen[A] <= before + 1
             await asyncio.sleep(60)
             service.acts.clear()
             before = service.seen[A]
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(10)))
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(10)))
             assert service.seen[A] == before + 1  # the probe; by the time that it is answered, the others are too
-            assert remote.metrics()["concurrency/teacher/replicas_down"] == 0
+            assert client.metrics()["concurrency/teacher/replicas_down"] == 0
 
     run(scenario())
 
@@ -72,10 +72,10 @@ def test_a_dead_replica_is_left_out_and_probed_by_one_request_at_a_time_until_it
 def test_while_all_are_down_requests_wait_for_the_first_that_is_back() -> None:
     async def scenario() -> None:
         service = Service({A: breaks(), B: breaks()})
-        async with service.remote(A, B) as remote:
-            posts = [asyncio.create_task(remote.post(PATH, {})) for _ in range(10)]
+        async with service.client(A, B) as client:
+            posts = [asyncio.create_task(client.post(PATH, {})) for _ in range(10)]
             await asyncio.sleep(20)
-            assert remote.metrics()["concurrency/teacher/replicas_down"] == 2
+            assert client.metrics()["concurrency/teacher/replicas_down"] == 2
             assert service.seen[A] + service.seen[B] < 40  # probes, not a storm
             service.acts.clear()
             assert {(await post).value["from"] for post in posts} <= {A, B}  # type: ignore[index, call-overload]
@@ -87,8 +87,8 @@ def test_while_all_are_down_requests_wait_for_the_first_that_is_back() -> None:
 def test_while_all_are_down_waiting_in_line_counts_so_a_long_line_fails_once() -> None:
     async def scenario() -> None:
         service = Service({A: breaks()})
-        async with service.remote(initial_concurrency=2, max_concurrency=2, retry_timeout=50.0) as remote:
-            ends = await asyncio.gather(*(remote.post(PATH, {}) for _ in range(40)), return_exceptions=True)
+        async with service.client(concurrency={"initial": 2, "max": 2}, timeouts={"retry": 50.0}) as client:
+            ends = await asyncio.gather(*(client.post(PATH, {}) for _ in range(40)), return_exceptions=True)
             assert all(isinstance(end, UnansweredError) for end in ends)
             assert now() < 100
             assert "Connection refused".lower() in str(ends[0])
@@ -100,9 +100,9 @@ def test_while_all_are_down_waiting_in_line_counts_so_a_long_line_fails_once() -
 def test_time_outs_open_the_breaker_too() -> None:
     async def scenario() -> None:
         service = Service({A: hangs})
-        async with service.remote(A, B, request_timeout=1.0) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)))
-            assert remote.metrics()["concurrency/teacher/replicas_down"] == 1
+        async with service.client(A, B, timeouts={"request": 1.0}) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(8)))
+            assert client.metrics()["concurrency/teacher/replicas_down"] == 1
 
     run(scenario())
 
@@ -110,9 +110,9 @@ def test_time_outs_open_the_breaker_too() -> None:
 @pytest.mark.parametrize("act", [says(429), says(400)])
 def test_what_is_about_the_request_alone_opens_no_breaker(act) -> None:
     async def scenario() -> None:
-        async with Service({A: [act] * 8}).remote(retry_timeout=1.0) as remote:
-            await asyncio.gather(*(remote.post(PATH, {}) for _ in range(8)), return_exceptions=True)
-            assert remote.metrics()["concurrency/teacher/replicas_down"] == 0
+        async with Service({A: [act] * 8}).client(timeouts={"retry": 1.0}) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(8)), return_exceptions=True)
+            assert client.metrics()["concurrency/teacher/replicas_down"] == 0
 
     run(scenario())
 
@@ -120,11 +120,11 @@ def test_what_is_about_the_request_alone_opens_no_breaker(act) -> None:
 def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
     async def scenario() -> None:
         service = Service({A: [breaks()] * 3 + [hangs]})
-        async with service.remote() as remote:
-            first = asyncio.create_task(remote.post(PATH, {}))
+        async with service.client() as client:
+            first = asyncio.create_task(client.post(PATH, {}))
             while service.seen[A] < 4:
                 await asyncio.sleep(0.5)
             first.cancel()
-            assert (await remote.post(PATH, {})).root == A
+            assert (await client.post(PATH, {})).root == A
 
     run(scenario())

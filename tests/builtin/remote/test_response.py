@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from distillkit_builtin.remote.keys import Key
-from distillkit_builtin.remote.response import RETRIED, judge, retry_after
+from distillkit_builtin.remote.response import RETRIED, read_response, retry_after
 from distillkit_builtin.remote.results import AttemptError, GarbledError, RefusedError
 
 NONE = Key.read(None)
@@ -12,7 +12,7 @@ DATES = {"Date": "Tue, 03 Mar 2026 10:00:00 GMT", "Retry-After": "Tue, 03 Mar 20
 
 
 def test_json_with_nan_and_infinity_is_read() -> None:
-    value = judge(httpx.Response(200, text='{"a": [NaN, -Infinity]}'), "http://a", 1.5, NONE)
+    value = read_response(httpx.Response(200, text='{"a": [NaN, -Infinity]}'), "http://a", 1.5, NONE)
     assert value.seconds == 1.5
     (first, second) = value.value["a"]  # type: ignore[index, call-overload]
     assert math.isnan(first)
@@ -22,19 +22,19 @@ def test_json_with_nan_and_infinity_is_read() -> None:
 @pytest.mark.parametrize("body", ["", "<html>", '{"a": 1', "Success"])
 def test_another_body_is_garbled(body: str) -> None:
     with pytest.raises(GarbledError, match="no JSON"):
-        judge(httpx.Response(200, text=body), "http://a", 1.0, NONE)
+        read_response(httpx.Response(200, text=body), "http://a", 1.0, NONE)
 
 
-def test_a_control_call_may_be_answered_with_text_or_nothing() -> None:
+def test_a_control_call_may_get_text_or_nothing() -> None:
     text = httpx.Response(200, content=b"Success: LoRA adapter 'x' added")
-    assert judge(text, "http://a", 1.0, NONE, lenient=True).value == "Success: LoRA adapter 'x' added"
-    assert judge(httpx.Response(200), "http://a", 1.0, NONE, lenient=True).value is None
+    assert read_response(text, "http://a", 1.0, NONE, lenient=True).value == "Success: LoRA adapter 'x' added"
+    assert read_response(httpx.Response(200), "http://a", 1.0, NONE, lenient=True).value is None
     for body in (
         httpx.Response(200, html="<p>log in"),
         httpx.Response(200, content=b"{", headers={"Content-Type": "application/json"}),
     ):
         with pytest.raises(GarbledError):
-            judge(body, "http://a", 1.0, NONE, lenient=True)
+            read_response(body, "http://a", 1.0, NONE, lenient=True)
 
 
 @pytest.mark.parametrize(
@@ -52,25 +52,25 @@ def test_a_control_call_may_be_answered_with_text_or_nothing() -> None:
 )
 def test_a_refusal_says_it_in_the_servers_words(body: str, message: str) -> None:
     with pytest.raises(RefusedError) as caught:
-        judge(httpx.Response(400, text=body), "http://a", 1.0, NONE)
+        read_response(httpx.Response(400, text=body), "http://a", 1.0, NONE)
     assert (caught.value.root, caught.value.status, caught.value.message) == ("http://a", 400, message)
 
 
 def test_a_long_message_is_cut() -> None:
     with pytest.raises(RefusedError) as caught:
-        judge(httpx.Response(400, text="x" * 2000), "http://a", 1.0, NONE)
+        read_response(httpx.Response(400, text="x" * 2000), "http://a", 1.0, NONE)
     assert len(caught.value.message) == 500
 
 
 def test_a_redirect_is_refused_with_where_it_leads() -> None:
     with pytest.raises(RefusedError, match="redirects to https://a/"):
-        judge(httpx.Response(308, headers={"Location": "https://a/"}), "http://a", 1.0, NONE)
+        read_response(httpx.Response(308, headers={"Location": "https://a/"}), "http://a", 1.0, NONE)
 
 
 @pytest.mark.parametrize("status", sorted(RETRIED))
 def test_what_may_pass_is_an_attempts_end_only(status: int) -> None:
     with pytest.raises(AttemptError) as caught:
-        judge(httpx.Response(status), "http://a", 1.0, NONE)
+        read_response(httpx.Response(status), "http://a", 1.0, NONE)
     assert caught.value.broken == (status >= 500)
     assert caught.value.overload == (status in (429, 503, 504, 529))
 
@@ -78,7 +78,7 @@ def test_what_may_pass_is_an_attempts_end_only(status: int) -> None:
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 422, 501])
 def test_what_does_not_pass_is_refused(status: int) -> None:
     with pytest.raises(RefusedError):
-        judge(httpx.Response(status), "http://a", 1.0, NONE)
+        read_response(httpx.Response(status), "http://a", 1.0, NONE)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +102,6 @@ def test_retry_after_is_seconds_or_a_date_on_the_servers_clock(headers: dict[str
 def test_a_control_call_that_fails_inside_the_server_is_not_tried_again() -> None:
     response = httpx.Response(500, json={"error": {"message": "LoRA rank 64 is greater than max_lora_rank 16"}})
     with pytest.raises(AttemptError):
-        judge(response, "http://a", 1.0, NONE)
+        read_response(response, "http://a", 1.0, NONE)
     with pytest.raises(RefusedError, match="LoRA rank 64"):
-        judge(response, "http://a", 1.0, NONE, lenient=True)
+        read_response(response, "http://a", 1.0, NONE, lenient=True)

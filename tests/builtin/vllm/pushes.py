@@ -20,14 +20,14 @@ def sampler(*servers: LoopbackServer, **options: Any) -> VllmSampler:
     return VllmSampler(base_url=url, **options)
 
 
-async def draw(plugin: VllmSampler, count: int = 4) -> list[Any]:
+async def sample(plugin: VllmSampler, count: int = 4) -> list[Any]:
     requests = [make_request(sample=i, max_tokens=6) for i in range(count)]
     found = [outcome async for outcome in plugin.sample(requests)]
     assert len(found) == count
     return sorted(found, key=lambda outcome: outcome.request.key)
 
 
-def require_drawn_by(found: Sequence[Any], model: CategoricalModel, version: int) -> None:
+def require_sampled_by(found: Sequence[Any], model: CategoricalModel, version: int) -> None:
     for rollout in found:
         assert isinstance(rollout, Rollout)
         assert rollout.policy_version == version

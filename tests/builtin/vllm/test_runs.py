@@ -6,23 +6,24 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import question, read_jsonl
+from distillkit.loop.mismatch import METRIC
+from loopback.openai.wire import COMPLETIONS, Serve
 from pydantic import PrivateAttr
 
 import distillkit
-from builtin.http.serving import COMPLETIONS, Serve, bodies
+from builtin.http.serving import bodies
 from builtin.vllm.pushes import LOAD, UNLOAD
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished
-from distillkit.loop.training import METRIC
 from distillkit.testing import ListSink
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.server import LoopbackServer
 
 pytest.importorskip("torch")
 Make = Callable[..., RunConfig]
-ONE_BY_ONE = {"initial_concurrency": 1, "max_concurrency": 1}
-"""So that a server can be stopped while a window is half drawn."""
+ONE_BY_ONE = {"concurrency": {"initial": 1, "max": 1}}
+"""So that a server can be stopped while a window is half sampled."""
 CLOSE = 1e-3
 """Nats: float32 on both sides, with the LoRA merged on one and beside the weights on the other."""
 
@@ -67,23 +68,25 @@ def test_each_step_samples_from_the_adapter_of_its_version(serve: Serve, real: A
     assert [body["lora_name"] for body in bodies(server, UNLOAD)] == loaded
     assert not server.catalogue.adapters
     assert [Path(body["lora_path"]).parent.name for body in bodies(server, LOAD)] == [f"version-{v}" for v in range(4)]
-    drawn = [body["model"] for body in bodies(server) if "return_token_ids" in body]
-    assert drawn[2:] == [loaded[0]] * 4 + [loaded[1]] * 4 + [loaded[2]] * 4
+    sampled = [body["model"] for body in bodies(server) if "return_token_ids" in body]
+    assert sampled[2:] == [loaded[0]] * 4 + [loaded[1]] * 4 + [loaded[2]] * 4
     assert all(row["concurrency/student/window"] >= 1 for row in result.metrics)
 
 
-def test_the_student_learns(serve: Serve, real: Any, remote_config: Make, jsonl: Callable[..., str]) -> None:
-    held_out = jsonl([question(f"held out {i}") for i in range(16)], "heldout.jsonl")
-    config = remote_config(
-        serve(real),
-        data={"path": jsonl([question(f"number {i}") for i in range(32)], "many.jsonl"), "eval_path": held_out},
-        student={"lora_rank": 16, "learning_rate": 0.03},
-        sampling={"max_completion_tokens": 4},
-        train={"prompt_groups_per_step": 4},
-    )
-    result = distillkit.run(config)
-    require_lossless(result, steps=8)
-    assert result.eval["after"]["reverse_kl"] < 0.9 * result.eval["before"]["reverse_kl"]
+def test_a_step_is_that_of_a_student_that_samples_itself(serve: Serve, real: Any, remote_config: Make) -> None:
+    """Both choose each token by the same uniform number, so completions and gradient are the same."""
+    train = {"prompt_groups_per_step": 6, "max_steps": 1, "sample_every": 1, "samples_per_route": 12}
+    config = remote_config(serve(real), train=train)
+    alone = config.model_dump() | {"name": "alone"}
+    alone["student"] = {"name": "local", **alone["student"], "sampler": None}
+    steps, ids = [], []
+    for made in (config, RunConfig(**alone)):
+        result = distillkit.run(made)
+        steps.append({name: result.metrics[0][name] for name in ("train/loss", "train/grad_norm", "train/reverse_kl")})
+        ids.append([each["token_ids"] for each in read_jsonl(result.run_dir / "samples.jsonl")])
+    assert len(ids[0]) == 12
+    assert ids[0] == ids[1]
+    assert steps[0] == pytest.approx(steps[1], rel=1e-3, abs=CLOSE)
 
 
 class Restarter(Sink):
@@ -160,7 +163,7 @@ def test_a_server_without_runtime_adapters_ends_the_run_with_how_to_start_it(
     serve: Serve, real: Any, remote_config: Make
 ) -> None:
     server = serve(real)
-    server.faults.next(faults.Status(404, body={"detail": "Not Found"}), path=LOAD, times=None)
+    server.faults.add(faults.Status(404, body={"detail": "Not Found"}), where=LOAD, times=None)
     with pytest.raises(RunFailedError, match="answered 404: Not Found; start vLLM with VLLM_ALLOW_RUNTIME_LORA"):
         distillkit.run(remote_config(server))
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from loopback.openai.wire import COMPLETIONS, Serve
 
-from builtin.http.serving import COMPLETIONS, Serve, asked, opened, truth
-from builtin.vllm.pushes import draw, sampler, with_weights
+from builtin.http.serving import opened, score_requests, truth
+from builtin.vllm.pushes import sample, sampler, with_weights
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context
@@ -39,7 +40,7 @@ async def test_adapters_are_no_base_models(serve: Serve, tmp_path: Path) -> None
 
 def test_several_base_models_ask_for_a_name(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(200, body={"data": [{"id": "a"}, {"id": "b"}]}), path="/v1/models")
+    server.faults.add(faults.Status(200, body={"data": [{"id": "a"}, {"id": "b"}]}), where="/v1/models")
     with pytest.raises(InputError, match="serves a, b; set `model` to the student's base model"):
         sampler(server).check(make_context())
 
@@ -63,7 +64,7 @@ async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve)
     server = serve(processed_logprobs=True)
     message = await refusal(sampler(server))
     assert re.match(
-        rf"sampler 'vllm': {server.url} reports logprobs of what it drew that differ by \d\.\d\d nats", message
+        rf"sampler 'vllm': {server.url} reports logprobs of what it sampled that differ by \d\.\d\d nats", message
     )
     assert "start vLLM with --logprobs-mode raw_logprobs" in message
     right = serve()
@@ -72,10 +73,10 @@ async def test_a_server_that_reports_processed_logprobs_is_refused(serve: Serve)
 
 async def test_a_server_that_refuses_the_first_question_is_refused(serve: Serve) -> None:
     server = serve()
-    server.faults.next(faults.Status(400), path=COMPLETIONS)
-    assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: ordered by a test"
-    server.faults.next(faults.Status(503), path=COMPLETIONS, times=None)
-    assert "HTTP 503: ordered by a test" in await refusal(sampler(server, retry_timeout=0.05))
+    server.faults.add(faults.Status(400), where=COMPLETIONS)
+    assert await refusal(sampler(server)) == f"sampler 'vllm': {server.url} answered 400: injected fault"
+    server.faults.add(faults.Status(503), where=COMPLETIONS, times=None)
+    assert "HTTP 503: injected fault" in await refusal(sampler(server, timeouts={"retry": 0.05}))
 
 
 async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -85,7 +86,7 @@ async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapter
         await plugin.sync(adapters[0])
     async with opened(plugin):
         with pytest.raises(RuntimeError, match="before its first sync"):
-            await draw(plugin)
+            await sample(plugin)
         with pytest.raises(PluginError, match="needs a student that writes its weights to disk"):
             await plugin.sync(Weights(0, "live"))
 
@@ -93,18 +94,18 @@ async def test_it_is_used_only_while_it_is_open_and_synced(serve: Serve, adapter
 # Scores
 
 
-async def test_prompt_logprobs_are_asked_for_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
+async def test_prompt_logprobs_are_requested_one_at_a_time(serve: Serve, adapters: Sequence[Weights]) -> None:
     server = serve(delay=0.05)
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
         server.traffic.clear()
 
         async def score() -> list[Any]:
-            return [outcome async for outcome in plugin.score(asked(5))]
+            return [outcome async for outcome in plugin.score(score_requests(5))]
 
         both = await asyncio.gather(score(), score())  # two evaluators, say
         assert server.traffic.most_at_once == 1
-        await draw(plugin, 6)
+        await sample(plugin, 6)
         assert server.traffic.most_at_once > 1
     for outcome in (*both[0], *both[1]):
         np.testing.assert_array_equal(outcome.logprobs, truth(model=with_weights(adapters[0])))
@@ -119,13 +120,13 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
         for status, kind in ((400, Failure), (404, object)):
-            server.faults.next(faults.Status(status), path=COMPLETIONS)
-            (outcome,) = [one async for one in plugin.score(asked())]
+            server.faults.add(faults.Status(status), where=COMPLETIONS)
+            (outcome,) = [one async for one in plugin.score(score_requests())]
             assert isinstance(outcome, kind)
         for fault in (faults.WrongId(), faults.BadLogprob(-9999.0), faults.Shorter()):
-            server.faults.next(fault, path=COMPLETIONS)
+            server.faults.add(fault, where=COMPLETIONS)
             with pytest.raises(AlignmentError, match=r"score of SampleKey.* at http://127"):
-                _ = [one async for one in plugin.score(asked())]
+                _ = [one async for one in plugin.score(score_requests())]
 
 
 # Completions
@@ -134,8 +135,8 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (faults.NoIds(), "does not say which token ids it drew"),
-        (faults.Shorter(), "5 logprobs where 6 were asked for"),
+        (faults.NoIds(), "does not say which token ids it sampled"),
+        (faults.Shorter(), "5 logprobs where 6 were expected"),
         (faults.BadLogprob(-9999.0), "token 5 is minus infinity"),
         (faults.BadLogprob(None), "token 5 is null"),
         (faults.BadLogprob(np.nan), "token 5 is nan"),
@@ -149,6 +150,6 @@ async def test_completions_without_proper_logprobs_end_the_run(
     server = serve()
     async with opened(sampler(server)) as plugin:
         await plugin.sync(adapters[0])
-        server.faults.next(fault, path=COMPLETIONS)
+        server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
-            await draw(plugin)
+            await sample(plugin)

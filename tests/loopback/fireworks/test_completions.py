@@ -13,7 +13,6 @@ from builtin.fireworks.conftest import SERVED, ask
 from fireworks.training.sdk import DeploymentSampler, FiretitanSamplingClient, types
 
 from distillkit_loopback.fireworks import faults
-from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
 from loopback.fireworks.sdk_calls import read
 
@@ -24,11 +23,11 @@ PROMPT = [1, 70, 80, 90, 75]
 SCORING = {"max_tokens": 1, "temperature": 0.0}
 
 
-def likeliest(source: str, ids: list[int], count: int) -> Any:
+def best_of(source: str, ids: list[int], count: int) -> Any:
     """The model's `count` best candidates for each token after the first."""
     with torch.no_grad():
-        law = torch.log_softmax(read(source).model(torch.tensor([ids[:-1]])).logits[0], dim=1)
-    return law.topk(count, dim=1)
+        logprobs = torch.log_softmax(read(source).model(torch.tensor([ids[:-1]])).logits[0], dim=1)
+    return logprobs.topk(count, dim=1)
 
 
 async def ask_for(sampler: DeploymentSampler, count: int, **options: Any) -> list[Any]:
@@ -40,25 +39,25 @@ async def ask_for(sampler: DeploymentSampler, count: int, **options: Any) -> lis
 
 
 @pytest.mark.parametrize("count", [1, 5])
-async def test_the_likeliest_tokens_come_with_each_that_is_drawn(
+async def test_the_top_k_come_with_each_token_that_is_sampled(
     sampler_of: "SamplerOf", other_tiny_model: str, count: int
 ) -> None:
-    drawn = await ask(sampler_of(), PROMPT, max_tokens=6, seed=3, top_logprobs=count)
-    expected = likeliest(other_tiny_model, drawn.full_tokens, count)
+    sampled = await ask(sampler_of(), PROMPT, max_tokens=6, seed=3, top_logprobs=count)
+    expected = best_of(other_tiny_model, sampled.full_tokens, count)
     places = slice(len(PROMPT) - 1, None)
-    assert drawn.inference_topk_token_ids == expected.indices[places].tolist()
-    for ours, theirs in zip(drawn.inference_topk_logprobs, expected.values[places].tolist(), strict=True):
+    assert sampled.inference_topk_token_ids == expected.indices[places].tolist()
+    for ours, theirs in zip(sampled.inference_topk_logprobs, expected.values[places].tolist(), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
     plain = await ask(sampler_of(), PROMPT, max_tokens=6, seed=3)
-    assert plain.full_tokens == drawn.full_tokens
+    assert plain.full_tokens == sampled.full_tokens
     assert plain.inference_topk_token_ids is None
 
 
-async def test_an_echo_has_the_likeliest_tokens_at_every_place_of_the_prompt(
+async def test_an_echo_has_the_top_k_at_every_position_of_the_prompt(
     sampler_of: "SamplerOf", other_tiny_model: str
 ) -> None:
     score = await ask(sampler_of(), PROMPT, **SCORING, echo=True, top_logprobs=3)
-    expected = likeliest(other_tiny_model, score.full_tokens, 3)
+    expected = best_of(other_tiny_model, score.full_tokens, 3)
     assert score.inference_topk_token_ids == expected.indices.tolist()
     assert len(score.inference_logprobs) == len(score.inference_topk_logprobs) == len(PROMPT)
     assert score.full_tokens[-1] == score.inference_topk_token_ids[-1][0]
@@ -76,7 +75,7 @@ async def test_the_end_of_a_prompt_is_scored_as_in_the_whole_echo(sampler_of: "S
 
 
 async def test_a_wrong_id_in_the_end_of_a_prompt_is_seen(service: LoopbackService, sampler_of: "SamplerOf") -> None:
-    service.fail(Fault("POST", "/completions$", faults.WrongIds(-1)))
+    service.faults.add(faults.WrongIds(-1), where="POST .*/completions$")
     with pytest.raises(RuntimeError, match="Echo response format mismatch"):
         await ask(sampler_of(), PROMPT, **SCORING, echo_last=2)
 
@@ -91,7 +90,7 @@ async def test_n_completions_are_n_requests_and_only_a_seed_makes_them_alike(
     assert len({tuple(each.full_tokens) for each in seeded}) == 1
 
 
-async def test_what_is_drawn_without_a_seed_does_not_depend_on_the_order_of_arrival(
+async def test_what_is_sampled_without_a_seed_does_not_depend_on_the_order_of_arrival(
     service: LoopbackService, other_tiny_model: str, sampler_of: "SamplerOf"
 ) -> None:
     other = [*PROMPT, 60]

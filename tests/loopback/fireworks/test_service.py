@@ -16,19 +16,12 @@ import numpy as np
 import torch
 from builtin.fireworks.conftest import SERVED, STUDENT, Connect, ask
 from fireworks.training.sdk import DeploymentManager, DeploymentSampler
+from helpers.tiny_models import EOS
+from transformers import AutoModelForCausalLM
 
-from distillkit.arrays import token_ids
-from distillkit.records import Rollout
-from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import PromptAndResponse
-from distillkit_builtin.local.generator import eos_ids_of
-from distillkit_builtin.local.plain_generator import PlainGenerator
-from distillkit_builtin.local.scoring import score_logprobs
-from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.service import LoopbackService
 from distillkit_loopback.transport.faults import Delay
-from loopback.fireworks.sdk_calls import TIME, managers, read, teacher_config
+from loopback.fireworks.sdk_calls import TIME, managers, teacher_config
 
 if TYPE_CHECKING:
     SamplerOf = Callable[..., DeploymentSampler]
@@ -104,22 +97,33 @@ def test_a_model_that_the_service_does_not_have_cannot_be_trained_or_deployed(
     assert not service.deployments
 
 
-async def test_completions_are_drawn_from_the_models_own_law(other_tiny_model: str, sampler_of: "SamplerOf") -> None:
-    params = SamplingParams(max_tokens=12)
+def logprobs_of(source: str, ids: list[int]) -> torch.Tensor:
+    """[len(ids) - 1, vocabulary] by transformers alone."""
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    with torch.no_grad():
+        return torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0], dim=1)
+
+
+async def test_completions_are_sampled_from_the_models_own_distribution(
+    other_tiny_model: str, sampler_of: "SamplerOf"
+) -> None:
     completion = await ask(sampler_of(), PROMPT, max_tokens=12, temperature=1.0, seed=7)
-    network, tokenizer = read(other_tiny_model), HFTokenizer.load(other_tiny_model)
-    drawn: list[Rollout] = []
-    request = SampleRequest(SampleKey("x", 0, 0), token_ids(PROMPT), 7, params)
-    PlainGenerator(network, tokenizer, eos_ids_of(network, tokenizer)).generate_batch([request], 0, drawn.append)
-    assert completion.full_tokens == [*PROMPT, *drawn[0].token_ids.tolist()]
-    assert completion.finish_reason == drawn[0].finish_reason
-    assert completion.inference_logprobs == drawn[0].logprobs.tolist()
+    ids = completion.full_tokens[len(PROMPT) :]
+    assert len(ids) == 12 or ids[-1] == EOS
+    assert completion.finish_reason == ("stop" if ids[-1] == EOS else "length")
+    logprobs = logprobs_of(other_tiny_model, completion.full_tokens)[len(PROMPT) - 1 :]
+    uniforms = np.random.Generator(np.random.Philox(key=7)).random(12, dtype=np.float32)
+    for row, index, uniform in zip(logprobs.double(), ids, uniforms, strict=False):  # by inverse transform
+        below = float(row[:index].exp().sum())
+        assert below - 1e-6 <= uniform <= below + float(row[index].exp()) + 1e-6
+    expected = logprobs.gather(1, torch.tensor(ids)[:, None])[:, 0].tolist()
+    assert completion.inference_logprobs == pytest.approx(expected, abs=1e-5)
     assert completion.sampling_logprobs == completion.inference_logprobs
 
 
 async def test_a_seed_repeats_a_completion_and_without_one_they_differ(sampler_of: "SamplerOf") -> None:
-    drawn = [await ask(sampler_of(), PROMPT, max_tokens=12, seed=seed) for seed in (1, 1, 2)]
-    texts = [tuple(each.full_tokens) for each in drawn]
+    sampled = [await ask(sampler_of(), PROMPT, max_tokens=12, seed=seed) for seed in (1, 1, 2)]
+    texts = [tuple(each.full_tokens) for each in sampled]
     assert texts[0] == texts[1] != texts[2]
     free = [await ask(sampler_of(), PROMPT, max_tokens=12) for _ in range(2)]
     assert free[0].full_tokens != free[1].full_tokens
@@ -133,7 +137,7 @@ async def test_logprobs_are_at_temperature_one_whatever_was_sampled_at(sampler_o
 
 
 @pytest.mark.parametrize("deployed", [True, False])
-async def test_an_echo_scores_as_the_local_scorer_does(
+async def test_an_echo_has_the_models_own_logprobs(
     service: LoopbackService, sampler_of: "SamplerOf", other_tiny_model: str, deployed: bool
 ) -> None:
     model = SERVED
@@ -147,9 +151,8 @@ async def test_an_echo_scores_as_the_local_scorer_does(
     assert score.logprobs_echoed
     assert score.full_tokens[: score.prompt_len] == full
     ours = score.inference_logprobs[len(PROMPT) - 1 : len(full) - 1]
-    item = PromptAndResponse(token_ids(PROMPT), token_ids(response))
-    theirs, _ = score_logprobs(read(other_tiny_model), [item])
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-5)
+    rows = logprobs_of(other_tiny_model, full)[len(PROMPT) - 1 :]
+    np.testing.assert_allclose(ours, rows.gather(1, torch.tensor(response)[:, None])[:, 0].numpy(), atol=1e-5)
 
 
 async def test_what_cannot_be_completed_is_refused(sampler_of: "SamplerOf") -> None:
@@ -194,7 +197,7 @@ def test_torch_computes_in_one_thread_until_the_service_closes(tiny_model: str) 
 def test_closing_ends_every_thread_at_once_whatever_it_waits_for(tiny_model: str) -> None:
     before = set(threading.enumerate())
     service = LoopbackService({STUDENT: tiny_model})
-    service.fail(Fault("GET", "/accounts$", Delay(60)))
+    service.faults.add(Delay(60), where="GET .*/accounts$")
 
     def wait() -> None:
         with suppress(httpx.HTTPError):

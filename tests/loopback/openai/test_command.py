@@ -1,13 +1,17 @@
 """`python -m distillkit_loopback.openai`, by which the tutorial is tried without a GPU."""
 
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from conftest import read_jsonl
 
 from distillkit_loopback.openai.__main__ import main
+from loopback.commands import MODEL, distillkit, require_loopback_alone, served, write_files
 
 Told = Callable[[], str]
 
@@ -30,7 +34,7 @@ def address(capsys: pytest.CaptureFixture[str]) -> Told:
     return find
 
 
-def test_it_serves_a_model_until_it_is_told_to_stop(tiny_model: str, address: Told) -> None:
+def test_it_serves_a_model_until_it_is_to_stop(tiny_model: str, address: Told) -> None:
     seen = []
 
     def look() -> None:
@@ -71,8 +75,23 @@ def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.Captu
         assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
 
     assert main([tiny_model, "--port", "0"], twice) == 0
-    assert re.match(r"error: port \d+ cannot be had: .*; choose another one by --port$", capsys.readouterr().err)
+    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
     assert main([str(tmp_path)], pytest.fail) == 2
     assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
     assert main([tiny_model, "--api-key-env", "NOT_SET"], pytest.fail) == 2
     assert "the environment variable NOT_SET is not set" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_run_goes_through_the_command_as_the_docs_say(tiny_model: str, tmp_path: Path) -> None:
+    with served("distillkit_loopback.openai", tiny_model, "--port", "0") as (line,):
+        address = re.search(r"http://127\.0\.0\.1:(\d+)/v1", line)
+        assert address is not None
+        require_loopback_alone(int(address.group(1)))
+        in_float32 = {"{name: local,": "{name: local, dtype: float32,"}
+        write_files(tmp_path, {MODEL: tiny_model, "http://127.0.0.1:8000/v1": address.group(), **in_float32})
+        assert distillkit(tmp_path, [["check", "served.yaml"], ["run", "served.yaml"]]) == [0, 0]
+    summary = json.loads((tmp_path / "runs/served/summary.json").read_text())
+    assert (summary["status"], summary["steps"]) == ("completed", 2)
+    first, *_ = read_jsonl(tmp_path / "runs/served/metrics.jsonl")
+    assert abs(first["train/reverse_kl"]) < 1e-3  # the student is its own teacher

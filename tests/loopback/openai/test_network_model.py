@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builtin.http.serving import PROMPT, SCORING, Serve, complete, post, refused
+
+from loopback.openai.wire import PROMPT, SCORING, Serve, complete, post, refused
 
 torch = pytest.importorskip("torch")
 
@@ -19,8 +20,8 @@ def reference(source: str, ids: list[int], adapter: str | None = None) -> Any:
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter)
     with torch.no_grad():
-        law = torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0], dim=1)
-    return law.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
+        logprobs = torch.log_softmax(model(torch.tensor([ids[:-1]])).logits[0], dim=1)
+    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
 
 
 def trained_adapter(source: str, folder: Path, seed: int) -> str:
@@ -39,7 +40,7 @@ def trained_adapter(source: str, folder: Path, seed: int) -> str:
     return str(folder)
 
 
-def test_a_real_model_scores_and_draws(serve: Serve, real: Any, tiny_model: str) -> None:
+def test_a_real_model_scores_and_samples(serve: Serve, real: Any, tiny_model: str) -> None:
     server = serve(real)
     choice = complete(server, prompt=PROMPT, max_tokens=6, seed=3, logprobs=2, prompt_logprobs=2, return_token_ids=True)
     ids = [*PROMPT, *choice["token_ids"]]
@@ -69,9 +70,9 @@ def test_adapters_of_a_real_model(serve: Serve, real: Any, tiny_model: str, tmp_
     assert scores(None) == base
     post(server, "/v1/unload_lora_adapter", lora_name="one")
     assert scores("two") == pytest.approx(reference(tiny_model, PROMPT, paths["two"]), abs=1e-5)
-    drawn = complete(server, model="two", prompt=PROMPT, max_tokens=5, seed=1, logprobs=0, return_token_ids=True)
-    truth = reference(tiny_model, [*PROMPT, *drawn["token_ids"]], paths["two"])[4:]
-    assert drawn["logprobs"]["token_logprobs"] == pytest.approx(truth, abs=1e-5)
+    sampled = complete(server, model="two", prompt=PROMPT, max_tokens=5, seed=1, logprobs=0, return_token_ids=True)
+    truth = reference(tiny_model, [*PROMPT, *sampled["token_ids"]], paths["two"])[4:]
+    assert sampled["logprobs"]["token_logprobs"] == pytest.approx(truth, abs=1e-5)
 
 
 @pytest.mark.parametrize("broken", ["no tensors", "other shapes"])
@@ -96,7 +97,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_model_as_it_was(
     told = [entry[str(index)]["logprob"] for entry, index in zip(entries, PROMPT[1:], strict=True)]
     assert told == pytest.approx(reference(tiny_model, PROMPT, good), abs=1e-5)
     # Nothing is left of the two that failed.
-    assert list(real._host.network.adapter.peft_config) == ["adapter3"]
+    assert real.adapters == ("adapter3",)
 
 
 def test_an_adapter_that_was_unloaded_is_forgotten(serve: Serve, real: Any, tiny_model: str, tmp_path: Path) -> None:
@@ -106,4 +107,4 @@ def test_an_adapter_that_was_unloaded_is_forgotten(serve: Serve, real: Any, tiny
     server.stop()
     server.start()
     complete(server, **SCORING)
-    assert len(real._host.network.adapter.peft_config) == 1
+    assert len(real.adapters) == 1

@@ -10,12 +10,12 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
-    Question,
-    Reading,
+    ScoreQuery,
     TokenId,
+    TokenLogprobs,
     TopK,
     UnprovedError,
-    best_of,
+    best_k,
     require_length,
     validated,
 )
@@ -36,11 +36,11 @@ class _Choice(BaseModel):
     prompt_token_ids: list[TokenId] | None = None
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     choices: list[_Choice]
 
 
-_ANSWER = TypeAdapter(_Answer)
+_RESPONSE = TypeAdapter(_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,41 +48,41 @@ class Echo:
     """`POST /v1/completions` with `echo` and `logprobs`.
 
     Ids are proved by tokens of the form `token_id:17` (vLLM's `return_tokens_as_token_ids`), else by `prompt_token_ids`
-    in the answer (`return_token_ids`), which stand beside the logprobs and not with them; both are asked for.
+    in the response (`return_token_ids`), which stand beside the logprobs and not with them; both are asked for.
     """
 
     max_tokens: int = 0
-    """How many are generated: none, where the server allows that, else one that nobody reads."""
+    """How many tokens are generated: none where the server allows that, else one that is ignored."""
 
     name: ClassVar[str] = "echo"
     path: ClassVar[str] = "/v1/completions"
 
-    def payload(self, question: Question) -> dict[str, JsonValue]:
+    def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """The request's body; with `logprobs: 0` some servers give none at all."""
         return {
-            "model": question.model,
-            "prompt": list(question.ids),
+            "model": query.model,
+            "prompt": list(query.ids),
             "max_tokens": self.max_tokens,
             "echo": True,
-            "logprobs": max(1, question.topk),
+            "logprobs": max(1, query.topk),
             "temperature": 0.0,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }
 
-    def read(self, answer: JsonValue, question: Question) -> Reading:
-        """The entries behind the prompt's."""
-        choices = validated(_ANSWER, answer, "the answer").choices
+    def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
+        """The ids and logprobs of the response's tokens, whose entries follow the prompt's."""
+        choices = validated(_RESPONSE, body, "the response").choices
         require_length(choices, 1, "choices")
-        said = choices[0].logprobs
-        total, start = len(question.prompt_ids) + len(question.response_ids), len(question.prompt_ids)
-        generated = len(said.token_logprobs) - total
-        require_length(said.token_logprobs, total + min(max(generated, 0), self.max_tokens), "token_logprobs")
-        require_length(said.tokens, len(said.token_logprobs), "tokens")
-        ids = _ids(said.tokens, choices[0].prompt_token_ids)[:total]
+        found = choices[0].logprobs
+        total, start = len(query.prompt_ids) + len(query.response_ids), len(query.prompt_ids)
+        generated = len(found.token_logprobs) - total
+        require_length(found.token_logprobs, total + min(max(generated, 0), self.max_tokens), "token_logprobs")
+        require_length(found.tokens, len(found.token_logprobs), "tokens")
+        ids = _ids(found.tokens, choices[0].prompt_token_ids)[:total]
         require_length(ids, total, "token ids")
-        logprobs = [_known(value, at) for at, value in enumerate(said.token_logprobs[start:total])]
-        return Reading.of(ids[start:], logprobs, _topk(said.top_logprobs, start, question))
+        logprobs = [_known(value, at) for at, value in enumerate(found.token_logprobs[start:total])]
+        return TokenLogprobs.of(ids[start:], logprobs, _topk(found.top_logprobs, start, query))
 
 
 def _ids(tokens: Sequence[str], prompt_token_ids: Sequence[int] | None) -> Sequence[int]:
@@ -104,15 +104,15 @@ def _known(value: float | None, at: int) -> float:
     return value
 
 
-def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, question: Question) -> list[TopK] | None:
-    """The likeliest tokens behind the prompt; by id only, since texts of different tokens may be the same."""
-    if not question.topk:
+def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, query: ScoreQuery) -> list[TopK] | None:
+    """The top-k tokens at each position of the response; by id only, since different tokens may have the same text."""
+    if not query.topk:
         return None
     if top is None:
-        raise AlignmentError("the answer holds no top_logprobs")
-    end = start + len(question.response_ids)
+        raise AlignmentError("the response holds no top_logprobs")
+    end = start + len(query.response_ids)
     require_length(top[:end], end, "top_logprobs")
-    return [best_of(_candidates(entry or {}), question.topk, at) for at, entry in enumerate(top[start:end])]
+    return [best_k(_candidates(entry or {}), query.topk, at) for at, entry in enumerate(top[start:end])]
 
 
 def _candidates(entry: Mapping[str, float]) -> list[tuple[int, float]]:

@@ -9,19 +9,19 @@ from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
-    Question,
-    Reading,
+    ScoreQuery,
     TokenKey,
+    TokenLogprobs,
     TopK,
     UnprovedError,
-    best_of,
+    best_k,
     require_length,
     validated,
 )
 
 
 class _Entry(BaseModel):
-    """What is said of one token at one position; `rank` 1 is the likeliest."""
+    """One token at one position; `rank` 1 has the highest logprob."""
 
     logprob: Logprob
     rank: int | None = None
@@ -34,49 +34,49 @@ _ENTRIES = TypeAdapter(list[dict[TokenKey, _Entry]])
 class PromptLogprobs:
     """`POST /v1/completions` with `prompt_logprobs`.
 
-    With K the server gives the K likeliest tokens of each position and the token that stands there, which is K or K + 1
-    entries in no particular order. There is no way to leave out the prompt's part of the answer over HTTP (vLLM 0.32).
+    With K the server gives the top-k tokens of each position and the token that stands there, which is K or K + 1
+    entries in no particular order. The prompt's part of the response cannot be left out over HTTP (vLLM 0.32).
     """
 
     max_tokens: int = 0
-    """How many are generated: none, where the server allows that beside `echo`, else one that nobody reads."""
+    """How many tokens are generated: none where the server allows that beside `echo`, else one that is ignored."""
 
     name: ClassVar[str] = "prompt_logprobs"
     path: ClassVar[str] = "/v1/completions"
 
-    def payload(self, question: Question) -> dict[str, JsonValue]:
+    def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """The request's body."""
         return {
-            "model": question.model,
-            "prompt": list(question.ids),
+            "model": query.model,
+            "prompt": list(query.ids),
             "max_tokens": self.max_tokens,
             "echo": self.max_tokens == 0,
-            "prompt_logprobs": question.topk,
+            "prompt_logprobs": query.topk,
             "temperature": 0.0,
         }
 
-    def read(self, answer: JsonValue, question: Question) -> Reading:
-        """Look each token up by its id."""
-        entries = _prompt_logprobs(answer)
-        wanted = question.response_ids.tolist()
-        require_length(entries, len(question.prompt_ids) + len(wanted), "prompt_logprobs")
-        tail = validated(_ENTRIES, entries[len(question.prompt_ids) :], "prompt_logprobs")
+    def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
+        """The ids and logprobs of the response's tokens, each looked up by its id."""
+        entries = _prompt_logprobs(body)
+        sampled_ids = query.response_ids.tolist()
+        require_length(entries, len(query.prompt_ids) + len(sampled_ids), "prompt_logprobs")
+        tail = validated(_ENTRIES, entries[len(query.prompt_ids) :], "prompt_logprobs")
         logprobs: list[float] = []
         topk: list[TopK] = []
-        for at, (index, entry) in enumerate(zip(wanted, tail, strict=True)):
-            other = _scored_instead(index, entry, question.topk)
+        for at, (index, entry) in enumerate(zip(sampled_ids, tail, strict=True)):
+            other = _scored_instead(index, entry, query.topk)
             if other is not None:
                 raise AlignmentError(f"token {at}: the server scored id {other}, not the sampled {index}")
             logprobs.append(entry[index].logprob)
-            if question.topk:
-                topk.append(best_of([(i, e.logprob) for i, e in entry.items()], question.topk, at))
-        return Reading.of(wanted, logprobs, topk if question.topk else None)
+            if query.topk:
+                topk.append(best_k([(i, e.logprob) for i, e in entry.items()], query.topk, at))
+        return TokenLogprobs.of(sampled_ids, logprobs, topk if query.topk else None)
 
 
-def _prompt_logprobs(answer: JsonValue) -> list[JsonValue]:
-    choices = answer.get("choices") if isinstance(answer, dict) else None
+def _prompt_logprobs(body: JsonValue) -> list[JsonValue]:
+    choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise AlignmentError("the answer holds no single choice")
+        raise AlignmentError("the response holds no single choice")
     entries = choices[0].get("prompt_logprobs")
     if entries is None:
         raise UnprovedError("the server ignores prompt_logprobs")
@@ -88,12 +88,12 @@ def _prompt_logprobs(answer: JsonValue) -> list[JsonValue]:
 def _scored_instead(index: int, entry: dict[int, _Entry], topk: int) -> str | None:
     """Which id stands there, if that is not `index`.
 
-    An entry beyond the K likeliest is there for the token itself, so that one is the least likely of them; `index` may
-    be among the others because another token was scored.
+    An entry beyond the top-k is there for the token itself, so that one has the lowest logprob of them; `index` may be
+    among the others because another token was scored.
     """
     if index not in entry:
         return shortened(" or ".join(map(str, entry)), 100) or "nothing"
     if len(entry) <= topk:
         return None
-    least = min(entry, key=lambda one: entry[one].logprob)
+    least = min(entry, key=lambda each: entry[each].logprob)
     return str(least) if entry[least].logprob < entry[index].logprob else None

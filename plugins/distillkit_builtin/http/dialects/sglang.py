@@ -1,4 +1,4 @@
-"""SGLang's native `/generate`: the prompt's part is left out of the answer by `logprob_start_len`."""
+"""SGLang's native `/generate`: the prompt's part is left out of the response by `logprob_start_len`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
-    Question,
-    Reading,
+    ScoreQuery,
     TokenId,
+    TokenLogprobs,
     TopK,
     UnprovedError,
-    best_of,
+    best_k,
     validated,
 )
 
@@ -27,11 +27,11 @@ class _Meta(BaseModel):
     input_top_logprobs: list[list[Triple] | None] | None = None
 
 
-class _Answer(BaseModel):
+class _Response(BaseModel):
     meta_info: _Meta
 
 
-_ANSWER = TypeAdapter(_Answer)
+_RESPONSE = TypeAdapter(_Response)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +41,30 @@ class SGLang:
     name: ClassVar[str] = "sglang"
     path: ClassVar[str] = "/generate"
 
-    def payload(self, question: Question) -> dict[str, JsonValue]:
+    def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """Logprobs from the prompt's last token on, which is the first that predicts a response's token."""
         return {
-            "input_ids": list(question.ids),
+            "input_ids": list(query.ids),
             "sampling_params": {"max_new_tokens": 0, "temperature": 0.0},
             "return_logprob": True,
-            "logprob_start_len": max(0, len(question.prompt_ids) - 1),
-            "top_logprobs_num": question.topk,
+            "logprob_start_len": max(0, len(query.prompt_ids) - 1),
+            "top_logprobs_num": query.topk,
             "return_text_in_logprobs": False,
         }
 
-    def read(self, answer: JsonValue, question: Question) -> Reading:
-        """The last R entries: whether one for the prompt's last token comes first depends on the version."""
-        meta = validated(_ANSWER, answer, "the answer").meta_info
+    def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
+        """The ids and logprobs of the last R entries; some versions put one for the prompt's last token before them."""
+        meta = validated(_RESPONSE, body, "the response").meta_info
         if meta.input_token_logprobs is None:
             raise UnprovedError("the server gives no input_token_logprobs")
-        tail = _last(meta.input_token_logprobs, len(question.response_ids), "input_token_logprobs")
+        tail = _last(meta.input_token_logprobs, len(query.response_ids), "input_token_logprobs")
         logprobs = [_known(triple, at) for at, triple in enumerate(tail)]
-        return Reading.of([index for _, index, _ in tail], logprobs, _topk(meta, question))
+        return TokenLogprobs.of([index for _, index, _ in tail], logprobs, _topk(meta, query))
 
 
 def _last(values: Sequence[Triple], count: int, what: str) -> Sequence[Triple]:
     if len(values) not in (count, count + 1):
-        raise AlignmentError(f"the answer holds {len(values)} {what} for {count} tokens")
+        raise AlignmentError(f"the response holds {len(values)} {what} for {count} tokens")
     return values[len(values) - count :]
 
 
@@ -74,14 +74,14 @@ def _known(triple: Triple, at: int) -> float:
     return triple[0]
 
 
-def _topk(meta: _Meta, question: Question) -> list[TopK] | None:
-    if not question.topk:
+def _topk(meta: _Meta, query: ScoreQuery) -> list[TopK] | None:
+    if not query.topk:
         return None
-    count = len(question.response_ids)
+    count = len(query.response_ids)
     top = meta.input_top_logprobs or []
     if len(top) not in (count, count + 1):
-        raise AlignmentError(f"the answer holds {len(top)} input_top_logprobs for {count} tokens")
+        raise AlignmentError(f"the response holds {len(top)} input_top_logprobs for {count} tokens")
     return [
-        best_of([(index, _known((value, index, None), at)) for value, index, _ in entry or ()], question.topk, at)
+        best_k([(index, _known((value, index, None), at)) for value, index, _ in entry or ()], query.topk, at)
         for at, entry in enumerate(top[len(top) - count :])
     ]

@@ -1,0 +1,76 @@
+"""The loopback Fireworks service from a shell: `python -m distillkit_loopback.fireworks MODEL`.
+
+For trying the recipe without an account: trainer jobs, deployments and completions are those of one small model, which
+stands behind every base-model name, is trained for real, and costs nothing.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from distillkit.errors import DistillkitError
+from distillkit_loopback.command import key_in, port_taken, require_packages, until_signal
+
+if TYPE_CHECKING:
+    from distillkit_loopback.fireworks.service import LoopbackService
+
+CONTEXT_LENGTH = 1024
+ANY_KEY = "loopback"
+
+
+def options() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m distillkit_loopback.fireworks",
+        description="The Fireworks Training API on this machine's CPU, with a small model behind every name.",
+    )
+    parser.add_argument("model", help="a directory or hub name of a causal language model")
+    parser.add_argument("--port", type=int, default=8090, help="0: any that is free (default: %(default)s)")
+    parser.add_argument("--api-key-env", metavar="VARIABLE", help="let in only who has the key in this variable")
+    parser.add_argument("--context-length", type=int, default=CONTEXT_LENGTH, help="tokens (default: %(default)s)")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | None = None) -> int:
+    """Serve until `wait` returns (by default: until Ctrl-C or SIGTERM); returns the exit status."""
+    chosen = options().parse_args(arguments)
+    try:
+        with started(chosen) as service:
+            wait = wait or until_signal()
+            key = f'"${chosen.api_key_env}"' if chosen.api_key_env else ANY_KEY
+            print(
+                f"{chosen.model} is served under every model's name, as Fireworks does; Ctrl-C ends it. Elsewhere:\n"
+                f"export FIREWORKS_BASE_URL={service.base_url}\n"
+                f"export FIREWORKS_API_KEY={key}",
+                flush=True,
+            )
+            wait()
+    except DistillkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def started(chosen: argparse.Namespace) -> "LoopbackService":
+    """The service, listening. Raises InputError for a model that cannot be read, or a port that is taken."""
+    require_packages("the loopback service")
+    from distillkit_loopback.fireworks.service import LoopbackService
+
+    key = key_in(chosen.api_key_env)
+    try:
+        service = LoopbackService(
+            lambda name: chosen.model, context_length=chosen.context_length, api_key=key, port=chosen.port
+        )
+    except (OSError, OverflowError) as error:
+        raise port_taken(chosen.port, error) from error
+    try:
+        service.load(chosen.model)
+    except DistillkitError:
+        service.close()
+        raise
+    return service
+
+
+if __name__ == "__main__":
+    sys.exit(main())

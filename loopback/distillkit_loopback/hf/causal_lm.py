@@ -1,0 +1,116 @@
+"""A causal language model of transformers: logits of given ids, and completions sampled token by token.
+
+Nothing here is distillkit's own arithmetic: logits are those of the model's forward, in float32 on the CPU, of one
+sequence by itself. So the servers are a reference that is independent of the backends which are tested on them.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from distillkit.errors import InputError
+from distillkit.records import FinishReason
+from distillkit.types import SamplingParams
+from distillkit_loopback.hf.sampling import choose
+from distillkit_loopback.hf.text import HFText, unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion."""
+
+    ids: tuple[int, ...]
+    """The id that ended it is the last one."""
+    logprobs: tuple[float, ...]
+    """Natural log at temperature 1, before top-p and top-k, one an id."""
+    finish_reason: FinishReason
+
+
+@dataclass(slots=True, eq=False)
+class CausalLM:
+    """A model with its tokenizer. `model` may be wrapped, by PEFT for example: only its forward is called."""
+
+    model: PreTrainedModel
+    text: HFText
+    eos_ids: frozenset[int]
+    """Every id that ends a completion: the generation config's and the tokenizer's."""
+
+    @classmethod
+    def load(cls, source: str, text: HFText | None = None) -> "CausalLM":
+        """A directory's or the hub's model, in float32 on the CPU. Raises InputError if it cannot be read.
+
+        `text`: instead of the tokenizer that lies beside the weights.
+        """
+        transformers_logging.disable_progress_bar()
+        try:
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=torch.float32,
+                use_safetensors=True,  # the older format is a pickle
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(unreadable("model", source, error)) from error
+        model.requires_grad_(False)
+        model.eval()
+        text = text or HFText.load(source)
+        return cls(model, text, eos_ids_of(model, text))
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids have an embedding."""
+        return int(self.model.get_input_embeddings().get_parameter("weight").shape[0])
+
+    @torch.inference_mode()
+    def logprobs(self, ids: Sequence[int], start: int = 1) -> Tensor:
+        """[n - start, vocabulary] log-softmax of what follows `ids[:start]`, `ids[:start + 1]`, ..., `ids[:n - 1]`.
+
+        `start` is at least 1: nothing predicts the first id.
+        """
+        logits = self.model(input_ids=torch.tensor([list(ids[:-1])]), use_cache=False).logits
+        return torch.log_softmax(logits[0, start - 1 :].float(), dim=1)
+
+    @torch.inference_mode()
+    def sample(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Sample:
+        """One completion of at least one token; the same for the same arguments.
+
+        Each token takes one of the seed's uniform numbers, and is chosen by inverse transform.
+        """
+        uniforms = np.random.Generator(np.random.Philox(key=seed)).random(params.max_tokens, dtype=np.float32)
+        cache = DynamicCache(config=self.model.config)
+        known = {cache_argument(self.model): cache}
+        ids: list[int] = []
+        logprobs: list[float] = []
+        unread = list(prompt)
+        reason: FinishReason | None = None
+        while reason is None:
+            logits = self.model(input_ids=torch.tensor([unread]), use_cache=True, **known).logits[0, -1].float()
+            index = choose(logits, float(uniforms[len(ids)]), params)
+            ids.append(index)
+            logprobs.append(float(torch.log_softmax(logits, dim=0)[index]))
+            unread = [index]
+            reason = self._finish_reason(ids, params)
+        return Sample(tuple(ids), tuple(logprobs), reason)
+
+    def _finish_reason(self, ids: Sequence[int], params: SamplingParams) -> FinishReason | None:
+        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.text.decode(ids) for stop in params.stop)):
+            return "stop"
+        return "length" if len(ids) == params.max_tokens else None
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the model's forward calls its cache: transformers renamed the argument in 5.x."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
+def eos_ids_of(model: PreTrainedModel, text: HFText) -> frozenset[int]:
+    """Every id that ends a completion."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ids = [configured] if isinstance(configured, int) else list(configured or [])
+    return frozenset([*ids, *([] if text.eos_id is None else [text.eos_id])])
