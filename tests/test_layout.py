@@ -11,7 +11,6 @@ FILE_LINES, FUNCTION_LINES = 250, 40
 ONE_PAGE = {"distillkit/loop/engine.py": 150}
 """The engine is the documentation: one page, the order of events and nothing else."""
 TOO_LONG = {
-    "plugins/distillkit_builtin/fireworks/provision_trainer.py::provision_trainer",
     # A Triton kernel is one program: a part of it is no function that can be called, or tested, by itself.
     "plugins/distillkit_builtin/local/fast/decode_kernel.py::_attend",
 }

@@ -86,7 +86,7 @@ def test_the_order_of_plugins_does_not_matter(
 
     def ordered(config: RunConfig) -> Any:
         cast = in_order(config)
-        return replace(cast, plugins=dict(reversed(cast.by_key.items()))) if backwards else cast
+        return replace(cast, by_key=dict(reversed(cast.by_key.items()))) if backwards else cast
 
     monkeypatch.setattr(prepared_run, "plugins_of", ordered)
     pair = [teacher(service, TEACHER, "deployed"), teacher(service, STUDENT, "served")]

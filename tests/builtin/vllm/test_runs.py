@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 
 import pytest
 from conftest import question, read_jsonl
-from distillkit.loop.mismatch import METRIC
 from loopback.openai.wire import COMPLETIONS, Serve
 from pydantic import PrivateAttr
 
@@ -16,6 +15,7 @@ from builtin.vllm.pushes import LOAD, UNLOAD
 from distillkit import RunConfig, Sink
 from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished
+from distillkit.loop.training import MISMATCH
 from distillkit.testing import ListSink
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.server import LoopbackServer
@@ -55,8 +55,8 @@ def require_lossless(result: distillkit.RunResult, steps: int = 3) -> None:
     assert {(one["step"], one["policy_version"]) for one in samples} == {(s, s - 1) for s in range(1, steps + 1)}
     trained = [row for row in result.metrics if row["step"]]  # else an evaluation alone
     assert len(trained) == steps
-    assert all(row[METRIC] <= row[f"{METRIC}_max"] for row in trained)
-    assert all(row[METRIC] < CLOSE for row in trained)
+    assert all(row[MISMATCH] <= row[f"{MISMATCH}_max"] for row in trained)
+    assert all(row[MISMATCH] < CLOSE for row in trained)
 
 
 def test_each_step_samples_from_the_adapter_of_its_version(serve: Serve, real: Any, remote_config: Make) -> None:
@@ -182,8 +182,8 @@ def test_a_server_of_another_base_model_is_noticed(serve: Serve, other_tiny_mode
 
     sink = ListSink()
     result = distillkit.run(remote_config(serve(NetworkModel.load(other_tiny_model)), sinks=[sink]))
-    assert all(row[METRIC] > 0.1 for row in result.metrics)
-    told = [event.message for event in sink.events if isinstance(event, Notice) and METRIC in event.message]
+    assert all(row[MISMATCH] > 0.1 for row in result.metrics)
+    told = [event.message for event in sink.events if isinstance(event, Notice) and MISMATCH in event.message]
     assert len(told) == 1
     assert "Does the sampler serve the student's own base model" in told[0]
 

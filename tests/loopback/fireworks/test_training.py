@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from distillkit.arrays import token_ids
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import Trainer
 from distillkit_loopback.fireworks.service import LoopbackService
 from loopback.fireworks.sdk_calls import (
@@ -47,7 +48,7 @@ def test_steps_have_the_loss_and_the_weights_of_the_local_trainer(
         data = completions(seed)
         with torch.no_grad():
             items = [PromptAndResponse(token_ids(prompt), token_ids(response)) for prompt, response, *_ in data]
-            logprobs, _ = twin.policy.network.response_logprobs(items)
+            logprobs = twin.policy.causal_lm.response_logprobs(items)
         result = train(client, data)
         assert result.metrics["loss:sum"] == pytest.approx(twin.step(as_batch(data)).metrics["train/loss"], rel=1e-3)
         outputs = [each["logprobs"].tolist() for each in result.loss_fn_outputs]
@@ -107,7 +108,7 @@ def test_all_weights_are_trained_where_the_rank_is_zero(
     train(client, completions())
     twin.step(as_batch(completions()))
     folder = weights_of(service, connected, client, "full")
-    require_close(dict(read(str(folder)).model.state_dict()), twin.policy.network.model.state_dict())
+    require_close(dict(read(str(folder)).model.state_dict()), twin.policy.causal_lm.model.state_dict())
 
 
 @pytest.mark.parametrize(("normalization", "scale"), [(None, 1.0), ("num_sequences", 0.25), ("num_loss_tokens", None)])
@@ -161,10 +162,11 @@ async def test_a_hot_load_changes_what_is_sampled_and_nothing_else_does(
     after = await logprobs()
     assert service.deployments["student"].snapshot == saved.path
     twin.step(as_batch(completions()))
-    twin.policy.refresh_sampler()
+    sampling_copy = SamplingCopy(twin.policy.causal_lm)
+    sampling_copy.refresh()
     item = PromptAndResponse(token_ids([1]), token_ids([70, 80, 90, 75]))
     with torch.no_grad():
-        expected, _ = twin.policy.sampler.response_logprobs([item])
+        expected = sampling_copy.causal_lm.response_logprobs([item])
     assert after == pytest.approx(expected.tolist(), abs=2e-3)
     assert after != pytest.approx(base, abs=1e-2)
 
