@@ -121,7 +121,9 @@ def test_a_run_that_is_cancelled_while_a_request_hangs(
     service.fail(Fault("POST", f"{path}$", NeverDone()))
 
     async def cancelled() -> None:
-        run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)])))
+        run = asyncio.create_task(
+            distillkit.arun(make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)]))
+        )
         while not any(request.path.endswith(path) for request in service.requests[asked:]):
             await asyncio.sleep(0.02)
         run.cancel()

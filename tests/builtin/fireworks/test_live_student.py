@@ -116,10 +116,11 @@ def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_ag
         student = {"timeouts": {"promotion": seconds}, "output_model_id": "my-model"}
         return make_config(service, tmp_path, tiny_model, student=student)
 
-    with monkeypatch.context() as hurried, pytest.raises(RunFailedError) as caught:
+    with monkeypatch.context() as hurried:
         waiting = {"timeout_s": 0.5, "poll_interval_s": 0.05}  # its thread waits on when the run does not
         hurried.setattr(FireworksClient._wait_for_operation, "__kwdefaults__", waiting)
-        distillkit.run(config(0.2))
+        with pytest.raises(RunFailedError) as caught:
+            distillkit.run(config(0.2))
     what = r"promoting accounts/loopback/rlorTrainerJobs/dk-fw-trainer-\w+/checkpoints/final-\w+ to 'my-model'"
     assert re.search(rf"{what}: no answer within 0\.2 s", str(caught.value))
     assert ledger(run_dir) == {1: TRAINED, 2: TRAINED}
