@@ -50,6 +50,24 @@ def _sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The SDK polls every 50 ms what it else polls every 5 or 10 s; its pauses are defaults of functions."""
+    from fireworks.training.sdk import DeploymentManager, TrainerJobManager
+    from fireworks.training.sdk.managed import FiretitanProvisioningConfig
+
+    for function, pause in (
+        (TrainerJobManager.wait_for_ready, "poll_interval_s"),
+        (TrainerJobManager._poll_until_ready, "poll_interval_s"),
+        (DeploymentManager.wait_for_ready, "poll_interval_s"),
+        (FiretitanProvisioningConfig.__init__, "reattach_poll_interval_s"),
+    ):
+        names = function.__code__.co_varnames[: function.__code__.co_argcount]
+        defaults = list(function.__defaults__ or ())
+        defaults[names[len(names) - len(defaults) :].index(pause)] = 0.05
+        monkeypatch.setattr(function, "__defaults__", tuple(defaults))
+
+
+@pytest.fixture
 def connect(service: "LoopbackService") -> Iterator[Connect]:
     """Service clients of the SDK, closed after the test."""
     from fireworks.training.sdk import FiretitanServiceClient

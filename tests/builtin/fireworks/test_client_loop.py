@@ -44,11 +44,6 @@ def in_use() -> Counter[str]:
     return found
 
 
-# The threads are of the pool that the event loop of the test itself keeps for blocking calls.
-LOOP = Counter({"thread asyncio_": 8, "file anon_inode:[eventpoll]": 1, "file socket:[]": 2})
-"""What a test that is a coroutine has itself: its loop, and a worker thread."""
-
-
 class Before:
     """What is in use before a run."""
 
@@ -60,12 +55,12 @@ class Before:
             time.sleep(0.01)
         self.in_use = in_use()
 
-    def left(self, seconds: float = 15.0, besides: Counter[str] | None = None) -> Counter[str]:
+    def left(self, seconds: float = 15.0) -> Counter[str]:
         """What is in use besides that. The service's threads take a moment to see that a connection has ended."""
         until = time.monotonic() + seconds
         while True:
             gc.collect()
-            left = in_use() - self.in_use - (besides or Counter())
+            left = in_use() - self.in_use
             if not left or time.monotonic() > until:
                 return left
             time.sleep(0.02)
@@ -75,7 +70,8 @@ class Before:
 def before(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> Before:
     """After a first run: files that libraries open once stay for the next one, but none of the SDK's threads."""
     begun = Before(service)
-    distillkit.run(make_config(service, tmp_path, tiny_model, name="first", data={"max_rows": 1}))
+    teachers = [teacher(service, SERVED)]
+    distillkit.run(make_config(service, tmp_path, tiny_model, name="first", data={"max_rows": 1}, teachers=teachers))
     assert not [thing for thing in begun.left() if "background" in thing or "fireworks" in thing]
     return Before(service)
 
@@ -115,23 +111,28 @@ def test_a_provisioning_that_fails(
 
 
 @pytest.mark.parametrize("path", ["/create_model", "/optim_step"])
-async def test_a_run_that_is_cancelled_while_a_request_hangs(
+def test_a_run_that_is_cancelled_while_a_request_hangs(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, before: Before, path: str
 ) -> None:
     """While it waits for a model, the SDK holds a lock that closing its client needs, and it waits without end."""
     from distillkit_loopback.fireworks.faults import NeverDone
 
     asked = len(service.requests)
-    service.faults.add(NeverDone(), where=f"POST .*{f'{path}$'}")
-    run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
-    while not any(request.path.endswith(path) for request in service.requests[asked:]):
-        await asyncio.sleep(0.02)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
+    service.faults.add(NeverDone(), where=f"POST .*{path}$")
+
+    async def cancelled() -> None:
+        run = asyncio.create_task(
+            distillkit.arun(make_config(service, tmp_path, tiny_model, teachers=[teacher(service, SERVED)]))
+        )
+        while not any(request.path.endswith(path) for request in service.requests[asked:]):
+            await asyncio.sleep(0.02)
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+
+    asyncio.run(cancelled())
     assert nothing_is_left(service)
-    del run
-    assert not await asyncio.to_thread(before.left, besides=LOOP)
+    assert not before.left()
 
 
 def test_the_recipe_with_a_callback_that_samples(

@@ -13,6 +13,7 @@ from loopback.fireworks.sdk_calls import require_close
 
 import distillkit
 from builtin.fireworks.runs import make_config, nothing_is_left
+from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 
 pytest.importorskip("fireworks.training.sdk")
@@ -37,8 +38,6 @@ def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     wait = DeploymentManager.wait_for_hotload
     monkeypatch.setattr(wait, "__defaults__", (*(wait.__defaults__ or ())[:-1], 0.05))
-    waiting = {"timeout_s": 3.0, "poll_interval_s": 0.05}
-    monkeypatch.setattr(FireworksClient._wait_for_operation, "__kwdefaults__", waiting)
 
 
 def ledger(run_dir: Path) -> dict[int, list[str]]:
@@ -63,7 +62,7 @@ def bodies(service: "LoopbackService", path: str) -> list[Any]:
     return [one.body for one in service.requests if one.method == "POST" and one.path.endswith(path)]
 
 
-def drawn_between_hot_loads(service: "LoopbackService") -> list[int]:
+def sampled_between_hot_loads(service: "LoopbackService") -> list[int]:
     """How many completions the student's deployment was asked for before, between and after its hot loads."""
     counts = [0]
     for one in service.requests:
@@ -94,7 +93,7 @@ def test_a_hot_load_that_never_ends_fails_the_run_in_time(
     started = time.monotonic()
     with pytest.raises(RunFailedError) as caught:
         distillkit.run(config)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 300  # and not the SDK's ten minutes
     what = r"step-2 to deployment \S+ \(student\.timeouts\.weight_sync: 1 s\): Hotload failed.*snapshot 'step-2-\w+'"
     assert re.search(rf"{what}.*trainer dk-fw-trainer-\w+ is RUNNING.*--resume", str(caught.value))
     assert ledger(run_dir) == {1: TRAINED, 2: TRAINED}
@@ -107,22 +106,28 @@ def test_a_hot_load_that_never_ends_fails_the_run_in_time(
 
 
 def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_again(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.faults.add(faults.NeverDone(), where="POST .*:promote$")
     run_dir = tmp_path / "runs/fw"
-    student = {"timeouts": {"promotion": 0.5}, "output_model_id": "my-model"}
-    config = make_config(service, tmp_path, tiny_model, student=student)
-    with pytest.raises(RunFailedError) as caught:
-        distillkit.run(config)
+
+    def config(seconds: float) -> RunConfig:
+        student = {"timeouts": {"promotion": seconds}, "output_model_id": "my-model"}
+        return make_config(service, tmp_path, tiny_model, student=student)
+
+    with monkeypatch.context() as hurried:
+        waiting = {"timeout_s": 0.5, "poll_interval_s": 0.05}  # its thread waits on when the run does not
+        hurried.setattr(FireworksClient._wait_for_operation, "__kwdefaults__", waiting)
+        with pytest.raises(RunFailedError) as caught:
+            distillkit.run(config(0.2))
     what = r"promoting accounts/loopback/rlorTrainerJobs/dk-fw-trainer-\w+/checkpoints/final-\w+ to 'my-model'"
-    assert re.search(rf"{what}: no answer within 0\.5 s", str(caught.value))
+    assert re.search(rf"{what}: no answer within 0\.2 s", str(caught.value))
     assert ledger(run_dir) == {1: TRAINED, 2: TRAINED}
     assert status(run_dir) == "failed"
     assert nothing_is_left(service)
     assert no_thread_is_left()
     steps = len(bodies(service, "/optim_step"))
-    result = distillkit.run(config, resume=True)
+    result = distillkit.run(config(7200.0), resume=True)
     assert json.loads((result.adapter_path / "model.json").read_text())["model"] == "accounts/loopback/models/my-model"
     assert len(bodies(service, "/optim_step")) == steps
     assert status(run_dir) == "completed"
@@ -161,13 +166,13 @@ def test_weights_are_published_every_so_many_steps_and_after_the_last(
     assert {(one["step"], one["policy_version"]) for one in samples} == set(enumerate(versions, start=1))
     loaded = [body["identity"].rpartition("-")[0] for body in bodies(service, "/hot_load")]
     assert loaded == [f"step-{interval}", "step-4"]
-    assert drawn_between_hot_loads(service) == [8 * interval, 8 * (4 - interval), 0]
+    assert sampled_between_hot_loads(service) == [8 * interval, 8 * (4 - interval), 0]
     assert ledger(result.run_dir) == dict.fromkeys((1, 2, 3, 4), TRAINED)
     assert nothing_is_left(service)
     assert no_thread_is_left()
 
 
-def test_two_runs_of_one_config_draw_the_same_and_end_on_the_same_weights(
+def test_two_runs_of_one_config_sample_the_same_and_end_on_the_same_weights(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
     """Trainer and deployments have other random ids in each run, and requests arrive in another order."""

@@ -168,6 +168,7 @@ def test_check_says_which_options_come_too_late_for_what_exists(
     assert "mine is reused (1 replica(s)), with its own deployment.disable_speculative_decoding" in notes[1]
 
 
+@pytest.mark.usefixtures("fast_polls")
 def test_a_trainer_is_not_queued_for_longer_than_was_said(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +185,7 @@ def test_a_trainer_is_not_queued_for_longer_than_was_said(
     assert nothing_is_left(service)
 
 
+@pytest.mark.usefixtures("fast_polls")
 def test_a_deployment_is_not_waited_for_without_end_to_change_its_trainer(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

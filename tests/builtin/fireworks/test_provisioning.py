@@ -29,22 +29,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
 
 
-@pytest.fixture
-def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The SDK's polls, whose pauses are defaults of its functions."""
-    from fireworks.training.sdk import DeploymentManager, TrainerJobManager
-
-    for function in (
-        TrainerJobManager.wait_for_ready,
-        TrainerJobManager._poll_until_ready,
-        DeploymentManager.wait_for_ready,
-    ):
-        names = function.__code__.co_varnames[: function.__code__.co_argcount]
-        defaults = list(function.__defaults__ or ())
-        defaults[names[len(names) - len(defaults) :].index("poll_interval_s")] = 0.05
-        monkeypatch.setattr(function, "__defaults__", tuple(defaults))
-
-
 def made(service: "LoopbackService", what: str) -> list[Any]:
     return [one for one in service.requests if one.method == "POST" and one.path.endswith(f"/{what}")]
 

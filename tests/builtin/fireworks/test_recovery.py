@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import pytest
 from conftest import question, read_jsonl
 
 import distillkit
-from builtin.fireworks.conftest import SERVED
+from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, teacher
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
 
 STEPS = 4
+ALIKE = {"output_model_id": "model"}
+"""Of all runs that are compared: the model's name shows in nothing that is."""
 RETRIES = 11
 """The SDK's attempts to submit one request."""
 
@@ -43,6 +46,27 @@ def config_of(service: "LoopbackService", folder: Path, tokenizer: str, name: st
     train = {"prompt_groups_per_step": 2, "save_every": 1, **over.pop("train", {})}
     teachers = [teacher(service, SERVED)]
     return make_config(service, folder, tokenizer, name=name, teachers=teachers, train=train, **over)
+
+
+@dataclass(frozen=True)
+class Calm:
+    """What a run of `config_of` comes to on which nothing fails."""
+
+    losses: list[tuple[int, float, float]]
+    weights: bytes
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, tiny_model: str, other_tiny_model: str) -> Calm:
+    from distillkit_loopback.fireworks.service import LoopbackService
+
+    folder = tmp_path_factory.mktemp("calm")
+    models = {STUDENT: tiny_model, TEACHER: other_tiny_model, SERVED: other_tiny_model}
+    with pytest.MonkeyPatch.context() as patched, LoopbackService(models) as service:
+        patched.setenv("FIREWORKS_API_KEY", "test-key")
+        patched.setenv("TINKER_TELEMETRY", "0")
+        result = distillkit.run(config_of(service, folder, tiny_model, "calm", student=ALIKE))
+        return Calm(losses(result.metrics), last_weights(service, result.adapter_path))
 
 
 def losses(rows: Sequence[Any]) -> list[tuple[int, float, float]]:
@@ -90,40 +114,40 @@ def failed() -> "Effect":
     ids=["poisoned at once", "poisoned", "gradients fail", "gradients are lost", "step is refused", "step fails"],
 )
 def test_a_step_that_failed_is_done_once_on_the_state_before_it(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: Any, times: int, after: int
+    service: "LoopbackService",
+    tmp_path: Path,
+    tiny_model: str,
+    calm: Calm,
+    path: str,
+    effect: Any,
+    times: int,
+    after: int,
 ) -> None:
 
-    calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
     service.faults.add(effect(), times=times, after=after, where=f"POST .*{path}")
-    student = {"output_model_id": "troubled", "timeouts": {"step": 5.0}}
+    student = {**ALIKE, "timeouts": {"step": 2.0 if effect is lost else 1800.0}}
     troubled = distillkit.run(config_of(service, tmp_path, tiny_model, "troubled", student=student))
-    assert losses(troubled.metrics) == losses(calm.metrics)
-    assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
+    assert losses(troubled.metrics) == calm.losses
+    assert last_weights(service, troubled.adapter_path) == calm.weights
     assert (troubled.steps, troubled.summary["trained_completions"]) == (STEPS, 16)
     assert "the step is done again on a new model" in (troubled.run_dir / "run.log").read_text()
-    assert len(asked(service, "create_model")) == 1 + 2
+    assert len(asked(service, "create_model")) == 2
     assert nothing_is_left(service)
 
 
 def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, calm: Calm
 ) -> None:
     from distillkit_loopback.transport.faults import Delay
 
-    calm = distillkit.run(config_of(service, tmp_path, tiny_model, "calm", student={"output_model_id": "calm"}))
-    config = config_of(
-        service,
-        tmp_path,
-        tiny_model,
-        "troubled",
-        student={"output_model_id": "troubled", "timeouts": {"step": 3.0}},
-    )
+    student = {**ALIKE, "timeouts": {"step": 2.0}}
+    config = config_of(service, tmp_path, tiny_model, "troubled", student=student)
     # In the order of their submission: model, gradients, step.
-    service.faults.add(Delay(6.0), after=2, where="POST .*/retrieve_future$")
+    service.faults.add(Delay(60.0), after=2, where="POST .*/retrieve_future$")
     troubled = distillkit.run(config)
-    assert losses(troubled.metrics) == losses(calm.metrics)
-    assert last_weights(service, troubled.adapter_path) == last_weights(service, calm.adapter_path)
-    assert len(asked(service, "optim_step")) == 2 * STEPS + 1
+    assert losses(troubled.metrics) == calm.losses
+    assert last_weights(service, troubled.adapter_path) == calm.weights
+    assert len(asked(service, "optim_step")) == STEPS + 1
 
 
 @pytest.mark.parametrize(

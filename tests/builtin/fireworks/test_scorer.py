@@ -104,7 +104,7 @@ async def test_a_503_is_retried_and_what_goes_on_failing_is_a_failure(
     (outcome,) = await score(scorer(SERVED))
     assert isinstance(outcome, Failure)
     assert outcome.retryable
-    assert "503" in outcome.reason
+    assert "HTTP 503" in outcome.reason
     assert "7 attempts" in outcome.reason
 
 

@@ -30,33 +30,53 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
 
 
-@pytest.mark.slow
-def test_the_student_gets_closer_to_two_teachers_and_leaves_nothing_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
+def logprobs_of(model: str, ids: list[int]) -> list[float]:
+    """Of each id but the first, by transformers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids])).logits[0, :-1]
+    picked = logits.log_softmax(-1).gather(-1, torch.tensor(ids[1:]).unsqueeze(-1)).squeeze(-1)
+    return [float(value) for value in picked]
+
+
+def test_a_routed_run_trains_on_the_gap_to_two_teachers_and_leaves_nothing_running(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, other_tiny_model: str
 ) -> None:
-    """All weights, which learn with less chance than an adapter: of 20 other seeds, all end between 0.57 and 0.77."""
-    held_out = write_rows(tmp_path, routed_rows(48, start=100), "heldout.jsonl")
+    """What is sent to the trainer is, token by token, what both models say by themselves; what comes of it, the
+    trainer's own tests hold against the local one."""
     config = make_config(
         service,
         tmp_path,
         tiny_model,
         rows=routed_rows(),
-        student={"lora_rank": 0, "learning_rate": 0.03},
         teachers=two_teachers(service),
-        data={"eval_path": held_out, "epochs": 12},
-        sampling={"completions_per_prompt": 4},
+        data={"eval_path": write_rows(tmp_path, routed_rows(4, start=100), "heldout.jsonl"), "epochs": 2},
         train={"prompt_groups_per_step": 8},
     )
     result = distillkit.run(config)
-    assert result.eval["after"]["reverse_kl"] < 0.8 * result.eval["before"]["reverse_kl"]
-    assert result.steps == 12
+    assert result.steps == 2
     assert nothing_is_left(service)
-    last = result.metrics[-1]
+    first = next(one.body for one in service.requests if one.path.endswith("/forward_backward"))
+    sent: Any = first["forward_backward_input"]["data"]  # type: ignore[index,call-overload]  # JSON
+    assert len(sent) == 16
+    tokens = float(next(row["train/active_tokens"] for row in result.metrics if row["step"] == 1))  # type: ignore[arg-type]
+    for datum in sent:
+        inputs = {name: tensor["data"] for name, tensor in datum["loss_fn_inputs"].items()}
+        ids = [*datum["model_input"]["chunks"][0]["tokens"], inputs["target_tokens"][-1]]
+        student, teacher = logprobs_of(tiny_model, ids), logprobs_of(other_tiny_model, ids)
+        start = next(at for at, value in enumerate(inputs["logprobs"]) if value)
+        assert inputs["logprobs"][start:] == pytest.approx(student[start:], abs=1e-4)
+        gaps = [(theirs - mine) / tokens for theirs, mine in zip(teacher, student, strict=True)]
+        assert inputs["advantages"] == pytest.approx([*[0.0] * start, *gaps[start:]], abs=1e-5)
+    last = next(row for row in result.metrics if row["step"] == 2)
     slugs = [section.teacher.slug for section in config.teachers]
-    assert [last[f"teacher_route/{slug}/scored"] for slug in slugs] == [16, 16]
-    assert last["concurrency/student/requests"] >= 32
-    assert [last[f"concurrency/{slug}/requests"] for slug in slugs] == [16, 16]
+    assert [last[f"teacher_route/{slug}/scored"] for slug in slugs] == [8, 8]
+    assert last["concurrency/student/requests"] == 16
+    assert [last[f"concurrency/{slug}/requests"] for slug in slugs] == [8, 8]
     assert {"train/loss", "train/reverse_kl", "train/advantage", "fireworks/optim/grad_norm"} <= last.keys()
+    assert {"before", "after"} <= result.eval.keys()
 
 
 @pytest.mark.parametrize("student", [{}, {"lora_rank": 0, "learning_rate": 0.01}], ids=["lora", "all weights"])
@@ -173,15 +193,15 @@ def first_step(result: distillkit.RunResult) -> tuple[object, ...]:
 
 
 def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
+    short = {"max_rows": 4}
     first = distillkit.run(
-        make_config(service, tmp_path, tiny_model, name="first", student={"output_model_id": "first"})
+        make_config(service, tmp_path, tiny_model, name="first", student={"output_model_id": "first"}, data=short)
     )
     adapter = json.loads((first.adapter_path / "model.json").read_text())["model"]
-    second = distillkit.run(
-        make_config(service, tmp_path, tiny_model, name="second", student={"warm_start_from_adapter": adapter})
-    )
+    start = {"warm_start_from_adapter": adapter}
+    second = distillkit.run(make_config(service, tmp_path, tiny_model, name="second", student=start, data=short))
     assert [one for one in service.requests if one.path.endswith("/load_adapter")]
-    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again"))
+    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
     assert first_step(again) == first_step(first) != first_step(second)
 
 
@@ -233,8 +253,10 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
     result = distillkit.run(make_config(service, tmp_path, tiny_model, train={"max_failed_fraction": 0.9}))
     assert result.summary["failed_completions"] == 3
     assert result.summary["trained_completions"] == 13
-    text = (tmp_path / "runs/fw/ledger.jsonl").read_text()
-    assert text.count("503") == 3
+    entries = read_jsonl(tmp_path / "runs/fw/ledger.jsonl")
+    reasons = [one["reason"] for entry in entries for one in entry["completions"] if one["outcome"] == "failed"]
+    assert len(reasons) == 3
+    assert all("HTTP 503" in reason for reason in reasons)
     assert nothing_is_left(service)
 
 
@@ -271,7 +293,7 @@ def test_a_failed_step_names_the_trainer_and_the_way_on(
     times = 2 if effect == "Fails" else 1  # from the first one the run recovers
     service.faults.add(effects[effect], times=times, after=after, where=f"POST .*{path}")
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
-        distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 3.0}}))
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 1.0}}))
     assert nothing_is_left(service)
 
 
@@ -300,13 +322,14 @@ def test_a_checkpoint_of_another_student_is_refused(
 def test_a_student_may_start_from_another_trainers_checkpoint(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    first = distillkit.run(make_config(service, tmp_path, tiny_model, name="first"))
+    short = {"max_rows": 4}
+    first = distillkit.run(make_config(service, tmp_path, tiny_model, name="first", data=short))
     (saved,) = [json.loads(path.read_text()) for path in first.run_dir.glob("checkpoints/*/student/fireworks.json")]
     start = f"{saved['trainer_job_id']}:{saved['checkpoint']}"
     second = distillkit.run(
-        make_config(service, tmp_path, tiny_model, name="second", student={"init_from_checkpoint": start})
+        make_config(service, tmp_path, tiny_model, name="second", student={"init_from_checkpoint": start}, data=short)
     )
-    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again"))
+    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
     assert first_step(again) == first_step(first) != first_step(second)
 
 
