@@ -13,10 +13,6 @@ from helpers import left_over
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads Linux's /proc")
 QUIET = {"FIREWORKS_API_KEY": "test-key", "TINKER_TELEMETRY": "0", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 WAYS = [way.__name__ for way in left_over.WAYS]
-FIREWORKS = pytest.param(
-    "fireworks",
-    marks=pytest.mark.xfail(strict=True, reason="clients of the SDK that are closed keep connections and heartbeats"),
-)
 
 
 def after_runs(backend: str, folder: Path, model: str, teacher: str) -> dict[str, Any]:
@@ -30,7 +26,7 @@ def after_runs(backend: str, folder: Path, model: str, teacher: str) -> dict[str
     return found
 
 
-@pytest.mark.parametrize("backend", ["fakes", "wandb", "local", "http", FIREWORKS])
+@pytest.mark.parametrize("backend", ["fakes", "wandb", "local", "http", "fireworks"])
 def test_a_run_leaves_nothing_however_it_ends(
     backend: str, tmp_path: Path, tiny_model: str, other_tiny_model: str
 ) -> None:

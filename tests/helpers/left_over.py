@@ -213,7 +213,10 @@ def fireworks(folder: Path, model: str, teacher: str) -> Iterator[Make]:
     names = {"student": "accounts/fireworks/models/student", "teacher": "accounts/fireworks/models/teacher"}
     with LoopbackService({names["student"]: model, names["teacher"]: teacher}) as service:
         student = {"name": "fireworks", "model": names["student"], "tokenizer_model": model, "lora_rank": 4}
-        student |= {"training_shape_id": "accounts/fireworks/trainingShapes/tiny", "base_url": service.base_url}
+        student |= {
+            "trainer": {"training_shape_id": "accounts/fireworks/trainingShapes/tiny"},
+            "base_url": service.base_url,
+        }
         teachers = [{"model": names["teacher"], "scorer": {"name": "fireworks", "base_url": service.base_url}}]
         yield lambda **over: config_of(folder, student=student, teachers=teachers, **{"sinks": [], **over})
 
