@@ -10,7 +10,7 @@ import torch
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
-from distillkit_builtin.local import policy, scoring
+from distillkit_builtin.local import memory, policy, scoring
 from distillkit_builtin.local.causal_lm import Network
 from distillkit_builtin.local.fast.decoder import Decoder
 from distillkit_builtin.local.memory import PartSize
@@ -55,6 +55,8 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return pack(network, items)
 
+        # Over all that the libraries keep it takes most of these tests' time, and frees nothing here.
+        monkeypatch.setattr(memory.gc, "collect", lambda: 0)
         monkeypatch.setattr(Network, "response_logprobs", response_logprobs)
         monkeypatch.setattr(policy, "packed_logprobs", packed_logprobs)
         monkeypatch.setattr(scoring, "read_logprobs", read_logprobs)
