@@ -10,7 +10,7 @@ import torch
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
-from distillkit_builtin.local import policy, scoring
+from distillkit_builtin.local import adaptive_batch_size, policy, scoring
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.decoder import Decoder
@@ -55,6 +55,8 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return pack(causal_lm, items)
 
+        # Over all that the libraries keep it takes most of these tests' time, and frees nothing here.
+        monkeypatch.setattr(adaptive_batch_size.gc, "collect", lambda: 0)
         monkeypatch.setattr(CausalLM, "response_states", response_states)
         monkeypatch.setattr(policy, "packed_response_states", packed_response_states)
         monkeypatch.setattr(scoring, "prefill_response_states", prefill_response_states)
