@@ -12,6 +12,7 @@ from conftest import read_jsonl
 from typer.testing import CliRunner
 
 import distillkit
+import distillkit.testing
 from distillkit import Registry
 from distillkit.cli.main import app
 from distillkit.config.load import load_config
@@ -19,6 +20,7 @@ from distillkit.preflight.compatibility import plugins_of
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
+REFERENCE = TOP / "docs" / "reference"
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 QUICK = ["sampling.max_completion_tokens=8", "train.max_steps=1", "-q"]
 
@@ -102,18 +104,45 @@ def passes_its_own_tests(name: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_reference_pages_are_those_of_the_classes() -> None:
-    make = runpy.run_path(str(TOP / "docs" / "make_reference.py"))
-    for name, content in make["pages"]().items():
-        written = (TOP / "docs" / "reference" / name).read_text(encoding="utf-8")
+def test_the_reference_pages_are_those_of_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOP / "docs"))
+    pages = runpy.run_path(str(TOP / "docs" / "make_reference.py"))["pages"]()
+    assert {path.name for path in REFERENCE.iterdir()} == set(pages)
+    for name, content in pages.items():
+        written = (REFERENCE / name).read_text(encoding="utf-8")
         assert written == content, f"{name} has fallen behind: run python docs/make_reference.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    headings = {name: headings_of(REFERENCE / name) for name in (path.name for path in REFERENCE.glob("*.md"))}
+    listed = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    places = dict(re.findall(r"\[(\w+)\]\((\S+?)\)", listed.partition("## `from distillkit import")[2]))
+    assert places.keys() == {*distillkit.__all__, *distillkit.testing.__all__}
+    for name, place in places.items():
+        page, _, heading = place.partition("#")
+        assert (heading or name.lower()) in headings[page], f"{name} is not described on {page}"
+
+
+def test_every_field_of_the_reference_has_a_meaning() -> None:
+    for page in REFERENCE.glob("*.md"):
+        rows = [line for line in page.read_text(encoding="utf-8").splitlines() if re.search(r"\|\s*\|$", line)]
+        assert not rows, f"{page.name}: give these fields a docstring or description: {rows}"
+
+
+def headings_of(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(TOP).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", prose):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, heading in re.findall(r"\]\((?!https?:|mailto:)([^)#]*)#?([^)]*)\)", prose):
+        place = page.parent / target if target else page
+        assert place.exists(), f"{page.name} links to {target}"
+        assert not heading or heading in headings_of(place), f"{page.name} links to {target}#{heading}"
 
 
 def test_the_readme_maps_every_file_of_the_engine() -> None:

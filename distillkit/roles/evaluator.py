@@ -10,6 +10,7 @@ from distillkit.roles.plugin import Plugin
 from distillkit.types import Route, Row, Teacher
 
 EvalNeed = Literal["teacher_samples", "student_scores"]
+"""That all teachers can sample (`sample_teacher`); that the student can score given tokens (`score`)."""
 
 
 class EvalContext(Protocol):
@@ -75,7 +76,7 @@ class Evaluator(Plugin):
 
     role: ClassVar[str] = "evaluator"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset()
-    """What a run must offer, or `check` refuses: that all teachers can sample, that the student can score."""
+    """What a run must offer, or `distillkit check` refuses it."""
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:
