@@ -1,5 +1,6 @@
 """The documentation is true: its code runs, its pages are those of the classes, its links lead somewhere."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -17,6 +18,7 @@ from distillkit import Registry
 from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
+from distillkit.testing import check_plugin
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
@@ -39,7 +41,8 @@ def write(
     def write_all(page: str) -> None:
         monkeypatch.chdir(tmp_path)
         for name, content in blocks(page).items():
-            small = content.replace("Qwen/Qwen3-0.6B", tiny_model).replace("Qwen/Qwen3-1.7B", other_tiny_model)
+            small = content.replace("HuggingFaceTB/SmolLM2-135M-Instruct", tiny_model)
+            small = small.replace("Qwen/Qwen3-0.6B", tiny_model).replace("Qwen/Qwen3-1.7B", other_tiny_model)
             Path(name).write_text(small, encoding="utf-8")
 
     return write_all
@@ -84,23 +87,76 @@ def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], 
 
 
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
     write("docs/tutorials/write-a-router.md")
     assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
-    assert "short 1, long 1" in call("check", "length.yaml", "sampling.max_completion_tokens=8")
-    call("run", "length.yaml", "router.cutoff=100", *QUICK)
-    assert [entry["route"] for entry in read_jsonl(Path("runs/run/ledger.jsonl"))].count("long") == 0
+    assert "short 1, long 1" in call("check", "length.yaml")
+    assert "| short: 0.000 (1) | long: " in call("run", "length.yaml")
+    call("run", "length.yaml", "router.cutoff=50", "name=fifty")
+    assert [entry["route"] for entry in read_jsonl(Path("runs/fifty/ledger.jsonl"))] == ["short", "short"]
+    runs_alone("from_python.py")
+    routes = {entry["route"] for entry in read_jsonl(Path("runs/from-python/ledger.jsonl"))}
+    assert routes == {"short", "long"}
     passes_its_own_tests("test_my_router.py")
 
 
 def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
     write("docs/tutorials/write-a-scorer.md")
-    call("run", "words.yaml", *QUICK)
+    assert "share" in call("plugins", "show", "scorer", "words", "-p", "my_scorer.py")
+    assert "check: ok" in call("check", "words.yaml")
+    assert "done: 3 steps, 24 completions trained, 0 failed" in call("run", "words.yaml")
+    first, _, last = (row["train/reverse_kl"] for row in read_jsonl(Path("runs/words/metrics.jsonl")))
+    assert last < first
     passes_its_own_tests("test_my_scorer.py")
 
 
+def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-loss.md")
+    assert "cap" in call("plugins", "show", "loss", "squared_gap", "-p", "my_loss.py")
+    assert "check: ok" in call("check", "squared.yaml")
+    out = call("run", "squared.yaml")
+    assert "12 rows, 3 steps, 24 completions, 1 teacher: short" in out
+    assert "done: 3 steps, 24 completions trained, 0 failed" in out
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/squared/metrics.jsonl")))
+    call("run", "squared.yaml", "loss.cap=0.5", "name=half", *QUICK)
+    passes_its_own_tests("test_my_loss.py")
+
+
+def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-an-evaluator.md")
+    assert "below" in call("plugins", "show", "evaluator", "surprise", "-p", "my_evaluator.py")
+    assert "check: ok" in call("check", "surprise.yaml")
+    out = call("run", "surprise.yaml")
+    assert "held-out prompts after training (step 6)" in out
+    assert all(metric in out for metric in ("surprises", "unscored", "prompt_gain"))
+    found = json.loads(Path("runs/surprise/summary.json").read_text(encoding="utf-8"))["eval"]
+    assert found["after"]["surprises"] < found["before"]["surprises"]
+    assert found["after"]["routes"]["made-up"]["prompt_gain"] == 0
+    assert "eval/surprises" in read_jsonl(Path("runs/surprise/metrics.jsonl"))[-1]
+    passes_its_own_tests("test_my_evaluator.py")
+
+
+def test_the_sink_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-a-sink.md")
+    assert "check: ok" in call("check", "steps.yaml")
+    call("run", "steps.yaml")
+    call("run", "steps.yaml", "--resume", "data.epochs=5")
+    lines = Path("runs/steps/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "step,train/reverse_kl,completions/mean_length"
+    assert [line.partition(",")[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
+    check_plugin(runpy.run_path("my_slow_sink.py")["SlowSink"]())
+    passes_its_own_tests("test_my_sink.py")
+
+
 def passes_its_own_tests(name: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    runs_alone("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", name)
+
+
+def runs_alone(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
