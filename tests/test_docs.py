@@ -21,7 +21,7 @@ from distillkit.preflight.compatibility import plugins_of
 from distillkit.testing import check_plugin
 
 TOP = Path(__file__).parent.parent
-PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
+PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
 REFERENCE = TOP / "docs" / "reference"
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 QUICK = ["sampling.max_completion_tokens=8", "train.max_steps=1", "-q"]
@@ -54,36 +54,26 @@ def call(*arguments: str) -> str:
     return done.output
 
 
-def test_the_readmes_single_teacher_example_runs(write: Callable[[str], None]) -> None:
+def test_the_readmes_shortest_config_runs(write: Callable[[str], None]) -> None:
     write("README.md")
+    write("docs/getting-started.md")
+    call("run", "shortest.yaml", *QUICK)
+    assert len(read_jsonl(Path("runs/run/samples.jsonl"))) == 1
+
+
+def test_the_single_teacher_example_runs(write: Callable[[str], None]) -> None:
+    write("docs/getting-started.md")
     call("run", "single.yaml", *QUICK)
     (sample,) = read_jsonl(Path("runs/single/samples.jsonl"))
     assert sample["question"].startswith("Solve 6 * 7.")
 
 
-def test_the_readmes_routed_example_runs(write: Callable[[str], None]) -> None:
-    write("README.md")
+def test_the_routed_example_runs(write: Callable[[str], None]) -> None:
+    write("docs/getting-started.md")
     call("run", "routed.yaml", *QUICK)
     prompts = {sample["route"]: sample["teacher_prompts"] for sample in read_jsonl(Path("runs/routed/samples.jsonl"))}
     assert set(prompts) == {"math-teacher", "arithmetic-teacher"}
     assert "The correct answer is 42" in prompts["math-teacher"]["math-teacher"]
-
-
-def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], None]) -> None:
-    write("README.md")
-    arguments = ["router.name=long_to_first", "router.cutoff=40", "name=by-name"]
-    call("run", "routed.yaml", "-p", "my_router.py", *arguments, *QUICK)
-    entries = read_jsonl(Path("runs/by-name/ledger.jsonl"))
-    assert {entry["row_id"].split("-")[0]: entry["route"] for entry in entries} == {
-        "1": "math-teacher",
-        "2": "arithmetic-teacher",
-    }
-    router = runpy.run_path("my_router.py")["LongToFirst"](cutoff=10)
-    config, registry = load_config([Path("routed.yaml")], [*QUICK[:-1], "sinks=[]"], extra={"router": router})
-    assert config.unreproducible(registry) == ["router"]
-    result = distillkit.run(config)
-    assert {entry["route"] for entry in read_jsonl(result.run_dir / "ledger.jsonl")} == {"math-teacher"}
-    assert "# NOT RE-RUNNABLE: router was passed in Python" in (result.run_dir / "config.yaml").read_text()
 
 
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:
@@ -97,6 +87,9 @@ def test_the_router_tutorial(write: Callable[[str], None]) -> None:
     runs_alone("from_python.py")
     routes = {entry["route"] for entry in read_jsonl(Path("runs/from-python/ledger.jsonl"))}
     assert routes == {"short", "long"}
+    written = Path("runs/from-python/config.yaml").read_text(encoding="utf-8")
+    assert "# NOT RE-RUNNABLE: " in written
+    assert "router" in written.partition("# NOT RE-RUNNABLE: ")[2].partition("\n")[0]
     passes_its_own_tests("test_my_router.py")
 
 
@@ -201,11 +194,65 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert not heading or heading in headings_of(place), f"{page.name} links to {target}#{heading}"
 
 
-def test_the_readme_maps_every_file_of_the_engine() -> None:
-    table = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2]
-    files = [path.name for path in (TOP / "distillkit").glob("*.py") if not path.name.startswith("__")]
-    folders = [path.parent.name for path in (TOP / "distillkit").glob("*/__init__.py")]
-    assert not [name for name in [*files, *folders] if name not in table]
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len((TOP / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def mapped() -> dict[str, str]:
+    """Path to its line, of the README's tree."""
+    tree = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are\n\n```\n")[2]
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in tree.partition("```")[0].splitlines():
+        indent, name, meaning = re.fullmatch(r"( *)(\S+)\s+(\S.*)", line).groups()
+        above[len(indent) // 2 :] = [name]
+        found["".join(above)] = meaning
+    return found
+
+
+TREES = {
+    "distillkit/": 1,
+    "plugins/distillkit_builtin/": 2,
+    "loopback/distillkit_loopback/": 1,
+    "tests/": 1,
+    "docs/": 1,
+    "examples/": 1,
+    "benchmarks/": 1,
+}
+"""How deep the README maps the folders."""
+
+
+def folders_of(top: str, depth: int) -> set[str]:
+    """The folders with files, down to `depth` below `top`, and `top`."""
+    folders = {
+        path.relative_to(TOP).as_posix() + "/"
+        for path in (TOP / top).rglob("*")
+        if path.is_dir() and any(file.is_file() and file.suffix != ".pyc" for file in path.rglob("*"))
+    }
+    return {top, *(folder for folder in folders if folder.removeprefix(top).count("/") <= depth)}
+
+
+def test_the_readme_maps_every_folder_and_nothing_else() -> None:
+    lines = mapped()
+    folders = {path for path in lines if path.endswith("/")}
+    assert folders == set.union(*(folders_of(top, depth) for top, depth in TREES.items()))
+    assert not [path for path in lines if not (TOP / path).exists()]
+    named = [(path, file) for path, line in lines.items() for file in re.findall(r"\b\w+\.py\b", line)]
+    assert len(named) > 5
+    assert not [(path, file) for path, file in named if not any((TOP / path).glob(f"**/{file}"))]
+
+
+@pytest.mark.parametrize(
+    ("below", "of"),
+    [
+        ("tests/engine/", "distillkit"),
+        ("tests/builtin/", "plugins/distillkit_builtin"),
+        ("tests/loopback/", "loopback/distillkit_loopback"),
+    ],
+)
+def test_tests_stand_in_the_folders_of_what_they_test(below: str, of: str) -> None:
+    folders = {folder.removeprefix(below) for folder in folders_of(below, 9)}
+    assert not [folder for folder in folders if not (TOP / of / folder).is_dir()]
 
 
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
@@ -249,6 +296,16 @@ def test_every_built_in_plugin_has_a_place_in_the_docs() -> None:
 
 
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+PLACE = re.compile(r"`((?:distillkit|plugins|loopback|tests|docs|examples|benchmarks)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_files_and_folders_that_a_page_names_are_there(page: Path) -> None:
+    if page.name != "CHANGELOG.md":  # it also tells of what was there
+        places = PLACE.findall(page.read_text(encoding="utf-8"))
+        assert not [place for place in places if not (TOP / place).exists()]
 
 
 def test_every_promise_of_the_reliability_page_names_tests_that_exist() -> None:
