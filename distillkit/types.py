@@ -1,4 +1,4 @@
-"""What a completion is asked for with: rows, teachers, routes, prompts and requests (what comes of them: `records`).
+"""What a completion is requested with: rows, teachers, routes, prompts, requests (what comes of them: `records`).
 
 Each value is frozen, with all that it holds, and carries its own identity, so that nothing is ever joined by position
 in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt's length in tokens, `R` a response's.

@@ -80,4 +80,4 @@ class Evaluator(Plugin):
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """Metrics of the policy version in `context`; all evaluators of one occasion share its completions."""
+        """Metrics of the policy version in `context`, finite numbers by name; what is raised ends the run."""
