@@ -298,7 +298,7 @@ NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
 
 
 PRIVATE = re.compile(
-    r"\b(draw|draws|drawn|drew|laws?|judge[sd]?|likely|likelier|likeliest|belongings|learnt|blame[sd]?|pupils?|roll(ed )?back)\b",
+    r"\b(draws?|drawn|drew|laws?|judge[sd]?|likelier|likeliest|belongings|learnt|blame[sd]?|pupils?|rolled back)\b",
     re.IGNORECASE,
 )
 """Words of the code's old dialect, for which the field has others."""
