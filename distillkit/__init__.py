@@ -63,7 +63,6 @@ from distillkit.records import (
     StepResult,
     TorchLoss,
     Weights,
-    token_at,
 )
 from distillkit.registry import Registry
 from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
@@ -74,7 +73,7 @@ from distillkit.roles.router import Router
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
-from distillkit.roles.student import Student
+from distillkit.roles.student import Student, token_at
 from distillkit.run_directory.result import RunResult
 from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (

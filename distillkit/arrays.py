@@ -11,15 +11,19 @@ from distillkit.errors import AlignmentError
 from distillkit.frozen import FrozenDict
 
 IntArray = npt.NDArray[np.int64]
+"""Token ids."""
 
 
 FloatArray = npt.NDArray[np.float32]
+"""Logprobs, in natural log."""
 
 
 BoolArray = npt.NDArray[np.bool_]
+"""A mask."""
 
 
 Array = npt.NDArray[Any]
+"""An array of any numbers."""
 
 
 INT64, FLOAT32, BOOL = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.bool_)

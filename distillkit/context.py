@@ -63,15 +63,19 @@ class RunContext:
     user: str
     """Which plugin this context was made for, such as `teachers.short.scorer`."""
     name: str
+    """The run's, `name` of the config."""
     seed: int
+    """`seed` of the config."""
     run_dir: Path | None
     """Where the run writes; None in `distillkit check`, which writes nothing."""
     notify: Callable[[str], None]
     """Tells the user something once, on the terminal and in `run.log`."""
     shared: SharedObjects = field(repr=False)
+    """What `share` looks into."""
     plan: Plan | None = None
     """How much work the run is; None during `check`."""
     teachers: tuple[Teacher, ...] = ()
+    """All teachers of the run, in the config's order."""
     tokenizer: Tokenizer | None = None
     """The student's, from `open` on; None during `check`."""
     rank: Rank = ONLY

@@ -13,6 +13,7 @@ from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
+"""Of training."""
 Phase = Literal["sample", "score"]
 
 
@@ -23,12 +24,15 @@ class Plan(Value):
     rows: int
     """Row-epochs that will be admitted."""
     steps: int
+    """`train.max_steps`, or what the rows are enough for."""
     optimizer_steps: int
     """Steps x `train.num_substeps`."""
     eval_rows: int
+    """Held-out rows."""
     evaluations: int
     """Before, during and after training."""
     completions: int
+    """Rows x `sampling.completions_per_prompt`."""
     longest_prompt: int
     """Tokens, of the student's prompts."""
     sample_tokens: int
@@ -48,9 +52,12 @@ class RunStarted(Value):
     """Everything is loaded; the first evaluation or step comes next."""
 
     name: str
+    """The run's."""
     run_dir: Path
+    """Where it writes."""
     plan: Plan
     teachers: tuple[Teacher, ...]
+    """In the config's order."""
     first_step: int
     """1, or the step after the checkpoint that was resumed."""
     config: Mapping[str, object]
@@ -67,8 +74,11 @@ class PhaseProgress(Value):
     """Work inside a step or an evaluation moved on."""
 
     phase: Phase
+    """`sample` or `score`."""
     done: int
+    """Completions that were sampled or failed; or scores."""
     total: int
+    """How many there will be in this step or evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class StepFinished(Value):
     step: int
     """Counted from 1."""
     metrics: Mapping[str, float]
+    """As in `metrics.jsonl`, but for those of an evaluation that follows the step."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -89,8 +100,9 @@ class EvalResult(Value):
     """What one evaluator found on the held-out rows."""
 
     metrics: Mapping[str, float]
+    """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
-    """The same metrics for each route by its label, where they can be told apart."""
+    """Route label to metrics, where they can be told apart: they become `eval_route/<slug>/exact_match`."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -120,7 +132,9 @@ class Notice(Value):
     """Something that the user should know; it is in `run.log` too."""
 
     message: str
+    """A sentence; secrets that stand in the environment are taken out."""
     level: Literal["info", "warning"] = "info"
+    """How much it matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +144,7 @@ class RunFinished(Value):
     summary: Mapping[str, object]
     """As in `summary.json`."""
     error: str | None = None
+    """What ended the run before its time, on one line; None where it completed."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

@@ -21,6 +21,7 @@ from distillkit.roles.student import Student
 
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")
+"""Marks a function of a package as the hook of its name, such as `distillkit_routers`, which returns classes."""
 
 
 @hookspec

@@ -15,7 +15,9 @@ class Rank:
     """One process among `count`."""
 
     index: int = 0
+    """Its number among all processes."""
     count: int = 1
+    """How many processes there are."""
     local_index: int = 0
     """Its number among the processes of the same host, which is the number of the device that it takes."""
     local_count: int = 1

@@ -4,7 +4,7 @@ Each value is frozen with all that it holds, checked in its constructor, and car
 is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -35,19 +35,22 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rollout(Value):
-    """One completion, with the logprobs of exactly the sampled tokens under the policy that sampled them."""
+    """One completion and who sampled it. Raises AlignmentError unless each active token has a finite logprob."""
 
     request: SampleRequest
     policy_version: int
+    """Optimizer steps in the weights that sampled it."""
     token_ids: IntArray
     """[R] the sampled ids; the end-of-turn token is one of them when the model ended by itself."""
     logprobs: FloatArray
     """[R] log-softmax at temperature 1, before top-p and top-k. NaN where `mask` is False."""
     finish_reason: FinishReason
     text: str
+    """The ids decoded, without special tokens."""
     mask: BoolArray | None = None
     """[R] False where a token was not sampled by the policy (a tool's output); None: all were."""
     rewards: Mapping[str, float] = field(default_factory=FrozenDict)
+    """By name; no built-in sampler gives any."""
 
     def __post_init__(self) -> None:
         """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
@@ -89,6 +92,7 @@ class ScoreRequest(Value):
 
     rollout: Rollout
     teacher: str
+    """The teacher's name."""
     prompt_ids: IntArray
     """[P'] the teacher's own prompt."""
 
@@ -104,7 +108,7 @@ class ScoreRequest(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score(Value):
-    """A teacher's logprobs of exactly the sampled tokens."""
+    """A teacher's logprobs of exactly the sampled tokens. Raises AlignmentError for those of other tokens."""
 
     request: ScoreRequest
     logprobs: FloatArray
@@ -112,7 +116,7 @@ class Score(Value):
     echoed_ids: IntArray | None
     """[R] the ids that the backend says it scored; None if it does not say."""
     version: int = 0
-    """Of the teacher: 0 for a frozen one; a self or moving-average teacher counts up at weight syncs."""
+    """Of the teacher: 0 for a frozen one; one that moves counts up at weight syncs. A window has scores of one."""
     arrays: Mapping[str, Array] = field(default_factory=FrozenDict)
     """Further per-token results by name; the first axis is R. Of capability `topk`: `topk_ids` and `topk_logprobs`
     [R, K]; of `at_ids`: `at_ids` and `at_logprobs` [R, K]; of one of your own: under its name."""
@@ -139,7 +143,7 @@ class Score(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ScoredRollout(Value):
-    """A rollout with one score from each teacher of its route."""
+    """A rollout with one score from each teacher of its route. Raises AlignmentError for any other scores."""
 
     rollout: Rollout
     prompts: Prompts
@@ -164,13 +168,13 @@ class ScoredRollout(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Datum(Value):
-    """One completion as the student trains on it."""
+    """One completion as the student trains on it. Raises AlignmentError for inputs of another length than R."""
 
     key: SampleKey
     prompt_ids: IntArray
-    """[P]"""
+    """[P] what the student read."""
     response_ids: IntArray
-    """[R]"""
+    """[R] what it sampled."""
     inputs: Mapping[str, Array]
     """What the loss function reads, by name; the first axis is R. `weights` are the normalization, computed once over
     the whole optimizer step: a backend sums `weight * loss` over tokens and divides by nothing."""
@@ -185,18 +189,6 @@ class Datum(Value):
         return f"datum of {self.key}"
 
 
-def token_at(datums: Sequence[Datum], position: int) -> str:
-    """Which completion and token a position in datums laid end to end is, for a student to say in a BadStepError.
-
-    Raises ValueError for a position behind the last datum.
-    """
-    for datum in datums:
-        if position < len(datum.response_ids):
-            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
-        position -= len(datum.response_ids)
-    raise ValueError("the position lies behind the last datum")
-
-
 TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
 """`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
 micro-batch laid end to end. For research losses; a student that runs torch in this process can use it."""
@@ -207,8 +199,11 @@ class Batch(Value):
     """The data of one optimizer step."""
 
     loss_function: str
+    """What students know the loss by."""
     options: Mapping[str, float]
+    """Of the loss function."""
     datums: tuple[Datum, ...]
+    """One for each completion, in data order."""
     torch_loss: TorchLoss | None = None
     """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
 
@@ -235,9 +230,11 @@ class Weights(Value):
     """A published policy version, and where another process finds it."""
 
     version: int
+    """Optimizer steps in it; 0 is the start."""
     format: Literal["live", "peft", "safetensors"]
-    """`live`: only the student itself can sample from it."""
+    """`live`: only the student itself can sample from it; `peft`: an adapter; `safetensors`: all weights."""
     path: Path | None = None
+    """The directory with the files; None for `live`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -245,6 +242,8 @@ class Failure(Value):
     """What a Sampler or Scorer yields when it could not answer a request. Nothing is dropped without one."""
 
     request: SampleRequest | ScoreRequest
+    """The one that was not answered."""
     reason: str
+    """For the ledger; one line, and no secret in it."""
     retryable: bool = False
     """Whether the same request might succeed later; retries are the backend's own, this goes to the ledger."""

@@ -1,4 +1,4 @@
-"""What a completion is asked for with: rows, teachers, routes, prompts and requests (what comes of them: `records`).
+"""What a completion is requested with: rows, teachers, routes, prompts, requests (what comes of them: `records`).
 
 Each value is frozen, with all that it holds, and carries its own identity, so that nothing is ever joined by position
 in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt's length in tokens, `R` a response's.
@@ -18,11 +18,14 @@ from distillkit.frozen import FrozenDict, Value, freeze_fields
 
 @dataclass(frozen=True, slots=True)
 class Message(Value):
-    """One chat turn. `extra` keeps whatever else the row's message held (`name`, `tool_calls`, ...)."""
+    """One chat turn."""
 
     role: str
+    """`system`, `developer`, `user`, `assistant` or `tool`."""
     content: str
+    """The turn's text."""
     extra: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
+    """Whatever else the row's message held (`name`, `tool_calls`, ...)."""
 
     def __post_init__(self) -> None:
         """Hold a read-only copy of `extra`."""
@@ -35,6 +38,7 @@ class Message(Value):
 
 
 Messages = tuple[Message, ...]
+"""A chat, as `messages` of a row has it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,11 +48,13 @@ class Row(Value):
     row_id: str
     """File line and a hash of the line's content, such as `12-9f86d08188`."""
     line: int
+    """Of the file, counted from 1."""
     messages: Messages
     """What the student reads."""
     fields: Mapping[str, JsonValue]
     """The whole row as it stands in the file, unknown fields too."""
     epoch: int = 0
+    """Counted from 0."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -69,7 +75,9 @@ class Teacher(Value):
     name: str
     """Its `route_value`, or its model where that is unset. Unique in a run."""
     model: str
+    """As its scorer understands it: a directory, a name on a hub, a server's name for it."""
     weight: float = 1.0
+    """For losses of several teachers a row."""
     messages_key: str = "teacher_messages"
     """The row field with this teacher's privileged prompt."""
     missing_messages: Literal["student", "error"] = "student"
@@ -95,7 +103,7 @@ class Route(Value):
     """Which teachers score a row. The built-in routers return exactly one (routed MOPD does not blend)."""
 
     weights: Mapping[str, float]
-    """Teacher name to weight, in the order in which they are asked."""
+    """Teacher name to weight, in the order in which they are named in metrics and tables."""
 
     def __post_init__(self) -> None:
         """Hold a read-only copy of `weights`."""
@@ -122,6 +130,7 @@ class ChatPrompts(Value):
     """What a PromptBuilder makes of a row: the messages that each side reads."""
 
     student: Messages
+    """What the student answers."""
     teachers: Mapping[str, Messages]
     """Teacher name to messages, one entry for each teacher of the route."""
     fallbacks: frozenset[str] = frozenset()
@@ -156,8 +165,11 @@ class SampleKey(Value):
     """The identity of one completion: the row, the epoch, and which of the row's completions."""
 
     row_id: str
+    """`Row.row_id`."""
     epoch: int
+    """`Row.epoch`."""
     sample: int
+    """Which of the row's completions, counted from 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,11 +177,13 @@ class SamplingParams(Value):
     """How completions are sampled. Logprobs are always at temperature 1, before top-p and top-k."""
 
     max_tokens: int
+    """A completion is cut here."""
     temperature: float = 1.0
     """0 takes the most probable token."""
     top_p: float = 1.0
+    """Keeps the most probable tokens of this total probability; 1 keeps all."""
     top_k: int = 0
-    """0 keeps the whole vocabulary."""
+    """Keeps so many of the most probable tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
     """Strings that end a completion; the tokens that make one up are kept."""
 
@@ -185,8 +199,9 @@ class SampleRequest(Value):
 
     key: SampleKey
     prompt_ids: IntArray
+    """[P] what the completion continues."""
     seed: int
-    """Derived from the run's seed and `key`, so order and concurrency do not change the data."""
+    """Derived from the run's seed and `key`, so that order and concurrency do not change the data."""
     params: SamplingParams
 
     def __post_init__(self) -> None:

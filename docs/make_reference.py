@@ -1,15 +1,19 @@
-"""Write docs/reference/: one page a role, from the classes themselves. `python docs/make_reference.py`.
+"""Write docs/reference/: from the classes themselves. `python docs/make_reference.py`.
 
-A test runs `pages()` and compares, so the pages cannot fall behind.
+One page a role, and pages of the values, events, errors and functions that `from distillkit import ...` gives. A test
+runs `pages()` and compares, so the pages cannot fall behind. What stands in a table is read from the source: a field's
+type as it is written there, and the docstring below it.
 """
 
-import inspect
+import ast
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import BaseModel
+from reference_source import class_definition, clean, docstring, fields, functions, joined, signature
+from reference_topics import TOPICS, cell, index_page, row, topic_page
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, options_of, type_name
@@ -37,49 +41,60 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "guards": GuardsConfig,
     "prices": PricesConfig,
 }
+GIVEN = frozenset({"bind", "options_for", "is_complete", "describe", "is_bound", "teacher"})
+"""What a role's class has already, for its plugins to use and not to replace."""
 
 
 def pages() -> dict[str, str]:
     """File name to content."""
     registry = Registry.discover()
     written = {f"{role}.md": role_page(registry, role) for role in ROLES}
-    return written | {"config.md": config_page(), "plugin.md": plugin_page()}
+    written |= {"config.md": config_page(), "plugin.md": plugin_page()}
+    return written | {name: topic_page(name) for name in TOPICS} | {"README.md": index_page()}
 
 
 def role_page(registry: Registry, role: str) -> str:
     """A role: what it decides, what a class of it implements, and the built-in plugins with their options."""
     base = ROLES[role]
     lines = [f"# {base.__name__}", "", clean(base), "", f"Hook: `{HOOK_OF_ROLE[role]}`. Role name: `{role}`.", ""]
-    lines += [
-        "## What a class implements",
-        "",
-        *methods(base),
-        "and, where it needs them, what [every plugin](plugin.md) has.",
-        "",
-    ]
+    lines += ["## What a class implements", "", *class_variables(base), *methods(base)]
+    lines += ["and, where it needs them, what [every plugin](plugin.md) has.", ""]
     infos = [info for info in registry.infos(role) if info.distribution == "distillkit"]
     lines += ["## Built in", ""] if infos else ["There is no built-in plugin of this role yet.", ""]
     for info in infos:
         lines += [f"### `{info.name}`", "", clean(info.cls), "", *options(info.cls)]
-    return "\n".join(lines).rstrip() + "\n"
+    return joined(lines)
 
 
 def plugin_page() -> str:
     """What all roles have in common."""
-    lines = ["# Every plugin", "", clean(sys.modules[Plugin.__module__]), "", *methods(Plugin)]
-    return "\n".join(lines).rstrip() + "\n"
+    lines = [
+        "# Every plugin",
+        "",
+        clean(sys.modules[Plugin.__module__]),
+        "",
+        *class_variables(Plugin),
+        *methods(Plugin),
+    ]
+    return joined(lines)
+
+
+def class_variables(base: type[Plugin]) -> list[str]:
+    """A table of what a role's class sets in its body, but for `role` itself."""
+    wanted = [field for field in fields(class_definition(base)) if field.is_class_variable and field.name != "role"]
+    if not wanted:
+        return []
+    rows = ["| set in the class's body | type | default | meaning |", "|---|---|---|---|"]
+    return [*rows, *map(row, wanted), ""]
 
 
 def methods(base: type[Plugin]) -> list[str]:
-    """The public methods that a class itself declares, in its order."""
+    """The public methods and properties that a class itself declares, in its order."""
     lines: list[str] = []
-    for name, member in vars(base).items():
-        function = member.__func__ if isinstance(member, classmethod) else member
-        if inspect.isfunction(function) and not name.startswith(("_", "model_")):
-            kind = "required" if getattr(function, "__isabstractmethod__", False) else "optional"
-            prefix = "async " if inspect.iscoroutinefunction(function) else ""
-            signature = re.sub(r"\b(?:[a-z_]+\.)+(?=[A-Z])", "", str(inspect.signature(function))).replace("'", "")
-            lines += [f"### `{prefix}{name}{signature}`", "", f"({kind}) {clean(function)}", ""]
+    for node in functions(class_definition(base)):
+        required = any(ast.unparse(each) == "abstractmethod" for each in node.decorator_list)
+        kind = "given" if node.name in GIVEN else "required" if required else "optional"
+        lines += [f"### `{signature(node)}`", "", f"({kind}) {docstring(node)}", ""]
     return lines
 
 
@@ -93,7 +108,7 @@ def config_page() -> str:
     ]
     for title, model in SECTIONS.items():
         lines += [f"## {title}", "", clean(model), "", *options(model, "" if model is RunConfig else f"{title}.")]
-    return "\n".join(lines).rstrip() + "\n"
+    return joined(lines)
 
 
 def options(model: type[BaseModel], keys: str | None = None) -> list[str]:
@@ -114,16 +129,6 @@ def linked(kind: str) -> str:
         heading = title.removesuffix("[]")
         kind = re.sub(rf"\b{model.__name__}\b", f"[{heading}](#{heading})", kind)
     return kind
-
-
-def cell(text: str) -> str:
-    """Text that does not end a table's cell."""
-    return text.replace("|", "\\|")
-
-
-def clean(thing: object) -> str:
-    """A docstring."""
-    return inspect.getdoc(thing) or ""
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The documentation is true: its code runs, its pages are those of the classes, its links lead somewhere."""
 
+import json
 import re
 import runpy
 import subprocess
@@ -12,13 +13,16 @@ from conftest import read_jsonl
 from typer.testing import CliRunner
 
 import distillkit
+import distillkit.testing
 from distillkit import Registry
 from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
+from distillkit.testing import check_plugin
 
 TOP = Path(__file__).parent.parent
-PAGES = sorted([TOP / "README.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
+PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
+REFERENCE = TOP / "docs" / "reference"
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
 QUICK = ["sampling.max_completion_tokens=8", "train.max_steps=1", "-q"]
 
@@ -37,7 +41,8 @@ def write(
     def write_all(page: str) -> None:
         monkeypatch.chdir(tmp_path)
         for name, content in blocks(page).items():
-            small = content.replace("Qwen/Qwen3-0.6B", tiny_model).replace("Qwen/Qwen3-1.7B", other_tiny_model)
+            small = content.replace("HuggingFaceTB/SmolLM2-135M-Instruct", tiny_model)
+            small = small.replace("Qwen/Qwen3-0.6B", tiny_model).replace("Qwen/Qwen3-1.7B", other_tiny_model)
             Path(name).write_text(small, encoding="utf-8")
 
     return write_all
@@ -49,78 +54,204 @@ def call(*arguments: str) -> str:
     return done.output
 
 
-def test_the_readmes_single_teacher_example_runs(write: Callable[[str], None]) -> None:
+def test_the_readmes_shortest_config_runs(write: Callable[[str], None]) -> None:
     write("README.md")
+    write("docs/getting-started.md")
+    call("run", "shortest.yaml", *QUICK)
+    assert len(read_jsonl(Path("runs/run/samples.jsonl"))) == 1
+
+
+def test_the_single_teacher_example_runs(write: Callable[[str], None]) -> None:
+    write("docs/getting-started.md")
     call("run", "single.yaml", *QUICK)
     (sample,) = read_jsonl(Path("runs/single/samples.jsonl"))
     assert sample["question"].startswith("Solve 6 * 7.")
 
 
-def test_the_readmes_routed_example_runs(write: Callable[[str], None]) -> None:
-    write("README.md")
+def test_the_routed_example_runs(write: Callable[[str], None]) -> None:
+    write("docs/getting-started.md")
     call("run", "routed.yaml", *QUICK)
     prompts = {sample["route"]: sample["teacher_prompts"] for sample in read_jsonl(Path("runs/routed/samples.jsonl"))}
     assert set(prompts) == {"math-teacher", "arithmetic-teacher"}
     assert "The correct answer is 42" in prompts["math-teacher"]["math-teacher"]
 
 
-def test_the_readmes_router_runs_by_name_and_by_instance(write: Callable[[str], None]) -> None:
-    write("README.md")
-    arguments = ["router.name=long_to_first", "router.cutoff=40", "name=by-name"]
-    call("run", "routed.yaml", "-p", "my_router.py", *arguments, *QUICK)
-    entries = read_jsonl(Path("runs/by-name/ledger.jsonl"))
-    assert {entry["row_id"].split("-")[0]: entry["route"] for entry in entries} == {
-        "1": "math-teacher",
-        "2": "arithmetic-teacher",
-    }
-    router = runpy.run_path("my_router.py")["LongToFirst"](cutoff=10)
-    config, registry = load_config([Path("routed.yaml")], [*QUICK[:-1], "sinks=[]"], extra={"router": router})
-    assert config.unreproducible(registry) == ["router"]
-    result = distillkit.run(config)
-    assert {entry["route"] for entry in read_jsonl(result.run_dir / "ledger.jsonl")} == {"math-teacher"}
-    assert "# NOT RE-RUNNABLE: router was passed in Python" in (result.run_dir / "config.yaml").read_text()
-
-
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
     write("docs/tutorials/write-a-router.md")
     assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
-    assert "short 1, long 1" in call("check", "length.yaml", "sampling.max_completion_tokens=8")
-    call("run", "length.yaml", "router.cutoff=100", *QUICK)
-    assert [entry["route"] for entry in read_jsonl(Path("runs/run/ledger.jsonl"))].count("long") == 0
+    assert "short 1, long 1" in call("check", "length.yaml")
+    assert "| short: 0.000 (1) | long: " in call("run", "length.yaml")
+    call("run", "length.yaml", "router.cutoff=50", "name=fifty")
+    assert [entry["route"] for entry in read_jsonl(Path("runs/fifty/ledger.jsonl"))] == ["short", "short"]
+    runs_alone("from_python.py")
+    routes = {entry["route"] for entry in read_jsonl(Path("runs/from-python/ledger.jsonl"))}
+    assert routes == {"short", "long"}
+    written = Path("runs/from-python/config.yaml").read_text(encoding="utf-8")
+    assert "# NOT RE-RUNNABLE: router was passed in Python" in written
     passes_its_own_tests("test_my_router.py")
 
 
 def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
     write("docs/tutorials/write-a-scorer.md")
-    call("run", "words.yaml", *QUICK)
+    assert "share" in call("plugins", "show", "scorer", "words", "-p", "my_scorer.py")
+    assert "check: ok" in call("check", "words.yaml")
+    assert "done: 3 steps, 24 completions trained, 0 failed" in call("run", "words.yaml")
+    first, _, last = (row["train/reverse_kl"] for row in read_jsonl(Path("runs/words/metrics.jsonl")))
+    assert last < first
     passes_its_own_tests("test_my_scorer.py")
 
 
+def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-loss.md")
+    assert "cap" in call("plugins", "show", "loss", "squared_gap", "-p", "my_loss.py")
+    assert "check: ok" in call("check", "squared.yaml")
+    out = call("run", "squared.yaml")
+    assert "12 rows, 3 steps, 24 completions, 1 teacher: short" in out
+    assert "done: 3 steps, 24 completions trained, 0 failed" in out
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/squared/metrics.jsonl")))
+    call("run", "squared.yaml", "loss.cap=0.5", "name=half", *QUICK)
+    passes_its_own_tests("test_my_loss.py")
+
+
+def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-an-evaluator.md")
+    assert "below" in call("plugins", "show", "evaluator", "surprise", "-p", "my_evaluator.py")
+    assert "check: ok" in call("check", "surprise.yaml")
+    out = call("run", "surprise.yaml")
+    assert "held-out prompts after training (step 6)" in out
+    assert all(metric in out for metric in ("surprises", "unscored", "prompt_gain"))
+    found = json.loads(Path("runs/surprise/summary.json").read_text(encoding="utf-8"))["eval"]
+    assert found["after"]["surprises"] < found["before"]["surprises"]
+    assert found["after"]["routes"]["made-up"]["prompt_gain"] == 0
+    assert "eval/surprises" in read_jsonl(Path("runs/surprise/metrics.jsonl"))[-1]
+    passes_its_own_tests("test_my_evaluator.py")
+
+
+def test_the_sink_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-a-sink.md")
+    assert "check: ok" in call("check", "steps.yaml")
+    call("run", "steps.yaml")
+    call("run", "steps.yaml", "--resume", "data.epochs=5")
+    lines = Path("runs/steps/steps.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "step,train/reverse_kl,completions/mean_length"
+    assert [line.partition(",")[0] for line in lines[1:]] == ["1", "2", "3", "4", "5"]
+    check_plugin(runpy.run_path("my_slow_sink.py")["SlowSink"]())
+    passes_its_own_tests("test_my_sink.py")
+
+
 def passes_its_own_tests(name: str) -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", name]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    runs_alone("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", name)
+
+
+def runs_alone(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_reference_pages_are_those_of_the_classes() -> None:
-    make = runpy.run_path(str(TOP / "docs" / "make_reference.py"))
-    for name, content in make["pages"]().items():
-        written = (TOP / "docs" / "reference" / name).read_text(encoding="utf-8")
+def test_the_reference_pages_are_those_of_the_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(TOP / "docs"))
+    pages = runpy.run_path(str(TOP / "docs" / "make_reference.py"))["pages"]()
+    assert {path.name for path in REFERENCE.iterdir()} == set(pages)
+    for name, content in pages.items():
+        written = (REFERENCE / name).read_text(encoding="utf-8")
         assert written == content, f"{name} has fallen behind: run python docs/make_reference.py"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    headings = {name: headings_of(REFERENCE / name) for name in (path.name for path in REFERENCE.glob("*.md"))}
+    listed = (REFERENCE / "README.md").read_text(encoding="utf-8")
+    places = dict(re.findall(r"\[(\w+)\]\((\S+?)\)", listed.partition("## `from distillkit import")[2]))
+    assert places.keys() == {*distillkit.__all__, *distillkit.testing.__all__}
+    for name, place in places.items():
+        page, _, heading = place.partition("#")
+        assert (heading or name.lower()) in headings[page], f"{name} is not described on {page}"
+
+
+def test_every_field_of_the_reference_has_a_meaning() -> None:
+    for page in REFERENCE.glob("*.md"):
+        rows = [line for line in page.read_text(encoding="utf-8").splitlines() if re.search(r"\|\s*\|$", line)]
+        assert not rows, f"{page.name}: give these fields a docstring or description: {rows}"
+
+
+def headings_of(page: Path) -> set[str]:
+    """The headings of a page, as links name them."""
+    prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    found = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(TOP).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", prose):
-        assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target, heading in re.findall(r"\]\((?!https?:|mailto:)([^)#]*)#?([^)]*)\)", prose):
+        place = page.parent / target if target else page
+        assert place.exists(), f"{page.name} links to {target}"
+        assert not heading or heading in headings_of(place), f"{page.name} links to {target}#{heading}"
 
 
-def test_the_readme_maps_every_file_of_the_engine() -> None:
-    table = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2]
-    files = [path.name for path in (TOP / "distillkit").glob("*.py") if not path.name.startswith("__")]
-    folders = [path.parent.name for path in (TOP / "distillkit").glob("*/__init__.py")]
-    assert not [name for name in [*files, *folders] if name not in table]
+def test_the_readme_fits_on_a_few_screens() -> None:
+    assert len((TOP / "README.md").read_text(encoding="utf-8").splitlines()) < 150
+
+
+def mapped() -> dict[str, str]:
+    """Path to its line, of the README's tree."""
+    tree = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are\n\n```\n")[2]
+    found: dict[str, str] = {}
+    above: list[str] = []
+    for line in tree.partition("```")[0].splitlines():
+        indent, name, meaning = re.fullmatch(r"( *)(\S+)\s+(\S.*)", line).groups()
+        above[len(indent) // 2 :] = [name]
+        found["".join(above)] = meaning
+    return found
+
+
+TREES = {
+    "distillkit/": 1,
+    "plugins/distillkit_builtin/": 2,
+    "loopback/distillkit_loopback/": 1,
+    "tests/": 1,
+    "docs/": 1,
+    "examples/": 1,
+    "benchmarks/": 1,
+}
+"""How deep the README maps the folders."""
+
+
+def folders_of(top: str, depth: int) -> set[str]:
+    """The folders with files, down to `depth` below `top`, and `top`."""
+    folders = {
+        path.relative_to(TOP).as_posix() + "/"
+        for path in (TOP / top).rglob("*")
+        if path.is_dir() and any(file.is_file() and file.suffix != ".pyc" for file in path.rglob("*"))
+    }
+    return {top, *(folder for folder in folders if folder.removeprefix(top).count("/") <= depth)}
+
+
+def test_the_readme_maps_every_folder_and_nothing_else() -> None:
+    lines = mapped()
+    folders = {path for path in lines if path.endswith("/")}
+    assert folders == set.union(*(folders_of(top, depth) for top, depth in TREES.items()))
+    assert not [path for path in lines if not (TOP / path).exists()]
+    named = [(path, file) for path, line in lines.items() for file in re.findall(r"\b\w+\.py\b", line)]
+    assert len(named) > 5
+    assert not [(path, file) for path, file in named if not any((TOP / path).glob(f"**/{file}"))]
+
+
+@pytest.mark.parametrize(
+    ("below", "of"),
+    [
+        ("tests/engine/", "distillkit"),
+        ("tests/builtin/", "plugins/distillkit_builtin"),
+        ("tests/loopback/", "loopback/distillkit_loopback"),
+    ],
+)
+def test_tests_stand_in_the_folders_of_what_they_test(below: str, of: str) -> None:
+    folders = {folder.removeprefix(below) for folder in folders_of(below, 9)}
+    assert not [folder for folder in folders if not (TOP / of / folder).is_dir()]
 
 
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
@@ -164,6 +295,30 @@ def test_every_built_in_plugin_has_a_place_in_the_docs() -> None:
 
 
 NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)(?:::(\w+))?`")
+
+
+PRIVATE = re.compile(
+    r"\b(draws?|drawn|drew|laws?|judge[sd]?|likelier|likeliest|belongings|learnt|blame[sd]?|pupils?|rolled back)\b",
+    re.IGNORECASE,
+)
+"""Words of the code's old dialect, for which the field has others."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_pages_speak_the_fields_words(page: Path) -> None:
+    if page.name != "CHANGELOG.md" and page.parent.name != "developers":
+        prose = re.sub(r"`[^`\n]*`", "", page.read_text(encoding="utf-8"))
+        assert not [line for line in prose.splitlines() if PRIVATE.search(line)]
+
+
+PLACE = re.compile(r"`((?:distillkit|plugins|loopback|tests|docs|examples|benchmarks)/[\w./-]+)`")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(TOP).as_posix())
+def test_files_and_folders_that_a_page_names_are_there(page: Path) -> None:
+    if page.name != "CHANGELOG.md":  # it also tells of what was there
+        places = PLACE.findall(page.read_text(encoding="utf-8"))
+        assert not [place for place in places if not (TOP / place).exists()]
 
 
 def test_every_promise_of_the_reliability_page_names_tests_that_exist() -> None:

@@ -10,6 +10,7 @@ from distillkit.roles.plugin import Plugin
 from distillkit.types import Route, Row, Teacher
 
 EvalNeed = Literal["teacher_samples", "student_scores"]
+"""That all teachers can sample (`sample_teacher`); that the student can score given tokens (`score`)."""
 
 
 class EvalContext(Protocol):
@@ -75,8 +76,8 @@ class Evaluator(Plugin):
 
     role: ClassVar[str] = "evaluator"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset()
-    """What a run must offer, or `check` refuses: that all teachers can sample, that the student can score."""
+    """What a run must offer, or `distillkit check` refuses it."""
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:
-        """Metrics of the policy version in `context`; all evaluators of one occasion share its completions."""
+        """Metrics of the policy version in `context`, finite numbers by name; what is raised ends the run."""

@@ -48,4 +48,8 @@ class Loss(Plugin):
 
     @abstractmethod
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
-        """The data of one optimizer step, in the order given."""
+        """The data of one optimizer step: a datum a completion, in the order given.
+
+        Called in a worker thread, with a step's completions in data order, or with part of them (`train.num_substeps`).
+        Each datum has `weights` [R], which are 0 at tokens that do not count, and what the loss function reads.
+        """

@@ -15,4 +15,4 @@ class Router(Plugin):
 
     @abstractmethod
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
-        """The teachers that score `row`. Raise `RowError` if the row names none; the engine adds file and line."""
+        """The teachers that score `row`, by name. Raise `RowError` if it has none; the engine adds file and line."""

@@ -29,7 +29,7 @@ class Sampler(Plugin):
 
     @abstractmethod
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """One outcome a request, in any order, each as soon as it is there."""
+        """One outcome a request, in any order, each as soon as it is there; a Failure loses that completion alone."""
 
     @abstractmethod
     async def sync(self, weights: Weights) -> None:

@@ -74,7 +74,7 @@ class Scorer(Plugin):
 
     @abstractmethod
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        """One outcome a request, in any order, each as soon as it is there."""
+        """One outcome a request, in any order, each as soon as it is there; a Failure loses that completion alone."""
 
     def moves(self) -> bool:
         """Whether the teacher changes with the student (itself, a moving average of it): it hears `on_sync` then."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
-from distillkit.records import Batch, StepResult, Weights
+from distillkit.records import Batch, Datum, StepResult, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.tokenizer import Tokenizer
@@ -73,3 +73,15 @@ class Student(Plugin):
     async def work(self, run: RunContext) -> None:
         """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends."""
         raise PluginError(f"{type(self).__name__} has `spreads` set, and no `work`")
+
+
+def token_at(datums: Sequence[Datum], position: int) -> str:
+    """Which completion and token a position in datums laid end to end is, for a student to say in a BadStepError.
+
+    Raises ValueError for a position behind the last datum.
+    """
+    for datum in datums:
+        if position < len(datum.response_ids):
+            return f"{datum.key}: token {position} (id {int(datum.response_ids[position])})"
+        position -= len(datum.response_ids)
+    raise ValueError("the position lies behind the last datum")

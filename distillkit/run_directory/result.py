@@ -18,14 +18,17 @@ class RunResult:
     """What a run left."""
 
     run_dir: Path
+    """Where it wrote."""
     adapter_path: Path
     """`adapter/` in PEFT format, or `model/` where all weights were trained."""
     steps: int
+    """How many were trained."""
     eval: Mapping[EvalStage, Mapping[str, Any]]
-    """`before` and `after`, as in `summary.json`."""
+    """`before` and `after` to metrics, and below `routes` those of each route, as in `summary.json`."""
     metrics: Sequence[Mapping[str, JsonValue]]
     """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
     summary: Mapping[str, JsonValue]
+    """As in `summary.json`."""
 
 
 def finished_run(run_dir: Path) -> RunResult:

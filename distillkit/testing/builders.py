@@ -30,6 +30,7 @@ TEST_PLAN = Plan(
     eval_sample_tokens=0,
     eval_score_tokens=0,
 )
+"""Of a small run: what `make_context` says of the work."""
 
 
 def require(condition: object, plugin: Plugin, message: str) -> None:

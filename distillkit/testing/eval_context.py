@@ -13,10 +13,14 @@ class FakeEvalContext:
     """Scored completions as an evaluator sees them, at no policy in particular."""
 
     completions: Sequence[ScoredRollout]
+    """What the student sampled, one for each held-out row, with scores."""
     teachers: Sequence[Teacher]
+    """All teachers of the run."""
     stage: EvalStage = "before"
     step: int = 0
+    """Optimizer steps trained so far."""
     policy_version: int = 0
+    """Optimizer steps in the published weights."""
     samples_and_scores: bool = False
     """Whether teachers sample (what the student did) and everybody scores (with the completions' own logprobs)."""
 

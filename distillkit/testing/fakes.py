@@ -110,7 +110,7 @@ class FakeStudent(Student, Sampler):
 
 
 class FakeScorer(Scorer):
-    """Gives some characters more than the rest, whatever the prompt; keeps what it is asked."""
+    """Gives some characters more than the rest, whatever the prompt; keeps every request."""
 
     name: ClassVar[str] = "fake"
 

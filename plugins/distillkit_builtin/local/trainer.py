@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.records import Batch, Datum, StepResult, TorchLoss, token_at
+from distillkit.records import Batch, Datum, StepResult, TorchLoss
+from distillkit.roles.student import token_at
 from distillkit.seeds import derive_seed
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import PromptAndResponse
