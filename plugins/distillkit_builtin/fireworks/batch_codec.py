@@ -22,8 +22,8 @@ def as_datum(datum: Datum) -> Any:  # noqa: ANN401 - the SDK's Datum
     advantages = datum.inputs["advantages"] * datum.inputs["weights"]
     inputs: Any = {  # the SDK turns numpy arrays into its own tensors, which its annotations do not say
         "target_tokens": np.ascontiguousarray(full[1:], dtype=np.int64),
-        "logprobs": _after(before, datum.inputs["sampling_logprobs"]),
-        "advantages": _after(before, advantages),
+        "logprobs": _zeros_before(before, datum.inputs["sampling_logprobs"]),
+        "advantages": _zeros_before(before, advantages),
     }
     return types.Datum(model_input=types.ModelInput.from_ints(full[:-1].tolist()), loss_fn_inputs=inputs)
 
@@ -56,5 +56,5 @@ def step_metrics(forward_backward: Any, optimizer: Any) -> dict[str, float]:  # 
     return metrics
 
 
-def _after(zeros: int, values: Array) -> Array:
+def _zeros_before(zeros: int, values: Array) -> Array:
     return np.concatenate([np.zeros(zeros, np.float32), values.astype(np.float32)])

@@ -16,13 +16,13 @@ from distillkit_builtin.fireworks.sdk_errors import run_failed
 T = TypeVar("T")
 
 
-async def call(what: str, timeout: float | None, function: Callable[[], T]) -> T:
+async def call_in_thread(what: str, timeout: float | None, function: Callable[[], T]) -> T:
     """The result of `function`; whatever it raises ends the run, as a `RunFailedError` that says `what` was done.
 
     Raises:
-        RunFailedError: if it raised, or gave no answer within `timeout` seconds (the thread may go on then).
+        RunFailedError: if it raised, or gave no response within `timeout` seconds (the thread may go on then).
     """
-    future = in_thread(function, what)
+    future = start_in_thread(function, what)
     try:
         async with asyncio.timeout(timeout) as limit:
             return await future
@@ -30,11 +30,11 @@ async def call(what: str, timeout: float | None, function: Callable[[], T]) -> T
         raise
     except Exception as error:
         if limit.expired():
-            raise RunFailedError(f"{what}: no answer within {timeout:g} s") from error
+            raise RunFailedError(f"{what}: no response within {timeout:g} s") from error
         raise run_failed(what, error) from error
 
 
-def in_thread(function: Callable[[], T], name: str) -> "asyncio.Future[T]":
+def start_in_thread(function: Callable[[], T], name: str) -> "asyncio.Future[T]":
     """Start `function`; the future belongs to the running loop. Cancelling it does not stop the thread."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
@@ -61,7 +61,7 @@ def in_thread(function: Callable[[], T], name: str) -> "asyncio.Future[T]":
     return future
 
 
-def within(timeout: float, function: Callable[[], T]) -> T:
+def call_within(timeout: float, function: Callable[[], T]) -> T:
     """The result of `function`, from code that is not asynchronous. Raises TimeoutError."""
     outcome: list[T | BaseException] = []
 
@@ -75,7 +75,7 @@ def within(timeout: float, function: Callable[[], T]) -> T:
     thread.start()
     thread.join(timeout)
     if not outcome:
-        raise TimeoutError(f"no answer within {timeout:g} s")
+        raise TimeoutError(f"no response within {timeout:g} s")
     (result,) = outcome
     if isinstance(result, BaseException):
         raise result

@@ -34,7 +34,9 @@ class Checkpoints:
     async def save(self, path: Path, version: int) -> None:
         """Save weights and optimizer; write down what the trainer calls them, which may be another name than ours."""
         name = f"step-{version:06d}-{secrets.token_hex(3)}"
-        saved = await self.watch.result(f"saving checkpoint {name}", lambda: self.connection.client.save_state(name))
+        saved = await self.watch.wait_for_result(
+            f"saving checkpoint {name}", lambda: self.connection.client.save_state(name)
+        )
         self.restore = partial(self._load_state, saved.path, self.connection.trainer_job)
         record: dict[str, JsonValue] = {
             "format": FORMAT,
@@ -65,7 +67,9 @@ class Checkpoints:
             job, _, name = checkpoint.rpartition(":")
             await self._load_state(name, job or self.connection.trainer_job)
         elif adapter is not None:
-            await self.watch.result(f"loading adapter {adapter}", lambda: self.connection.client.load_adapter(adapter))
+            await self.watch.wait_for_result(
+                f"loading adapter {adapter}", lambda: self.connection.client.load_adapter(adapter)
+            )
         self.restore = self.start
         return checkpoint is not None or adapter is not None
 
@@ -76,5 +80,5 @@ class Checkpoints:
         def submit() -> Any:  # noqa: ANN401 - the SDK's future
             return client.load_state_with_optimizer(client.resolve_checkpoint_path(checkpoint, source_job_id=source))
 
-        await self.watch.result(f"loading checkpoint {checkpoint!r} of trainer {job}", submit)
+        await self.watch.wait_for_result(f"loading checkpoint {checkpoint!r} of trainer {job}", submit)
         self.restore = partial(self._load_state, checkpoint, job)

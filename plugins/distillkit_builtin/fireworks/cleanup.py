@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from distillkit.errors import DistillkitError
-from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.control_plane import GONE, ControlPlane
 from distillkit_builtin.fireworks.options import Cleanup
 from distillkit_builtin.fireworks.owned_resources import OwnedResources
@@ -38,21 +38,21 @@ async def clean_up(
             return _clean_up(control, owned, unfinished=unfinished, in_flight=in_flight)
 
     try:
-        return await call("cleaning up", CLEANUP_SECONDS, work)
+        return await call_in_thread("cleaning up", CLEANUP_SECONDS, work)
     except DistillkitError as error:
-        return [f"{error}; still there may be: {owned.named}"] if owned.named else []
+        return [f"{error}; still there may be: {owned.summary}"] if owned.summary else []
 
 
 def _clean_up(control: ControlPlane, owned: OwnedResources, *, unfinished: bool, in_flight: bool) -> list[str]:
     problems: list[str] = []
     for job, how in list(owned.trainers.items()):
         if how == "delete" or unfinished:
-            left = _until(partial(control.delete_trainer, job), partial(_trainer_left, control, job))
+            left = _repeat_until_gone(partial(control.delete_trainer, job), partial(_trainer_left, control, job))
             _report(owned, job, left, f"trainer job {job!r} may still run", problems, in_flight)
     for identifier, cleanup in list(owned.deployments.items()):
         if cleanup != "keep" or unfinished:
             made = unfinished and identifier not in owned.woken
-            left = _until(
+            left = _repeat_until_gone(
                 partial(_release, control, identifier, cleanup, delete_unready=made),
                 partial(_deployment_left, control, identifier, may_stay=cleanup == "keep"),
             )
@@ -83,7 +83,7 @@ def _deployment_left(control: ControlPlane, identifier: str, *, may_stay: bool) 
     return f"it is {found.state} with up to {found.max_replicas} replicas"
 
 
-def _until(request: Callable[[], None], what_is_left: Callable[[], str | None]) -> str | None:
+def _repeat_until_gone(request: Callable[[], None], what_is_left: Callable[[], str | None]) -> str | None:
     """Request it until nothing is left; returns what is left otherwise, as a reason."""
     left: str | None = "it was not asked for"
     for attempt in range(ATTEMPTS):

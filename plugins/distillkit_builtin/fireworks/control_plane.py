@@ -1,4 +1,4 @@
-"""The control plane: what exists, what is made, what is let go. Blocking; the one place that reaches into the SDK."""
+"""The control plane: what exists, what is made and released. Blocking; the one place that reaches into the SDK."""
 
 import contextlib
 import os

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
 from distillkit.files.atomic import replacing, write_json
-from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.control_plane import ControlPlane
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
 from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
@@ -43,10 +43,12 @@ async def export(
             lambda: str(connection.client.save_weights_for_sampler_ext("final", checkpoint_type=kind).path),
         )
         if options.output_model_id:
-            checkpoint = _find(snapshot, before, await _promotable(watch), options.output_model_id)
-            _write(run_dir, options, connection, snapshot, None)  # so that the snapshot is known if that fails
+            checkpoint = _find_checkpoint(snapshot, before, await _promotable(watch), options.output_model_id)
+            _write_model_folder(
+                run_dir, options, connection, snapshot, None
+            )  # so that the snapshot is known if that fails
             model = await _promote(watch.base_url, checkpoint, options.output_model_id, options)
-    return _write(run_dir, options, connection, snapshot, model)
+    return _write_model_folder(run_dir, options, connection, snapshot, model)
 
 
 async def _promotable(watch: TrainerWatch) -> list[str]:
@@ -54,10 +56,10 @@ async def _promotable(watch: TrainerWatch) -> list[str]:
         with contextlib.closing(ControlPlane(watch.base_url)) as control:
             return [str(row["name"]) for row in control.checkpoints(watch.job) if row.get("promotable")]
 
-    return await call("listing the trainer's checkpoints", watch.timeout, ask)
+    return await call_in_thread("listing the trainer's checkpoints", watch.timeout, ask)
 
 
-def _find(snapshot: str, before: list[str], now: list[str], model_id: str) -> str:
+def _find_checkpoint(snapshot: str, before: list[str], now: list[str], model_id: str) -> str:
     """The service may call the snapshot something else; then it is the one that was not there before."""
     named = [row for row in now if row.rpartition("/")[2] == snapshot.rpartition("/")[2]]
     found = named or [row for row in now if row not in before]
@@ -76,7 +78,7 @@ async def _promote(base_url: str, checkpoint: str, model_id: str, options: Firew
         return str(promoted.get("name") or model_id)
 
     try:
-        return await call(f"promoting {checkpoint} to {model_id!r}", options.timeouts.promotion, work)
+        return await call_in_thread(f"promoting {checkpoint} to {model_id!r}", options.timeouts.promotion, work)
     except RunFailedError as error:
         raise RunFailedError(
             f"{error} (student.timeouts.promotion: {options.timeouts.promotion:g} s); the weights are saved, the "
@@ -84,7 +86,7 @@ async def _promote(base_url: str, checkpoint: str, model_id: str, options: Firew
         ) from error
 
 
-def _write(
+def _write_model_folder(
     run_dir: Path,
     options: FireworksStudentOptions,
     connection: TrainerConnection,

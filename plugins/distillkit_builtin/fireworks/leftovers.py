@@ -21,7 +21,7 @@ def base_urls(run: RunContext) -> set[str]:
 def leftovers_in(run_dir: Path) -> tuple[Leftover, ...]:
     """What earlier runs in `run_dir` left, one entry a service. Raises InputError if a record cannot be read."""
     found = [(path, OwnedResources.read(path, run_dir)) for path in record_paths(run_dir)]
-    return tuple(Leftover(path, f"{owned.named} at Fireworks ({owned.base_url})") for path, owned in found)
+    return tuple(Leftover(path, f"{owned.summary} at Fireworks ({owned.base_url})") for path, owned in found)
 
 
 async def reclaim_leftovers(run: RunContext, base_url: str, chosen_trainer: str | None) -> OwnedResources:
@@ -43,10 +43,10 @@ async def reclaim_leftovers(run: RunContext, base_url: str, chosen_trainer: str 
         if other.base_url not in base_urls(run):
             raise InputError(
                 f"an older run in {run.run_dir} left things at {other.base_url}, which this run does not use, and they "
-                f"may cost money: {other.named}. Run once more with base_url {other.base_url}, which cleans them up, "
+                f"may cost money: {other.summary}. Run once more with base_url {other.base_url}, which cleans them up, "
                 f"or remove them there, and then {path}"
             )
-    if owned.named and not checkpoints(run.run_dir):  # where there are some, the run is resumed
+    if owned.summary and not checkpoints(run.run_dir):  # where there are some, the run is resumed
         await _release_leftovers(run, owned, chosen_trainer)
     return owned
 
@@ -54,9 +54,9 @@ async def reclaim_leftovers(run: RunContext, base_url: str, chosen_trainer: str 
 async def _release_leftovers(run: RunContext, owned: OwnedResources, chosen_trainer: str | None) -> None:
     if chosen_trainer is not None:
         owned.mark_released(chosen_trainer)
-    if not owned.named:
+    if not owned.summary:
         return
-    run.notify(f"Fireworks: cleaning up what an older run in {run.run_dir} left: {owned.named}")
+    run.notify(f"Fireworks: cleaning up what an older run in {run.run_dir} left: {owned.summary}")
     problems = await clean_up(owned.base_url, owned)
     if problems:
         raise InputError(
@@ -64,6 +64,6 @@ async def _release_leftovers(run: RunContext, owned: OwnedResources, chosen_trai
             + "\n".join(problems)
             + f"\nNothing was made. Try again, or remove them, and then {owned.path}"
         )
-    if owned.named:
-        run.notify(f"Fireworks: the older run was to keep these, and they stay: {owned.named}")
+    if owned.summary:
+        run.notify(f"Fireworks: the older run was to keep these, and they stay: {owned.summary}")
     owned.leave_to_user()

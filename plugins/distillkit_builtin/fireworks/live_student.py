@@ -17,7 +17,7 @@ from distillkit_builtin.fireworks.completions import Endpoint, sample_completion
 from distillkit_builtin.fireworks.export import export
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
 from distillkit_builtin.fireworks.recovery import Recovery
-from distillkit_builtin.fireworks.service import Service
+from distillkit_builtin.fireworks.service import FireworksService
 from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
@@ -40,7 +40,9 @@ class LiveFireworksStudent:
     """The deployment is new and serves the base model, which is what version 0 of an untouched student is."""
 
     @classmethod
-    async def open(cls, run: RunContext, options: FireworksStudentOptions, service: Service) -> "LiveFireworksStudent":
+    async def open(
+        cls, run: RunContext, options: FireworksStudentOptions, service: FireworksService
+    ) -> "LiveFireworksStudent":
         """Wait for everything that the run needs; load what the student starts from."""
         provisioning = await service.attach(run)
         connection = await provisioning.student()

@@ -14,13 +14,13 @@ CLEANUP = "What becomes of a deployment that this run made: scale_to_zero, delet
 SERVICE = "The service; null: FIREWORKS_BASE_URL, else api.fireworks.ai."
 
 
-class Options(BaseModel):
+class FrozenOptions(BaseModel):
     """Frozen, and without keys that nobody reads."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class TrainerOptions(Options):
+class TrainerOptions(FrozenOptions):
     """The trainer job: an existing one, or what a new one is made of."""
 
     training_shape_id: str = Field(
@@ -53,7 +53,7 @@ class TrainerOptions(Options):
     )
 
 
-class StudentDeploymentOptions(Options):
+class StudentDeploymentOptions(FrozenOptions):
     """The deployment that the student is sampled from: an existing one, or what a new one is made of."""
 
     deployment_id: str | None = Field(
@@ -74,7 +74,7 @@ class StudentDeploymentOptions(Options):
     )
 
 
-class TeacherDeploymentOptions(Options):
+class TeacherDeploymentOptions(FrozenOptions):
     """The frozen deployment of a base model: an existing one, or what a new one is made of."""
 
     deployment_id: str | None = Field(
@@ -85,14 +85,14 @@ class TeacherDeploymentOptions(Options):
     cleanup: Cleanup = Field("scale_to_zero", description=CLEANUP)
 
 
-class Concurrency(Options):
+class Concurrency(FrozenOptions):
     """How many requests a deployment is sent at once."""
 
     initial: int = Field(8, ge=1, description="Requests at once at the start; adapts itself.")
     max: int = Field(256, ge=1, description="Requests at once, at most.")
 
 
-class StudentTimeouts(Options):
+class StudentTimeouts(FrozenOptions):
     """How long each thing may take, in seconds."""
 
     request: float = Field(600.0, gt=0, description="Seconds for one attempt to sample a completion.")
@@ -109,14 +109,14 @@ class StudentTimeouts(Options):
     promotion: float = Field(7200.0, gt=0, description="Seconds to make a model of the final weights.")
 
 
-class TeacherTimeouts(Options):
+class TeacherTimeouts(FrozenOptions):
     """How long each thing may take, in seconds."""
 
     request: float = Field(600.0, gt=0, description="Seconds for one attempt to score a completion.")
     deployment: float = Field(5400.0, gt=0, description="Seconds for the deployment to be ready.")
 
 
-class FireworksStudentOptions(Options):
+class FireworksStudentOptions(FrozenOptions):
     """What is trained, and by what. A mixin: `class FireworksStudent(FireworksStudentOptions, Student, Sampler)`."""
 
     moved: ClassVar[Mapping[str, str]] = {
@@ -185,7 +185,7 @@ class FireworksStudentOptions(Options):
     output_model_id: str | None = Field(None, description="Make a model of this id of the final weights.")
 
 
-class FireworksScorerOptions(Options):
+class FireworksScorerOptions(FrozenOptions):
     """How a frozen teacher is served. A mixin: `class FireworksScorer(FireworksScorerOptions, Scorer, Sampler)`."""
 
     moved: ClassVar[Mapping[str, str]] = {

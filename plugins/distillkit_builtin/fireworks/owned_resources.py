@@ -69,7 +69,7 @@ class OwnedResources:
         return self.run_dir / PENDING_CLEANUP / f"{NAME}.{digest}.json"
 
     @property
-    def named(self) -> str:
+    def summary(self) -> str:
         """All of it, for a message."""
         named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {name}" for name in self.deployments)]
         return ", ".join(named)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.cleanup import clean_up
 from distillkit_builtin.fireworks.completions import Endpoint
 from distillkit_builtin.fireworks.control_plane import ControlPlane, api_key
@@ -94,10 +94,10 @@ class Provisioning:
                 self.connection = choose_ids(options, run_name, self.owned, control)
                 log.info("student: trainer %s, deployment %s", self.connection.trainer_job, self.connection.deployment)
                 provision = partial(provision_trainer, options, self.connection, self.base_url, control, self.owned)
-                _retried(partial(provision, lambda: self._stopping))
+                _retry_dropped_connections(partial(provision, lambda: self._stopping))
                 return self.connection
 
-        return await call("provisioning the student's trainer and deployment", None, work)
+        return await call_in_thread("provisioning the student's trainer and deployment", None, work)
 
     async def _make_teacher(self, request: TeacherRequest, identifier: str | None, shape: str | None) -> Endpoint:
         from fireworks.training.sdk import DeploymentSampler
@@ -110,7 +110,9 @@ class Provisioning:
                 with contextlib.closing(ControlPlane(self.base_url, request.inference_url)) as control:
                     return provision_teacher(control, deployment, request, self.owned, lambda: self._stopping, shape)
 
-            model = await call(f"provisioning deployment {identifier!r} for teacher {request.model}", None, work)
+            model = await call_in_thread(
+                f"provisioning deployment {identifier!r} for teacher {request.model}", None, work
+            )
 
         def make(controller: object) -> object:
             return DeploymentSampler(
@@ -127,15 +129,19 @@ class Provisioning:
         if waiting:  # what is half made is deleted, which also ends the SDK's waiting for it
             await clean_up(self.base_url, self.owned, unfinished=True, in_flight=True)
             if self.connection is not None:
-                await _quietly("cancelling requests", call("cancelling", CLOSE_SECONDS, self.connection.loop.cancel))
+                await _log_failure_of(
+                    "cancelling requests", call_in_thread("cancelling", CLOSE_SECONDS, self.connection.loop.cancel)
+                )
             await asyncio.wait(waiting, timeout=CLOSE_SECONDS)
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for endpoint in self.endpoints.values():
-            await _quietly("closing a connection", endpoint.close())
+            await _log_failure_of("closing a connection", endpoint.close())
         if self.connection is not None:
-            await _quietly("closing the session", call("closing the session", CLOSE_SECONDS, self.connection.close))
+            await _log_failure_of(
+                "closing the session", call_in_thread("closing the session", CLOSE_SECONDS, self.connection.close)
+            )
         return bool(waiting) or failed
 
     async def _release(self, *, unfinished: bool) -> list[str]:
@@ -145,7 +151,7 @@ class Provisioning:
         return problems
 
 
-def _retried(provision: Callable[[], None]) -> None:
+def _retry_dropped_connections(provision: Callable[[], None]) -> None:
     """The SDK gives up at one dropped connection; with ids of our own, another try finds what the first one made."""
     import httpx
 
@@ -158,7 +164,7 @@ def _retried(provision: Callable[[], None]) -> None:
     return None
 
 
-async def _quietly(doing: str, work: Awaitable[object]) -> None:
+async def _log_failure_of(doing: str, work: Awaitable[object]) -> None:
     try:
         await work
     except Exception as error:  # noqa: BLE001 - what follows must happen all the same

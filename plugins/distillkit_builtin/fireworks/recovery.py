@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from distillkit.errors import RunFailedError
-from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
 from distillkit_builtin.fireworks.sdk_errors import explain
@@ -51,7 +51,7 @@ class Recovery:
             return False
         self.notify(f"Fireworks: {explain(error.__cause__ or error)}; the step is done again on a new model")
         with contextlib.suppress(RunFailedError):  # its requests may hang; it is in nobody's way
-            await call("unloading the model", UNLOAD_SECONDS, self._unload)
+            await call_in_thread("unloading the model", UNLOAD_SECONDS, self._unload)
         self.connection.client = await self.watch.call(
             "making a new model", self.options.timeouts.step + SUBMIT_SECONDS, self._new_client
         )

@@ -57,11 +57,11 @@ def teacher_deployment_id(model: str, *, hashed: bool) -> str:
     With `hashed` (several base models in one run), or where the name had to be cut, a hash of the model is added.
     """
     slug = _slug(model.rpartition("/")[2])
-    room = MAX_ID - len(TEACHER_PREFIX)
-    if not hashed and slug and len(slug) <= room:
+    space = MAX_ID - len(TEACHER_PREFIX)
+    if not hashed and slug and len(slug) <= space:
         return TEACHER_PREFIX + slug
     digest = hashlib.sha256(model.encode()).hexdigest()[:8]
-    return TEACHER_PREFIX + "-".join(part for part in (slug[: room - 9].strip("-"), digest) if part)
+    return TEACHER_PREFIX + "-".join(part for part in (slug[: space - 9].strip("-"), digest) if part)
 
 
 def new_run_id(run_name: str, purpose: str) -> str:

@@ -19,7 +19,7 @@ from distillkit_builtin.fireworks.options import FireworksScorerOptions
 from distillkit_builtin.fireworks.provision_teacher import TeacherRequest
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_note
-from distillkit_builtin.fireworks.service import Service, shared_service
+from distillkit_builtin.fireworks.service import FireworksService, shared_service
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 
@@ -32,7 +32,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
     volatile: ClassVar[frozenset[str]] = frozenset(FireworksScorerOptions.model_fields)
     """Where and how long, not what: a resumed run may have them otherwise."""
 
-    _service: Service | None = PrivateAttr(None)
+    _service: FireworksService | None = PrivateAttr(None)
     _run: RunContext | None = PrivateAttr(None)
     _endpoint: Endpoint | None = PrivateAttr(None)
 
@@ -44,7 +44,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
     def declare(self, run: RunContext) -> None:
         """Register the teacher with the run's service."""
         self._service = shared_service(run, resolve_base_url(self.base_url))
-        self._service.declare_teacher(self._request())
+        self._service.declare_teacher(self._teacher_request())
 
     def check(self, run: RunContext) -> CheckReport:
         """Check options and key, ask the service for what exists; say what would be made or reused."""
@@ -54,7 +54,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)])
         if missing:
             return CheckReport((f"{who}: {self.teacher.model}",), missing=missing)
-        return CheckReport((f"{who}: {teacher_note(service, self._request())}",))
+        return CheckReport((f"{who}: {teacher_note(service, self._teacher_request())}",))
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of the teacher's `tokenizer_model`, else the student's, where that is at Fireworks too."""
@@ -77,7 +77,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         """Wait until the teacher can be asked."""
         self._run = run
         provisioning = await self._declared().attach(run)
-        self._endpoint = await provisioning.teacher(self._request().key)
+        self._endpoint = await provisioning.teacher(self._teacher_request().key)
 
     async def close(self) -> None:
         """Clean up what the run made, with the last plugin that uses the service."""
@@ -122,10 +122,10 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
             raise RuntimeError("FireworksScorer is used before open()")
         return self._run
 
-    def _declared(self) -> Service:
+    def _declared(self) -> FireworksService:
         if self._service is None:
             raise RuntimeError("FireworksScorer is checked or opened before it was declared")
         return self._service
 
-    def _request(self) -> TeacherRequest:
+    def _teacher_request(self) -> TeacherRequest:
         return TeacherRequest.of(self.teacher.model, self.teacher.slug, self)

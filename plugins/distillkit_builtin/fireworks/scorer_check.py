@@ -7,7 +7,7 @@ from distillkit_builtin.fireworks.options import FireworksScorerOptions
 from distillkit_builtin.fireworks.provision_teacher import TeacherRequest, require_usable
 from distillkit_builtin.fireworks.requirements import address_problem
 from distillkit_builtin.fireworks.resource_names import DEPLOYMENT_SHAPE, id_problem, is_base_model, model_problem
-from distillkit_builtin.fireworks.service import Service
+from distillkit_builtin.fireworks.service import FireworksService
 
 
 def option_problems(model: str, options: FireworksScorerOptions) -> Iterator[str | None]:
@@ -36,7 +36,7 @@ def option_problems(model: str, options: FireworksScorerOptions) -> Iterator[str
         )
 
 
-def teacher_note(service: Service, request: TeacherRequest) -> str:
+def teacher_note(service: FireworksService, request: TeacherRequest) -> str:
     """What would be made or reused for a teacher.
 
     Raises:

@@ -12,9 +12,9 @@ def explain(error: BaseException) -> str:
     """An SDK's or HTTP library's exception in one line. The key, should it stand in there, does not come out."""
     response = getattr(error, "response", None)
     status, body = getattr(response, "status_code", None), _body_of(response)
-    text = f"HTTP {status} {body}" if status is not None and body else _hidden(str(error))
+    text = f"HTTP {status} {body}" if status is not None and body else _without_key(str(error))
     text = re.sub(r"\s*Agent debug:.*", "", text, flags=re.DOTALL)
-    silence = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    silence = "no response in time" if isinstance(error, TimeoutError) else type(error).__name__
     return (re.sub(r"\s+", " ", text).strip() or silence)[:1000]
 
 
@@ -34,7 +34,7 @@ def status_of(error: BaseException) -> int | None:
     return int(stated[1]) if stated else None
 
 
-def _hidden(text: str) -> str:
+def _without_key(text: str) -> str:
     """`text` without the key, to be had before anything is cut off: a part of a key is still a secret."""
     key = os.environ.get(KEY, "").strip()
     return text.replace(key, "***") if key else text
@@ -42,6 +42,6 @@ def _hidden(text: str) -> str:
 
 def _body_of(response: object) -> str:
     text = getattr(response, "text", "")
-    text = _hidden(text) if isinstance(text, str) else ""
+    text = _without_key(text) if isinstance(text, str) else ""
     message = re.search(r'"message"\s*:\s*"((?:[^"\\]|\\.)*)"', text)
     return message[1] if message else text[:300]

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.blocking_calls import within
+from distillkit_builtin.fireworks.blocking_calls import call_within
 from distillkit_builtin.fireworks.control_plane import ControlPlane
 from distillkit_builtin.fireworks.leftovers import base_urls, reclaim_leftovers
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
@@ -28,7 +28,7 @@ CHECK_SECONDS = 30.0
 
 
 @dataclass(slots=True)
-class Service:
+class FireworksService:
     """One run at one `base_url`."""
 
     base_url: str
@@ -70,7 +70,7 @@ class Service:
                 return question(control)
 
         try:
-            return within(CHECK_SECONDS, work)
+            return call_within(CHECK_SECONDS, work)
         except InputError:
             raise
         except Exception as error:
@@ -123,7 +123,7 @@ class Service:
         return " and ".join([*student, *([f"{len(self.teachers)} teacher(s)"] if self.teachers else [])])
 
 
-def shared_service(run: RunContext, base_url: str) -> Service:
+def shared_service(run: RunContext, base_url: str) -> FireworksService:
     """The run's one service at `base_url`."""
     base_urls(run).add(base_url)
-    return run.share(("fireworks", base_url), lambda: Service(base_url))
+    return run.share(("fireworks", base_url), lambda: FireworksService(base_url))

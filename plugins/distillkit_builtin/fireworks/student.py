@@ -18,7 +18,7 @@ from distillkit_builtin.fireworks.live_student import LiveFireworksStudent
 from distillkit_builtin.fireworks.options import FireworksStudentOptions, TrainerOptions
 from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
-from distillkit_builtin.fireworks.service import Service, shared_service
+from distillkit_builtin.fireworks.service import FireworksService, shared_service
 from distillkit_builtin.fireworks.student_check import option_problems, student_report
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
@@ -41,7 +41,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
     volatile: ClassVar[frozenset[str]] = VOLATILE
     writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})
 
-    _service: Service | None = PrivateAttr(None)
+    _service: FireworksService | None = PrivateAttr(None)
     _run: RunContext | None = PrivateAttr(None)
     _live: LiveFireworksStudent | None = PrivateAttr(None)
     _context_length: int | None = PrivateAttr(None)
@@ -149,7 +149,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
             raise RuntimeError("FireworksStudent is used before open() or after close()")
         return self._live
 
-    def _declared(self) -> Service:
+    def _declared(self) -> FireworksService:
         if self._service is None:
             raise RuntimeError("FireworksStudent is checked or opened before it was declared")
         return self._service

@@ -12,7 +12,7 @@ from distillkit_builtin.fireworks.resource_names import (
     base_model_problem,
     id_problem,
 )
-from distillkit_builtin.fireworks.service import Service
+from distillkit_builtin.fireworks.service import FireworksService
 
 OF_A_NEW_TRAINER = (
     *("trainer.inactivity_timeout", "trainer.replica_count", "trainer.region"),
@@ -49,7 +49,7 @@ def option_problems(options: FireworksStudentOptions) -> Iterator[str | None]:
         yield "warm_start_from_adapter needs lora_rank above 0"
 
 
-def student_report(options: FireworksStudentOptions, service: Service) -> tuple[CheckReport, int | None]:
+def student_report(options: FireworksStudentOptions, service: FireworksService) -> tuple[CheckReport, int | None]:
     """What would be made or reused, and the context length in tokens, where it is known.
 
     Raises:
@@ -82,7 +82,7 @@ def _trainer(options: FireworksStudentOptions, control: ControlPlane) -> str:
     state = None if job is None else control.trainer_state(job)
     if not state:
         return f"a trainer of {options.trainer.training_shape_id} is made"
-    return f"trainer {job} is reused ({state}){_kept(options, OF_A_NEW_TRAINER)}"
+    return f"trainer {job} is reused ({state}){_options_too_late(options, OF_A_NEW_TRAINER)}"
 
 
 def _sampling(options: FireworksStudentOptions, control: ControlPlane) -> str:
@@ -97,11 +97,11 @@ def _sampling(options: FireworksStudentOptions, control: ControlPlane) -> str:
         raise InputError(
             f"student.deployment.deployment_id {identifier!r} exists and is FAILED; delete it, or choose another"
         )
-    kept = _kept(options, OF_A_NEW_DEPLOYMENT)
+    kept = _options_too_late(options, OF_A_NEW_DEPLOYMENT)
     return f"student's sampling deployment {identifier} is reused ({found.max_replicas} replica(s)){kept}"
 
 
-def _kept(options: FireworksStudentOptions, keys: Sequence[str]) -> str:
+def _options_too_late(options: FireworksStudentOptions, keys: Sequence[str]) -> str:
     """Which of these options, named as `trainer.region`, are set and come too late."""
     changed = []
     for key in keys:

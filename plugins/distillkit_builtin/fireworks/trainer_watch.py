@@ -1,4 +1,4 @@
-"""Asking the trainer: blocking calls with a time-out, and a look at whether the trainer still lives meanwhile.
+"""Requests to the trainer: blocking calls with a time-out, and a look at whether the trainer still lives meanwhile.
 
 The SDK asks for a result for ever, so a trainer that died shows as nothing but silence.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from distillkit.errors import RunFailedError
-from distillkit_builtin.fireworks.blocking_calls import call
+from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.control_plane import ControlPlane
 from distillkit_builtin.fireworks.sdk_errors import explain
 
@@ -31,13 +31,13 @@ class TrainerWatch:
     timeout: float
     """Seconds for one result."""
 
-    async def result(self, what: str, submit: Callable[[], Any]) -> Any:  # noqa: ANN401 - the SDK's response
+    async def wait_for_result(self, what: str, submit: Callable[[], Any]) -> Any:  # noqa: ANN401 - the SDK's response
         """Submit something and wait for its future."""
         return await self.call(what, self.timeout + SUBMIT_SECONDS, lambda: submit().result(self.timeout))
 
     async def call(self, what: str, timeout: float, work: Callable[[], T]) -> T:
         """A blocking call. Raises RunFailedError that says how the trainer is, and what to do now."""
-        calling = asyncio.ensure_future(call(what, timeout, work))
+        calling = asyncio.ensure_future(call_in_thread(what, timeout, work))
         looking = asyncio.ensure_future(self._until_dead())
         try:
             await asyncio.wait({calling, looking}, return_when=asyncio.FIRST_COMPLETED)
@@ -67,7 +67,7 @@ class TrainerWatch:
             with contextlib.closing(ControlPlane(self.base_url)) as control:
                 return control.trainer_state(self.job) or "gone"
 
-        return await call("asking for the trainer's state", 30.0, ask)
+        return await call_in_thread("asking for the trainer's state", 30.0, ask)
 
     async def _advice(self, error: str) -> str:
         try:

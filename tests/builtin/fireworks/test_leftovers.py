@@ -58,8 +58,12 @@ def records(run_dir: Path) -> list[Path]:
 
 
 def trainers_made(service: "LoopbackService") -> list[str]:
-    made = [one for one in service.requests if one.method == "POST" and one.path.endswith("/rlorTrainerJobs")]
-    return [one.query["rlorTrainerJobId"] for one in made]
+    made = [
+        request
+        for request in service.requests
+        if request.method == "POST" and request.path.endswith("/rlorTrainerJobs")
+    ]
+    return [request.query["rlorTrainerJobId"] for request in made]
 
 
 def test_what_a_killed_run_left_is_cleaned_up_before_its_successor_makes_anything(
@@ -72,12 +76,14 @@ def test_what_a_killed_run_left_is_cleaned_up_before_its_successor_makes_anythin
     distillkit.run(make_config(service, tmp_path, tiny_model), overwrite=True)
     assert nothing_is_left(service)
     assert not records(run_dir)
-    told = (run_dir / "run.log").read_text()
-    assert all(name in told for name in (old, *left))
+    logged = (run_dir / "run.log").read_text()
+    assert all(name in logged for name in (old, *left))
     first, second = trainers_made(service)
     assert first == old != second
-    gone = [i for i, one in enumerate(service.requests) if one.method == "DELETE" and one.path.endswith(old)]
-    made = [i for i, one in enumerate(service.requests) if one.query.get("rlorTrainerJobId") == second]
+    gone = [
+        i for i, request in enumerate(service.requests) if request.method == "DELETE" and request.path.endswith(old)
+    ]
+    made = [i for i, request in enumerate(service.requests) if request.query.get("rlorTrainerJobId") == second]
     assert gone[0] < made[0]
 
 

@@ -50,7 +50,12 @@ def ledger(run_dir: Path) -> dict[int, list[str]]:
 
 def reasons(run_dir: Path) -> set[str]:
     entries = read_jsonl(run_dir / "ledger.jsonl")
-    return {one["reason"] for entry in entries for one in entry["completions"] if one["outcome"] == "failed"}
+    return {
+        completion["reason"]
+        for entry in entries
+        for completion in entry["completions"]
+        if completion["outcome"] == "failed"
+    }
 
 
 def status(run_dir: Path) -> str:
@@ -59,16 +64,16 @@ def status(run_dir: Path) -> str:
 
 def bodies(service: "LoopbackService", path: str) -> list[Any]:
     """Of all POSTs to paths that end so."""
-    return [one.body for one in service.requests if one.method == "POST" and one.path.endswith(path)]
+    return [request.body for request in service.requests if request.method == "POST" and request.path.endswith(path)]
 
 
 def sampled_between_hot_loads(service: "LoopbackService") -> list[int]:
     """How many completions the student's deployment was asked for before, between and after its hot loads."""
     counts = [0]
-    for one in service.requests:
-        if one.method == "POST" and one.path.endswith("/hot_load"):
+    for request in service.requests:
+        if request.method == "POST" and request.path.endswith("/hot_load"):
             counts.append(0)
-        elif one.path.endswith("/completions") and "-student-" in one.model:
+        elif request.path.endswith("/completions") and "-student-" in request.model:
             counts[-1] += 1
     return counts
 
@@ -121,7 +126,7 @@ def test_a_promotion_that_never_ends_fails_the_run_and_a_resumed_one_promotes_ag
         with pytest.raises(RunFailedError) as caught:
             distillkit.run(config(0.2))
     what = r"promoting accounts/loopback/rlorTrainerJobs/dk-fw-trainer-\w+/checkpoints/final-\w+ to 'my-model'"
-    assert re.search(rf"{what}: no answer within 0\.2 s", str(caught.value))
+    assert re.search(rf"{what}: no response within 0\.2 s", str(caught.value))
     assert ledger(run_dir) == {1: TRAINED, 2: TRAINED}
     assert status(run_dir) == "failed"
     assert nothing_is_left(service)
@@ -163,7 +168,7 @@ def test_weights_are_published_every_so_many_steps_and_after_the_last(
     train = {"weight_sync_interval": interval, "sample_every": 1, "samples_per_route": 8}
     result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train=train))
     samples = read_jsonl(result.run_dir / "samples.jsonl")
-    assert {(one["step"], one["policy_version"]) for one in samples} == set(enumerate(versions, start=1))
+    assert {(sample["step"], sample["policy_version"]) for sample in samples} == set(enumerate(versions, start=1))
     loaded = [body["identity"].rpartition("-")[0] for body in bodies(service, "/hot_load")]
     assert loaded == [f"step-{interval}", "step-4"]
     assert sampled_between_hot_loads(service) == [8 * interval, 8 * (4 - interval), 0]

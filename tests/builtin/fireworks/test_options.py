@@ -97,8 +97,10 @@ def test_the_order_of_plugins_does_not_matter(
         (note,) = reports[f"teachers.{route}.scorer"].notes
         assert f"{model}: frozen deployment {ids[model]} is made" in note
     distillkit.run(config)
-    made = [one for one in service.requests if one.method == "POST" and one.path.endswith("/deployments")]
-    shapes = {one.query["deploymentId"]: one.body.get("deploymentShape") for one in made}
+    made = [
+        request for request in service.requests if request.method == "POST" and request.path.endswith("/deployments")
+    ]
+    shapes = {request.query["deploymentId"]: request.body.get("deploymentShape") for request in made}
     assert len(shapes) == 3
     assert shapes.pop(ids[TEACHER]) is None
     assert len(set(shapes.values())) == 1  # that of the student's deployment
@@ -109,7 +111,7 @@ def run(service: "LoopbackService", folder: Path, tokenizer: str, **student: Any
     config = make_config(service, folder, tokenizer, student=student, teachers=[teacher(service, SERVED)])
     distillkit.run(config)
     assert nothing_is_left(service)
-    posts = {one.path.rpartition("/")[2]: one for one in service.requests if one.method == "POST"}
+    posts = {request.path.rpartition("/")[2]: request for request in service.requests if request.method == "POST"}
     return posts["rlorTrainerJobs"], posts["deployments"]
 
 
@@ -197,7 +199,9 @@ def test_a_deployment_is_not_waited_for_without_end_to_change_its_trainer(
     distillkit.run(make_config(service, tmp_path, tiny_model, name="one", student=keep, teachers=teachers))
     stubborn = {"deployment": {"deployment_id": "mine"}, "timeouts": {"reattach_settle": 0.01}}
     # It does not say that its trainer is another one now.
-    monkeypatch.setattr(Deployment, "public", lambda one: {**public(one), "hotLoadTrainerJob": "the old one"})
+    monkeypatch.setattr(
+        Deployment, "public", lambda deployment: {**public(deployment), "hotLoadTrainerJob": "the old one"}
+    )
     with pytest.raises(RunFailedError, match=r"0\.01"):
         distillkit.run(make_config(service, tmp_path, tiny_model, name="two", student=stubborn, teachers=teachers))
     assert list(service.deployments) == ["mine"]

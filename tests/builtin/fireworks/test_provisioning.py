@@ -30,11 +30,11 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def made(service: "LoopbackService", what: str) -> list[Any]:
-    return [one for one in service.requests if one.method == "POST" and one.path.endswith(f"/{what}")]
+    return [request for request in service.requests if request.method == "POST" and request.path.endswith(f"/{what}")]
 
 
 def nothing_was_made(service: "LoopbackService") -> bool:
-    return not [one for one in service.requests if one.method in COST_MONEY]
+    return not [request for request in service.requests if request.method in COST_MONEY]
 
 
 def test_teacher_deployments_are_called_the_same_in_every_run() -> None:
@@ -123,7 +123,7 @@ def test_a_later_run_wakes_the_teacher_that_an_earlier_one_made(
     for name in ("one", "two"):
         distillkit.run(make_config(service, tmp_path, tiny_model, name=name))
         assert nothing_is_left(service)
-    teachers = [one for one in made(service, "deployments") if "teacher" in one.query["deploymentId"]]
+    teachers = [request for request in made(service, "deployments") if "teacher" in request.query["deploymentId"]]
     assert len(teachers) == 1
 
 
@@ -206,7 +206,7 @@ def test_a_teacher_on_the_students_base_gets_the_students_deployment_shape(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
     distillkit.run(make_config(service, tmp_path, tiny_model, teachers=[teacher(service, STUDENT)]))
-    shapes = [one.body["deploymentShape"] for one in made(service, "deployments")]
+    shapes = [request.body["deploymentShape"] for request in made(service, "deployments")]
     assert len(shapes) == 2
     assert shapes[0] == shapes[1]
 

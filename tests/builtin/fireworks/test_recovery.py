@@ -79,8 +79,8 @@ def last_weights(service: "LoopbackService", path: Path) -> bytes:
     return (service.path(model) / "adapter_model.safetensors").read_bytes()
 
 
-def asked(service: "LoopbackService", name: str) -> list[Any]:
-    return [one.body for one in service.requests if one.path.endswith(f"/{name}")]
+def bodies(service: "LoopbackService", name: str) -> list[Any]:
+    return [request.body for request in service.requests if request.path.endswith(f"/{name}")]
 
 
 def refused() -> "Effect":
@@ -131,7 +131,7 @@ def test_a_step_that_failed_is_done_once_on_the_state_before_it(
     assert last_weights(service, troubled.adapter_path) == calm.weights
     assert (troubled.steps, troubled.summary["trained_completions"]) == (STEPS, 16)
     assert "the step is done again on a new model" in (troubled.run_dir / "run.log").read_text()
-    assert len(asked(service, "create_model")) == 2
+    assert len(bodies(service, "create_model")) == 2
     assert nothing_is_left(service)
 
 
@@ -147,7 +147,7 @@ def test_a_step_that_was_applied_while_its_answer_was_lost_counts_once(
     troubled = distillkit.run(config)
     assert losses(troubled.metrics) == calm.losses
     assert last_weights(service, troubled.adapter_path) == calm.weights
-    assert len(asked(service, "optim_step")) == STEPS + 1
+    assert len(bodies(service, "optim_step")) == STEPS + 1
 
 
 @pytest.mark.parametrize(
@@ -167,15 +167,15 @@ def test_where_the_state_is_not_known_the_run_ends_and_a_resume_trains_each_row_
     service.faults.add(refused(), times=RETRIES, after=STEPS - 1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is RUNNING.*--resume"):
         distillkit.run(poisoned)
-    assert not asked(service, "unload_model"), why
+    assert not bodies(service, "unload_model"), why
     assert nothing_is_left(service)
     before = read_jsonl(tmp_path / "runs/fw/ledger.jsonl")
     assert [entry["outcome"] for entry in before] == ["trained"] * 6 + ["failed"] * 2
-    steps_before = len(asked(service, "optim_step"))
+    steps_before = len(bodies(service, "optim_step"))
     resumed = distillkit.run(poisoned, resume=True)
     saved_at = 2 if "train" in over else 3
-    assert len(asked(service, "load_weights")) == 1
-    assert len(asked(service, "optim_step")) == steps_before + STEPS - saved_at
+    assert len(bodies(service, "load_weights")) == 1
+    assert len(bodies(service, "optim_step")) == steps_before + STEPS - saved_at
     assert [row["step"] for row in resumed.metrics] == [1, 2, 3, 4]
     entries = read_jsonl(resumed.run_dir / "ledger.jsonl")
     assert [entry["outcome"] for entry in entries] == ["trained"] * 8
@@ -190,7 +190,7 @@ def test_what_would_fail_again_is_not_tried_again(service: "LoopbackService", tm
     service.faults.add(Status(400, message="no such loss"), after=1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"no such loss.*--resume"):
         distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
-    assert not asked(service, "unload_model")
+    assert not bodies(service, "unload_model")
 
 
 def test_a_step_that_fails_twice_ends_the_run(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
@@ -198,7 +198,7 @@ def test_a_step_that_fails_twice_ends_the_run(service: "LoopbackService", tmp_pa
     service.faults.add(refused(), times=2 * RETRIES, after=1, where="POST .*/forward_backward$")
     with pytest.raises(RunFailedError, match=r"try later.*--resume"):
         distillkit.run(config_of(service, tmp_path, tiny_model, "fw"))
-    assert len(asked(service, "unload_model")) == 1
+    assert len(bodies(service, "unload_model")) == 1
     assert nothing_is_left(service)
 
 

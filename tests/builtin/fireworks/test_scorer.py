@@ -69,7 +69,7 @@ async def test_scores_are_the_models_own_logprobs_of_the_response(
     wanted = plain_logprobs(network, PromptAndResponse(token_ids(PROMPT), token_ids(RESPONSE)))
     assert isinstance(outcome, Score)
     assert outcome.ids_proved
-    body = [one.body for one in service.requests if one.path.endswith("/completions")][-1]
+    body = [request.body for request in service.requests if request.path.endswith("/completions")][-1]
     assert isinstance(body, dict)
     assert body["prompt"] == [*PROMPT, *RESPONSE]
     assert (body["echo"], body["max_tokens"], body["temperature"]) == (True, 1, 0.0)

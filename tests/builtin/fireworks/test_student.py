@@ -58,7 +58,7 @@ def test_a_routed_run_trains_on_the_gap_to_two_teachers_and_leaves_nothing_runni
     result = distillkit.run(config)
     assert result.steps == 2
     assert nothing_is_left(service)
-    first = next(one.body for one in service.requests if one.path.endswith("/forward_backward"))
+    first = next(request.body for request in service.requests if request.path.endswith("/forward_backward"))
     sent: Any = first["forward_backward_input"]["data"]  # type: ignore[index,call-overload]  # JSON
     assert len(sent) == 16
     tokens = float(next(row["train/active_tokens"] for row in result.metrics if row["step"] == 1))  # type: ignore[arg-type]
@@ -148,12 +148,12 @@ def test_a_resumed_run_goes_on_with_a_new_trainer_from_the_old_ones_checkpoint(
     result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
     assert result.steps == 4
     assert [row["step"] for row in result.metrics] == [1, 2, 3, 4]
-    loads = [one.body for one in service.requests if one.path.endswith("/load_weights")]
+    loads = [request.body for request in service.requests if request.path.endswith("/load_weights")]
     assert len(loads) == 1
     assert loads[0]["path"].startswith("cross_job://dk-fw-trainer-")  # type: ignore[index]  # an object
     assert nothing_is_left(service)
     # the deployment of the first run is woken, and gets the loaded weights before the first sample
-    after = [one.path.rpartition("/")[2] for one in service.requests]
+    after = [request.path.rpartition("/")[2] for request in service.requests]
     start = after.index("load_weights")
     assert "save_weights_for_sampler" in after[start : start + after[start:].index("completions")]
 
@@ -174,7 +174,11 @@ def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
     assert len(left[0]) == 1
     result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
     assert result.steps == 4
-    created = [one for one in service.requests if one.method == "POST" and one.path.endswith("/rlorTrainerJobs")]
+    created = [
+        request
+        for request in service.requests
+        if request.method == "POST" and request.path.endswith("/rlorTrainerJobs")
+    ]
     assert len(created) == 1
     assert nothing_is_left(service)
 
@@ -200,7 +204,7 @@ def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_pat
     adapter = json.loads((first.adapter_path / "model.json").read_text())["model"]
     start = {"warm_start_from_adapter": adapter}
     second = distillkit.run(make_config(service, tmp_path, tiny_model, name="second", student=start, data=short))
-    assert [one for one in service.requests if one.path.endswith("/load_adapter")]
+    assert [request for request in service.requests if request.path.endswith("/load_adapter")]
     again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
     assert first_step(again) == first_step(first) != first_step(second)
 
@@ -211,7 +215,7 @@ def test_untouched_weights_are_published_if_that_is_asked_for(
 ) -> None:
     student = {"weight_sync_before_training": before, "save_final_checkpoint": False}
     distillkit.run(make_config(service, tmp_path, tiny_model, student=student))
-    saved = [one for one in service.requests if one.path.endswith("/save_weights_for_sampler")]
+    saved = [request for request in service.requests if request.path.endswith("/save_weights_for_sampler")]
     assert len(saved) == (3 if before else 2)
 
 
@@ -254,7 +258,12 @@ def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
     assert result.summary["failed_completions"] == 3
     assert result.summary["trained_completions"] == 13
     entries = read_jsonl(tmp_path / "runs/fw/ledger.jsonl")
-    reasons = [one["reason"] for entry in entries for one in entry["completions"] if one["outcome"] == "failed"]
+    reasons = [
+        completion["reason"]
+        for entry in entries
+        for completion in entry["completions"]
+        if completion["outcome"] == "failed"
+    ]
     assert len(reasons) == 3
     assert all("HTTP 503" in reason for reason in reasons)
     assert nothing_is_left(service)
@@ -359,7 +368,7 @@ async def test_a_batch_without_the_cap_is_trained_with_the_services_own(
         await student.train(replace(batch, options={}))
     finally:
         await student.close()
-    (sent,) = [one.body for one in service.requests if one.path.endswith("/forward_backward")]
+    (sent,) = [request.body for request in service.requests if request.path.endswith("/forward_backward")]
     assert not sent["forward_backward_input"].get("loss_fn_config")  # type: ignore[index]  # JSON
 
 
@@ -369,7 +378,7 @@ def test_prompts_that_are_too_long_for_the_training_shape_are_found_in_the_check
     rows = [{"messages": [{"role": "user", "content": "long " * 120}]}]
     with pytest.raises(InputError, match="512"):
         distillkit.run(make_config(service, tmp_path, tiny_model, rows=rows))
-    assert not [one for one in service.requests if one.method == "POST"]
+    assert not [request for request in service.requests if request.method == "POST"]
 
 
 def test_a_teachers_own_model_needs_no_tokenizer_named(

@@ -14,7 +14,7 @@ from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import EvalResult
-from distillkit_builtin.fireworks.blocking_calls import in_thread
+from distillkit_builtin.fireworks.blocking_calls import start_in_thread
 from distillkit_builtin.fireworks.completions import Endpoint
 from distillkit_builtin.fireworks.control_plane import api_key
 from distillkit_builtin.fireworks.recipe.config import Config, EvalCallback
@@ -99,7 +99,7 @@ class RecipeCallbacks(Evaluator):
                 raise InputError(f"{name}: gives {type(result).__name__}, not a dict of metrics")
             return result
 
-        return await in_thread(work, name)
+        return await start_in_thread(work, name)
 
     async def _endpoints(self) -> tuple[Endpoint, dict[str, Endpoint]]:
         provisioning = shared_service(self._require_run(), resolve_base_url(None)).provisioning

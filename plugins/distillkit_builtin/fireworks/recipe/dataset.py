@@ -39,10 +39,10 @@ def _fetch(address: str) -> bytes:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS * attempt)
         try:
-            with urlopen(address, timeout=SECONDS) as answer:  # noqa: S310 - http and https alone come here
-                content: bytes = answer.read(MOST_BYTES + 1)
+            with urlopen(address, timeout=SECONDS) as response:  # noqa: S310 - http and https alone come here
+                content: bytes = response.read(MOST_BYTES + 1)
         except HTTPError as error:
-            reason = f"the server answers {error.code} {error.reason}"
+            reason = f"the server responds {error.code} {error.reason}"
             if error.code < 500:
                 break
         except (URLError, OSError) as error:

@@ -22,7 +22,7 @@ from distillkit.run_directory.run_files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
-from distillkit_builtin.fireworks.service import Service, shared_service
+from distillkit_builtin.fireworks.service import FireworksService, shared_service
 from distillkit_builtin.sinks.wandb import WandbSink
 
 FILE = "recipe_metrics.jsonl"
@@ -73,7 +73,7 @@ class RecipeLog(Sink):
     _scale: float = PrivateAttr(1.0)
     _output_model: str | None = PrivateAttr(None)
     _runner: RunnerFiles = PrivateAttr(default_factory=RunnerFiles)
-    _service: Service | None = PrivateAttr(None)
+    _service: FireworksService | None = PrivateAttr(None)
     _max_seq_len: int | None = PrivateAttr(None)
     _path: Path | None = PrivateAttr(None)
     _steps: int = PrivateAttr(0)
@@ -87,7 +87,7 @@ class RecipeLog(Sink):
         return log
 
     @property
-    def service(self) -> Service | None:
+    def service(self) -> FireworksService | None:
         """The run's connection, also after its end; None: it was never opened."""
         return self._service
 

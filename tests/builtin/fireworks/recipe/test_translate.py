@@ -148,7 +148,7 @@ BESIDES: Mapping[str, Mapping[str, Any]] = {
 }
 """What a field needs to be set with it."""
 WITHOUT_A_KEY = {"runner", "eval_before_training", *(name for name in CHANGED if name.startswith("runner."))}
-NAMES = sorted(where + one.name for where, cls in SECTIONS.items() for one in fields(cls))
+NAMES = sorted(where + field.name for where, cls in SECTIONS.items() for field in fields(cls))
 
 
 def make(**over: Any) -> recipe.Config:
@@ -398,7 +398,7 @@ def test_a_dataset_behind_an_address_is_fetched_once(address: str, tmp_path: Pat
     assert translate(make(log_path=str(tmp_path / "logs"), dataset=address)).config.data.path == config.data.path
 
 
-@pytest.mark.parametrize(("answers", "reason"), [([404], "answers 404"), ([500, 502, 503], "answers 503")])
+@pytest.mark.parametrize(("answers", "reason"), [([404], "responds 404"), ([500, 502, 503], "responds 503")])
 def test_a_dataset_that_cannot_be_fetched(address: str, tmp_path: Path, answers: list[int], reason: str) -> None:
     _Files.answers = list(answers)
     with pytest.raises(InputError, match=f"dataset: http://127.* cannot be fetched: .*{reason}"):
