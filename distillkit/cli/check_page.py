@@ -81,7 +81,7 @@ def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
     for row in prepared.dataset.rows():
         (prompts,) = prepared.render([row])
         first.setdefault(prompts.route.label, prompts)
-        if wanted <= {name for one in first.values() for name in one.route.teachers}:
+        if wanted <= {name for prompts in first.values() for name in prompts.route.teachers}:
             break
     return first
 

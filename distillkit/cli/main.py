@@ -20,7 +20,7 @@ from distillkit.errors import InputError, RunFailedError
 from distillkit.loop.execute import execute
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import holds_work, require_place, run_directory
+from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
 from distillkit.run_directory.run_start import RunStart
 
 HELP = """On-policy distillation of language models.
@@ -137,11 +137,11 @@ def check(
         config, registry = load(arguments, plugin or [])
         notes: list[str] = []
         run_dir = run_directory(config)
-        require_place(run_dir)
+        require_writable_path(run_dir)
         prepared = prepare_run(config, registry, notes.append, rank)
         if not quiet:
             show_prepared_run(prepared, notes, OUT)
-            held = "; it holds a run already: --resume, --overwrite, or another name" if holds_work(run_dir) else ""
+            held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
             OUT.print(f"run directory: {run_dir}{held}")
         show_verdict(prepared, OUT)
 

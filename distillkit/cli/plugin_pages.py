@@ -28,7 +28,7 @@ def as_json(registry: Registry) -> str:
         }
         for info in registry.infos()
     ]
-    broken = [{"entry_point": one.entry_point, "error": one.error} for one in registry.broken]
+    broken = [{"entry_point": broken.entry_point, "error": broken.error} for broken in registry.broken]
     return json.dumps({"plugins": plugins, "broken": broken}, indent=2)
 
 
@@ -38,8 +38,8 @@ def show_list(registry: Registry, console: Console) -> None:
     for info in registry.infos():
         table.add_row(info.role, info.name, f"{info.distribution} {info.version}".strip(), info.cls.describe())
     console.print(table)
-    for one in registry.broken:
-        console.print(f"broken: {one.entry_point}: {one.error}")
+    for broken in registry.broken:
+        console.print(f"broken: {broken.entry_point}: {broken.error}")
 
 
 def show_one(registry: Registry, role: str, name: str, console: Console) -> None:

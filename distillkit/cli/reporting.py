@@ -24,7 +24,7 @@ class Terminal(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as the base class has it
         """What is no text is rich's own, and made of words of ours."""
-        super().print(*(redact(one) if isinstance(one, str) else one for one in objects), **options)
+        super().print(*(redact(item) if isinstance(item, str) else item for item in objects), **options)
 
 
 ERR = Terminal(stderr=True)

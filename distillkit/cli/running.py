@@ -9,10 +9,10 @@ from distillkit.cli.signals import Stopping
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.loop.execute import ANEW, execute
+from distillkit.loop.execute import NEW_RUN, execute
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import require_place, run_directory
+from distillkit.run_directory.directory import require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
 
@@ -22,7 +22,7 @@ def run_and_report(
     registry: Registry,
     words: list[str],
     rank: Rank,
-    start: RunStart = ANEW,
+    start: RunStart = NEW_RUN,
     *,
     quiet: bool = False,
 ) -> RunResult:
@@ -35,7 +35,7 @@ def run_and_report(
     if quiet:
         for sink in config.sinks:
             sink.silence()
-    require_place(run_dir)
+    require_writable_path(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
         stopping = Stopping(rank=rank)

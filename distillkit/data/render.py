@@ -16,7 +16,7 @@ from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row, Teacher
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class PromptSide:
     """How one side (the student, or one teacher) reads a prompt."""
 
     tokenizer: Tokenizer
@@ -30,7 +30,7 @@ Reader = str | None
 
 
 @dataclass(frozen=True, slots=True)
-class Routed:
+class RoutedRow:
     """A row, who scores it, and what each side reads."""
 
     row: Row
@@ -50,27 +50,29 @@ class RowIds:
 class Renderer:
     """Renders rows' messages for the student and each routed teacher."""
 
-    student: Side
-    teachers: Mapping[str, Side]
+    student: PromptSide
+    teachers: Mapping[str, PromptSide]
     max_completion_tokens: int
 
-    def render(self, routed: Sequence[Routed]) -> list[Prompts | RowError]:
+    def render(self, routed: Sequence[RoutedRow]) -> list[Prompts | RowError]:
         """Each row's prompts, or what is wrong with it, such as a prompt that leaves no room for the completion."""
         rendered = zip(routed, self.ids(routed), strict=True)
-        return [found if isinstance(found, RowError) else _as_arrays(one, found) for one, found in rendered]
+        return [
+            found if isinstance(found, RowError) else _as_arrays(routed_row, found) for routed_row, found in rendered
+        ]
 
-    def ids(self, routed: Sequence[Routed]) -> list[RowIds | RowError]:
+    def ids(self, routed: Sequence[RoutedRow]) -> list[RowIds | RowError]:
         """The same without arrays. What sides that read alike are to read is rendered all at once, and once."""
         reads = {name: self._first_alike(side) for name, side in self.teachers.items()}
         wanted: dict[Reader, dict[int, Messages]] = {}
-        for one in routed:
-            wanted.setdefault(None, {})[id(one.chat.student)] = one.chat.student
-            for name, messages in one.chat.teachers.items():
+        for routed_row in routed:
+            wanted.setdefault(None, {})[id(routed_row.chat.student)] = routed_row.chat.student
+            for name, messages in routed_row.chat.teachers.items():
                 wanted.setdefault(reads[name], {})[id(messages)] = messages
         ids = {(reader, chat): found for reader, chats in wanted.items() for chat, found in self._ids(reader, chats)}
-        return [self._checked(one, ids, reads) for one in routed]
+        return [self._checked(routed_row, ids, reads) for routed_row in routed]
 
-    def _first_alike(self, side: Side) -> Reader:
+    def _first_alike(self, side: PromptSide) -> Reader:
         """The first side with this tokenizer and these options."""
         for reader in (None, *self.teachers):
             other = self._side(reader)
@@ -78,7 +80,7 @@ class Renderer:
                 return reader
         raise AssertionError("a side reads as it does itself")
 
-    def _side(self, reader: Reader) -> Side:
+    def _side(self, reader: Reader) -> PromptSide:
         return self.student if reader is None else self.teachers[reader]
 
     def _ids(self, reader: Reader, chats: Mapping[int, Messages]) -> Iterator[tuple[int, list[int] | RowError]]:
@@ -86,9 +88,9 @@ class Renderer:
         return zip(chats, render_each(side.tokenizer, list(chats.values()), side.template_options), strict=True)
 
     def _checked(
-        self, one: Routed, ids: Mapping[tuple[Reader, int], list[int] | RowError], reads: Mapping[str, Reader]
+        self, routed_row: RoutedRow, ids: Mapping[tuple[Reader, int], list[int] | RowError], reads: Mapping[str, Reader]
     ) -> RowIds | RowError:
-        chat = one.chat
+        chat = routed_row.chat
         try:
             return RowIds(
                 self._fitting(self.student, ids[None, id(chat.student)], "messages", "the student"),
@@ -102,7 +104,7 @@ class Renderer:
         except RowError as error:
             return error
 
-    def _fitting(self, side: Side, ids: list[int] | RowError, field: str, reader: str) -> Sequence[int]:
+    def _fitting(self, side: PromptSide, ids: list[int] | RowError, field: str, reader: str) -> Sequence[int]:
         if isinstance(ids, RowError):
             raise ids
         if not ids:
@@ -117,12 +119,14 @@ class Renderer:
         return ids
 
 
-def _as_arrays(one: Routed, ids: RowIds) -> Prompts:
+def _as_arrays(routed_row: RoutedRow, ids: RowIds) -> Prompts:
     teachers = {name: token_ids(theirs) for name, theirs in ids.teachers.items()}
-    return Prompts(one.row, one.route, token_ids(ids.student), teachers)
+    return Prompts(routed_row.row, routed_row.route, token_ids(ids.student), teachers)
 
 
-def teacher_side(teacher: Teacher, tokenizer: Tokenizer, context_length: int | None, student: Side) -> Side:
+def teacher_prompt_side(
+    teacher: Teacher, tokenizer: Tokenizer, context_length: int | None, student: PromptSide
+) -> PromptSide:
     """How a teacher reads: with its own template options, or the student's where it has none."""
     options = student.template_options if teacher.chat_template_kwargs is None else teacher.chat_template_kwargs
-    return Side(tokenizer, options, context_length)
+    return PromptSide(tokenizer, options, context_length)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distillkit.config.run_config import RunConfig
-from distillkit.data.render import Renderer, Routed
+from distillkit.data.render import Renderer, RoutedRow
 from distillkit.errors import PluginError, RowError, suggest
 from distillkit.roles.attribution import attribute_to
 from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
@@ -64,16 +64,16 @@ class RowPipeline:
     def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
         """The prompts of many rows, which is faster than one after another. Raises the first's RowError."""
         prompts: list[Prompts] = []
-        for found in renderer.render([Routed(row, *self.chat(row)) for row in rows]):
+        for found in renderer.render([RoutedRow(row, *self.chat(row)) for row in rows]):
             if isinstance(found, RowError):
                 raise found
             prompts.append(found)
         return prompts
 
-    def routed(self, row: Row) -> Routed | RowError:
+    def routed(self, row: Row) -> RoutedRow | RowError:
         """The row with its route and messages, or what is wrong with it."""
         try:
-            return Routed(row, *self.chat(row))
+            return RoutedRow(row, *self.chat(row))
         except RowError as error:
             return error
 

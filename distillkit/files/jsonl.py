@@ -24,7 +24,7 @@ class JsonLines:
     def __init__(self, path: Path) -> None:
         """Append to `path`, which is made if need be."""
         self.path = path
-        with writing(path):
+        with explain_write_errors(path):
             self._file = path.open("ab", buffering=0)
 
     def append(self, records: Iterable[Mapping[str, JsonValue]], *, ascii_only: bool = True) -> None:
@@ -32,7 +32,7 @@ class JsonLines:
         lines = [_one_line(json.dumps(record, allow_nan=False, ensure_ascii=ascii_only)) for record in records]
         # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as the escape that it came as.
         data = memoryview("".join(lines).encode("utf-8", errors="backslashreplace"))
-        with writing(self.path):
+        with explain_write_errors(self.path):
             before = os.fstat(self._file.fileno()).st_size
             try:
                 while data:
@@ -43,7 +43,7 @@ class JsonLines:
 
     def flushed_length(self) -> int:
         """Bytes of the file, once all of it is on the disk."""
-        with writing(self.path):
+        with explain_write_errors(self.path):
             os.fsync(self._file.fileno())
             return os.fstat(self._file.fileno()).st_size
 
@@ -77,7 +77,7 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turn what the operating system says of a failed write into an error that says what to do."""
     try:
         yield

@@ -18,7 +18,7 @@ TOO_MANY_FILES = {errno.EMFILE, errno.ENFILE}
 def advice(error: OSError) -> str:
     """How to fix a write that failed, as a clause without a full stop."""
     if error.errno in FULL:
-        return "make room there"
+        return "free some space there"
     if error.errno in FORBIDDEN:
         return "make it writable"
     if error.errno in TOO_MANY_FILES:

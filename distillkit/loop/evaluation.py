@@ -39,7 +39,7 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Know each row's route."""
-        self._routes = {one.row.row_id: one.route for one in self.prompts}
+        self._routes = {row_prompts.row.row_id: row_prompts.route for row_prompts in self.prompts}
 
     @property
     def rows(self) -> Sequence[Row]:
@@ -53,14 +53,14 @@ class Evaluation:
     def _requests(self) -> WindowRequests:
         requests = tuple(
             SampleRequest(
-                key := SampleKey(one.row.row_id, 0, 0),
-                one.student,
+                key := SampleKey(row_prompts.row.row_id, 0, 0),
+                row_prompts.student,
                 derive_seed(self.seed, "eval", key.row_id),
                 self.params,
             )
-            for one in self.prompts
+            for row_prompts in self.prompts
         )
-        return WindowRequests({(one.row.row_id, 0): one for one in self.prompts}, requests)
+        return WindowRequests({(row_prompts.row.row_id, 0): row_prompts for row_prompts in self.prompts}, requests)
 
     async def rollouts(self) -> Sequence[Rollout]:
         """The student's completions of the held-out rows, in row order."""
@@ -95,13 +95,13 @@ class Evaluation:
             return None
         requests = [
             SampleRequest(
-                SampleKey(one.row.row_id, 0, 0),
-                one.teachers[teacher] if privileged else one.student,
-                derive_seed(self.seed, "teacher", seed, one.row.row_id),
+                SampleKey(row_prompts.row.row_id, 0, 0),
+                row_prompts.teachers[teacher] if privileged else row_prompts.student,
+                derive_seed(self.seed, "teacher", seed, row_prompts.row.row_id),
                 self.params,
             )
-            for one in self.prompts
-            if teacher in one.route.teachers
+            for row_prompts in self.prompts
+            if teacher in row_prompts.route.teachers
         ]
         sampled, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
         return [sampled[request.key] for request in requests if request.key in sampled]
@@ -113,15 +113,15 @@ class Evaluation:
         scorer = self.scheduler.sampler if teacher is None else self.scheduler.scorers[teacher]
         if not isinstance(scorer, TokenScorer):
             return None
-        prompts = {one.row.row_id: one for one in self.prompts}
+        prompts = {row_prompts.row.row_id: row_prompts for row_prompts in self.prompts}
         requests = [
             ScoreRequest(
                 rollout,
                 teacher or STUDENT,
-                one.teachers[teacher] if teacher is not None and privileged else one.student,
+                row_prompts.teachers[teacher] if teacher is not None and privileged else row_prompts.student,
             )
             for rollout in rollouts
-            for one in (prompts[rollout.key.row_id],)
+            for row_prompts in (prompts[rollout.key.row_id],)
         ]
         scores, _ = await score_all(scorer, requests)
         return [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
@@ -129,6 +129,6 @@ class Evaluation:
     def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
         """The first scored completions of each route, where evaluators asked for scores."""
         first: dict[str, list[ScoredRollout]] = {}
-        for one in self._scored or ():
-            first.setdefault(one.prompts.route.label, []).append(one)
-        return tuple(one for mine in first.values() for one in mine[:per_route])
+        for completion in self._scored or ():
+            first.setdefault(completion.prompts.route.label, []).append(completion)
+        return tuple(completion for mine in first.values() for completion in mine[:per_route])

@@ -18,7 +18,7 @@ from distillkit.preflight.compatibility import require_spreading
 from distillkit.preflight.prepared_run import context_for, prepare_run
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import require_room, room, run_directory
+from distillkit.run_directory.directory import claim_directory, require_startable, run_directory
 from distillkit.run_directory.identity import identity_of
 from distillkit.run_directory.result import RunResult, finished_run
 from distillkit.run_directory.resuming import checkpoint_to_resume, require_unfinished
@@ -26,13 +26,13 @@ from distillkit.run_directory.run_files import RunFiles, read_metrics
 from distillkit.run_directory.run_start import RunStart
 
 log = logging.getLogger("distillkit")
-ANEW = RunStart()
+NEW_RUN = RunStart()
 
 
 async def execute(
     config: RunConfig,
     registry: Registry,
-    start: RunStart = ANEW,
+    start: RunStart = NEW_RUN,
     rank: Rank = ONLY,
     on_engine: Callable[[Engine], None] = lambda engine: None,
 ) -> RunResult:
@@ -50,7 +50,7 @@ async def _direct(
     started = time.perf_counter()
     run_dir = run_directory(config)
     dispatcher = SinkDispatcher()
-    require_room(run_dir, start)
+    require_startable(run_dir, start)
     prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank)
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
@@ -61,7 +61,7 @@ async def _direct(
     written = {name for cls in known for name in cls.writes}
     written |= {name for plugin in plugins for name in plugin.writes}
     with (
-        room(run_dir, start, plugins=classes, known=known, written=written) as rest,
+        claim_directory(run_dir, start, plugins=classes, known=known, written=written) as rest,
         RunFiles.open(run_dir) as files,
     ):
         if rest:

@@ -46,7 +46,7 @@ async def run_session(
         except BaseException as error:
             ended = error
             if _status(error) == "interrupted":
-                log.info("interrupted at step %d; %s", engine.step + 1, _next_after(files.run_dir))
+                log.info("interrupted at step %d; %s", engine.step + 1, _where_a_resume_goes_on(files.run_dir))
             else:
                 log.exception("the run ended at step %d", engine.step + 1)
             raise
@@ -66,10 +66,10 @@ async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> No
             await broken
         await working
     finally:
-        await _ended(working, broken)
+        await _cancel_and_wait(working, broken)
 
 
-async def _ended(*tasks: asyncio.Future[None]) -> None:
+async def _cancel_and_wait(*tasks: asyncio.Future[None]) -> None:
     """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
     for task in tasks:
         task.cancel()
@@ -107,7 +107,7 @@ async def opened(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatche
         yield
 
 
-def _next_after(run_dir: Path) -> str:
+def _where_a_resume_goes_on(run_dir: Path) -> str:
     """What a resume would do."""
     saved = checkpoints(run_dir)
     if not saved:

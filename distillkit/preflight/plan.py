@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.dataset import InBatches
-from distillkit.data.render import Renderer, Routed, RowIds
+from distillkit.data.render import Renderer, RoutedRow, RowIds
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
 from distillkit.events import Plan
@@ -30,8 +30,8 @@ class PromptLengths:
 
     def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
         routed = [self._intake.routed(row) for row in rows]
-        rendered = iter(self._renderer.ids([one for one in routed if isinstance(one, Routed)]))
-        return [one if isinstance(one, RowError) else self._add(next(rendered)) for one in routed]
+        rendered = iter(self._renderer.ids([row for row in routed if isinstance(row, RoutedRow)]))
+        return [row if isinstance(row, RowError) else self._add(next(rendered)) for row in routed]
 
     def _add(self, ids: RowIds | RowError) -> RowError | None:
         if isinstance(ids, RowError):

@@ -7,7 +7,7 @@ from pathlib import Path
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
-from distillkit.data.render import Renderer, Side, teacher_side
+from distillkit.data.render import PromptSide, Renderer, teacher_prompt_side
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.events import Plan
 from distillkit.preflight.compatibility import (
@@ -113,10 +113,10 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
-    student = Side(
+    student = PromptSide(
         config.student.tokenizer(run), config.sampling.chat_template_kwargs, config.student.context_length(run)
     )
-    sides: dict[str, Side] = {}
+    sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
         run = contexts[f"teachers.{teacher.name}.scorer"]
@@ -125,7 +125,7 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
             tokenizer = student.tokenizer
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
-        sides[teacher.name] = teacher_side(teacher, tokenizer, section.scorer.context_length(run), student)
+        sides[teacher.name] = teacher_prompt_side(teacher, tokenizer, section.scorer.context_length(run), student)
     return Renderer(student, sides, config.sampling.max_completion_tokens)
 
 

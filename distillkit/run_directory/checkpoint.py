@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from distillkit.errors import InputError
 from distillkit.files.atomic import checksums, flush
-from distillkit.files.jsonl import writing
+from distillkit.files.jsonl import explain_write_errors
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
 from distillkit.run_directory.codec import from_json, to_json
@@ -67,13 +67,13 @@ async def save(
     """Write a checkpoint aside and rename it, so that what has its final name is whole; keep the `keep_last` newest."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
     aside = final.with_name(f".{final.name}.partial")
-    with writing(final):
+    with explain_write_errors(final):
         shutil.rmtree(aside, ignore_errors=True)
         (aside / "student").mkdir(parents=True)
     await student.save(aside / "student")  # whose errors are its own: it may write elsewhere
     states = {key: dict(plugin.state()) for key, plugin in plugins.items()}
     tensors = {f"{key}/{name}": array for key, plugin in plugins.items() for name, array in plugin.tensors().items()}
-    with writing(final):
+    with explain_write_errors(final):
         _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
         if tensors:
             save_file(tensors, aside / "plugins.safetensors")

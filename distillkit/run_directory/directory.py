@@ -1,4 +1,4 @@
-"""Where a run writes: is there room, may it go on there, and does another process hold it?"""
+"""Where a run writes: can it write there, may it go on there, and does another process hold it?"""
 
 import json
 import os
@@ -12,7 +12,7 @@ from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
-from distillkit.files.jsonl import writing
+from distillkit.files.jsonl import explain_write_errors
 from distillkit.files.os_errors import TOO_MANY_FILES, advice
 from distillkit.files.strict_json import shortened
 from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
@@ -37,7 +37,7 @@ def run_directory(config: RunConfig) -> Path:
     return Path(config.log_path.replace("{name}", config.name))
 
 
-def require_place(run_dir: Path) -> None:
+def require_writable_path(run_dir: Path) -> None:
     """Raise InputError if no run could be in this place, as far as can be told without writing there."""
     with _looking(run_dir):
         place = run_dir.absolute()
@@ -67,14 +67,14 @@ def _looking(run_dir: Path) -> Iterator[None]:
         raise InputError(f"{shown!r} cannot be a run's directory: {reason}; choose another log_path or name") from error
 
 
-def require_room(run_dir: Path, start: RunStart) -> None:
+def require_startable(run_dir: Path, start: RunStart) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
-    require_place(run_dir)
+    require_writable_path(run_dir)
     if start.resume:
         if not checkpoints(run_dir):
-            how = "replace what is there by --overwrite" if holds_work(run_dir) else "run without --resume"
+            how = "replace what is there by --overwrite" if holds_run(run_dir) else "run without --resume"
             raise InputError(f"{run_dir}: nothing to resume, no checkpoint is there; {how}")
-    elif holds_work(run_dir) and not start.overwrite:
+    elif holds_run(run_dir) and not start.overwrite:
         go_on = "Go on with it by --resume, replace" if checkpoints(run_dir) else "It has no checkpoint; replace"
         raise InputError(
             f"{run_dir} already holds a run. {go_on} it by --overwrite, "
@@ -84,7 +84,7 @@ def require_room(run_dir: Path, start: RunStart) -> None:
         raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
 
 
-def holds_work(run_dir: Path) -> bool:
+def holds_run(run_dir: Path) -> bool:
     """Whether a run got as far as its first evaluation or step here; one that failed before is in no one's way."""
     with _looking(run_dir):
         metrics = run_dir / "metrics.jsonl"
@@ -126,7 +126,7 @@ def require_cleanup_handlers(
 
 
 @contextmanager
-def room(
+def claim_directory(
     run_dir: Path,
     start: RunStart,
     *,
@@ -154,11 +154,11 @@ def room(
         reason = f"{error.strerror}; {advice(error)}, or" if isinstance(error, OSError) else f"{error};"
         raise InputError(f"{str(run_dir)!r} cannot be written: {reason} choose another log_path") from error
     try:
-        require_room(run_dir, start)  # again, now that nobody else can change it
+        require_startable(run_dir, start)  # again, now that nobody else can change it
         if not start.resume:
             require_cleanup_handlers(run_dir, plugins, known)
         rest = [] if start.resume else _cleared(run_dir, WRITTEN.union(written))
-        with writing(run_dir / MARKER):
+        with explain_write_errors(run_dir / MARKER):
             if not (run_dir / MARKER).exists():  # from now on it is a run's, whatever becomes of this one
                 (run_dir / MARKER).write_text(f"{HEADER}, which is written when the run begins.\n", encoding="utf-8")
         yield rest

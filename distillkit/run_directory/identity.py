@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit.data.render import Side
+from distillkit.data.render import PromptSide
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prepared_run import PreparedRun
@@ -99,7 +99,7 @@ def _held_out(prepared: PreparedRun) -> str:
     return hashlib.sha256(json.dumps([row.row_id for row in prepared.eval_rows]).encode()).hexdigest()[:16]
 
 
-def _tokens(side: Side) -> str:
+def _tokens(side: PromptSide) -> str:
     rendered = []
     for messages in TEMPLATE_PROBES:
         try:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.files.atomic import write_json
-from distillkit.files.jsonl import JsonLines, writing
+from distillkit.files.jsonl import JsonLines, explain_write_errors
 from distillkit.files.redaction import RedactingFormatter
 from distillkit.metrics import finite
 from distillkit.records import ScoredRollout
@@ -43,7 +43,7 @@ class RunFiles:
     @contextmanager
     def open(cls, run_dir: Path) -> Iterator["RunFiles"]:
         """Append to the files in `run_dir`, and send distillkit's log there, while the run lasts."""
-        with writing(run_dir / "run.log"):
+        with explain_write_errors(run_dir / "run.log"):
             handler = RunLog(run_dir / "run.log", encoding="utf-8")
         handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(message)s"))
         level, propagate = log.level, log.propagate  # they belong to whoever imported distillkit
@@ -69,7 +69,7 @@ class RunFiles:
         for key in config.unreproducible(registry):
             lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")
         text = yaml.safe_dump(config.dump(), sort_keys=False, allow_unicode=True, width=120)
-        with writing(self.run_dir / MARKER):
+        with explain_write_errors(self.run_dir / MARKER):
             (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
 
     def lengths(self) -> dict[str, int]:
@@ -98,12 +98,12 @@ class RunFiles:
         self, step: int, split: Literal["train", "heldout"], scored: Sequence[ScoredRollout], tokenizer: Tokenizer
     ) -> None:
         """Completions with each token's logprob under student and teacher."""
-        records = [{"step": step, "split": split, **sample_record(one, tokenizer)} for one in scored]
+        records = [{"step": step, "split": split, **sample_record(completion, tokenizer)} for completion in scored]
         self._samples.append(records, ascii_only=False)
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""
-        with writing(self.run_dir / "summary.json"):
+        with explain_write_errors(self.run_dir / "summary.json"):
             write_json(self.run_dir / "summary.json", summary, indent=2)
 
 
@@ -113,27 +113,27 @@ def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:
         return [json.loads(line) for line in file]
 
 
-def sample_record(one: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
+def sample_record(completion: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
     """A completion as `samples.jsonl` holds it."""
-    rollout = one.rollout
+    rollout = completion.rollout
     return {
-        "row_id": one.key.row_id,
-        "epoch": one.key.epoch,
-        "sample": one.key.sample,
-        "route": one.prompts.route.label,
+        "row_id": completion.key.row_id,
+        "epoch": completion.key.epoch,
+        "sample": completion.key.sample,
+        "route": completion.prompts.route.label,
         "policy_version": rollout.policy_version,
-        "question": one.prompts.row.messages[-1].content,
+        "question": completion.prompts.row.messages[-1].content,
         "prompt": tokenizer.show(rollout.request.prompt_ids.tolist()),
-        "teacher_prompts": {name: tokenizer.show(ids.tolist()) for name, ids in one.prompts.teachers.items()},
+        "teacher_prompts": {name: tokenizer.show(ids.tolist()) for name, ids in completion.prompts.teachers.items()},
         "text": rollout.text,
         "finish_reason": rollout.finish_reason,
         "tokens": [tokenizer.show([token]) for token in rollout.token_ids.tolist()],
         "token_ids": rollout.token_ids.tolist(),
         "student_logprobs": [finite(round(x, 5)) for x in rollout.logprobs.tolist()],
         "teacher_logprobs": {
-            name: [finite(round(x, 5)) for x in score.logprobs.tolist()] for name, score in one.scores.items()
+            name: [finite(round(x, 5)) for x in score.logprobs.tolist()] for name, score in completion.scores.items()
         },
-        "ids_proved": {name: score.ids_proved for name, score in one.scores.items()},
+        "ids_proved": {name: score.ids_proved for name, score in completion.scores.items()},
     }
 
 

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from distillkit.errors import InputError
 from distillkit.files.atomic import flush, write_json
-from distillkit.files.jsonl import writing
+from distillkit.files.jsonl import explain_write_errors
 from distillkit.roles.plugin import PENDING_CLEANUP
 from distillkit_builtin.fireworks.options import Cleanup
 
@@ -155,7 +155,7 @@ def _read(path: Path | None, *keys: str) -> dict[str, Any] | None:
 
 
 def _replace(path: Path, content: Mapping[str, JsonValue]) -> None:
-    with writing(path):
+    with explain_write_errors(path):
         if not path.parent.is_dir():
             path.parent.mkdir()
             flush(path.parent.parent)

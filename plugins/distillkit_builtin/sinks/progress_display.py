@@ -72,7 +72,10 @@ class ProgressDisplay:
             step=event.step,
             reverse_kl=metrics.get("train/reverse_kl"),
             tokens_a_second=metrics.get("train/active_tokens", 0.0) / seconds if seconds else None,
-            rows={one.name: self._row(one).after(metrics, f"teacher_route/{one.slug}") for one in self.teachers},
+            rows={
+                teacher.name: self._row(teacher).after(metrics, f"teacher_route/{teacher.slug}")
+                for teacher in self.teachers
+            },
             steps_here=self.steps_here + 1,
             seconds_here=self.seconds_here + seconds,
             last_step_at=self.clock(),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from pydantic import JsonValue
 
-from distillkit.data.render import Renderer, Routed, Side
+from distillkit.data.render import PromptSide, Renderer, RoutedRow
 from distillkit.errors import RowError
 from distillkit.testing import ByteTokenizer, make_row
 from distillkit.types import ChatPrompts, Message, Messages, Prompts, Route
@@ -25,10 +25,10 @@ class Counting(ByteTokenizer):
         return [*super().render(messages, options), *(7 for _ in options)]
 
 
-def routed(content: str, privileged: str | None = None, teacher: str = "a") -> Routed:
+def routed(content: str, privileged: str | None = None, teacher: str = "a") -> RoutedRow:
     row = make_row(content)
     theirs: Messages = row.messages if privileged is None else (Message("user", privileged),)
-    return Routed(row, Route.to(teacher), ChatPrompts(row.messages, {teacher: theirs}))
+    return RoutedRow(row, Route.to(teacher), ChatPrompts(row.messages, {teacher: theirs}))
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def tokenizer() -> Counting:
 
 @pytest.fixture
 def renderer(tokenizer: Counting) -> Renderer:
-    side = Side(tokenizer, {}, 80)
+    side = PromptSide(tokenizer, {}, 80)
     return Renderer(side, {"a": replace(side, context_length=100), "b": replace(side, template_options={"x": 1})}, 10)
 
 

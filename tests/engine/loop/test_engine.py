@@ -16,7 +16,7 @@ from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
 from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
-from distillkit.run_directory.directory import room
+from distillkit.run_directory.directory import claim_directory
 from distillkit.run_directory.run_start import RunStart
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.types import SampleRequest
@@ -422,7 +422,7 @@ def test_a_resumed_run_writes_each_step_once(fake_config: Make) -> None:
 def test_a_second_process_in_the_same_directory_is_refused(fake_config: Make) -> None:
     first = run(fake_config())
     with (
-        room(first.run_dir, RunStart(resume=True)),
+        claim_directory(first.run_dir, RunStart(resume=True)),
         pytest.raises(InputError, match="another process is running"),
     ):
         run(fake_config(), overwrite=True)

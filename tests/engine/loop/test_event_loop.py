@@ -8,7 +8,7 @@ from conftest import question
 
 import distillkit
 from distillkit import RunConfig
-from distillkit.data.render import Renderer, Routed
+from distillkit.data.render import Renderer, RoutedRow
 from distillkit.errors import RowError
 from distillkit.records import Batch, ScoredRollout
 from distillkit.testing import FakeScorer, FakeStudent
@@ -25,7 +25,7 @@ def test_rows_are_rendered_off_the_event_loop_and_held_out_ones_once(
     rendered: list[str] = []
     render = Renderer.render
 
-    def noting(renderer: Renderer, routed: Sequence[Routed]) -> list[Prompts | RowError]:
+    def noting(renderer: Renderer, routed: Sequence[RoutedRow]) -> list[Prompts | RowError]:
         threads.add(threading.get_ident())
         rendered.extend(row.row.messages[-1].content for row in routed)
         return render(renderer, routed)

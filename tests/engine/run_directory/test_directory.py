@@ -17,7 +17,7 @@ from distillkit.api import execute
 from distillkit.cli.main import app
 from distillkit.errors import DistillkitError, InputError
 from distillkit.roles.plugin import PENDING_CLEANUP, Leftover
-from distillkit.run_directory.directory import holds_work, run_directory
+from distillkit.run_directory.directory import holds_run, run_directory
 from distillkit.testing import FakeStudent
 
 Make = Callable[..., RunConfig]
@@ -51,7 +51,7 @@ def test_a_path_that_is_too_long_is_wrong_input(
     assert "Traceback" not in done.output
     assert len(done.stderr) < 500
     with suppress(InputError):  # and no bare OSError
-        assert not holds_work(tmp_path / path)
+        assert not holds_run(tmp_path / path)
 
 
 def test_a_directory_below_a_file_is_wrong_input(fake_config: Make, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import distillkit
 from distillkit.errors import InputError
 from distillkit.run_directory.checkpoint import checkpoints
-from distillkit.run_directory.directory import holds_work, run_directory
+from distillkit.run_directory.directory import holds_run, run_directory
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate
@@ -72,7 +72,7 @@ def _resumes(run_dir: Path) -> bool:
     """Whether there is a checkpoint to go on from. Raises InputError for a run without one."""
     if checkpoints(run_dir):
         return True
-    if holds_work(run_dir):
+    if holds_run(run_dir):
         raise InputError(
             f"log_path: {run_dir} holds a run without a checkpoint, so it cannot go on; choose another log_path, or "
             "remove that folder (dcp_save_interval writes checkpoints on the way)"
