@@ -82,8 +82,16 @@ async def sample_completion(
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
+    return _rollout(request, version, tokenizer, result.completions)
+
+
+def _rollout(
+    request: SampleRequest, version: int, tokenizer: Tokenizer, completions: Sequence[Any]
+) -> Rollout | Failure:
+    """What the service sampled, checked. Raises AlignmentError."""
+    prompt = request.prompt_ids.tolist()
     what = f"completion {request.key}"
-    completion = _only_completion(what, result.completions)
+    completion = _only_completion(what, completions)
     _require_prompt(what, completion, prompt)
     ids = _ids(what, completion.full_tokens[len(prompt) :])
     if not ids:

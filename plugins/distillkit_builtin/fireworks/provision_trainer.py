@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 from distillkit.errors import RunFailedError
 from distillkit_builtin.fireworks.control_plane import ControlPlane, api_key
@@ -57,16 +58,21 @@ def provision_trainer(
     Raises:
         RunFailedError: if `stop` says so before the trainer is asked for.
     """
-    from fireworks.training.sdk import FiretitanServiceClient
-
     if not connection.fresh_deployment:
         _wake(control, connection.deployment, options, owned, stop)
     if stop():
         raise RunFailedError("the run ended before its trainer was made")
     os.environ.setdefault("TINKER_TELEMETRY", "0")  # closing waits 30 s for it where the service is down
+    connection.connect(_service_client(options, connection, base_url), options)
+
+
+def _service_client(options: FireworksStudentOptions, connection: TrainerConnection, base_url: str) -> Any:  # noqa: ANN401 - the SDK's client
+    """The SDK's client with all the options; it asks for nothing yet."""
+    from fireworks.training.sdk import FiretitanServiceClient
+
     trainer, deployment, timeouts = options.trainer, options.deployment, options.timeouts
     capacity = {"max_lora_rank": options.lora_rank} if options.lora_rank else {"lora_rank": 0}
-    sdk_service = FiretitanServiceClient.from_firetitan_config(
+    return FiretitanServiceClient.from_firetitan_config(
         api_key=api_key(),
         base_url=base_url,
         base_model=options.model,
@@ -95,7 +101,6 @@ def provision_trainer(
         cleanup_deployment_on_close=None,
         **capacity,
     )
-    connection.connect(sdk_service, options)
 
 
 def _seconds(seconds: float | None) -> timedelta | None:
