@@ -82,16 +82,16 @@ async def sample_completion(
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
-    return _rollout(request, version, result.completions, tokenizer)
+    return _rollout(request, version, tokenizer, result.completions)
 
 
 def _rollout(
-    request: SampleRequest, version: int, completions: Sequence[Any], tokenizer: Tokenizer
+    request: SampleRequest, version: int, tokenizer: Tokenizer, completions: Sequence[Any]
 ) -> Rollout | Failure:
-    """The only one of `completions`, with everything checked. Raises AlignmentError."""
+    """What the service sampled, checked. Raises AlignmentError."""
+    prompt = request.prompt_ids.tolist()
     what = f"completion {request.key}"
     completion = _only_completion(what, completions)
-    prompt = request.prompt_ids.tolist()
     _require_prompt(what, completion, prompt)
     ids = _ids(what, completion.full_tokens[len(prompt) :])
     if not ids:

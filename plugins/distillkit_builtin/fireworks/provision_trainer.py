@@ -63,11 +63,11 @@ def provision_trainer(
     if stop():
         raise RunFailedError("the run ended before its trainer was made")
     os.environ.setdefault("TINKER_TELEMETRY", "0")  # closing waits 30 s for it where the service is down
-    connection.connect(_sdk_service(options, connection, base_url), options)
+    connection.connect(_service_client(options, connection, base_url), options)
 
 
-def _sdk_service(options: FireworksStudentOptions, connection: TrainerConnection, base_url: str) -> Any:  # noqa: ANN401 - the SDK has no types
-    """The SDK's service, with the trainer job and the deployment that it has made or found."""
+def _service_client(options: FireworksStudentOptions, connection: TrainerConnection, base_url: str) -> Any:  # noqa: ANN401 - the SDK's client
+    """The SDK's client with all the options; it asks for nothing yet."""
     from fireworks.training.sdk import FiretitanServiceClient
 
     trainer, deployment, timeouts = options.trainer, options.deployment, options.timeouts

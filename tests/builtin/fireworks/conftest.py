@@ -1,6 +1,9 @@
 """The loopback service with two tiny models, and the real SDK pointed at it."""
 
+import asyncio
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,18 @@ def service(tiny_model: str, other_tiny_model: str) -> Iterator["LoopbackService
     torch.set_num_threads(1)
     with LoopbackService({STUDENT: tiny_model, TEACHER: other_tiny_model, SERVED: other_tiny_model}) as running:
         yield running
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_session_outlives_the_tests() -> Iterator[None]:
+    """A session that is not closed sends heartbeats to the end of the process, and warns of them in the terminal."""
+    yield
+    holder: Any = sys.modules.get("fireworks.training.sdk._core.lib.internal_client_holder")
+    loop = None if holder is None else holder._internal_client_holder_thread_singleton._loop
+    until = time.monotonic() + 10.0
+    while loop is not None and (left := asyncio.all_tasks(loop)):
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)

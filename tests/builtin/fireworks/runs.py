@@ -36,7 +36,7 @@ def make_config(service: "LoopbackService", folder: Path, tokenizer: str, **over
             "base_url": service.base_url,
         },
         "teachers": [teacher(service, TEACHER)],
-        "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 8},
+        "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 4},
         "train": {"prompt_groups_per_step": 4},
         "sinks": [],
     }

@@ -152,7 +152,7 @@ def make(folder: Path, **over: Any) -> Config:
         "teacher_model": "accounts/fireworks/models/qwen3-32b",
         "trainer": TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/qwen3-8b-128k-h200"),
         "deployment": DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
-        "max_completion_tokens": 8,
+        "max_completion_tokens": 4,
         "lora_rank": 8,
     }
     if "dataset" not in over:
