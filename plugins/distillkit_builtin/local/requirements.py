@@ -1,5 +1,6 @@
 """What a local model takes, for `distillkit check`: packages, memory, an architecture that can be computed."""
 
+import logging
 from importlib.util import find_spec
 
 from distillkit.context import RunContext
@@ -7,6 +8,13 @@ from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.option_types import DTypeName
 
 PACKAGES = ("torch", "peft", "safetensors")
+
+
+def quieten() -> None:
+    """Keep bitsandbytes, which PEFT imports where it is there, from warning of a kernel that only 4-bit models need."""
+    logger = logging.getLogger("bitsandbytes")
+    if logger.level == logging.NOTSET:  # else it was set on purpose
+        logger.setLevel(logging.ERROR)
 
 
 def missing_extra(plugin: str) -> str | None:
@@ -38,6 +46,7 @@ def local_report(
     missing = missing_extra(plugin)
     if missing:
         return CheckReport((f"{plugin}: {source}",), missing=missing)
+    quieten()
     from distillkit_builtin.local.footprint import footprint, require_batchable
 
     require_batchable(source)

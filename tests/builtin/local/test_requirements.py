@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import footprint, model_structure, require_batchable
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.requirements import local_report, quieten
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -93,3 +94,15 @@ def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
     assert held("teachers.a.scorer", None) == 0
     assert held("teachers.b.scorer", None, "bfloat16") == size.weight_bytes // 2
     assert local_report(source, "alone", "cpu", "float32", run=make_context()).memory_bytes == size.weight_bytes
+
+
+@pytest.mark.parametrize(("given", "found"), [(logging.NOTSET, logging.ERROR), (logging.DEBUG, logging.DEBUG)])
+def test_a_warning_of_no_use_is_not_shown_unless_the_user_asked_for_it(given: int, found: int) -> None:
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    try:
+        logger.setLevel(given)
+        quieten()
+        assert logger.level == found
+    finally:
+        logger.setLevel(before)
