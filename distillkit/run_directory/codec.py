@@ -19,7 +19,13 @@ T = TypeVar("T")
 PLAIN = (str, int, float, bool, type(None))
 
 
-def to_json(value: object, without: Collection[str] = ()) -> dict[str, JsonValue]:
+class Encoded(dict[str, JsonValue]):
+    """What `to_json` made: it is JSON all the way down, and is not gone through again."""
+
+    __slots__ = ()
+
+
+def to_json(value: object, without: Collection[str] = ()) -> Encoded:
     """The fields of a dataclass, but those named in `without`, which `from_json` must be given.
 
     Raises:
@@ -28,7 +34,7 @@ def to_json(value: object, without: Collection[str] = ()) -> dict[str, JsonValue
     if not dataclasses.is_dataclass(value):
         raise TypeError(f"{value!r} is no dataclass")
     fields = [field.name for field in dataclasses.fields(value) if field.name not in without]
-    return {name: _encoded(getattr(value, name)) for name in fields}
+    return Encoded({name: _encoded(getattr(value, name)) for name in fields})
 
 
 def from_json(cls: type[T], fields: Mapping[str, Any], **given: object) -> T:
@@ -50,6 +56,8 @@ def from_json(cls: type[T], fields: Mapping[str, Any], **given: object) -> T:
 
 
 def _encoded(value: object) -> JsonValue:
+    if isinstance(value, Encoded):
+        return value
     if isinstance(value, np.ndarray):
         return _array_to_json(value)
     if isinstance(value, np.generic):  # a plugin's number may be numpy's

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from distillkit.loop.outcomes import LostCompletion, Outcomes, WindowRequests
 from distillkit.loop.window import KeptWindow
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
-from distillkit.run_directory.codec import from_json, to_json
+from distillkit.run_directory.codec import Encoded, from_json, to_json
 from distillkit.types import Prompts, SampleKey
 
 
@@ -31,10 +31,10 @@ class InFlight:
         scored = {completion.key: completion for completion in outcomes.scored}
         return cls(
             requests.policy_version or 0,
-            {
-                **to_json(outcomes, without=("scored", "rollouts")),
-                "rollouts": [_completion_to_json(rollout, scored.get(rollout.key)) for rollout in outcomes.rollouts],
-            },
+            Encoded(
+                to_json(outcomes, without=("scored", "rollouts")),
+                rollouts=[_completion_to_json(rollout, scored.get(rollout.key)) for rollout in outcomes.rollouts],
+            ),
         )
 
     @property
