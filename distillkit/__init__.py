@@ -67,7 +67,7 @@ from distillkit.records import (
 from distillkit.registry import Registry
 from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
 from distillkit.roles.loss import Loss
-from distillkit.roles.plugin import CheckReport, Plugin
+from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.sampler import Sampler, TokenScorer
@@ -104,6 +104,7 @@ __all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
 __all__ += ["Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
 __all__ += ["CheckReport", "EvalContext", "EvalNeed", "Plugin", "RunContext", "TokenScorer", "TorchLoss", "hookimpl"]
+__all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.
 __all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher", "parse_messages"]

@@ -35,7 +35,8 @@ async def run_session(
     ended: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
-            await stack.enter_async_context(opened(prepared, files.run_dir, dispatcher))
+            await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
+            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher))
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
             config, first = prepared.config, engine.step + 1
@@ -82,29 +83,37 @@ async def _cancel_and_wait(*tasks: asyncio.Future[None]) -> None:
 
 
 @asynccontextmanager
-async def opened(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
-    """Open every plugin, sinks first, and close them in reverse order however the run ends."""
-
-    def context(user: str) -> RunContext:
-        found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank)
-        return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
-
+async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
+    """Open the sinks, which hear events from then on, and close them however the run ends."""
     listening: list[Sink] = []
-    sinks = {user: plugin for user, plugin in prepared.plugins.by_key.items() if isinstance(plugin, Sink)}
     async with AsyncExitStack() as stack:
-        for user, sink in sinks.items():
-            stack.push_async_callback(prepared.shared.release, user)
-            if await dispatcher.open_sink(sink, context(user)):
-                stack.push_async_callback(dispatcher.close_sink, sink)
-                listening.append(sink)
-        dispatcher.attach(listening)
         for user, plugin in prepared.plugins.by_key.items():
-            if user not in sinks:
+            if isinstance(plugin, Sink):
+                stack.push_async_callback(prepared.shared.release, user)
+                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher)):
+                    stack.push_async_callback(dispatcher.close_sink, plugin)
+                    listening.append(plugin)
+        dispatcher.attach(listening)
+        yield
+
+
+@asynccontextmanager
+async def opened_plugins(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
+    """Open every other plugin, and close them in reverse order however the run ends."""
+    async with AsyncExitStack() as stack:
+        for user, plugin in prepared.plugins.by_key.items():
+            if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
                 stack.push_async_callback(plugin.close)
                 with attribute_to(plugin, "while it was opened"):
-                    await plugin.open(context(user))
+                    await plugin.open(_context(user, prepared, run_dir, dispatcher))
         yield
+
+
+def _context(user: str, prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> RunContext:
+    """The run as the plugin at config key `user` sees it."""
+    found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank)
+    return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
 
 
 def _where_a_resume_goes_on(run_dir: Path) -> str:
