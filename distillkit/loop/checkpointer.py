@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.ledger import Ledger, Totals
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.training import WindowTrainer
@@ -27,7 +27,7 @@ class Checkpointer:
     policy: PolicySync
     windows: WindowsAhead
     trainer: WindowTrainer
-    evaluations: Evaluations
+    evaluations: EvaluatorRunner
     identity: Mapping[str, JsonValue]
     """What the run is (`identity_of`)."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from distillkit.events import StepFinished
 from distillkit.loop.checkpointer import Checkpointer
-from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.guards import Guards, stopped
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
@@ -36,7 +36,7 @@ class Engine:
     windows: WindowsAhead
     trainer: WindowTrainer
     guards: Guards
-    evaluations: Evaluations
+    evaluations: EvaluatorRunner
     report: StepReport
     checkpointer: Checkpointer
     step: int = 0

@@ -8,7 +8,7 @@ from distillkit.seeds import derive_seed
 from distillkit.types import SamplingParams
 from distillkit_loopback.fireworks.stream import Completion, Row
 from distillkit_loopback.hf.causal_lm import CausalLM, Sample
-from distillkit_loopback.hf.text import HFText
+from distillkit_loopback.hf.tokenizer import HFTokenizer
 from distillkit_loopback.transport.messages import Body
 
 Candidates = tuple[tuple[int, float], ...]
@@ -73,7 +73,7 @@ def _completion(model: CausalLM, body: CompletionBody, sample: Sample, prompt: S
 
 
 def _rows(
-    text: HFText, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
+    text: HFTokenizer, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
 ) -> Iterator[Row]:
     for token, logprob, others in zip(ids, logprobs, topk, strict=True):
         top = tuple(Row(text.show([other]), other, value) for other, value in others)

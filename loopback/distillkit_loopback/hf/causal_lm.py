@@ -18,7 +18,7 @@ from distillkit.errors import InputError
 from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
 from distillkit_loopback.hf.sampling import choose
-from distillkit_loopback.hf.text import HFText, unreadable
+from distillkit_loopback.hf.tokenizer import HFTokenizer, unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +37,12 @@ class CausalLM:
     """A model with its tokenizer. `model` may be wrapped, by PEFT for example: only its forward is called."""
 
     model: PreTrainedModel
-    text: HFText
+    text: HFTokenizer
     eos_ids: frozenset[int]
     """Every id that ends a completion: the generation config's and the tokenizer's."""
 
     @classmethod
-    def load(cls, source: str, text: HFText | None = None) -> "CausalLM":
+    def load(cls, source: str, text: HFTokenizer | None = None) -> "CausalLM":
         """A directory's or the hub's model, in float32 on the CPU. Raises InputError if it cannot be read.
 
         `text`: instead of the tokenizer that lies beside the weights.
@@ -59,7 +59,7 @@ class CausalLM:
             raise InputError(unreadable("model", source, error)) from error
         model.requires_grad_(False)
         model.eval()
-        text = text or HFText.load(source)
+        text = text or HFTokenizer.load(source)
         return cls(model, text, eos_ids_of(model, text))
 
     @property
@@ -109,7 +109,7 @@ def cache_argument(model: PreTrainedModel) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def eos_ids_of(model: PreTrainedModel, text: HFText) -> frozenset[int]:
+def eos_ids_of(model: PreTrainedModel, text: HFTokenizer) -> frozenset[int]:
     """Every id that ends a completion."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from distillkit.errors import InputError
 from distillkit.types import SamplingParams
 from distillkit_loopback.hf.causal_lm import CausalLM
-from distillkit_loopback.hf.text import HFText
+from distillkit_loopback.hf.tokenizer import HFTokenizer
 from distillkit_loopback.openai.models import AdapterError, Sampled, Scored
 
 
@@ -90,7 +90,7 @@ class NetworkModel:
         self.name = name
         self.vocabulary = shared.base.vocabulary
         self.eos_ids = shared.base.eos_ids
-        self.text: HFText = shared.base.text
+        self.text: HFTokenizer = shared.base.text
         self._shared = shared
         self._adapter = adapter
 

@@ -10,7 +10,7 @@ from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.recipe.callbacks import RecipeCallbacks
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.config_keys import (
+from distillkit_builtin.fireworks.recipe.config_mapping import (
     COMPUTED,
     COPIED,
     refusals,

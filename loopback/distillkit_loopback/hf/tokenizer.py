@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from distillkit.errors import InputError
 
 
-class HFText:
+class HFTokenizer:
     """Text to ids and back."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -17,7 +17,7 @@ class HFText:
         self._shown: dict[int, str] = {}
 
     @classmethod
-    def load(cls, source: str) -> "HFText":
+    def load(cls, source: str) -> "HFTokenizer":
         """The tokenizer of a directory or hub name. Raises InputError if it cannot be read."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)

@@ -1,4 +1,4 @@
-"""Every evaluator's look at one policy version, and what the run keeps of it."""
+"""Runs every evaluator on one policy version, and keeps the results."""
 
 import asyncio
 import time
@@ -19,8 +19,8 @@ from distillkit.types import Prompts
 
 
 @dataclass(slots=True)
-class Evaluations:
-    """The run's evaluations on its held-out rows, which are rendered once."""
+class EvaluatorRunner:
+    """Runs the evaluators on the held-out rows, which are rendered once."""
 
     prepared: PreparedRun
     scheduler: Scheduler
