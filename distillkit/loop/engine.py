@@ -8,7 +8,7 @@ from pathlib import Path
 from distillkit.events import StepFinished
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.evaluator_runner import EvaluatorRunner
-from distillkit.loop.guards import Guards, stopped
+from distillkit.loop.guards import Guards, stop_error
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sink_dispatcher import SinkDispatcher
@@ -109,7 +109,7 @@ class Engine:
             if last or collapse or self.stop_requested or due:
                 await self.checkpointer.save(self.step, self.train_seconds, metrics)
             if collapse:
-                raise stopped(collapse)
+                raise stop_error(collapse)
             if last:
                 metrics |= await self.finish()
         finally:

@@ -37,7 +37,7 @@ class EvaluatorRunner:
             return {}
         started = time.perf_counter()
         evaluation = Evaluation(
-            await self._held_out(),
+            await self._held_out_prompts(),
             teachers,
             self.scheduler,
             config.sampling.params,
@@ -57,7 +57,7 @@ class EvaluatorRunner:
         self.dispatcher.emit(Evaluated(stage, step, results, examples))
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
-    async def _held_out(self) -> Sequence[Prompts]:
+    async def _held_out_prompts(self) -> Sequence[Prompts]:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts

@@ -115,7 +115,7 @@ def _mean(name: str, rows: Collection[Row]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def stopped(reason: str) -> RunFailedError:
+def stop_error(reason: str) -> RunFailedError:
     """What ends a run whose guard says stop."""
     return RunFailedError(
         f"{reason}; a checkpoint was written. --resume guards.action=warn goes on all the same, and "

@@ -24,7 +24,7 @@ class Loss(Plugin):
     def options(self) -> Mapping[str, float]:
         """The options that travel to the student with each batch."""
 
-    def without_effect(self) -> frozenset[str]:
+    def options_without_effect(self) -> frozenset[str]:
         """The names of those of `options()` that have no effect at the values that they have here.
 
         They are not sent to a student whose loss function lacks them: it trains the same. Others are refused there.
@@ -33,7 +33,7 @@ class Loss(Plugin):
 
     def options_for(self, taken: Collection[str]) -> Mapping[str, float]:
         """Those of `options()` that go to a student whose loss function takes the options `taken`."""
-        needless = self.without_effect() - frozenset(taken)
+        needless = self.options_without_effect() - frozenset(taken)
         return {name: value for name, value in self.options().items() if name not in needless}
 
     def torch_loss(self) -> TorchLoss | None:

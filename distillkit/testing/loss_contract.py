@@ -18,8 +18,8 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     weight on masked ones.
     """
     require(loss.loss_function, loss, "has no `loss_function`, the name by which students know it")
-    unknown = sorted(loss.without_effect() - loss.options().keys())
-    require(not unknown, loss, f"names {unknown} in `without_effect`, and `options` does not")
+    unknown = sorted(loss.options_without_effect() - loss.options().keys())
+    require(not unknown, loss, f"names {unknown} in `options_without_effect`, and `options` does not")
     batch = loss.batch(scored) if scored else _synthetic_batch(loss)
     scored = scored or make_scored_rollouts(loss)
     require(batch.loss_function == loss.loss_function, loss, f"makes batches for {batch.loss_function!r}")

@@ -68,16 +68,16 @@ def _completion(model: CausalLM, body: CompletionBody, sample: Sample, prompt: S
     if body.logprobs:
         logprobs = [*prompt[start:], *sample.logprobs]
         topk = _topk(model, whole, body.top_logprobs)[start:] if body.top_logprobs else [()] * len(ids)
-        rows = tuple(_rows(model.text, ids, logprobs, topk, sampling=body.reports_sampling_logprobs))
-    return Completion(body.prompt, ids, body.echoed, rows, model.text.show(ids), sample.finish_reason)
+        rows = tuple(_rows(model.tokenizer, ids, logprobs, topk, sampling=body.reports_sampling_logprobs))
+    return Completion(body.prompt, ids, body.echoed, rows, model.tokenizer.show(ids), sample.finish_reason)
 
 
 def _rows(
-    text: HFTokenizer, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
+    tokenizer: HFTokenizer, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
 ) -> Iterator[Row]:
     for token, logprob, others in zip(ids, logprobs, topk, strict=True):
-        top = tuple(Row(text.show([other]), other, value) for other, value in others)
-        yield Row(text.show([token]), token, logprob, logprob if sampling else None, top)
+        top = tuple(Row(tokenizer.show([other]), other, value) for other, value in others)
+        yield Row(tokenizer.show([token]), token, logprob, logprob if sampling else None, top)
 
 
 def _prompt_logprobs(model: CausalLM, prompt: tuple[int, ...]) -> list[float]:

@@ -19,7 +19,7 @@ class AdapterError(Exception):
     """An adapter, or whole weights, cannot be read or put on the model."""
 
 
-class Text(Protocol):
+class Tokenizer(Protocol):
     """The part of distillkit's `Tokenizer` that a server needs; `HFTokenizer` is one."""
 
     def encode(self, text: str) -> list[int]:
@@ -67,7 +67,7 @@ class Model(Protocol):
     eos_ids: frozenset[int]
 
     @property
-    def text(self) -> Text:
+    def tokenizer(self) -> Tokenizer:
         """Its tokenizer."""
         ...
 

@@ -90,7 +90,7 @@ class NetworkModel:
         self.name = name
         self.vocabulary = shared.base.vocabulary
         self.eos_ids = shared.base.eos_ids
-        self.text: HFTokenizer = shared.base.text
+        self.tokenizer: HFTokenizer = shared.base.tokenizer
         self._shared = shared
         self._adapter = adapter
 
@@ -134,6 +134,6 @@ class NetworkModel:
     def reweighted(self, path: Path) -> Self:
         """A model of its own; what computes with this one goes on with it."""
         try:
-            return type(self)(SharedBase(CausalLM.load(str(path), self.text)), self.name)
+            return type(self)(SharedBase(CausalLM.load(str(path), self.tokenizer)), self.name)
         except InputError as error:
             raise AdapterError(f"{path}: {error}") from error

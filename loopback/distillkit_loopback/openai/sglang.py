@@ -101,7 +101,11 @@ def _logprobs(
     """`[logprob, id, text or null]` a token; `show` is None for a null text."""
 
     def triple(index: int, logprob: float | None) -> JsonValue:
-        return [logprob, index if completion.names_ids else None, None if show is None else show.text.show([index])]
+        return [
+            logprob,
+            index if completion.names_ids else None,
+            None if show is None else show.tokenizer.show([index]),
+        ]
 
     found: dict[str, JsonValue] = {
         f"{side}_token_logprobs": [triple(entry.token_id, entry.logprob) for entry in entries]

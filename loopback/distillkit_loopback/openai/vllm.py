@@ -119,7 +119,7 @@ class ManagementEndpoints:
 
     def _tokenize(self, request: Request, fault: Fault | None) -> Response:
         body = read(TokenizeBody, request.body)
-        tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).text.encode(body.prompt)]
+        tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).tokenizer.encode(body.prompt)]
         length = self._engine.catalogue.context_length
         return Response({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})
 
