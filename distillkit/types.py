@@ -25,7 +25,7 @@ class Message(Value):
     content: str
     """The turn's text."""
     extra: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
-    """Whatever else the row's message held (`name`, `tool_calls`, ...)."""
+    """The other keys of the row's message (`name`, `tool_calls`, ...)."""
 
     def __post_init__(self) -> None:
         """Hold a read-only copy of `extra`."""

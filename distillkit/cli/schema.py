@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 
 
 def as_json(registry: Registry) -> str:
-    """The whole schema."""
+    """The JSON Schema of all configs, as indented JSON text."""
     return json.dumps(config_schema(registry), indent=2)
 
 

@@ -66,7 +66,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML in which keys are text, and one that stands twice is an error, as in TOML."""
 
     def __init__(self, text: str) -> None:
-        """Nothing merged yet."""
+        """Read `text`; merge keys (`<<`) are counted from zero."""
         super().__init__(text)
         self._merged = 0
 

@@ -50,12 +50,12 @@ class MismatchMonitor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What one step did."""
+    """The result of one step: how its completions ended, the batches that were trained, and metrics."""
 
     outcomes: Outcomes
     """The completions of refused optimizer steps are among the lost ones."""
     batches: Sequence[Batch]
-    """Those that were trained."""
+    """The batches that were trained, one an optimizer step."""
     metrics: Mapping[str, float]
 
 

@@ -163,10 +163,10 @@ class KeptWindow:
     outcomes: Outcomes
 
     async def until_sampled(self) -> None:
-        """Return at once."""
+        """Return at once: the window was sampled before the run was resumed."""
 
     async def finished(self) -> Outcomes:
-        """What the checkpoint held."""
+        """The outcomes that the checkpoint held."""
         return self.outcomes
 
     async def abandon(self, reason: str) -> Outcomes:

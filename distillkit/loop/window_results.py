@@ -31,7 +31,7 @@ class WindowResults:
     _to_score: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Number the requests."""
+        """Number the requests in their order."""
         self._place = {request.key: place for place, request in enumerate(self.requests.samples)}
 
     def add_sample(self, outcome: Rollout | Failure) -> Rollout | None:

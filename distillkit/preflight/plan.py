@@ -16,7 +16,7 @@ class PromptLengths:
     """Prompt lengths, gathered row by row in flat memory."""
 
     def __init__(self, pipeline: RowPipeline, renderer: Renderer) -> None:
-        """Nothing measured yet."""
+        """No rows and no tokens so far; rows are routed by `pipeline` and rendered by `renderer`."""
         self._intake = pipeline
         self._renderer = renderer
         self.rows = 0
@@ -50,7 +50,7 @@ class LengthTotals:
     longest: int = 0
 
     def add(self, tokens: int) -> None:
-        """Count one more."""
+        """Count a prompt of this many tokens."""
         self.total += tokens
         self.longest = max(self.longest, tokens)
 

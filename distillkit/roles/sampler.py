@@ -11,7 +11,7 @@ from distillkit.types import SampleRequest
 
 @runtime_checkable
 class TokenScorer(Protocol):
-    """Whatever gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
+    """Gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """One outcome a request, in any order, each as soon as it is there."""

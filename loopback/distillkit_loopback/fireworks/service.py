@@ -127,7 +127,7 @@ class LoopbackService:
         self._store.frozen(model)
 
     def path(self, model: str) -> Path:
-        """Where a model lies: one of those given, or one that was promoted. Raises Refused if there is none."""
+        """The directory of a model that was given or promoted. Raises Refused for an unknown name."""
         return self._store.path(model)
 
     def _respond(self, request: Request, key: str | None) -> Response | None:

@@ -31,7 +31,7 @@ class Row:
     """In descending order of logprob; empty if not requested."""
 
     def as_json(self) -> dict[str, JsonValue]:
-        """As it is sent."""
+        """The row as JSON, with its top-k rows inside."""
         row: dict[str, JsonValue] = {"token": self.token, "token_id": self.token_id, "logprob": self.logprob}
         if self.sampling_logprob is not None:
             row["sampling_logprob"] = self.sampling_logprob
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is sent back."""
+    """A completion to be sent as a stream of server-sent events."""
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...]

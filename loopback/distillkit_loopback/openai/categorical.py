@@ -19,7 +19,7 @@ class ByteTokenizer:
     """Ids below 256 are bytes; any other is special, `<300>`."""
 
     def encode(self, text: str) -> list[int]:
-        """One id a byte."""
+        """The ids of the text's UTF-8 bytes, one a byte."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -58,7 +58,7 @@ class CategoricalModel:
         return row
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
-        """Looked up in the table."""
+        """The logprobs, ranks and top tokens of `ids[start:]`, from the table."""
         whole = np.asarray(ids, dtype=np.int64)
         rows, scored = whole[start - 1 : -1] % self._contexts, whole[start:]
         best = self._order[rows, :top]

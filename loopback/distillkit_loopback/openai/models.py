@@ -61,14 +61,14 @@ class Model(Protocol):
     """A language model behind a server. It is called from many threads at once."""
 
     name: str
-    """Where it comes from, as `/v1/models` says."""
+    """The model's `root`, as `/v1/models` says."""
     vocabulary: int
     """How many ids there are."""
     eos_ids: frozenset[int]
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """Its tokenizer."""
+        """The tokenizer that prompts and completions go through."""
         ...
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:

@@ -24,7 +24,7 @@ class SharedBase:
     """One copy of the base model's weights for itself and all its adapters, which compute one at a time."""
 
     def __init__(self, base: CausalLM) -> None:
-        """No adapter is loaded yet."""
+        """Serve `base` with no adapter."""
         self.base = base
         self.adapters: PeftModel | None = None
         """What wraps the base model once an adapter was loaded."""

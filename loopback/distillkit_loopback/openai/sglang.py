@@ -26,14 +26,14 @@ from distillkit_loopback.transport.messages import Request, Response
 
 
 class Generate:
-    """`POST /generate`."""
+    """The endpoints of an SGLang server, above all `POST /generate`."""
 
     def __init__(self, engine: Engine) -> None:
         """Only the base model is served."""
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:
-        """By method and path."""
+        """The handlers by HTTP method and path."""
         return {
             ("GET", "/get_model_info"): self._model_info,
             ("POST", "/generate"): self._generate,

@@ -26,7 +26,7 @@ from distillkit_loopback.transport.messages import Request, Response
 
 
 class Completions:
-    """`POST /v1/completions`."""
+    """The endpoint `POST /v1/completions`, as vLLM has it."""
 
     def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool) -> None:
         """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in responses."""
@@ -41,7 +41,7 @@ class Completions:
             self._left_out |= {"token_ids", "prompt_token_ids"}
 
     def respond(self, request: Request, fault: Fault | None) -> Response:
-        """One choice."""
+        """The response to a completion request, with one choice."""
         body = read(CompletionBody, request.body).model_copy(update=self._ignored)
         model = self._engine.catalogue.find(body.model)
         prompt = self._engine.ids(model, body.prompt)
@@ -105,7 +105,7 @@ class ManagementEndpoints:
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:
-        """By method and path."""
+        """The handlers by HTTP method and path."""
         return {
             ("GET", "/version"): lambda request, fault: Response({"version": "0.32.0"}),
             ("POST", "/tokenize"): self._tokenize,

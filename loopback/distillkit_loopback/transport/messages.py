@@ -51,7 +51,7 @@ class Response:
 
 
 def as_bytes(body: JsonValue) -> bytes:
-    """JSON as it is sent."""
+    """JSON in UTF-8, without NaN or infinity."""
     return json.dumps(body, allow_nan=False).encode()
 
 

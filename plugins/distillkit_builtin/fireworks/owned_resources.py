@@ -37,7 +37,7 @@ class OwnedResources:
     trainers: dict[str, Literal["delete", "keep"]] = field(default_factory=dict)
     deployments: dict[str, Cleanup] = field(default_factory=dict)
     woken: list[str] = field(default_factory=list)
-    """Those of `deployments` that were there before, without replicas."""
+    """Ids in `deployments` that existed before the run, scaled to zero."""
     student: dict[str, str] = field(default_factory=dict)
     """`trainer` and `deployment`: the ids that the student used last, whether they still exist or not."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -70,7 +70,7 @@ class OwnedResources:
 
     @property
     def summary(self) -> str:
-        """All of it, for a message."""
+        """All trainer jobs and deployments by name, for a message."""
         named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {name}" for name in self.deployments)]
         return ", ".join(named)
 

@@ -27,7 +27,7 @@ class TeacherRequest:
     inference_url: str | None
     concurrency: Concurrency
     slug: str = field(compare=False)
-    """Of the first route, for metric names."""
+    """The slug of the teacher's first route, for metric names."""
 
     @classmethod
     def of(cls, model: str, slug: str, options: FireworksScorerOptions) -> "TeacherRequest":

@@ -32,7 +32,7 @@ class Provisioning:
     base_url: str
     owned: OwnedResources
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    """By the name in their metrics: `student`, or a teacher's slug."""
+    """Endpoints by the name in their metrics: `student`, or a teacher's slug."""
     connection: TrainerConnection | None = None
     _tasks: dict[Hashable, "asyncio.Task[Any]"] = field(default_factory=dict)
     _stopping: bool = False

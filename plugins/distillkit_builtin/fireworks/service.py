@@ -82,7 +82,7 @@ class FireworksService:
 
     @property
     def connection(self) -> TrainerConnection | None:
-        """The student's trainer, also after the run; None as long as there is none."""
+        """The student's trainer, also after the run; None before provisioning has begun."""
         return None if self.provisioning is None else self.provisioning.connection
 
     async def attach(self, run: RunContext) -> Provisioning:

@@ -1,4 +1,4 @@
-"""The SQLite file below a cache of scores. Whatever is wrong with it costs the run the cache, and nothing else.
+"""The SQLite file below a cache of scores. A file that cannot be used costs the run the cache, and nothing else.
 
 sqlite3 scores.sqlite "select model, json_array_length(logprobs) from scores limit 5"
 """

@@ -28,7 +28,7 @@ class OwnSampling:
 
     copy: SamplingCopy
     inference: InferenceModel
-    """Of the copy."""
+    """Samples and scores with the copy."""
 
 
 @dataclass(slots=True)

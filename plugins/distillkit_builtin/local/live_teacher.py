@@ -29,7 +29,7 @@ def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype
 
 @dataclass(frozen=True, slots=True)
 class LiveLocalTeacher:
-    """One teacher's model."""
+    """One teacher's model, which scores and samples."""
 
     inference: InferenceModel
 

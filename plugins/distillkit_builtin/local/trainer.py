@@ -76,7 +76,7 @@ class Trainer:
     """The optimizer of one policy."""
 
     def __init__(self, policy: Policy, options: OptimizerOptions) -> None:
-        """With moments of zero, at the schedule's first step."""
+        """Start with moments of zero, at the schedule's first step."""
         self.policy = policy
         self.options = options
         self.optimizer = torch.optim.AdamW(

@@ -77,7 +77,7 @@ class Replicas:
                     await self._changed.wait()
 
     def lease_other(self, root: str) -> Lease | None:
-        """A lease of a healthy replica other than `root`; None if there is none now."""
+        """A lease of a healthy replica other than `root`; None if no other is available now."""
         return self._least_loaded([each for each in self._free() if each.breaker.is_closed and each.root != root])
 
     @contextmanager

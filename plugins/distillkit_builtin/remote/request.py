@@ -46,7 +46,7 @@ class Request:
     """Where the last attempt went: the next one goes elsewhere if it can."""
 
     def __post_init__(self) -> None:
-        """Enter the queue."""
+        """Take a ticket of the admission queue."""
         self.ticket = self.shared.admission.ticket()
         self.came_at = self.shared.clock()
 

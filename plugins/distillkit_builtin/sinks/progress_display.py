@@ -19,7 +19,7 @@ class TeacherRow:
     """One teacher's part so far, in this process."""
 
     reverse_kl: float | None = None
-    """Of the newest step in which it scored anything."""
+    """Mean reverse KL of the newest step in which the teacher scored anything; None before that."""
     scored: int = 0
     failed: int = 0
 

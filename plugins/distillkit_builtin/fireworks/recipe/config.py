@@ -59,7 +59,7 @@ class ConcurrencyConfig:
     mode: str | None = "adaptive"
     max_concurrency: int | None = None
     initial_window: int | None = None
-    """None: 8 a replica."""
+    """None stands for 8 a replica."""
     min_window: int = 1
     max_window: int = 256
     prefill_queue_target: float = 0.5

@@ -17,7 +17,7 @@ class DecodeState:
     token: Tensor
     """The last one sampled, which the model has not read yet."""
     position: Tensor
-    """Where it will stand."""
+    """The position that `token` will have."""
     sampled: Tensor
     """How many tokens were sampled."""
     limit: Tensor
