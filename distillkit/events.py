@@ -102,7 +102,7 @@ class EvalResult(Value):
     metrics: Mapping[str, float]
     """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
-    """Route label to metrics, where they can be told apart: they become `eval_route/<slug>/exact_match`."""
+    """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

@@ -48,7 +48,7 @@ class RowPipeline:
     def _route(self, row: Row) -> Route:
         try:
             route = self.config.router.route(row, self.teachers)
-        except Exception:  # blamed only then, since there are millions of rows
+        except Exception:  # attributed only after a failure, since there are millions of rows
             with attribute_to(self.config.router, f"at line {row.line}"):
                 raise
         self._require_known(route)

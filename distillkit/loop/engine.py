@@ -90,7 +90,7 @@ class Engine:
         self.windows.trained(window, self.step, trained.outcomes)
         self.report.keep_samples(self.step, trained.outcomes.scored)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
-        self.guards.look(measured)
+        self.guards.check(measured)
         interval = self.prepared.config.train.weight_sync_interval
         if self.step % interval == 0 or self.step == self.prepared.plan.steps:
             await self.policy.publish(self.step, self.windows.in_flight)

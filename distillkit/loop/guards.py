@@ -49,7 +49,7 @@ class Guards:
             if numbers.get("step"):
                 self._alarms_of(numbers)
 
-    def look(self, metrics: Row) -> None:
+    def check(self, metrics: Row) -> None:
         """Check one more step: warn, or set `alarm`."""
         alarms = self._alarms_of(metrics)
         if not alarms:

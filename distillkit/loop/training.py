@@ -27,15 +27,15 @@ class MismatchMonitor:
     """Nats a token."""
     warn: Callable[[str], None]
 
-    def look(self, results: Sequence[StepResult]) -> dict[str, float]:
+    def check(self, results: Sequence[StepResult]) -> dict[str, float]:
         """The step's mismatch: of its first optimizer step alone, since later ones compare with weights that moved."""
         if not results:
             return {}
         first = {name: value for name, value in results[0].metrics.items() if name.startswith(MISMATCH)}
-        self._judge(first)
+        self._warn_past_threshold(first)
         return first
 
-    def _judge(self, metrics: Mapping[str, float]) -> None:
+    def _warn_past_threshold(self, metrics: Mapping[str, float]) -> None:
         value = metrics.get(MISMATCH, 0.0)
         if value <= self.threshold:
             return
@@ -93,7 +93,7 @@ class WindowTrainer:
             else:
                 trained.append(batch)
                 self.bad_in_a_row = 0
-        metrics = mean_of(results) | self.mismatch.look(results)
+        metrics = mean_of(results) | self.mismatch.check(results)
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
         return Trained(outcomes.without(refused), trained, metrics)

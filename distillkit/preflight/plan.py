@@ -17,7 +17,7 @@ class PromptLengths:
 
     def __init__(self, pipeline: RowPipeline, renderer: Renderer) -> None:
         """No rows and no tokens so far; rows are routed by `pipeline` and rendered by `renderer`."""
-        self._intake = pipeline
+        self._pipeline = pipeline
         self._renderer = renderer
         self.rows = 0
         self.student = LengthTotals()
@@ -29,7 +29,7 @@ class PromptLengths:
         return InBatches(self._count)
 
     def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
-        routed = [self._intake.routed(row) for row in rows]
+        routed = [self._pipeline.routed(row) for row in rows]
         rendered = iter(self._renderer.ids([row for row in routed if isinstance(row, RoutedRow)]))
         return [row if isinstance(row, RowError) else self._add(next(rendered)) for row in routed]
 

@@ -70,8 +70,8 @@ class Plugin(BaseModel, ABC):
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Options that a resumed run may have otherwise, since no number depends on them by more than rounding."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Options that have another place now: the old key, and the new one with dots, as `timeouts.request`. Whoever
-    writes the old key is told the new one."""
+    """Options that were moved: the old key, and the new one with dots, as `timeouts.request`. The error for an old key
+    names the new one."""
     writes: ClassVar[frozenset[str]] = frozenset()
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""

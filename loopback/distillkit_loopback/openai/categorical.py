@@ -116,8 +116,8 @@ def _chosen(logprobs: Numbers, uniform: float, params: SamplingParams) -> int:
     if params.temperature == 0:
         return int(logprobs.argmax())
     cumulative = np.cumsum(_filtered(logprobs, params))
-    place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    return min(place, len(logprobs) - 1)
+    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    return min(index, len(logprobs) - 1)
 
 
 def _filtered(logprobs: Numbers, params: SamplingParams) -> Numbers:

@@ -65,7 +65,7 @@ class Completions:
         )
 
     def _task(self, body: CompletionBody, prompt: tuple[int, ...]) -> Task:
-        # What is echoed has the logprobs of the prompt, so asking for one is asking for the other.
+        # What is echoed has the logprobs of the prompt, so a request for one is a request for the other.
         prompt_top = body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs
         shown = body.max_tokens > 0
         hidden = not shown and body.return_token_ids

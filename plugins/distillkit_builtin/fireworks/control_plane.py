@@ -63,7 +63,7 @@ class ControlPlane:
         return None if found is None else str(found.get("state", "")).removeprefix("JOB_STATE_")
 
     def delete_trainer(self, job: str) -> None:
-        """Ask for it; whether it went is another question."""
+        """Request the deletion, without waiting until it is done."""
         self._jobs.delete(job)
 
     def deployment(self, identifier: str) -> Deployment | None:
@@ -96,7 +96,7 @@ class ControlPlane:
         self._deployments.update(identifier, body, ["min_replica_count", "max_replica_count"])
 
     def delete_deployment(self, identifier: str) -> None:
-        """Ask for it; whether it went is another question."""
+        """Request the deletion, without waiting until it is done."""
         self._deployments.delete(identifier)
 
     def wait_ready(self, identifier: str, timeout: float, *, probe: bool, stop: Callable[[], bool]) -> str:

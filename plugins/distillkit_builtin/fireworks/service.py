@@ -62,12 +62,12 @@ class FireworksService:
         student = None if self.student is None else self.student.deployment.deployment_id
         return deployment_ids(self.teachers, student)
 
-    def ask(self, what: str, question: Callable[[ControlPlane], T]) -> T:
+    def query_control_plane(self, what: str, query: Callable[[ControlPlane], T]) -> T:
         """Ask the control plane something that costs nothing. Raises InputError if it cannot be asked."""
 
         def work() -> T:
             with contextlib.closing(ControlPlane(self.base_url)) as control:
-                return question(control)
+                return query(control)
 
         try:
             return call_within(CHECK_SECONDS, work)

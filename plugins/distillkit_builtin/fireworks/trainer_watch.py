@@ -67,7 +67,7 @@ class TrainerWatch:
             with contextlib.closing(ControlPlane(self.base_url)) as control:
                 return control.trainer_state(self.job) or "gone"
 
-        return await call_in_thread("asking for the trainer's state", 30.0, ask)
+        return await call_in_thread("reading the trainer's state", 30.0, ask)
 
     async def _advice(self, error: str) -> str:
         try:

@@ -62,7 +62,7 @@ class ScoreCache:
         was_usable = self.file.is_usable
         arrays = (scored.ids, scored.logprobs, scored.topk_ids, scored.topk_logprobs)
         texts = [None if array is None else json.dumps(array.tolist()) for array in arrays]
-        await self.file.keep([self.key(query), query.model, *texts])
+        await self.file.insert([self.key(query), query.model, *texts])
         if was_usable and not self.file.is_usable:
             self._failed += 1
 

@@ -53,8 +53,8 @@ class ScoreFile:
         """The row under `key`; None if there is no such row, or the file cannot be read."""
         return await self._attempt(self._select, key)
 
-    async def keep(self, values: Sequence[str | None]) -> None:
-        """Keep a row, key first; a second row of the same key changes nothing."""
+    async def insert(self, values: Sequence[str | None]) -> None:
+        """Insert a row, key first; a second row of the same key changes nothing."""
         await self._attempt(self._insert, values)
 
     async def give_up(self, reason: str, fix: str) -> None:

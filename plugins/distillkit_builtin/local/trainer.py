@@ -21,7 +21,7 @@ from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, m
 from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import sum_gradients
-from distillkit_builtin.local.ranks.sharding import whole
+from distillkit_builtin.local.ranks.sharding import full_tensor
 from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
 
 PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -182,7 +182,7 @@ class Trainer:
     def _clip(self) -> float:
         """Clip to the option's norm, and return the norm before. Raises BadStepError if it is not finite."""
         limit = self.options.grad_clip_norm or float("inf")
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit)))
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit)))
         if norm != norm or norm == float("inf"):
             raise BadStepError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
         return norm

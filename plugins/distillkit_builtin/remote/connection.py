@@ -80,7 +80,7 @@ class Connection:
                 async with self.client.stream(
                     method, address(root, path), content=body, headers=kind, timeout=timeouts(limit)
                 ) as stream:
-                    response = await whole(stream, root)
+                    response = await read_body(stream, root)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptError(root, f"no answer within {limit:g} s", overload=True) from error
         except httpx.TransportError as error:
@@ -90,7 +90,7 @@ class Connection:
         return read_response(response, root, self.clock() - started, self.key, lenient=lenient)
 
 
-async def whole(stream: httpx.Response, root: str) -> httpx.Response:
+async def read_body(stream: httpx.Response, root: str) -> httpx.Response:
     """The response with its body read and unpacked. Raises GarbledError for one that would not fit into memory."""
     body = bytearray()
     async for part in stream.aiter_bytes():

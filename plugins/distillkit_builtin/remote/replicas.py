@@ -82,7 +82,7 @@ class Replicas:
 
     @contextmanager
     def use(self, lease: Lease) -> Iterator[None]:
-        """One attempt inside the block; the breaker is told how it ended."""
+        """One attempt inside the block; its result is reported to the breaker."""
         replica, breaker = lease.replica, lease.replica.breaker
         try:
             yield
@@ -93,7 +93,7 @@ class Replicas:
             else:
                 breaker.responded()
             if error.retry_after is not None:
-                breaker.rest(error.retry_after)
+                breaker.cool_down(error.retry_after)
             raise
         except RefusedError:
             breaker.responded()

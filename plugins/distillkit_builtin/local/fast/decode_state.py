@@ -1,4 +1,4 @@
-"""What is sampled in every slot so far, on the device: a step reads and changes it without asking the host."""
+"""What is sampled in every slot so far, on the device: a step reads and changes it without waiting for the host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
