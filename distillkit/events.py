@@ -19,7 +19,7 @@ Phase = Literal["sample", "score"]
 
 @dataclass(frozen=True, slots=True)
 class Plan(Value):
-    """How much work a run is, at most."""
+    """The work of a run: upper bounds of its rows, steps and tokens."""
 
     rows: int
     """Row-epochs that will be admitted."""
@@ -54,7 +54,7 @@ class RunStarted(Value):
     name: str
     """The run's."""
     run_dir: Path
-    """Where it writes."""
+    """The run directory."""
     plan: Plan
     teachers: tuple[Teacher, ...]
     """In the config's order."""
@@ -134,7 +134,7 @@ class Notice(Value):
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
     level: Literal["info", "warning"] = "info"
-    """How much it matters."""
+    """The log level."""
 
 
 @dataclass(frozen=True, slots=True)

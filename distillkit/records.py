@@ -199,7 +199,7 @@ class Batch(Value):
     """The data of one optimizer step."""
 
     loss_function: str
-    """What students know the loss by."""
+    """The name under which a student looks up the loss function."""
     options: Mapping[str, float]
     """Of the loss function."""
     datums: tuple[Datum, ...]
@@ -215,7 +215,7 @@ class Batch(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult(Value):
-    """What one optimizer step did."""
+    """The result of one optimizer step."""
 
     metrics: Mapping[str, float]
     """Full names, such as `train/loss` and `train/grad_norm`."""

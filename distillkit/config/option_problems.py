@@ -20,11 +20,11 @@ class Problem:
     location: Location
     message: str
     moved_to: Location = ()
-    """Where the key stands now, if it has moved."""
+    """The new location of a key that was moved; empty for any other problem."""
 
     @classmethod
     def moved(cls, location: Location, new: Location) -> "Problem":
-        """A key that stands somewhere else now."""
+        """The problem of a key that was moved from `location` to `new`."""
         return cls(location, f"is now {'.'.join(map(str, new))}", new)
 
     def below(self, prefix: Location) -> "Problem":

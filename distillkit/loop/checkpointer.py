@@ -29,7 +29,7 @@ class Checkpointer:
     trainer: WindowTrainer
     evaluations: EvaluatorRunner
     identity: Mapping[str, JsonValue]
-    """What the run is (`identity_of`)."""
+    """The run's identity, as `identity_of` gives it."""
 
     async def save(self, step: int, train_seconds: float, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint of `step`. What samples is its policy then, and what is in flight is sampled and scored.

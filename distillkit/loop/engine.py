@@ -49,7 +49,7 @@ class Engine:
     """Whether there is, or comes at once, a step in hand."""
 
     async def run(self) -> None:
-        """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
+        """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
         await self.policy.publish(self.step, (), resumed=self.step > 0)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))

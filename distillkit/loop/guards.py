@@ -31,7 +31,7 @@ class Guards:
     config: GuardsConfig
     warn: Callable[[str], None]
     steps: int = 0
-    """How many were looked at."""
+    """How many steps were checked."""
     alarm: str | None = None
     """Why the run is to end, once the step in hand is saved; None: it goes on."""
     _first: list[Row] = field(default_factory=list)
@@ -116,7 +116,7 @@ def _mean(name: str, rows: Collection[Row]) -> float | None:
 
 
 def stop_error(reason: str) -> RunFailedError:
-    """What ends a run whose guard says stop."""
+    """The error that ends a run with `guards.action: stop`; its message says how to go on."""
     return RunFailedError(
         f"{reason}; a checkpoint was written. --resume guards.action=warn goes on all the same, and "
         "--resume --from-step N from an older checkpoint (train.keep_last says how many are kept)"

@@ -13,7 +13,7 @@ from distillkit.types import SampleKey
 
 @dataclass(slots=True)
 class WindowResults:
-    """What sampler and scorers have answered so far."""
+    """The outcomes of a window that sampler and scorers have given so far."""
 
     requests: WindowRequests
     sampler: str

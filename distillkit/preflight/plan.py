@@ -60,7 +60,7 @@ class LengthTotals:
 
 
 def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:
-    """How much work the run is, at most."""
+    """The plan of a run: upper bounds of its rows, steps and tokens."""
     train, new = config.train, config.sampling.max_completion_tokens
     rows = lengths.rows * config.data.epochs
     steps = -(-rows // train.prompt_groups_per_step)

@@ -13,7 +13,7 @@ class Loss(Plugin):
 
     role: ClassVar[str] = "loss"
     loss_function: ClassVar[str] = ""
-    """What students know the loss by."""
+    """The name under which a student looks up the loss function."""
     needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
     """The capabilities that scorers must have, with the least limit of each: `sampled`, `topk`, `at_ids`, `full`, or a
     name of your own, whose numbers scorers put into `Score.arrays`."""

@@ -47,7 +47,7 @@ class Leftover:
     record: Path
     """The file in the run's `PENDING_CLEANUP` folder that says so; whoever removes the thing by hand removes it too."""
     description: str
-    """What it is and where, for a message."""
+    """A description of the thing and its location, for a message."""
 
 
 class PluginBuilder(Protocol):
@@ -59,7 +59,7 @@ class PluginBuilder(Protocol):
 
 
 class Plugin(BaseModel, ABC):
-    """What all roles have in common."""
+    """Base class of all roles."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -19,7 +19,7 @@ class TokenScorer(Protocol):
 
 
 class Sampler(Plugin):
-    """Where completions come from.
+    """Samples completions.
 
     One that can also score given tokens under the policy of the last sync has the method `score` of a `TokenScorer`;
     evaluators use it (`EvalContext.score`).

@@ -33,7 +33,7 @@ DEEPEST = "checkpoints/.step-1000000000.partial/student/model-00001-of-00001.saf
 
 
 def run_directory(config: RunConfig) -> Path:
-    """Where a config's run writes."""
+    """The run directory of a config: `log_path` with `{name}` filled in."""
     return Path(config.log_path.replace("{name}", config.name))
 
 

@@ -14,7 +14,7 @@ from distillkit_loopback.transport.messages import Body
 Candidates = tuple[tuple[int, float], ...]
 """Ids and logprobs, in descending order of logprob."""
 MAX_CANDIDATES = 5
-"""What the real service takes as `top_logprobs`."""
+"""The largest `top_logprobs` that the real service takes."""
 
 
 class CompletionBody(Body):

@@ -32,7 +32,7 @@ MOST_TOKENS = 8192
 
 
 class AdamParams(Body):
-    """How one step moves the weights."""
+    """Learning rate and other Adam parameters of one step."""
 
     learning_rate: float = 1e-4
     beta1: float = 0.9

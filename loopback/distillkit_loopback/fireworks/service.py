@@ -81,11 +81,11 @@ class LoopbackService:
         )
         self._routes = [route for part in parts for route in part.routes()]
         self.faults: Faults[Fault] = Faults()
-        """What goes wrong from now on."""
+        """The faults that are injected from now on."""
         self._requests: deque[Request] = deque(maxlen=REMEMBERED)
         self._server.start()
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        """What `FIREWORKS_BASE_URL` should be."""
+        """The value for `FIREWORKS_BASE_URL`."""
 
     def __enter__(self) -> Self:
         """The service, which listens already."""

@@ -54,7 +54,7 @@ class Completion:
     text: str
     finish_reason: str
     named_prompt: tuple[int, ...] | None = None
-    """What the service says the prompt was, where it says so."""
+    """The prompt ids that the service reports; None: it reports none."""
     cut: bool = False
 
     def distorted(self, fault: Fault | None) -> "Completion":

@@ -43,7 +43,7 @@ class Retrieve(Body):
 
 
 class Trainers:
-    """What runs on the machines of all trainer jobs."""
+    """The training endpoints of all trainer jobs."""
 
     def __init__(self, store: Store, closing: threading.Event) -> None:
         """`closing` is set when the service ends."""

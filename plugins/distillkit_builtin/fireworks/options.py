@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Cleanup = Literal["scale_to_zero", "delete", "keep"]
-"""What becomes of a deployment in the end."""
+"""How the run ends with a deployment: it is kept, scaled to zero, or deleted."""
 CLEANUP = "What becomes of a deployment that this run made: scale_to_zero, delete or keep."
 SERVICE = "The service; null: FIREWORKS_BASE_URL, else api.fireworks.ai."
 

@@ -18,7 +18,7 @@ from distillkit.roles.plugin import PENDING_CLEANUP
 from distillkit_builtin.fireworks.options import Cleanup
 
 NAME = "fireworks"
-"""What the records' names begin with."""
+"""Prefix of the records' file names."""
 STUDENT_FILE = "fireworks.json"
 RECORD_KEYS = ("base_url", "trainers", "deployments", "woken")
 

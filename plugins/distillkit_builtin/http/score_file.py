@@ -127,7 +127,7 @@ class ScoreFile:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return f"another process has kept it locked for {BUSY_SECONDS:g} s: end that, or name another file"
             case sqlite3.SQLITE_FULL:
-                return "make room on its disk"
+                return "free some space on its disk"
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 return "let this user write to it and to its folder, or name another file"
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PROTOCOL:

@@ -24,7 +24,7 @@ from distillkit_builtin.local.trainer import GradientShare, Trainer
 
 @dataclass(frozen=True, slots=True)
 class OwnSampling:
-    """What a student holds that samples by itself."""
+    """The model copy with which a student samples by itself."""
 
     copy: SamplingCopy
     inference: InferenceModel

@@ -42,7 +42,7 @@ LOSS_FUNCTIONS: Mapping[str, TorchLoss] = {"importance_sampling": importance_sam
 
 @dataclass(frozen=True, slots=True)
 class OptimizerOptions:
-    """What the optimizer is made of."""
+    """The options of the optimizer and its schedule."""
 
     learning_rate: float
     schedule: str
@@ -54,7 +54,7 @@ class OptimizerOptions:
     """0: not clipped."""
     micro_batch_tokens: int
     seed: int
-    """What dropout's random numbers derive from."""
+    """Seed of dropout's random numbers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from distillkit_builtin.remote.retries import Budget
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the metrics were read last."""
+    """Counts of retries, overloads and hedges since the metrics were read last."""
 
     retries: int = 0
     overloaded: int = 0
@@ -22,7 +22,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What all requests of one `ServiceClient` share."""
+    """The connection, window and replicas that all requests of one `ServiceClient` share."""
 
     connection: Connection
     admission: Admission

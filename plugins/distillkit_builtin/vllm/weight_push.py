@@ -51,7 +51,7 @@ class WeightPush(ABC):
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
     current: PushedVersion | None = None
-    """What every replica has loaded."""
+    """The version that every replica has loaded; None before the first push."""
     pending: PushedVersion | None = None
     """What they are loading, or were loading when that was interrupted."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)

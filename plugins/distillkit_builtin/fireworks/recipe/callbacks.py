@@ -58,7 +58,7 @@ class RecipeCallbacks(Evaluator):
 
     @property
     def latest(self) -> Mapping[str, Any]:
-        """What the last callback gave, numbers or not."""
+        """The result of the last callback, with values of any type."""
         return self._latest
 
     async def open(self, run: RunContext) -> None:

@@ -116,7 +116,7 @@ def run_name(cfg: Config) -> str:
 
 
 def _problems(cfg: Config) -> Iterator[str]:
-    """What is wrong with fields that become something."""
+    """The problems of fields that are translated, one message each."""
     if not str(cfg.log_path):
         yield "log_path: is empty; it says where the run writes"
     if not cfg.dataset:

@@ -1,4 +1,4 @@
-"""What all dialects have in common."""
+"""The protocol of dialects, their query and result, and checks that all of them use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
