@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from distillkit_loopback.openai.bodies import (
-    CallBody,
+    CollectiveRpcBody,
     CompletionBody,
     LoadBody,
     TokenizeBody,
@@ -131,7 +131,7 @@ class ManagementEndpoints:
 
     def _call(self, request: Request, fault: Fault | None) -> Response:
         """`reload_weights` of one worker; no other method is known."""
-        body = read(CallBody, request.body)
+        body = read(CollectiveRpcBody, request.body)
         if body.method != "reload_weights":
             raise Refused(500, f"'Worker' object has no attribute '{body.method}'", "InternalServerError")
         self._engine.catalogue.reload(str(body.arguments.get("weights_path")))

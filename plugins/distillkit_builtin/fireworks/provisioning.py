@@ -86,7 +86,7 @@ class Provisioning:
     async def close(self) -> list[str]:
         """End everything on this machine, and release what the run owns. Returns what may still be there."""
         unfinished = await self._disconnect()
-        return await self._release(unfinished=unfinished)
+        return await self._clean_up(unfinished=unfinished)
 
     async def _make_student(self, options: FireworksStudentOptions, run_name: str) -> TrainerConnection:
         def work() -> TrainerConnection:
@@ -144,7 +144,7 @@ class Provisioning:
             )
         return bool(waiting) or failed
 
-    async def _release(self, *, unfinished: bool) -> list[str]:
+    async def _clean_up(self, *, unfinished: bool) -> list[str]:
         problems = await clean_up(self.base_url, self.owned, unfinished=unfinished)
         if not problems:
             self.owned.leave_to_user()

@@ -78,7 +78,9 @@ class PackedRow:
             )[None],
             ends=on_device(ends.astype(np.int32)),
             longest=max(MIN_LONGEST, 1 << (max(segment.attended_length for segment in segments) - 1).bit_length()),
-            keys=on_device(_keys(segments, starts)) if any(segment.prefix for segment in segments) else None,
+            keys=on_device(_attended_indices(segments, starts))
+            if any(segment.prefix for segment in segments)
+            else None,
             key_ends=on_device(_ends([segment.attended_length for segment in segments]).astype(np.int32)),
             predicting=on_device(np.concatenate([starts[segment] + offsets for segment, offsets in predicting])),
             response_ids=on_device(np.concatenate([item.response_ids for item in items]).astype(np.int64)),
@@ -117,7 +119,7 @@ def _ends(lengths: Sequence[int]) -> IntArray:
     return ends
 
 
-def _keys(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
+def _attended_indices(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
     """[K] indices into the row of what each segment attends to; `starts` is where each segment begins."""
     parts = [part for segment in segments for part in (segment.prefix, segment) if part is not None]
     keys: IntArray = np.concatenate([np.arange(starts[part], starts[part] + len(part.ids)) for part in parts])

@@ -12,7 +12,7 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, Resp
 from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.lora import simplify
+from distillkit_builtin.local.lora import use_adapted_linear
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
@@ -42,7 +42,7 @@ class Policy:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             causal_lm.adapter = get_peft_model(causal_lm.model, config)
-        simplify(causal_lm.model)
+        use_adapted_linear(causal_lm.model)
         trained = {name: p for name, p in causal_lm.adapter.named_parameters() if p.requires_grad}
         return cls(causal_lm, trained)
 

@@ -63,7 +63,7 @@ class RemoteOptions(BaseModel):
     @property
     def roots(self) -> tuple[str, ...]:
         """The replicas' addresses, without a trailing slash or /v1, in the config's order."""
-        return tuple(_root(url) for url in _listed(self.base_url))
+        return tuple(_root(url) for url in _as_tuple(self.base_url))
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -96,7 +96,7 @@ class RemoteOptions(BaseModel):
         return self
 
 
-def _listed(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
+def _as_tuple(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
     return (base_url,) if isinstance(base_url, str) else base_url
 
 
