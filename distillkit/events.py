@@ -13,7 +13,7 @@ from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
-"""Of training."""
+"""When an evaluation takes place: before training, during or after it."""
 Phase = Literal["sample", "score"]
 
 
@@ -57,7 +57,7 @@ class RunStarted(Value):
     """The run directory."""
     plan: Plan
     teachers: tuple[Teacher, ...]
-    """In the config's order."""
+    """All teachers, in the config's order."""
     first_step: int
     """1, or the step after the checkpoint that was resumed."""
     config: Mapping[str, object]
@@ -86,7 +86,7 @@ class StepFinished(Value):
     """One optimizer step was trained and its weights published."""
 
     step: int
-    """Counted from 1."""
+    """The step's number, counted from 1."""
     metrics: Mapping[str, float]
     """As in `metrics.jsonl`, but for those of an evaluation that follows the step."""
 
@@ -142,7 +142,7 @@ class RunFinished(Value):
     """The run is over, well or not."""
 
     summary: Mapping[str, object]
-    """As in `summary.json`."""
+    """The content of `summary.json`."""
     error: str | None = None
     """What ended the run before its time, on one line; None where it completed."""
 

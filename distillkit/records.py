@@ -148,7 +148,7 @@ class ScoredRollout(Value):
     rollout: Rollout
     prompts: Prompts
     scores: Mapping[str, Score]
-    """By teacher name."""
+    """Teacher name to that teacher's score."""
 
     def __post_init__(self) -> None:
         """Refuse scores of other completions, or by other teachers than those of the route."""
@@ -201,7 +201,7 @@ class Batch(Value):
     loss_function: str
     """The name under which a student looks up the loss function."""
     options: Mapping[str, float]
-    """Of the loss function."""
+    """The loss function's options by name."""
     datums: tuple[Datum, ...]
     """One for each completion, in data order."""
     torch_loss: TorchLoss | None = None

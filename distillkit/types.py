@@ -48,13 +48,13 @@ class Row(Value):
     row_id: str
     """File line and a hash of the line's content, such as `12-9f86d08188`."""
     line: int
-    """Of the file, counted from 1."""
+    """The line in the file, counted from 1."""
     messages: Messages
     """The messages that the student is prompted with."""
     fields: Mapping[str, JsonValue]
     """The whole row as it stands in the file, unknown fields too."""
     epoch: int = 0
-    """Counted from 0."""
+    """The pass over the dataset, counted from 0."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

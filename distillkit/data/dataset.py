@@ -94,7 +94,7 @@ class Dataset:
         return replace(next(self._read([index])), epoch=epoch)
 
     def rows(self) -> Iterator[Row]:
-        """All rows in file order, read as they are asked for. Raises DataError at one that is wrong."""
+        """All rows in file order, read lazily. Raises DataError at one that is wrong."""
         return self._read(range(len(self)))
 
     def _read(self, indices: Iterable[int]) -> Iterator[Row]:

@@ -45,7 +45,7 @@ class Scheduler:
 
     sampler: Sampler
     scorers: Mapping[str, Scorer]
-    """By teacher name."""
+    """Teacher name to the scorer of that teacher."""
     progress: Callable[[PhaseProgress], None]
     """Hears of every outcome."""
     vocabulary: int | None = None

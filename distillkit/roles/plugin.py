@@ -80,7 +80,7 @@ class Plugin(BaseModel, ABC):
     def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
         """What earlier runs in `run_dir` have outside of this machine, as far as a plugin of this class cleans it up.
 
-        A plugin writes a record into the folder `PENDING_CLEANUP` before it asks for something that costs money, and
+        A plugin writes a record into the folder `PENDING_CLEANUP` before it requests something that costs money, and
         removes it when all of that is gone. `open` takes up what is left, or cleans it up. A run without a plugin that
         answers for a record does not begin in that directory. Raises `InputError` if a record cannot be read.
         """

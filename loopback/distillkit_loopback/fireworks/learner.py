@@ -28,7 +28,7 @@ STATE = "state.safetensors"
 """Weights and moments, as `save` writes them."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 MOST_TOKENS = 8192
-"""In one forward pass."""
+"""The most tokens of one forward pass."""
 
 
 class AdamParams(Body):

@@ -80,7 +80,7 @@ class Completion:
 
     @property
     def raw_output(self) -> JsonValue:
-        """The ids, which the SDK asks for and cannot do without."""
+        """The ids, which the SDK requests and cannot do without."""
         raw: dict[str, JsonValue] = {"completion_token_ids": list(self.ids)}
         return raw if self.named_prompt is None else {**raw, "prompt_token_ids": list(self.named_prompt)}
 

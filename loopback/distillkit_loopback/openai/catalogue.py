@@ -18,7 +18,7 @@ class Catalogue:
     """The base model and its adapters. Adapters and weights that were loaded are lost when the server stops."""
 
     def __init__(self, name: str, base: Model, context_length: int) -> None:
-        """Only the base model so far."""
+        """Serve `base` under `name`; `context_length` is the most tokens of prompt and completion."""
         self.name = name
         self.base = base
         self.weight_version = FIRST_VERSION

@@ -51,7 +51,7 @@ class Task:
     prompt_top: int | None
     """How many candidates come with each token of the prompt; None: its logprobs are not requested."""
     top: int | None
-    """Likewise for the completion."""
+    """How many candidates come with each token of the completion; None: its logprobs are not requested."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Generate:
     """The endpoints of an SGLang server, above all `POST /generate`."""
 
     def __init__(self, engine: Engine) -> None:
-        """Only the base model is served."""
+        """Serve the engine's base model, without adapters."""
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:

@@ -200,7 +200,7 @@ class FireworksScorerOptions(FrozenOptions):
     }
 
     base_url: str | None = Field(None, description=SERVICE)
-    inference_url: str | None = Field(None, description="Where completions are asked for; null: at base_url.")
+    inference_url: str | None = Field(None, description="Where completions are requested; null: at base_url.")
     deployment: TeacherDeploymentOptions = Field(
         TeacherDeploymentOptions(), description="The deployment of a base model."
     )

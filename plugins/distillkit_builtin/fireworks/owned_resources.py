@@ -1,4 +1,4 @@
-"""What a run made at Fireworks, written down before it is asked for, so that whatever happens it is found again."""
+"""What a run made at Fireworks, written down before it is requested, so that whatever happens it is found again."""
 
 import contextlib
 import hashlib
@@ -75,13 +75,13 @@ class OwnedResources:
         return ", ".join(named)
 
     def add_trainer(self, job: str, cleanup: Literal["delete", "keep"]) -> None:
-        """Record a trainer job, before it is asked for. Raises RunFailedError if that cannot be written."""
+        """Record a trainer job, before it is requested. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.trainers[job] = cleanup
             self._write()
 
     def add_deployment(self, identifier: str, cleanup: Cleanup) -> None:
-        """Record a deployment, before it is asked for. Raises RunFailedError if that cannot be written."""
+        """Record a deployment, before it is requested. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.deployments[identifier] = cleanup
             self._write()

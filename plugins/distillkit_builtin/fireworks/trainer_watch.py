@@ -1,6 +1,6 @@
 """Requests to the trainer: blocking calls with a time-out, and a look at whether the trainer still lives meanwhile.
 
-The SDK asks for a result for ever, so a trainer that died shows as nothing but silence.
+The SDK waits for a result for ever, so a trainer that died shows as nothing but silence.
 """
 
 import asyncio

@@ -56,7 +56,7 @@ class PackedRow:
 
     @classmethod
     def of(cls, items: Sequence[PromptAndResponse], device: torch.device) -> "PackedRow":
-        """Prompts with their responses but for the last token, which predicts nothing that is asked for.
+        """Prompts with their responses but for the last token, which predicts nothing that is requested.
 
         On CUDA each has its own prompt, and zeros fill the row up; elsewhere one with several responses stands once.
         """

@@ -45,7 +45,7 @@ class ProgressDisplay:
     phases: Mapping[str, str] = field(default_factory=dict)
     """`sample` to `3/16`, of the window that is sampled and scored now."""
     rows: Mapping[str, TeacherRow] = field(default_factory=dict)
-    """By teacher name."""
+    """Teacher name to that teacher's figures."""
     steps_here: int = 0
     """How many of the steps were trained in this process."""
     seconds_here: float = 0.0

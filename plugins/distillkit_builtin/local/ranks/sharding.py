@@ -42,7 +42,7 @@ def shard_model(model: PreTrainedModel, logprobs: Logprobs) -> ShardedResponses:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """A tensor with all ranks' parts of it. Every rank must ask for the same one at the same time."""
+    """A tensor with all ranks' parts of it. Every rank must call it with the same one at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
