@@ -31,7 +31,7 @@ def model_path() -> Path:
 
 
 @pytest.mark.demo
-def test_the_end_of_a_turn_and_the_padding_are_mended(model_path: Path) -> None:
+def test_the_end_of_a_turn_and_the_padding_are_fixed(model_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|im_end|>", 2)
