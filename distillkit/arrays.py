@@ -33,7 +33,7 @@ INT64, FLOAT32, BOOL = np.dtype(np.int64), np.dtype(np.float32), np.dtype(np.boo
 def frozen_array(values: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
     """A read-only copy of `values` as `dtype` (None: as they are), or `values` itself if nobody can change it.
 
-    Raises AlignmentError where token ids (int64) are asked for and fractions are given.
+    Raises AlignmentError where token ids (int64) are requested and fractions are given.
     """
     if type(values) is np.ndarray and (dtype is None or values.dtype == dtype):
         if _is_read_only(values):

@@ -71,9 +71,9 @@ class RunContext:
     notify: Callable[[str], None]
     """Tells the user something once, on the terminal and in `run.log`."""
     shared: SharedObjects = field(repr=False)
-    """What `share` looks into."""
+    """The live objects that plugins of the run share by `share`."""
     plan: Plan | None = None
-    """How much work the run is; None during `check`."""
+    """Upper bounds of the run's rows, steps and tokens; None during `check`."""
     teachers: tuple[Teacher, ...] = ()
     """All teachers of the run, in the config's order."""
     tokenizer: Tokenizer | None = None

@@ -13,13 +13,13 @@ from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
-"""Of training."""
+"""When an evaluation takes place: before training, during or after it."""
 Phase = Literal["sample", "score"]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan(Value):
-    """How much work a run is, at most."""
+    """The work of a run: upper bounds of its rows, steps and tokens."""
 
     rows: int
     """Row-epochs that will be admitted."""
@@ -54,10 +54,10 @@ class RunStarted(Value):
     name: str
     """The run's."""
     run_dir: Path
-    """Where it writes."""
+    """The run directory."""
     plan: Plan
     teachers: tuple[Teacher, ...]
-    """In the config's order."""
+    """All teachers, in the config's order."""
     first_step: int
     """1, or the step after the checkpoint that was resumed."""
     config: Mapping[str, object]
@@ -86,7 +86,7 @@ class StepFinished(Value):
     """One optimizer step was trained and its weights published."""
 
     step: int
-    """Counted from 1."""
+    """The step's number, counted from 1."""
     metrics: Mapping[str, float]
     """As in `metrics.jsonl`, but for those of an evaluation that follows the step."""
 
@@ -102,7 +102,7 @@ class EvalResult(Value):
     metrics: Mapping[str, float]
     """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
-    """Route label to metrics, where they can be told apart: they become `eval_route/<slug>/exact_match`."""
+    """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -134,7 +134,7 @@ class Notice(Value):
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
     level: Literal["info", "warning"] = "info"
-    """How much it matters."""
+    """The log level."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ class RunFinished(Value):
     """The run is over, well or not."""
 
     summary: Mapping[str, object]
-    """As in `summary.json`."""
+    """The content of `summary.json`."""
     error: str | None = None
     """What ended the run before its time, on one line; None where it completed."""
 

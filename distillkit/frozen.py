@@ -11,7 +11,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 ATOMS = frozenset({str, int, float, bool, type(None)})
-"""What JSON is made of besides."""
+"""The types of JSON values that contain no others."""
 
 
 def _refuse(self: object, *args: object, **kwargs: object) -> NoReturn:

@@ -148,7 +148,7 @@ class ScoredRollout(Value):
     rollout: Rollout
     prompts: Prompts
     scores: Mapping[str, Score]
-    """By teacher name."""
+    """Teacher name to that teacher's score."""
 
     def __post_init__(self) -> None:
         """Refuse scores of other completions, or by other teachers than those of the route."""
@@ -199,9 +199,9 @@ class Batch(Value):
     """The data of one optimizer step."""
 
     loss_function: str
-    """What students know the loss by."""
+    """The name under which a student looks up the loss function."""
     options: Mapping[str, float]
-    """Of the loss function."""
+    """The loss function's options by name."""
     datums: tuple[Datum, ...]
     """One for each completion, in data order."""
     torch_loss: TorchLoss | None = None
@@ -215,7 +215,7 @@ class Batch(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepResult(Value):
-    """What one optimizer step did."""
+    """The result of one optimizer step."""
 
     metrics: Mapping[str, float]
     """Full names, such as `train/loss` and `train/grad_norm`."""

@@ -209,12 +209,12 @@ def _import_script(path: Path) -> ModuleType:
     """The file as a module: the same one, with the same classes, as long as the file does not change."""
     if not path.is_file():
         raise InputError(f"plugin script {path} is not there")
-    place, stat = path.resolve(), path.stat()
-    stamp = hashlib.sha256(repr((place, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
-    name = f"distillkit_script_{place.stem}_{stamp}"
+    resolved, stat = path.resolve(), path.stat()
+    stamp = hashlib.sha256(repr((resolved, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
+    name = f"distillkit_script_{resolved.stem}_{stamp}"
     if name in sys.modules:
         return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, place)
+    spec = importlib.util.spec_from_file_location(name, resolved)
     if spec is None or spec.loader is None:
         raise InputError(f"plugin script {path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

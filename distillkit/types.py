@@ -25,7 +25,7 @@ class Message(Value):
     content: str
     """The turn's text."""
     extra: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
-    """Whatever else the row's message held (`name`, `tool_calls`, ...)."""
+    """The other keys of the row's message (`name`, `tool_calls`, ...)."""
 
     def __post_init__(self) -> None:
         """Hold a read-only copy of `extra`."""
@@ -48,13 +48,13 @@ class Row(Value):
     row_id: str
     """File line and a hash of the line's content, such as `12-9f86d08188`."""
     line: int
-    """Of the file, counted from 1."""
+    """The line in the file, counted from 1."""
     messages: Messages
-    """What the student reads."""
+    """The messages that the student is prompted with."""
     fields: Mapping[str, JsonValue]
     """The whole row as it stands in the file, unknown fields too."""
     epoch: int = 0
-    """Counted from 0."""
+    """The pass over the dataset, counted from 0."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -83,7 +83,7 @@ class Teacher(Value):
     missing_messages: Literal["student", "error"] = "student"
     """What a row without that field means: scored under the student's messages, or an error."""
     tokenizer_model: str | None = None
-    """Where its tokenizer is found; None: the model."""
+    """Source of the teacher's tokenizer; None: the model."""
     chat_template_kwargs: Mapping[str, JsonValue] | None = None
     """Options for its chat template; None: the student's."""
 
@@ -130,7 +130,7 @@ class ChatPrompts(Value):
     """What a PromptBuilder makes of a row: the messages that each side reads."""
 
     student: Messages
-    """What the student answers."""
+    """The messages that the student is prompted with."""
     teachers: Mapping[str, Messages]
     """Teacher name to messages, one entry for each teacher of the route."""
     fallbacks: frozenset[str] = frozenset()

@@ -304,7 +304,7 @@ def test_what_was_not_looked_up_is_a_failure() -> None:
     fine = {"name": "a-b", "version": "1", "vulns": []}
     skipped = {"name": "c", "skip_reason": "Dependency not found"}
     bad = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
-    assert list(vulnerabilities.problems(wanted, [fine, bad])) == ["c 2: CVE-1, mended in 3"]
+    assert list(vulnerabilities.problems(wanted, [fine, bad])) == ["c 2: CVE-1, fixed in 3"]
     (problem,) = vulnerabilities.problems(wanted, [fine, skipped])
     assert problem == "NOT AUDITED: the service knows nothing of 1 of 2 packages (c==2)"
     assert list(vulnerabilities.problems(wanted, [fine]))

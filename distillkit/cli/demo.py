@@ -63,7 +63,7 @@ def show_change(run_dir: Path, console: Console) -> None:
             "teacher: the teacher's own rate under its prompt. control: the untrained model, other random numbers.\n"
             "What is taught is the form of the answers. Whether they are correct is neither trained nor measured here."
         )
-        console.print(answers(run_dir, summary["steps"]))
+        console.print(completions_table(run_dir, summary["steps"]))
     console.print(f"training took {summary['train_s']:.0f} s of {summary['wall_s']:.0f} s in all")
 
 
@@ -95,7 +95,7 @@ MEASURES = (
 )
 
 
-def answers(run_dir: Path, last_step: int) -> Table:
+def completions_table(run_dir: Path, last_step: int) -> Table:
     """The same held-out questions before and after, side by side."""
     with (run_dir / "samples.jsonl").open(encoding="utf-8") as file:
         records = [json.loads(line) for line in file]

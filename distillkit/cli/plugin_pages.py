@@ -16,7 +16,7 @@ from distillkit.roles.plugin import Plugin
 
 
 def as_json(registry: Registry) -> str:
-    """For programs."""
+    """All plugins, and entry points that failed to load, as JSON text for programs."""
     plugins = [
         {
             "role": info.role,
@@ -33,7 +33,7 @@ def as_json(registry: Registry) -> str:
 
 
 def show_list(registry: Registry, console: Console) -> None:
-    """For people."""
+    """Print all plugins as a table, and entry points that failed to load."""
     table = Table("role", "name", "from", "what it does", box=None)
     for info in registry.infos():
         table.add_row(info.role, info.name, f"{info.distribution} {info.version}".strip(), info.cls.describe())
@@ -86,7 +86,7 @@ def _as_written(value: object) -> object:
 
 
 def type_name(annotation: object) -> str:
-    """A type as people read it."""
+    """A type annotation in words, such as `list of str`."""
     if annotation in (type(None), JsonValue):
         return "JSON" if annotation is JsonValue else "null"
     arguments, origin = get_args(annotation), get_origin(annotation)

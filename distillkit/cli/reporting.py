@@ -59,7 +59,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
         case _:
             hint = "" if verbose else " (-v shows the traceback)"
             code, message = 1, f"failed: {type(error).__name__}: {error}{hint}"
-    if verbose and code == 1:  # not as rich draws them, which breaks a key up where a line ends
+    if verbose and code == 1:  # not as rich prints them, which breaks a key up where a line ends
         ERR.print("".join(traceback.format_exception(error)).rstrip())
     for line in (message, *getattr(error, "__notes__", ())):
         ERR.print(line)

@@ -11,7 +11,7 @@ Schema = dict[str, Any]
 
 
 def as_json(registry: Registry) -> str:
-    """The whole schema."""
+    """The JSON Schema of all configs, as indented JSON text."""
     return json.dumps(config_schema(registry), indent=2)
 
 
@@ -20,7 +20,7 @@ def config_schema(registry: Registry) -> Schema:
     definitions: Schema = {}
     for role in ROLES:
         definitions[f"role-{role}"] = {"anyOf": [_any_of_role(registry, role, definitions)]}
-    schema = _with_roles(RunConfig.model_json_schema())
+    schema = _resolve_roles(RunConfig.model_json_schema())
     definitions |= schema.pop("$defs", {})
     schema["required"] = ["data", "student", "teachers"]
     schema["properties"]["data"] = {"anyOf": [{"type": "string"}, {"$ref": "#/$defs/DataConfig"}]}
@@ -31,7 +31,7 @@ def config_schema(registry: Registry) -> Schema:
 def _any_of_role(registry: Registry, role: str, definitions: Schema) -> Schema:
     options: list[Schema] = [{"enum": registry.names(role)}]
     for info in registry.infos(role):
-        plugin = _with_roles(info.cls.model_json_schema())
+        plugin = _resolve_roles(info.cls.model_json_schema())
         definitions |= plugin.pop("$defs", {})
         plugin["properties"] = {"name": {"const": info.name}, **plugin.get("properties", {})}
         plugin["required"] = ["name", *plugin.get("required", [])]
@@ -40,12 +40,12 @@ def _any_of_role(registry: Registry, role: str, definitions: Schema) -> Schema:
     return {"anyOf": options}
 
 
-def _with_roles(node: Any) -> Any:  # noqa: ANN401 - any JSON
+def _resolve_roles(node: Any) -> Any:  # noqa: ANN401 - any JSON
     """Replace the marks that roles leave by references to what can stand there."""
     if isinstance(node, dict):
         role = node.get("x-distillkit-role")
         if role is not None:
             rest = {key: value for key, value in node.items() if key in ("description", "default")}
             return {"$ref": f"#/$defs/role-{role}", **rest}
-        return {key: _with_roles(value) for key, value in node.items()}
-    return [_with_roles(item) for item in node] if isinstance(node, list) else node
+        return {key: _resolve_roles(value) for key, value in node.items()}
+    return [_resolve_roles(item) for item in node] if isinstance(node, list) else node

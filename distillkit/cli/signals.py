@@ -57,7 +57,7 @@ class Stopping:
                     signal.signal(number, signal.SIG_IGN)
 
     def stop(self) -> None:
-        """A signal came."""
+        """Handle a signal: the first ends the run after its step, a further one at once."""
         now = time.monotonic()
         if self.rank.count > 1 and now - self._asked_at < SAME_SIGNAL_S:
             return

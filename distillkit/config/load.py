@@ -141,13 +141,13 @@ def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
     if not all(isinstance(teacher, Mapping) for teacher in [*mine, *theirs]):
         return theirs
     merged = list(mine)
-    places = {_route_of(teacher): place for place, teacher in enumerate(mine)}
+    indices = {_route_of(teacher): index for index, teacher in enumerate(mine)}
     for teacher in theirs:
-        place = places.get(_route_of(teacher))
-        if place is None:
+        index = indices.get(_route_of(teacher))
+        if index is None:
             merged.append(teacher)
         else:
-            merged[place] = merge(merged[place], teacher)
+            merged[index] = merge(merged[index], teacher)
     return merged
 
 
@@ -186,20 +186,20 @@ def _what(override: str) -> str:
 
 
 def _descend(node: Any, part: str, below: str, what: str) -> Any:  # noqa: ANN401 - parsed YAML
-    place: Any = _index(node, part, what) if isinstance(node, list) else part
-    inner = node[place] if isinstance(node, list) else node.get(place)
+    key: Any = _index(node, part, what) if isinstance(node, list) else part
+    inner = node[key] if isinstance(node, list) else node.get(key)
     if isinstance(inner, str):  # `student: local` and `sinks: [console]` are short for mappings
         inner = {SHORT_FOR.get(part, "name"): inner}
     if inner is None:
         inner = {}
     if not isinstance(inner, dict | list):
         raise ConfigError(f"{what}: {part!r} has no key {below!r}")
-    node[place] = inner
+    node[key] = inner
     return inner
 
 
 def _index(items: list[Any], part: str, what: str) -> int:
-    known = [str(place) for place in range(len(items))]
+    known = [str(index) for index in range(len(items))]
     if part not in known:
         there = f"items 0 to {len(items) - 1}" if items else "no items"
         raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}")

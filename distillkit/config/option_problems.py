@@ -20,18 +20,18 @@ class Problem:
     location: Location
     message: str
     moved_to: Location = ()
-    """Where the key stands now, if it has moved."""
+    """The new location of a key that was moved; empty for any other problem."""
 
     @classmethod
     def moved(cls, location: Location, new: Location) -> "Problem":
-        """A key that stands somewhere else now."""
+        """The problem of a key that was moved from `location` to `new`."""
         return cls(location, f"is now {'.'.join(map(str, new))}", new)
 
-    def below(self, place: Location) -> "Problem":
-        """The same problem of a model that stands at `place`."""
+    def below(self, prefix: Location) -> "Problem":
+        """The same problem of a model that stands at `prefix`."""
         if self.moved_to:
-            return Problem.moved(place + self.location, place + self.moved_to)
-        return Problem(place + self.location, self.message)
+            return Problem.moved(prefix + self.location, prefix + self.moved_to)
+        return Problem(prefix + self.location, self.message)
 
     @property
     def key(self) -> str:
@@ -62,13 +62,13 @@ def option_problems(error: ValidationError, model: type[BaseModel]) -> list[Prob
 
 
 def _follows_from_another(details: ErrorDetails, errors: Sequence[ErrorDetails], model: type[BaseModel]) -> bool:
-    """A list that is too short only as its items are wrong, and a key that is missing as it is at its old place."""
-    place = details["loc"]
+    """A list that is too short only as its items are wrong, and a key that is missing as it is at its old location."""
+    location = details["loc"]
     if details["type"] == "missing":
-        moved = [_new_place(other["loc"], model) for other in errors if other["type"] == "extra_forbidden"]
-        return any(new[: len(place)] == place for new in moved)
+        moved = [_new_location(other["loc"], model) for other in errors if other["type"] == "extra_forbidden"]
+        return any(new[: len(location)] == location for new in moved)
     return details["type"] == "too_short" and any(
-        other["loc"][: len(place)] == place and len(other["loc"]) > len(place) for other in errors
+        other["loc"][: len(location)] == location and len(other["loc"]) > len(location) for other in errors
     )
 
 
@@ -98,13 +98,13 @@ def _written(value: object) -> str:
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
-    """A key that `model` does not have, with its new place where it moved, else with the closest that there is."""
-    if new := _new_place(location, model):
+    """A key that `model` does not have, with its new location where it moved, else with the closest that there is."""
+    if new := _new_location(location, model):
         return Problem.moved(location, new)
     return Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
 
 
-def _new_place(location: Location, model: type[BaseModel]) -> Location:
+def _new_location(location: Location, model: type[BaseModel]) -> Location:
     """Where an option of a plugin stands now (`Plugin.moved`); empty: it did not move."""
     moved: Mapping[str, str] = getattr(model, "moved", {})
     new = moved.get(".".join(map(str, location)))

@@ -66,7 +66,7 @@ class _StrictLoader(yaml.SafeLoader):
     """YAML in which keys are text, and one that stands twice is an error, as in TOML."""
 
     def __init__(self, text: str) -> None:
-        """Nothing merged yet."""
+        """Read `text`; merge keys (`<<`) are counted from zero."""
         super().__init__(text)
         self._merged = 0
 
@@ -111,7 +111,7 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _u
 
 
 def parse_yaml(text: str) -> object:
-    """What `text` holds. Raises yaml.YAMLError, ValueError (ContentError where something is known of the place)."""
+    """The content of `text`. Raises yaml.YAMLError, ValueError (ContentError where the location is known)."""
     try:
         value = yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except OverflowError as error:
@@ -146,17 +146,17 @@ PARSERS: Mapping[str, Callable[[str], object]] = {
 def require_plain(value: Any) -> None:  # noqa: ANN401 - what a parser made
     """Raise ContentError for what no option can be, and for what would not end if it were written out."""
     size = 0
-    for place, inner in walk(value):
+    for linked, inner in walk(value):
         size += SIZE_OF_A_VALUE
         if size > MAX_SIZE:
             raise ContentError("is too large, at least once its aliases (*name) are written out")
         if isinstance(inner, str):
             size += len(inner)
             if LONE_SURROGATE.search(inner):
-                raise ContentError(NO_TEXT, location_of(place))
+                raise ContentError(NO_TEXT, location_of(linked))
             if "\0" in inner:
-                raise ContentError("holds a NUL character (\\0), which no option takes", location_of(place))
+                raise ContentError("holds a NUL character (\\0), which no option takes", location_of(linked))
         elif isinstance(inner, int) and abs(inner) > MAX_INTEGER:
-            raise ContentError("is an integer beyond 64 bits", location_of(place))
+            raise ContentError("is an integer beyond 64 bits", location_of(linked))
         elif not isinstance(inner, int | float | list | dict | None):
-            raise ContentError(f"is read as a {type(inner).__name__}; put it in quotes", location_of(place))
+            raise ContentError(f"is read as a {type(inner).__name__}; put it in quotes", location_of(linked))

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
-from distillkit.config.defaults import with_defaults
+from distillkit.config.default_plugins import with_defaults
 from distillkit.config.option_problems import Problem, models_in, option_problems
 from distillkit.config.sections import (
     DataConfig,

@@ -94,7 +94,7 @@ class Dataset:
         return replace(next(self._read([index])), epoch=epoch)
 
     def rows(self) -> Iterator[Row]:
-        """All rows in file order, read as they are asked for. Raises DataError at one that is wrong."""
+        """All rows in file order, read lazily. Raises DataError at one that is wrong."""
         return self._read(range(len(self)))
 
     def _read(self, indices: Iterable[int]) -> Iterator[Row]:
@@ -147,7 +147,7 @@ class Dataset:
 
     def _validate_in_batches(self, inspect: "InBatches", problems: Problems) -> None:
         raw = self._raw(range(len(self)))
-        while batch := list(_batch(raw)):
+        while batch := list(_next_lines(raw)):
             parsed = [(self._lines[index], _parsed(line, self._lines[index])) for index, line in batch]
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))
             for line, row in parsed:
@@ -164,7 +164,7 @@ class InBatches:
     """What is wrong with each row, in the order given."""
 
 
-def _batch(raw: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+def _next_lines(raw: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
     """The next lines: so many that what a call costs is shared, so few that they take no memory to speak of."""
     size = 0
     for index, line in islice(raw, BATCH_ROWS):

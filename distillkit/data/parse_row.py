@@ -66,7 +66,7 @@ def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
 
 
 def _field(location: Location) -> str:
-    """As messages name it: `messages[0].content`."""
+    """A location as error messages name it: `messages[0].content`."""
     parts = (f"[{key}]" if isinstance(key, int) else f".{shortened(key, 60)}" for key in location)
     return shortened("".join(parts).removeprefix("."), 200)
 

@@ -63,14 +63,14 @@ class Renderer:
 
     def ids(self, routed: Sequence[RoutedRow]) -> list[RowIds | RowError]:
         """The same without arrays. What sides that read alike are to read is rendered all at once, and once."""
-        reads = {name: self._first_alike(side) for name, side in self.teachers.items()}
+        readers = {name: self._first_alike(side) for name, side in self.teachers.items()}
         wanted: dict[Reader, dict[int, Messages]] = {}
         for routed_row in routed:
             wanted.setdefault(None, {})[id(routed_row.chat.student)] = routed_row.chat.student
             for name, messages in routed_row.chat.teachers.items():
-                wanted.setdefault(reads[name], {})[id(messages)] = messages
+                wanted.setdefault(readers[name], {})[id(messages)] = messages
         ids = {(reader, chat): found for reader, chats in wanted.items() for chat, found in self._ids(reader, chats)}
-        return [self._checked(routed_row, ids, reads) for routed_row in routed]
+        return [self._row_ids(routed_row, ids, readers) for routed_row in routed]
 
     def _first_alike(self, side: PromptSide) -> Reader:
         """The first side with this tokenizer and these options."""
@@ -87,8 +87,11 @@ class Renderer:
         side = self._side(reader)
         return zip(chats, render_each(side.tokenizer, list(chats.values()), side.template_options), strict=True)
 
-    def _checked(
-        self, routed_row: RoutedRow, ids: Mapping[tuple[Reader, int], list[int] | RowError], reads: Mapping[str, Reader]
+    def _row_ids(
+        self,
+        routed_row: RoutedRow,
+        ids: Mapping[tuple[Reader, int], list[int] | RowError],
+        readers: Mapping[str, Reader],
     ) -> RowIds | RowError:
         chat = routed_row.chat
         try:
@@ -96,7 +99,7 @@ class Renderer:
                 self._fitting(self.student, ids[None, id(chat.student)], "messages", "the student"),
                 {
                     name: self._fitting(
-                        self.teachers[name], ids[reads[name], id(messages)], "teacher prompt", f"teacher {name!r}"
+                        self.teachers[name], ids[readers[name], id(messages)], "teacher prompt", f"teacher {name!r}"
                     )
                     for name, messages in chat.teachers.items()
                 },

@@ -25,12 +25,12 @@ class RowPipeline:
     """The teachers' names, in the config's order."""
 
     def __post_init__(self) -> None:
-        """So that they are not gathered anew for every row."""
+        """Gather the teachers' names once, not for every row."""
         self._names = {teacher.name: None for teacher in self.teachers}
 
     @classmethod
     def of(cls, config: RunConfig) -> "RowPipeline":
-        """Nothing counted yet."""
+        """The row pipeline of a config, with all counts at zero."""
         return cls(config, tuple(teacher.teacher for teacher in config.teachers), Counter(), Counter())
 
     def chat(self, row: Row) -> tuple[Route, ChatPrompts]:
@@ -48,7 +48,7 @@ class RowPipeline:
     def _route(self, row: Row) -> Route:
         try:
             route = self.config.router.route(row, self.teachers)
-        except Exception:  # blamed only then, since there are millions of rows
+        except Exception:  # attributed only after a failure, since there are millions of rows
             with attribute_to(self.config.router, f"at line {row.line}"):
                 raise
         self._require_known(route)
@@ -78,7 +78,7 @@ class RowPipeline:
             return error
 
     def count(self, row: Row) -> None:
-        """`chat`, counted."""
+        """Count the row for each teacher that scores it. Raises RowError as `chat` does."""
         route, chat = self.chat(row)
         for name in route.weights:
             self.rows_of[name] += 1

@@ -20,12 +20,12 @@ HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
 """How an escape begins that is half of a pair; it may have its other half, and there may be a backslash before it."""
 NO_TEXT = "holds half of a surrogate pair (\\ud800 to \\udfff), which is no text"
 Location = tuple[str | int, ...]
-Place = tuple["Place", str | int] | None
-"""Where a value stands: the place of what holds it and the key there; linked, since most are never shown."""
+LinkedLocation = tuple["LinkedLocation", str | int] | None
+"""A location as a linked list, the parent's and the key there: cheap to make, and most are never shown."""
 
 
 class ContentError(ValueError):
-    """What a file holds is not allowed. The message is the end of a sentence that begins with the place."""
+    """What a file holds is not allowed. The message is the end of a sentence that begins with the location."""
 
     def __init__(self, message: str, location: Location = ()) -> None:
         """`location` is the way to the value, where that is known."""
@@ -57,9 +57,9 @@ def parse_json(text: str) -> JsonValue:
     except RecursionError as error:
         raise _too_deep() from error
     if HALF_ESCAPED.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:  # else neither can be
-        for place, inner in walk(value):
+        for linked, inner in walk(value):
             if isinstance(inner, str) and LONE_SURROGATE.search(inner):
-                raise ContentError(NO_TEXT, location_of(place))
+                raise ContentError(NO_TEXT, location_of(linked))
     return value
 
 
@@ -91,39 +91,41 @@ def _too_deep() -> ContentError:
     return ContentError(f"is nested too deeply: more than {MAX_DEPTH} lists and mappings in each other")
 
 
-def walk(value: JsonValue) -> Iterator[tuple[Place, JsonValue]]:
-    """Every value in `value`, itself and the keys of mappings too, with its place.
+def walk(value: JsonValue) -> Iterator[tuple[LinkedLocation, JsonValue]]:
+    """Every value in `value`, itself and the keys of mappings too, with its location.
 
     Raises:
         ContentError: where it is nested deeper than `MAX_DEPTH`; so also where it holds itself.
     """
-    levels: list[Iterator[tuple[Place, JsonValue]]] = [iter([(None, value)])]
+    levels: list[Iterator[tuple[LinkedLocation, JsonValue]]] = [iter([(None, value)])]
     while levels:
         found = next(levels[-1], None)
         if found is None:
             levels.pop()
             continue
         yield found
-        place, inner = found
+        linked, inner = found
         if isinstance(inner, dict | list):
             if len(levels) > MAX_DEPTH:
                 raise _too_deep()
-            levels.append(_inside(place, inner))
+            levels.append(_inside(linked, inner))
 
 
-def _inside(place: Place, value: Mapping[str, JsonValue] | list[JsonValue]) -> Iterator[tuple[Place, JsonValue]]:
+def _inside(
+    linked: LinkedLocation, value: Mapping[str, JsonValue] | list[JsonValue]
+) -> Iterator[tuple[LinkedLocation, JsonValue]]:
     if isinstance(value, list):
-        yield from (((place, index), item) for index, item in enumerate(value))
+        yield from (((linked, index), item) for index, item in enumerate(value))
         return
     for key, item in value.items():
-        yield place, key
-        yield (place, key), item
+        yield linked, key
+        yield (linked, key), item
 
 
-def location_of(place: Place) -> Location:
-    """The keys on the way to a place."""
+def location_of(linked: LinkedLocation) -> Location:
+    """The keys from the outermost value to this one, as a tuple."""
     keys: list[str | int] = []
-    while place is not None:
-        place, key = place
+    while linked is not None:
+        linked, key = linked
         keys.append(key)
     return tuple(reversed(keys))

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.engine import Engine
-from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.guards import Guards
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
@@ -39,7 +39,7 @@ def assemble(
     trainer = WindowTrainer(
         config.student, config.loss, config.train.num_substeps, config.train.max_bad_steps, mismatch, warn
     )
-    evaluations = Evaluations(prepared, scheduler, files, dispatcher)
+    evaluations = EvaluatorRunner(prepared, scheduler, files, dispatcher)
     return Engine(
         prepared,
         files,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit.loop.evaluators import Evaluations
+from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.ledger import Ledger, Totals
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.training import WindowTrainer
@@ -27,9 +27,9 @@ class Checkpointer:
     policy: PolicySync
     windows: WindowsAhead
     trainer: WindowTrainer
-    evaluations: Evaluations
+    evaluations: EvaluatorRunner
     identity: Mapping[str, JsonValue]
-    """What the run is (`identity_of`)."""
+    """The run's identity, as `identity_of` gives it."""
 
     async def save(self, step: int, train_seconds: float, metrics: Mapping[str, float]) -> None:
         """Write a checkpoint of `step`. What samples is its policy then, and what is in flight is sampled and scored.

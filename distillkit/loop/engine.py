@@ -7,8 +7,8 @@ from pathlib import Path
 
 from distillkit.events import StepFinished
 from distillkit.loop.checkpointer import Checkpointer
-from distillkit.loop.evaluators import Evaluations
-from distillkit.loop.guards import Guards, stopped
+from distillkit.loop.evaluator_runner import EvaluatorRunner
+from distillkit.loop.guards import Guards, stop_error
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sink_dispatcher import SinkDispatcher
@@ -36,7 +36,7 @@ class Engine:
     windows: WindowsAhead
     trainer: WindowTrainer
     guards: Guards
-    evaluations: Evaluations
+    evaluations: EvaluatorRunner
     report: StepReport
     checkpointer: Checkpointer
     step: int = 0
@@ -49,7 +49,7 @@ class Engine:
     """Whether there is, or comes at once, a step in hand."""
 
     async def run(self) -> None:
-        """Train until the plan is fulfilled, and finish. Whatever a plugin raises ends the run."""
+        """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
         await self.policy.publish(self.step, (), resumed=self.step > 0)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))
@@ -90,7 +90,7 @@ class Engine:
         self.windows.trained(window, self.step, trained.outcomes)
         self.report.keep_samples(self.step, trained.outcomes.scored)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
-        self.guards.look(measured)
+        self.guards.check(measured)
         interval = self.prepared.config.train.weight_sync_interval
         if self.step % interval == 0 or self.step == self.prepared.plan.steps:
             await self.policy.publish(self.step, self.windows.in_flight)
@@ -109,7 +109,7 @@ class Engine:
             if last or collapse or self.stop_requested or due:
                 await self.checkpointer.save(self.step, self.train_seconds, metrics)
             if collapse:
-                raise stopped(collapse)
+                raise stop_error(collapse)
             if last:
                 metrics |= await self.finish()
         finally:

@@ -38,7 +38,7 @@ class Evaluation:
     _routes: Mapping[str, Route] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Know each row's route."""
+        """Index the routes by row id."""
         self._routes = {row_prompts.row.row_id: row_prompts.route for row_prompts in self.prompts}
 
     @property

@@ -39,7 +39,7 @@ async def execute(
     """Check, open, train, close. The one way in which a run happens; `on_engine` hears of it before it starts."""
     with explain_os_errors():
         if not rank.runs_engine:
-            return await _work(config, rank)
+            return await _run_worker(config, rank)
         return await _direct(config, registry, start, rank, on_engine)
 
 
@@ -82,7 +82,7 @@ async def _direct(
     return RunResult(run_dir, engine.exported, engine.step, stages, read_metrics(run_dir), summary)
 
 
-async def _work(config: RunConfig, rank: Rank) -> RunResult:
+async def _run_worker(config: RunConfig, rank: Rank) -> RunResult:
     """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
     require_spreading(config.student, rank)
     shared = SharedObjects()

@@ -31,7 +31,7 @@ class Guards:
     config: GuardsConfig
     warn: Callable[[str], None]
     steps: int = 0
-    """How many were looked at."""
+    """How many steps were checked."""
     alarm: str | None = None
     """Why the run is to end, once the step in hand is saved; None: it goes on."""
     _first: list[Row] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Guards:
             if numbers.get("step"):
                 self._alarms_of(numbers)
 
-    def look(self, metrics: Row) -> None:
+    def check(self, metrics: Row) -> None:
         """Check one more step: warn, or set `alarm`."""
         alarms = self._alarms_of(metrics)
         if not alarms:
@@ -115,8 +115,8 @@ def _mean(name: str, rows: Collection[Row]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def stopped(reason: str) -> RunFailedError:
-    """What ends a run whose guard says stop."""
+def stop_error(reason: str) -> RunFailedError:
+    """The error that ends a run with `guards.action: stop`; its message says how to go on."""
     return RunFailedError(
         f"{reason}; a checkpoint was written. --resume guards.action=warn goes on all the same, and "
         "--resume --from-step N from an older checkpoint (train.keep_last says how many are kept)"

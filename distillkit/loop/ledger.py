@@ -47,7 +47,7 @@ class Totals:
 
     @classmethod
     def restored(cls, state: Mapping[str, JsonValue]) -> "Totals":
-        """What `to_save` gave."""
+        """The totals that `to_save` returned as `state`."""
         return from_json(cls, state)
 
 
@@ -55,7 +55,7 @@ class Ledger:
     """Counts rows in and out, and writes down how each ended."""
 
     def __init__(self, path: Path, max_failed_fraction: float) -> None:
-        """Append to `path`."""
+        """Append to the file at `path`; `max_failed_fraction` is the share of settled rows that may have failed."""
         self.totals = Totals()
         self._file = JsonLines(path)
         self._max_failed_fraction = max_failed_fraction

@@ -1,4 +1,4 @@
-"""What is asked for in a window, and what became of each completion."""
+"""What is requested in a window, and what became of each completion."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace

@@ -17,7 +17,7 @@ class PolicySync:
     student: Student
     sampler: Sampler
     scorers: Mapping[str, Scorer]
-    """By teacher name."""
+    """Teacher name to the scorer of that teacher."""
     version: int = 0
     """The policy that samples: the steps that its weights had been trained."""
 

@@ -117,7 +117,7 @@ def _context(user: str, prepared: PreparedRun, run_dir: Path, dispatcher: SinkDi
 
 
 def _where_a_resume_goes_on(run_dir: Path) -> str:
-    """What a resume would do."""
+    """Text that says which step a resume would go on from, or that there is no checkpoint."""
     saved = checkpoints(run_dir)
     if not saved:
         return "there is no checkpoint to resume from (train.save_every writes some on the way)"

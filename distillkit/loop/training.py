@@ -27,15 +27,15 @@ class MismatchMonitor:
     """Nats a token."""
     warn: Callable[[str], None]
 
-    def look(self, results: Sequence[StepResult]) -> dict[str, float]:
+    def check(self, results: Sequence[StepResult]) -> dict[str, float]:
         """The step's mismatch: of its first optimizer step alone, since later ones compare with weights that moved."""
         if not results:
             return {}
         first = {name: value for name, value in results[0].metrics.items() if name.startswith(MISMATCH)}
-        self._judge(first)
+        self._warn_past_threshold(first)
         return first
 
-    def _judge(self, metrics: Mapping[str, float]) -> None:
+    def _warn_past_threshold(self, metrics: Mapping[str, float]) -> None:
         value = metrics.get(MISMATCH, 0.0)
         if value <= self.threshold:
             return
@@ -50,12 +50,12 @@ class MismatchMonitor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trained:
-    """What one step did."""
+    """The result of one step: how its completions ended, the batches that were trained, and metrics."""
 
     outcomes: Outcomes
     """The completions of refused optimizer steps are among the lost ones."""
     batches: Sequence[Batch]
-    """Those that were trained."""
+    """The batches that were trained, one an optimizer step."""
     metrics: Mapping[str, float]
 
 
@@ -93,7 +93,7 @@ class WindowTrainer:
             else:
                 trained.append(batch)
                 self.bad_in_a_row = 0
-        metrics = mean_of(results) | self.mismatch.look(results)
+        metrics = mean_of(results) | self.mismatch.check(results)
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
         return Trained(outcomes.without(refused), trained, metrics)

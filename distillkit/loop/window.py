@@ -45,7 +45,7 @@ class Scheduler:
 
     sampler: Sampler
     scorers: Mapping[str, Scorer]
-    """By teacher name."""
+    """Teacher name to the scorer of that teacher."""
     progress: Callable[[PhaseProgress], None]
     """Hears of every outcome."""
     vocabulary: int | None = None
@@ -163,10 +163,10 @@ class KeptWindow:
     outcomes: Outcomes
 
     async def until_sampled(self) -> None:
-        """Return at once."""
+        """Return at once: the window was sampled before the run was resumed."""
 
     async def finished(self) -> Outcomes:
-        """What the checkpoint held."""
+        """The outcomes that the checkpoint held."""
         return self.outcomes
 
     async def abandon(self, reason: str) -> Outcomes:

@@ -13,14 +13,14 @@ from distillkit.types import SampleKey
 
 @dataclass(slots=True)
 class WindowResults:
-    """What sampler and scorers have answered so far."""
+    """The outcomes of a window that sampler and scorers have given so far."""
 
     requests: WindowRequests
     sampler: str
     """The sampler's class, for messages."""
     vocabulary: int | None
-    _place: dict[SampleKey, int] = field(init=False)
-    """Each request's place in data order."""
+    _order: dict[SampleKey, int] = field(init=False)
+    """Each request's index in data order."""
     _rollouts: dict[SampleKey, Rollout] = field(default_factory=dict, init=False)
     _scores: dict[SampleKey, dict[str, Score]] = field(default_factory=dict, init=False)
     _lost: dict[SampleKey, LostCompletion] = field(default_factory=dict, init=False)
@@ -31,13 +31,13 @@ class WindowResults:
     _to_score: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        """Number the requests."""
-        self._place = {request.key: place for place, request in enumerate(self.requests.samples)}
+        """Number the requests in their order."""
+        self._order = {request.key: index for index, request in enumerate(self.requests.samples)}
 
     def add_sample(self, outcome: Rollout | Failure) -> Rollout | None:
         """Take a sampler's answer; return the rollout if it can be scored. Raises PluginError for a second answer."""
         key = outcome.request.key
-        if key not in self._place or key in self._rollouts or key in self._lost:
+        if key not in self._order or key in self._rollouts or key in self._lost:
             raise PluginError(f"{self.sampler} answered {key} twice, or was never asked; one outcome a request")
         self._sampled += 1
         if isinstance(outcome, Failure):
@@ -58,11 +58,11 @@ class WindowResults:
 
     def require_all_sampled(self) -> None:
         """Raise PluginError if the sampler ended with requests that it gave no outcome for."""
-        if self._sampled == len(self._place):
+        if self._sampled == len(self._order):
             return
-        missing = [key for key in self._place if key not in self._rollouts and key not in self._lost]
+        missing = [key for key in self._order if key not in self._rollouts and key not in self._lost]
         raise PluginError(
-            f"{self.sampler} gave no outcome for {len(missing)} of {len(self._place)} requests: {missing[0]}"
+            f"{self.sampler} gave no outcome for {len(missing)} of {len(self._order)} requests: {missing[0]}"
         )
 
     def score_requests(self, rollout: Rollout) -> list[ScoreRequest]:
@@ -99,27 +99,27 @@ class WindowResults:
 
     def progress(self, phase: Phase) -> tuple[int, int]:
         """How many requests of a phase are answered, of how many."""
-        return (self._sampled, len(self._place)) if phase == "sample" else (self._scored, self._to_score)
+        return (self._sampled, len(self._order)) if phase == "sample" else (self._scored, self._to_score)
 
     def in_data_order(self, requests: Iterable[ScoreRequest]) -> Sequence[ScoreRequest]:
         """Score requests in the order of their rows, whatever the order in which completions arrived."""
-        return sorted(requests, key=lambda request: self._place[request.key])
+        return sorted(requests, key=lambda request: self._order[request.key])
 
     def outcomes(self, sample_seconds: float, score_seconds: float) -> Outcomes:
         """All outcomes, in data order; every request must have been answered."""
         scored = [
             ScoredRollout(self._rollouts[key], self.requests.prompts_of(key), self._scores[key])
-            for key in self._place
+            for key in self._order
             if key not in self._lost
         ]
-        rollouts = tuple(self._rollouts[key] for key in self._place if key in self._rollouts)
+        rollouts = tuple(self._rollouts[key] for key in self._order if key in self._rollouts)
         return Outcomes(tuple(scored), tuple(self._lost.values()), rollouts, sample_seconds, score_seconds)
 
     def abandoned(self, reason: str) -> Outcomes:
         """Every completion lost: by its own failure where it had one, else by `reason` at the stage that it reached."""
         lost = tuple(
             self._lost.get(key) or LostCompletion(key, self._stage_of(key), reason, retryable=True)
-            for key in self._place
+            for key in self._order
         )
         return Outcomes((), lost, (), 0.0, 0.0)
 

@@ -31,7 +31,7 @@ class WindowsAhead:
     """Windows that the checkpoint held, in order: they came to their end before the run was resumed."""
     in_flight: deque[AnyWindow] = field(default_factory=deque, init=False)
     """The windows that were started and not yet trained, in order."""
-    _held: Sequence[AnyWindow] = field(default=(), init=False)
+    _checkpointed: Sequence[AnyWindow] = field(default=(), init=False)
     """Windows that the newest checkpoint of this process holds."""
     _batches: RowBatches = field(init=False)
     _prefetcher: Prefetcher = field(init=False)
@@ -74,14 +74,14 @@ class WindowsAhead:
     async def saved(self) -> list[InFlight]:
         """What a checkpoint holds of the windows in flight, once all of them have come to their end."""
         saved = [InFlight.of(window.requests, await window.finished()) for window in self.in_flight]
-        self._held = tuple(self.in_flight)
+        self._checkpointed = tuple(self.in_flight)
         return saved
 
     async def close(self, next_step: int, ended: str) -> None:
         """Stop what is in flight, and enter its rows with the reason for which the run ended: none disappears."""
         for step, window in enumerate(self.in_flight, start=next_step):
             outcomes = await window.abandon(f"the run ended: {ended}")
-            if isinstance(window, KeptWindow) or window in self._held:
+            if isinstance(window, KeptWindow) or window in self._checkpointed:
                 self.ledger.keep(step, window.requests)
             else:
                 self.ledger.settle(step, window.requests, outcomes)

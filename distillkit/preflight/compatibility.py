@@ -21,7 +21,7 @@ class RunPlugins:
     by_key: Mapping[str, Plugin]
     sampler: Sampler
     scorers: Mapping[str, Scorer]
-    """By teacher name."""
+    """Teacher name to the scorer of that teacher."""
 
 
 def plugins_of(config: RunConfig) -> RunPlugins:

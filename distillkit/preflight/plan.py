@@ -16,8 +16,8 @@ class PromptLengths:
     """Prompt lengths, gathered row by row in flat memory."""
 
     def __init__(self, pipeline: RowPipeline, renderer: Renderer) -> None:
-        """Nothing measured yet."""
-        self._intake = pipeline
+        """No rows and no tokens so far; rows are routed by `pipeline` and rendered by `renderer`."""
+        self._pipeline = pipeline
         self._renderer = renderer
         self.rows = 0
         self.student = LengthTotals()
@@ -29,7 +29,7 @@ class PromptLengths:
         return InBatches(self._count)
 
     def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
-        routed = [self._intake.routed(row) for row in rows]
+        routed = [self._pipeline.routed(row) for row in rows]
         rendered = iter(self._renderer.ids([row for row in routed if isinstance(row, RoutedRow)]))
         return [row if isinstance(row, RowError) else self._add(next(rendered)) for row in routed]
 
@@ -50,7 +50,7 @@ class LengthTotals:
     longest: int = 0
 
     def add(self, tokens: int) -> None:
-        """Count one more."""
+        """Count a prompt of this many tokens."""
         self.total += tokens
         self.longest = max(self.longest, tokens)
 
@@ -60,7 +60,7 @@ class LengthTotals:
 
 
 def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:
-    """How much work the run is, at most."""
+    """The plan of a run: upper bounds of its rows, steps and tokens."""
     train, new = config.train, config.sampling.max_completion_tokens
     rows = lengths.rows * config.data.epochs
     steps = -(-rows // train.prompt_groups_per_step)

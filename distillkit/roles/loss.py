@@ -13,7 +13,7 @@ class Loss(Plugin):
 
     role: ClassVar[str] = "loss"
     loss_function: ClassVar[str] = ""
-    """What students know the loss by."""
+    """The name under which a student looks up the loss function."""
     needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
     """The capabilities that scorers must have, with the least limit of each: `sampled`, `topk`, `at_ids`, `full`, or a
     name of your own, whose numbers scorers put into `Score.arrays`."""
@@ -24,7 +24,7 @@ class Loss(Plugin):
     def options(self) -> Mapping[str, float]:
         """The options that travel to the student with each batch."""
 
-    def without_effect(self) -> frozenset[str]:
+    def options_without_effect(self) -> frozenset[str]:
         """The names of those of `options()` that have no effect at the values that they have here.
 
         They are not sent to a student whose loss function lacks them: it trains the same. Others are refused there.
@@ -33,7 +33,7 @@ class Loss(Plugin):
 
     def options_for(self, taken: Collection[str]) -> Mapping[str, float]:
         """Those of `options()` that go to a student whose loss function takes the options `taken`."""
-        needless = self.without_effect() - frozenset(taken)
+        needless = self.options_without_effect() - frozenset(taken)
         return {name: value for name, value in self.options().items() if name not in needless}
 
     def torch_loss(self) -> TorchLoss | None:

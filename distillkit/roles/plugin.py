@@ -47,7 +47,7 @@ class Leftover:
     record: Path
     """The file in the run's `PENDING_CLEANUP` folder that says so; whoever removes the thing by hand removes it too."""
     description: str
-    """What it is and where, for a message."""
+    """A description of the thing and its location, for a message."""
 
 
 class PluginBuilder(Protocol):
@@ -59,7 +59,7 @@ class PluginBuilder(Protocol):
 
 
 class Plugin(BaseModel, ABC):
-    """What all roles have in common."""
+    """Base class of all roles."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -70,8 +70,8 @@ class Plugin(BaseModel, ABC):
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Options that a resumed run may have otherwise, since no number depends on them by more than rounding."""
     moved: ClassVar[Mapping[str, str]] = {}
-    """Options that have another place now: the old key, and the new one with dots, as `timeouts.request`. Whoever
-    writes the old key is told the new one."""
+    """Options that were moved: the old key, and the new one with dots, as `timeouts.request`. The error for an old key
+    names the new one."""
     writes: ClassVar[frozenset[str]] = frozenset()
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""
@@ -80,7 +80,7 @@ class Plugin(BaseModel, ABC):
     def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
         """What earlier runs in `run_dir` have outside of this machine, as far as a plugin of this class cleans it up.
 
-        A plugin writes a record into the folder `PENDING_CLEANUP` before it asks for something that costs money, and
+        A plugin writes a record into the folder `PENDING_CLEANUP` before it requests something that costs money, and
         removes it when all of that is gone. `open` takes up what is left, or cleans it up. A run without a plugin that
         answers for a record does not begin in that directory. Raises `InputError` if a record cannot be read.
         """

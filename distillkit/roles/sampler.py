@@ -11,7 +11,7 @@ from distillkit.types import SampleRequest
 
 @runtime_checkable
 class TokenScorer(Protocol):
-    """Whatever gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
+    """Gives logprobs of given tokens: every Scorer, and a Sampler that has `score` too."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """One outcome a request, in any order, each as soon as it is there."""
@@ -19,7 +19,7 @@ class TokenScorer(Protocol):
 
 
 class Sampler(Plugin):
-    """Where completions come from.
+    """Samples completions.
 
     One that can also score given tokens under the policy of the last sync has the method `score` of a `TokenScorer`;
     evaluators use it (`EvalContext.score`).

@@ -46,7 +46,7 @@ class Scorer(Plugin):
 
     @property
     def is_bound(self) -> bool:
-        """Whether it has its teacher."""
+        """Whether `bind` gave this scorer its teacher."""
         return self._teacher is not None
 
     @property

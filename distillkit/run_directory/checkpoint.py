@@ -31,7 +31,7 @@ CHECKSUMS = "checksums.json"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineState:
-    """Where the engine stands after a step."""
+    """The engine's own state after a step, as a checkpoint holds it."""
 
     step: int
     totals: Mapping[str, JsonValue]
@@ -47,7 +47,7 @@ class EngineState:
     in_flight: Sequence[InFlight]
     """The windows that are sampled and scored, in order: with k steps off policy up to k."""
     identity: Mapping[str, JsonValue]
-    """What the run is (`identity_of`)."""
+    """The run's identity, as `identity_of` gives it."""
 
 
 def checkpoints(run_dir: Path) -> list[Path]:

@@ -67,13 +67,13 @@ def _encoded(value: object) -> JsonValue:
     if dataclasses.is_dataclass(value):
         return to_json(value)
     if isinstance(value, Mapping):
-        return {_key(name): _encoded(inner) for name, inner in value.items()}
+        return {_require_text_key(name): _encoded(inner) for name, inner in value.items()}
     if isinstance(value, tuple | list):
         return [_encoded(inner) for inner in value]
     raise TypeError(f"a {type(value).__name__} cannot be saved as JSON: {value!r}")
 
 
-def _key(name: object) -> str:
+def _require_text_key(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError(f"only text can be a key in JSON, not {name!r}")
     return name

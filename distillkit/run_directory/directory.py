@@ -33,21 +33,23 @@ DEEPEST = "checkpoints/.step-1000000000.partial/student/model-00001-of-00001.saf
 
 
 def run_directory(config: RunConfig) -> Path:
-    """Where a config's run writes."""
+    """The run directory of a config: `log_path` with `{name}` filled in."""
     return Path(config.log_path.replace("{name}", config.name))
 
 
 def require_writable_path(run_dir: Path) -> None:
-    """Raise InputError if no run could be in this place, as far as can be told without writing there."""
+    """Raise InputError if `run_dir` cannot be created or written, as far as that shows without writing."""
     with _looking(run_dir):
-        place = run_dir.absolute()
-        (place / DEEPEST).exists()  # too long as a whole
-        there = next(path for path in (place, *place.parents) if path.exists())
-        for part in place.relative_to(there).parts:
-            (there / part).exists()  # too long as one name, which is not found below what is not there
-        if not there.is_dir():
-            raise InputError(f"{run_dir if there == place else there} is a file; choose another log_path or name")
-        for folder in (there, place / "checkpoints"):
+        absolute = run_dir.absolute()
+        (absolute / DEEPEST).exists()  # too long as a whole
+        existing = next(path for path in (absolute, *absolute.parents) if path.exists())
+        for part in absolute.relative_to(existing).parts:
+            (existing / part).exists()  # too long as one name, which is not found below what does not exist
+        if not existing.is_dir():
+            raise InputError(
+                f"{run_dir if existing == absolute else existing} is a file; choose another log_path or name"
+            )
+        for folder in (existing, absolute / "checkpoints"):
             if folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
                 raise InputError(f"{folder} cannot be written; make it writable, or choose another log_path")
 

@@ -33,7 +33,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
     return {
         **settings_of(prepared.config),
         "the rows of data.path": _digest(Path(prepared.config.data.path)),
-        **({HELD_OUT: _held_out(prepared)} if prepared.config.evaluators else {}),
+        **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         **dict(_fingerprints(prepared.plugins)),
         AT_DEFAULT: [*at_default(prepared.config)],
@@ -94,7 +94,7 @@ def _fingerprints(plugins: RunPlugins) -> Iterator[tuple[str, str]]:
             yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
 
 
-def _held_out(prepared: PreparedRun) -> str:
+def _held_out_digest(prepared: PreparedRun) -> str:
     """A row's id holds its place in the file and a hash of its content."""
     return hashlib.sha256(json.dumps([row.row_id for row in prepared.eval_rows]).encode()).hexdigest()[:16]
 

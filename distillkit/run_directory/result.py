@@ -15,20 +15,20 @@ from distillkit.run_directory.run_files import read_metrics
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run left."""
+    """The result of a finished run, read from its directory."""
 
     run_dir: Path
-    """Where it wrote."""
+    """The run directory."""
     adapter_path: Path
     """`adapter/` in PEFT format, or `model/` where all weights were trained."""
     steps: int
-    """How many were trained."""
+    """How many steps were trained."""
     eval: Mapping[EvalStage, Mapping[str, Any]]
     """`before` and `after` to metrics, and below `routes` those of each route, as in `summary.json`."""
     metrics: Sequence[Mapping[str, JsonValue]]
     """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
     summary: Mapping[str, JsonValue]
-    """As in `summary.json`."""
+    """The content of `summary.json`."""
 
 
 def finished_run(run_dir: Path) -> RunResult:

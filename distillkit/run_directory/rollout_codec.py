@@ -39,7 +39,7 @@ class InFlight:
 
     @property
     def completions(self) -> int:
-        """How many were sampled."""
+        """How many completions were sampled."""
         return len(self.outcomes["rollouts"])
 
     def for_requests(self, requests: WindowRequests) -> Outcomes | None:

@@ -1,4 +1,4 @@
-"""How a run begins in its directory."""
+"""How a run starts in its directory: empty, over an older run, or from a checkpoint."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from distillkit.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class RunStart:
-    """Anew, or where the run that the directory holds stands."""
+    """The options `--resume`, `--overwrite` and so on of one start; by default the directory must hold no run."""
 
     resume: bool = False
     """Go on from the newest checkpoint."""

@@ -8,7 +8,7 @@ from distillkit.errors import DistillkitError, PluginError
 from distillkit.records import Batch, Datum, Rollout, ScoredRollout
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
-from distillkit.testing.made_up import KNOWN_NEEDS, make_scored_rollouts
+from distillkit.testing.synthetic_batches import KNOWN_NEEDS, make_scored_rollouts
 
 
 def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
@@ -18,9 +18,9 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     weight on masked ones.
     """
     require(loss.loss_function, loss, "has no `loss_function`, the name by which students know it")
-    unknown = sorted(loss.without_effect() - loss.options().keys())
-    require(not unknown, loss, f"names {unknown} in `without_effect`, and `options` does not")
-    batch = loss.batch(scored) if scored else _batch_of_made_up(loss)
+    unknown = sorted(loss.options_without_effect() - loss.options().keys())
+    require(not unknown, loss, f"names {unknown} in `options_without_effect`, and `options` does not")
+    batch = loss.batch(scored) if scored else _synthetic_batch(loss)
     scored = scored or make_scored_rollouts(loss)
     require(batch.loss_function == loss.loss_function, loss, f"makes batches for {batch.loss_function!r}")
     require(dict(batch.options) == dict(loss.options()), loss, "gives a batch other options than `options()` says")
@@ -30,7 +30,7 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
         _check_datum(loss, datum, completion.rollout)
 
 
-def _batch_of_made_up(loss: Loss) -> Batch:
+def _synthetic_batch(loss: Loss) -> Batch:
     """A batch of made-up scores. What scorers give for a capability of the loss's own, only its author knows."""
     own = sorted(loss.needs.keys() - KNOWN_NEEDS)
     scored = make_scored_rollouts(loss)

@@ -20,8 +20,8 @@ from distillkit.roles.student import Student
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.eval_context import FakeEvalContext
-from distillkit.testing.made_up import make_scored_rollouts
 from distillkit.testing.student_contract import check_student
+from distillkit.testing.synthetic_batches import make_scored_rollouts
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from distillkit.records import Batch, Rollout, Weights
 from distillkit.roles.student import Student
 from distillkit.testing.builders import require
-from distillkit.testing.made_up import make_batch
+from distillkit.testing.synthetic_batches import make_batch
 
 
 async def check_student(student: Student, rollouts: Sequence[Rollout], batch: Batch | None) -> None:

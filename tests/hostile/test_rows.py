@@ -1,4 +1,4 @@
-"""Dataset files that no one would write on purpose: refused with file, line and how to mend it, in bounded memory."""
+"""Dataset files that no one would write on purpose: refused with file, line and how to fix it, in bounded memory."""
 
 import os
 from collections.abc import Callable

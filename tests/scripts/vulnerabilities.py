@@ -44,8 +44,8 @@ def problems(wanted: Sequence[str], found: Sequence[Mapping[str, Any]]) -> Itera
     """One line a vulnerability, and one for all the packages that were not looked up."""
     for package in found:
         for known in package.get("vulns", ()):
-            mended = ", ".join(known["fix_versions"]) or "no version yet"
-            yield f"{package['name']} {package['version']}: {known['id']}, mended in {mended}"
+            fixed = ", ".join(known["fix_versions"]) or "no version yet"
+            yield f"{package['name']} {package['version']}: {known['id']}, fixed in {fixed}"
     looked_up = {package["name"].lower().replace("_", "-") for package in found if "skip_reason" not in package}
     left = [one for one in wanted if one.partition("==")[0].lower().replace("_", "-") not in looked_up]
     if left:

@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
     """Serve until `wait` returns (by default: until Ctrl-C or SIGTERM); returns the exit status."""
     chosen = options().parse_args(arguments)
     try:
-        with started(chosen) as service:
+        with start_service(chosen) as service:
             wait = wait or until_signal()
             key = f'"${chosen.api_key_env}"' if chosen.api_key_env else ANY_KEY
             print(
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
     return 0
 
 
-def started(chosen: argparse.Namespace) -> "LoopbackService":
+def start_service(chosen: argparse.Namespace) -> "LoopbackService":
     """The service, listening. Raises InputError for a model that cannot be read, or a port that is taken."""
     require_packages("the loopback service")
     from distillkit_loopback.fireworks.service import LoopbackService

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from distillkit_loopback.fireworks.faults import Fails, NeverDone
 from distillkit_loopback.fireworks.jobs import ACCOUNT, Jobs
-from distillkit_loopback.fireworks.learner import exported
+from distillkit_loopback.fireworks.learner import export_folder
 from distillkit_loopback.fireworks.messages import Call, Route, not_found
 from distillkit_loopback.fireworks.store import Store
 from distillkit_loopback.transport.messages import Body, Response
@@ -59,7 +59,7 @@ class Checkpoints:
         if isinstance(call.fault, Fails):
             operation["error"] = {"code": 13, "message": call.fault.message}
         elif operation["done"]:
-            self._store.add(promotion.output_model, exported(folder))
+            self._store.add(promotion.output_model, export_folder(folder))
             kind = "HF_PEFT_ADDON" if job.config.lora_rank else "HF_BASE_MODEL"
             operation["response"] = {"@type": "Model", "name": promotion.output_model, "state": "READY", "kind": kind}
         self._operations[name] = operation

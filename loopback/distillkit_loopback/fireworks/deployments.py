@@ -64,7 +64,7 @@ class Deployment:
 
     @property
     def costs(self) -> bool:
-        """Whether it has machines or waits for them."""
+        """Whether the deployment costs money: it has replicas or waits for some."""
         return self.state in ("CREATING", "READY") and self.settings.max_replicas > 0
 
     def start(self) -> None:
@@ -77,7 +77,7 @@ class Deployment:
             self.state = "READY"
 
     def public(self) -> JsonValue:
-        """As the control plane shows it."""
+        """The deployment as JSON, as the control plane shows it."""
         settings: dict[str, JsonValue] = self.settings.model_dump(by_alias=True, exclude_none=True)
         status: JsonValue = {"code": "INTERNAL" if self.message else "OK", "message": self.message}
         return {**settings, "name": PREFIX + self.deployment_id, "state": self.state, "status": status}
@@ -101,7 +101,7 @@ class Deployments:
         yield Route.to("DELETE", single, self._delete)
 
     def running(self) -> dict[str, RunningDeployment]:
-        """Those that cost money now."""
+        """The deployments that cost money now, by id."""
         with self._lock:
             return {
                 each.deployment_id: RunningDeployment(
@@ -129,7 +129,7 @@ class Deployments:
             return found.model or self._store.frozen(found.settings.base_model)
 
     def get(self, deployment_id: str) -> Deployment:
-        """A deployment. Raises Refused if there is none of that id."""
+        """A deployment. Raises Refused for an unknown id."""
         if deployment_id not in self._deployments:
             raise not_found(f"deployment {deployment_id!r}")
         return self._deployments[deployment_id]

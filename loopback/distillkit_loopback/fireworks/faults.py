@@ -45,7 +45,7 @@ class Fails:
 
 @dataclass(frozen=True, slots=True)
 class NeverDone:
-    """What the request starts never gets ready."""
+    """The job or deployment that the request starts never gets ready."""
 
 
 @dataclass(frozen=True, slots=True)

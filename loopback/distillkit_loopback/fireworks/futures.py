@@ -25,7 +25,7 @@ class _Future:
 
 
 class Futures:
-    """Results by request id."""
+    """The operations under way and their results, by request id."""
 
     def __init__(self) -> None:
         """No operation is known yet."""
@@ -76,7 +76,7 @@ class Futures:
             return self._futures[request_id].result
 
     def close(self) -> None:
-        """Let nobody wait any more."""
+        """Wake every request that waits for a result."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -114,7 +114,7 @@ class Worker:
     """One daemon thread: trainers compute one operation at a time."""
 
     def __init__(self, futures: Futures) -> None:
-        """Start it."""
+        """Start the thread; results go into `futures`."""
         self._futures = futures
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._closed = False

@@ -24,7 +24,7 @@ class HotLoads:
     """Snapshots of a deployment's own trainer go into it; requests that run then end on the weights they began with."""
 
     def __init__(self, store: Store, deployments: Deployments) -> None:
-        """Snapshots are in `store`."""
+        """Load snapshots of `store` into `deployments`."""
         self._store = store
         self._deployments = deployments
 

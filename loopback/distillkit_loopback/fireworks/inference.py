@@ -8,13 +8,13 @@ from distillkit.seeds import derive_seed
 from distillkit.types import SamplingParams
 from distillkit_loopback.fireworks.stream import Completion, Row
 from distillkit_loopback.hf.causal_lm import CausalLM, Sample
-from distillkit_loopback.hf.text import HFText
+from distillkit_loopback.hf.tokenizer import HFTokenizer
 from distillkit_loopback.transport.messages import Body
 
 Candidates = tuple[tuple[int, float], ...]
 """Ids and logprobs, in descending order of logprob."""
 MAX_CANDIDATES = 5
-"""What the real service takes as `top_logprobs`."""
+"""The largest `top_logprobs` that the real service takes."""
 
 
 class CompletionBody(Body):
@@ -68,16 +68,16 @@ def _completion(model: CausalLM, body: CompletionBody, sample: Sample, prompt: S
     if body.logprobs:
         logprobs = [*prompt[start:], *sample.logprobs]
         topk = _topk(model, whole, body.top_logprobs)[start:] if body.top_logprobs else [()] * len(ids)
-        rows = tuple(_rows(model.text, ids, logprobs, topk, sampling=body.reports_sampling_logprobs))
-    return Completion(body.prompt, ids, body.echoed, rows, model.text.show(ids), sample.finish_reason)
+        rows = tuple(_rows(model.tokenizer, ids, logprobs, topk, sampling=body.reports_sampling_logprobs))
+    return Completion(body.prompt, ids, body.echoed, rows, model.tokenizer.show(ids), sample.finish_reason)
 
 
 def _rows(
-    text: HFText, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
+    tokenizer: HFTokenizer, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[Candidates], *, sampling: bool
 ) -> Iterator[Row]:
     for token, logprob, others in zip(ids, logprobs, topk, strict=True):
-        top = tuple(Row(text.show([other]), other, value) for other, value in others)
-        yield Row(text.show([token]), token, logprob, logprob if sampling else None, top)
+        top = tuple(Row(tokenizer.show([other]), other, value) for other, value in others)
+        yield Row(tokenizer.show([token]), token, logprob, logprob if sampling else None, top)
 
 
 def _prompt_logprobs(model: CausalLM, prompt: tuple[int, ...]) -> list[float]:

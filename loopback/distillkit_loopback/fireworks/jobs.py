@@ -26,7 +26,7 @@ class TrainingConfig(Body):
 
 
 class NewJob(Body):
-    """A request for a trainer."""
+    """The body of a request to create a trainer job."""
 
     training_config: TrainingConfig = Field(alias="trainingConfig")
 
@@ -43,7 +43,7 @@ class RunningJob:
 
 @dataclass(slots=True)
 class Job:
-    """A trainer."""
+    """A trainer job: its config, state, and checkpoints."""
 
     job_id: str
     config: TrainingConfig
@@ -56,7 +56,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The resource's."""
+        """The full resource name, `accounts/.../rlorTrainerJobs/...`."""
         return f"accounts/{ACCOUNT}/rlorTrainerJobs/{self.job_id}"
 
     def start(self) -> None:
@@ -69,13 +69,13 @@ class Job:
             self.state = "JOB_STATE_RUNNING"
 
     def public(self) -> JsonValue:
-        """As the control plane shows it."""
+        """The trainer job as JSON, as the control plane shows it."""
         config: JsonValue = {"baseModel": self.config.base_model, "loraRank": self.config.lora_rank}
         status: JsonValue = {"code": "INTERNAL" if self.message else "OK", "message": self.message}
         return {"name": self.name, "state": self.state, "status": status, "trainingConfig": config}
 
     def rows(self) -> list[JsonValue]:
-        """Its checkpoints, as the control plane lists them."""
+        """The job's checkpoints as JSON, as the control plane lists them."""
         dates = {"createTime": DATE, "updateTime": DATE}
         return [
             {
@@ -108,7 +108,7 @@ class Jobs:
         yield Route.to("POST", f"{jobs}/{{job}}:resume", self._resume)
 
     def running(self) -> dict[str, RunningJob]:
-        """Those that cost money now."""
+        """The trainer jobs that cost money now, by id."""
         with self._lock:
             return {
                 job.job_id: RunningJob(job.job_id, job.state, job.config.base_model, job.config.lora_rank)
@@ -117,7 +117,7 @@ class Jobs:
             }
 
     def get(self, job_id: str) -> Job:
-        """A job. Raises Refused if there is none of that id."""
+        """A job. Raises Refused for an unknown id."""
         with self._lock:
             if job_id not in self._jobs:
                 raise not_found(f"trainer job {job_id!r}")

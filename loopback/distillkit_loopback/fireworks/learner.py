@@ -28,11 +28,11 @@ STATE = "state.safetensors"
 """Weights and moments, as `save` writes them."""
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 MOST_TOKENS = 8192
-"""In one forward pass."""
+"""The most tokens of one forward pass."""
 
 
 class AdamParams(Body):
-    """How one step moves the weights."""
+    """Learning rate and other Adam parameters of one step."""
 
     learning_rate: float = 1e-4
     beta1: float = 0.9
@@ -130,7 +130,7 @@ class Learner:
         save_file({name: tensor.clone() for name, tensor in self._merged().items()}, folder / SAMPLING_WEIGHTS)
         path = folder / ("model" if self._adapter is None else "adapter")
         (self._adapter or self._base.model).save_pretrained(str(path))
-        self._base.text.save(path)
+        self._base.tokenizer.save(path)
 
     def _compute(self, wire: WireBatch, *, backward: bool) -> tuple[float, list[Datum], list[Tensor]]:
         """The sum of `weights * loss`, the data, and [T] logprobs of each one's targets."""
@@ -235,6 +235,6 @@ def _create(folder: Path) -> None:
     folder.mkdir(parents=True)
 
 
-def exported(snapshot: Path) -> Path:
+def export_folder(snapshot: Path) -> Path:
     """What a promotion of a snapshot hands out: the folder of a PEFT adapter or of a whole model."""
     return next(path for path in (snapshot / "adapter", snapshot / "model") if path.is_dir())

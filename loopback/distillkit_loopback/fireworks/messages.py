@@ -38,7 +38,7 @@ class Call:
 
     request: Request
     names: Mapping[str, str]
-    """What the route's pattern found in the path."""
+    """The values of the route pattern's placeholders in the path."""
     fault: Fault | None
     """What goes wrong with this request; None: nothing."""
 

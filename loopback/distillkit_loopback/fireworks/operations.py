@@ -22,12 +22,12 @@ class LoraSettings(Body):
 
     rank: int = 0
     alpha: int | None = None
-    """None: twice the rank."""
+    """None stands for twice the rank."""
     seed: int | None = None
 
 
 class OfModel(Body):
-    """An operation on a model."""
+    """The fields that the body of every operation on a model has."""
 
     model_id: str
     seq_id: int
@@ -46,7 +46,7 @@ class ForwardBackward(OfModel):
 
 
 class OptimStep(OfModel):
-    """A step of the optimizer."""
+    """The body of a request for a step of the optimizer."""
 
     adam_params: AdamParams
     grad_accumulation_normalization: Normalization | None = None
@@ -60,7 +60,7 @@ class Saving(OfModel):
 
 
 class LoadAdapter(OfModel):
-    """An adapter to begin with."""
+    """The path of an adapter that the model starts from."""
 
     adapter_path: str
 
@@ -103,12 +103,12 @@ class Models:
         }
 
     def make(self, job: Job, model_id: str, base: str, lora: LoraSettings) -> None:
-        """A new model."""
+        """Load a new model from `base` with a LoRA, and keep it under `model_id`."""
         learner = Learner(self._store.load(base), lora.rank, lora.alpha or 2 * lora.rank, lora.seed or 0)
         self._models[model_id] = Model(job, base, learner, InOrder(job.job_id, self._futures, self._worker))
 
     def forget(self, model_id: str) -> None:
-        """Forget a model."""
+        """Unload a model; nothing happens for an unknown id."""
         self._models.pop(model_id, None)
 
     def forget_job(self, job_id: str) -> None:

@@ -81,11 +81,11 @@ class LoopbackService:
         )
         self._routes = [route for part in parts for route in part.routes()]
         self.faults: Faults[Fault] = Faults()
-        """What goes wrong from now on."""
+        """The faults that are injected from now on."""
         self._requests: deque[Request] = deque(maxlen=REMEMBERED)
         self._server.start()
         self.base_url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        """What `FIREWORKS_BASE_URL` should be."""
+        """The value for `FIREWORKS_BASE_URL`."""
 
     def __enter__(self) -> Self:
         """The service, which listens already."""
@@ -127,7 +127,7 @@ class LoopbackService:
         self._store.frozen(model)
 
     def path(self, model: str) -> Path:
-        """Where a model lies: one of those given, or one that was promoted. Raises Refused if there is none."""
+        """The directory of a model that was given or promoted. Raises Refused for an unknown name."""
         return self._store.path(model)
 
     def _respond(self, request: Request, key: str | None) -> Response | None:

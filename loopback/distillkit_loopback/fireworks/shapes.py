@@ -10,10 +10,10 @@ from distillkit_loopback.transport.messages import Response
 
 
 class Shapes:
-    """What is there before anything is made."""
+    """The training and deployment shapes that the account has from the start."""
 
     def __init__(self, context_length: int) -> None:
-        """In tokens, the same for all shapes."""
+        """`context_length` in tokens, the same for all shapes."""
         self._context_length = context_length
 
     def routes(self) -> Iterable[Route]:

@@ -40,7 +40,7 @@ class Store:
 
     def load(self, name: str) -> CausalLM:
         """A copy of one's own, with the tokenizer that all copies share."""
-        return CausalLM.load(str(self.path(name)), self.frozen(name).text)
+        return CausalLM.load(str(self.path(name)), self.frozen(name).tokenizer)
 
     def frozen(self, name: str) -> CausalLM:
         """The one copy that nobody changes."""

@@ -31,7 +31,7 @@ class Row:
     """In descending order of logprob; empty if not requested."""
 
     def as_json(self) -> dict[str, JsonValue]:
-        """As it is sent."""
+        """The row as JSON, with its top-k rows inside."""
         row: dict[str, JsonValue] = {"token": self.token, "token_id": self.token_id, "logprob": self.logprob}
         if self.sampling_logprob is not None:
             row["sampling_logprob"] = self.sampling_logprob
@@ -42,7 +42,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is sent back."""
+    """A completion to be sent as a stream of server-sent events."""
 
     prompt: tuple[int, ...]
     ids: tuple[int, ...]
@@ -54,7 +54,7 @@ class Completion:
     text: str
     finish_reason: str
     named_prompt: tuple[int, ...] | None = None
-    """What the service says the prompt was, where it says so."""
+    """The prompt ids that the service reports; None: it reports none."""
     cut: bool = False
 
     def distorted(self, fault: Fault | None) -> "Completion":
@@ -80,7 +80,7 @@ class Completion:
 
     @property
     def raw_output(self) -> JsonValue:
-        """The ids, which the SDK asks for and cannot do without."""
+        """The ids, which the SDK requests and cannot do without."""
         raw: dict[str, JsonValue] = {"completion_token_ids": list(self.ids)}
         return raw if self.named_prompt is None else {**raw, "prompt_token_ids": list(self.named_prompt)}
 

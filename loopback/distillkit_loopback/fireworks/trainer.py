@@ -22,7 +22,7 @@ PATH = "/training/v1/rlorTrainerJobs/{account}/{job}/api/v1/"
 
 
 class NewModel(Body):
-    """A model to train."""
+    """The body of a request to create a model."""
 
     session_id: str
     model_seq_id: int
@@ -31,19 +31,19 @@ class NewModel(Body):
 
 
 class Unload(Body):
-    """A model to forget."""
+    """The body of a request to unload a model."""
 
     model_id: str
 
 
 class Retrieve(Body):
-    """A result to wait for."""
+    """The body of a request for the result of an operation."""
 
     request_id: str
 
 
 class Trainers:
-    """What runs on the machines of all trainer jobs."""
+    """The training endpoints of all trainer jobs."""
 
     def __init__(self, store: Store, closing: threading.Event) -> None:
         """`closing` is set when the service ends."""
@@ -77,7 +77,7 @@ class Trainers:
                 yield Route.to(method, PATH + name, self._alive(function))
 
     def close(self) -> None:
-        """Stop computing."""
+        """Wake requests that wait for results, and end the worker thread."""
         self._futures.close()
         self._worker.close()
 

@@ -18,7 +18,7 @@ from distillkit.errors import InputError
 from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
 from distillkit_loopback.hf.sampling import choose
-from distillkit_loopback.hf.text import HFText, unreadable
+from distillkit_loopback.hf.tokenizer import HFTokenizer, unreadable_message
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,15 @@ class CausalLM:
     """A model with its tokenizer. `model` may be wrapped, by PEFT for example: only its forward is called."""
 
     model: PreTrainedModel
-    text: HFText
+    tokenizer: HFTokenizer
     eos_ids: frozenset[int]
     """Every id that ends a completion: the generation config's and the tokenizer's."""
 
     @classmethod
-    def load(cls, source: str, text: HFText | None = None) -> "CausalLM":
+    def load(cls, source: str, tokenizer: HFTokenizer | None = None) -> "CausalLM":
         """A directory's or the hub's model, in float32 on the CPU. Raises InputError if it cannot be read.
 
-        `text`: instead of the tokenizer that lies beside the weights.
+        `tokenizer`: instead of the tokenizer that lies beside the weights.
         """
         transformers_logging.disable_progress_bar()
         try:
@@ -56,11 +56,11 @@ class CausalLM:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            raise InputError(unreadable("model", source, error)) from error
+            raise InputError(unreadable_message("model", source, error)) from error
         model.requires_grad_(False)
         model.eval()
-        text = text or HFText.load(source)
-        return cls(model, text, eos_ids_of(model, text))
+        tokenizer = tokenizer or HFTokenizer.load(source)
+        return cls(model, tokenizer, eos_ids_of(model, tokenizer))
 
     @property
     def vocabulary(self) -> int:
@@ -99,7 +99,7 @@ class CausalLM:
         return Sample(tuple(ids), tuple(logprobs), reason)
 
     def _finish_reason(self, ids: Sequence[int], params: SamplingParams) -> FinishReason | None:
-        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.text.decode(ids) for stop in params.stop)):
+        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop)):
             return "stop"
         return "length" if len(ids) == params.max_tokens else None
 
@@ -109,8 +109,8 @@ def cache_argument(model: PreTrainedModel) -> str:
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def eos_ids_of(model: PreTrainedModel, text: HFText) -> frozenset[int]:
+def eos_ids_of(model: PreTrainedModel, tokenizer: HFTokenizer) -> frozenset[int]:
     """Every id that ends a completion."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ids = [configured] if isinstance(configured, int) else list(configured or [])
-    return frozenset([*ids, *([] if text.eos_id is None else [text.eos_id])])
+    return frozenset([*ids, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])])

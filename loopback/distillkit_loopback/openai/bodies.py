@@ -51,7 +51,7 @@ class UnloadBody(Body):
     lora_name: str = ""
 
 
-class CallBody(Body):
+class CollectiveRpcBody(Body):
     """`POST /collective_rpc`."""
 
     method: str

@@ -15,10 +15,10 @@ FIRST_VERSION = "default"
 
 
 class Catalogue:
-    """The base model and its adapters. Whatever was loaded is lost when the server stops."""
+    """The base model and its adapters. Adapters and weights that were loaded are lost when the server stops."""
 
     def __init__(self, name: str, base: Model, context_length: int) -> None:
-        """Only the base model so far."""
+        """Serve `base` under `name`; `context_length` is the most tokens of prompt and completion."""
         self.name = name
         self.base = base
         self.weight_version = FIRST_VERSION
@@ -35,7 +35,7 @@ class Catalogue:
             return {name: path for name, (path, _) in self._adapters.items()}
 
     def find(self, name: str | None) -> Model:
-        """The model of that name; the base model for None. Raises Refused if there is none."""
+        """The model of that name; the base model for None. Raises Refused for an unknown name."""
         if not name or name == self.name:
             return self.base
         with self._lock:
@@ -81,7 +81,7 @@ class Catalogue:
             raise Refused(500, str(error), "InternalServerError") from error
 
     def forget(self) -> None:
-        """As after a start."""
+        """Unload all adapters and pushed weights, as a restart does."""
         with self._lock:
             self._adapters.clear()
         self.base, self.weight_version = self._first_base, FIRST_VERSION

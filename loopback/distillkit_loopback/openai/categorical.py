@@ -9,17 +9,17 @@ import numpy as np
 
 from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
-from distillkit_loopback.openai.models import AdapterError, Ids, Numbers, Sampled, Scored, Text
+from distillkit_loopback.openai.models import AdapterError, Ids, Numbers, Sampled, Scored, Tokenizer
 
 SPREAD = 2.0
 """Standard deviation of the logits: the distributions are far from uniform."""
 
 
-class ByteText:
+class ByteTokenizer:
     """Ids below 256 are bytes; any other is special, `<300>`."""
 
     def encode(self, text: str) -> list[int]:
-        """One id a byte."""
+        """The ids of the text's UTF-8 bytes, one a byte."""
         return list(text.encode())
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -27,7 +27,7 @@ class ByteText:
         return bytes(index for index in ids if index < 256).decode(errors="replace")
 
     def show(self, ids: Sequence[int]) -> str:
-        """The text, with them."""
+        """The text, with special tokens."""
         pieces = [bytes([index]) if index < 256 else f"<{index}>".encode() for index in ids]
         return b"".join(pieces).decode(errors="replace")
 
@@ -42,13 +42,13 @@ class CategoricalModel:
         seed: int = 0,
         contexts: int = 64,
         eos_ids: frozenset[int] = frozenset(),
-        text: Text | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         """The table is [contexts, vocabulary] float64: exact, and small for a real vocabulary too."""
         self.name = f"categorical-{seed}"
         self.vocabulary = vocabulary
         self.eos_ids = eos_ids
-        self.text: Text = text or ByteText()
+        self.tokenizer: Tokenizer = tokenizer or ByteTokenizer()
         self._contexts = contexts
         self._keep(np.random.default_rng(seed).normal(0.0, SPREAD, (contexts, vocabulary)))
 
@@ -58,7 +58,7 @@ class CategoricalModel:
         return row
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:
-        """Looked up in the table."""
+        """The logprobs, ranks and top tokens of `ids[start:]`, from the table."""
         whole = np.asarray(ids, dtype=np.int64)
         rows, scored = whole[start - 1 : -1] % self._contexts, whole[start:]
         best = self._order[rows, :top]
@@ -107,7 +107,7 @@ class CategoricalModel:
         np.put_along_axis(self._ranks, self._order, np.arange(1, self.vocabulary + 1)[None], axis=1)
 
     def _ended(self, ids: Sequence[int], params: SamplingParams) -> FinishReason | None:
-        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.text.decode(ids) for stop in params.stop)):
+        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop)):
             return "stop"
         return None
 
@@ -116,8 +116,8 @@ def _chosen(logprobs: Numbers, uniform: float, params: SamplingParams) -> int:
     if params.temperature == 0:
         return int(logprobs.argmax())
     cumulative = np.cumsum(_filtered(logprobs, params))
-    place = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
-    return min(place, len(logprobs) - 1)
+    index = int(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"))
+    return min(index, len(logprobs) - 1)
 
 
 def _filtered(logprobs: Numbers, params: SamplingParams) -> Numbers:

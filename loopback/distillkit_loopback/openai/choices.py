@@ -18,7 +18,7 @@ def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[s
     if body.max_tokens == 0:
         text = ""
     if body.echo and not body.return_token_ids:  # vLLM has no prompt's text when it is to return ids
-        text = model.text.show(completion.prompt_ids) + text
+        text = model.tokenizer.show(completion.prompt_ids) + text
     prompt = completion.prompt if body.prompt_logprobs is not None or body.echo else None
     return {
         "index": 0,
@@ -34,7 +34,7 @@ def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[s
 
 def ended_text(completion: Completion, stops: Sequence[str], model: Model, *, special: bool) -> tuple[str, str | None]:
     """The completion's text up to and with the stop string that ended it, and that string."""
-    text = (model.text.show if special else model.text.decode)(completion.sampled_ids)
+    text = (model.tokenizer.show if special else model.tokenizer.decode)(completion.sampled_ids)
     if completion.finish_reason != "stop" or completion.sampled_ids[-1] in model.eos_ids:
         return text, None
     found = [stop for stop in stops if stop in text]
@@ -49,7 +49,7 @@ def _by_id(entry: Entry, model: Model) -> JsonValue:
     if entry.logprob is None and not entry.rank:
         return None
     return {
-        str(index): {"logprob": logprob, "rank": rank, "decoded_token": model.text.show([index])}
+        str(index): {"logprob": logprob, "rank": rank, "decoded_token": model.tokenizer.show([index])}
         for index, logprob, rank in _ranked(entry)
     }
 
@@ -90,4 +90,4 @@ def _top(entry: Entry, count: int, model: Model, *, as_ids: bool) -> JsonValue:
 
 
 def _token(index: int, model: Model, *, as_ids: bool) -> str:
-    return f"token_id:{index}" if as_ids else model.text.show([index])
+    return f"token_id:{index}" if as_ids else model.tokenizer.show([index])

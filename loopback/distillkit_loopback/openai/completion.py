@@ -35,28 +35,28 @@ class Entry:
 
     token_id: int
     logprob: float | None
-    """None: nothing stands before it."""
+    """None for the first token, which nothing stands before."""
     rank: int = 0
     topk: tuple[Candidate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be computed."""
+    """A request in the terms of the model: prompt, sampling parameters, and the logprobs requested."""
 
     prompt: tuple[int, ...]
     params: SamplingParams
-    """With `max_tokens` 0 nothing is sampled."""
+    """Sampling parameters; with `max_tokens` 0 nothing is sampled."""
     seed: int
     prompt_top: int | None
     """How many candidates come with each token of the prompt; None: its logprobs are not requested."""
     top: int | None
-    """Likewise for the completion."""
+    """How many candidates come with each token of the completion; None: its logprobs are not requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What is sent back."""
+    """The computed completion, which each dialect formats in its own way."""
 
     prompt_ids: tuple[int, ...]
     sampled_ids: tuple[int, ...]
@@ -99,7 +99,7 @@ def compute(model: Model, task: Task, *, processed: bool = False) -> Completion:
 
 
 def _entries(model: Model, ids: Sequence[int], start: int, top: int) -> tuple[Entry, ...]:
-    """Of `ids[start:]`."""
+    """The tokens `ids[start:]` with logprob, rank, and `top` candidates each."""
     if start >= len(ids):
         return ()
     scored = model.score(ids, start, top)

@@ -25,7 +25,7 @@ class Engine:
 
     def ids(self, model: Model, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's ids. Raises Refused for an empty one, and for ids that the model does not have."""
-        ids = tuple(model.text.encode(prompt)) if isinstance(prompt, str) else prompt
+        ids = tuple(model.tokenizer.encode(prompt)) if isinstance(prompt, str) else prompt
         if not ids:
             raise Refused(400, "The decoder prompt cannot be empty", param="prompt")
         for index in ids:

@@ -65,7 +65,7 @@ class SwappedEntries:
 
 @dataclass(frozen=True, slots=True)
 class NoIds:
-    """The response does not name token ids, although the request asks for them."""
+    """The response does not name token ids, although the request has the option."""
 
 
 Distortion = WrongId | BadLogprob | Shorter | MissingEntry | DuplicateEntry | SwappedEntries | NoIds

@@ -18,7 +18,7 @@ class Hanging(Response):
 
 
 class LocalHandler(Handler):
-    """One connection."""
+    """Handles the requests of one connection, with faults."""
 
     server: "LocalServer"
 
@@ -69,5 +69,5 @@ class LocalServer(Server):
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port that the server listens on."""
         return int(self.server_address[1])

@@ -19,7 +19,7 @@ class AdapterError(Exception):
     """An adapter, or whole weights, cannot be read or put on the model."""
 
 
-class Text(Protocol):
+class Tokenizer(Protocol):
     """The part of distillkit's `Tokenizer` that a server needs; `HFTokenizer` is one."""
 
     def encode(self, text: str) -> list[int]:
@@ -61,14 +61,14 @@ class Model(Protocol):
     """A language model behind a server. It is called from many threads at once."""
 
     name: str
-    """Where it comes from, as `/v1/models` says."""
+    """The model's `root`, as `/v1/models` says."""
     vocabulary: int
     """How many ids there are."""
     eos_ids: frozenset[int]
 
     @property
-    def text(self) -> Text:
-        """Its tokenizer."""
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that prompts and completions go through."""
         ...
 
     def score(self, ids: Sequence[int], start: int, top: int) -> Scored:

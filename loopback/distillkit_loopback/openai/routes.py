@@ -8,7 +8,7 @@ from distillkit_loopback.transport.messages import Request, Response
 
 Function = Callable[[Request, Fault | None], Response]
 Routes = Mapping[tuple[str, str], Function]
-"""By method and path."""
+"""Handlers by HTTP method and path."""
 
 
 @dataclass(frozen=True, slots=True)

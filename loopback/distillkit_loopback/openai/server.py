@@ -137,7 +137,7 @@ class LoopbackServer:
             case Hangup():
                 return None
             case ShortBody():
-                return _cut(response)
+                return _truncated(response)
         return response
 
     def _dispatch(self, request: Request, fault: Fault | None) -> Response:
@@ -160,6 +160,6 @@ def _status(fault: Status) -> Response:
     return Response(body, fault.status, fault.headers)
 
 
-def _cut(response: Response) -> Response:
+def _truncated(response: Response) -> Response:
     body = response.body if isinstance(response.body, bytes) else json.dumps(response.body).encode()
     return RawResponse(body, response.status, response.headers, "application/json", cut=True)

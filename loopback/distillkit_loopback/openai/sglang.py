@@ -26,14 +26,14 @@ from distillkit_loopback.transport.messages import Request, Response
 
 
 class Generate:
-    """`POST /generate`."""
+    """The endpoints of an SGLang server, above all `POST /generate`."""
 
     def __init__(self, engine: Engine) -> None:
-        """Only the base model is served."""
+        """Serve the engine's base model, without adapters."""
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:
-        """By method and path."""
+        """The handlers by HTTP method and path."""
         return {
             ("GET", "/get_model_info"): self._model_info,
             ("POST", "/generate"): self._generate,
@@ -101,7 +101,11 @@ def _logprobs(
     """`[logprob, id, text or null]` a token; `show` is None for a null text."""
 
     def triple(index: int, logprob: float | None) -> JsonValue:
-        return [logprob, index if completion.names_ids else None, None if show is None else show.text.show([index])]
+        return [
+            logprob,
+            index if completion.names_ids else None,
+            None if show is None else show.tokenizer.show([index]),
+        ]
 
     found: dict[str, JsonValue] = {
         f"{side}_token_logprobs": [triple(entry.token_id, entry.logprob) for entry in entries]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from distillkit_loopback.openai.bodies import (
-    CallBody,
+    CollectiveRpcBody,
     CompletionBody,
     LoadBody,
     TokenizeBody,
@@ -26,7 +26,7 @@ from distillkit_loopback.transport.messages import Request, Response
 
 
 class Completions:
-    """`POST /v1/completions`."""
+    """The endpoint `POST /v1/completions`, as vLLM has it."""
 
     def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool) -> None:
         """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in responses."""
@@ -41,7 +41,7 @@ class Completions:
             self._left_out |= {"token_ids", "prompt_token_ids"}
 
     def respond(self, request: Request, fault: Fault | None) -> Response:
-        """One choice."""
+        """The response to a completion request, with one choice."""
         body = read(CompletionBody, request.body).model_copy(update=self._ignored)
         model = self._engine.catalogue.find(body.model)
         prompt = self._engine.ids(model, body.prompt)
@@ -65,7 +65,7 @@ class Completions:
         )
 
     def _task(self, body: CompletionBody, prompt: tuple[int, ...]) -> Task:
-        # What is echoed has the logprobs of the prompt, so asking for one is asking for the other.
+        # What is echoed has the logprobs of the prompt, so a request for one is a request for the other.
         prompt_top = body.logprobs if body.echo and body.prompt_logprobs is None else body.prompt_logprobs
         shown = body.max_tokens > 0
         hidden = not shown and body.return_token_ids
@@ -105,7 +105,7 @@ class ManagementEndpoints:
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:
-        """By method and path."""
+        """The handlers by HTTP method and path."""
         return {
             ("GET", "/version"): lambda request, fault: Response({"version": "0.32.0"}),
             ("POST", "/tokenize"): self._tokenize,
@@ -119,7 +119,7 @@ class ManagementEndpoints:
 
     def _tokenize(self, request: Request, fault: Fault | None) -> Response:
         body = read(TokenizeBody, request.body)
-        tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).text.encode(body.prompt)]
+        tokens: list[JsonValue] = [*self._engine.catalogue.find(body.model).tokenizer.encode(body.prompt)]
         length = self._engine.catalogue.context_length
         return Response({"count": len(tokens), "max_model_len": length, "tokens": tokens, "token_strs": None})
 
@@ -131,7 +131,7 @@ class ManagementEndpoints:
 
     def _call(self, request: Request, fault: Fault | None) -> Response:
         """`reload_weights` of one worker; no other method is known."""
-        body = read(CallBody, request.body)
+        body = read(CollectiveRpcBody, request.body)
         if body.method != "reload_weights":
             raise Refused(500, f"'Worker' object has no attribute '{body.method}'", "InternalServerError")
         self._engine.catalogue.reload(str(body.arguments.get("weights_path")))

@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What is sent back: JSON, or bytes as they are."""
+    """A response with a body of JSON, or of bytes that are sent as they are."""
 
     body: JsonValue | bytes
     status: int = 200
@@ -51,7 +51,7 @@ class Response:
 
 
 def as_bytes(body: JsonValue) -> bytes:
-    """JSON as it is sent."""
+    """JSON in UTF-8, without NaN or infinity."""
     return json.dumps(body, allow_nan=False).encode()
 
 

@@ -113,7 +113,7 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
     def start(self) -> None:
-        """Respond from now on."""
+        """Start the server's thread, which accepts connections from now on."""
         self._thread.start()
 
     def close(self) -> None:

@@ -85,7 +85,7 @@ def _deployment_left(control: ControlPlane, identifier: str, *, may_stay: bool) 
 
 def _repeat_until_gone(request: Callable[[], None], what_is_left: Callable[[], str | None]) -> str | None:
     """Request it until nothing is left; returns what is left otherwise, as a reason."""
-    left: str | None = "it was not asked for"
+    left: str | None = "it was not requested"
     for attempt in range(ATTEMPTS):
         try:
             request()

@@ -27,10 +27,10 @@ _INSTALLING = threading.Lock()
 
 
 class ClientLoop:
-    """A loop in a daemon thread, started by the first client that asks for it."""
+    """A loop in a daemon thread, started by the first client that requests it."""
 
     def __init__(self) -> None:
-        """Start nothing yet."""
+        """No thread is started before the first client requests the loop."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None

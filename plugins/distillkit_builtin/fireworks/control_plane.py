@@ -32,12 +32,12 @@ class Deployment:
 
     @property
     def is_gone(self) -> bool:
-        """Deleted, or about to be."""
+        """Whether the deployment is deleted, or about to be."""
         return self.state in GONE
 
     @property
     def costs_nothing(self) -> bool:
-        """Gone or without replicas."""
+        """Whether the deployment is gone or has no replicas."""
         return self.is_gone or self.max_replicas == 0
 
 
@@ -45,7 +45,7 @@ class ControlPlane:
     """One thread's connection to the control plane at `base_url`."""
 
     def __init__(self, base_url: str, inference_url: str | None = None) -> None:
-        """Send nothing yet."""
+        """Make the SDK's managers; the first request is sent by a method."""
         from fireworks.training.sdk import DeploymentManager, TrainerJobManager
 
         quieten()
@@ -53,7 +53,7 @@ class ControlPlane:
         self._deployments: Any = DeploymentManager(api_key=api_key(), base_url=base_url, inference_url=inference_url)
 
     def training_shape(self, shape: str) -> "TrainingShapeProfile":
-        """What a training shape is. Raises RuntimeError if there is none of that name."""
+        """The profile of a training shape. Raises RuntimeError for an unknown name."""
         profile: TrainingShapeProfile = self._jobs.resolve_training_profile(shape)
         return profile
 
@@ -63,11 +63,11 @@ class ControlPlane:
         return None if found is None else str(found.get("state", "")).removeprefix("JOB_STATE_")
 
     def delete_trainer(self, job: str) -> None:
-        """Ask for it; whether it went is another question."""
+        """Request the deletion, without waiting until it is done."""
         self._jobs.delete(job)
 
     def deployment(self, identifier: str) -> Deployment | None:
-        """A deployment, or None where there is none of that id."""
+        """The deployment of that id; None if no deployment has it."""
         found: Mapping[str, Any] | None = self._deployments._get_deployment(identifier)
         if found is None:
             return None
@@ -96,7 +96,7 @@ class ControlPlane:
         self._deployments.update(identifier, body, ["min_replica_count", "max_replica_count"])
 
     def delete_deployment(self, identifier: str) -> None:
-        """Ask for it; whether it went is another question."""
+        """Request the deletion, without waiting until it is done."""
         self._deployments.delete(identifier)
 
     def wait_ready(self, identifier: str, timeout: float, *, probe: bool, stop: Callable[[], bool]) -> str:

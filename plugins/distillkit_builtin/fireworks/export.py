@@ -32,7 +32,7 @@ NOT_SAVED = "No final weights were saved (`save_final_checkpoint: false`); the r
 async def export(
     run_dir: Path, options: FireworksStudentOptions, connection: TrainerConnection, watch: TrainerWatch
 ) -> Path:
-    """Save the final weights, promote them if that is asked for; returns `model/`. Raises RunFailedError."""
+    """Save the final weights, promote them if that is requested; returns `model/`. Raises RunFailedError."""
     snapshot = model = None
     before = await _promotable(watch) if options.output_model_id else []
     if options.save_final_checkpoint or options.output_model_id:

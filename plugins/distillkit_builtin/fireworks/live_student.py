@@ -150,5 +150,5 @@ class LiveFireworksStudent:
         self.version = await self.checkpoints.load(path)
 
     async def export(self, run_dir: Path) -> Path:
-        """Save the final weights, make a model of them if one is asked for, and write down where they are."""
+        """Save the final weights, make a model of them if one is requested, and write down where they are."""
         return await export(run_dir, self.options, self.connection, self.watch)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Cleanup = Literal["scale_to_zero", "delete", "keep"]
-"""What becomes of a deployment in the end."""
+"""How the run ends with a deployment: it is kept, scaled to zero, or deleted."""
 CLEANUP = "What becomes of a deployment that this run made: scale_to_zero, delete or keep."
 SERVICE = "The service; null: FIREWORKS_BASE_URL, else api.fireworks.ai."
 
@@ -200,7 +200,7 @@ class FireworksScorerOptions(FrozenOptions):
     }
 
     base_url: str | None = Field(None, description=SERVICE)
-    inference_url: str | None = Field(None, description="Where completions are asked for; null: at base_url.")
+    inference_url: str | None = Field(None, description="Where completions are requested; null: at base_url.")
     deployment: TeacherDeploymentOptions = Field(
         TeacherDeploymentOptions(), description="The deployment of a base model."
     )

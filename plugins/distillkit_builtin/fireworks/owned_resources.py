@@ -1,4 +1,4 @@
-"""What a run made at Fireworks, written down before it is asked for, so that whatever happens it is found again."""
+"""What a run made at Fireworks, written down before it is requested, so that whatever happens it is found again."""
 
 import contextlib
 import hashlib
@@ -18,7 +18,7 @@ from distillkit.roles.plugin import PENDING_CLEANUP
 from distillkit_builtin.fireworks.options import Cleanup
 
 NAME = "fireworks"
-"""What the records' names begin with."""
+"""Prefix of the records' file names."""
 STUDENT_FILE = "fireworks.json"
 RECORD_KEYS = ("base_url", "trainers", "deployments", "woken")
 
@@ -37,7 +37,7 @@ class OwnedResources:
     trainers: dict[str, Literal["delete", "keep"]] = field(default_factory=dict)
     deployments: dict[str, Cleanup] = field(default_factory=dict)
     woken: list[str] = field(default_factory=list)
-    """Those of `deployments` that were there before, without replicas."""
+    """Ids in `deployments` that existed before the run, scaled to zero."""
     student: dict[str, str] = field(default_factory=dict)
     """`trainer` and `deployment`: the ids that the student used last, whether they still exist or not."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -70,18 +70,18 @@ class OwnedResources:
 
     @property
     def summary(self) -> str:
-        """All of it, for a message."""
+        """All trainer jobs and deployments by name, for a message."""
         named = [*(f"trainer job {job}" for job in self.trainers), *(f"deployment {name}" for name in self.deployments)]
         return ", ".join(named)
 
     def add_trainer(self, job: str, cleanup: Literal["delete", "keep"]) -> None:
-        """Record a trainer job, before it is asked for. Raises RunFailedError if that cannot be written."""
+        """Record a trainer job, before it is requested. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.trainers[job] = cleanup
             self._write()
 
     def add_deployment(self, identifier: str, cleanup: Cleanup) -> None:
-        """Record a deployment, before it is asked for. Raises RunFailedError if that cannot be written."""
+        """Record a deployment, before it is requested. Raises RunFailedError if that cannot be written."""
         with self._lock:
             self.deployments[identifier] = cleanup
             self._write()

@@ -27,11 +27,11 @@ class TeacherRequest:
     inference_url: str | None
     concurrency: Concurrency
     slug: str = field(compare=False)
-    """Of the first route, for metric names."""
+    """The slug of the teacher's first route, for metric names."""
 
     @classmethod
     def of(cls, model: str, slug: str, options: FireworksScorerOptions) -> "TeacherRequest":
-        """What the options of one route's scorer ask for."""
+        """The request that the options of one route's scorer make."""
         return cls(
             model=model,
             deployment_id=options.deployment.deployment_id,
@@ -46,7 +46,7 @@ class TeacherRequest:
 
     @property
     def key(self) -> TeacherKey:
-        """What it shares with other routes."""
+        """The key of the deployment, which routes of equal key share."""
         return self.model, self.deployment_id
 
 

@@ -19,7 +19,7 @@ REUSABLE = ("RUNNING", "CREATING", "PENDING", "FAILED", "CANCELLED", "PAUSED", "
 def choose_ids(
     options: FireworksStudentOptions, run_name: str, owned: OwnedResources, control: ControlPlane
 ) -> TrainerConnection:
-    """The ids of trainer and deployment, and, before they are asked for, the record of what the run will own.
+    """The ids of trainer and deployment, and, before they are requested, the record of what the run will own.
 
     The user's own are used. Those of a run that is resumed are taken up where they still exist; a trainer that was
     cleaned up cannot come back, so there is a new one then.
@@ -56,7 +56,7 @@ def provision_trainer(
     """Make or reuse trainer and deployment, and open a training client; blocking, for as long as the queue is.
 
     Raises:
-        RunFailedError: if `stop` says so before the trainer is asked for.
+        RunFailedError: if `stop` says so before the trainer is requested.
     """
     if not connection.fresh_deployment:
         _wake(control, connection.deployment, options, owned, stop)
@@ -67,7 +67,7 @@ def provision_trainer(
 
 
 def _service_client(options: FireworksStudentOptions, connection: TrainerConnection, base_url: str) -> Any:  # noqa: ANN401 - the SDK's client
-    """The SDK's client with all the options; it asks for nothing yet."""
+    """The SDK's client with all the options; it requests nothing yet."""
     from fireworks.training.sdk import FiretitanServiceClient
 
     trainer, deployment, timeouts = options.trainer, options.deployment, options.timeouts

@@ -32,7 +32,7 @@ class Provisioning:
     base_url: str
     owned: OwnedResources
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
-    """By the name in their metrics: `student`, or a teacher's slug."""
+    """Endpoints by the name in their metrics: `student`, or a teacher's slug."""
     connection: TrainerConnection | None = None
     _tasks: dict[Hashable, "asyncio.Task[Any]"] = field(default_factory=dict)
     _stopping: bool = False
@@ -86,7 +86,7 @@ class Provisioning:
     async def close(self) -> list[str]:
         """End everything on this machine, and release what the run owns. Returns what may still be there."""
         unfinished = await self._disconnect()
-        return await self._release(unfinished=unfinished)
+        return await self._clean_up(unfinished=unfinished)
 
     async def _make_student(self, options: FireworksStudentOptions, run_name: str) -> TrainerConnection:
         def work() -> TrainerConnection:
@@ -144,7 +144,7 @@ class Provisioning:
             )
         return bool(waiting) or failed
 
-    async def _release(self, *, unfinished: bool) -> list[str]:
+    async def _clean_up(self, *, unfinished: bool) -> list[str]:
         problems = await clean_up(self.base_url, self.owned, unfinished=unfinished)
         if not problems:
             self.owned.leave_to_user()

@@ -1,4 +1,4 @@
-"""What must be there before Fireworks is asked for anything: packages, a key, an address."""
+"""What must be there before the first request to Fireworks: packages, a key, an address."""
 
 import os
 from collections.abc import Sequence

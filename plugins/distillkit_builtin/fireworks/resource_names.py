@@ -5,7 +5,7 @@ import re
 import secrets
 
 MAX_ID = 63
-"""Characters that an id may have; the SDK checks none of them before it asks for something that costs money."""
+"""Characters that an id may have; the SDK checks none of them before it requests something that costs money."""
 TEACHER_PREFIX = "distillation-teacher-"
 RESOURCE_ID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
 BASE_MODEL = re.compile(r"accounts/[^/\s]+/models/[^/\s]+")

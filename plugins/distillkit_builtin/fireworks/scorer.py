@@ -70,7 +70,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         return shared_tokenizer(run, source)
 
     def context_length(self, run: RunContext) -> int | None:
-        """None: the service does not say."""
+        """Return None: the service does not say how long a context may be."""
         return None
 
     async def open(self, run: RunContext) -> None:

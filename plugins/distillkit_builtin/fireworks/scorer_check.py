@@ -47,7 +47,7 @@ def teacher_note(service: FireworksService, request: TeacherRequest) -> str:
         return f"{request.model}, as it is"
     identifier = service.deployment_ids()[request.key]
 
-    def question(control: ControlPlane) -> str:
+    def query(control: ControlPlane) -> str:
         found = control.deployment(identifier)
         require_usable(identifier, found, request)
         if found is None or found.is_gone:
@@ -56,4 +56,4 @@ def teacher_note(service: FireworksService, request: TeacherRequest) -> str:
             return f"{request.model}: deployment {identifier} is woken, {request.replica_count} replica(s)"
         return f"{request.model}: deployment {identifier} is reused as it is, {found.max_replicas} replica(s)"
 
-    return service.ask(f"looking for the deployment of teacher {request.model}", question)
+    return service.query_control_plane(f"looking for the deployment of teacher {request.model}", query)

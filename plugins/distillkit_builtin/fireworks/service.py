@@ -62,12 +62,12 @@ class FireworksService:
         student = None if self.student is None else self.student.deployment.deployment_id
         return deployment_ids(self.teachers, student)
 
-    def ask(self, what: str, question: Callable[[ControlPlane], T]) -> T:
+    def query_control_plane(self, what: str, query: Callable[[ControlPlane], T]) -> T:
         """Ask the control plane something that costs nothing. Raises InputError if it cannot be asked."""
 
         def work() -> T:
             with contextlib.closing(ControlPlane(self.base_url)) as control:
-                return question(control)
+                return query(control)
 
         try:
             return call_within(CHECK_SECONDS, work)
@@ -82,7 +82,7 @@ class FireworksService:
 
     @property
     def connection(self) -> TrainerConnection | None:
-        """The student's trainer, also after the run; None as long as there is none."""
+        """The student's trainer, also after the run; None before provisioning has begun."""
         return None if self.provisioning is None else self.provisioning.connection
 
     async def attach(self, run: RunContext) -> Provisioning:

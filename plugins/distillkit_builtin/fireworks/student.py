@@ -58,7 +58,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
         self._service.student = self
 
     def check(self, run: RunContext) -> CheckReport:
-        """Check options and key, ask the service for the shape and for what exists; say what would be made."""
+        """Check options and key, request the shape and what exists from the service; say what would be made."""
         missing = missing_extra("student 'fireworks'")
         service = self._declared()
         problems = [*option_problems(self), *access_problems(service.base_url)]
@@ -139,7 +139,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
         await self._require_live().load(path)
 
     async def export(self, run_dir: Path) -> Path:
-        """`model/`, which says where the final weights are; they are saved, and promoted if that is asked for."""
+        """`model/`, which says where the final weights are; they are saved, and promoted if that is requested."""
         path = await self._require_live().export(run_dir)
         self._exported = True
         return path

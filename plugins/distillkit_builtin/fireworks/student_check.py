@@ -57,7 +57,7 @@ def student_report(options: FireworksStudentOptions, service: FireworksService) 
     """
     shape_id = options.trainer.training_shape_id
 
-    def question(control: ControlPlane) -> tuple[list[str], int]:
+    def query(control: ControlPlane) -> tuple[list[str], int]:
         shape = control.training_shape(shape_id)
         service.student_shape = options.deployment.deployment_shape or shape.deployment_shape
         notes = [
@@ -66,7 +66,7 @@ def student_report(options: FireworksStudentOptions, service: FireworksService) 
         ]
         return notes, int(shape.max_supported_context_length or 0)
 
-    notes, supported = service.ask(f"looking up training shape {shape_id}", question)
+    notes, supported = service.query_control_plane(f"looking up training shape {shape_id}", query)
     length = options.max_seq_len or supported or None
     if supported and length is not None and length > supported:
         raise InputError(f"student.max_seq_len is {length}; training shape {shape_id} supports {supported} tokens")

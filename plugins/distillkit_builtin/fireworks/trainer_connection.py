@@ -16,7 +16,7 @@ class TrainerConnection:
     trainer_job: str
     deployment: str
     fresh_deployment: bool = False
-    """It was made just now, so it serves the base model."""
+    """Whether this run made the deployment, so that it still serves the base model."""
     sdk_service: Any = None
     """The SDK's `FiretitanServiceClient`; None until it is made, and after `close`."""
     client: Any = None

@@ -1,6 +1,6 @@
 """Requests to the trainer: blocking calls with a time-out, and a look at whether the trainer still lives meanwhile.
 
-The SDK asks for a result for ever, so a trainer that died shows as nothing but silence.
+The SDK waits for a result for ever, so a trainer that died shows as nothing but silence.
 """
 
 import asyncio
@@ -67,7 +67,7 @@ class TrainerWatch:
             with contextlib.closing(ControlPlane(self.base_url)) as control:
                 return control.trainer_state(self.job) or "gone"
 
-        return await call_in_thread("asking for the trainer's state", 30.0, ask)
+        return await call_in_thread("reading the trainer's state", 30.0, ask)
 
     async def _advice(self, error: str) -> str:
         try:

@@ -34,13 +34,13 @@ _ROW = TypeAdapter(
 
 @dataclass(slots=True)
 class ScoreCache:
-    """What one teacher has scored before."""
+    """One teacher's scores from earlier requests, kept in a `ScoreFile`."""
 
     file: ScoreFile
     identity: str
     """What distinguishes this teacher's scores: the model and its weights as far as the server says, and K."""
     name: str
-    """What metrics call it."""
+    """The teacher's name in metrics."""
     _hits: int = 0
     _misses: int = 0
     _failed: int = 0
@@ -62,12 +62,12 @@ class ScoreCache:
         was_usable = self.file.is_usable
         arrays = (scored.ids, scored.logprobs, scored.topk_ids, scored.topk_logprobs)
         texts = [None if array is None else json.dumps(array.tolist()) for array in arrays]
-        await self.file.keep([self.key(query), query.model, *texts])
+        await self.file.insert([self.key(query), query.model, *texts])
         if was_usable and not self.file.is_usable:
             self._failed += 1
 
     def key(self, query: ScoreQuery) -> str:
-        """Where a query's logprobs are kept: 64 hex digits."""
+        """The key under which a query's logprobs are kept: 64 hex digits."""
         digest = hashlib.sha256(self.identity.encode())
         for ids in (query.prompt_ids, query.response_ids):
             digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
@@ -110,5 +110,5 @@ def stored_logprobs(row: StoredRow, query: ScoreQuery) -> TokenLogprobs:
 
 
 def identity(served: Mapping[str, JsonValue], weights: Mapping[str, JsonValue], topk: int) -> str:
-    """What a cache's keys begin with, as JSON."""
+    """The identity of a served model, as JSON: part of every key of its cache."""
     return json.dumps({"served": served, "weights": weights, "topk": topk}, sort_keys=True, default=str)

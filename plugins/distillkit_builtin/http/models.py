@@ -27,7 +27,7 @@ class ServedModel(BaseModel):
     root: str | None = None
     """Directory or hub name at the server."""
     parent: str | None = None
-    """Of an adapter: its base model."""
+    """The base model of an adapter; None for a base model."""
 
     @property
     def identity(self) -> Mapping[str, JsonValue]:

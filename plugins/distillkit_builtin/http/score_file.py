@@ -1,4 +1,4 @@
-"""The SQLite file below a cache of scores. Whatever is wrong with it costs the run the cache, and nothing else.
+"""The SQLite file below a cache of scores. A file that cannot be used costs the run the cache, and nothing else.
 
 sqlite3 scores.sqlite "select model, json_array_length(logprobs) from scores limit 5"
 """
@@ -53,8 +53,8 @@ class ScoreFile:
         """The row under `key`; None if there is no such row, or the file cannot be read."""
         return await self._attempt(self._select, key)
 
-    async def keep(self, values: Sequence[str | None]) -> None:
-        """Keep a row, key first; a second row of the same key changes nothing."""
+    async def insert(self, values: Sequence[str | None]) -> None:
+        """Insert a row, key first; a second row of the same key changes nothing."""
         await self._attempt(self._insert, values)
 
     async def give_up(self, reason: str, fix: str) -> None:
@@ -127,7 +127,7 @@ class ScoreFile:
             case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
                 return f"another process has kept it locked for {BUSY_SECONDS:g} s: end that, or name another file"
             case sqlite3.SQLITE_FULL:
-                return "make room on its disk"
+                return "free some space on its disk"
             case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:
                 return "let this user write to it and to its folder, or name another file"
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_PROTOCOL:

@@ -72,7 +72,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         return {} if served is None else {"served model": f"{served.id} {served.root or ''}".rstrip()}
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """`topk` up to the option."""
+        """`sampled` without limit, and `topk` up to the option `topk`."""
         return {"sampled": None, **({"topk": self.topk} if self.topk else {})}
 
     async def open(self, run: RunContext) -> None:
@@ -84,7 +84,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         self._live = await HttpTeacher.open(run, self.teacher, self, self.tokenizer(run), self._served)
 
     async def close(self) -> None:
-        """Close connections."""
+        """Close the connections to the server."""
         if self._live is not None:
             live, self._live = self._live, None
             await live.close()
@@ -100,7 +100,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
             yield outcome
 
     async def sync(self, weights: Weights) -> None:
-        """Nothing: this teacher is frozen."""
+        """Do nothing: this teacher is frozen."""
 
     def metrics(self) -> Mapping[str, float]:
         """`concurrency/<slug>/window` and so on; `cache/<slug>/hits` and so on where there is a cache."""

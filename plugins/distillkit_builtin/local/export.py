@@ -38,7 +38,7 @@ model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
 def write_weights(policy: Policy, folder: Path) -> Path:
     """Write `adapter/` or `model/` below `folder`, as a server loads it: weights and config; returns its path.
 
-    Where weights are sharded, every rank must ask for `Policy.whole_weights` at the same time.
+    Where weights are sharded, every rank must call `Policy.whole_weights` at the same time.
     """
     adapter = policy.causal_lm.adapter
     if adapter is None:

@@ -20,7 +20,7 @@ TRAINED_BYTES = 4 + 4 + 4 + 4
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What a model consists of, as its config says."""
+    """Sizes of a model's parts, from its config."""
 
     architecture: str
     """The model's class."""
@@ -36,12 +36,12 @@ class Structure:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """How large a model is on a device."""
+    """The memory that a model takes on a device."""
 
     structure: Structure
     device: str
     dtype: torch.dtype
-    """What is computed in."""
+    """The dtype of the computation."""
 
     @property
     def weight_bytes(self) -> int:

@@ -14,7 +14,7 @@ def choose_backbone(causal_lm: CausalLM, forward: ForwardName, notify: Callable[
     """The model's fast backbone, or None for transformers' own forward; `auto` notifies why it takes that.
 
     Raises:
-        InputError: if `fast` is asked for and the model or the device does not support it.
+        InputError: if `fast` is requested and the model or the device does not support it.
     """
     if forward == "plain":
         return None

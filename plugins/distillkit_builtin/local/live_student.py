@@ -14,7 +14,7 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.build_student import build_student
 from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
-from distillkit_builtin.local.inference import Inference
+from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import broadcast_weights
@@ -24,11 +24,11 @@ from distillkit_builtin.local.trainer import GradientShare, Trainer
 
 @dataclass(frozen=True, slots=True)
 class OwnSampling:
-    """What a student holds that samples by itself."""
+    """The model copy with which a student samples by itself."""
 
     copy: SamplingCopy
-    inference: Inference
-    """Of the copy."""
+    inference: InferenceModel
+    """Samples and scores with the copy."""
 
 
 @dataclass(slots=True)
@@ -151,10 +151,10 @@ class LiveLocalStudent:
 
 async def _open_inference(
     run: RunContext, options: LocalStudentOptions, copy: SamplingCopy, tokenizer: HFTokenizer, trainer: Trainer
-) -> Inference:
+) -> InferenceModel:
     sample_batch = AdaptiveBatchSize(options.sample_batch_size, "completions", "student.sample_batch_size")
     score_batch = AdaptiveBatchSize(trainer.micro_batch.size, "tokens", "student.micro_batch_tokens")
-    inference = await Inference.open(
+    inference = await InferenceModel.open(
         copy.causal_lm,
         tokenizer,
         options.forward,

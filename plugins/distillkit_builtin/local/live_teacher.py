@@ -12,7 +12,7 @@ from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize, default_batch_size
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.inference import Inference
+from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.options import LocalScorerOptions
 
 SAMPLED_AT_ONCE = 64
@@ -29,9 +29,9 @@ def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype
 
 @dataclass(frozen=True, slots=True)
 class LiveLocalTeacher:
-    """One teacher's model."""
+    """One teacher's model, which scores and samples."""
 
-    inference: Inference
+    inference: InferenceModel
 
     @classmethod
     async def open(cls, run: RunContext, teacher: Teacher, options: LocalScorerOptions) -> "LiveLocalTeacher":
@@ -41,7 +41,7 @@ class LiveLocalTeacher:
         causal_lm = await device.run(shared_base, run, teacher.model, device, dtype)
         tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
         tokens = options.micro_batch_tokens or default_batch_size(device.device, SCORED_ON_CUDA, SCORED)
-        inference = await Inference.open(
+        inference = await InferenceModel.open(
             causal_lm,
             tokenizer,
             options.forward,

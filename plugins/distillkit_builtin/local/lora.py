@@ -36,7 +36,7 @@ class AdaptedLinear(LoraLinear):
         return torch.addmm(base.flatten(0, -2), inner.flatten(0, -2), up.to(base.dtype).t()).view_as(base)
 
 
-def simplify(model: nn.Module) -> None:
+def use_adapted_linear(model: nn.Module) -> None:
     """Let every layer that PEFT adapted compute as `AdaptedLinear`.
 
     The class is changed, and not a method of each object: torch.compile would compile every layer by itself.

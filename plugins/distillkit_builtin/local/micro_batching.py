@@ -35,7 +35,7 @@ def packed_micro_batches(items: Sequence[PromptAndResponse], max_tokens: int) ->
     Items that share a prompt stay together as far as that goes, and count as if each had its own.
     """
     members = DistinctPrompts.of(item.prompt_ids for item in items).members
-    units = [unit for family in members for unit in _cut(family, items, max_tokens)]
+    units = [unit for family in members for unit in _split_family(family, items, max_tokens)]
     sizes = [sum(len(items[i]) for i in unit) for unit in units]
     alone = [unit for unit, size in zip(units, sizes, strict=True) if size > max_tokens]
     rest = [at for at, size in enumerate(sizes) if size <= max_tokens]
@@ -47,7 +47,7 @@ def packed_micro_batches(items: Sequence[PromptAndResponse], max_tokens: int) ->
         parts += 1
 
 
-def _cut(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: int) -> Iterator[list[int]]:
+def _split_family(family: Sequence[int], items: Sequence[PromptAndResponse], max_tokens: int) -> Iterator[list[int]]:
     """Parts of the items of one prompt that fit, in order."""
     part: list[int] = []
     for i in family:

@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from distillkit_builtin.local.causal_lm import CausalLM
 
 ATTENTION = "distillkit_packed"
-"""Its name among the attention functions of transformers."""
+"""The name of `packed_attention` among the attention functions of transformers."""
 SHORT = 512
 """Tokens of a sequence whose attention, on the CPU, is computed with all its scores at once."""
 

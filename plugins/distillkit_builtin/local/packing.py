@@ -29,7 +29,7 @@ class Segment:
     """What they attend to besides themselves, which stands before them: the prompt of several responses."""
 
     @property
-    def attended(self) -> int:
+    def attended_length(self) -> int:
         """Tokens that the last one attends to, itself too."""
         return len(self.ids) + (0 if self.prefix is None else len(self.prefix.ids))
 
@@ -56,7 +56,7 @@ class PackedRow:
 
     @classmethod
     def of(cls, items: Sequence[PromptAndResponse], device: torch.device) -> "PackedRow":
-        """Prompts with their responses but for the last token, which predicts nothing that is asked for.
+        """Prompts with their responses but for the last token, which predicts nothing that is requested.
 
         On CUDA each has its own prompt, and zeros fill the row up; elsewhere one with several responses stands once.
         """
@@ -73,13 +73,15 @@ class PackedRow:
 
         return cls(
             ids=on_device(np.concatenate([segment.ids for segment in segments]).astype(np.int64))[None],
-            positions=on_device(np.concatenate([np.arange(s.attended - len(s.ids), s.attended) for s in segments]))[
-                None
-            ],
+            positions=on_device(
+                np.concatenate([np.arange(s.attended_length - len(s.ids), s.attended_length) for s in segments])
+            )[None],
             ends=on_device(ends.astype(np.int32)),
-            longest=max(MIN_LONGEST, 1 << (max(segment.attended for segment in segments) - 1).bit_length()),
-            keys=on_device(_keys(segments, starts)) if any(segment.prefix for segment in segments) else None,
-            key_ends=on_device(_ends([segment.attended for segment in segments]).astype(np.int32)),
+            longest=max(MIN_LONGEST, 1 << (max(segment.attended_length for segment in segments) - 1).bit_length()),
+            keys=on_device(_attended_indices(segments, starts))
+            if any(segment.prefix for segment in segments)
+            else None,
+            key_ends=on_device(_ends([segment.attended_length for segment in segments]).astype(np.int32)),
             predicting=on_device(np.concatenate([starts[segment] + offsets for segment, offsets in predicting])),
             response_ids=on_device(np.concatenate([item.response_ids for item in items]).astype(np.int64)),
         )
@@ -107,8 +109,8 @@ def _sharing_prompts(items: Sequence[PromptAndResponse]) -> tuple[list[Segment],
     for response, row in zip(responses, distinct.row_of, strict=True):
         last = np.array([len(prompts[row].ids) - 1])
         predicting += [(prompts[row], last), (response, np.arange(len(response.ids)))]
-    segments = sorted(prompts, key=lambda segment: segment.attended)
-    segments += sorted((s for s in responses if len(s.ids)), key=lambda s: (len(s.ids), s.attended))
+    segments = sorted(prompts, key=lambda segment: segment.attended_length)
+    segments += sorted((s for s in responses if len(s.ids)), key=lambda s: (len(s.ids), s.attended_length))
     return segments, [(segment, offsets) for segment, offsets in predicting if len(offsets)]
 
 
@@ -117,7 +119,7 @@ def _ends(lengths: Sequence[int]) -> IntArray:
     return ends
 
 
-def _keys(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
+def _attended_indices(segments: Sequence[Segment], starts: Mapping[Segment, int]) -> IntArray:
     """[K] indices into the row of what each segment attends to; `starts` is where each segment begins."""
     parts = [part for segment in segments for part in (segment.prefix, segment) if part is not None]
     keys: IntArray = np.concatenate([np.arange(starts[part], starts[part] + len(part.ids)) for part in parts])

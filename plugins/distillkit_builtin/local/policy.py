@@ -12,11 +12,11 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, Resp
 from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.lora import simplify
+from distillkit_builtin.local.lora import use_adapted_linear
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
-from distillkit_builtin.local.ranks.sharding import ShardedResponses, gathered, shard_model
+from distillkit_builtin.local.ranks.sharding import ShardedResponses, gather_full_tensors, shard_model
 
 
 class Policy:
@@ -42,7 +42,7 @@ class Policy:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             causal_lm.adapter = get_peft_model(causal_lm.model, config)
-        simplify(causal_lm.model)
+        use_adapted_linear(causal_lm.model)
         trained = {name: p for name, p in causal_lm.adapter.named_parameters() if p.requires_grad}
         return cls(causal_lm, trained)
 
@@ -101,7 +101,7 @@ class Policy:
         """All weights by name, whole, tied ones once; where they are sharded, every rank must ask at the same time."""
         named = self.causal_lm.model.state_dict(keep_vars=True)
         first = {id(tensor): name for name, tensor in reversed(named.items())}
-        return gathered((name, tensor) for name, tensor in named.items() if first[id(tensor)] == name)
+        return gather_full_tensors((name, tensor) for name, tensor in named.items() if first[id(tensor)] == name)
 
     def _logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
         with autocast(self.causal_lm.device.device, self.causal_lm.dtype):  # all weights are trained in float32

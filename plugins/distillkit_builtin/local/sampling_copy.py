@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.lora import ADAPTER, lora_layers
-from distillkit_builtin.local.ranks.sharding import whole
+from distillkit_builtin.local.ranks.sharding import full_tensor
 
 
 class SamplingCopy:
@@ -30,7 +30,7 @@ class SamplingCopy:
         copied, trained = self.causal_lm.model, self.trained.model
         if self.trained.adapter is None:
             for ours, theirs in zip(copied.parameters(), trained.parameters(), strict=True):
-                ours.copy_(whole(theirs))
+                ours.copy_(full_tensor(theirs))
             return
         for name, layer in lora_layers(trained):
             target = copied.get_submodule(name).get_parameter("weight")

@@ -89,7 +89,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         self._live = await open_student(run, self, samples=self._samples)
 
     async def until_broken(self) -> None:
-        """Where there are several ranks, until one is gone."""
+        """Return when a rank is gone; wait forever where there is one process."""
         await self._opened().until_broken()
 
     async def work(self, run: RunContext) -> None:

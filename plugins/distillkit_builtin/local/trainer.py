@@ -21,7 +21,7 @@ from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, m
 from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import sum_gradients
-from distillkit_builtin.local.ranks.sharding import whole
+from distillkit_builtin.local.ranks.sharding import full_tensor
 from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
 
 PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -42,7 +42,7 @@ LOSS_FUNCTIONS: Mapping[str, TorchLoss] = {"importance_sampling": importance_sam
 
 @dataclass(frozen=True, slots=True)
 class OptimizerOptions:
-    """What the optimizer is made of."""
+    """The options of the optimizer and its schedule."""
 
     learning_rate: float
     schedule: str
@@ -54,7 +54,7 @@ class OptimizerOptions:
     """0: not clipped."""
     micro_batch_tokens: int
     seed: int
-    """What dropout's random numbers derive from."""
+    """Seed of dropout's random numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Trainer:
     """The optimizer of one policy."""
 
     def __init__(self, policy: Policy, options: OptimizerOptions) -> None:
-        """With moments of zero, at the schedule's first step."""
+        """Start with moments of zero, at the schedule's first step."""
         self.policy = policy
         self.options = options
         self.optimizer = torch.optim.AdamW(
@@ -182,7 +182,7 @@ class Trainer:
     def _clip(self) -> float:
         """Clip to the option's norm, and return the norm before. Raises BadStepError if it is not finite."""
         limit = self.options.grad_clip_norm or float("inf")
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit)))
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(self.policy.trained.values(), limit)))
         if norm != norm or norm == float("inf"):
             raise BadStepError(f"the gradient's norm is {norm}; lower student.learning_rate, or compute in float32")
         return norm

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.ranks.sharding import gathered, like
+from distillkit_builtin.local.ranks.sharding import gather_full_tensors, shard_like
 
 FILE = "trainer.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -23,7 +23,7 @@ def trainer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[st
         for name, parameter in policy.trained.items()
         for moment, value in optimizer.state[parameter].items()
     ]
-    return gathered([*weights, *moments])
+    return gather_full_tensors([*weights, *moments])
 
 
 def write_checkpoint(folder: Path, tensors: dict[str, Tensor], steps_done: int, total_steps: int) -> None:
@@ -38,7 +38,7 @@ def read_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimiz
     fused = bool(optimizer.defaults["fused"])
     with torch.no_grad():
         for name, parameter in policy.trained.items():
-            parameter.copy_(like(tensors[f"weight/{name}"], parameter))
+            parameter.copy_(shard_like(tensors[f"weight/{name}"], parameter))
             moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
             optimizer.state[parameter] = {
                 moment: _as_optimizer_keeps(moment, value, parameter, fused=fused) for moment, value in moments.items()
@@ -51,4 +51,4 @@ def _as_optimizer_keeps(moment: str, value: Tensor, parameter: Tensor, *, fused:
     """A moment on its weight's device, in parts as it is; `step` is there only if the optimizer is fused."""
     if moment == "step":
         return value.to(parameter.device if fused else "cpu")
-    return like(value, parameter)
+    return shard_like(value, parameter)

@@ -46,7 +46,7 @@ class ImportanceSampling(Loss):
         """`ratio_log_cap`, in nats."""
         return {"ratio_log_cap": self.ratio_log_cap}
 
-    def without_effect(self) -> frozenset[str]:
+    def options_without_effect(self) -> frozenset[str]:
         """A cap of `RATIO_LOG_LIMIT` or more: a student without the option trains the same."""
         return frozenset({"ratio_log_cap"}) if self.ratio_log_cap >= RATIO_LOG_LIMIT else frozenset()
 

@@ -14,7 +14,7 @@ from distillkit_builtin.remote.aimd_window import AimdWindow
 
 
 class Admission:
-    """The slots of one window."""
+    """Admits requests to the slots of one window, in the order of their tickets."""
 
     def __init__(self, window: AimdWindow) -> None:
         """`window` says how many there are; it may shrink below what is in use, which then runs out by itself."""

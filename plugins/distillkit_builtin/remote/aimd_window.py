@@ -37,7 +37,7 @@ class AimdWindow:
 
     @property
     def size(self) -> int:
-        """Requests at once, now."""
+        """How many requests may be under way at once, now."""
         return max(1, self._full_size // 4) if self._measuring else self._full_size
 
     def succeeded(self, started: float, *, full: bool) -> None:

@@ -23,7 +23,7 @@ class CircuitBreaker:
         self._failures = 0
         self._cool_down = FIRST_COOL_DOWN
         self._open_until: float | None = None
-        self._rests_until = -math.inf
+        self._cooling_until = -math.inf
         self._probing = False
 
     @property
@@ -35,7 +35,7 @@ class CircuitBreaker:
         """Seconds until it may be sent a request: 0 for now, infinity while another request probes it."""
         if self._probing:
             return math.inf
-        until = self._rests_until if self._open_until is None else max(self._rests_until, self._open_until)
+        until = self._cooling_until if self._open_until is None else max(self._cooling_until, self._open_until)
         return max(0.0, until - self._clock())
 
     def started(self) -> bool:
@@ -62,6 +62,6 @@ class CircuitBreaker:
         if probe:
             self._probing = False
 
-    def rest(self, seconds: float) -> None:
+    def cool_down(self, seconds: float) -> None:
         """Send nothing for so many seconds: what the replica's Retry-After asks for."""
-        self._rests_until = max(self._rests_until, self._clock() + seconds)
+        self._cooling_until = max(self._cooling_until, self._clock() + seconds)

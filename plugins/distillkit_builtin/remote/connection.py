@@ -44,7 +44,7 @@ class Connection:
     def open(
         cls, options: RemoteOptions, clock: Callable[[], float], transport: httpx.AsyncBaseTransport | None
     ) -> "Connection":
-        """Connect at the first request. Raise InputError for a key that is not set or a CA bundle that is none."""
+        """Connect at the first request. Raise InputError for a missing key or an unreadable CA bundle."""
         key = Key.read(options.api_key_env)
         if options.verify_tls is False:
             log.warning("verify_tls is false: whoever is between here and %s can read the key", options.roots[0])
@@ -80,7 +80,7 @@ class Connection:
                 async with self.client.stream(
                     method, address(root, path), content=body, headers=kind, timeout=timeouts(limit)
                 ) as stream:
-                    response = await whole(stream, root)
+                    response = await read_body(stream, root)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise AttemptError(root, f"no answer within {limit:g} s", overload=True) from error
         except httpx.TransportError as error:
@@ -90,7 +90,7 @@ class Connection:
         return read_response(response, root, self.clock() - started, self.key, lenient=lenient)
 
 
-async def whole(stream: httpx.Response, root: str) -> httpx.Response:
+async def read_body(stream: httpx.Response, root: str) -> httpx.Response:
     """The response with its body read and unpacked. Raises GarbledError for one that would not fit into memory."""
     body = bytearray()
     async for part in stream.aiter_bytes():
@@ -102,7 +102,7 @@ async def whole(stream: httpx.Response, root: str) -> httpx.Response:
 
 
 def headers(key: Key) -> dict[str, str]:
-    """Those of every request."""
+    """The headers of every request, with the API key."""
     quieten()
     return {"User-Agent": f"distillkit/{version('distillkit')}", "Accept": "application/json", **key.headers()}
 

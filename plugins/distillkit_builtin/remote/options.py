@@ -63,7 +63,7 @@ class RemoteOptions(BaseModel):
     @property
     def roots(self) -> tuple[str, ...]:
         """The replicas' addresses, without a trailing slash or /v1, in the config's order."""
-        return tuple(_root(url) for url in _listed(self.base_url))
+        return tuple(_root(url) for url in _as_tuple(self.base_url))
 
     @field_validator("base_url", mode="before")
     @classmethod
@@ -96,7 +96,7 @@ class RemoteOptions(BaseModel):
         return self
 
 
-def _listed(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
+def _as_tuple(base_url: str | tuple[str, ...]) -> tuple[str, ...]:
     return (base_url,) if isinstance(base_url, str) else base_url
 
 
@@ -107,7 +107,7 @@ def _root(url: str) -> str:
 
 
 def split_address(url: str, instead: str = "use api_key_env") -> SplitResult:
-    """The parts of an address. Raise ValueError for what is none, without repeating what may be a password.
+    """The parts of an address. Raise ValueError for anything else, without repeating a password.
 
     An @ is refused wherever it stands: in `http://me:pass/word@host` and `me:password@host` it is no part of what
     parsers take for the host. In a path it can be written `%40`. `instead` is how keys are given.
@@ -117,7 +117,7 @@ def split_address(url: str, instead: str = "use api_key_env") -> SplitResult:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket or a port that is none
+    except ValueError:  # a lone bracket, or a port that is not a number
         usable = False
     if not usable:
         raise ValueError(f"{url!r} is no http or https address, such as http://localhost:8000/v1")

@@ -77,12 +77,12 @@ class Replicas:
                     await self._changed.wait()
 
     def lease_other(self, root: str) -> Lease | None:
-        """A lease of a healthy replica other than `root`; None if there is none now."""
+        """A lease of a healthy replica other than `root`; None if no other is available now."""
         return self._least_loaded([each for each in self._free() if each.breaker.is_closed and each.root != root])
 
     @contextmanager
     def use(self, lease: Lease) -> Iterator[None]:
-        """One attempt inside the block; the breaker is told how it ended."""
+        """One attempt inside the block; its result is reported to the breaker."""
         replica, breaker = lease.replica, lease.replica.breaker
         try:
             yield
@@ -93,7 +93,7 @@ class Replicas:
             else:
                 breaker.responded()
             if error.retry_after is not None:
-                breaker.rest(error.retry_after)
+                breaker.cool_down(error.retry_after)
             raise
         except RefusedError:
             breaker.responded()

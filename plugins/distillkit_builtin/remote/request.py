@@ -13,7 +13,7 @@ from distillkit_builtin.remote.retries import Budget
 
 @dataclass(slots=True)
 class Counters:
-    """What happened since the metrics were read last."""
+    """Counts of retries, overloads and hedges since the metrics were read last."""
 
     retries: int = 0
     overloaded: int = 0
@@ -22,7 +22,7 @@ class Counters:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What all requests of one `ServiceClient` share."""
+    """The connection, window and replicas that all requests of one `ServiceClient` share."""
 
     connection: Connection
     admission: Admission
@@ -46,7 +46,7 @@ class Request:
     """Where the last attempt went: the next one goes elsewhere if it can."""
 
     def __post_init__(self) -> None:
-        """Enter the queue."""
+        """Take a ticket of the admission queue."""
         self.ticket = self.shared.admission.ticket()
         self.came_at = self.shared.clock()
 

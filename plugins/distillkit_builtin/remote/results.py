@@ -15,7 +15,7 @@ from distillkit.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a service gave for a request."""
+    """The response of a service to a request."""
 
     root: str
     """The replica that gave it."""

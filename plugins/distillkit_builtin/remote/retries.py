@@ -34,7 +34,7 @@ class Budget:
         return 0.0 if self.begun_at is None else self.clock() - self.begun_at
 
     def left(self) -> float:
-        """Seconds that are left."""
+        """Seconds that are left of the budget; negative when it is overspent."""
         return self.seconds - self.spent()
 
 

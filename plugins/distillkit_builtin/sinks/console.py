@@ -1,4 +1,4 @@
-"""Sink `console`: the run on a terminal, or in plain lines where there is none."""
+"""Sink `console`: the run on a terminal, or in plain lines where stdout is no terminal."""
 
 from typing import ClassVar
 

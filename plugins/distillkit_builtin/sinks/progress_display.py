@@ -19,7 +19,7 @@ class TeacherRow:
     """One teacher's part so far, in this process."""
 
     reverse_kl: float | None = None
-    """Of the newest step in which it scored anything."""
+    """Mean reverse KL of the newest step in which the teacher scored anything; None before that."""
     scored: int = 0
     failed: int = 0
 
@@ -45,7 +45,7 @@ class ProgressDisplay:
     phases: Mapping[str, str] = field(default_factory=dict)
     """`sample` to `3/16`, of the window that is sampled and scored now."""
     rows: Mapping[str, TeacherRow] = field(default_factory=dict)
-    """By teacher name."""
+    """Teacher name to that teacher's figures."""
     steps_here: int = 0
     """How many of the steps were trained in this process."""
     seconds_here: float = 0.0

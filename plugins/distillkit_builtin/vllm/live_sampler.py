@@ -24,7 +24,7 @@ from distillkit_builtin.vllm.options import VllmSamplerOptions
 from distillkit_builtin.vllm.weight_push import AdapterPush, FullWeightsPush, PushedVersion, WeightPush
 
 NAME = "student"
-"""What metrics call it."""
+"""The sampler's name in metrics."""
 NOT_FOUND = 404
 TRIES = 3
 """Attempts at a completion whose server lost its weights meanwhile."""

@@ -36,9 +36,9 @@ class PushedVersion:
 
     version: int
     path: str
-    """Where the servers find its files."""
+    """The directory in which the servers find the weights."""
     label: str
-    """Its name at the servers."""
+    """The version's name at the servers."""
 
 
 @dataclass(slots=True)
@@ -47,11 +47,11 @@ class WeightPush(ABC):
 
     client: ServiceClient
     base_model: str
-    """As the servers call it."""
+    """The base model's name at the servers."""
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
     current: PushedVersion | None = None
-    """What every replica has loaded."""
+    """The version that every replica has loaded; None before the first push."""
     pending: PushedVersion | None = None
     """What they are loading, or were loading when that was interrupted."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
@@ -173,12 +173,12 @@ class AdapterPush(WeightPush):
 
     @property
     def model(self) -> str:
-        """The adapter's name."""
+        """The adapter's name at the servers."""
         return self.served.label
 
     @property
     def how_to_start(self) -> str:
-        """With runtime adapters."""
+        """How to start vLLM with runtime adapters, for messages."""
         return LORA_HOW
 
     async def load(self, root: str, new: PushedVersion) -> None:
@@ -213,7 +213,7 @@ class FullWeightsPush(WeightPush):
 
     @property
     def how_to_start(self) -> str:
-        """With the development endpoints."""
+        """How to start vLLM with the development endpoints, for messages."""
         return WEIGHTS_HOW
 
     async def load(self, root: str, new: PushedVersion) -> None:

@@ -49,7 +49,7 @@ class Killed:
             return []
 
         with self._monkeypatch.context() as patched:
-            patched.setattr(Provisioning, "_release", leave_all)
+            patched.setattr(Provisioning, "_clean_up", leave_all)
             return distillkit.run(config).run_dir
 
 

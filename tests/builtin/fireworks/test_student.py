@@ -168,7 +168,7 @@ def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
         async def leave_all(self: Provisioning, **_: object) -> list[str]:
             return []
 
-        killed.setattr(Provisioning, "_release", leave_all)
+        killed.setattr(Provisioning, "_clean_up", leave_all)
         distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
     left = (list(service.jobs), sorted(service.deployments))
     assert len(left[0]) == 1

@@ -175,7 +175,10 @@ def damaged(file: ScoreFile) -> None:
 HOLDERS: list[sqlite3.Connection] = []
 BROKEN: list[tuple[Callable[[ScoreFile], Any], str]] = [
     (locked, "database is locked; .*another process has kept it locked for 0.05 s: end that, or name another file"),
-    (lambda file: file._database.execute("pragma max_page_count = 1"), "database or disk is full; .*make room on its"),
+    (
+        lambda file: file._database.execute("pragma max_page_count = 1"),
+        "database or disk is full; .*free some space on",
+    ),
     (lambda file: file._database.execute("pragma query_only = 1"), "attempt to write a readonly database; .*let this"),
     (damaged, "(file is not a database|database disk image is malformed); .*it is damaged, .* rm -f "),
 ]

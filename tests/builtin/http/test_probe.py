@@ -15,7 +15,7 @@ from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.categorical import ByteText, CategoricalModel
+from distillkit_loopback.openai.categorical import ByteTokenizer, CategoricalModel
 from distillkit_loopback.openai.flavors import Flavor
 
 
@@ -96,7 +96,7 @@ async def test_every_replica_has_to_speak_the_dialect(serve: Serve) -> None:
     )
 
 
-class Swapping(ByteText):
+class Swapping(ByteTokenizer):
     """Reads letters with their case swapped."""
 
     def encode(self, text: str) -> list[int]:
@@ -104,7 +104,7 @@ class Swapping(ByteText):
 
 
 async def test_a_server_with_another_tokenizer_is_refused(serve: Serve) -> None:
-    server = serve(CategoricalModel(text=Swapping()))
+    server = serve(CategoricalModel(tokenizer=Swapping()))
     message = await refusal(scorer(server))
     assert message.startswith(f"teacher 'teacher': the server at {server.url} encodes text in another way than")
     assert "set tokenizer_model to the tokenizer of the served model" in message

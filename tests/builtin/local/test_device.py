@@ -14,7 +14,7 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Cancelled, Device, shared_device
 from distillkit_builtin.local.generator import Generator
-from distillkit_builtin.local.inference import sample_stream
+from distillkit_builtin.local.inference_model import sample_stream
 
 SOON = 20.0
 """Seconds, on a busy machine too; left alone, the work in these tests takes minutes."""

@@ -78,8 +78,8 @@ def test_an_abandoned_probe_leaves_room_for_the_next() -> None:
 def test_a_rest_is_kept_by_a_healthy_replica_too() -> None:
     clock = Clock()
     breaker = CircuitBreaker(clock)
-    breaker.rest(5.0)
-    breaker.rest(2.0)
+    breaker.cool_down(5.0)
+    breaker.cool_down(2.0)
     assert breaker.is_closed
     assert breaker.opens_in() == 5.0
     clock.now = 5.0

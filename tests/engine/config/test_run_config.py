@@ -7,7 +7,7 @@ from conftest import question
 
 import distillkit
 from distillkit import Registry, Router, RunConfig
-from distillkit.config.defaults import FILLED_IN
+from distillkit.config.default_plugins import FILLED_IN
 from distillkit.config.load import load_config
 from distillkit.errors import ConfigError
 from distillkit.testing import FakeScorer, FakeStudent

@@ -50,7 +50,7 @@ def test_a_full_disk_ends_the_run_with_a_word_and_a_resume_goes_on(command: list
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limited(12_000), timeout=120)
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
-    message = "runs/full/samples.jsonl cannot be written: File too large. Make room there, and go on by --resume"
+    message = "runs/full/samples.jsonl cannot be written: File too large. Free some space there, and go on by --resume"
     assert f"failed: {message}" in done.stderr
     assert checkpoints(Path("runs/full"))
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120)

@@ -29,7 +29,7 @@ def told(rows: list[Mapping[str, float]], **options: Any) -> list[tuple[int, str
     heard: list[tuple[int, str]] = []
     guards = Guards(GuardsConfig(window=5, **options), lambda text: heard.append((step, text)))
     for step, row in enumerate(rows, start=1):  # noqa: B007 - read by the lambda
-        assert guards.look(row) is None
+        assert guards.check(row) is None
     return heard
 
 
@@ -109,5 +109,5 @@ def test_a_resumed_run_does_not_tell_again_what_was_told(souring: Callable[..., 
     guards = Guards(GuardsConfig(window=2), heard.append)
     guards.remember(result.metrics[:7])
     for row in result.metrics[7:]:
-        guards.look({name: value for name, value in row.items() if isinstance(value, float)})
+        guards.check({name: value for name, value in row.items() if isinstance(value, float)})
     assert len(heard) == 2

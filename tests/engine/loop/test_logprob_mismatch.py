@@ -22,9 +22,9 @@ def result(value: float) -> StepResult:
 
 def test_it_takes_the_first_optimizer_step_alone() -> None:
     watch = MismatchMonitor(10.0, pytest.fail)
-    assert watch.look([result(0.1), result(5.0)]) == {MISMATCH: 0.1, f"{MISMATCH}_max": pytest.approx(0.3)}
-    assert watch.look([]) == {}
-    assert watch.look([StepResult({"train/loss": 1.0}), result(5.0)]) == {}
+    assert watch.check([result(0.1), result(5.0)]) == {MISMATCH: 0.1, f"{MISMATCH}_max": pytest.approx(0.3)}
+    assert watch.check([]) == {}
+    assert watch.check([StepResult({"train/loss": 1.0}), result(5.0)]) == {}
 
 
 def test_it_warns_past_the_threshold_and_again_only_past_the_double() -> None:
@@ -32,7 +32,7 @@ def test_it_warns_past_the_threshold_and_again_only_past_the_double() -> None:
     watch = MismatchMonitor(0.1, told.append)
     heard = []
     for value in (0.1, 0.11, 0.2, 0.22, 0.23, 0.46, 0.1, 0.47):
-        watch.look([result(value)])
+        watch.check([result(value)])
         heard.append(len(told))
     assert heard == [0, 1, 1, 1, 2, 2, 2, 3]
     assert told[0].startswith(f"the sampler's logprobs are 0.110 nats a token from the trainer's ({MISMATCH})")

@@ -40,7 +40,7 @@ class Power:
 
 
 class Mortal(FakeStudent):
-    """Dies when it is told to, before a step; some completions cannot be drawn."""
+    """Dies when it is told to, before a step; some completions cannot be sampled."""
 
     name: ClassVar[str] = "mortal"
     _power: Power = PrivateAttr(default_factory=Power)

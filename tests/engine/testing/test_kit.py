@@ -23,7 +23,7 @@ from distillkit.testing import (
     make_scored,
     make_scored_rollouts,
 )
-from distillkit.testing.made_up import make_arrays
+from distillkit.testing.synthetic_batches import make_arrays
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling

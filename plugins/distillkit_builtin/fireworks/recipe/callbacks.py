@@ -39,7 +39,7 @@ class RecipeCallbacks(Evaluator):
 
     @classmethod
     def of(cls, cfg: Config, log: RecipeLog) -> "RecipeCallbacks":
-        """For one run; metrics go to `log` by the callbacks' own names."""
+        """The callbacks of one run's `cfg`; their metrics go to `log` by their own names."""
         callbacks = cls()
         callbacks._cfg, callbacks._log = cfg, log
         return callbacks
@@ -51,14 +51,14 @@ class RecipeCallbacks(Evaluator):
 
     @property
     def cfg(self) -> Config:
-        """What the user wrote."""
+        """The recipe's config. Raises RuntimeError unless `of` made this object."""
         if self._cfg is None:
             raise RuntimeError("RecipeCallbacks has no Config; make it by RecipeCallbacks.of")
         return self._cfg
 
     @property
     def latest(self) -> Mapping[str, Any]:
-        """What the last callback gave, numbers or not."""
+        """The result of the last callback, with values of any type."""
         return self._latest
 
     async def open(self, run: RunContext) -> None:

@@ -12,14 +12,14 @@ DEFAULT_DATASET = "https://raw.githubusercontent.com/eval-protocol/python-sdk/ma
 
 
 class DistillMode(StrEnum):
-    """What is distilled."""
+    """The loss of the distillation."""
 
     SAMPLED_REVERSE_KL = "sampled_reverse_kl"
     TOPK_FORWARD_KL = "topk_forward_kl"
 
 
 class WeightSyncScope(Enum):
-    """Whose bucket new weights go through."""
+    """Whether the bucket that new weights go through belongs to the trainer or the deployment."""
 
     PER_TRAINER = "per_trainer"
     PER_DEPLOYMENT = "per_deployment"
@@ -40,7 +40,7 @@ class TeacherConfig:
 
     @property
     def routing_value(self) -> str:
-        """What a row says to be scored by this teacher."""
+        """The value of a row's route key that routes it to this teacher."""
         return self.route_value or self.model
 
 
@@ -59,7 +59,7 @@ class ConcurrencyConfig:
     mode: str | None = "adaptive"
     max_concurrency: int | None = None
     initial_window: int | None = None
-    """None: 8 a replica."""
+    """None stands for 8 a replica."""
     min_window: int = 1
     max_window: int = 256
     prefill_queue_target: float = 0.5

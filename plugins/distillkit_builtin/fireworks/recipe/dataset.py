@@ -35,7 +35,7 @@ def local_dataset(dataset: str | Path, log_path: Path) -> Path:
 
 
 def _fetch(address: str) -> bytes:
-    reason = "it was not asked for"
+    reason = "it was not requested"
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_SECONDS * attempt)
         try:

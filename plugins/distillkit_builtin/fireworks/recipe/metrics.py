@@ -80,7 +80,7 @@ class RecipeLog(Sink):
 
     @classmethod
     def of(cls, cfg: Config) -> "RecipeLog":
-        """For one run."""
+        """The log of one run of `cfg`."""
         log = cls()
         log._scale, log._output_model = cfg.opd_loss_scale, cfg.output_model_id
         log._runner = RunnerFiles.of(cfg.runner)

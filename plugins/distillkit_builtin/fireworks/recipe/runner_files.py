@@ -30,7 +30,7 @@ class RunnerFiles:
 
     @classmethod
     def of(cls, config: RunnerConfig) -> "RunnerFiles":
-        """What the config says, else the environment."""
+        """The paths that the config gives, else the environment."""
         return cls(
             config.status_file or os.environ.get("COOKBOOK_STATUS_FILE"),
             config.metadata_file or os.environ.get("COOKBOOK_METADATA_FILE"),
@@ -39,19 +39,19 @@ class RunnerFiles:
         )
 
     def begin(self, accelerator: str | None, count: int | None) -> None:
-        """Training starts, on so many of these."""
+        """Note that training starts on `count` of `accelerator`, for the metadata."""
         self._accelerator = (accelerator or "UNKNOWN", count or 1)
         self._started = time.monotonic()
 
     def status(self, message: str, *, step: int = 0, of: int = 0, code: int = OK) -> None:
-        """What is being done, and how far it is."""
+        """Write the status file: the phase of the run and its progress."""
         payload: dict[str, JsonValue] = {"code": code, "message": message}
         if of:
             payload["details"] = [{"@type": PROGRESS, "percent": 100 * step // of}]
         _replace(self.status_path, payload)
 
     def failed(self, error: str, *, step: int = 0, of: int = 0, cancelled: bool = False) -> None:
-        """The run ended before its time."""
+        """Write a status that says that the run failed or was cancelled."""
         code = CANCELLED if cancelled else FAILED_PRECONDITION
         self.status("Training run cancelled" if cancelled else error, step=step, of=of, code=code)
 
@@ -80,7 +80,7 @@ class RunnerFiles:
                 file.write(line)
 
     def output_model(self, model: str, checkpoint: str, job: str) -> None:
-        """What the final weights were made."""
+        """Write the model file: the name of the model that the final weights were promoted to."""
         _replace(self.output_model_path, {"model_id": model, "checkpoint": checkpoint, "job_id": job})
 
 

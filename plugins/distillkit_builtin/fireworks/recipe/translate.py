@@ -10,7 +10,7 @@ from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import InputError
 from distillkit_builtin.fireworks.recipe.callbacks import RecipeCallbacks
 from distillkit_builtin.fireworks.recipe.config import Config
-from distillkit_builtin.fireworks.recipe.config_keys import (
+from distillkit_builtin.fireworks.recipe.config_mapping import (
     COMPUTED,
     COPIED,
     refusals,
@@ -116,7 +116,7 @@ def run_name(cfg: Config) -> str:
 
 
 def _problems(cfg: Config) -> Iterator[str]:
-    """What is wrong with fields that become something."""
+    """The problems of fields that are translated, one message each."""
     if not str(cfg.log_path):
         yield "log_path: is empty; it says where the run writes"
     if not cfg.dataset:

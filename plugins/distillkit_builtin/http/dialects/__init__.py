@@ -1,1 +1,1 @@
-"""How servers are asked for the logprobs of given tokens: one module a dialect."""
+"""How the logprobs of given tokens are requested: one module a dialect."""

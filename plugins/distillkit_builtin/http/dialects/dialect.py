@@ -1,4 +1,4 @@
-"""What all dialects have in common."""
+"""The protocol of dialects, their query and result, and checks that all of them use."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class ScoreQuery:
     """One prompt [P] and the response [R] behind it whose tokens are to be scored."""
 
     model: str
-    """As the server calls it."""
+    """The model's name at the server."""
     prompt_ids: IntArray
     response_ids: IntArray
     topk: int = 0
@@ -74,12 +74,12 @@ class Dialect(Protocol):
     """One way to ask a server for the logprobs of given tokens."""
 
     name: ClassVar[str]
-    """As the option `dialect` calls it."""
+    """The value of the option `dialect` that chooses this dialect."""
     path: ClassVar[str]
-    """Of the endpoint."""
+    """The endpoint's path, such as `/v1/completions`."""
 
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
-        """The request's body."""
+        """The request's JSON body that scores `query`."""
         ...
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:

@@ -48,7 +48,7 @@ class Echo:
     """`POST /v1/completions` with `echo` and `logprobs`.
 
     Ids are proved by tokens of the form `token_id:17` (vLLM's `return_tokens_as_token_ids`), else by `prompt_token_ids`
-    in the response (`return_token_ids`), which stand beside the logprobs and not with them; both are asked for.
+    in the response (`return_token_ids`), which stand beside the logprobs and not with them; both are requested.
     """
 
     max_tokens: int = 0

@@ -45,7 +45,7 @@ class PromptLogprobs:
     path: ClassVar[str] = "/v1/completions"
 
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
-        """The request's body."""
+        """The request's JSON body that scores `query`."""
         return {
             "model": query.model,
             "prompt": list(query.ids),

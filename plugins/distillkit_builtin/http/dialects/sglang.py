@@ -19,7 +19,7 @@ from distillkit_builtin.http.dialects.dialect import (
 )
 
 Triple = tuple[Logprob | None, TokenId, str | None]
-"""Logprob, id, text (null unless it is asked for)."""
+"""Logprob, id, text (null unless it is requested)."""
 
 
 class _Meta(BaseModel):

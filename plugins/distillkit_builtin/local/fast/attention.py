@@ -48,7 +48,7 @@ class CausalAttention:
     kept: KeysValues | None = None
     """A list to which their keys and values are appended."""
     prefixes: Sequence[Prefix] = ()
-    """What stands before each of them, in order."""
+    """The prefix of each sequence, in order."""
     mask: Tensor | None = None
     """[batch, 1, length, earlier + length] what each token attends to where something stands before it."""
 

@@ -1,4 +1,4 @@
-"""What is sampled in every slot so far, on the device: a step reads and changes it without asking the host."""
+"""What is sampled in every slot so far, on the device: a step reads and changes it without waiting for the host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class DecodeState:
     token: Tensor
     """The last one sampled, which the model has not read yet."""
     position: Tensor
-    """Where it will stand."""
+    """The position that `token` will have."""
     sampled: Tensor
     """How many tokens were sampled."""
     limit: Tensor

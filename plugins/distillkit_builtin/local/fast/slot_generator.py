@@ -44,7 +44,7 @@ class SlotGenerator:
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
     pace: Pace | None = None
-    """None: what the device suggests."""
+    """How the host follows the device; None takes the pace that suits the device."""
     _decoder: Decoder | None = None
 
     @torch.inference_mode()
@@ -80,22 +80,22 @@ class SlotGenerator:
 
 @dataclass(slots=True, eq=False)
 class _Active:
-    """A completion in its slot."""
+    """A completion that is being sampled in a slot."""
 
     request: SampleRequest
     sampled: int = 1
-    """Its tokens when the host last read."""
+    """Tokens of the completion when the host last read."""
     scheduled: int = 1
-    """Its tokens once the rounds in hand are done, unless it ends before."""
+    """Tokens of the completion once the rounds in hand are done, unless it ends before."""
 
     @property
     def may_grow(self) -> bool:
-        """Whether it is shorter than its limit by then."""
+        """Whether the completion is still shorter than its limit once the rounds in hand are done."""
         return self.scheduled < self.request.params.max_tokens
 
     @property
     def length(self) -> int:
-        """Prompt and completion by then, in tokens."""
+        """Tokens of prompt and completion once the rounds in hand are done."""
         return len(self.request.prompt_ids) + min(self.scheduled, self.request.params.max_tokens)
 
 
@@ -112,7 +112,7 @@ class _Generation:
     params: SamplingParams
     waiting: deque[SampleRequest]
     active: list[_Active | None] = field(default_factory=list)
-    """By slot."""
+    """The completion in each slot; None in a free one."""
     rounds: deque[tuple[list[_Active | None], Progress]] = field(default_factory=deque)
     """Those that the host has not read, each with the completions that were in the slots."""
 

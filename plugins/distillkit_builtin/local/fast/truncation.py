@@ -31,17 +31,17 @@ def truncated_logits(logits: Tensor, params: SamplingParams) -> Tensor:
 @fused
 def keep_top_k(logits: Tensor, count: Tensor) -> Tensor:
     """`logits` [n, vocabulary] in float32, -inf but for the `count` [] largest of each row, and their equals."""
-    return _cut(logits, torch.ones_like(logits), count.expand(len(logits)))
+    return _keep_top(logits, torch.ones_like(logits), count.expand(len(logits)))
 
 
 @fused
 def keep_top_p(logits: Tensor, share: Tensor) -> Tensor:
     """`logits` [n, vocabulary] in float32, -inf but for the most likely that make up a `share` []."""
     masses = (logits - logits.amax(1, keepdim=True)).exp()
-    return _cut(logits, masses, share * masses.sum(1))
+    return _keep_top(logits, masses, share * masses.sum(1))
 
 
-def _cut(logits: Tensor, weights: Tensor, limits: Tensor) -> Tensor:
+def _keep_top(logits: Tensor, weights: Tensor, limits: Tensor) -> Tensor:
     """Leave out of each row what has at least its limit [n] of `weights` [n, vocabulary] above itself."""
     keys = ordered_keys(logits)
     # Of float32's keys none is the lowest, so everything is above it; no limit is larger than that.

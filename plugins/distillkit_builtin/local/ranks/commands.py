@@ -42,7 +42,7 @@ class OpenStudent(Command):
 
 @dataclass(frozen=True, slots=True)
 class OpenTeacher(Command):
-    """Load a teacher."""
+    """Load a teacher's model on the rank."""
 
     teacher: Teacher
     options: LocalScorerOptions
@@ -84,7 +84,7 @@ class ScoreTokens(Command):
     requests: tuple[ScoreRequest, ...]
 
     async def execute(self, state: WorkerState, stream: Stream) -> None:
-        """Streams each score."""
+        """Stream each score as it is computed."""
         async for score in state.model(self.teacher).score(self.requests):
             stream(score)
 

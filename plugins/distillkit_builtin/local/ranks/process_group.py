@@ -12,7 +12,7 @@ COMMAND_TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """This process among all of them."""
+    """This process's rank, the number of ranks, and how they exchange objects."""
 
     rank: int
     count: int

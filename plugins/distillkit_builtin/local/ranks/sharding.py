@@ -41,12 +41,12 @@ def shard_model(model: PreTrainedModel, logprobs: Logprobs) -> ShardedResponses:
     return sharded
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all ranks' parts of it. Every rank must ask for the same one at the same time."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A tensor with all ranks' parts of it. Every rank must call it with the same one at the same time."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def like(tensor: Tensor, pattern: Tensor) -> Tensor:
+def shard_like(tensor: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor on `pattern`'s device; this rank's part of it where `pattern` is one."""
     tensor = tensor.to(pattern.device)
     if isinstance(pattern, DTensor):
@@ -55,8 +55,9 @@ def like(tensor: Tensor, pattern: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def gathered(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+def gather_full_tensors(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
     """Whole tensors, on the CPU where they had been in parts: no device has memory for all of them."""
     return {
-        name: whole(tensor.detach()).cpu() if isinstance(tensor, DTensor) else tensor.detach() for name, tensor in named
+        name: full_tensor(tensor.detach()).cpu() if isinstance(tensor, DTensor) else tensor.detach()
+        for name, tensor in named
     }

@@ -69,7 +69,7 @@ class WorkerState:
         sent.add_done_callback(partial(_report_failure, self.inbox, asyncio.get_running_loop()))
 
     def _send_all(self) -> None:
-        """In the sender's thread."""
+        """Send all unsent messages as one; runs in the sender's thread."""
         messages = [self._unsent.popleft() for _ in range(len(self._unsent))]
         if messages:
             self.group.send(0, messages)

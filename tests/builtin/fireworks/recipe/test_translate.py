@@ -15,7 +15,7 @@ from distillkit.errors import InputError
 from distillkit.events import StepFinished
 from distillkit.recipes import distillation_loop as recipe
 from distillkit_builtin.fireworks.recipe import dataset, environment
-from distillkit_builtin.fireworks.recipe.config_keys import COMPUTED, COPIED, SECTIONS, value_of
+from distillkit_builtin.fireworks.recipe.config_mapping import COMPUTED, COPIED, SECTIONS, value_of
 from distillkit_builtin.fireworks.recipe.metrics import recipe_wandb
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import translate

@@ -1,4 +1,4 @@
-"""Scored completions with whatever a loss needs of scorers, and batches for whatever a student knows."""
+"""Synthetic scored completions that hold what a loss needs of scorers, and batches that a student can train on."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from distillkit.errors import InputError
 
 
-class HFText:
+class HFTokenizer:
     """Text to ids and back."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -17,12 +17,12 @@ class HFText:
         self._shown: dict[int, str] = {}
 
     @classmethod
-    def load(cls, source: str) -> "HFText":
+    def load(cls, source: str) -> "HFTokenizer":
         """The tokenizer of a directory or hub name. Raises InputError if it cannot be read."""
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise InputError(unreadable("tokenizer", source, error)) from error
+            raise InputError(unreadable_message("tokenizer", source, error)) from error
         return cls(tokenizer)
 
     def encode(self, text: str) -> list[int]:
@@ -53,7 +53,7 @@ class HFText:
         self._tokenizer.save_pretrained(folder)
 
 
-def unreadable(what: str, source: str, error: Exception) -> str:
+def unreadable_message(what: str, source: str, error: Exception) -> str:
     """The error's message for a model or tokenizer that cannot be read: its reason, and what to give instead."""
     reason = str(error).strip().partition("\n")[0]
     return (

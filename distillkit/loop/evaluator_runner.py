@@ -1,4 +1,4 @@
-"""Every evaluator's look at one policy version, and what the run keeps of it."""
+"""Runs every evaluator on one policy version, and keeps the results."""
 
 import asyncio
 import time
@@ -19,8 +19,8 @@ from distillkit.types import Prompts
 
 
 @dataclass(slots=True)
-class Evaluations:
-    """The run's evaluations on its held-out rows, which are rendered once."""
+class EvaluatorRunner:
+    """Runs the evaluators on the held-out rows, which are rendered once."""
 
     prepared: PreparedRun
     scheduler: Scheduler
@@ -37,7 +37,7 @@ class Evaluations:
             return {}
         started = time.perf_counter()
         evaluation = Evaluation(
-            await self._held_out(),
+            await self._held_out_prompts(),
             teachers,
             self.scheduler,
             config.sampling.params,
@@ -57,7 +57,7 @@ class Evaluations:
         self.dispatcher.emit(Evaluated(stage, step, results, examples))
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
-    async def _held_out(self) -> Sequence[Prompts]:
+    async def _held_out_prompts(self) -> Sequence[Prompts]:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts

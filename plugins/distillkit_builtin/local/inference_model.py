@@ -20,7 +20,7 @@ from distillkit_builtin.local.scoring import score_stream
 
 
 @dataclass(slots=True)
-class Inference:
+class InferenceModel:
     """A model with what computes it. It may carry the student's adapter, which is off whenever this computes."""
 
     causal_lm: CausalLM
@@ -43,7 +43,7 @@ class Inference:
         sample_batch: AdaptiveBatchSize,
         score_batch: AdaptiveBatchSize,
         notify: Callable[[str], None],
-    ) -> "Inference":
+    ) -> "InferenceModel":
         """Choose how the model is computed. Raises InputError as `choose_backbone`."""
         messages: list[str] = []
         backbone = await causal_lm.device.run(choose_backbone, causal_lm, forward, messages.append)

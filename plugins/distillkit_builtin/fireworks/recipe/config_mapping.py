@@ -188,7 +188,7 @@ def refusals(cfg: Config) -> Iterator[str]:
 
 
 def default_of(field: "Field[Any]") -> object:
-    """What a dataclass's field is unless it is set."""
+    """The default value of a dataclass's field."""
     return field.default_factory() if field.default_factory is not MISSING else field.default
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from distillkit.errors import InputError
 from distillkit.types import SamplingParams
 from distillkit_loopback.hf.causal_lm import CausalLM
-from distillkit_loopback.hf.text import HFText
+from distillkit_loopback.hf.tokenizer import HFTokenizer
 from distillkit_loopback.openai.models import AdapterError, Sampled, Scored
 
 
@@ -24,7 +24,7 @@ class SharedBase:
     """One copy of the base model's weights for itself and all its adapters, which compute one at a time."""
 
     def __init__(self, base: CausalLM) -> None:
-        """No adapter is loaded yet."""
+        """Serve `base` with no adapter."""
         self.base = base
         self.adapters: PeftModel | None = None
         """What wraps the base model once an adapter was loaded."""
@@ -82,7 +82,7 @@ class SharedBase:
             self.adapters.set_adapter(other, inference_mode=True)
 
 
-class NetworkModel:
+class HFModel:
     """A model of transformers, or one of its adapters."""
 
     def __init__(self, shared: SharedBase, name: str, adapter: str | None = None) -> None:
@@ -90,7 +90,7 @@ class NetworkModel:
         self.name = name
         self.vocabulary = shared.base.vocabulary
         self.eos_ids = shared.base.eos_ids
-        self.text: HFText = shared.base.text
+        self.tokenizer: HFTokenizer = shared.base.tokenizer
         self._shared = shared
         self._adapter = adapter
 
@@ -134,6 +134,6 @@ class NetworkModel:
     def reweighted(self, path: Path) -> Self:
         """A model of its own; what computes with this one goes on with it."""
         try:
-            return type(self)(SharedBase(CausalLM.load(str(path), self.text)), self.name)
+            return type(self)(SharedBase(CausalLM.load(str(path), self.tokenizer)), self.name)
         except InputError as error:
             raise AdapterError(f"{path}: {error}") from error

@@ -1,4 +1,4 @@
-"""The plugins that a short config leaves out."""
+"""Default plugins: filled in for the keys that a short config leaves out."""
 
 from collections.abc import Mapping
 from typing import Any
