@@ -58,6 +58,7 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[tuple[str, str], PluginInfo] = {}
         self._scripts: set[Path] = set()
+        self._incomplete: dict[tuple[str, str], str] = {}
         self.broken: list[BrokenEntryPoint] = []
 
     @classmethod
@@ -86,6 +87,9 @@ class Registry:
                 for cls in self._classes_of(hook, key):
                     mine = _require_role(cls, role, key)
                     self._add(PluginInfo(role, mine.name, mine, distribution, version, script))
+            for cls in _incomplete_in(module) if script else ():
+                missing = ", ".join(sorted(cls.__abstractmethods__))
+                self._incomplete[cls.role, cls.name] = f"\n{_path(cls)} has that name, and does not implement {missing}"
             for mine in _defined_in(module) if script else ():
                 self._add(PluginInfo(mine.role, mine.name, mine, distribution, version, script))
         except Exception:
@@ -152,6 +156,8 @@ class Registry:
             return info.cls
         broken = "".join(f"\n  {b.entry_point} could not be loaded: {b.error}" for b in self.broken)
         hint = f"\nIt may be in a package that is broken:{broken}" if broken else ""
+        hint += self._incomplete.get((role, name), "")
+        hint = hint or " (one of your own: -p FILE.py, or `plugins: [FILE.py]` in the config)"
         raise PluginNotFoundError(f"no {role} is named {name!r}; {suggest(name, self.names(role))}{hint}")
 
     def build(self, role: str, choice: object) -> Plugin:
@@ -205,10 +211,18 @@ def _defined_in(module: object) -> Iterator[type[Plugin]]:
             yield value
 
 
+def _incomplete_in(module: object) -> Iterator[type[Plugin]]:
+    """The role subclasses with a name that a module defines, and that lack a method of their role."""
+    for value in list(vars(module).values()):
+        mine = inspect.isclass(value) and value.__module__ == vars(module)["__name__"]
+        if mine and issubclass(value, Plugin) and inspect.isabstract(value) and value.name:
+            yield value
+
+
 def _import_script(path: Path) -> ModuleType:
     """The file as a module: the same one, with the same classes, as long as the file does not change."""
     if not path.is_file():
-        raise InputError(f"plugin script {path} is not there")
+        raise InputError(f"plugin script {path} is not there (looked for at {path.resolve()})")
     resolved, stat = path.resolve(), path.stat()
     stamp = hashlib.sha256(repr((resolved, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
     name = f"distillkit_script_{resolved.stem}_{stamp}"

@@ -51,7 +51,7 @@ def digest_of(raw: bytes) -> bytes:
 
 def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
     try:
-        value = parse_json(raw.decode("utf-8"))
+        value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise RowError(
             "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"

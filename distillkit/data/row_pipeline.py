@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from distillkit.config.run_config import RunConfig
 from distillkit.data.render import Renderer, RoutedRow
 from distillkit.errors import PluginError, RowError, suggest
-from distillkit.roles.attribution import attribute_to
+from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
 
 
@@ -51,15 +51,18 @@ class RowPipeline:
         except Exception:  # attributed only after a failure, since there are millions of rows
             with attribute_to(self.config.router, f"at line {row.line}"):
                 raise
+        require_returned(self.config.router, route, Route, f"route() at line {row.line}")
         self._require_known(route)
         return route
 
     def _build(self, row: Row, route: Route) -> ChatPrompts:
         try:
-            return self.config.prompts.build(row, route, self.teachers)
+            chat = self.config.prompts.build(row, route, self.teachers)
         except Exception:
             with attribute_to(self.config.prompts, f"at line {row.line}"):
                 raise
+        require_returned(self.config.prompts, chat, ChatPrompts, f"build() at line {row.line}")
+        return chat
 
     def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
         """The prompts of many rows, which is faster than one after another. Raises the first's RowError."""

@@ -13,7 +13,7 @@ from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.roles.attribution import attribute_to
+from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 
@@ -49,7 +49,9 @@ class EvaluatorRunner:
         results: dict[str, EvalResult] = {}
         for evaluator in config.evaluators:
             with attribute_to(evaluator):
-                results[evaluator.name] = await evaluator.evaluate(evaluation)
+                result = await evaluator.evaluate(evaluation)
+            require_returned(evaluator, result, EvalResult, "evaluate()")
+            results[evaluator.name] = result
         self.summaries[stage] = eval_summary(results)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:

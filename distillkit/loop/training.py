@@ -12,7 +12,7 @@ from distillkit.errors import BadStepError, RunFailedError
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
 from distillkit.records import Batch, ScoredRollout, StepResult
-from distillkit.roles.attribution import attribute_to
+from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
 
@@ -108,6 +108,8 @@ class WindowTrainer:
         cuts = [len(groups) * part // parts for part in range(parts + 1)] if parts else []
         with attribute_to(self.loss, "in batch()"):
             made = [self.loss.batch([*chain.from_iterable(groups[a:b])]) for a, b in pairwise(cuts)]
+        for batch in made:
+            require_returned(self.loss, batch, Batch, "batch()")
         taken = self.student.loss_functions().get(self.loss.loss_function)
         options = self.loss.options() if taken is None else self.loss.options_for(taken)
         return [replace(batch, options=options, torch_loss=self.loss.torch_loss()) for batch in made]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from distillkit.errors import DistillkitError
+from distillkit.errors import DistillkitError, PluginError
 from distillkit.files.redaction import redact
 from distillkit.roles.plugin import Plugin
 
@@ -21,6 +21,16 @@ def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
         if where not in getattr(error, "__notes__", ()):
             error.add_note(where)
         raise
+
+
+def require_returned(plugin: Plugin, value: object, wanted: type, doing: str) -> None:
+    """Raise PluginError, with the class, unless what `doing` names (`route() at line 3`) returned a `wanted`."""
+    if not isinstance(value, wanted):
+        cls = type(plugin)
+        raise PluginError(
+            f"{plugin.role} {plugin.name!r} ({cls.__module__}.{cls.__qualname__}): {doing} returned "
+            f"{type(value).__name__}, not {wanted.__name__}"
+        )
 
 
 def one_line_error(error: BaseException) -> str:

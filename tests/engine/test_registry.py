@@ -1,3 +1,4 @@
+import re
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
@@ -295,3 +296,20 @@ def test_a_script_with_a_class_of_two_roles_says_so(tmp_path: Path) -> None:
     script.write_text("from distillkit import Sampler, Student\nclass Both(Sampler, Student):\n    '''Both.'''\n")
     with pytest.raises(InputError, match=r"both\.py failed to load: PluginError: .*Both is a Sampler and a Student"):
         Registry().add_script(script)
+
+
+def test_a_name_that_an_incomplete_class_of_a_file_has_is_said_with_what_it_lacks(tmp_path: Path) -> None:
+    script = tmp_path / "half.py"
+    script.write_text("from distillkit import Router\n\n\nclass Half(Router):\n    name = 'half'\n")
+    registry = Registry()
+    with pytest.raises(PluginNotFoundError, match=r"-p FILE\.py, or `plugins: \[FILE\.py\]` in the config"):
+        registry.find("router", "half")
+    registry.add_script(script)
+    with pytest.raises(PluginNotFoundError, match=r"half_\w+\.Half has that name, and does not implement route$"):
+        registry.find("router", "half")
+
+
+def test_a_file_that_is_not_there_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=re.escape(f"half.py is not there (looked for at {tmp_path / 'half.py'})")):
+        Registry().add_script(Path("half.py"))

@@ -26,7 +26,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
 from distillkit.types import Row
-from distillkit_builtin.fireworks import completions as sampling
+from distillkit_builtin.fireworks.completions import sample_completion, score_completion
 from distillkit_builtin.http.completions import parse_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError, parse_scores
 from distillkit_builtin.http.dialects.echo import Echo
@@ -205,8 +205,8 @@ def fireworks(data: bytes) -> None:
     endpoint: Any = SimpleNamespace(sampler=sampler)
     scored = ScoreRequest(make_rollout(RESPONSE), "t", token_ids(PROMPT))
     for ask in (
-        functools.partial(sampling.draw, endpoint, make_request(), 3, ByteTokenizer(), 1.0),
-        functools.partial(sampling.judge, endpoint, scored, 1.0),
+        functools.partial(sample_completion, endpoint, make_request(), 3, ByteTokenizer(), 1.0),
+        functools.partial(score_completion, endpoint, scored, 1.0),
     ):
         try:
             outcome = asyncio.run(ask())

@@ -197,10 +197,10 @@ def local(folder: Path, model: str, teacher: str) -> Iterator[Make]:
 @contextmanager
 def http(folder: Path, model: str, teacher: str) -> Iterator[Make]:
     """Scorer `http` and sampler `vllm`, at two loopback servers."""
-    from distillkit_loopback.openai.hf_model import HFModel
+    from distillkit_loopback.openai.network_model import NetworkModel
     from distillkit_loopback.openai.server import LoopbackServer
 
-    with LoopbackServer(HFModel.load(model)) as samples, LoopbackServer(HFModel.load(teacher)) as scores:
+    with LoopbackServer(NetworkModel.load(model)) as samples, LoopbackServer(NetworkModel.load(teacher)) as scores:
         scorer = {"model": "loopback", "tokenizer_model": model, "scorer": {"name": "http", "base_url": scores.url}}
         yield of_local(folder, model, scorer, sampler={"name": "vllm", "base_url": samples.url})
 

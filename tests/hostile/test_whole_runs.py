@@ -13,6 +13,7 @@ from distillkit import Registry, RunConfig
 from distillkit.errors import InputError
 from distillkit.loop.execute import execute
 from distillkit.records import Failure, Rollout
+from distillkit.run_directory.run_start import RunStart
 from distillkit.testing import FakeStudent
 from distillkit.types import SampleRequest
 
@@ -84,7 +85,7 @@ async def test_a_run_in_a_directory_that_is_not_its_own_removes_nothing(
         with pytest.raises(InputError, match="choose another log_path"):
             await execute(fake_config(log_path=log_path), registry)
         with pytest.raises(InputError, match="choose another log_path"):
-            await execute(fake_config(log_path=log_path), registry, overwrite=True)
+            await execute(fake_config(log_path=log_path), registry, RunStart(overwrite=True))
     assert sorted(path.name for path in project.rglob("*") if path.name != ".lock") == [
         "config.yaml",
         "idea",

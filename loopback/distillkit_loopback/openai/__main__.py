@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None, wait: Callable[[], object] | No
 def started(chosen: argparse.Namespace) -> LoopbackServer:
     """The server, listening. Raises InputError for what cannot be served, or a port that is taken."""
     require_packages("the loopback server")
-    from distillkit_loopback.openai.hf_model import HFModel
+    from distillkit_loopback.openai.network_model import NetworkModel
 
     server = LoopbackServer(
-        HFModel.load(chosen.model),
+        NetworkModel.load(chosen.model),
         name=chosen.name or chosen.model,
         flavor=Flavor(chosen.flavor, ids=not chosen.no_ids),
         api_key=key_in(chosen.api_key_env),

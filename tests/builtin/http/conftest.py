@@ -53,9 +53,9 @@ def serve() -> Iterator[Serve]:
 def real(tiny_model: str) -> Any:
     """The tiny Llama behind a server."""
     pytest.importorskip("torch")
-    from distillkit_loopback.openai.hf_model import HFModel
+    from distillkit_loopback.openai.network_model import NetworkModel
 
-    return HFModel.load(tiny_model)
+    return NetworkModel.load(tiny_model)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
-from distillkit_loopback.openai.hf_model import HFModel
+from distillkit_loopback.openai.network_model import NetworkModel
 from distillkit_loopback.openai.server import LoopbackServer
 from distillkit_loopback.transport.faults import Delay, Status
 
@@ -51,9 +51,9 @@ def run(name: str, folder: Path, model: str, teacher: str) -> None:
     """One run of two steps, in its folder."""
     in_float32 = {"dtype": "float32", "device": "cpu"}
     with (
-        LoopbackServer(HFModel.load(model)) as sampling,
-        LoopbackServer(HFModel.load(teacher)) as scoring,
-        LoopbackServer(HFModel.load(teacher)) as other,
+        LoopbackServer(NetworkModel.load(model)) as sampling,
+        LoopbackServer(NetworkModel.load(teacher)) as scoring,
+        LoopbackServer(NetworkModel.load(teacher)) as other,
     ):
         timeouts: dict[str, Any] = {"retry": 0.5}
         if name == "is hedged":

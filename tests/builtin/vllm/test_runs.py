@@ -178,10 +178,10 @@ def test_prompts_that_do_not_fit_and_processed_logprobs_end_it_before_the_first_
 
 
 def test_a_server_of_another_base_model_is_noticed(serve: Serve, other_tiny_model: str, remote_config: Make) -> None:
-    from distillkit_loopback.openai.hf_model import HFModel
+    from distillkit_loopback.openai.network_model import NetworkModel
 
     sink = ListSink()
-    result = distillkit.run(remote_config(serve(HFModel.load(other_tiny_model)), sinks=[sink]))
+    result = distillkit.run(remote_config(serve(NetworkModel.load(other_tiny_model)), sinks=[sink]))
     assert all(row[MISMATCH] > 0.1 for row in result.metrics)
     told = [event.message for event in sink.events if isinstance(event, Notice) and MISMATCH in event.message]
     assert len(told) == 1

@@ -27,6 +27,7 @@ def problems(path: str) -> str:
     ("line", "message"),
     [
         (b"{oops", "line: is not JSON: "),
+        (b'{"a": 1\n', "line: is not JSON: Expecting ',' delimiter at column 8"),
         (b"[1, 2]", "line: is a JSON array, not an object"),
         (b"null", "line: is a JSON null"),
         (b'"text"', "line: is a JSON string"),

@@ -82,7 +82,7 @@ class SharedBase:
             self.adapters.set_adapter(other, inference_mode=True)
 
 
-class HFModel:
+class NetworkModel:
     """A model of transformers, or one of its adapters."""
 
     def __init__(self, shared: SharedBase, name: str, adapter: str | None = None) -> None:
