@@ -90,7 +90,7 @@ def test_a_run_that_fails_while_its_error_is_kept_and_its_resume(
     config = make_config(service, tmp_path, tiny_model, train={"save_every": 1})
     service.faults.add(Status(400, message="no such loss"), after=1, where="POST .*/forward_backward$")
     # The step is on its way when its gradients fail: which of the two is answered first is chance.
-    with pytest.raises(RunFailedError, match="no such loss|takes no more requests") as caught:
+    with pytest.raises(RunFailedError, match=r"no such loss|takes no more requests") as caught:
         distillkit.run(config)
     assert not before.left()
     assert caught.value.__traceback__ is not None
