@@ -54,8 +54,6 @@ async def _direct(
     prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank)
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
-    if start.resume:
-        require_unfinished(run_dir, prepared.plan.steps, start)
     plugins = prepared.plugins.by_key.values()
     classes, known = {type(plugin) for plugin in plugins}, {info.cls for info in registry.infos()}
     written = {name for cls in known for name in cls.writes}
@@ -69,8 +67,9 @@ async def _direct(
         identity = await asyncio.to_thread(identity_of, prepared)
         checkpoint = checkpoint_to_resume(run_dir, identity, start, dispatcher.warn) if start.resume else None
         if checkpoint is not None:  # before the plugins are opened: the rates of a schedule follow the plan
-            _, state = checkpoint
+            path, state = checkpoint
             prepared = prepared.continued(state.step, Totals.restored(state.totals).rows_settled)
+            require_unfinished(path, prepared.plan.steps)
         files.write_config(config, registry)
         with Ledger(run_dir / "ledger.jsonl", config.train.max_failed_fraction) as ledger:
             engine = assemble(prepared, files, ledger, dispatcher, identity)

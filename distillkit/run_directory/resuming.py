@@ -12,7 +12,6 @@ from distillkit.run_directory.checkpoint import (
     checkpoints,
     newest,
     of_step,
-    require_kept,
     step_of,
 )
 from distillkit.run_directory.directory import is_complete
@@ -21,12 +20,11 @@ from distillkit.run_directory.rollout_codec import dropped
 from distillkit.run_directory.run_start import RunStart
 
 
-def require_unfinished(run_dir: Path, steps: int, start: RunStart) -> None:
-    """Raise InputError if there is nothing left for a resume to do."""
-    last = checkpoints(run_dir)[-1] if start.from_step is None else require_kept(run_dir, start.from_step)
-    trained = step_of(last)
-    if trained > steps or (trained == steps and is_complete(run_dir)):
-        raise InputError(f"{last}: this run is complete; raise train.max_steps or data.epochs to go on")
+def require_unfinished(checkpoint: Path, steps: int) -> None:
+    """Raise InputError if there is nothing left to do after `checkpoint`, of a run that goes on to step `steps`."""
+    trained = step_of(checkpoint)
+    if trained > steps or (trained == steps and is_complete(checkpoint.parents[1])):
+        raise InputError(f"{checkpoint}: this run is complete; raise train.max_steps or data.epochs to go on")
 
 
 def checkpoint_to_resume(

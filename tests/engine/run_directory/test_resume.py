@@ -216,6 +216,32 @@ def test_more_epochs_leave_out_no_row_though_the_last_step_was_not_full(
     assert (result.steps, result.summary["rows"]) == (8, 48)
 
 
+@pytest.mark.parametrize(
+    ("each", "epochs", "of_each"),
+    [  # 24 rows: a first epoch's last step that is full, that is not, and that is the only one
+        (24, 2, [24, 24]),
+        (25, 2, [24, 24]),
+        (100, 3, [24, 48]),
+        (30, 3, [24, 30, 18]),
+        (16, 2, [16, 8, 16, 8]),
+    ],
+)
+def test_more_epochs_go_on_whatever_the_last_step_held(
+    make: Callable[..., RunConfig], each: int, epochs: int, of_each: list[int]
+) -> None:
+    run(make("more", Power(), prompt_groups_per_step=each))
+    config = make("more", Power(), prompt_groups_per_step=each)
+    more = config.model_copy(update={"data": config.data.model_copy(update={"epochs": epochs})})
+    result = run(more, resume=True)
+    rows_of = Counter(entry["step"] for entry in read_jsonl(result.run_dir / "ledger.jsonl"))
+    assert [rows_of[step] for step in range(1, result.steps + 1)] == of_each
+    each_row_once(result.run_dir, 24 * epochs)
+    before = (result.run_dir / "metrics.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"this run is complete; raise train\.max_steps or data\.epochs"):
+        run(more, resume=True)
+    assert (result.run_dir / "metrics.jsonl").read_bytes() == before  # a refusal changes nothing
+
+
 def test_evaluators_that_come_later_make_up_no_measurement_from_before(make: Callable[..., RunConfig]) -> None:
     config = make("dead", Power(6), save_every=1)
     with pytest.raises(ZeroDivisionError):
