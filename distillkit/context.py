@@ -5,6 +5,7 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -80,6 +81,8 @@ class RunContext:
     """The student's, from `open` on; None during `check`."""
     rank: Rank = ONLY
     """Which of the run's processes this is."""
+    today: date = field(default_factory=date.today)
+    """The day on which the run began, or `sampling.template_date`: what a chat template writes that asks for today."""
 
     def share(
         self,

@@ -1,5 +1,6 @@
 """The sections of a config that hold no plugin of the run itself, but the teachers."""
 
+from datetime import date
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
@@ -81,6 +82,11 @@ class SamplingConfig(Section):
     stop: tuple[str, ...] = Field((), description="Strings that end a completion.")
     chat_template_kwargs: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options for the student's chat template (`enable_thinking: false`)."
+    )
+    template_date: date | None = Field(
+        None,
+        description="The day that chat templates write where they ask for today's (`2026-11-29`); null: the day on "
+        "which the run begins, also after a resume.",
     )
 
     @property

@@ -49,6 +49,7 @@ class Checkpointer:
             files=self.files.lengths() | self.ledger.lengths(),
             in_flight=await self.windows.saved(),
             identity=self.identity,
+            today=self.prepared.today.isoformat(),
         )
         config, plugins = self.prepared.config, self.prepared.plugins.by_key
         await checkpoint.save(self.files.run_dir, state, config.student, plugins, config.train.keep_last)

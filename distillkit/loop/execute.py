@@ -21,7 +21,7 @@ from distillkit.registry import Registry
 from distillkit.run_directory.directory import claim_directory, require_startable, run_directory
 from distillkit.run_directory.identity import identity_of
 from distillkit.run_directory.result import RunResult, finished_run
-from distillkit.run_directory.resuming import checkpoint_to_resume, require_unfinished
+from distillkit.run_directory.resuming import began_on, checkpoint_to_resume, require_unfinished
 from distillkit.run_directory.run_files import RunFiles, read_metrics
 from distillkit.run_directory.run_start import RunStart
 
@@ -51,7 +51,8 @@ async def _direct(
     run_dir = run_directory(config)
     dispatcher = SinkDispatcher()
     require_startable(run_dir, start)
-    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank)
+    began = began_on(run_dir) if start.resume else None
+    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank, began)
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
     plugins = prepared.plugins.by_key.values()
@@ -62,6 +63,7 @@ async def _direct(
         claim_directory(run_dir, start, plugins=classes, known=known, written=written) as rest,
         RunFiles.open(run_dir) as files,
     ):
+        dispatcher.log_early()
         if rest:
             dispatcher.warn(f"these are left alone in {run_dir}, since no run writes them: {', '.join(rest)}")
         identity = await asyncio.to_thread(identity_of, prepared)

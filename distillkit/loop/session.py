@@ -112,7 +112,7 @@ async def opened_plugins(prepared: PreparedRun, run_dir: Path, dispatcher: SinkD
 
 def _context(user: str, prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> RunContext:
     """The run as the plugin at config key `user` sees it."""
-    found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank)
+    found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank, prepared.today)
     return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
 
 

@@ -43,6 +43,11 @@ class SinkDispatcher:
             self.failures[sink.name] += 1
             log.exception("sink %r failed in close()", sink.name)
 
+    def log_early(self) -> None:
+        """Write into `run.log`, which is open now, what was noticed before there was one."""
+        for notice in self._early:
+            _log(notice)
+
     def attach(self, sinks: Sequence[Sink]) -> None:
         """Begin with these sinks. Called once, with all that are open: they hear now what was noticed before."""
         self._sinks = list(sinks)
@@ -62,9 +67,8 @@ class SinkDispatcher:
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
         """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""
-        message = redact(message)
-        log.log(logging.WARNING if level == "warning" else logging.INFO, "%s", message, extra={"shown_by_sinks": True})
-        notice = Notice(message, level)
+        notice = Notice(redact(message), level)
+        _log(notice)
         if self._sinks is None:
             self._early.append(notice)
         else:
@@ -73,3 +77,8 @@ class SinkDispatcher:
     def warn(self, message: str) -> None:
         """`notice` at level warning."""
         self.notice(message, "warning")
+
+
+def _log(notice: Notice) -> None:
+    level = logging.WARNING if notice.level == "warning" else logging.INFO
+    log.log(level, "%s", notice.message, extra={"shown_by_sinks": True})

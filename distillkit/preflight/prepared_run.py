@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
@@ -42,6 +43,8 @@ class PreparedRun:
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
     rank: Rank
+    today: date
+    """What chat templates take for today."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -63,51 +66,90 @@ class PreparedRun:
 
 
 def context_for(
-    user: str, config: RunConfig, shared: SharedObjects, notify: Callable[[str], None], rank: Rank = ONLY
+    user: str,
+    config: RunConfig,
+    shared: SharedObjects,
+    notify: Callable[[str], None],
+    rank: Rank = ONLY,
+    today: date | None = None,
 ) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
-    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank)
+    day = today or config.sampling.template_date or date.today()
+    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
 
 
-def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY) -> PreparedRun:
+def prepare_run(
+    config: RunConfig,
+    registry: Registry,
+    notify: Callable[[str], None],
+    rank: Rank = ONLY,
+    began: date | None = None,
+) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
+
+    `began` is the day on which a run began that is to go on; None: it begins today.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
     plugins = plugins_of(config)
     pipeline, eval_pipeline = RowPipeline.of(config), RowPipeline.of(config)
-    dataset = Dataset(Path(config.data.path), config.data.max_rows)
-    dataset.validate(pipeline.count)
-    eval_dataset = None
-    if config.data.eval_path is not None:
-        eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
-        eval_dataset.validate(eval_pipeline.count)
+    data = config.data
+    dataset = _routed(data.path, data.max_rows, pipeline)
+    held_out = None if data.eval_path is None else _routed(data.eval_path, data.max_eval_rows, eval_pipeline)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, notify, rank) for user in plugins.by_key}
-    for user, plugin in plugins.by_key.items():
-        plugin.declare(contexts[user])
-    reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
+    today = config.sampling.template_date or began or date.today()
+    contexts = {user: context_for(user, config, shared, notify, rank, today) for user in plugins.by_key}
+    reports = _reports(plugins, contexts)
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
-    lengths = PromptLengths(pipeline, renderer)
-    dataset.validate(lengths.count)
-    held_out = None
-    if eval_dataset is not None:
-        held_out = PromptLengths(eval_pipeline, renderer)
-        eval_dataset.validate(held_out.count)
+    lengths = _measured(dataset, pipeline, renderer)
+    eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
     notes = (
         pipeline.fallback_notes("rows") + eval_pipeline.fallback_notes("held-out rows") + list(_notes(config, pipeline))
     )
-    eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
-    plan = make_plan(config, lengths, held_out)
+    eval_rows = () if held_out is None else tuple(held_out.rows())
+    plan = make_plan(config, lengths, eval_lengths)
     return PreparedRun(
-        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes), rank
+        config,
+        registry,
+        plugins,
+        shared,
+        pipeline,
+        renderer,
+        dataset,
+        eval_rows,
+        plan,
+        reports,
+        tuple(notes),
+        rank,
+        today,
     )
+
+
+def _routed(path: str, max_rows: int | None, pipeline: RowPipeline) -> Dataset:
+    """The rows of a file, each of which has a route and prompts. Raises DataError."""
+    dataset = Dataset(Path(path), max_rows)
+    dataset.validate(pipeline.count)
+    return dataset
+
+
+def _measured(dataset: Dataset, pipeline: RowPipeline, renderer: Renderer) -> PromptLengths:
+    """The lengths of all prompts, each of which fits. Raises DataError."""
+    lengths = PromptLengths(pipeline, renderer)
+    dataset.validate(lengths.count)
+    return lengths
+
+
+def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:
+    """What every plugin found out, once all have declared what they want of what they share."""
+    for user, plugin in plugins.by_key.items():
+        plugin.declare(contexts[user])
+    return {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:

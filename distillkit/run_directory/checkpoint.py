@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -25,7 +26,7 @@ from distillkit.roles.student import Student
 from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
 
-FORMAT = 3
+FORMAT = 4
 CHECKSUMS = "checksums.json"
 
 
@@ -48,6 +49,8 @@ class EngineState:
     """The windows that are sampled and scored, in order: with k steps off policy up to k."""
     identity: Mapping[str, JsonValue]
     """The run's identity, as `identity_of` gives it."""
+    today: str
+    """What chat templates take for today, as `2026-11-29`."""
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -177,6 +180,14 @@ def read_state(path: Path) -> EngineState:
         raise InputError(f"{path}: has checkpoint format {engine.get('format')}, this version reads {FORMAT}")
     del engine["format"]
     return from_json(EngineState, engine)
+
+
+def day_of(path: Path) -> date | None:
+    """The day that chat templates took for today; None of a checkpoint that cannot be read, which `damage` explains."""
+    try:
+        return date.fromisoformat(json.loads((path / "engine.json").read_text(encoding="utf-8"))["today"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -10,6 +11,7 @@ from distillkit.errors import InputError
 from distillkit.run_directory.checkpoint import (
     EngineState,
     checkpoints,
+    day_of,
     newest,
     of_step,
     step_of,
@@ -18,6 +20,12 @@ from distillkit.run_directory.directory import is_complete
 from distillkit.run_directory.identity import changes, other_held_out, require_same
 from distillkit.run_directory.rollout_codec import dropped
 from distillkit.run_directory.run_start import RunStart
+
+
+def began_on(run_dir: Path) -> date | None:
+    """The day that a run's chat templates take for today, as its newest readable checkpoint has it."""
+    days = (day_of(path) for path in reversed(checkpoints(run_dir)))
+    return next((day for day in days if day is not None), None)
 
 
 def require_unfinished(checkpoint: Path, steps: int) -> None:

@@ -20,6 +20,7 @@ MAY_CHANGE = frozenset(
         "data.eval_path",  # as well
         "data.max_eval_rows",
         "data.epochs",
+        "sampling.template_date",  # what templates make of it is compared
         "train.max_steps",
         "train.eval_every",
         "train.save_every",

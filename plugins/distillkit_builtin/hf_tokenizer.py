@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
@@ -9,6 +10,7 @@ from pydantic import JsonValue
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
+from distillkit_builtin.template_date import dated, writes_date
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,17 +26,18 @@ FOR_THE_TEMPLATE = ("tools", "documents")
 class HFTokenizer:
     """A transformers tokenizer, as the engine sees it."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: str) -> None:
-        """`source` is what errors call it: a directory, or `org/name` on the hub."""
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: str, today: date | None = None) -> None:
+        """`source` is what errors call it: a directory, or `org/name` on the hub; `today` is what templates write."""
         self.inner = tokenizer
         self.source = source
+        self._today = today or date.today()
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
         self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}
 
     @classmethod
-    def load(cls, source: str) -> "HFTokenizer":
+    def load(cls, source: str, today: date | None = None) -> "HFTokenizer":
         """Read a tokenizer. Raises InputError if it cannot be had or has no chat template."""
         from transformers import AutoTokenizer
 
@@ -47,7 +50,12 @@ class HFTokenizer:
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
                 "model, or a local copy whose tokenizer has `chat_template` set"
             )
-        return cls(tokenizer, source)
+        return cls(tokenizer, source, today)
+
+    @property
+    def writes_date(self) -> bool:
+        """Whether the chat template asks for today's date."""
+        return writes_date(str(self.inner.chat_template))
 
     def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
         """The ids of the prompt, ending with the template's opening of the assistant's turn.
@@ -88,6 +96,8 @@ class HFTokenizer:
 
         conversation: Any = chat
         template_options: dict[str, Any] = dict(options)
+        if self.writes_date:
+            template_options["chat_template"] = dated(self._template(options), self._today)
         try:
             made: Any = self.inner.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **template_options
@@ -97,6 +107,11 @@ class HFTokenizer:
             problem.__cause__ = error
             return problem
         return read(made)
+
+    def _template(self, options: Mapping[str, JsonValue]) -> str:
+        """The chat template that transformers takes: a tokenizer may have one of its own for tools."""
+        tools: Any = options.get("tools")
+        return str(self.inner.get_chat_template(None, tools))
 
     def _encode_all(self, backend: "Tokenizer", texts: list[str]) -> Iterator[list[int]]:
         """Token ids of rendered prompts as transformers has them made, but without each token's position."""
@@ -170,8 +185,18 @@ def _ids(made: Iterable[int]) -> list[int]:
 
 
 def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
-    """The run's one tokenizer for `source`."""
-    return run.share(("tokenizer", source), lambda: HFTokenizer.load(source))
+    """The run's one tokenizer for `source`. It takes the run's day for today, and says so where that is written."""
+
+    def load() -> HFTokenizer:
+        tokenizer = HFTokenizer.load(source, run.today)
+        if tokenizer.writes_date:
+            run.notify(
+                f"the chat template of {source!r} writes the date; it is {run.today} for the whole run, also after a "
+                f"resume. To have the same prompts on another day, set sampling.template_date: {run.today}"
+            )
+        return tokenizer
+
+    return run.share(("tokenizer", source), load)
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:

@@ -75,6 +75,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             {"metrics.jsonl": 10},
             (InFlight(4, {"rollouts": []}),),
             {"seed": 0},
+            "2026-03-04",
         ),
         {},
     ),
