@@ -80,11 +80,7 @@ def context_for(
 
 
 def prepare_run(
-    config: RunConfig,
-    registry: Registry,
-    notify: Callable[[str], None],
-    rank: Rank = ONLY,
-    began: date | None = None,
+    config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY, began: date | None = None
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
@@ -110,24 +106,14 @@ def prepare_run(
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
     notes = (
-        pipeline.fallback_notes("rows") + eval_pipeline.fallback_notes("held-out rows") + list(_notes(config, pipeline))
+        *pipeline.fallback_notes("rows"),
+        *eval_pipeline.fallback_notes("held-out rows"),
+        *_notes(config, pipeline),
     )
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)
     return PreparedRun(
-        config,
-        registry,
-        plugins,
-        shared,
-        pipeline,
-        renderer,
-        dataset,
-        eval_rows,
-        plan,
-        reports,
-        tuple(notes),
-        rank,
-        today,
+        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, notes, rank, today
     )
 
 
