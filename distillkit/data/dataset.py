@@ -15,11 +15,13 @@ from typing import BinaryIO
 import numpy as np
 
 from distillkit.arrays import IntArray
+from distillkit.data.file_kind import HEAD, other_kind
 from distillkit.data.parse_row import DIGEST, LINE_LIMIT, digest_of, is_cut, parse_row, without_mark
 from distillkit.errors import DataError, RowError
 from distillkit.files.strict_json import shortened
 from distillkit.types import Row
 
+ROWS = "rows are JSON lines: each line is a JSON object with `messages`"
 SHOWN_PROBLEMS = 20
 BATCH_ROWS, BATCH_BYTES = 128, 2**20
 """Where a batch of rows that are inspected together ends."""
@@ -60,8 +62,7 @@ class Dataset:
         self._digests = bytearray()
         try:
             mode = path.stat().st_mode
-            if stat.S_ISREG(mode):
-                self._index(max_rows)
+            problem = self._index(max_rows) if stat.S_ISREG(mode) else None
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file (looked from {Path.cwd()})") from error
         except OSError as error:
@@ -70,12 +71,16 @@ class Dataset:
             raise DataError(f"{str(path)!r}: no such file; no file can be called that") from error
         if not stat.S_ISREG(mode):  # a pipe or a device, which may wait, or never end
             raise DataError(f"{path}: cannot be read: it is no regular file, and rows are read more than once")
-        if not self._offsets:
-            raise DataError(f"{path}: holds no rows; each line must be a JSON object with `messages`")
+        if problem is not None:
+            raise DataError(f"{path}: {problem}; {ROWS}")
 
-    def _index(self, max_rows: int | None) -> None:
+    def _index(self, max_rows: int | None) -> str | None:
+        """Find the lines of a file of JSON lines; of another the kind, as a problem to say."""
         offset = 0
         with self.path.open("rb") as file:
+            if (kind := other_kind(file.read(HEAD))) is not None:
+                return kind
+            file.seek(0)
             for line, (raw, length) in enumerate(_lines(file), start=1):
                 if without_mark(raw, line).strip() or is_cut(raw):
                     self._offsets.append(offset)
@@ -84,6 +89,7 @@ class Dataset:
                 offset += length
                 if max_rows is not None and len(self._offsets) == max_rows:
                     break
+        return None if self._offsets else "holds no rows"
 
     def __len__(self) -> int:
         """How many rows there are, blank lines not counted."""

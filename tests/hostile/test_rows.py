@@ -125,7 +125,7 @@ def test_files_without_a_row(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     for content in (b"", b"\xef\xbb\xbf", b"\r\n \n", b"\xef\xbb\xbf\n"):
         path.write_bytes(content)
-        assert "holds no rows; each line must be a JSON object with `messages`" in refusal(path)
+        assert "holds no rows; rows are JSON lines: each line is a JSON object with `messages`" in refusal(path)
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
