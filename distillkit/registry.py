@@ -181,6 +181,10 @@ class Registry:
             return False
         return info.origin is None or info.origin in {Path(script).resolve() for script in scripts}
 
+    def script_of(self, plugin: Plugin) -> Path | None:
+        """The script that the plugin's class stands in; None: a distribution brought it, or code."""
+        return next((info.origin for info in self._plugins.values() if info.cls is type(plugin)), None)
+
 
 def _require_role(cls: object, role: str, source: str) -> type[Plugin]:
     if not (inspect.isclass(cls) and issubclass(cls, ROLES[role])):

@@ -13,6 +13,7 @@ from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.plugin import Plugin
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Message
@@ -21,6 +22,8 @@ HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
+MODEL = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|tokenizer_model)")
+"""The options that say where a model or a tokenizer is."""
 WHY = Message("user", "Why?")
 TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), (WHY,))
 """The second is for templates that know no system turn."""
@@ -36,6 +39,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
         **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         **dict(_fingerprints(prepared.plugins)),
+        **dict(_scripts(prepared)),
         AT_DEFAULT: [*at_default(prepared.config)],
     }
 
@@ -59,7 +63,7 @@ def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], ch
 def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     """One line for each part that is not what it was."""
     for name in dict.fromkeys([*then, *now]):
-        if name in (HELD_OUT, AT_DEFAULT) or _is_same(name, then, now):
+        if name in (HELD_OUT, AT_DEFAULT) or _is_same(name, then, now) or _only_moved(name, then, now):
             continue
         if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"
@@ -84,14 +88,40 @@ def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonVal
     return name.startswith("the ") or (isinstance(defaults, list) and name in defaults)
 
 
+def _only_moved(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
+    """Whether an option says where a model or tokenizer is, and its content was known both times: that is compared."""
+    found = MODEL.fullmatch(name)
+    if found is None or found["option"] == "tokenizer_model":  # the tokenizer's content is always known
+        return found is not None
+    weights = f"the weights of {_user(found['user'], then)}"
+    return weights in then and weights in now
+
+
+def _user(key: str, parts: Mapping[str, JsonValue]) -> str:
+    """Whose model an option is of, as fingerprints call it."""
+    return key if key == "student" else f"teacher {parts.get(f'{key}.route_value') or parts.get(f'{key}.model')!r}"
+
+
 def _fingerprints(plugins: RunPlugins) -> Iterator[tuple[str, str]]:
-    """What plugins know of what is behind them; those that only watch do not count."""
+    """What plugins know of what is behind them."""
     names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in plugins.scorers}
-    for key, plugin in plugins.by_key.items():
-        if not key.startswith(("sinks.", "evaluators.")):
-            with attribute_to(plugin, "in fingerprint()"):
-                known = plugin.fingerprint()
-            yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
+    for key, plugin in _counting(plugins):
+        with attribute_to(plugin, "in fingerprint()"):
+            known = plugin.fingerprint()
+        yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
+
+
+def _scripts(prepared: PreparedRun) -> Iterator[tuple[str, str]]:
+    """The code of the scripts that the run's plugins come from."""
+    for _, plugin in _counting(prepared.plugins):
+        script = prepared.registry.script_of(plugin)
+        if script is not None:
+            yield f"the code of {script.name}", _digest(script)
+
+
+def _counting(plugins: RunPlugins) -> Iterator[tuple[str, Plugin]]:
+    """The plugins that numbers come from; those that only watch do not count."""
+    return ((key, plugin) for key, plugin in plugins.by_key.items() if not key.startswith(("sinks.", "evaluators.")))
 
 
 def _held_out_digest(prepared: PreparedRun) -> str:

@@ -49,7 +49,10 @@ def database(path: Path) -> None:
 
 
 def content(data: bytes) -> Callable[[Path], None]:
-    return lambda path: [path.write_bytes(data), None][1]
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
 
 
 FILES: list[tuple[str, Callable[[Path], None]]] = [

@@ -133,3 +133,55 @@ def test_the_same_held_out_rows_elsewhere_are_no_change(fake_config: Make, jsonl
     result = run(fake_config(data=data, train={"max_steps": 2}), resume=True)
     assert list(result.eval) == ["before", "after"]
     assert "the held-out rows" not in (folder / "run.log").read_text()
+
+
+def test_a_model_that_lies_elsewhere_is_the_same_one_if_its_content_is_known(fake_config: Make) -> None:
+    def config(steps: int, model: str, tokenizer: str, name: str | None = "easy", **behind: str) -> RunConfig:
+        teacher = {"model": model, "tokenizer_model": tokenizer, "route_value": name, "scorer": Known.of(**behind)}
+        return fake_config(teachers=[teacher], train={"max_steps": steps})
+
+    started(config(1, "/a/model", "/a/tokenizer", weights="0123456789abcdef"))
+    assert run(config(2, "/b/model", "/b/tokenizer", weights="0123456789abcdef"), resume=True).steps == 2
+    assert listed(config(3, "/b/model", "/b/tokenizer", weights="f123456789abcdef")) == [
+        "the weights of teacher 'easy' changed"
+    ]
+    moved = 'teachers.0.model was "/b/model", is "/c/model"'
+    assert listed(config(3, "/c/model", "/b/tokenizer", revision="1")) == [moved]  # nothing says that it is the same
+    unnamed = config(3, "/b/model", "/b/tokenizer", name=None, weights="0123456789abcdef")
+    assert listed(unnamed) == ['teachers.0.route_value was "easy", is null']
+
+
+LOSS = """
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+
+class Mine(ImportanceSampling):
+    name = "mine"
+"""
+SINK = """
+from distillkit.testing import ListSink
+
+class Told(ListSink):
+    name = "told"
+"""
+
+
+def test_code_that_numbers_come_from_is_part_of_what_a_run_is(fake_config: Make, tmp_path: Path) -> None:
+    def config(steps: int, loss: str, sink: str) -> RunConfig:
+        (tmp_path / "mine.py").write_text(loss)
+        (tmp_path / "told.py").write_text(sink)
+        registry = Registry.discover()
+        for cls in (FakeStudent, FakeScorer):
+            registry.add(cls)
+        scripts = [str(tmp_path / "mine.py"), str(tmp_path / "told.py")]
+        for script in scripts:
+            registry.add_script(Path(script))
+        values = fake_config(train={"max_steps": steps}).dump()
+        return RunConfig(registry=registry, **{**values, "plugins": scripts, "loss": "mine", "sinks": ["told"]})
+
+    def go_on(config: RunConfig) -> int:
+        return run(config, plugins=[FakeStudent, FakeScorer], resume=True).steps
+
+    run(config(1, LOSS, SINK), plugins=[FakeStudent, FakeScorer])
+    assert go_on(config(2, LOSS, SINK + "# that only watches")) == 2
+    with pytest.raises(InputError, match=r"\n  the code of mine.py changed\n"):
+        go_on(config(3, LOSS + "# by another formula", SINK))
