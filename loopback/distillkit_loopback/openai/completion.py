@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distillkit.records import FinishReason
-from distillkit.types import SamplingParams
 from distillkit_loopback.openai.faults import (
     BadLogprob,
     Distortion,
@@ -18,6 +17,7 @@ from distillkit_loopback.openai.faults import (
     WrongId,
 )
 from distillkit_loopback.openai.models import Model, Sampled
+from distillkit_loopback.sampling_fields import SamplingFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Task:
     """A request in the terms of the model: prompt, sampling parameters, and the logprobs requested."""
 
     prompt: tuple[int, ...]
-    params: SamplingParams
+    params: SamplingFields
     """Sampling parameters; with `max_tokens` 0 nothing is sampled."""
     seed: int
     prompt_top: int | None

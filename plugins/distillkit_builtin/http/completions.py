@@ -23,6 +23,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_possible,
     validated,
 )
+from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
@@ -56,17 +57,17 @@ def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValu
     """The request's body; each request has its own seed, so it does not matter which others are in its batch."""
     params = request.params
     payload: dict[str, JsonValue] = {
+        **COMPLETIONS,
         "model": model,
         "prompt": request.prompt_ids.tolist(),
         "max_tokens": params.max_tokens,
         "temperature": params.temperature,
         "top_p": params.top_p,
+        "top_k": params.top_k or COMPLETIONS["top_k"],
         "seed": request.seed,
         "logprobs": 1,
         "return_token_ids": True,
     }
-    if params.top_k:
-        payload["top_k"] = params.top_k
     if params.stop:
         payload |= {"stop": list(params.stop), "include_stop_str_in_output": True}
     return payload
@@ -112,7 +113,7 @@ def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | Unan
         return Failure(request, error.reason, retryable=True)
     if error.status in REFUSED_KEY:
         raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
-    return Failure(request, f"{error.root} answered {error.status}: {error.message}")
+    return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")
 
 
 LOGPROB_TOLERANCE = 0.5
