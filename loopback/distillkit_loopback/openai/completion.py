@@ -78,6 +78,26 @@ class Completion:
             return replace(self, sampled_ids=ids, sampled=entries)
         return self
 
+    def noisy(self, nats: float, seed: int) -> "Completion":
+        """The completion with noise of that standard deviation on each logprob; none gets above 0."""
+        rng = np.random.default_rng(seed)
+
+        def moved(logprob: float) -> float:
+            return min(0.0, logprob + float(rng.normal(0.0, nats)))
+
+        def entry(one: Entry) -> Entry:
+            if one.logprob is None:
+                return one
+            logprob = moved(one.logprob)
+            topk = tuple(
+                replace(each, logprob=logprob if each.token_id == one.token_id else moved(each.logprob))
+                for each in one.topk
+            )
+            return replace(one, logprob=logprob, topk=topk)
+
+        prompt = None if self.prompt is None else tuple(map(entry, self.prompt))
+        return replace(self, prompt=prompt, sampled=None if self.sampled is None else tuple(map(entry, self.sampled)))
+
 
 def compute(model: Model, task: Task, *, processed: bool = False) -> Completion:
     """Sample, and score all of it once more for the logprobs that are requested.
