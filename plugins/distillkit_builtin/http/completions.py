@@ -95,6 +95,7 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     if reason is None:
         ended = shortened(repr(choice.finish_reason), 200)
         return Failure(request, f"the completion ended by {ended}", retryable=True)
+    _require_whole(len(choice.token_ids), reason, request, what)
     logprobs = choice.logprobs.token_logprobs
     require_length(logprobs, len(choice.token_ids), "logprobs")
     if None in logprobs:
@@ -105,6 +106,16 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     except AlignmentError as error:
         raise AlignmentError(f"{what}: {error}") from error
     return Rollout(request, version, token_ids(choice.token_ids), logprob_array(values), reason, choice.text)
+
+
+def _require_whole(tokens: int, reason: FinishReason, request: SampleRequest, what: str) -> None:
+    """Raise AlignmentError where another limit than the request's ended a completion: `length` would mean that one."""
+    most = request.params.max_tokens
+    if tokens > most or (reason == "length" and tokens < most):
+        raise AlignmentError(
+            f"{what}: the server sampled {tokens} tokens and says that a limit ended it, where max_tokens is {most}; "
+            "start vLLM with --generation-config vllm (max_new_tokens of a generation config overrules requests)"
+        )
 
 
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
