@@ -1,10 +1,14 @@
 """Teachers and rollouts on a real vLLM server: `make test-servers`."""
 
+import asyncio
+import json
+import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import numpy as np
 import pytest
 from conftest import read_jsonl
@@ -15,13 +19,16 @@ from distillkit import RunConfig, Sink
 from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
 from distillkit.events import Event, StepFinished
+from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Score, ScoreRequest
 from distillkit.roles.scorer import Scorer
 from distillkit.testing import make_context, make_rollout
-from distillkit.types import Message, Teacher
+from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.http.completions import completion_payload
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.vllm.sampler import VllmSampler
 from servers.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
@@ -121,6 +128,56 @@ def test_a_student_that_samples_from_vllm_learns(
     assert len(mismatches) == 12
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
     assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+GENERATION_CONFIG = {"top_k": 1, "repetition_penalty": 1.3}
+"""Greedy, and less probable what was in the prompt: as strong as model files have it, or stronger."""
+NO_SAMPLING_FIELD = frozenset({"model", "prompt", "max_tokens", "seed", "logprobs", "return_token_ids"})
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["prefix cache", "no prefix cache"])
+async def test_what_a_model_directory_says_of_sampling_changes_no_completion(
+    model: Path, tmp_path: Path, cached: bool
+) -> None:
+    """vLLM takes a model's generation_config.json for what requests leave out, which our requests do not."""
+    directory = tmp_path / "model"
+    shutil.copytree(model, directory)
+    config = directory / "generation_config.json"
+    kept = json.loads(config.read_text()) if config.exists() else {}
+    config.write_text(json.dumps({**kept, **GENERATION_CONFIG}))
+    caching = "--enable-prefix-caching" if cached else "--no-enable-prefix-caching"
+    server = VllmProcess(directory, tmp_path / "vllm.log", (caching,))
+    server.start()
+    try:
+        server.wait()
+        named = await asyncio.to_thread(measured, server, None)
+        left_out = await asyncio.to_thread(measured, server, NO_SAMPLING_FIELD)
+        assert named.untouched, named.finding
+        assert not left_out.untouched, "this vLLM fills in nothing: the test shows nothing any more"
+        sampler = VllmSampler(base_url=server.url)
+        run = make_context()
+        sampler.check(run)
+        await sampler.open(run)  # measures it too, and finds nothing
+        await sampler.close()
+    finally:
+        server.kill()
+
+
+def measured(server: VllmProcess, names: frozenset[str] | None) -> SamplingTest:
+    """The test of 3 x 64 first tokens by our requests, or only with their fields of these `names`."""
+    groups = []
+    with httpx.Client(base_url=server.url, timeout=120) as client:
+        for prompt in ([1, 2, 3, 4], [1, 2, 3, 4] * 4, [100, 2000, 3000]):
+            group = []
+            for seed in range(64):
+                request = SampleRequest(SampleKey("r", 0, seed), token_ids(prompt), seed, SamplingParams(1))
+                body = completion_payload(request, "smol")
+                if names is not None:
+                    body = {name: body[name] for name in names}
+                choice = client.post("/completions", json=body).raise_for_status().json()["choices"][0]
+                group.append((choice["token_ids"][0], choice["logprobs"]["token_logprobs"][0]))
+            groups.append(group)
+    return untouched_sampling(groups)
 
 
 class Killer(Sink):

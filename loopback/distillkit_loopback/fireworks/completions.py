@@ -37,6 +37,7 @@ class Completions:
         body = call.body(CompletionBody)
         model = self._deployments.serving(body.model) or self._store.frozen(body.model)
         self._require_possible(body, model)
+        body = body.model_copy(update={"max_tokens": min(body.max_tokens, self._context_length - len(body.prompt))})
         with self._computing:
             completions = complete(model, body, self._seed(body))
         completions = [completion.distorted(call.fault) for completion in completions]
@@ -59,9 +60,12 @@ class Completions:
 
     def _require_possible(self, body: CompletionBody, model: CausalLM) -> None:
         vocabulary = model.vocabulary
+        if body.not_computed:
+            raise Refused(400, f"the loopback service does not compute {body.not_computed}")
         if body.top_logprobs and not body.logprobs:
             raise Refused(400, "top_logprobs needs logprobs")
         if not body.prompt or body.max_tokens < 1 or not all(0 <= token < vocabulary for token in body.prompt):
             raise Refused(400, f"needed: a prompt of ids below {vocabulary}, and max_tokens of at least 1")
-        if len(body.prompt) + body.max_tokens > self._context_length:
+        room = self._context_length - len(body.prompt)
+        if room < (body.max_tokens if body.context_length_exceeded_behavior == "error" else 1):
             raise Refused(400, f"prompt and max_tokens exceed the context of {self._context_length} tokens")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distillkit_loopback.transport.faults import Delay, Hangup, Status
+from distillkit_loopback.transport.faults import Delay, GenerationConfig, Hangup, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +67,5 @@ Fault = (
     | Fails
     | NeverDone
     | Dies
+    | GenerationConfig
 )

@@ -1,14 +1,15 @@
 """What a model serves: completions sampled from it, the logprobs of a prompt, and the top-k at each position."""
 
 from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from distillkit.seeds import derive_seed
-from distillkit.types import SamplingParams
 from distillkit_loopback.fireworks.stream import Completion, Row
 from distillkit_loopback.hf.causal_lm import CausalLM, Sample
 from distillkit_loopback.hf.tokenizer import HFTokenizer
+from distillkit_loopback.sampling_fields import SamplingFields
 from distillkit_loopback.transport.messages import Body
 
 Candidates = tuple[tuple[int, float], ...]
@@ -18,15 +19,31 @@ MAX_CANDIDATES = 5
 
 
 class CompletionBody(Body):
-    """A request for completions."""
+    """A request for completions, with the fields of the real service's; what is not computed here is refused."""
+
+    uncomputed: ClassVar[tuple[str, ...]] = (
+        *("logit_bias", "ignore_eos", "mirostat_target", "mirostat_lr", "response_format", "reasoning_effort"),
+        *("reasoning_history", "thinking", "images"),
+    )
 
     model: str
     prompt: tuple[int, ...]
     max_tokens: int = 16
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    stop: str | tuple[str, ...] = ()
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = Field(None, ge=0, le=100)
+    min_p: float | None = Field(None, ge=0, le=1)
+    typical_p: float | None = Field(None, ge=1, le=1)
+    repetition_penalty: float | None = Field(None, gt=0, le=2)
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    mirostat_target: float | None = None
+    mirostat_lr: float | None = None
+    ignore_eos: bool = False
+    context_length_exceeded_behavior: Literal["error", "truncate"] = "truncate"
+    stop: str | tuple[str, ...] | None = ()
     seed: int | None = None
     echo: bool = False
     echo_last: int | None = Field(None, ge=0)
@@ -34,17 +51,46 @@ class CompletionBody(Body):
     top_logprobs: int | None = Field(None, ge=0, le=MAX_CANDIDATES)
     stream: bool = False
     n: int = Field(1, ge=1)
+    raw_output: bool | None = None
+    return_token_ids: bool | None = None
+    perf_metrics_in_response: bool | None = None
+    response_format: JsonValue = None
+    reasoning_effort: JsonValue = None
+    reasoning_history: str | None = None
+    thinking: JsonValue = None
+    prediction: JsonValue = None
+    speculation: JsonValue = None
+    images: JsonValue = None
+    metadata: JsonValue = None
+    user: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_isolation_key: str | None = None
 
     @property
-    def params(self) -> SamplingParams:
-        """The sampling fields as distillkit has them."""
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, stop)
+    def params(self) -> SamplingFields:
+        """The sampling fields as distillkit has them; what is None has the service's own default, which is neutral."""
+        return SamplingFields(
+            max_tokens=self.max_tokens,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            top_k=self.top_k or 0,
+            stop=(self.stop,) if isinstance(self.stop, str) else self.stop or (),
+            min_p=self.min_p or 0.0,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+        )
+
+    @property
+    def not_computed(self) -> str | None:
+        """The field that this service would have to ignore; None: it computes what is requested."""
+        return next((name for name in self.uncomputed if getattr(self, name)), None)
 
     @property
     def reports_sampling_logprobs(self) -> bool:
         """Whether the distribution that is sampled from is the one whose logprobs are reported."""
-        return self.temperature == 1.0 and self.top_p == 1.0 and self.top_k == 0
+        return self.params == SamplingFields(self.max_tokens, stop=self.params.stop)
 
     @property
     def echoed(self) -> int:

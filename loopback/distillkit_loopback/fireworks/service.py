@@ -29,7 +29,7 @@ from distillkit_loopback.fireworks.messages import Refused, dispatch
 from distillkit_loopback.fireworks.shapes import Shapes
 from distillkit_loopback.fireworks.store import Models, Store
 from distillkit_loopback.fireworks.trainer import Trainers
-from distillkit_loopback.transport.faults import Delay, Faults, Hangup, Status
+from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig, Hangup, Status
 from distillkit_loopback.transport.messages import Request, Response
 from distillkit_loopback.transport.server import Server
 
@@ -142,6 +142,8 @@ class LoopbackService:
                 return self._refuse(request, fault)
             case Hangup(applied=False):
                 return None
+            case GenerationConfig():
+                request = fault.filled(request)
         response = self._dispatch(request, fault)
         return None if isinstance(fault, Hangup) else response
 

@@ -19,6 +19,7 @@ from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
 from distillkit_loopback.hf.sampling import choose
 from distillkit_loopback.hf.tokenizer import HFTokenizer, unreadable_message
+from distillkit_loopback.sampling_fields import SamplingFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +89,11 @@ class CausalLM:
         ids: list[int] = []
         logprobs: list[float] = []
         unread = list(prompt)
+        fields = SamplingFields.of(params)
         reason: FinishReason | None = None
         while reason is None:
             logits = self.model(input_ids=torch.tensor([unread]), use_cache=True, **known).logits[0, -1].float()
-            index = choose(logits, float(uniforms[len(ids)]), params)
+            index = choose(logits, float(uniforms[len(ids)]), fields, prompt, ids)
             ids.append(index)
             logprobs.append(float(torch.log_softmax(logits, dim=0)[index]))
             unread = [index]

@@ -9,8 +9,11 @@ from collections.abc import Callable, Sequence
 
 from distillkit.errors import DistillkitError
 from distillkit_loopback.command import key_in, port_taken, require_packages, until_signal
+from distillkit_loopback.openai.faults import Fault
 from distillkit_loopback.openai.flavors import NAMES, Flavor
 from distillkit_loopback.openai.server import LoopbackServer
+from distillkit_loopback.openai.standing_fault import HELP, standing_fault
+from distillkit_loopback.transport.faults import Faults
 
 CONTEXT_LENGTH = 1024
 
@@ -26,6 +29,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
     parser.add_argument("--flavor", choices=NAMES, default="vllm", help="what it imitates (default: %(default)s)")
     parser.add_argument("--no-ids", action="store_true", help="never name tokens by id, as many servers do not")
+    parser.add_argument("--fault", metavar="NAME[=VALUE]", help=HELP)
     parser.add_argument("--api-key-env", metavar="VARIABLE", help="let in only who has the key in this variable")
     parser.add_argument("--context-length", type=int, default=CONTEXT_LENGTH, help="tokens (default: %(default)s)")
     return parser
@@ -53,10 +57,14 @@ def started(chosen: argparse.Namespace) -> LoopbackServer:
     require_packages("the loopback server")
     from distillkit_loopback.openai.network_model import NetworkModel
 
+    faults = Faults[Fault]()
+    if chosen.fault is not None:
+        faults.add(standing_fault(chosen.fault, chosen.model), times=None)
     server = LoopbackServer(
         NetworkModel.load(chosen.model),
         name=chosen.name or chosen.model,
         flavor=Flavor(chosen.flavor, ids=not chosen.no_ids),
+        faults=faults,
         api_key=key_in(chosen.api_key_env),
         context_length=chosen.context_length,
         port=chosen.port,

@@ -1,33 +1,101 @@
-"""What clients send. Fields that the loopback server does not know are let through, as the real servers do."""
+"""What clients send: every field of the real servers' requests, as far as it could change a number.
+
+Fields that the loopback server does not know are let through, as the real servers do. One that it knows and does not
+compute is refused with any value but the neutral one, where the real servers compute it.
+"""
+
+from typing import ClassVar
 
 from pydantic import AliasPath, Field, JsonValue
 
-from distillkit.types import SamplingParams
+from distillkit_loopback.openai.errors import Refused
+from distillkit_loopback.sampling_fields import SamplingFields
 from distillkit_loopback.transport.messages import Body
 
 Prompt = str | tuple[int, ...]
 Stop = str | tuple[str, ...] | None
 
 
-class CompletionBody(Body):
-    """`POST /v1/completions`."""
+class Sampling(Body):
+    """The fields of both dialects that say how tokens are sampled; None is the server's default."""
+
+    uncomputed: ClassVar[tuple[str, ...]] = ()
+    """Fields that are not computed here: refused unless they are empty, or their default."""
+
+    n: int = 1
+    temperature: float | None = Field(None, ge=0)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    repetition_penalty: float | None = Field(None, gt=0)
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logit_bias: dict[str, float] | None = None
+    stop: Stop = None
+    stop_token_ids: tuple[int, ...] | None = None
+    ignore_eos: bool | None = False
+    skip_special_tokens: bool = True
+    spaces_between_special_tokens: bool = True
+
+    def require_computed(self) -> None:
+        """Raise Refused for a field that this server would have to ignore."""
+        for name in self.uncomputed:
+            value = getattr(self, name)
+            if value and value != type(self).model_fields[name].default:
+                raise Refused(400, f"the loopback server does not compute {name}", param=name)
+
+
+class CompletionBody(Sampling):
+    """`POST /v1/completions`: the fields of vLLM's CompletionRequest."""
+
+    uncomputed: ClassVar[tuple[str, ...]] = (
+        *("n", "best_of", "logit_bias", "stop_token_ids", "allowed_token_ids", "bad_words", "suffix", "stream"),
+        *("response_format", "structured_outputs", "logprob_token_ids", "vllm_xargs", "prompt_embeds"),
+        *("repetition_detection", "thinking_token_budget", "use_beam_search", "watermarking", "ignore_eos"),
+        *("min_tokens", "truncate_prompt_tokens"),
+    )
 
     model: str | None = None
     prompt: Prompt
     max_tokens: int = Field(16, ge=0)
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(0, ge=-1)
     seed: int | None = None
-    stop: Stop = None
-    n: int = 1
     logprobs: int | None = Field(None, ge=0)
     prompt_logprobs: int | None = Field(None, ge=0)
     echo: bool = False
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
-    skip_special_tokens: bool = True
     include_stop_str_in_output: bool = False
+    stream: bool | None = False
+    stream_options: JsonValue = None
+    stream_interval: int | None = None
+    suffix: str | None = None
+    user: str | None = None
+    best_of: int | None = 1
+    use_beam_search: bool = False
+    watermarking: bool | None = None
+    length_penalty: float = 1.0
+    min_tokens: int = 0
+    add_special_tokens: bool = True
+    truncate_prompt_tokens: int | None = None
+    truncation_side: str | None = None
+    allowed_token_ids: tuple[int, ...] | None = None
+    bad_words: tuple[str, ...] = ()
+    logprob_token_ids: tuple[int, ...] | None = None
+    prompt_embeds: JsonValue = None
+    response_format: JsonValue = None
+    structured_outputs: JsonValue = None
+    repetition_detection: JsonValue = None
+    thinking_token_budget: int | None = None
+    vllm_xargs: JsonValue = None
+    priority: int = 0
+    request_id: str | None = None
+    session_id: str | None = None
+    cache_salt: str | None = None
+    kv_transfer_params: JsonValue = None
+    ec_transfer_params: JsonValue = None
+    routed_experts_prompt_start: int = 0
+    return_token_offsets: bool | None = None
+    return_mm_kwargs: bool = True
 
 
 class TokenizeBody(Body):
@@ -64,16 +132,25 @@ class VersionBody(Body):
     new_version: str
 
 
-class GenerateParams(Body):
-    """`sampling_params` of `POST /generate`."""
+class GenerateParams(Sampling):
+    """`sampling_params` of `POST /generate`: the fields of SGLang's SamplingParams."""
+
+    uncomputed: ClassVar[tuple[str, ...]] = (
+        *("n", "logit_bias", "stop_token_ids", "stop_regex", "custom_params", "json_schema", "regex", "ebnf"),
+        *("structural_tag", "ignore_eos", "no_stop_trim", "min_new_tokens"),
+    )
 
     max_new_tokens: int = Field(128, ge=0)
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    top_k: int = Field(-1, ge=-1)
-    stop: Stop = None
+    min_new_tokens: int = 0
+    stop_regex: Stop = None
+    no_stop_trim: bool = False
+    json_schema: str | None = None
+    regex: str | None = None
+    ebnf: str | None = None
+    structural_tag: str | None = None
+    custom_params: JsonValue = None
+    stream_interval: int | None = None
     sampling_seed: int | None = None
-    skip_special_tokens: bool = True
 
 
 class GenerateBody(Body):
@@ -88,8 +165,17 @@ class GenerateBody(Body):
     return_text_in_logprobs: bool = False
 
 
-def sampling_params(body: CompletionBody | GenerateParams) -> SamplingParams:
-    """As distillkit has it: 0 for no top-k."""
-    limit = body.max_tokens if isinstance(body, CompletionBody) else body.max_new_tokens
+def sampling_params(body: CompletionBody | GenerateParams) -> SamplingFields:
+    """As distillkit has it, 0 for no top-k; what is None has the server's own default, which is neutral."""
     stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
-    return SamplingParams(limit, body.temperature, body.top_p, max(body.top_k, 0), stop)
+    return SamplingFields(
+        max_tokens=body.max_tokens if isinstance(body, CompletionBody) else body.max_new_tokens,
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_k=max(body.top_k or 0, 0),
+        stop=stop,
+        min_p=body.min_p or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        presence_penalty=body.presence_penalty or 0.0,
+        frequency_penalty=body.frequency_penalty or 0.0,
+    )

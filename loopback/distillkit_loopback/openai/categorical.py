@@ -10,6 +10,7 @@ import numpy as np
 from distillkit.records import FinishReason
 from distillkit.types import SamplingParams
 from distillkit_loopback.openai.models import AdapterError, Ids, Numbers, Sampled, Scored, Tokenizer
+from distillkit_loopback.sampling_fields import SamplingFields
 
 SPREAD = 2.0
 """Standard deviation of the logits: the distributions are far from uniform."""
@@ -71,10 +72,14 @@ class CategoricalModel:
 
     def sample(self, prompt: Sequence[int], seed: int, params: SamplingParams) -> Sampled:
         """Token by token, by inverse transform of uniform numbers."""
+        fields = SamplingFields.of(params)
         uniforms = np.random.Generator(np.random.Philox(key=seed)).random(params.max_tokens)
         ids: list[int] = []
         for uniform in uniforms:
-            ids.append(_chosen(self.distribution(ids[-1] if ids else prompt[-1]), float(uniform), params))
+            logprobs = self.distribution(ids[-1] if ids else prompt[-1])
+            if fields.penalizes:
+                logprobs = fields.penalized(logprobs, prompt, ids)
+            ids.append(_chosen(logprobs, float(uniform), fields))
             if ended := self._ended(ids, params):
                 return Sampled(tuple(ids), ended)
         return Sampled(tuple(ids), "length")
@@ -112,7 +117,7 @@ class CategoricalModel:
         return None
 
 
-def _chosen(logprobs: Numbers, uniform: float, params: SamplingParams) -> int:
+def _chosen(logprobs: Numbers, uniform: float, params: SamplingFields) -> int:
     if params.temperature == 0:
         return int(logprobs.argmax())
     cumulative = np.cumsum(_filtered(logprobs, params))
@@ -120,9 +125,10 @@ def _chosen(logprobs: Numbers, uniform: float, params: SamplingParams) -> int:
     return min(index, len(logprobs) - 1)
 
 
-def _filtered(logprobs: Numbers, params: SamplingParams) -> Numbers:
-    """[vocabulary] probabilities, not normalized: at the temperature, without what top-k and then top-p leave out."""
+def _filtered(logprobs: Numbers, params: SamplingFields) -> Numbers:
+    """[vocabulary] probabilities, not normalized: at the temperature, without what min-p, top-k, top-p leave out."""
     probabilities: Numbers = np.exp((logprobs - logprobs.max()) / params.temperature)
+    probabilities[probabilities < params.min_p * probabilities.max()] = 0.0
     order = np.argsort(-probabilities, kind="stable")
     if params.top_k:
         probabilities[order[params.top_k :]] = 0.0

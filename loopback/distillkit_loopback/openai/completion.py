@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from distillkit.records import FinishReason
-from distillkit.types import SamplingParams
 from distillkit_loopback.openai.faults import (
     BadLogprob,
     Distortion,
@@ -18,6 +17,7 @@ from distillkit_loopback.openai.faults import (
     WrongId,
 )
 from distillkit_loopback.openai.models import Model, Sampled
+from distillkit_loopback.sampling_fields import SamplingFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Task:
     """A request in the terms of the model: prompt, sampling parameters, and the logprobs requested."""
 
     prompt: tuple[int, ...]
-    params: SamplingParams
+    params: SamplingFields
     """Sampling parameters; with `max_tokens` 0 nothing is sampled."""
     seed: int
     prompt_top: int | None
@@ -77,6 +77,26 @@ class Completion:
             ids, entries = _distorted(self.sampled_ids, self.sampled, distortion, vocabulary)
             return replace(self, sampled_ids=ids, sampled=entries)
         return self
+
+    def noisy(self, nats: float, seed: int) -> "Completion":
+        """The completion with noise of that standard deviation on each logprob; none gets above 0."""
+        rng = np.random.default_rng(seed)
+
+        def moved(logprob: float) -> float:
+            return min(0.0, logprob + float(rng.normal(0.0, nats)))
+
+        def entry(one: Entry) -> Entry:
+            if one.logprob is None:
+                return one
+            logprob = moved(one.logprob)
+            topk = tuple(
+                replace(each, logprob=logprob if each.token_id == one.token_id else moved(each.logprob))
+                for each in one.topk
+            )
+            return replace(one, logprob=logprob, topk=topk)
+
+        prompt = None if self.prompt is None else tuple(map(entry, self.prompt))
+        return replace(self, prompt=prompt, sampled=None if self.sampled is None else tuple(map(entry, self.sampled)))
 
 
 def compute(model: Model, task: Task, *, processed: bool = False) -> Completion:

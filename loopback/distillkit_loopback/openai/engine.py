@@ -8,8 +8,9 @@ from distillkit_loopback.openai.bodies import Prompt
 from distillkit_loopback.openai.catalogue import Catalogue
 from distillkit_loopback.openai.completion import Completion, Task, compute
 from distillkit_loopback.openai.errors import Refused
-from distillkit_loopback.openai.faults import Distortion, Fault
+from distillkit_loopback.openai.faults import Distortion, Fault, Jitter, Order, OtherWeights
 from distillkit_loopback.openai.models import Model
+from distillkit_loopback.openai.scaled import Scaled
 
 
 class Engine:
@@ -22,6 +23,10 @@ class Engine:
         self._processed = processed
         self._lock = Lock()
         self._unseeded: Counter[tuple[int, ...]] = Counter()
+        self._computed = 0
+        self._last: tuple[int, ...] = ()
+        self._before: tuple[int, ...] = ()
+        """The last prompt that was another one than `_last`."""
 
     def ids(self, model: Model, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's ids. Raises Refused for an empty one, and for ids that the model does not have."""
@@ -46,7 +51,23 @@ class Engine:
 
     def compute(self, model: Model, task: Task, fault: Fault | None) -> Completion:
         """The completion, with what is wrong with it by `fault`."""
+        number, before = self._arrived(task.prompt)
+        if isinstance(fault, OtherWeights):
+            model = Scaled(model, fault.scale)
         completion = compute(model, task, processed=self._processed)
+        match fault:
+            case Jitter(nats):
+                return completion.noisy(nats, derive_seed("jitter", number))
+            case Order(nats) if before:
+                return completion.noisy(nats, derive_seed("order", *before))
         if isinstance(fault, Distortion):
             return completion.distorted(fault, model.vocabulary)
         return completion
+
+    def _arrived(self, prompt: tuple[int, ...]) -> tuple[int, tuple[int, ...]]:
+        """The request's number, and the last other prompt before it."""
+        with self._lock:
+            self._computed += 1
+            if prompt != self._last:
+                self._last, self._before = prompt, self._last
+            return self._computed, self._before

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from distillkit_loopback.transport.faults import Delay, Hangup, Status
+from distillkit_loopback.transport.faults import Delay, GenerationConfig, Hangup, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,37 @@ class NoIds:
     """The response does not name token ids, although the request has the option."""
 
 
+@dataclass(frozen=True, slots=True)
+class Jitter:
+    """Each logprob is off by noise, another at each request: the same request scored again gives other scores."""
+
+    nats: float = 0.05
+    """The noise's standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Each logprob is off by noise that depends on the last other prompt that came before (vLLM issue #42019).
+
+    The first prompt that a server is given is scored right.
+    """
+
+    nats: float = 0.05
+    """The noise's standard deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherWeights:
+    """The server's weights are others than they should be, as on one replica of several: its logits are scaled."""
+
+    scale: float = 1.1
+
+
 Distortion = WrongId | BadLogprob | Shorter | MissingEntry | DuplicateEntry | SwappedEntries | NoIds
 """What is wrong with a response's logprobs: those of the prompt where they were requested, else the completion's.
 
 `at` counts from the first token of the prompt (or completion); negative numbers from behind.
 """
-Fault = Status | Delay | Hangup | Hang | ShortBody | Garbage | Distortion
+Unfaithful = Jitter | Order | OtherWeights
+"""What is wrong with the computation; the response is in order."""
+Fault = Status | Delay | Hangup | Hang | ShortBody | Garbage | Distortion | Unfaithful | GenerationConfig

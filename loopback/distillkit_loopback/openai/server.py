@@ -25,7 +25,7 @@ from distillkit_loopback.openai.handler import Hanging, LocalServer
 from distillkit_loopback.openai.models import Model
 from distillkit_loopback.openai.routes import RawResponse
 from distillkit_loopback.openai.traffic import Traffic
-from distillkit_loopback.transport.faults import Delay, Faults, Hangup, Status
+from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig, Hangup, Status
 from distillkit_loopback.transport.messages import Request, Response
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,8 @@ class LoopbackServer:
                     return RawResponse(b"<html>\x00 this is not JSON", content_type="application/json")
                 case Delay(seconds):
                     closing.wait(seconds)
+                case GenerationConfig():
+                    request = fault.filled(request)
             if self._delay and request.path in COMPUTES:
                 closing.wait(self._delay)
             if closing.is_set():

@@ -58,6 +58,7 @@ class Generate:
         return Response(_body(completion, body, model, len(prompt)))
 
     def _require_possible(self, body: GenerateBody, length: int) -> None:
+        body.sampling_params.require_computed()
         limit, total = self._engine.catalogue.context_length, length + body.sampling_params.max_new_tokens
         if length >= limit or total > limit:
             raise Refused(400, f"Requested token count exceeds the model's maximum context length of {limit} tokens.")

@@ -74,9 +74,8 @@ class Completions:
         return Task(prompt, params, seed, prompt_top, body.logprobs if shown else None)
 
     def _require_possible(self, body: CompletionBody, length: int) -> None:
+        body.require_computed()
         limit = self._engine.catalogue.context_length
-        if body.n != 1:
-            raise Refused(400, "the loopback server samples one completion a request", param="n")
         if body.max_tokens == 0 and not body.echo:
             raise Refused(400, "max_tokens must be at least 1, got 0.", param="max_tokens")
         if length + body.max_tokens > limit:

@@ -5,16 +5,19 @@ server.faults.add(Status(503, retry_after=1.5), times=2, where="/completions$")
 ```
 """
 
+import json
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from pydantic import JsonValue
 
 from distillkit_loopback.transport.messages import Request
 
+GENERATION_FIELDS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
+"""What vLLM reads of a generation_config.json."""
 AFault = TypeVar("AFault")
 Where = str | Callable[[Request], bool] | None
 """Which requests: a regular expression that is searched for in `METHOD /path`, a function of the request, None: all."""
@@ -50,6 +53,40 @@ class Hangup:
     """The connection ends without a response; with `applied`, after the work was done."""
 
     applied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """The server fills in sampling fields that a request leaves out, as vLLM does from the model's own file."""
+
+    values: Mapping[str, float]
+    """By the names of generation_config.json: those in `GENERATION_FIELDS`. `max_new_tokens` is a limit."""
+    forced: bool = False
+    """Also where the request names the field: what touches the sampling can be said by no request."""
+
+    @classmethod
+    def read(cls, text: str) -> "GenerationConfig":
+        """That of a generation_config.json's text. Raises ValueError if that is no object with any of the fields."""
+        found = json.loads(text)
+        if not isinstance(found, dict) or not (values := {k: found[k] for k in GENERATION_FIELDS if k in found}):
+            raise ValueError(f"no object with any of {', '.join(GENERATION_FIELDS)}")
+        return cls(values)
+
+    def filled(self, request: Request) -> Request:
+        """The request as the server reads it; in SGLang's `sampling_params` null is a value too, and stands."""
+        inner = request.fields.get("sampling_params")
+        if not request.fields:
+            return request
+        if isinstance(inner, dict):
+            return replace(request, body={**request.fields, "sampling_params": self._filled(inner, "max_new_tokens")})
+        named = {name: value for name, value in request.fields.items() if value is not None}
+        return replace(request, body={**request.fields, **self._filled(named, "max_tokens")})
+
+    def _filled(self, named: Mapping[str, JsonValue], limit_name: str) -> dict[str, JsonValue]:
+        values: dict[str, JsonValue] = {name: value for name, value in self.values.items() if name != "max_new_tokens"}
+        limit, asked = self.values.get("max_new_tokens"), named.get(limit_name)
+        limits = {} if limit is None else {limit_name: min(int(limit), asked if isinstance(asked, int) else int(limit))}
+        return {**named, **values, **limits} if self.forced else {**values, **named, **limits}
 
 
 @dataclass(slots=True)

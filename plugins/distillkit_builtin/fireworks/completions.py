@@ -21,6 +21,7 @@ from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreReque
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.sdk_errors import explain, status_of
+from distillkit_builtin.remote.request_fields import FIREWORKS
 
 SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -71,10 +72,13 @@ async def sample_completion(
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(
             prompt,
+            **{
+                **FIREWORKS,
+                "temperature": params.temperature,
+                "top_p": params.top_p,
+                "top_k": params.top_k,
+            },
             max_tokens=params.max_tokens,
-            temperature=params.temperature,
-            top_p=params.top_p,
-            top_k=params.top_k,
             stop=list(params.stop) or None,
             seed=request.seed % SEEDS,
             logprobs=True,
@@ -124,7 +128,7 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
     full = [*prompt, *response]
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(
-            full, max_tokens=1, temperature=0.0, echo=True, logprobs=True, http_timeout=timeout
+            full, **_scoring(), max_tokens=1, echo=True, logprobs=True, http_timeout=timeout
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
@@ -136,6 +140,11 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
     start = len(prompt) - 1
     echoed = _ids(what, completion.full_tokens[len(prompt) : len(full)])
     return Score(request, logprob_array(rows[start : start + len(response)]), token_ids(echoed))
+
+
+def _scoring() -> dict[str, Any]:
+    """The temperature is of the token behind the scored ones alone, which the public recipe takes greedily too."""
+    return {**FIREWORKS, "temperature": 0.0}
 
 
 def _ids(what: str, values: Sequence[object]) -> list[int]:

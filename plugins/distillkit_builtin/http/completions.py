@@ -23,6 +23,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_possible,
     validated,
 )
+from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
@@ -56,17 +57,17 @@ def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValu
     """The request's body; each request has its own seed, so it does not matter which others are in its batch."""
     params = request.params
     payload: dict[str, JsonValue] = {
+        **COMPLETIONS,
         "model": model,
         "prompt": request.prompt_ids.tolist(),
         "max_tokens": params.max_tokens,
         "temperature": params.temperature,
         "top_p": params.top_p,
+        "top_k": params.top_k or COMPLETIONS["top_k"],
         "seed": request.seed,
         "logprobs": 1,
         "return_token_ids": True,
     }
-    if params.top_k:
-        payload["top_k"] = params.top_k
     if params.stop:
         payload |= {"stop": list(params.stop), "include_stop_str_in_output": True}
     return payload
@@ -94,6 +95,7 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     if reason is None:
         ended = shortened(repr(choice.finish_reason), 200)
         return Failure(request, f"the completion ended by {ended}", retryable=True)
+    _require_whole(len(choice.token_ids), reason, request, what)
     logprobs = choice.logprobs.token_logprobs
     require_length(logprobs, len(choice.token_ids), "logprobs")
     if None in logprobs:
@@ -106,13 +108,23 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     return Rollout(request, version, token_ids(choice.token_ids), logprob_array(values), reason, choice.text)
 
 
+def _require_whole(tokens: int, reason: FinishReason, request: SampleRequest, what: str) -> None:
+    """Raise AlignmentError where another limit than the request's ended a completion: `length` would mean that one."""
+    most = request.params.max_tokens
+    if tokens > most or (reason == "length" and tokens < most):
+        raise AlignmentError(
+            f"{what}: the server sampled {tokens} tokens and says that a limit ended it, where max_tokens is {most}; "
+            "start vLLM with --generation-config vllm (max_new_tokens of a generation config overrules requests)"
+        )
+
+
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
     """The Failure of a request without a result. Raises RunFailedError for a bad key, which no request survives."""
     if isinstance(error, UnansweredError):
         return Failure(request, error.reason, retryable=True)
     if error.status in REFUSED_KEY:
         raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
-    return Failure(request, f"{error.root} answered {error.status}: {error.message}")
+    return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")
 
 
 LOGPROB_TOLERANCE = 0.5

@@ -13,6 +13,7 @@ from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.models import DialectName
+from distillkit_builtin.remote.request_fields import refused_field
 from distillkit_builtin.remote.results import RefusedError
 from distillkit_builtin.remote.service_client import ServiceClient
 
@@ -57,7 +58,7 @@ async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -
         except RefusedError as error:
             if error.status in (401, 403):
                 raise InputError(f"{root} refuses the key: {error.message}; api_key_env names its variable") from error
-            return f"{root} answered {error.status}: {error.message}"
+            return f"{root} answered {error.status}: {error.message}{refused_field(error.message)}"
         except (UnprovedError, AlignmentError) as error:
             return f"{root}: {error}"
         if scored.ids.tolist() != query.response_ids.tolist():

@@ -17,6 +17,7 @@ from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
+from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -50,7 +51,7 @@ class LiveVllmSampler:
 
     @classmethod
     async def open(cls, run: RunContext, options: VllmSamplerOptions, base_model: str) -> "LiveVllmSampler":
-        """Connect. Raises InputError if the servers report logprobs at another temperature than 1."""
+        """Connect. Raises InputError if logprobs are not those at temperature 1, or not of what is sampled from."""
         probes = [
             SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params)
             for sample, params in enumerate(PROBES)
@@ -60,6 +61,7 @@ class LiveVllmSampler:
             try:
                 for probe in probes:
                     await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)
+                await require_untouched_sampling(client, base_model, PROBE_IDS)
             except RefusedError as error:
                 await client.close()
                 raise InputError(failure_of(probes[0], error).reason) from error

@@ -95,3 +95,36 @@ def test_a_run_goes_through_the_command_as_the_docs_say(tiny_model: str, tmp_pat
     assert (summary["status"], summary["steps"]) == ("completed", 2)
     first, *_ = read_jsonl(tmp_path / "runs/served/metrics.jsonl")
     assert abs(first["train/reverse_kl"]) < 1e-3  # the student is its own teacher
+
+
+def test_a_fault_stands_from_start_to_end(tiny_model: str, address: Told) -> None:
+    def look() -> None:
+        where = address()
+        body = {"model": tiny_model, "prompt": [1, 70, 80], "max_tokens": 6, "return_token_ids": True}
+
+        def sampled(**sent: Any) -> set[tuple[int, ...]]:
+            answers = [
+                httpx.post(f"{where}/v1/completions", json={**body, "seed": seed, **sent}, verify=False, timeout=60)
+                for seed in range(4)
+            ]
+            return {tuple(answer.json()["choices"][0]["token_ids"]) for answer in answers}
+
+        assert len(sampled()) == 1
+        assert len(sampled(top_k=-1)) > 1
+
+    assert main([tiny_model, "--port", "0", "--fault", 'generation-config={"top_k": 1}'], look) == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("typo", "--fault typo: known are generation-config, jitter, order, replica"),
+        ("jitter=much", "--fault jitter=much: could not convert"),
+        ("generation-config={}", "--fault generation-config={}: no object with any of temperature"),
+    ],
+)
+def test_a_fault_that_is_none_is_refused(
+    tiny_model: str, fault: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([tiny_model, "--port", "0", "--fault", fault], lambda: None) == 2
+    assert message in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_an_end_token_ends_a_completion_and_is_hidden_text(serve: Serve) -> None
         ({"prompt": [5, 999]}, 400, "BadRequestError", "Token id 999 is out of vocabulary"),
         ({"prompt": None}, 400, "BadRequestError", "prompt"),
         ({"temperature": -1}, 400, "BadRequestError", "temperature"),
-        ({"n": 2}, 400, "BadRequestError", "one completion"),
+        ({"n": 2}, 400, "BadRequestError", "does not compute n"),
     ],
 )
 def test_what_cannot_be_is_refused(serve: Serve, body: dict[str, Any], status: int, kind: str, message: str) -> None:

@@ -19,6 +19,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_length,
     validated,
 )
+from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 BY_ID = re.compile(r"token_id:([0-9]{1,10})")
 
@@ -60,12 +61,12 @@ class Echo:
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """The request's body; with `logprobs: 0` some servers give none at all."""
         return {
+            **COMPLETIONS,
             "model": query.model,
             "prompt": list(query.ids),
             "max_tokens": self.max_tokens,
             "echo": True,
             "logprobs": max(1, query.topk),
-            "temperature": 0.0,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }

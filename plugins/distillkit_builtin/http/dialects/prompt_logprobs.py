@@ -18,6 +18,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_length,
     validated,
 )
+from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 
 class _Entry(BaseModel):
@@ -47,12 +48,12 @@ class PromptLogprobs:
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """The request's JSON body that scores `query`."""
         return {
+            **COMPLETIONS,
             "model": query.model,
             "prompt": list(query.ids),
             "max_tokens": self.max_tokens,
             "echo": self.max_tokens == 0,
             "prompt_logprobs": query.topk,
-            "temperature": 0.0,
         }
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:

@@ -17,6 +17,7 @@ from distillkit_builtin.http.dialects.dialect import (
     best_k,
     validated,
 )
+from distillkit_builtin.remote.request_fields import GENERATE
 
 Triple = tuple[Logprob | None, TokenId, str | None]
 """Logprob, id, text (null unless it is requested)."""
@@ -45,7 +46,7 @@ class SGLang:
         """Logprobs from the prompt's last token on, which is the first that predicts a response's token."""
         return {
             "input_ids": list(query.ids),
-            "sampling_params": {"max_new_tokens": 0, "temperature": 0.0},
+            "sampling_params": {**GENERATE, "max_new_tokens": 0},
             "return_logprob": True,
             "logprob_start_len": max(0, len(query.prompt_ids) - 1),
             "top_logprobs_num": query.topk,

@@ -1,0 +1,73 @@
+"""Whether a server samples from the distribution whose logprobs it reports, measured when a run starts.
+
+Requests name every sampling field (`remote.request_fields`), so this is for what no request can say: a logits
+processor, a proxy that changes requests, a field that is newer than this code. The test itself is
+`distillkit.probe.sampling_test`.
+
+The prompts are the model's own text, of which any server gives some: without context nearly any token may follow, and
+behind a text that was begun again one token is nearly certain, which a penalty of the prompt's tokens moves.
+
+Cost: a round is 4 prompts of 32 one-token completions at each replica, at once a prompt. One round, unless the evidence
+that something is wrong is above zero after it: then more, up to 8, which the test allows for.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from itertools import count
+
+from distillkit.arrays import token_ids
+from distillkit.errors import InputError
+from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
+from distillkit.records import Failure, Rollout
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
+from distillkit_builtin.http.completions import PATH, completion_payload, parse_completion
+from distillkit_builtin.remote.service_client import ServiceClient
+
+DRAWS, ROUNDS = 32, 8
+TEXT_TOKENS = 16
+HOW_TO_START = (
+    "start vLLM with --generation-config vllm and without --override-generation-config and logits processors, and look "
+    "for a proxy before it that changes requests"
+)
+
+
+async def require_untouched_sampling(client: ServiceClient, model: str, start: Sequence[int]) -> None:
+    """Raise InputError if a replica's completions are not sampled at temperature 1 without anything beside it.
+
+    `start` are any token ids that `model` has; what it writes behind them are the prompts.
+    """
+    for root in client.roots:
+        test = await _measured(client, root, model, start)
+        if not test.untouched:
+            raise InputError(
+                f"{root} samples from another distribution than the one whose logprobs it reports, although requests "
+                f"name every sampling field: {test.finding}. {HOW_TO_START[0].upper()}{HOW_TO_START[1:]}"
+            )
+
+
+async def _measured(client: ServiceClient, root: str, model: str, start: Sequence[int]) -> SamplingTest:
+    seeds = count()
+    text = (await _sampled(client, root, model, (start, next(seeds), TEXT_TOKENS))).token_ids.tolist()
+    again = [*text, *text, *text[: (len(text) + 1) // 2]]
+    prompts = [[*start], [*start, *text[:4]], [*start, *text], again]
+    groups: list[list[tuple[int, float]]] = [[] for _ in prompts]
+    for _ in range(ROUNDS):
+        for prompt, group in zip(prompts, groups, strict=True):
+            asked = [(prompt, next(seeds), 1) for _ in range(DRAWS)]
+            found = await asyncio.gather(*(_sampled(client, root, model, each) for each in asked))
+            group += [(int(one.token_ids[0]), float(one.logprobs[0])) for one in found]
+        test = untouched_sampling(groups, tests=len(client.roots))
+        if test.log_evidence <= 0.0 or not test.untouched:
+            break
+    return test
+
+
+async def _sampled(client: ServiceClient, root: str, model: str, asked: tuple[Sequence[int], int, int]) -> Rollout:
+    """A completion of `(prompt, seed, most tokens)`."""
+    prompt, seed, tokens = asked
+    request = SampleRequest(SampleKey("probe", 0, seed), token_ids(prompt), seed, SamplingParams(tokens))
+    result = await client.post_to(root, PATH, completion_payload(request, model))
+    sampled = parse_completion(result.value, request, model, 0)
+    if isinstance(sampled, Failure):
+        raise InputError(f"{root}: {sampled.reason}")
+    return sampled

@@ -1,0 +1,37 @@
+"""Every field of a request to Fireworks: sent with its neutral value, or left out for a reason that is written down."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from builtin.fireworks.conftest import TEACHER
+from builtin.fireworks.test_scorer import _key, opened, score  # noqa: F401
+from distillkit.testing import make_request, make_teacher
+from distillkit.types import SamplingParams
+from distillkit_builtin.fireworks.scorer import FireworksScorer
+from distillkit_builtin.remote.request_fields import FIREWORKS, FIREWORKS_UNSENT
+
+pytest.importorskip("fireworks.training.sdk")
+if TYPE_CHECKING:
+    from distillkit_loopback.fireworks.service import LoopbackService
+
+
+async def test_each_field_is_sent_or_has_a_reason(service: "LoopbackService", tiny_model: str) -> None:
+    from distillkit_loopback.fireworks.inference import CompletionBody
+
+    plugin = FireworksScorer(base_url=service.base_url)
+    plugin.bind(make_teacher(model=TEACHER, tokenizer_model=tiny_model))
+    await score(plugin)
+    async with opened(plugin):
+        for params in (SamplingParams(7), SamplingParams(7, 0.6, 0.9, 40)):
+            _ = [outcome async for outcome in plugin.sample([replace(make_request(), params=params)])]
+    scoring, plain, told = [r.fields for r in service.requests if "logprobs" in r.fields]  # not the SDK's warm-up
+    known = set(CompletionBody.model_fields)
+    for sent in (scoring, plain, told):
+        assert known - set(sent) - set(FIREWORKS_UNSENT) == set()
+        assert set(sent) <= known
+    assert {name: plain[name] for name in FIREWORKS} == FIREWORKS
+    assert {name: scoring[name] for name in FIREWORKS} == {**FIREWORKS, "temperature": 0.0}
+    changed = {"temperature": 0.6, "top_p": 0.9, "top_k": 40}
+    assert {name: told[name] for name in FIREWORKS} == {**FIREWORKS, **changed}
