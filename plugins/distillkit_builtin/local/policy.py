@@ -5,6 +5,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,6 +27,7 @@ class Policy:
         """`trained` are the float32 parameters that the optimizer changes, by name."""
         self.causal_lm = causal_lm
         self.trained = dict(trained)
+        (causal_lm.adapter or causal_lm.model).eval()
         self.packs = False
         """Whether sequences are packed; else they are padded."""
         self.sharded: ShardedResponses | None = None
@@ -78,14 +80,20 @@ class Policy:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """A context for forward and backward passes: dropout and activation checkpointing are on."""
-        module = self.causal_lm.adapter or self.causal_lm.model
-        module.train()
+        """A context for forward and backward passes: what is asked for at random, the LoRA's dropout, is on.
+
+        Nothing else of the model is in training mode: its own dropout and routers that sample their experts would make
+        another function of it than the one that sampled.
+        """
+        dropouts = [layer.lora_dropout for layer in self.causal_lm.model.modules() if isinstance(layer, LoraLayer)]
         try:
+            for dropout in dropouts:
+                dropout.train()
             with packed_attention(self.causal_lm) if self.packs else nullcontext():
                 yield
         finally:
-            module.eval()
+            for dropout in dropouts:
+                dropout.eval()
 
     def micro_batches(self, items: Sequence[PromptAndResponse], max_tokens: int) -> list[list[int]]:
         """Indices of `items` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""
