@@ -1,12 +1,14 @@
 """Small models with random weights of any family that transformers has, made in memory."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
+from helpers.tiny_models import write_tokenizer
 
 VOCABULARY = 259
 SIZES: dict[str, Any] = {
@@ -37,3 +39,13 @@ def random_model(kind: str, *, seed: int = 0, **over: Any) -> PreTrainedModel:
 def random_causal_lm(kind: str, **over: Any) -> CausalLM:
     """As the backend holds it, in float32 on the CPU."""
     return CausalLM(random_model(kind, **over), Device(torch.device("cpu")), torch.float32)
+
+
+def write_quantized(folder: Path, **options: Any) -> str:
+    """A llama whose files are quantized by bitsandbytes, with these options of its config; returns the directory."""
+    random_model("llama", hidden_size=64, head_dim=16, intermediate_size=128).save_pretrained(folder / "whole")
+    config = BitsAndBytesConfig(**options, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder / "whole", quantization_config=config, dtype=torch.float32)
+    model.save_pretrained(folder / "quantized")
+    write_tokenizer(folder / "quantized")
+    return str(folder / "quantized")
