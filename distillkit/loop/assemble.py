@@ -35,7 +35,8 @@ def assemble(
     scheduler = Scheduler(plugins.sampler, plugins.scorers, dispatcher.emit, vocabulary)
     policy = PolicySync(config.student, plugins.sampler, plugins.scorers)
     windows = WindowsAhead(prepared, scheduler, policy, ledger, warn)
-    mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn)
+    own_sampler = config.student.sampler is None
+    mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn, own_sampler)
     trainer = WindowTrainer(
         config.student, config.loss, config.train.num_substeps, config.train.max_bad_steps, mismatch, warn
     )

@@ -17,6 +17,17 @@ from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
 
 MISMATCH = "rollout/logprob_mismatch"
+OTHER_SAMPLER = (
+    "the sampler's",
+    "Does the sampler serve the student's own base model, in the same dtype, with the weights that were pushed?",
+)
+OWN_SAMPLER = (
+    "the student's own sampling",
+    "It trains and samples by itself, so no other server or base model is behind this. Is dropout asked for, which is on "
+    "in training alone? Is it rounding (in bfloat16, most of all with experts, where a token may go to another one; "
+    "computing in float32 shows it)? If it is neither, please report the model.",
+)
+"""Whose logprobs they are, and what may have made them differ."""
 
 
 @dataclass(slots=True)
@@ -26,6 +37,8 @@ class MismatchMonitor:
     threshold: float
     """Nats a token."""
     warn: Callable[[str], None]
+    own_sampler: bool = False
+    """Whether the student samples by itself."""
 
     def check(self, results: Sequence[StepResult]) -> dict[str, float]:
         """The step's mismatch: of its first optimizer step alone, since later ones compare with weights that moved."""
@@ -40,11 +53,11 @@ class MismatchMonitor:
         if value <= self.threshold:
             return
         self.threshold = 2 * value
+        whose, causes = OWN_SAMPLER if self.own_sampler else OTHER_SAMPLER
         self.warn(
-            f"the sampler's logprobs are {value:.3f} nats a token from the trainer's ({MISMATCH}): advantages and "
-            "ratios are off by as much. Does the sampler serve the student's own base model, in the same dtype, with "
-            "the weights that were pushed? With train.max_steps_off_policy or weight_sync_interval, part is the "
-            "policy that moved"
+            f"{whose} logprobs are {value:.3f} nats a token from the trainer's ({MISMATCH}): advantages and ratios are "
+            f"off by as much. {causes} With train.max_steps_off_policy or weight_sync_interval, part is the policy "
+            "that moved"
         )
 
 

@@ -10,11 +10,17 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.plain_generator import PlainGenerator
 
 
 class Generator(Protocol):
     """Samples completions in the device's thread."""
+
+    @property
+    def known(self) -> KnownIds:
+        """Which ids are sampled."""
+        ...
 
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]

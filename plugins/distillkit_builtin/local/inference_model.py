@@ -64,6 +64,9 @@ class InferenceModel:
         async for rollout in sample_stream(device, self.generator, version, requests, self.sample_batch):
             yield rollout
         self.sample_batch.report(self.notify)
+        notice = await device.run(self.generator.known.notice)
+        if notice is not None:
+            self.notify(notice)
 
 
 async def sample_stream(

@@ -17,6 +17,7 @@ from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
 FIRST_CANDIDATES = 512
@@ -42,6 +43,12 @@ class PlainGenerator:
     causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
+    known: KnownIds = field(init=False)
+    """Which ids are sampled."""
+
+    def __post_init__(self) -> None:
+        """Sample what the tokenizer has."""
+        object.__setattr__(self, "known", KnownIds.of(self.tokenizer))
 
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
@@ -119,13 +126,15 @@ class PlainGenerator:
         """Sample one token a row [batch]; add it, its logprob at temperature 1 and its finish reason to its draft."""
         params = drafts[0].request.params
         logprobs = torch.log_softmax(logits, dim=1)
-        if params.temperature == 0:
-            chosen = logits.argmax(1)
+        known = self.known.only(logprobs if params.is_untouched else logits)
+        if is_greedy(params):
+            chosen = known.argmax(1)
         else:
             uniforms = torch.stack([draft.uniforms[len(draft.ids)] for draft in drafts])
-            chosen = sample_indices(logprobs if params.is_untouched else truncated_logprobs(logits, params), uniforms)
-        taken = logprobs.gather(1, chosen[:, None]).squeeze(1).tolist()
-        for draft, index, logprob in zip(drafts, chosen.tolist(), taken, strict=True):
+            chosen = sample_indices(known if params.is_untouched else truncated_logprobs(known, params), uniforms)
+        taken = logprobs.gather(1, chosen[:, None]).squeeze(1)
+        self.known.measure(logits, chosen, taken)
+        for draft, index, logprob in zip(drafts, chosen.tolist(), taken.tolist(), strict=True):
             draft.ids.append(index)
             draft.logprobs.append(logprob)
             draft.finish_reason = self._finish_reason(draft)
@@ -153,7 +162,9 @@ class PlainGenerator:
 def sample_indices(logprobs: Tensor, uniforms: Tensor) -> Tensor:
     """Indices [batch] sampled by `logprobs` [batch, n], by inverse transform of `uniforms` [batch] in [0, 1)."""
     cumulative = logprobs.exp().cumsum(1)
-    target = uniforms[:, None] * cumulative[:, -1:]
+    whole = cumulative[:, -1:]
+    # Below the sum also where rounding makes it equal: what stands behind the last that has a probability has none.
+    target = torch.minimum(uniforms[:, None] * whole, whole.nextafter(torch.zeros_like(whole)))
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logprobs.shape[1] - 1)
 
 

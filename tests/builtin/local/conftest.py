@@ -9,8 +9,9 @@ from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.fast.pace import Pace
 from distillkit_builtin.local.fast.self_check import verified_backbone
-from distillkit_builtin.local.fast.slot_generator import Pace, SlotGenerator
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.generator import Generator
 from distillkit_builtin.local.plain_generator import PlainGenerator
 

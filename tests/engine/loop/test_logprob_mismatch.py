@@ -39,6 +39,15 @@ def test_it_warns_past_the_threshold_and_again_only_past_the_double() -> None:
     assert "Does the sampler serve the student's own base model" in told[0]
 
 
+def test_no_server_is_blamed_where_the_student_samples_by_itself() -> None:
+    told: list[str] = []
+    MismatchMonitor(0.1, told.append, own_sampler=True).check([result(0.3)])
+    assert told[0].startswith("the student's own sampling logprobs are 0.300 nats a token from the trainer's")
+    assert "serve" not in told[0].replace("no other server", "")
+    for cause in ("dropout", "rounding", "experts", "max_steps_off_policy"):
+        assert cause in told[0]
+
+
 class Apart(FakeStudent):
     """Finds the sampler further from itself with each optimizer step."""
 
@@ -60,7 +69,7 @@ def test_a_run_logs_it_every_step_and_warns_once(fake_config: Make) -> None:
     run = distillkit.run(fake_config(student=student, train={"num_substeps": 2}, sinks=[sink]))
     assert [row[MISMATCH] for row in run.metrics] == [0.01, 0.3, 0.5, 0.59, 0.02]
     assert len(told(sink)) == 1
-    assert "0.300 nats" in told(sink)[0]
+    assert told(sink)[0].startswith("the student's own sampling logprobs are 0.300 nats")
     assert "0.300 nats" in (run.run_dir / "run.log").read_text(encoding="utf-8")
 
 

@@ -17,6 +17,7 @@ from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.sample_token import sample_token
 from distillkit_builtin.local.fast.truncation import truncated_logits
+from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.plain_generator import truncated_logprobs
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
@@ -55,13 +56,21 @@ class Decoder:
     state: DecodeState
     cos: Tensor
     sin: Tensor
+    known: KnownIds
     graphs: dict[tuple[int, SamplingKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
     copies: torch.cuda.Stream | None = None
     """The stream by which the host reads, without waiting for rounds that came after; None but on CUDA."""
 
     @classmethod
     def allocate(
-        cls, backbone: FastBackbone, eos_ids: Sequence[int], slots: int, length: int, capacity: int
+        cls,
+        backbone: FastBackbone,
+        eos_ids: Sequence[int],
+        slots: int,
+        length: int,
+        capacity: int,
+        *,
+        known: KnownIds,
     ) -> "Decoder":
         """With memory for `slots` completions of `capacity` tokens, each with its prompt of `length` tokens."""
         device = backbone.causal_lm.device.device
@@ -70,7 +79,7 @@ class Decoder:
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         state = DecodeState.empty(slots, capacity, device)
-        return cls(backbone, eos, kv_slots, state, *backbone.rotary(length), copies=stream)
+        return cls(backbone, eos, kv_slots, state, *backbone.rotary(length), known, copies=stream)
 
     def fits(self, slots: int, length: int, capacity: int) -> bool:
         """Whether there is memory for that, as in `allocate`."""
@@ -104,16 +113,16 @@ class Decoder:
 
     def _sample(self, slots: Tensor, logits: Tensor, params: SamplingParams) -> None:
         uniforms = self.state.next_uniforms(slots)
-        if params.temperature == 0:
-            token = logits.argmax(1)
+        known = self.known.only(logits)
+        if is_greedy(params):
+            token = known.argmax(1)
             logprob = logprobs_of(logits, token)
-        elif params.is_untouched:
+        elif params.is_untouched and known is logits:
             token, logprob = sample_token(logits, uniforms)
         else:
-            on_cuda = logits.is_cuda
-            left = truncated_logits(logits, params) if on_cuda else truncated_logprobs(logits.float(), params)
-            token, _ = sample_token(left, uniforms)
+            token, _ = sample_token(known if params.is_untouched else _truncated(known, params), uniforms)
             logprob = logprobs_of(logits, token)
+        self.known.measure(logits, token, logprob, ~self.state.ended[slots])
         self.state.append(slots, token, logprob, self.eos)
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
@@ -177,3 +186,8 @@ class Decoder:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._step(count, self.slots.length, params)
         graph.replay()
+
+
+def _truncated(logits: Tensor, params: SamplingParams) -> Tensor:
+    """What is sampled from, in the way that suits the device."""
+    return truncated_logits(logits, params) if logits.is_cuda else truncated_logprobs(logits.float(), params)

@@ -16,24 +16,13 @@ from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decoder import Decoder, Progress
+from distillkit_builtin.local.fast.pace import ELSEWHERE, ON_CUDA, Pace
+from distillkit_builtin.local.known_ids import KnownIds
 
 TOKENS_PER_STOP_CHARACTER = 8
 """Tokens that a character of a stop string may be spread over: four bytes, and what decodes to nothing."""
 ROUND = 128
 """Slots are a multiple of this many tokens long, so that a slightly longer prompt does not need new ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How the host follows the device."""
-
-    steps: int
-    """Tokens of a round: the host reads which completions have ended once a round."""
-    ahead: int
-    """Rounds that the device has in hand while the host reads an earlier one."""
-
-
-ON_CUDA, ELSEWHERE = Pace(4, 1), Pace(1, 0)
 
 
 @dataclass(slots=True)
@@ -45,7 +34,13 @@ class SlotGenerator:
     eos_ids: frozenset[int]
     pace: Pace | None = None
     """How the host follows the device; None takes the pace that suits the device."""
+    known: KnownIds = field(init=False)
+    """Which ids are sampled."""
     _decoder: Decoder | None = None
+
+    def __post_init__(self) -> None:
+        """Sample what the tokenizer has."""
+        self.known = KnownIds.of(self.tokenizer)
 
     @torch.inference_mode()
     def generate(
@@ -74,7 +69,8 @@ class SlotGenerator:
         if self._decoder is None or not self._decoder.fits(size, longest, capacity):
             self._decoder = None  # frees its memory first
             length = -(-longest // ROUND) * ROUND
-            self._decoder = Decoder.allocate(self.backbone, sorted(self.eos_ids), size, length, capacity)
+            eos_ids = sorted(self.eos_ids)
+            self._decoder = Decoder.allocate(self.backbone, eos_ids, size, length, capacity, known=self.known)
         return self._decoder
 
 
