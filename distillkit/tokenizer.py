@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import JsonValue
 
 from distillkit.errors import InputError, RowError
+from distillkit.frozen import Value
 from distillkit.records import Rollout
 from distillkit.types import Message
 
@@ -17,6 +19,21 @@ PROBE = (
     "def f(x): return x**2  # naïve café — Здравствуй 你好 مرحبا 🦊\r\n<think> 00012 </think>"
 )
 """Text whose encoding shows differences in merges, normalisation, digits and whitespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnds(Value):
+    """What ends the assistant's turn, as far as a tokenizer and the files beside it say."""
+
+    template: int | None
+    """The special token that the chat template writes behind an answer; None: no such token can be seen."""
+    eos: tuple[int, ...] = ()
+    """The ids at which the model ends a completion by itself, the tokenizer's own first."""
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """What a turn of this model ends with: the template's token; where none can be seen, any of the EOS ids."""
+        return self.eos if self.template is None else (self.template,)
 
 
 class Tokenizer(Protocol):
@@ -44,6 +61,10 @@ class Tokenizer(Protocol):
 
     def special_tokens(self) -> Mapping[str, int]:
         """The ids of the tokens that stand for more than their text (`<|im_end|>`, ...)."""
+        ...
+
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        """What ends the assistant's turn, where `options` go to the template."""
         ...
 
 

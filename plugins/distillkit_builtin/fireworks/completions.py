@@ -120,7 +120,7 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
         AlignmentError: if ids or logprobs are not those of prompt and response that were sent.
         RunFailedError: if the service refuses the key.
     """
-    prompt, response = request.prompt_ids.tolist(), request.rollout.token_ids.tolist()
+    prompt, response = request.prompt_ids.tolist(), request.token_ids.tolist()
     full = [*prompt, *response]
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(
