@@ -115,6 +115,27 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 
 
+def wrong_end(rollout: Rollout) -> str | None:
+    """Why a completion of the student does not end where it was to end, or None.
+
+    Its params hold every id that ends one. A token that the teacher scores as an end must be one, and be there; where
+    the sampler gives tools' output too (`mask`), what ends a turn of several is its own.
+    """
+    ends, ids = rollout.request.params.stop_ids, rollout.token_ids
+    if rollout.mask is not None or not ends:
+        return None
+    inside = np.flatnonzero(np.isin(ids[:-1], ends))
+    if len(inside):
+        return f"{rollout.key}: goes on behind token {inside[0]}, id {ids[inside[0]]}, at which it was to end"
+    stops = rollout.request.params.stop
+    if rollout.finish_reason == "length" or int(ids[-1]) in ends or any(stop in rollout.text for stop in stops):
+        return None
+    return (
+        f"{rollout.key}: was ended by the model or a stop, and its last token, id {ids[-1]}, is no end that the run "
+        "knows: if it ends the model's turns, add it to sampling.stop_ids; else the token that ended it was left out"
+    )
+
+
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """16 hex digits that change when an id's meaning, a special token or the encoding of text changes."""
     content = [

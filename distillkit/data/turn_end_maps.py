@@ -3,7 +3,7 @@
 For such a teacher the two ids change places, in what it reads and in what it says of them. So a completion's last token
 is scored as the teacher's end, and the teacher's end inside a completion, which ends nothing for the student, as what
 ends nothing for the teacher: were it scored as it stands, half of the endings would be learned as a token that the
-student goes on behind. Rollouts, the ledger and samples have the student's ids; this is the only place that knows others.
+student goes on behind. Rollouts, the ledger and samples have the student's ids; this alone knows of others.
 """
 
 from collections.abc import Mapping

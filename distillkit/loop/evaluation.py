@@ -11,6 +11,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.seeds import derive_seed
+from distillkit.tokenizer import wrong_end
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
 STUDENT = "the student"
@@ -67,7 +68,8 @@ class Evaluation:
         if self._rollouts is None:
             asked = self._requests()
             sampled, _ = await sample_all(self.scheduler.sampler, asked.samples, self.scheduler.vocabulary)
-            self._rollouts = [sampled[request.key] for request in asked.samples if request.key in sampled]
+            found = (sampled[request.key] for request in asked.samples if request.key in sampled)
+            self._rollouts = [rollout for rollout in found if wrong_end(rollout) is None]
         return self._rollouts
 
     async def scored(self) -> Sequence[ScoredRollout]:

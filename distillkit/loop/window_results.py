@@ -8,7 +8,7 @@ from distillkit.errors import PluginError
 from distillkit.events import Phase
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
-from distillkit.tokenizer import unknown_id
+from distillkit.tokenizer import unknown_id, wrong_end
 from distillkit.types import SampleKey
 
 
@@ -50,9 +50,9 @@ class WindowResults:
             reason = f"sampled by policy version {outcome.policy_version}, this step trains version {wanted}"
             self._lose(key, "sample", reason, retryable=True)
             return None
-        unknown = unknown_id(outcome, self.vocabulary)
-        if unknown is not None:
-            self._lose(key, "sample", unknown, retryable=False)
+        wrong = unknown_id(outcome, self.vocabulary) or wrong_end(outcome)
+        if wrong is not None:
+            self._lose(key, "sample", wrong, retryable=False)
             return None
         self._rollouts[key] = outcome
         self._scores[key] = {}

@@ -20,7 +20,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
-from distillkit.preflight.turn_ends import require_turn_ends, resolve_sampling
+from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
@@ -101,6 +101,7 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
     sampling = resolve_sampling(config.sampling, renderer.student)
+    require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = PromptLengths(pipeline, renderer)
     dataset.validate(lengths.count)

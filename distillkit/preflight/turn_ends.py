@@ -12,6 +12,7 @@ from distillkit.config.sections import SamplingConfig, TeacherConfig
 from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.turn_end_maps import TurnEndMap, TurnEndMaps
 from distillkit.errors import InputError
+from distillkit.roles.sampler import Sampler
 from distillkit.tokenizer import Tokenizer, TurnEnds
 from distillkit.types import SamplingParams
 
@@ -51,6 +52,17 @@ def resolve_sampling(config: SamplingConfig, student: PromptSide) -> SamplingPar
     texts = tuple(stop for stop in config.stop if stop not in special)
     base = config.params
     return SamplingParams(base.max_tokens, base.temperature, base.top_p, base.top_k, texts, tuple(dict.fromkeys(ids)))
+
+
+def require_stops(sampler: Sampler, sampling: SamplingParams, student: Tokenizer) -> None:
+    """Raise InputError where the sampler cannot end completions at ids that are to end them."""
+    special = set(student.special_tokens().values())
+    texts = [index for index in sampling.stop_ids if index not in special]
+    if texts and not sampler.stops_at_any_id:
+        raise InputError(
+            f"sampling.stop_ids: {sampler.name!r} ends completions at special tokens alone, and "
+            f"{_named(texts, student)} is none; take its text, in sampling.stop"
+        )
 
 
 def require_turn_ends(config: RunConfig, renderer: Renderer, sampling: SamplingParams) -> TurnEndMaps:

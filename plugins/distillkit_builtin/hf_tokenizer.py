@@ -34,7 +34,7 @@ class HFTokenizer:
         named = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         known = set(self._vocabulary.values())
         self.eos_ids = tuple(index for index in dict.fromkeys([*named, *eos_ids]) if index in known)
-        """Every id at which the model ends a completion: the tokenizer's own first, then those that its configs name."""
+        """The ids at which the model ends a completion: the tokenizer's own first, then those that its configs name."""
         self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
@@ -59,7 +60,7 @@ def eos_ids_in(source: str) -> Iterator[int]:
     Raises:
         InputError: for a file that is not JSON, or an EOS id that is no number.
     """
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     for name in CONFIGS:
         try:
@@ -72,8 +73,7 @@ def eos_ids_in(source: str) -> Iterator[int]:
 
 def _eos_ids(path: str) -> Iterator[int]:
     try:
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     for part in (config, config.get("text_config") if isinstance(config, dict) else None):
