@@ -10,6 +10,7 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
 from distillkit.data.render import PromptSide, Renderer, teacher_prompt_side
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
 from distillkit.preflight.compatibility import (
     RunPlugins,
@@ -20,11 +21,12 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
+from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
-from distillkit.types import Prompts, Row
+from distillkit.types import Prompts, Row, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class PreparedRun:
     shared: SharedObjects
     pipeline: RowPipeline
     renderer: Renderer
+    sampling: SamplingParams
+    """How completions are sampled, with every id that ends one."""
+    turn_ends: TurnEndMaps
+    """How teachers whose turns end otherwise read the student's completions."""
     dataset: Dataset
     eval_rows: tuple[Row, ...]
     plan: Plan
@@ -45,6 +51,11 @@ class PreparedRun:
     rank: Rank
     today: date
     """What chat templates take for today."""
+
+    @property
+    def ending_ids(self) -> frozenset[int]:
+        """The ids that end a completion of the student, each its last token then."""
+        return frozenset(self.sampling.stop_ids)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,18 +114,20 @@ def prepare_run(
     reports = _reports(plugins, contexts)
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
+    sampling = resolve_sampling(config.sampling, renderer.student)
+    require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
+    turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
     notes = (
         *pipeline.fallback_notes("rows"),
         *eval_pipeline.fallback_notes("held-out rows"),
-        *_notes(config, pipeline),
+        *_notes(config, pipeline, sampling),
     )
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)
-    return PreparedRun(
-        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, notes, rank, today
-    )
+    found = (pipeline, renderer, sampling, turn_ends, dataset, eval_rows, plan, reports, notes)
+    return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 
 def _routed(path: str, max_rows: int | None, pipeline: RowPipeline) -> Dataset:
@@ -157,7 +170,7 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return Renderer(student, sides, config.sampling.max_completion_tokens)
 
 
-def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
+def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
     for teacher in pipeline.teachers:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
@@ -168,7 +181,12 @@ def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
             "(train.prompt_groups_per_step); the completions of a row stay together, so a step has as many optimizer "
             "steps as rows"
         )
-    if not config.sampling.params.is_untouched:
+    if not (sampling.stop_ids or sampling.stop):
+        yield (
+            "nothing ends a completion but sampling.max_completion_tokens: neither the student's tokenizer nor its "
+            "model's configs name an EOS id, and its chat template shows none; set sampling.stop_ids"
+        )
+    if not sampling.is_untouched:
         yield (
             "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
             "so the ratio's denominator is not the distribution that sampled (docs/concepts.md)"

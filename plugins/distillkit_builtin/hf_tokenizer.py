@@ -9,8 +9,10 @@ from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
+from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
 from distillkit_builtin.template_date import dated, writes_date
+from distillkit_builtin.turn_end import eos_ids_in, template_end
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -26,19 +28,37 @@ FOR_THE_TEMPLATE = ("tools", "documents")
 class HFTokenizer:
     """A transformers tokenizer, as the engine sees it."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: str, today: date | None = None) -> None:
-        """`source` is what errors call it: a directory, or `org/name` on the hub; `today` is what templates write."""
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        source: str,
+        *,
+        eos_ids: Iterable[int] = (),
+        today: date | None = None,
+    ) -> None:
+        """`source` is what errors call it: a directory, or `org/name` on the hub.
+
+        `eos_ids` are its model's own, `today` is what templates write that ask for the date.
+        """
         self.inner = tokenizer
         self.source = source
         self._today = today or date.today()
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        named = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        known = set(self._vocabulary.values())
+        self.eos_ids = tuple(index for index in dict.fromkeys([*named, *eos_ids]) if index in known)
+        """The ids at which the model ends a completion: the tokenizer's own first, then those that its configs name."""
         self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}
 
     @classmethod
-    def load(cls, source: str, today: date | None = None) -> "HFTokenizer":
-        """Read a tokenizer. Raises InputError if it cannot be had or has no chat template."""
+    def load(cls, source: str, model: str | None = None, today: date | None = None) -> "HFTokenizer":
+        """Read a tokenizer, and the EOS ids of `model`, by default those of the model that it lies beside.
+
+        Raises:
+            InputError: if it cannot be had or has no chat template.
+        """
         from transformers import AutoTokenizer
 
         try:
@@ -50,7 +70,7 @@ class HFTokenizer:
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
                 "model, or a local copy whose tokenizer has `chat_template` set"
             )
-        return cls(tokenizer, source, today)
+        return cls(tokenizer, source, eos_ids=eos_ids_in(model or source), today=today)
 
     @property
     def writes_date(self) -> bool:
@@ -156,11 +176,10 @@ class HFTokenizer:
         added = self.inner.added_tokens_decoder
         return {str(token.content): int(index) for index, token in added.items() if token.special}
 
-    @property
-    def eos_id(self) -> int | None:
-        """The id that ends a turn."""
-        index = self.inner.eos_token_id
-        return None if index is None else int(index)
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        """By the chat template with these options, and by the model's configs. Raises InputError as `render` does."""
+        self._require_for_template(options)
+        return TurnEnds(template_end(self.inner, options, self.eos_ids), self.eos_ids)
 
 
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
@@ -184,11 +203,15 @@ def _ids(made: Iterable[int]) -> list[int]:
     return [int(index) for index in made]
 
 
-def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
-    """The run's one tokenizer for `source`. It takes the run's day for today, and says so where that is written."""
+def shared_tokenizer(run: RunContext, source: str, model: str | None = None) -> HFTokenizer:
+    """The run's one tokenizer for `source`, with the EOS ids of `model`, by default those beside it.
+
+    It takes the run's day for today, and says so where that is written.
+    """
+    model = model or source
 
     def load() -> HFTokenizer:
-        tokenizer = HFTokenizer.load(source, run.today)
+        tokenizer = HFTokenizer.load(source, model, run.today)
         if tokenizer.writes_date:
             run.notify(
                 f"the chat template of {source!r} writes the date; it is {run.today} for the whole run, also after a "
@@ -196,7 +219,7 @@ def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
             )
         return tokenizer
 
-    return run.share(("tokenizer", source), load)
+    return run.share(("tokenizer", source, model), load)
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:

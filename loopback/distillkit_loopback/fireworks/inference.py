@@ -1,6 +1,7 @@
 """What a model serves: completions sampled from it, the logprobs of a prompt, and the top-k at each position."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 from pydantic import Field, JsonValue
@@ -68,18 +69,30 @@ class CompletionBody(Body):
     prompt_cache_isolation_key: str | None = None
 
     @property
-    def params(self) -> SamplingFields:
-        """The sampling fields as distillkit has them; what is None has the service's own default, which is neutral."""
+    def distribution(self) -> SamplingFields:
+        """What is sampled from; what is None has the service's own default, which is neutral."""
         return SamplingFields(
             max_tokens=self.max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
             top_k=self.top_k or 0,
-            stop=(self.stop,) if isinstance(self.stop, str) else self.stop or (),
             min_p=self.min_p or 0.0,
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
+        )
+
+    def params(self, tokenizer: HFTokenizer) -> SamplingFields:
+        """The sampling fields as distillkit has them; a stop string that is a token of `tokenizer` ends by its id.
+
+        The service takes no ids, and the SDK gives those that it is asked for by their text, special tokens too.
+        """
+        stops = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+        ids = {stop: tokenizer.special_id(stop) for stop in stops}
+        return replace(
+            self.distribution,
+            stop=tuple(stop for stop, index in ids.items() if index is None),
+            stop_ids=tuple(index for index in ids.values() if index is not None),
         )
 
     @property
@@ -90,7 +103,7 @@ class CompletionBody(Body):
     @property
     def reports_sampling_logprobs(self) -> bool:
         """Whether the distribution that is sampled from is the one whose logprobs are reported."""
-        return self.params == SamplingFields(self.max_tokens, stop=self.params.stop)
+        return self.distribution == SamplingFields(self.max_tokens)
 
     @property
     def echoed(self) -> int:
@@ -103,7 +116,8 @@ def complete(model: CausalLM, body: CompletionBody, seed: int) -> list[Completio
     """Sample `body.n` completions, the first by `seed` itself; score as much of the prompt as is to be echoed."""
     seeds = [seed, *(derive_seed(seed, sample) for sample in range(1, body.n))]
     prompt = _prompt_logprobs(model, body.prompt) if body.echoed else []
-    return [_completion(model, body, model.sample(body.prompt, each, body.params), prompt) for each in seeds]
+    params = body.params(model.tokenizer)
+    return [_completion(model, body, model.sample(body.prompt, each, params), prompt) for each in seeds]
 
 
 def _completion(model: CausalLM, body: CompletionBody, sample: Sample, prompt: Sequence[float]) -> Completion:

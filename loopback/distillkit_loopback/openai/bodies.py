@@ -14,6 +14,7 @@ from distillkit_loopback.transport.messages import Body
 
 Prompt = str | tuple[int, ...]
 Stop = str | tuple[str, ...] | None
+StopIds = tuple[int, ...] | None
 
 
 class Sampling(Body):
@@ -32,7 +33,7 @@ class Sampling(Body):
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
     stop: Stop = None
-    stop_token_ids: tuple[int, ...] | None = None
+    stop_token_ids: StopIds = None
     ignore_eos: bool | None = False
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
@@ -49,7 +50,7 @@ class CompletionBody(Sampling):
     """`POST /v1/completions`: the fields of vLLM's CompletionRequest."""
 
     uncomputed: ClassVar[tuple[str, ...]] = (
-        *("n", "best_of", "logit_bias", "stop_token_ids", "allowed_token_ids", "bad_words", "suffix", "stream"),
+        *("n", "best_of", "logit_bias", "allowed_token_ids", "bad_words", "suffix", "stream"),
         *("response_format", "structured_outputs", "logprob_token_ids", "vllm_xargs", "prompt_embeds"),
         *("repetition_detection", "thinking_token_budget", "use_beam_search", "watermarking", "ignore_eos"),
         *("min_tokens", "truncate_prompt_tokens"),
@@ -136,7 +137,7 @@ class GenerateParams(Sampling):
     """`sampling_params` of `POST /generate`: the fields of SGLang's SamplingParams."""
 
     uncomputed: ClassVar[tuple[str, ...]] = (
-        *("n", "logit_bias", "stop_token_ids", "stop_regex", "custom_params", "json_schema", "regex", "ebnf"),
+        *("n", "logit_bias", "stop_regex", "custom_params", "json_schema", "regex", "ebnf"),
         *("structural_tag", "ignore_eos", "no_stop_trim", "min_new_tokens"),
     )
 
@@ -174,6 +175,7 @@ def sampling_params(body: CompletionBody | GenerateParams) -> SamplingFields:
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=max(body.top_k or 0, 0),
         stop=stop,
+        stop_ids=body.stop_token_ids or (),
         min_p=body.min_p or 0.0,
         repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
         presence_penalty=body.presence_penalty or 0.0,

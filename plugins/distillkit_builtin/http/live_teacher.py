@@ -80,7 +80,7 @@ class HttpTeacher:
         return {**self.client.metrics(), **({} if self.cache is None else self.cache.metrics())}
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
-        query = ScoreQuery(self.model, request.prompt_ids, request.rollout.token_ids, self.topk)
+        query = ScoreQuery(self.model, request.prompt_ids, request.token_ids, self.topk)
         known = None if self.cache is None else await self.cache.get(query)
         if known is not None:
             return as_score(request, known)

@@ -43,6 +43,7 @@ class PlainGenerator:
     causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
+    """What ends every completion, besides its own `params.stop_ids`."""
     known: KnownIds = field(init=False)
     """Which ids are sampled."""
 
@@ -142,7 +143,7 @@ class PlainGenerator:
 
     def _finish_reason(self, draft: _Draft) -> FinishReason | None:
         params = draft.request.params
-        if draft.ids[-1] in self.eos_ids:
+        if draft.ids[-1] in self.eos_ids or draft.ids[-1] in params.stop_ids:
             return "stop"
         if params.stop and any(stop in self.tokenizer.decode(draft.ids) for stop in params.stop):
             return "stop"
