@@ -1,5 +1,7 @@
 """What a model's `config.json` says, which is read without torch and without weights."""
 
+import copy
+from dataclasses import fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -8,6 +10,9 @@ from distillkit_builtin.hf_tokenizer import unavailable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+KINDS_OF_CACHE = ("layer_types", "sliding_window", "attention_chunk_size")
+"""What transformers reads of any config to choose how much of a sequence a layer's cache keeps."""
 
 
 @lru_cache(maxsize=16)
@@ -24,6 +29,20 @@ def read_config(source: str) -> "PreTrainedConfig":
     except (OSError, ValueError) as error:
         raise InputError(unavailable("config", source, error)) from error
     return config
+
+
+def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":
+    """The part of a config that its language model reads: without values in the file that its class does not have.
+
+    A Llama's config.json may say `sliding_window`, left over from another architecture. Its layers ignore that, and
+    transformers' caches do not: they would forget what stands before the window.
+    """
+    declared = copy.copy(config.get_text_config(decoder=True))
+    known = {field.name for field in fields(type(declared))}
+    for name in KINDS_OF_CACHE:
+        if name not in known and name in vars(declared):
+            delattr(declared, name)
+    return declared
 
 
 def context_length(source: str) -> int | None:
