@@ -1,7 +1,7 @@
 """What a model's `config.json` says, which is read without torch and without weights."""
 
 import copy
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,39 @@ def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":
 
 
 def context_length(source: str) -> int | None:
-    """`max_position_embeddings` in tokens, or None where the config has none. Raises InputError as `read_config`."""
+    """Tokens that the local backend reads, or None where the config does not say. Raises InputError as `read_config`.
+
+    `max_position_embeddings`, or less where a longer sequence would be computed in another way: see `length_limit`.
+    """
     length = getattr(read_config(source).get_text_config(), "max_position_embeddings", None)
-    return None if length is None else int(length)
+    limit = length_limit(source)
+    lengths = [int(length)] if length is not None else []
+    return min([*lengths, *([limit.tokens] if limit else [])], default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class LengthLimit:
+    """Up to which length a token's logprob depends on nothing but the tokens before it."""
+
+    tokens: int
+    why: str
+
+
+def length_limit(source: str) -> LengthLimit | None:
+    """Of the model `source`; None for most. Raises InputError as `read_config`.
+
+    transformers chooses the factors of a longrope by the longest sequence of a batch, and those of sparse attention
+    see every token of it. So what crosses the border would have logprobs that depend on its batch, and on what it is
+    still to become.
+    """
+    config = read_config(source).get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits = [
+        LengthLimit(int(each["original_max_position_embeddings"]), "its rotary embedding (longrope) is another one")
+        for each in (rope, *(value for value in rope.values() if isinstance(value, dict)))
+        if each.get("rope_type") == "longrope"
+    ]
+    topk = getattr(config, "index_topk", None)
+    if isinstance(topk, int):
+        limits.append(LengthLimit(topk, "its sparse attention (index_topk) reads what stands behind a token"))
+    return min(limits, key=lambda limit: limit.tokens, default=None)

@@ -1,9 +1,9 @@
 """Whether a sequence's hidden states are its own: computed on the device and compared, before a model is used.
 
-The reference is transformers' eager forward of one sequence, without padding, cache and mask. Everything that computes
-here must give the same: the attention that was chosen, sequences beside others that are longer, padded on the right as in
+The reference is transformers' eager forward of one sequence, without padding, cache and mask. All that computes here
+must give the same: the attention that was chosen, sequences beside others that are longer, padded on the right as in
 scoring and training, and padded on the left as in sampling, then token by token. A model that is not causal, whose
-experts have a capacity, whose attention ignores a value of its config, or that draws random numbers is found by that.
+experts have a capacity, whose attention ignores a value of its config, or that is random is found by that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ In bfloat16 a token may go to other experts, which moves it far; what this looks
 
 
 def proved(causal_lm: CausalLM) -> CausalLM:
-    """The model itself, once it was proved. Raises InputError, saying how it is computed, if that gives other numbers."""
+    """The model itself, once it was proved. Raises InputError, saying how it was computed, if other numbers came."""
     try:
         distances = dict(_distances(causal_lm))
     except torch.OutOfMemoryError:
