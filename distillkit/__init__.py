@@ -78,6 +78,7 @@ from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (
     RendersMany,
     Tokenizer,
+    TurnEnds,
     first_difference,
     require_compatible,
     tokenizer_fingerprint,
@@ -123,7 +124,7 @@ __all__ += ["LOGPROB_ROUNDING", "Array", "BoolArray", "FloatArray", "IntArray"]
 __all__ += ["FrozenDict", "FrozenList", "frozen", "frozen_array", "logprob_array", "token_ids"]
 
 # Tokenizers.
-__all__ += ["RendersMany", "Tokenizer", "first_difference", "require_compatible"]
+__all__ += ["RendersMany", "Tokenizer", "TurnEnds", "first_difference", "require_compatible"]
 __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 
 # The numbers of a step and of an evaluation.

@@ -38,6 +38,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
         "the rows of data.path": _digest(Path(prepared.config.data.path)),
         **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
+        "the ids that end a completion": [*sorted(prepared.ending_ids)],
         **dict(_fingerprints(prepared.plugins)),
         **dict(_scripts(prepared)),
         AT_DEFAULT: [*at_default(prepared.config)],

@@ -20,7 +20,7 @@ from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
 from distillkit.events import Event, StepFinished
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
-from distillkit.records import Score, ScoreRequest
+from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.roles.scorer import Scorer
 from distillkit.testing import make_context, make_rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
@@ -73,6 +73,44 @@ async def test_scores_are_those_of_the_local_backend(teacher_server: VllmProcess
         assert best.shape == (len(mine.logprobs), 3)
         assert np.all(np.diff(best, axis=1) <= 0)
         assert np.all(best[:, 0] >= other.logprobs)
+
+
+async def test_stop_ids_and_stop_strings_end_completions_and_stay_in_them(
+    teacher_server: VllmProcess, model: Path
+) -> None:
+    tokenizer = HFTokenizer.load(str(model))
+    prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
+    scorer = HttpScorer(base_url=teacher_server.url).bind(Teacher("smol", "smol", tokenizer_model=str(model)))
+    run = make_context(teachers=[scorer.teacher])
+    scorer.check(run)
+    await scorer.open(run)
+
+    async def greedy(**params: Any) -> Rollout:
+        sampling = SamplingParams(**{"max_tokens": 12, "temperature": 0.0, **params})
+        (found,) = [one async for one in scorer.sample([SampleRequest(SampleKey("1-a", 0, 0), prompt, 7, sampling)])]
+        assert isinstance(found, Rollout), found
+        return found
+
+    try:
+        free = await greedy()
+        ids = free.token_ids.tolist()
+        at = next(at for at in range(3, 12) if ids[at] not in ids[:at])
+        text = tokenizer.decode(ids[: at + 1])
+        own = tokenizer.special_tokens()["<|im_end|>"]
+        for params in (
+            {"stop_ids": (own, ids[at])},
+            {"stop_ids": (ids[at],), "max_tokens": at + 1},
+            {"stop": (text[-6:],)},
+            {"stop": (text[-6:],), "max_tokens": at + 1},
+        ):
+            cut = await greedy(**params)
+            assert cut.token_ids.tolist() == ids[: at + 1]
+            assert (cut.finish_reason, cut.text) == ("stop", text)
+            np.testing.assert_allclose(cut.logprobs, free.logprobs[: at + 1], atol=FLOAT32)
+        assert (await greedy(max_tokens=at + 1)).finish_reason == "length"
+    finally:
+        await scorer.close()
+        await run.shared.release(run.user)
 
 
 def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> RunConfig:

@@ -53,7 +53,10 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)])
         if missing:
             return CheckReport((f"{who}: {self.teacher.model}",), missing=missing)
-        return CheckReport((f"{who}: {teacher_note(service, self._teacher_request())}",))
+        notes = [f"{who}: {teacher_note(service, self._teacher_request())}"]
+        if self.teacher.tokenizer_model == self.teacher.model:
+            notes.append(f"{who}: without a tokenizer_model of its own, its turns are taken to end as the student's do")
+        return CheckReport(tuple(notes))
 
     def tokenizer(self, run: RunContext) -> HFTokenizer:
         """The tokenizer of the teacher's `tokenizer_model`, else the student's, where that is at Fireworks too."""

@@ -67,16 +67,12 @@ class SlotGenerator:
     def _decoder_for(self, requests: Sequence[SampleRequest], size: int) -> Decoder:
         longest = max(len(request.prompt_ids) + request.params.max_tokens for request in requests)
         capacity = max(request.params.max_tokens for request in requests)
-        ends = self.ends(requests[0].params)
+        ends = tuple(sorted(self.eos_ids.union(requests[0].params.stop_ids)))
         if self._decoder is None or not self._decoder.fits(size, longest, capacity, ends):
             self._decoder = None  # frees its memory first
             length = -(-longest // ROUND) * ROUND
             self._decoder = Decoder.allocate(self.backbone, ends, size, length, capacity, known=self.known)
         return self._decoder
-
-    def ends(self, params: SamplingParams) -> tuple[int, ...]:
-        """The ids that end a completion sampled by `params`, in order."""
-        return tuple(sorted(self.eos_ids.union(params.stop_ids)))
 
 
 @dataclass(slots=True, eq=False)
