@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
@@ -9,6 +10,7 @@ from pydantic import JsonValue
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
+from distillkit_builtin.model_source import tokenizer_source
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,10 +40,11 @@ class HFTokenizer:
         """Read a tokenizer. Raises InputError if it cannot be had or has no chat template."""
         from transformers import AutoTokenizer
 
+        place = tokenizer_source(source)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # None would ask the user
-        except (OSError, ValueError) as error:
-            raise InputError(unavailable("tokenizer", source, error)) from error
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask the user
+        except Exception as error:  # the tokenizers library raises no narrower one for a file that is damaged
+            raise InputError(unavailable("tokenizer", place, error)) from error
         if not tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
@@ -182,8 +185,13 @@ def unavailable(what: str, source: str, error: Exception) -> str:
             "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
             "itself, or serve this one and name a tokenizer that transformers has"
         )
-    reason = str(error).strip().partition("\n")[0]
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason is given"
+    if not isinstance(error, OSError | ValueError | ImportError):  # they are sentences; of a KeyError it is one word
+        reason = f"{type(error).__name__}: {reason}"
+    message = f"the {what} of {source!r} cannot be read: {reason}"
+    if Path(source).is_dir():
+        return message
     return (
-        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
-        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
+        f"{message}. Give a local directory, or `org/name` of a model on the Hugging Face hub (HF_TOKEN for a gated "
+        "one; HF_HOME says where its cache is)"
     )

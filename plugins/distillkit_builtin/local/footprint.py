@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
@@ -67,9 +67,8 @@ class Footprint:
 
 @lru_cache(maxsize=16)
 def model_structure(source: str) -> Structure:
-    """Of the model `source`, found from its modules. Raises InputError if its config cannot be read."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source), trust_remote_code=False)
+    """Of the model `source`, found from its modules. Raises InputError if it is not one that can be computed here."""
+    model = model_on_meta(source)
     head = model.get_output_embeddings()
     linear = [
         weight
@@ -84,6 +83,39 @@ def model_structure(source: str) -> Structure:
         linear_ends=sum(sum(weight.shape) for weight in linear),
         recurrent=_is_recurrent(model),
     )
+
+
+def model_on_meta(source: str) -> PreTrainedModel:
+    """The model without data. Raises InputError unless transformers has it as a text model that reads from the left."""
+    config = read_config(source)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
+        raise InputError(_cannot_be_built(source, config, error)) from error
+    name = type(model).__name__
+    if model.base_model is model or model.get_output_embeddings() is None:
+        raise InputError(
+            f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
+        )
+    directions = {module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)}
+    if directions == {False}:
+        raise InputError(
+            f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample nor "
+            "score next tokens; choose a causal language model"
+        )
+    return model
+
+
+def _cannot_be_built(source: str, config: PreTrainedConfig, error: Exception) -> str:
+    """Why transformers makes no model of a config, in one line: it names all the 190 classes that it has."""
+    if "Unrecognized configuration class" in str(error):
+        return (
+            f"{source} is a {config.model_type!r} model, of which transformers has no causal language model for text "
+            "alone; choose another, or serve this one over HTTP"
+        )
+    reason = str(error).strip().partition("\n")[0]
+    return f"no model can be built from the config.json of {source}: {type(error).__name__}: {reason}"
 
 
 def _is_recurrent(model: PreTrainedModel) -> bool:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -12,21 +13,32 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=16)
 def read_config(source: str) -> "PreTrainedConfig":
-    """The config of the model `source`. Cached, because nothing in it depends on the run.
+    """The config of the model `source`, or of what its adapters are merged into. Cached: nothing depends on the run.
 
     Raises:
         InputError: if it cannot be read.
     """
     from transformers import AutoConfig
 
+    resolved = resolve_model(source)
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise InputError(unavailable("config", source, error)) from error
+        config: PreTrainedConfig = AutoConfig.from_pretrained(resolved.base, trust_remote_code=False)
+    except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it
+        named = f"; {resolved.adapters[0]} says that this is its base model" if resolved.adapters else ""
+        raise InputError(f"{unavailable('config', resolved.base, error)}{named}") from error
     return config
 
 
 def context_length(source: str) -> int | None:
     """`max_position_embeddings` in tokens, or None where the config has none. Raises InputError as `read_config`."""
-    length = getattr(read_config(source).get_text_config(), "max_position_embeddings", None)
-    return None if length is None else int(length)
+    return _number(source, "max_position_embeddings")
+
+
+def embedding_rows(source: str) -> int | None:
+    """How many token ids the model knows, or None where its config does not say. Raises InputError as `read_config`."""
+    return _number(source, "vocab_size")
+
+
+def _number(source: str, name: str) -> int | None:
+    value = getattr(read_config(source).get_text_config(), name, None)
+    return None if value is None else int(value)

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.option_types import DTypeName
+from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors")
 
@@ -48,13 +49,15 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.footprint import footprint, require_batchable
+    from distillkit_builtin.local.model_check import require_loadable
 
     require_batchable(source)
+    run.share(("loadable", source), lambda: require_loadable(source))
     size = footprint(source, device, dtype, run.rank)
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes
-    return CheckReport((f"{plugin}: {source}, {size.describe()}",), memory_bytes=total)
+    return CheckReport((f"{plugin}: {resolve_model(source).describe()}, {size.describe()}",), memory_bytes=total)
 
 
 def _counts(run: RunContext, *frozen_model: str) -> bool:
