@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -49,9 +51,17 @@ def loaded_adapter(folder: Path) -> dict[str, Tensor]:
 
 
 def put_adapter(
-    model: PreTrainedModel, config: PeftConfig, tensors: Mapping[str, Tensor], folder: Path, *, trainable: bool = False
+    model: PreTrainedModel,
+    config: PeftConfig,
+    tensors: Mapping[str, Tensor],
+    folder: Path,
+    *,
+    trainable: bool = False,
+    on_cpu: bool = False,
 ) -> PeftModel:
     """`model` with an adapter on it that has all these tensors, and no other.
+
+    `on_cpu`: the adapter has data there, though the model is on the meta device.
 
     Raises:
         InputError: if a tensor fits no layer of the model, or a layer gets none. PEFT itself only warns of it.
@@ -59,8 +69,10 @@ def put_adapter(
     config.inference_mode = not trainable
     config.task_type = "CAUSAL_LM"
     config.base_model_name_or_path = model.name_or_path
-    with _adapter_errors(folder), torch.random.fork_rng(devices=[]):
+    with _adapter_errors(folder), torch.random.fork_rng():
         adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
+        if on_cpu:
+            _give_data(adapted)
         result = set_peft_model_state_dict(adapted, dict(tensors), adapter_name=ADAPTER)
     missing = [name for name in result.missing_keys if ADAPTER in name.split(".")]
     problems = [
@@ -104,9 +116,6 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 def require_trainable(model: PreTrainedModel, folder: Path) -> None:
     """Raise InputError unless what was put onto `model` is a LoRA on linear layers below the head alone."""
-    from peft.tuners.tuners_utils import BaseTunerLayer
-    from peft.utils.other import AuxiliaryTrainingWrapper
-
     known = {name for name, _ in lora_layers(model)}
     head = model.get_output_embeddings()
     wrong = [
@@ -121,6 +130,16 @@ def require_trainable(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
+def _give_data(adapted: PeftModel) -> None:
+    """Move adapter layers from the meta device to the CPU; what is in them is to be overwritten."""
+    for layer in adapted.modules():
+        if isinstance(layer, BaseTunerLayer):
+            for name in layer.adapter_layer_names:
+                part = getattr(layer, name, None)
+                if isinstance(part, torch.nn.Module):
+                    part.to_empty(device="cpu")
+
+
 @contextmanager
 def _adapter_errors(folder: Path) -> Iterator[None]:
     """What PEFT raises for an adapter that it cannot use is an error of the input."""
@@ -130,6 +149,4 @@ def _adapter_errors(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:  # of many kinds: what a config of theirs or ours says reaches far into PEFT
         reason = str(error).strip().replace("\n\t", " ").partition("\n")[0]
-        raise InputError(
-            f"the adapter in {folder} cannot be used: {type(error).__name__}: {reason}"
-        ) from error
+        raise InputError(f"the adapter in {folder} cannot be used: {type(error).__name__}: {reason}") from error

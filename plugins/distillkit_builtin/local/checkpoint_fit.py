@@ -36,7 +36,7 @@ def is_quantized(base: str) -> bool:
 
 
 def require_weights(base: str) -> None:
-    """Raise InputError unless a whole model's files are there, whole, and fit it, as far as they are on this machine."""
+    """Raise InputError unless a model's files are there, whole, and fit it, as far as they are on this machine."""
     files = model_files(base)
     if files is None:
         return
@@ -79,7 +79,8 @@ def load_on_meta(
 def require_fit(base: str, model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> None:
     """Raise InputError if weights of the model did not come from its files, or tensors of its decoder fit nothing.
 
-    `info` is what transformers says of the loading. Missing are not: heads that are tied, and buffers that are computed.
+    `info` is what transformers says of the loading. A head that is tied is not missing, nor are buffers that are
+    computed.
     """
     problems = [
         _listed("have other shapes than its config says", [_shapes(*entry) for entry in info["mismatched_keys"]]),
@@ -119,15 +120,15 @@ def _matters(name: str, model: PreTrainedModel) -> bool:
 def _require_numbers(
     base: str, stored: Mapping[str, StoredTensor], missing: Collection[str], model: PreTrainedModel
 ) -> None:
-    """Raise InputError if weights that are floating-point come out of tensors that are not; `missing`: without those."""
+    """Raise InputError if weights that are floating-point come from tensors that are not; `missing`: without those."""
     weights = model.state_dict()
     wrong = sorted(name for name in missing if name in weights and weights[name].is_floating_point())
     if wrong:
         odd = {tensor.format: tensor.file for tensor in stored.values() if tensor.format not in FLOATS}
         formats = ", ".join(f"{name} (in {path.name})" for name, path in odd.items())
         raise InputError(
-            f"weights of {base!r} are stored as {formats}, and its config.json has no quantization_config that says how "
-            f"they are to be read: {_names(wrong)}. Take the checkpoint that it was made of, or one with that config"
+            f"weights of {base!r} are stored as {formats}, and its config.json has no quantization_config that says "
+            f"how to read them: {_names(wrong)}. Take the checkpoint that it was made of, or one with that config"
         )
 
 

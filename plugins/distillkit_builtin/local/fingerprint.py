@@ -27,7 +27,7 @@ def model_fingerprint(source: str) -> dict[str, str]:
         InputError: if the files cannot be read.
     """
     resolved = resolve_model(source)
-    merged = {f"adapter {i}": adapter_digest(folder) for i, folder in enumerate(resolved.adapters, 1)}
+    merged = {f"merged adapter {i}": adapter_digest(folder) for i, folder in enumerate(resolved.adapters, 1)}
     folder = Path(resolved.base)
     if not folder.is_dir():
         return {**_revision(resolved.base), **merged}

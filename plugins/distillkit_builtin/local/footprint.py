@@ -98,11 +98,13 @@ def model_on_meta(source: str) -> PreTrainedModel:
         raise InputError(
             f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
         )
-    directions = {module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)}
+    directions = {
+        module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)
+    }
     if directions == {False}:
         raise InputError(
-            f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample nor "
-            "score next tokens; choose a causal language model"
+            f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "
+            "nor score next tokens; choose a causal language model"
         )
     return model
 

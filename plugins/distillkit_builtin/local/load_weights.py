@@ -1,6 +1,5 @@
 """Reading a model's weights: all of them from its files, adapters merged in, every number finite; or not at all."""
 
-
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -84,7 +83,9 @@ def _cast(model: PreTrainedModel, base: str, dtype: torch.dtype) -> None:
     files = model_files(base)
     if files is None:
         raise InputError(f"the files of {base!r} were there, and are not any more")
-    formats = {name: tensor.dtype for name, tensor in load_on_meta(base, stored_tensors(files), dtype)[0].state_dict().items()}
+    formats = {
+        name: tensor.dtype for name, tensor in load_on_meta(base, stored_tensors(files), dtype)[0].state_dict().items()
+    }
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in formats:
             tensor.data = tensor.data.to(formats[name])

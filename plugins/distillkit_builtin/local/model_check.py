@@ -1,8 +1,10 @@
-"""What `distillkit check` finds out of a model before its weights are read: files, names, shapes, adapters, packages."""
+"""What `distillkit check` finds out of a model before its weights are read: files, names, shapes, adapters."""
+
+from pathlib import Path
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.adapters import put_adapter, read_adapter, stored_adapter
-from distillkit_builtin.local.checkpoint_fit import require_weights
+from distillkit_builtin.local.adapters import put_adapter, read_adapter, require_trainable, stored_adapter
+from distillkit_builtin.local.checkpoint_fit import is_quantized, require_weights
 from distillkit_builtin.local.footprint import model_on_meta
 from distillkit_builtin.local.load_weights import refuse_quantized_base
 from distillkit_builtin.local.model_config import read_config
@@ -19,6 +21,22 @@ def require_loadable(source: str) -> None:
         put_adapter(model_on_meta(source), read_adapter(folder), stored_adapter(folder), folder)
 
 
+def require_trainable_start(source: str, folder: Path) -> None:
+    """Raise InputError if the adapter in `folder` does not fit the model `source`, or is more than a LoRA."""
+    model = model_on_meta(source)
+    put_adapter(model, read_adapter(folder), stored_adapter(folder), folder, trainable=True)
+    require_trainable(model, folder)
+
+
+def require_unquantized(source: str) -> None:
+    """Raise InputError if all weights of a quantized model are to be trained."""
+    if is_quantized(resolve_model(source).base):
+        raise InputError(
+            f"lora_rank: 0 trains all weights, and those of {source!r} are quantized, which cannot be; train a LoRA, "
+            "or take the model that was quantized"
+        )
+
+
 def _require_quantizer(base: str) -> None:
     """Raise InputError if a package that reads the model's quantized weights is not installed."""
     from transformers.quantizers.auto import AutoHfQuantizer
@@ -31,5 +49,8 @@ def _require_quantizer(base: str) -> None:
     except ImportError as error:
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"the weights of {base!r} are quantized, and cannot be read: {reason}") from error
-    except (ValueError, RuntimeError):  # for want of a device or dtype, which it will be told: loading says what it lacks
+    except (
+        ValueError,
+        RuntimeError,
+    ):  # it lacks what only the loading tells it
         return

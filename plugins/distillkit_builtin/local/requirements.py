@@ -6,9 +6,12 @@ from importlib.util import find_spec
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.option_types import DTypeName
+from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors")
+BESIDE = "what its new LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
+SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
 
 def quieten() -> None:
@@ -35,10 +38,12 @@ def local_report(
     run: RunContext,
     lora_rank: int | None = None,
     samples: bool = True,
+    start: StartingAdapter | None = None,
 ) -> CheckReport:
     """What loading `source` takes, as far as it is known without its weights; `plugin` is how the report calls it.
 
     `lora_rank` is a student's: 0 trains all weights; None: the model is frozen. `samples`: the student samples itself.
+    `start` is the LoRA that a student goes on training.
     In one `run`, the first plugin counts a frozen model that several use, a LoRA's base among them.
 
     Raises:
@@ -49,15 +54,24 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.footprint import footprint, require_batchable
-    from distillkit_builtin.local.model_check import require_loadable
+    from distillkit_builtin.local.model_check import require_loadable, require_trainable_start, require_unquantized
 
     require_batchable(source)
     run.share(("loadable", source), lambda: require_loadable(source))
+    if start is not None:
+        require_trainable_start(source, start.folder)
+    if lora_rank == 0:
+        require_unquantized(source)
     size = footprint(source, device, dtype, run.rank)
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes
-    return CheckReport((f"{plugin}: {resolve_model(source).describe()}, {size.describe()}",), memory_bytes=total)
+    notes = [f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"]
+    if start is not None and start.note is not None:
+        notes.append(f"{plugin}: {start.note}")
+    if lora_rank and resolve_model(source).adapters:
+        notes.append(f"{plugin}: {BESIDE}" if samples else f"{plugin}: {BESIDE}; {SERVED}")
+    return CheckReport(tuple(notes), memory_bytes=total)
 
 
 def _counts(run: RunContext, *frozen_model: str) -> bool:

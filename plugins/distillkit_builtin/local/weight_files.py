@@ -1,7 +1,7 @@
 """The safetensors files of a model or an adapter, and what their headers say: names, shapes, formats. Needs no torch.
 
-A header is read in microseconds, and shows most of what goes wrong on the way to a directory: a download that was cut, a
-pointer of git-lfs in the place of the file, a shard that is missing.
+A header is read in microseconds, and shows most of what goes wrong on the way to a directory: a download that was cut,
+a pointer of git-lfs in the place of the file, a shard that is missing.
 """
 
 import json
