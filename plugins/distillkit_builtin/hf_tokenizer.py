@@ -10,12 +10,14 @@ from pydantic import JsonValue
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
-from distillkit_builtin.model_source import tokenizer_source
+from distillkit_builtin.model_source import is_path, tokenizer_source
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+LONGEST_REASON = 300
+"""Letters of another library's error that are shown: some name everything that they know."""
 T = TypeVar("T")
 Turns = list[dict[str, JsonValue]]
 
@@ -185,13 +187,21 @@ def unavailable(what: str, source: str, error: Exception) -> str:
             "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
             "itself, or serve this one and name a tokenizer that transformers has"
         )
-    reason = str(error).strip().partition("\n")[0].rstrip(".") or "no reason is given"
-    if not isinstance(error, OSError | ValueError | ImportError):  # they are sentences; of a KeyError it is one word
-        reason = f"{type(error).__name__}: {reason}"
-    message = f"the {what} of {source!r} cannot be read: {reason}"
+    reason = one_line(error)
     if Path(source).is_dir():
-        return message
+        elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
+        return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
+    if is_path(source):
+        found = "it is a file, and a directory is needed" if Path(source).is_file() else "there is no such directory"
+        return f"the {what} of {source!r} cannot be read: {found}"
     return (
-        f"{message}. Give a local directory, or `org/name` of a model on the Hugging Face hub (HF_TOKEN for a gated "
-        "one; HF_HOME says where its cache is)"
+        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
+        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
     )
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of the user's files, in one line; with the error's kind where its text is no sentence."""
+    text = " ".join(str(error).split()).rstrip(".:") or "no reason is given"
+    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+    return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"

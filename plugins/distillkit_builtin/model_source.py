@@ -41,13 +41,16 @@ def resolve_model(name: str) -> ModelSource:
         InputError: if an adapter does not say what its base model is, or names itself.
     """
     adapters: list[Path] = []
-    while (folder := _adapter_folder(name)) is not None:
-        if folder in adapters:
-            raise InputError(f"{folder / ADAPTER_CONFIG} names the adapter itself as its base model ({BASE})")
-        adapters.insert(0, folder)
-        if _is_whole(Path(name)):
-            break
-        name = adapter_base(folder)
+    try:
+        while (folder := _adapter_folder(name)) is not None:
+            if folder in adapters:
+                raise InputError(f"{folder / ADAPTER_CONFIG} names the adapter itself as its base model ({BASE})")
+            adapters.insert(0, folder)
+            if _is_whole(Path(name)):
+                break
+            name = adapter_base(folder)
+    except OSError as error:  # a directory that may not be read
+        raise InputError(f"the model {name!r} cannot be read: {error}") from error
     return ModelSource(name, tuple(adapters))
 
 
@@ -63,7 +66,7 @@ def adapter_base(folder: Path) -> str:
             f"{where} names revision {config['revision']!r} of {base!r}, and models are read from the hub in their "
             f"current one; download that revision, and write its directory there as `{BASE}`"
         )
-    if not Path(base).exists() and (Path(base).is_absolute() or base.startswith(".") or base.count("/") > 1):
+    if is_path(base) and not Path(base).is_dir():
         raise InputError(
             f"the adapter in {folder} is for the model {base!r}, which does not exist here; write the directory or hub "
             f"name of that model into {where} as `{BASE}`"
@@ -81,6 +84,11 @@ def read_adapter_config(folder: Path) -> dict[str, object]:
     if not isinstance(config, dict):
         raise InputError(f"{path} holds no JSON object")
     return config
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model is a path that is here, or can be nothing else: on the hub there is `org/name`."""
+    return Path(name).exists() or Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
 
 
 def tokenizer_source(name: str) -> str:

@@ -14,8 +14,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
+from distillkit_builtin.hf_tokenizer import one_line
 from distillkit_builtin.local.lora import ADAPTER, lora_layers
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
+from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config
 
 SHOWN = 4
 MERGED_APART = 1e-3
@@ -27,6 +29,12 @@ def read_adapter(folder: Path) -> PeftConfig:
     """An adapter's config. Raises InputError if PEFT does not know it, or it cannot be merged into a model."""
     with _adapter_errors(folder):
         config: PeftConfig = PeftConfig.from_pretrained(str(folder))
+    unknown = [name for name, value in read_adapter_config(folder).items() if value and not hasattr(config, name)]
+    if unknown:
+        raise InputError(
+            f"{folder / ADAPTER_CONFIG} has keys that the installed PEFT does not know and would leave out: "
+            f"{', '.join(unknown)}; install the version that it was made with, or take them out"
+        )
     tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
     if not hasattr(tuner, "merge_and_unload") or getattr(config, "alora_invocation_tokens", None):
         kind = getattr(config.peft_type, "value", config.peft_type)
@@ -47,7 +55,11 @@ def loaded_adapter(folder: Path) -> dict[str, Tensor]:
     """An adapter's tensors. Raises InputError if they cannot be read."""
     stored_adapter(folder)  # whose errors say more
     with _adapter_errors(folder):
-        return load_file(adapter_file(folder))
+        tensors = load_file(adapter_file(folder))
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise InputError(f"the tensor {name} of {adapter_file(folder)} holds numbers that are not finite")
+    return tensors
 
 
 def put_adapter(
@@ -148,5 +160,4 @@ def _adapter_errors(folder: Path) -> Iterator[None]:
     except (torch.OutOfMemoryError, InputError):
         raise
     except Exception as error:  # of many kinds: what a config of theirs or ours says reaches far into PEFT
-        reason = str(error).strip().replace("\n\t", " ").partition("\n")[0]
-        raise InputError(f"the adapter in {folder} cannot be used: {type(error).__name__}: {reason}") from error
+        raise InputError(f"the adapter in {folder} cannot be used: {one_line(error)}") from error

@@ -10,6 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit.ranks import ONLY, Rank
+from distillkit_builtin.hf_tokenizer import one_line
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.option_types import DTypeName
@@ -91,6 +92,7 @@ def model_on_meta(source: str) -> PreTrainedModel:
     try:
         with torch.device("meta"):
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        DynamicCache(config=model.config)
     except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
         raise InputError(_cannot_be_built(source, config, error)) from error
     name = type(model).__name__
@@ -98,10 +100,8 @@ def model_on_meta(source: str) -> PreTrainedModel:
         raise InputError(
             f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
         )
-    directions = {
-        module.is_causal for module in model.modules() if isinstance(getattr(module, "is_causal", None), bool)
-    }
-    if directions == {False}:
+    attributes = [vars(module).get(key) for module in model.modules() for key in ("is_causal", "is_decoder")]
+    if False in attributes and True not in attributes:
         raise InputError(
             f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "
             "nor score next tokens; choose a causal language model"
@@ -116,8 +116,7 @@ def _cannot_be_built(source: str, config: PreTrainedConfig, error: Exception) ->
             f"{source} is a {config.model_type!r} model, of which transformers has no causal language model for text "
             "alone; choose another, or serve this one over HTTP"
         )
-    reason = str(error).strip().partition("\n")[0]
-    return f"no model can be built from the config.json of {source}: {type(error).__name__}: {reason}"
+    return f"no model can be built from the config.json of {source}: {one_line(error)}"
 
 
 def _is_recurrent(model: PreTrainedModel) -> bool:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from distillkit.errors import InputError
+from distillkit_builtin.hf_tokenizer import one_line
 from distillkit_builtin.local.adapters import put_adapter, read_adapter, require_trainable, stored_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, require_weights
 from distillkit_builtin.local.footprint import model_on_meta
@@ -47,8 +48,7 @@ def _require_quantizer(base: str) -> None:
     try:
         AutoHfQuantizer.from_config(config, pre_quantized=True).validate_environment()
     except ImportError as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"the weights of {base!r} are quantized, and cannot be read: {reason}") from error
+        raise InputError(f"the weights of {base!r} are quantized, and cannot be read: {one_line(error)}") from error
     except (
         ValueError,
         RuntimeError,

@@ -1,11 +1,13 @@
 """What a model's `config.json` says, which is read without torch and without weights."""
 
+import json
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unavailable
-from distillkit_builtin.model_source import resolve_model
+from distillkit_builtin.hf_tokenizer import one_line, unavailable
+from distillkit_builtin.model_source import is_path, resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -21,12 +23,27 @@ def read_config(source: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     resolved = resolve_model(source)
+    named = f"; {resolved.adapters[0]} says that this is its base model" if resolved.adapters else ""
+    if is_path(resolved.base) and not (Path(resolved.base) / "config.json").is_file():
+        here = Path(resolved.base).is_dir()
+        why = "it has no config.json, so it holds no model" if here else "there is no such directory"
+        raise InputError(f"the config of {resolved.base!r} cannot be read: {why}{named}")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(resolved.base, trust_remote_code=False)
     except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it
-        named = f"; {resolved.adapters[0]} says that this is its base model" if resolved.adapters else ""
         raise InputError(f"{unavailable('config', resolved.base, error)}{named}") from error
+    _require_json(Path(resolved.base) / "generation_config.json")
     return config
+
+
+def _require_json(path: Path) -> None:
+    """Raise InputError for a file that is no JSON. transformers goes on without it: with other ends of a completion."""
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def context_length(source: str) -> int | None:

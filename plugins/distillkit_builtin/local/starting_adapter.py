@@ -64,8 +64,8 @@ def read_starting_adapter(adapter: str, model: str, chosen: Mapping[str, int]) -
     for option, value in chosen.items():
         if value != ranks[option]:
             raise InputError(
-                f"student.{option} is {value}, and that of the adapter {adapter} is {ranks[option]}; leave it out: what is "
-                "trained on keeps its rank, alpha and layers"
+                f"student.{option} is {value}, and that of the adapter {adapter} is {ranks[option]}; leave it out: "
+                "what is trained on keeps its rank, alpha and layers"
             )
     pattern = config.get("rank_pattern")
     known = [config.get("r"), *(pattern.values() if isinstance(pattern, dict) else ())]

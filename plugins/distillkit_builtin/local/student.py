@@ -13,7 +13,7 @@ from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Ste
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint
 from distillkit_builtin.local.model_config import context_length, read_config
 from distillkit_builtin.local.options import LocalStudentOptions
@@ -78,7 +78,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""
-        return shared_tokenizer(run, self.tokenizer_model or self.model)
+        return model_tokenizer(run, self.tokenizer_model or self.model, self.model)
 
     def context_length(self, run: RunContext) -> int | None:
         """In tokens, as the model's config says, or None."""

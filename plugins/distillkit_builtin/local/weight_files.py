@@ -62,8 +62,8 @@ def adapter_file(folder: Path) -> Path:
     path = folder / ADAPTER_WEIGHTS
     if not path.is_file():
         pickle = folder / "adapter_model.bin"
-        why = f"only {pickle.name}, {CONVERT}" if pickle.is_file() else "no weights"
-        raise InputError(f"the adapter in {folder} has no {path.name}, {why}")
+        why = f"but {pickle.name}, {CONVERT}" if pickle.is_file() else "and no other weights"
+        raise InputError(f"the adapter in {folder} has no {path.name} {why}")
     return path
 
 
@@ -109,6 +109,8 @@ def _shards(index: Path) -> tuple[Path, ...]:
 
 def _without_weights(folder: Path) -> str:
     """What a directory without weights holds in their place."""
+    if (folder / SINGLE).is_symlink():
+        return f"{folder / SINGLE} is a link to {(folder / SINGLE).readlink()}, which is not there"
     for pattern in PICKLES:
         for path in sorted(folder.glob(pattern)):
             if path.name != "training_args.bin":
@@ -122,8 +124,7 @@ def _without_weights(folder: Path) -> str:
             f"{folder} has no {SINGLE}, only {gguf[0]}, a quantized format for inference; take the model that it was "
             "made of, or serve it over HTTP"
         )
-    dangling = " (it is a link to a file that is not there)" if (folder / SINGLE).is_symlink() else ""
-    return f"{folder} holds no weights: there is no {SINGLE}{dangling}"
+    return f"{folder} holds no weights: there is no {SINGLE}"
 
 
 def _header(file: Path) -> Mapping[str, StoredTensor]:
