@@ -192,8 +192,7 @@ def unavailable(what: str, source: str, error: Exception) -> str:
         elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
         return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
     if is_path(source):
-        found = "it is a file, and a directory is needed" if Path(source).is_file() else "there is no such directory"
-        return f"the {what} of {source!r} cannot be read: {found}"
+        reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
     return (
         f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
         "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"

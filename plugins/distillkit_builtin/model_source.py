@@ -116,7 +116,7 @@ def _adapter_folder(name: str) -> Path | None:
 @lru_cache(maxsize=64)
 def _hub_adapter(name: str) -> Path | None:
     """The snapshot of an adapter on the hub, with all its files; None for anything else."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     def fetched(file: str) -> str | None:
         try:

@@ -1,11 +1,12 @@
 """PEFT adapters that stand in a directory: put onto a model whole, or not at all, and merged into it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import torch
-from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, PeftType, get_peft_model, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -35,7 +36,7 @@ def read_adapter(folder: Path) -> PeftConfig:
             f"{folder / ADAPTER_CONFIG} has keys that the installed PEFT does not know and would leave out: "
             f"{', '.join(unknown)}; install the version that it was made with, or take them out"
         )
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(config.peft_type)
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(config.peft_type)) if config.peft_type else None
     if not hasattr(tuner, "merge_and_unload") or getattr(config, "alora_invocation_tokens", None):
         kind = getattr(config.peft_type, "value", config.peft_type)
         kind = f"activated {kind}" if getattr(config, "alora_invocation_tokens", None) else kind
@@ -82,26 +83,28 @@ def put_adapter(
     config.task_type = "CAUSAL_LM"
     config.base_model_name_or_path = model.name_or_path
     with _adapter_errors(folder), torch.random.fork_rng():
-        adapted: PeftModel = get_peft_model(model, config)  # type: ignore[assignment]
+        adapted: PeftModel = get_peft_model(model, config)
         if on_cpu:
             _give_data(adapted)
         result = set_peft_model_state_dict(adapted, dict(tensors), adapter_name=ADAPTER)
-    missing = [name for name in result.missing_keys if ADAPTER in name.split(".")]
+        lacking, superfluous = cast(tuple[list[str], list[str]], result)
+    _require_all(model, folder, [name for name in lacking if ADAPTER in name.split(".")], superfluous)
+    return adapted
+
+
+def _require_all(model: PreTrainedModel, folder: Path, missing: Sequence[str], superfluous: Sequence[str]) -> None:
+    """Raise InputError if adapter layers of `model` got no tensor, or tensors of the adapter no layer."""
     problems = [
-        f"{len(names)} {what} ({', '.join(sorted(names)[:SHOWN])}{', ...' if len(names) > SHOWN else ''})"
-        for what, names in (
-            ("of its tensors fit nothing in the model", result.unexpected_keys),
-            ("tensors that it should have are not in its file", missing),
-        )
+        f"{what}: {', '.join(sorted(names)[:SHOWN])}{f', ... ({len(names)})' if len(names) > SHOWN else ''}"
+        for what, names in (("fits nothing in the model", superfluous), ("is not in the adapter's file", missing))
         if names
     ]
     if problems:
         raise InputError(
-            f"the adapter in {folder} is not one of {type(model).__name__} as {model.name_or_path!r} is: "
-            f"{'; '.join(problems)}. Name the model that it was trained on as `base_model_name_or_path` in its "
-            "adapter_config.json"
+            f"the adapter in {folder} is not one of {type(model).__name__} as {model.name_or_path!r} is. "
+            f"What {'; what '.join(problems)}. Name the model that it was trained on as `base_model_name_or_path` in "
+            "its adapter_config.json"
         )
-    return adapted
 
 
 @torch.no_grad()
@@ -113,7 +116,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """
     adapted = put_adapter(model, read_adapter(folder), loaded_adapter(folder), folder)
     adapted.eval()
-    ids = torch.arange(1, 9)[None] % int(model.get_input_embeddings().weight.shape[0])
+    ids = torch.arange(1, 9)[None] % model.get_input_embeddings().get_parameter("weight").shape[0]
     beside = adapted(input_ids=ids, use_cache=False).logits
     with _adapter_errors(folder):
         merged: PreTrainedModel = adapted.merge_and_unload()

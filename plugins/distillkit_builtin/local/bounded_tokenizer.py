@@ -1,4 +1,4 @@
-"""The tokenizer of a local model. It may know more tokens than the model has rows for: their ids are beyond its tables."""
+"""The tokenizer of a local model, which may have ids that are beyond the model's tables."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,8 +32,8 @@ class BoundedTokenizer(HFTokenizer):
             return ids
         return RowError(
             "messages",
-            f"the prompt has the token {self.show(beyond[:1])!r}, which is id {beyond[0]}, and {self.model!r} has rows for "
-            f"the ids 0 to {self.rows - 1}: tokens were added to the tokenizer, and the model was not resized",
+            f"the prompt has the token {self.show(beyond[:1])!r}, which is id {beyond[0]}, and {self.model!r} has rows "
+            f"for the ids 0 to {self.rows - 1}: tokens were added to the tokenizer, and the model was not resized",
         )
 
 

@@ -122,8 +122,8 @@ class CausalLM:
         self._require_causal(name, ids, hidden)
         if not torch.allclose(ours.float(), theirs.float(), rtol=1e-2, atol=1e-2):
             raise InputError(
-                f"{name} makes its logits in a way that the local backend does not know; please report the "
-                "architecture, and serve this model over HTTP meanwhile"
+                f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please "
+                "report the architecture, and serve this model over HTTP meanwhile"
             )
 
     def _require_causal(self, name: str, ids: Tensor, hidden: Tensor) -> None:

@@ -1,5 +1,7 @@
 """Reading a model's weights: all of them from its files, adapters merged in, every number finite; or not at all."""
 
+from typing import Any, cast
+
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -9,6 +11,7 @@ from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import unavailable
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
+from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import ModelSource
 
@@ -23,6 +26,7 @@ def load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
         InputError: if the weights cannot be read, are not safetensors, or are not all of the model's.
     """
     transformers_logging.disable_progress_bar()
+    read_config(source.base)  # whose errors say more
     if not source.adapters:
         return _load(source.base, dtype)
     refuse_quantized_base(source)
@@ -55,8 +59,7 @@ def require_finite(model: PreTrainedModel, base: str) -> None:
 def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
     """A whole model, without the adapter that its directory may hold."""
     try:
-        model: PreTrainedModel
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             base,
             dtype=dtype,
             use_safetensors=True,  # the older format is a pickle
@@ -69,6 +72,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(unavailable("model", base, error)) from error
+    model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     require_fit(base, model, info)
     return model
 

@@ -40,13 +40,13 @@ def require_unquantized(source: str) -> None:
 
 def _require_quantizer(base: str) -> None:
     """Raise InputError if a package that reads the model's quantized weights is not installed."""
-    from transformers.quantizers.auto import AutoHfQuantizer
+    from transformers.quantizers import auto
 
     config = getattr(read_config(base), "quantization_config", None)
     if config is None:
         return
     try:
-        AutoHfQuantizer.from_config(config, pre_quantized=True).validate_environment()
+        auto.AutoHfQuantizer.from_config(config, pre_quantized=True).validate_environment()
     except ImportError as error:
         raise InputError(f"the weights of {base!r} are quantized, and cannot be read: {one_line(error)}") from error
     except (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import one_line, unavailable
-from distillkit_builtin.model_source import is_path, resolve_model
+from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -24,10 +24,12 @@ def read_config(source: str) -> "PreTrainedConfig":
 
     resolved = resolve_model(source)
     named = f"; {resolved.adapters[0]} says that this is its base model" if resolved.adapters else ""
-    if is_path(resolved.base) and not (Path(resolved.base) / "config.json").is_file():
-        here = Path(resolved.base).is_dir()
-        why = "it has no config.json, so it holds no model" if here else "there is no such directory"
-        raise InputError(f"the config of {resolved.base!r} cannot be read: {why}{named}")
+    if Path(resolved.base).is_dir() and not (Path(resolved.base) / "config.json").is_file():
+        raise InputError(
+            f"the config of {resolved.base!r} cannot be read: it has no config.json, so it holds no model{named}"
+        )
+    if Path(resolved.base).is_file():  # which transformers would take for the config itself
+        raise InputError(f"{unavailable('config', resolved.base, ValueError())}{named}")
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(resolved.base, trust_remote_code=False)
     except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -49,7 +50,7 @@ class Policy:
     @classmethod
     def lora_from(cls, causal_lm: CausalLM, folder: Path, dropout: float) -> "Policy":
         """Go on training the LoRA in a directory. Raises InputError if it does not fit, or is more than a LoRA."""
-        config = read_adapter(folder)
+        config = cast(LoraConfig, read_adapter(folder))
         config.lora_dropout = dropout  # of this training, as the options say; not a part of the model
         causal_lm.adapter = put_adapter(causal_lm.model, config, loaded_adapter(folder), folder, trainable=True)
         require_trainable(causal_lm.model, folder)

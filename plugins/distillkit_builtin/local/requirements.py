@@ -1,6 +1,7 @@
 """What a local model takes, for `distillkit check`: packages, memory, an architecture that can be computed."""
 
 import logging
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from distillkit.context import RunContext
@@ -10,7 +11,7 @@ from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors")
-BESIDE = "what its new LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
+BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
 SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
 
@@ -66,12 +67,20 @@ def local_report(
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes
-    notes = [f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"]
+    first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
+    rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
+    return CheckReport((first, *(f"{plugin}: {note}" for note in rest)), memory_bytes=total)
+
+
+def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, samples: bool) -> Iterator[str]:
+    """What the user should know where adapters are merged into a model, or one is trained on."""
     if start is not None and start.note is not None:
-        notes.append(f"{plugin}: {start.note}")
-    if lora_rank and resolve_model(source).adapters:
-        notes.append(f"{plugin}: {BESIDE}" if samples else f"{plugin}: {BESIDE}; {SERVED}")
-    return CheckReport(tuple(notes), memory_bytes=total)
+        yield start.note
+    if resolve_model(source).adapters:
+        if lora:
+            yield BESIDE
+        if not samples:
+            yield SERVED
 
 
 def _counts(run: RunContext, *frozen_model: str) -> bool:

@@ -80,15 +80,16 @@ def stored_tensors(files: Iterable[Path]) -> Mapping[str, StoredTensor]:
 
 def _files_in(folder: Path) -> tuple[Path, ...]:
     single, index = folder / SINGLE, folder / INDEX
+    unreadable = f"the model of {str(folder)!r} cannot be read:"
     shards = _shards(index) if index.is_file() else ()
     if single.is_file():
         if set(shards) - {single}:
             raise InputError(
-                f"{folder} holds {SINGLE} and an index of other files, {INDEX}; remove the one that is not meant"
+                f"{unreadable} it holds {SINGLE} and an index of other files, {INDEX}; remove the one that is not meant"
             )
         return (single,)
     if not index.is_file():
-        raise InputError(_without_weights(folder))
+        raise InputError(f"{unreadable} {_without_weights(folder)}")
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
         more = ", ..." if len(missing) > SHOWN else ""
@@ -110,21 +111,21 @@ def _shards(index: Path) -> tuple[Path, ...]:
 def _without_weights(folder: Path) -> str:
     """What a directory without weights holds in their place."""
     if (folder / SINGLE).is_symlink():
-        return f"{folder / SINGLE} is a link to {(folder / SINGLE).readlink()}, which is not there"
+        return f"{SINGLE} is a link to {(folder / SINGLE).readlink()}, which is not there"
     for pattern in PICKLES:
         for path in sorted(folder.glob(pattern)):
             if path.name != "training_args.bin":
-                return f"{folder} has no {SINGLE}, only {path.name}, {CONVERT}"
+                return f"it has no {SINGLE}, only {path.name}, {CONVERT}"
     others = sorted(path.name for path in folder.glob("*.safetensors"))
     if others:
-        return f"{folder} has no {SINGLE} and no {INDEX}, only {', '.join(others[:4])}, which no index names"
+        return f"it has no {SINGLE} and no {INDEX}, only {', '.join(others[:4])}, which no index names"
     gguf = sorted(path.name for path in folder.glob("*.gguf"))
     if gguf:
         return (
-            f"{folder} has no {SINGLE}, only {gguf[0]}, a quantized format for inference; take the model that it was "
+            f"it has no {SINGLE}, only {gguf[0]}, a quantized format for inference; take the model that it was "
             "made of, or serve it over HTTP"
         )
-    return f"{folder} holds no weights: there is no {SINGLE}"
+    return f"it holds no weights, no {SINGLE}"
 
 
 def _header(file: Path) -> Mapping[str, StoredTensor]:

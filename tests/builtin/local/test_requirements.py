@@ -81,8 +81,8 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
     assert size.training_bytes(0) == model_structure(source).parameters * (16 + 2)
 
 
-def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
-    source, context = written(LlamaConfig(**tiny_models.SMALL)), make_context("student")
+def test_a_model_that_several_use_is_counted_once(tiny_model: str) -> None:
+    source, context = tiny_model, make_context("student")
     size = footprint(source, "cpu", "float32")
 
     def held(user: str, lora_rank: int | None, dtype: str = "float32") -> int | None:
