@@ -30,18 +30,18 @@ def read_adapter(folder: Path) -> PeftConfig:
     """An adapter's config. Raises InputError if PEFT does not know it, or it cannot be merged into a model."""
     with _adapter_errors(folder):
         config: PeftConfig = PeftConfig.from_pretrained(str(folder))
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(config.peft_type)) if config.peft_type else None
+    if not hasattr(tuner, "merge_and_unload") or getattr(config, "alora_invocation_tokens", None):
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        kind = f"LoRA that tokens activate ({kind})" if getattr(config, "alora_invocation_tokens", None) else kind
+        raise InputError(
+            f"the adapter in {folder} is a {kind}, which cannot be merged into its model's weights; serve it over HTTP"
+        )
     unknown = [name for name, value in read_adapter_config(folder).items() if value and not hasattr(config, name)]
     if unknown:
         raise InputError(
             f"{folder / ADAPTER_CONFIG} has keys that the installed PEFT does not know and would leave out: "
             f"{', '.join(unknown)}; install the version that it was made with, or take them out"
-        )
-    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(config.peft_type)) if config.peft_type else None
-    if not hasattr(tuner, "merge_and_unload") or getattr(config, "alora_invocation_tokens", None):
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        kind = f"activated {kind}" if getattr(config, "alora_invocation_tokens", None) else kind
-        raise InputError(
-            f"the adapter in {folder} is a {kind}, which cannot be merged into its model's weights; serve it over HTTP"
         )
     return config
 

@@ -12,8 +12,9 @@ from distillkit.errors import InputError
 from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.hf_tokenizer import one_line
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.model_config import config_state, read_config
 from distillkit_builtin.local.option_types import DTypeName
+from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
 """Of a trained parameter: itself, its gradient and AdamW's two moments, all in float32."""
@@ -66,9 +67,13 @@ class Footprint:
         return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {number} on {self.device}"
 
 
-@lru_cache(maxsize=16)
 def model_structure(source: str) -> Structure:
     """Of the model `source`, found from its modules. Raises InputError if it is not one that can be computed here."""
+    return _structure(source, config_state(resolve_model(source).base))
+
+
+@lru_cache(maxsize=16)
+def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
     head = model.get_output_embeddings()
     linear = [

@@ -13,28 +13,44 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
 
-@lru_cache(maxsize=16)
 def read_config(source: str) -> "PreTrainedConfig":
-    """The config of the model `source`, or of what its adapters are merged into. Cached: nothing depends on the run.
+    """The config of the model `source`, or of what its adapters are merged into. Read once, until its file changes.
 
     Raises:
         InputError: if it cannot be read.
     """
+    resolved = resolve_model(source)
+    try:
+        return _read(resolved.base, config_state(resolved.base))
+    except InputError as error:
+        if not resolved.adapters:
+            raise
+        raise InputError(f"{error}; {resolved.adapters[0]} says that this is its base model") from error
+
+
+def config_state(base: str) -> tuple[int, int] | None:
+    """What changes when the config of a model in a directory does; None for a model on the hub."""
+    try:
+        found = (Path(base) / "config.json").stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=16)
+def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
-    resolved = resolve_model(source)
-    named = f"; {resolved.adapters[0]} says that this is its base model" if resolved.adapters else ""
-    if Path(resolved.base).is_dir() and not (Path(resolved.base) / "config.json").is_file():
-        raise InputError(
-            f"the config of {resolved.base!r} cannot be read: it has no config.json, so it holds no model{named}"
-        )
-    if Path(resolved.base).is_file():  # which transformers would take for the config itself
-        raise InputError(f"{unavailable('config', resolved.base, ValueError())}{named}")
+    folder = Path(base)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise InputError(f"the config of {base!r} cannot be read: it has no config.json, so it holds no model")
+    if folder.is_file():  # which transformers would take for the config itself
+        raise InputError(unavailable("config", base, ValueError()))
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(resolved.base, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it
-        raise InputError(f"{unavailable('config', resolved.base, error)}{named}") from error
-    _require_json(Path(resolved.base) / "generation_config.json")
+        raise InputError(unavailable("config", base, error)) from error
+    _require_json(folder / "generation_config.json")
     return config
 
 
