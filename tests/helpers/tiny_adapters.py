@@ -37,9 +37,9 @@ def write_adapter(folder: Path, base: str, *, seed: int = 5, base_name: str | No
     return folder
 
 
-def change_config(folder: Path, **keys: Any) -> None:
-    """Write keys into `adapter_config.json`."""
-    path = folder / "adapter_config.json"
+def change_config(folder: Path, file: str = "adapter_config.json", **keys: Any) -> None:
+    """Write keys into a config."""
+    path = folder / file
     path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
