@@ -87,6 +87,11 @@ def test_weights_beside_an_adapter_are_the_merged_model_too(
     expected = plain_logprobs(merged(tiny_model, adapter), ITEM)
     torch.testing.assert_close(causal_lm.response_logprobs([ITEM]), expected, atol=1e-5, rtol=1e-5)
     assert not any("lora" in name for name, _ in causal_lm.model.named_modules())
+    tiny_adapters.change_tensors(
+        beside, lambda t: {n: x for n, x in t.items() if "0.mlp.up" not in n}, "model.safetensors"
+    )
+    with pytest.raises(InputError, match=r"are missing \(model.layers.0.mlp.up_proj.weight\)"):  # of the base, below it
+        load(str(beside))
 
 
 def test_it_is_merged_in_float32_and_then_rounded_once(tiny_model: str, adapter: Path, load: Load) -> None:
