@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fingerprint import model_fingerprint
 from distillkit_builtin.local.model_config import context_length
@@ -49,7 +51,8 @@ def merged(base: str, *adapters: Path) -> torch.nn.Module:
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     for folder in adapters:
         model = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    return model.eval()
+    merged_model: torch.nn.Module = model.eval()
+    return merged_model
 
 
 def test_a_whole_model_an_adapter_and_both_in_one_directory(tiny_model: str, adapter: Path, beside: Path) -> None:
@@ -119,7 +122,9 @@ def test_everything_that_reads_a_model_reads_the_same_one(tiny_model: str, adapt
     tiny_models.write_tokenizer(adapter)
     assert tokenizer_source(str(adapter)) == str(adapter)
     run = make_context("student")
-    assert LocalStudent(model=str(adapter), device="cpu").tokenizer(run).source == str(adapter)
+    tokenizer = LocalStudent(model=str(adapter), device="cpu").tokenizer(run)
+    assert isinstance(tokenizer, HFTokenizer)
+    assert tokenizer.source == str(adapter)
 
 
 def test_a_fingerprint_is_of_the_adapters_content_and_not_of_where_its_base_is(
@@ -156,7 +161,7 @@ def test_a_fingerprint_is_of_the_adapters_content_and_not_of_where_its_base_is(
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
 def test_an_adapter_that_cannot_be_what_it_says_is_refused_by_check(
-    adapter: Path, change: dict[str, object], message: str
+    adapter: Path, change: dict[str, Any], message: str
 ) -> None:
     tiny_adapters.change_config(adapter, **change)
     for plugin in (

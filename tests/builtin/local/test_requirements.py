@@ -3,6 +3,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,7 +69,7 @@ def test_models_that_attend_alone_are_accepted(family: str, written: Written) ->
     require_batchable(written(tiny_models.FAMILIES[family]))
 
 
-ENCODER = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+ENCODER: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
 
 @pytest.mark.parametrize("config", [BertConfig(**ENCODER), RoFormerConfig(**ENCODER)])

@@ -11,7 +11,7 @@ from conftest import read_jsonl
 from helpers import tiny_adapters, tiny_models
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import distillkit
 from builtin.local.conftest import plain_logprobs
@@ -49,8 +49,12 @@ def going_on(local_config: Make, tiny_model: str, adapter: Path) -> Make:
     return make
 
 
-def base(source: str) -> torch.nn.Module:
-    return AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager").eval()
+def base(source: str) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, attn_implementation="eager"
+    )
+    model.eval()
+    return model
 
 
 def logprobs(model: torch.nn.Module, record: dict[str, Any], source: str) -> list[float]:
@@ -105,8 +109,9 @@ def test_its_own_output_is_a_start_and_a_teacher(going_on: Make, local_config: M
     made = distillkit.run(going_on(name="one")).adapter_path
     teacher = {"model": str(made), "route_value": "t", "scorer": SCORER}
     student = {"adapter": str(made), "lora_rank": 16, "lora_alpha": 32}
+    # The merged teacher and the student that is not merged are one model.
     result = distillkit.run(local_config(name="two", student=student, teachers=[teacher], train={"max_steps": 1}))
-    assert abs(result.metrics[0]["train/reverse_kl"]) < 1e-5  # the merged teacher and the unmerged student are one
+    assert result.metrics[0]["train/reverse_kl"] == pytest.approx(0, abs=1e-5)
 
 
 def test_a_new_lora_on_a_merged_model_brings_its_base(local_config: Make, tiny_model: str, adapter: Path) -> None:
