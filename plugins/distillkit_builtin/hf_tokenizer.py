@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
@@ -11,6 +12,7 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
+from distillkit_builtin.model_source import is_path, resolve_model, tokenizer_source
 from distillkit_builtin.template_date import dated, writes_date
 from distillkit_builtin.turn_end import eos_ids_in, template_end
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
+LONGEST_REASON = 300
+"""Letters of another library's error that are shown: some name everything that they know."""
 T = TypeVar("T")
 Turns = list[dict[str, JsonValue]]
 
@@ -42,7 +46,7 @@ class HFTokenizer:
         """
         self.inner = tokenizer
         self.source = source
-        self._today = today or date.today()
+        self.today = today or date.today()
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
         named = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         known = set(self._vocabulary.values())
@@ -61,16 +65,17 @@ class HFTokenizer:
         """
         from transformers import AutoTokenizer
 
+        place = tokenizer_source(source)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)  # None would ask the user
-        except (OSError, ValueError) as error:
-            raise InputError(unavailable("tokenizer", source, error)) from error
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask the user
+        except Exception as error:  # the tokenizers library raises no narrower one for a file that is damaged
+            raise InputError(unavailable("tokenizer", place, error)) from error
         if not tokenizer.chat_template:
             raise InputError(
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
                 "model, or a local copy whose tokenizer has `chat_template` set"
             )
-        return cls(tokenizer, source, eos_ids=eos_ids_in(model or source), today=today)
+        return cls(tokenizer, source, eos_ids=eos_ids_in(resolve_model(model or source).base), today=today)
 
     @property
     def writes_date(self) -> bool:
@@ -117,7 +122,7 @@ class HFTokenizer:
         conversation: Any = chat
         template_options: dict[str, Any] = dict(options)
         if self.writes_date:
-            template_options["chat_template"] = dated(self._template(options), self._today)
+            template_options["chat_template"] = dated(self._template(options), self.today)
         try:
             made: Any = self.inner.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **template_options
@@ -230,8 +235,20 @@ def unavailable(what: str, source: str, error: Exception) -> str:
             "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
             "itself, or serve this one and name a tokenizer that transformers has"
         )
-    reason = str(error).strip().partition("\n")[0]
+    reason = one_line(error)
+    if Path(source).is_dir():
+        elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
+        return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
+    if is_path(source):
+        reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
     return (
         f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
         "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
     )
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of the user's files, in one line; with the error's kind where its text is no sentence."""
+    text = " ".join(str(error).split()).rstrip(".:") or "no reason is given"
+    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+    return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -64,6 +65,8 @@ def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Po
     dtype = resolve_dtype(options.dtype, device.device)
     if options.lora_rank:
         base = shared_base(run, options.model, device, dtype)
+        if options.adapter is not None:
+            return Policy.lora_from(base, Path(options.adapter), options.lora_dropout)
         return Policy.lora(base, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
     return Policy.full(proved(CausalLM.load(options.model, device, dtype, torch.float32)))
 

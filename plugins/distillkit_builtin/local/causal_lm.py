@@ -10,19 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import DynamicCache, PreTrainedModel
 
 from distillkit.arrays import IntArray
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unavailable
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.load_weights import load_weights, require_finite
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
+from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+NOT_CAUSAL = 0.05
+"""The share of their norm by which hidden states may change with later tokens: rounding in bfloat16, and no more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,21 +72,14 @@ class CausalLM:
 
     @classmethod
     def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "CausalLM":
-        """Read a model's weights. Raises InputError if they cannot be read, or are not safetensors."""
-        transformers_logging.disable_progress_bar()
-        try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                source,
-                dtype=weights_dtype,
-                use_safetensors=True,  # the older format is a pickle
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError) as error:
-            raise InputError(unavailable("model", source, error)) from error
+        """Read a model's weights, adapters merged. Raises InputError if they cannot be read or computed with."""
+        resolved = resolve_model(source)
+        model = load_weights(resolved, weights_dtype)
         prepare_quantized(model, source)
         model.requires_grad_(False)
         model.eval()
         torch.nn.Module.to(model, device.device)
+        require_finite(model, resolved.base)
         causal_lm = cls(model, device, dtype)
         causal_lm.require_known_head()
         return causal_lm
@@ -99,7 +95,12 @@ class CausalLM:
         """
         past = {} if cache is None else {self.cache_argument: cache}
         out = self.backbone(input_ids=ids, use_cache=cache is not None, **past, **options)
-        hidden: Tensor = out.last_hidden_state
+        hidden: Tensor | None = getattr(out, "last_hidden_state", None)
+        if hidden is None:
+            raise InputError(
+                f"the local backend finds no hidden states of {type(self.model).__name__}; please report the "
+                "architecture, and serve this model over HTTP meanwhile"
+            )
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -120,15 +121,33 @@ class CausalLM:
 
     @torch.no_grad()
     def require_known_head(self) -> None:
-        """Raise InputError for an architecture whose logits are not those that `head` computes."""
+        """Raise InputError unless the model is causal, its numbers are finite, and `head` computes its logits."""
+        name = f"{type(self.model).__name__} ({self.model.name_or_path})"
         ids = torch.arange(1, 5, device=self.device.device)[None]
-        ours = self.head(self.hidden_states(ids))
+        hidden = self.hidden_states(ids)
+        ours = self.head(hidden)
         theirs = self.model(input_ids=ids, use_cache=False).logits
+        if not (ours.isfinite().all() and theirs.isfinite().all()):
+            raise InputError(
+                f"{name}: its hidden states or logits are not finite, though all its weights are. In float16 large "
+                "numbers overflow: take bfloat16 or float32; in those, something is wrong with the weights"
+            )
+        self._require_causal(name, ids, hidden)
         close = 1e-4 if ours.dtype == torch.float32 else 1e-2
         if not torch.allclose(ours.float(), theirs.float(), rtol=close, atol=close):
             raise InputError(
                 f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please "
                 "report the architecture, and serve this model over HTTP meanwhile"
+            )
+
+    def _require_causal(self, name: str, ids: Tensor, hidden: Tensor) -> None:
+        """Raise InputError if hidden states [1, 4, hidden] of `ids` depend on later tokens."""
+        others = torch.cat([ids[:, :2], ids[:, 2:] + 2], dim=1)
+        first = hidden[:, :2].float()
+        if (self.hidden_states(others)[:, :2].float() - first).norm() > NOT_CAUSAL * first.norm():
+            raise InputError(
+                f"{name} reads in both directions: what it computes of a token depends on those behind it, so it can "
+                "neither sample nor score next tokens. Encoders such as BERT do; choose a causal language model"
             )
 
     @contextmanager

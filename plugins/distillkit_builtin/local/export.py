@@ -1,10 +1,17 @@
 """The trained weights as others load them: a PEFT adapter, or a whole model; in an export with tokenizer and card."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.export_check import export_problem
+from distillkit_builtin.local.load_weights import load_weights
+from distillkit_builtin.local.lora import ADAPTER
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.model_source import resolve_model
 
 CARD = """---
 {base_model}library_name: {library}
@@ -33,17 +40,18 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}")
 MODEL_USAGE = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
+BAD_EXPORT = "what others load from {path} is not what was trained: {problem}. The weights are there; please report it"
 
 
-def write_weights(policy: Policy, folder: Path) -> Path:
+def write_weights(policy: Policy, folder: Path, whole: dict[str, Tensor] | None = None) -> Path:
     """Write `adapter/` or `model/` below `folder`, as a server loads it: weights and config; returns its path.
 
-    Where weights are sharded, every rank must call `Policy.whole_weights` at the same time.
+    Where weights are sharded, every rank must call `Policy.whole_weights` at the same time, unless `whole` is that.
     """
     adapter = policy.causal_lm.adapter
     if adapter is None:
         path = folder / "model"
-        policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights())
+        policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights() if whole is None else whole)
         return path
     path = folder / "adapter"
     # Its own tensors alone: to ask bitsandbytes for a base's tensors makes it repack them, on a CPU into wrong ones.
@@ -52,25 +60,59 @@ def write_weights(policy: Policy, folder: Path) -> Path:
     return path
 
 
-def export(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> Path:
-    """Write weights, tokenizer and model card below `run_dir`; returns their directory. `base`: `student.model`."""
-    path = write_weights(policy, run_dir)
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was written."""
+
+    path: Path
+    problem: str | None
+    """Why what others load from it is not what was trained, for the user; None as it should be."""
+
+
+def export(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> Exported:
+    """Write weights, tokenizer and model card below `run_dir`, and read the weights back. `base`: `student.model`.
+
+    An adapter's config names its base model as PEFT needs it: by its name on the hub, or by the whole path of its
+    directory. Where adapters were merged into the model that was trained on, that model is written into `base/`.
+    """
+    whole = policy.whole_weights() if policy.causal_lm.adapter is None else None
+    if policy.causal_lm.adapter is not None:
+        policy.causal_lm.adapter.peft_config[ADAPTER].base_model_name_or_path = _written_base(
+            policy, tokenizer, run_dir, base
+        )
+    path = write_weights(policy, run_dir, whole)
     tokenizer.inner.save_pretrained(path)
-    (path / "README.md").write_text(_card(base, is_adapter=policy.causal_lm.adapter is not None), encoding="utf-8")
-    return path
+    problem = export_problem(policy, path, whole)
+    said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem)
+    card = _card(base, is_adapter=policy.causal_lm.adapter is not None)
+    (path / "README.md").write_text(card if said is None else f"{card}\n**{said}**\n", encoding="utf-8")
+    return Exported(path, said)
+
+
+def _written_base(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> str:
+    """The name of the base model of an adapter, for its config: PEFT cannot merge one adapter below another."""
+    source = resolve_model(base)
+    if not source.adapters:
+        return str(Path(base).resolve()) if Path(base).is_dir() else base
+    folder = (run_dir / "base").resolve()
+    load_weights(source, policy.causal_lm.dtype).save_pretrained(folder)
+    tokenizer.inner.save_pretrained(folder)
+    return str(folder)
 
 
 def _card(base: str, *, is_adapter: bool) -> str:
     """A card that holds on every machine: a model in a directory is named, and where the directory is, is not said."""
-    hub_name = _hub_name(base)
-    name = hub_name or Path(base).resolve().name
-    usage = (ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=hub_name or f"path/to/{name}")
+    source = resolve_model(base)
+    hub_name = _hub_name(source.base)
+    name = hub_name or Path(source.base).resolve().name
+    merged = f" with an adapter merged into it ({', '.join(folder.name for folder in source.adapters)})"
+    needed = "path/to/base" if source.adapters else hub_name or f"path/to/{name}"
     return CARD.format(
-        base=name,
+        base=name + merged if source.adapters else name,
         base_model=f"base_model: {hub_name}\n" if hub_name else "",
         library="peft" if is_adapter else "transformers",
         title=f"{Path(name).name}, distilled on-policy",
-        usage=usage,
+        usage=(ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=needed),
     )
 
 

@@ -1,14 +1,16 @@
 """A short digest of a model's files: a directory may be trained on, or replaced, under the same name."""
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.model_source import ADAPTER_WEIGHTS, BASE, read_adapter_config, resolve_model
 
-CONFIGS = ("config.json", "generation_config.json", "adapter_config.json")
-"""Architecture, what ends a completion, and the adapter that transformers loads along with a model."""
+CONFIGS = ("config.json", "generation_config.json")
+"""Architecture, and what ends a completion."""
 WHOLE = 64 * 2**20
 """Bytes; of a larger file a sample is read."""
 BLOCKS, BLOCK = 512, 4096
@@ -18,19 +20,43 @@ BLOCKS, BLOCK = 512, 4096
 def model_fingerprint(source: str) -> dict[str, str]:
     """What identifies a model, by name: of a directory digests of its files, of a model on the hub its revision.
 
-    A copy of a directory is the same model.
+    So it is of the base model where adapters are merged, with a digest of each adapter. A copy of a directory is the
+    same model.
 
     Raises:
         InputError: if the files cannot be read.
     """
-    folder = Path(source)
+    resolved = resolve_model(source)
+    merged = {f"merged adapter {i}": adapter_digest(folder) for i, folder in enumerate(resolved.adapters, 1)}
+    folder = Path(resolved.base)
     if not folder.is_dir():
-        return _revision(source)
+        return {**_revision(resolved.base), **merged}
     try:
         configs = [path for name in CONFIGS if (path := folder / name).is_file()]
-        return {"model config": _digest(configs), "weights": _digest(sorted(folder.glob("*.safetensors")))}
+        weights = sorted(path for path in folder.glob("*.safetensors") if path.name != ADAPTER_WEIGHTS)
+        return {"model config": _digest(configs), "weights": _digest(weights), **merged}
     except OSError as error:
         raise InputError(unavailable("model", source, error)) from error
+
+
+def adapter_digest(folder: Path) -> str:
+    """A digest of an adapter: of its weights, and of its config but for where the base model is, which is no content.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    config = {name: value for name, value in read_adapter_config(folder).items() if name != BASE}
+    try:
+        weights = _digest([folder / ADAPTER_WEIGHTS])
+    except OSError as error:
+        raise InputError(unavailable("adapter", str(folder), error)) from error
+    content = json.dumps([_in_order(config), weights], sort_keys=True)
+    return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
+
+
+def _in_order(config: Mapping[str, object]) -> dict[str, object]:
+    """The config with its lists sorted: PEFT writes the set of target modules in the order of the day."""
+    return {name: sorted(map(str, value)) if isinstance(value, list) else value for name, value in config.items()}
 
 
 def _revision(source: str) -> dict[str, str]:

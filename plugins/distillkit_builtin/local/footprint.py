@@ -4,16 +4,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit.ranks import ONLY, Rank
+from distillkit_builtin.hf_tokenizer import one_line
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
-from distillkit_builtin.local.model_config import declared_text_config, read_config
+from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
+from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
 """Of a trained parameter: itself, its gradient and AdamW's two moments, all in float32."""
@@ -73,11 +75,14 @@ class Footprint:
         return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {kept} on {self.device}"
 
 
-@lru_cache(maxsize=16)
 def model_structure(source: str) -> Structure:
-    """Of the model `source`, found from its modules. Raises InputError if its config cannot be read."""
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source), trust_remote_code=False)
+    """Of the model `source`, found from its modules. Raises InputError if it is not one that can be computed here."""
+    return _structure(source, config_state(resolve_model(source).base))
+
+
+@lru_cache(maxsize=16)
+def _structure(source: str, state: tuple[int, int] | None) -> Structure:
+    model = model_on_meta(source)
     head = model.get_output_embeddings()
     linear = [
         weight
@@ -92,6 +97,39 @@ def model_structure(source: str) -> Structure:
         linear_ends=sum(sum(weight.shape) for weight in linear),
         recurrent=_is_recurrent(model),
     )
+
+
+def model_on_meta(source: str) -> PreTrainedModel:
+    """The model without data. Raises InputError unless transformers has it as a text model that reads from the left."""
+    config = read_config(source)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        DynamicCache(config=model.config)
+    except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
+        raise InputError(_cannot_be_built(source, config, error)) from error
+    name = type(model).__name__
+    if model.base_model is model or model.get_output_embeddings() is None:
+        raise InputError(
+            f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
+        )
+    attributes = [vars(module).get(key) for module in model.modules() for key in ("is_causal", "is_decoder")]
+    if False in attributes and True not in attributes:
+        raise InputError(
+            f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "
+            "nor score next tokens; choose a causal language model"
+        )
+    return model
+
+
+def _cannot_be_built(source: str, config: PreTrainedConfig, error: Exception) -> str:
+    """Why transformers makes no model of a config, in one line: it names all the 190 classes that it has."""
+    if "Unrecognized configuration class" in str(error):
+        return (
+            f"{source} is a {config.model_type!r} model, of which transformers has no causal language model for text "
+            "alone; choose another, or serve this one over HTTP"
+        )
+    return f"no model can be built from the config.json of {source}: {one_line(error)}"
 
 
 def _is_recurrent(model: PreTrainedModel) -> bool:

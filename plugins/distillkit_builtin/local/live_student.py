@@ -141,7 +141,10 @@ class LiveLocalStudent:
 
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use; returns their directory."""
-        return await self.device.run(export, self.policy, self.tokenizer, run_dir, self.options.model)
+        exported = await self.device.run(export, self.policy, self.tokenizer, run_dir, self.options.model)
+        if exported.problem is not None:
+            self.run.notify(exported.problem)
+        return exported.path
 
     def _own_sampling(self) -> OwnSampling:
         if self.sampling is None:

@@ -7,10 +7,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.footprint import model_on_meta
 
 
 def put_lora(model: PreTrainedModel, rank: int, alpha: int, dropout: float) -> PeftModel:
@@ -56,6 +56,6 @@ def _gives_a_tensor(layer: LoraLayer) -> bool:
 @lru_cache(maxsize=16)
 def require_adaptable(source: str, rank: int, dropout: float) -> None:
     """Raise InputError if no such LoRA can be put on the model `source`; needs its config alone."""
+    model = model_on_meta(source)
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(read_config(source), trust_remote_code=False)
         put_lora(model, rank, 1, dropout)

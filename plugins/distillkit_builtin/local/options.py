@@ -15,7 +15,17 @@ class LocalStudentOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = Field(min_length=1, description="A local directory, or `org/name` on the Hugging Face hub.")
+    model: str = Field(
+        min_length=1,
+        description="A local directory, or `org/name` on the Hugging Face hub. A PEFT adapter stands for its base "
+        "model with the adapter merged into it.",
+    )
+    adapter: str | None = Field(
+        None,
+        min_length=1,
+        description="Go on training the LoRA in this directory, such as another run's adapter/, which must be one of "
+        "`model`. It keeps its rank, alpha and layers, so leave lora_rank and lora_alpha out. null: start a new one.",
+    )
     tokenizer_model: str | None = Field(None, description="Where its tokenizer is found; null: the model.")
     device: DeviceName = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:N or mps.")
     dtype: Literal["auto", "bfloat16", "float32"] = Field(
@@ -57,10 +67,17 @@ class LocalStudentOptions(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _default_learning_rate(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
+    def _complete(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
+        if isinstance(values, dict) and values.get("adapter") and not values.get("model"):
+            raise ValueError("adapter needs `model` beside it: the base model that the adapter was trained on")
         if isinstance(values, dict) and values.get("lora_rank") == 0:
             return {"learning_rate": FULL_LEARNING_RATE, **values}
         return values
+
+    def chosen_ranks(self) -> dict[str, int]:
+        """`lora_rank` and `lora_alpha` where they are not the defaults, which a run's own config.yaml names too."""
+        ranks = {"lora_rank": self.lora_rank, "lora_alpha": self.lora_alpha}
+        return {name: rank for name, rank in ranks.items() if rank != type(self).model_fields[name].default}
 
 
 class LocalScorerOptions(BaseModel):

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import cast
 
 import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter, require_trainable
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic
 from distillkit_builtin.local.device import autocast
@@ -42,10 +46,23 @@ class Policy:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             causal_lm.adapter = put_lora(causal_lm.model, rank, alpha, dropout)
+        return cls._with_adapter(causal_lm)
+
+    @classmethod
+    def lora_from(cls, causal_lm: CausalLM, folder: Path, dropout: float) -> "Policy":
+        """Go on training the LoRA in a directory. Raises InputError if it does not fit, or is more than a LoRA."""
+        config = cast(LoraConfig, read_adapter(folder))
+        config.lora_dropout = dropout  # of this training, as the options say; not a part of the model
+        causal_lm.adapter = put_adapter(causal_lm.model, config, loaded_adapter(folder), folder, trainable=True)
+        require_trainable(causal_lm.model, folder)
+        return cls._with_adapter(causal_lm)
+
+    @classmethod
+    def _with_adapter(cls, causal_lm: CausalLM) -> "Policy":
         use_adapted_linear(causal_lm.model)
         require_differentiable(causal_lm.model)
-        trained = {name: p for name, p in causal_lm.adapter.named_parameters() if p.requires_grad}
-        return cls(causal_lm, trained)
+        adapted = causal_lm.adapter or causal_lm.model
+        return cls(causal_lm, {name: p for name, p in adapted.named_parameters() if p.requires_grad})
 
     @classmethod
     def full(cls, causal_lm: CausalLM) -> "Policy":

@@ -8,8 +8,12 @@ from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.model_config import length_limit
 from distillkit_builtin.local.option_types import DTypeName
+from distillkit_builtin.local.starting_adapter import StartingAdapter
+from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors")
+BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
+SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
 
 def quieten() -> None:
@@ -36,10 +40,12 @@ def local_report(
     run: RunContext,
     lora_rank: int | None = None,
     samples: bool = True,
+    start: StartingAdapter | None = None,
 ) -> CheckReport:
     """What loading `source` takes, as far as it is known without its weights; `plugin` is how the report calls it.
 
     `lora_rank` is a student's: 0 trains all weights; None: the model is frozen. `samples`: the student samples itself.
+    `start` is the LoRA that a student goes on training.
     In one `run`, the first plugin counts a frozen model that several use, a LoRA's base among them.
 
     Raises:
@@ -50,16 +56,23 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.footprint import footprint, require_batchable
+    from distillkit_builtin.local.model_check import require_loadable, require_trainable_start
     from distillkit_builtin.local.quantization import require_trainable
 
     require_batchable(source)
+    run.share(("loadable", source), lambda: require_loadable(source))
+    if start is not None:
+        require_trainable_start(source, start.folder)
     size = footprint(source, device, dtype, run.rank)
     if lora_rank == 0:
         require_trainable(source, size.quantization)
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes
-    return CheckReport((f"{plugin}: {source}, {size.describe()}", *_limits(plugin, source)), memory_bytes=total)
+    first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
+    rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
+    notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
+    return CheckReport(notes, memory_bytes=total)
 
 
 def _limits(plugin: str, source: str) -> Iterator[str]:
@@ -70,6 +83,17 @@ def _limits(plugin: str, source: str) -> Iterator[str]:
             "logprob would depend on its batch. Lower sampling.max_completion_tokens if rows are too long, or serve it "
             "over HTTP"
         )
+
+
+def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, samples: bool) -> Iterator[str]:
+    """What the user should know where adapters are merged into a model, or one is trained on."""
+    if start is not None and start.note is not None:
+        yield start.note
+    if resolve_model(source).adapters:
+        if lora:
+            yield BESIDE
+        if not samples:
+            yield SERVED
 
 
 def _counts(run: RunContext, *frozen_model: str) -> bool:

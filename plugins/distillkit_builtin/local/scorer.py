@@ -11,9 +11,9 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint
-from distillkit_builtin.local.model_config import context_length, read_config
+from distillkit_builtin.local.model_config import context_length, embedding_rows, read_config
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.requirements import local_report
 
@@ -39,7 +39,7 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""
-        return shared_tokenizer(run, self.teacher.tokenizer_model or self.teacher.model, self.teacher.model)
+        return model_tokenizer(run, self.teacher.tokenizer_model or self.teacher.model, self.teacher.model)
 
     def context_length(self, run: RunContext) -> int | None:
         """In tokens, as the model's config says, or None."""
@@ -62,8 +62,14 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
         self._live = None
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        """Score in micro-batches of similar length."""
-        async for score in self._opened().score(requests):
+        """Score in micro-batches of similar length; a completion with an id that the model has no row for fails."""
+        rows = embedding_rows(self.teacher.model)
+        largest = [int(request.rollout.token_ids.max()) for request in requests]
+        for request, index in zip(requests, largest, strict=True):
+            if rows is not None and index >= rows:
+                yield Failure(request, f"the student sampled id {index}, and {self.teacher.model} has {rows} rows")
+        known = [r for r, index in zip(requests, largest, strict=True) if rows is None or index < rows]
+        async for score in self._opened().score(known):
             yield score
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:

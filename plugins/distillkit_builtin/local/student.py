@@ -13,11 +13,12 @@ from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Ste
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.local.fingerprint import model_fingerprint
+from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
+from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint
 from distillkit_builtin.local.model_config import context_length, read_config
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.live_student import LiveLocalStudent
@@ -31,7 +32,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     name: ClassVar[str] = "local"
     runs_torch_losses: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
-    writes: ClassVar[frozenset[str]] = frozenset({"adapter", "model", "weights"})
+    writes: ClassVar[frozenset[str]] = frozenset({"adapter", "base", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
     )
@@ -50,41 +51,51 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
             alone = "there is one process; start several by torchrun, or take auto"
             why = "a LoRA is never sharded; take auto" if self.lora_rank else alone
             raise InputError(f"student.shard: always cannot be used: {why}")
-        trained = f"LoRA of rank {self.lora_rank}" if self.lora_rank else "all weights"
+        start = self._starting_adapter()
+        rank = self.lora_rank if start is None else start.rank
+        trained = f"LoRA of rank {rank}" if rank else "all weights"
         report = local_report(
             self.model,
-            f"student ({trained})",
+            f"student ({trained}{'' if start is None else f', from {start.folder}'})",
             self.device,
             self.dtype,
             run=run,
-            lora_rank=self.lora_rank,
+            lora_rank=rank,
             samples=self._samples,
+            start=start,
         )
         if not report.missing:
-            self._require_trainable(run)
+            self._require_trainable(run, start)
         return report
 
-    def _require_trainable(self, run: RunContext) -> None:
+    def _require_trainable(self, run: RunContext, start: StartingAdapter | None) -> None:
         """Raise InputError for what needs torch to be known, and can be known without the weights."""
         from distillkit_builtin.local.device import require_compilable
         from distillkit_builtin.local.lora_placement import require_adaptable
 
         if self.compile == "always":
             require_compilable(self.device, run.rank)
-        if self.lora_rank:
+        if self.lora_rank and start is None:
             require_adaptable(self.model, self.lora_rank, self.lora_dropout)
+
+    def _starting_adapter(self) -> StartingAdapter | None:
+        """The LoRA that is trained on. Raises InputError if it cannot be."""
+        if self.adapter is None:
+            return None
+        return read_starting_adapter(self.adapter, self.model, self.chosen_ranks())
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""
-        return shared_tokenizer(run, self.tokenizer_model or self.model, self.model)
+        return model_tokenizer(run, self.tokenizer_model or self.model, self.model)
 
     def context_length(self, run: RunContext) -> int | None:
         """In tokens, as the model's config says, or None."""
         return context_length(self.model)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Digests of config and weights, or the revision on the hub."""
-        return model_fingerprint(self.model)
+        """Digests of config and weights, or the revision on the hub, and of the adapter that is trained on."""
+        found = model_fingerprint(self.model)
+        return found if self.adapter is None else {**found, "starting adapter": adapter_digest(Path(self.adapter))}
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
         """`importance_sampling` by name; other losses bring their own torch function."""

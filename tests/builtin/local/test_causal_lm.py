@@ -1,9 +1,12 @@
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from helpers import tiny_models
+from safetensors.torch import load_file, save_file
 
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
@@ -48,5 +51,53 @@ def test_an_unknown_way_to_make_logits_is_refused(causal_lm: CausalLM) -> None:
 
 
 def test_a_model_that_cannot_be_read_is_an_error_of_the_input(load: Callable[..., CausalLM], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"the model of '.*' cannot be read: .*Give a local directory, or `org/name`"):
+    with pytest.raises(InputError, match=r"the config of '.*' cannot be read: it has no config.json"):
         load(str(tmp_path))
+    with pytest.raises(InputError, match=r"the config of '.*' cannot be read: .*Give a local directory, or `org/name`"):
+        load(str(tmp_path / "nowhere"))
+
+
+def test_weights_that_are_no_numbers_are_named_with_their_file(
+    load: Callable[..., CausalLM], tiny_model: str, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    before = load_file(folder / "model.safetensors")
+    for value, kind in ((float("nan"), "NaN"), (float("inf"), "infinite numbers")):
+        weights = {name: tensor.clone() for name, tensor in before.items()}
+        weights["model.embed_tokens.weight"][200, 3] = value  # of a token that no check of the start reads
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(
+            InputError, match=rf"hold {kind}, in the tensor model.embed_tokens.weight of {folder}/model.s"
+        ):
+            load(str(folder))
+
+
+def test_an_overflow_in_float16_is_called_that(load: Callable[..., CausalLM], tiny_model: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    weights = {n: w * (200 if w.dim() > 1 else 1) for n, w in load_file(folder / "model.safetensors").items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    load(str(folder))  # in float32 it is a model
+    with pytest.raises(InputError, match=r"logits are not finite, .*In float16 large numbers overflow: take bfloat16"):
+        load(str(folder), torch.float16)
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"] * 1e6
+    weights["model.embed_tokens.weight"] = weights["lm_head.weight"]
+    save_file(
+        {**weights, "lm_head.weight": weights["lm_head.weight"].clone()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(InputError, match=r"hold infinite numbers, in the tensor .*; in float16 large ones are"):
+        load(str(folder), torch.float16)
+
+
+def test_a_model_that_reads_later_tokens_is_refused(
+    load: Callable[..., CausalLM], tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured, whatever its config says."""
+    seen = CausalLM.hidden_states
+
+    def both_ways(self: CausalLM, ids: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        return seen(self, ids, *rest, **options) + 0.3 * seen(self, ids.flip(1)).flip(1)
+
+    causal_lm = load(tiny_model)
+    monkeypatch.setattr(CausalLM, "hidden_states", both_ways)
+    with pytest.raises(InputError, match="reads in both directions"):
+        causal_lm.require_known_head()

@@ -1,19 +1,25 @@
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
+from helpers import tiny_adapters, tiny_models
 from transformers import (
     AutoModelForCausalLM,
+    BertConfig,
     FalconH1Config,
     GPT2Config,
     Lfm2Config,
+    Llama4TextConfig,
     LlamaConfig,
     PreTrainedConfig,
     Qwen3NextConfig,
+    RoFormerConfig,
+    T5Config,
 )
 
 from distillkit.errors import InputError
@@ -63,6 +69,62 @@ def test_models_that_attend_alone_are_accepted(family: str, written: Written) ->
     require_batchable(written(tiny_models.FAMILIES[family]))
 
 
+ENCODER: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@pytest.mark.parametrize("config", [BertConfig(**ENCODER), RoFormerConfig(**ENCODER)])
+def test_encoders_are_refused_though_transformers_has_a_head_for_them(
+    config: PreTrainedConfig, written: Written
+) -> None:
+    with pytest.raises(InputError, match="reads in both directions"):
+        LocalStudent(model=written(config), device="cpu").check(make_context())
+    config.is_decoder = True
+    require_batchable(written(config))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (T5Config(d_model=32), "is a 't5' model, of which transformers has no causal language model for text alone"),
+        (Llama4TextConfig(**tiny_models.SMALL), "is a Llama4ForCausalLM, in which the local backend finds no backbone"),
+        (LlamaConfig(**{**tiny_models.SMALL, "hidden_act": "nosuch"}), "no model can be built from the config.json of"),
+    ],
+    ids=["another kind", "no backbone", "nonsense"],
+)
+def test_what_no_text_model_can_be_made_of_is_refused_in_one_line(
+    config: PreTrainedConfig, message: str, written: Written
+) -> None:
+    source = written(config)
+    scorer = LocalScorer(device="cpu").bind(replace(make_teacher(), model=source))
+    for plugin in (LocalStudent(model=source, device="cpu"), scorer):
+        with pytest.raises(InputError, match=message) as caught:
+            plugin.check(make_context())
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+
+
+QUANTIZED = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+
+
+def test_quantized_weights_cannot_all_be_trained_nor_take_in_an_adapter(tiny_model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "quantized"
+    shutil.copytree(tiny_model, folder)
+    tiny_adapters.change_config(folder, file="config.json", quantization_config=QUANTIZED)
+    with pytest.raises(InputError, match=r"lora_rank: 0 trains all weights, and those of .* are quantized"):
+        LocalStudent(model=str(folder), device="cpu", lora_rank=0).check(make_context())
+    adapter = tiny_adapters.write_adapter(tmp_path / "adapter", tiny_model, base_name=str(folder))
+    with pytest.raises(InputError, match=r"cannot be merged into .*, whose weights are quantized: that would round it"):
+        LocalStudent(model=str(adapter), device="cpu").check(make_context())
+
+
+def test_quantized_weights_whose_package_is_missing_are_refused(tiny_model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "quantized"
+    shutil.copytree(tiny_model, folder)
+    tiny_adapters.change_config(folder, file="config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(InputError, match=r"the weights of .* are quantized, and cannot be read: .*optimum"):
+        LocalStudent(model=str(folder), device="cpu").check(make_context())
+
+
 @pytest.mark.parametrize("config", [LlamaConfig(**tiny_models.SMALL), GPT2Config(n_embd=32, n_layer=2, n_head=4)])
 def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig, written: Written) -> None:
     source = written(config)
@@ -81,8 +143,8 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
     assert size.training_bytes(0) == model_structure(source).parameters * (16 + 2)
 
 
-def test_a_model_that_several_use_is_counted_once(written: Written) -> None:
-    source, context = written(LlamaConfig(**tiny_models.SMALL)), make_context("student")
+def test_a_model_that_several_use_is_counted_once(tiny_model: str) -> None:
+    source, context = tiny_model, make_context("student")
     size = footprint(source, "cpu", "float32")
 
     def held(user: str, lora_rank: int | None, dtype: str = "float32") -> int | None:

@@ -1,0 +1,144 @@
+"""Whether every weight of a model comes from its files, found without reading them: torch's meta device holds no data.
+
+transformers fills what a checkpoint lacks with random numbers, drops what fits nothing, and warns. Here the names and
+shapes of the files' headers go through transformers' own loading on the meta device, with all its renaming, tying and
+merging, and what does not come out even is an error. The same is asked of the real loading.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from distillkit.errors import InputError
+from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
+
+FLOATS: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+"""The formats of weights that are numbers as they stand; others need scales, which a quantization config names."""
+OTHER_SENSES = re.compile(r"vision|visual|image|video|audio|speech|multi_?modal|mm_|mtp|nextn")
+"""In the names of a checkpoint's parts that a text model has no use for: towers of other senses, drafting heads."""
+LAYER = re.compile(r"\.layers\.(\d+)\.")
+SHOWN = 4
+
+
+def is_quantized(base: str) -> bool:
+    """Whether a model's weights are stored in a quantized format."""
+    return getattr(read_config(base), "quantization_config", None) is not None
+
+
+def require_weights(base: str) -> None:
+    """Raise InputError unless a model's files are there, whole, and fit it, as far as they are on this machine."""
+    files = model_files(base)
+    if files is None:
+        return
+    stored = stored_tensors(files)
+    if is_quantized(base):  # what is stored is not what the model has: the loading itself shows whether it fits
+        return
+    model, info = load_on_meta(base, stored)
+    require_fit(base, model, info)
+    numbers = {name: tensor for name, tensor in stored.items() if tensor.format in FLOATS}
+    if len(numbers) < len(stored):
+        _require_numbers(base, stored, load_on_meta(base, numbers)[1]["missing_keys"], model)
+
+
+def load_on_meta(
+    base: str, stored: Mapping[str, StoredTensor], dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model without data as transformers would load it from such tensors, and what it says of the loading."""
+    config = read_config(base)
+    tensors = {
+        name: torch.empty(tensor.shape, dtype=FLOATS.get(tensor.format, torch.float32), device="meta")
+        for name, tensor in stored.items()
+    }
+    with torch.device("meta"):
+        cls = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    try:
+        model, info = cls.from_pretrained(
+            None,
+            config=config,
+            state_dict=tensors,
+            dtype=dtype,
+            device_map={"": "meta"},
+            ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
+            output_loading_info=True,
+        )
+    except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
+        raise InputError(unavailable("model", base, error)) from error
+    return model, info
+
+
+def require_fit(base: str, model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> None:
+    """Raise InputError if weights of the model did not come from its files, or tensors of its decoder fit nothing.
+
+    `info` is what transformers says of the loading. A head that is tied is not missing, nor are buffers that are
+    computed.
+    """
+    problems = [
+        _listed("have other shapes than its config says", [_shapes(*entry) for entry in info["mismatched_keys"]]),
+        _listed("are missing", info["missing_keys"]),
+        _listed("fit nothing in it", [name for name in info["unexpected_keys"] if _matters(name, model)]),
+    ]
+    found = "; ".join(problem for problem in problems if problem)
+    if found:
+        raise InputError(
+            f"the weights of {base!r} are not those of a {type(model).__name__} with its config.json: {found}. "
+            "transformers would go on with random numbers in the place of some weights, or without some; take the "
+            "config.json and the weights that belong together"
+        )
+
+
+def ignored_tensors(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> list[str]:
+    """Names of tensors in the files that the model has no use for, and does well without."""
+    return sorted(name for name in info["unexpected_keys"] if not _matters(name, model))
+
+
+def _matters(name: str, model: PreTrainedModel) -> bool:
+    """Whether a tensor that fits nothing belongs to what computes the logits, as far as its name tells.
+
+    A part beside backbone and head (a value head, a classifier) does not, nor does a tower for another sense, nor do
+    layers behind the last that draft more tokens, where the config says how many of them there are.
+    """
+    config = model.config.get_text_config()
+    layers = int(getattr(config, "num_hidden_layers", 0) or 0)
+    drafting = int(getattr(config, "num_nextn_predict_layers", 0) or 0)
+    layer = LAYER.search(name)
+    if OTHER_SENSES.search(name) or (layer and layers <= int(layer[1]) < layers + drafting):
+        return False
+    top = {child for child, _ in model.named_children()}
+    return name.partition(".")[0] in top or not top
+
+
+def _require_numbers(
+    base: str, stored: Mapping[str, StoredTensor], missing: Collection[str], model: PreTrainedModel
+) -> None:
+    """Raise InputError if weights that are floating-point come from tensors that are not; `missing`: without those."""
+    weights = model.state_dict()
+    wrong = sorted(name for name in missing if name in weights and weights[name].is_floating_point())
+    if wrong:
+        odd = {tensor.format: tensor.file for tensor in stored.values() if tensor.format not in FLOATS}
+        formats = ", ".join(f"{name} (in {path.name})" for name, path in odd.items())
+        raise InputError(
+            f"weights of {base!r} are stored as {formats}, and its config.json has no quantization_config that says "
+            f"how to read them: {_names(wrong)}. Take the checkpoint that it was made of, or one with that config"
+        )
+
+
+def _listed(what: str, names: Collection[str]) -> str:
+    return f"{len(names)} tensors {what} ({_names(names)})" if names else ""
+
+
+def _names(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+
+
+def _shapes(name: str, stored: Collection[int], expected: Collection[int]) -> str:
+    return f"{name}: {list(stored)} in the file, {list(expected)} by the config"

@@ -1,0 +1,59 @@
+"""Whether what was exported is what was trained: it is read back as PEFT and transformers read it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from distillkit.errors import InputError
+from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter
+from distillkit_builtin.local.checkpoint_fit import require_weights
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.weight_files import model_files
+
+SHOWN = 4
+
+
+def export_problem(policy: Policy, path: Path, whole_weights: dict[str, Tensor] | None) -> str | None:
+    """Why others will not load from `path` what was trained, with names; None if they will.
+
+    An adapter is put onto the model by PEFT, on the meta device, where only the adapter has data. A whole model's files
+    are compared tensor by tensor with `whole_weights`, and by name and shape with what transformers would load.
+    """
+    try:
+        if policy.causal_lm.adapter is None:
+            require_weights(str(path))
+            different = list(_different_weights(path, whole_weights or {}))
+        else:
+            different = list(_different_layers(policy, path))
+    except InputError as error:
+        return str(error)
+    if not different:
+        return None
+    more = ", ..." if len(different) > SHOWN else ""
+    return f"{len(different)} tensors come back as others than they were: {', '.join(different[:SHOWN])}{more}"
+
+
+def _different_layers(policy: Policy, path: Path) -> Iterator[str]:
+    """Names of the trained tensors that PEFT reads back with other values."""
+    config = policy.causal_lm.model.config
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model.name_or_path = policy.causal_lm.model.name_or_path
+    read = put_adapter(model, read_adapter(path), loaded_adapter(path), path, on_cpu=True)
+    found = dict(read.named_parameters())
+    for name, trained in policy.trained.items():
+        if name not in found or not torch.equal(found[name], trained.cpu()):
+            yield name
+
+
+def _different_weights(path: Path, weights: dict[str, Tensor]) -> Iterator[str]:
+    """Names of a model's tensors that stand in its files with other values; some have other names there."""
+    for file in model_files(str(path)) or ():
+        with safe_open(file, "pt") as opened:
+            for name in opened.keys() & weights.keys():
+                if not torch.equal(opened.get_tensor(name), weights[name].cpu()):
+                    yield name

@@ -1,0 +1,25 @@
+"""What `distillkit check` finds out of a model before its weights are read: files, names, shapes, adapters."""
+
+from pathlib import Path
+
+from distillkit_builtin.local.adapters import put_adapter, read_adapter, require_trainable, stored_adapter
+from distillkit_builtin.local.checkpoint_fit import require_weights
+from distillkit_builtin.local.footprint import model_on_meta
+from distillkit_builtin.local.load_weights import refuse_quantized_base
+from distillkit_builtin.model_source import resolve_model
+
+
+def require_loadable(source: str) -> None:
+    """Raise InputError if it can be known that the weights of the model `source`, or its adapters, cannot be loaded."""
+    resolved = resolve_model(source)
+    require_weights(resolved.base)
+    refuse_quantized_base(resolved)
+    for folder in resolved.adapters:
+        put_adapter(model_on_meta(source), read_adapter(folder), stored_adapter(folder), folder)
+
+
+def require_trainable_start(source: str, folder: Path) -> None:
+    """Raise InputError if the adapter in `folder` does not fit the model `source`, or is more than a LoRA."""
+    model = model_on_meta(source)
+    put_adapter(model, read_adapter(folder), stored_adapter(folder), folder, trainable=True)
+    require_trainable(model, folder)
