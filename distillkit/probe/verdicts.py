@@ -32,6 +32,8 @@ ABOVE_REPEAT = 2.0
 """How many times the difference when asked again in the same way another way must have, to be a fault of its own."""
 ENDINGS, NEVER_ENDS = 3, -5.0
 """Ends that are enough to speak of, and the mean gap there below which the teacher would not have ended."""
+MORE_THAN_ELSEWHERE = 2.0
+"""How many times the mean gap between start and end that at the end must be, to be one of the end."""
 START, STARTS_OTHERWISE = 2.0, 4.0
 """Nats of mean |gap| at the first tokens that are worth a word, where they are so many times those behind them."""
 FAR = 5.0
@@ -152,7 +154,8 @@ def _level(apart: Disagreement, gap: float) -> Level:
 
 def _of_gap(teacher: TeacherFigures) -> Iterator[Verdict]:
     who = f"teacher {teacher.teacher!r}"
-    if teacher.end.tokens >= ENDINGS and teacher.end.mean < NEVER_ENDS:
+    elsewhere = teacher.between.mean if teacher.between.tokens else 0.0
+    if teacher.end.tokens >= ENDINGS and teacher.end.mean < min(NEVER_ENDS, MORE_THAN_ELSEWHERE * elsewhere):
         tokens = " and ".join(map(repr, teacher.end_tokens))
         yield Verdict(
             "warn",
