@@ -25,6 +25,8 @@ PURPOSE = "probe"
 """Part of its seeds, so that they are no step's and no evaluation's."""
 NEXT_TOKENS, DRAWS = 8, 16
 """Of the sampling test: after how many prompts a next token is sampled, and how often."""
+BEHIND = 16
+"""Tokens of a completion, at most, that stand behind every other of those prompts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Probe:
         new = self.prepared.config.sampling.max_completion_tokens
         lengths = [len(row_prompts.student) for row_prompts in self.prompts]
         sampled = sum(lengths) + len(lengths) * new
-        drawn = DRAWS * sum(length + new // 2 + 1 for length in lengths[:NEXT_TOKENS])
+        drawn = DRAWS * sum(length + min(BEHIND, new // 2) + 1 for length in lengths[:NEXT_TOKENS])
         scored = 0
         for teacher, scorer in self.prepared.plugins.scorers.items():
             prompts = [len(each.teachers[teacher]) for each in self.prompts if teacher in each.route.teachers]
@@ -103,13 +105,13 @@ class Probe:
         """Whether next tokens come from the distribution whose logprobs they have; and how many were sampled.
 
         After every other prompt alone, where a first token is often certain and shows nothing, and after the others
-        with half of their completion behind them. Whatever the run asks for, the whole distribution is asked for here.
+        with the start of their completion behind them. Whatever the run asks for, the whole distribution is asked for here.
         Text: why the logprobs are of no distribution at all.
         """
         neutral = replace(params, max_tokens=1, temperature=1.0, top_p=1.0, top_k=0)
         requests: list[SampleRequest] = []
         for place, rollout in enumerate(rollouts[:NEXT_TOKENS]):
-            behind = rollout.token_ids[: len(rollout.token_ids) // 2 if place % 2 else 0]
+            behind = rollout.token_ids[: min(BEHIND, len(rollout.token_ids) // 2) if place % 2 else 0]
             prompt = [*rollout.request.prompt_ids.tolist(), *behind.tolist()]
             requests.extend(self._next_token(rollout.key, draw, prompt, neutral) for draw in range(DRAWS))
         drawn, _ = await self._sampled(requests)
