@@ -27,7 +27,8 @@ def probe_and_report(prepared: PreparedRun, console: Console, *, quiet: bool = F
     with explain_os_errors():
         report = asyncio.run(probed(prepared, lambda message: console.print(f"note: {message}")))
     if not quiet:
-        console.print(f"probe: {report.did}, {time.perf_counter() - started:.1f} s with all that was loaded")
+        seconds = time.perf_counter() - started
+        console.print(f"probe: {report.did}; {seconds:.1f} s, loading counted in", soft_wrap=False)
         show_figures(report.figures, console)
     show_verdicts(report, console, quiet=quiet)
     if report.refused:

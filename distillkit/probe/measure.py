@@ -29,6 +29,13 @@ BEHIND = 16
 """Tokens of a completion, at most, that stand behind every other of those prompts."""
 
 
+def least_tokens(prepared: PreparedRun) -> int:
+    """Fewer tokens than any probe of a run may take: known before a row is read, since prompts are not in it."""
+    rows = min(prepared.config.probe.rows, len(prepared.dataset))
+    scored = min(passes(scorer, 1) for scorer in prepared.plugins.scorers.values())
+    return rows * prepared.config.sampling.max_completion_tokens * (1 + scored)
+
+
 @dataclass(frozen=True, slots=True)
 class Probe:
     """A probe of a prepared run, on the rows of `prompts`; its plugins must be open to measure."""
@@ -105,8 +112,8 @@ class Probe:
         """Whether next tokens come from the distribution whose logprobs they have; and how many were sampled.
 
         After every other prompt alone, where a first token is often certain and shows nothing, and after the others
-        with the start of their completion behind them. Whatever the run asks for, the whole distribution is asked for here.
-        Text: why the logprobs are of no distribution at all.
+        with the start of their completion behind them. Whatever the run asks for, the whole distribution is asked for
+        here. Text: why the logprobs are of no distribution at all.
         """
         neutral = replace(params, max_tokens=1, temperature=1.0, top_p=1.0, top_k=0)
         requests: list[SampleRequest] = []
