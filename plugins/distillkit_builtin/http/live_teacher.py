@@ -103,7 +103,7 @@ class HttpTeacher:
         return scored if isinstance(scored, Failure) else as_score(request, scored)
 
     def _query(self, request: ScoreRequest) -> ScoreQuery:
-        return ScoreQuery(self.model, request.prompt_ids, request.rollout.token_ids, self.topk)
+        return ScoreQuery(self.model, request.prompt_ids, request.token_ids, self.topk)
 
     async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
         return await score_tokens(send, request, self.dialect, self._query(request), f"teacher {request.teacher!r}")
