@@ -67,12 +67,14 @@ class JitteringScorer(FaultyScorer):
 
 
 class OrderedScorer(FaultyScorer):
-    """Remembers the length of what it was asked last."""
+    """Is off by what it was asked last, in one direction or the other."""
 
     name: ClassVar[str] = "order"
+    _last: int = PrivateAttr(0)
 
     def offset(self, requests: Sequence[ScoreRequest], place: int, tokens: int) -> float:
-        return self.size * (len(requests[place - 1].rollout.token_ids) % 7) / 7 if place else 0.0
+        before, self._last = self._last, tokens
+        return self.size * (-1) ** before
 
 
 class CompanyScorer(FaultyScorer):
