@@ -17,7 +17,7 @@ from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
 
 STYLES = {"ok": "green", "warn": "yellow", "refuse": "red"}
-NAME = 20
+NAME = 14
 """Characters of a teacher's name, so that a row fits on 80 columns."""
 
 
@@ -92,7 +92,10 @@ def _apart(apart: Disagreement | None) -> str:
 
 
 def _number(value: float) -> str:
-    return "0" if value == 0 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
+    """Two or three digits, on few characters."""
+    if value == 0 or abs(value) >= 0.1:
+        return f"{value:.2f}" if value else "0"
+    return f"{value:.3f}" if abs(value) >= 0.001 else "<.001"
 
 
 def _farthest(apart: Iterable[Disagreement]) -> Disagreement | None:

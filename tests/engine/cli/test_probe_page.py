@@ -1,14 +1,19 @@
 """`distillkit check --probe`: what a person sees, and the exit code."""
 
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import question
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
+from distillkit.cli.probe_page import show_figures
+from distillkit.probe.figures import Disagreement, Gap, ProbeFigures, TeacherFigures
+from distillkit.probe.sampling_test import untouched_sampling
 
 TOP = Path(__file__).parents[2]
 SCRIPTS = [str(TOP / "helpers" / "fake_plugins.py"), str(TOP / "helpers" / "faulty_plugins.py")]
@@ -76,3 +81,18 @@ def test_quiet_says_only_what_is_wrong(config: Callable[..., str]) -> None:
 def test_check_alone_opens_nothing(config: Callable[..., str]) -> None:
     assert call(config(scorer="unopenable")).exit_code == 0
     assert call(config(scorer="unopenable"), "--probe").exit_code == 1
+
+
+def test_a_long_name_and_any_number_fit_too() -> None:
+    lines = StringIO()
+    gaps = [Gap(9, mean, abs(mean)) for mean in (-12.345, 1e-7, -0.0512, 150.0)]
+    apart = Disagreement(9, 3e-6, 0.25)
+    ways = {"again": apart, "reversed": apart, "alone": apart, "replica http://a": apart}
+    teacher = TeacherFigures("a name of many more letters", 16, 0, None, 16, *gaps, ("end",), asked_again=ways)
+    sampling = untouched_sampling([])
+    figures = ProbeFigures(16, 16, 1, 1, 0, None, 16, 8, (teacher,), (), sampling, run_samples_otherwise=False)
+    show_figures(figures, Console(file=lines, width=80))
+    shown = lines.getvalue().splitlines()
+    assert all(len(line) <= 80 and "…" not in line for line in shown), lines.getvalue()
+    assert shown[2].split()[-5:] == ["16/16", "<.001/<.001", "150.00/150.00", "-0.051/0.051", "-12.35/12.35"]
+    assert shown[-3].split()[-4:] == ["<.001/0.25"] * 4
