@@ -83,6 +83,9 @@ class RunContext:
     """Which of the run's processes this is."""
     today: date = field(default_factory=date.today)
     """The day on which the run began, or `sampling.template_date`: what a chat template writes that asks for today."""
+    outer_dir: Path | None = None
+    """The run's directory where `run_dir` is a temporary folder of it, as for a probe: a server that sees the run's
+    directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
 
     def share(
         self,

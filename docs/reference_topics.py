@@ -55,7 +55,7 @@ TOPICS: Mapping[str, Topic] = {
         """
         `check` and `open` of every plugin get a `RunContext`; `evaluate` of an evaluator gets an `EvalContext`.
         """,
-        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer Tokenizer TurnEnds "
+        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer TurnEnds "
         "RendersMany",
     ),
     "running.md": Topic(

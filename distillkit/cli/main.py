@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from distillkit.cli import plugin_pages, scaffold, schema
-from distillkit.cli.check_page import show_prepared_run, show_verdict
+from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
+from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
@@ -18,9 +19,7 @@ from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
 from distillkit.loop.execute import execute
-from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
 from distillkit.run_directory.run_start import RunStart
 
 HELP = """On-policy distillation of language models.
@@ -32,6 +31,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
 
     distillkit check config.yaml       what a run would do and take, without loading weights
 
+    distillkit check config.yaml --probe   the same, and a few rows for real
+
     distillkit run config.yaml train.max_steps=5
 
     distillkit demo                    see it work on a real model, on a CPU, in a few minutes
@@ -41,31 +42,6 @@ plugins_app = typer.Typer(help="The plugins that a config can choose by name.", 
 config_app = typer.Typer(help="About config files.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
-
-ConfigArguments = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CONFIG... [KEY=VALUE...]", help="Config files, later ones over earlier ones, and overrides."
-    ),
-]
-ScriptOptions = Annotated[
-    list[str] | None, typer.Option("-p", "--plugin", metavar="FILE.py", help="A Python file with plugins of your own.")
-]
-
-
-def _also_before(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
-    """A flag counts before the command too: `distillkit -v run`."""
-    return value or bool(context.parent and context.parent.params.get(option.name or ""))
-
-
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", callback=_also_before, help="Debug messages, and tracebacks of failures."),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("-q", "--quiet", callback=_also_before, help="No progress and no notes, only results and errors."),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -130,20 +106,25 @@ def run(
 
 @app.command()
 def check(
-    arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+    arguments: ConfigArguments,
+    plugin: ScriptOptions = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Load everything, sample and score a few rows for real, and say whether they can be trusted.",
+        ),
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing."""
+    """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing.
+
+    With --probe it loads them, and measures: what the run does from its first step on is done on a few rows.
+    """
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
-        notes: list[str] = []
-        run_dir = run_directory(config)
-        require_writable_path(run_dir)
-        prepared = prepare_run(config, registry, notes.append, rank)
-        if not quiet:
-            show_prepared_run(prepared, notes, OUT)
-            held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
-            OUT.print(f"run directory: {run_dir}{held}")
-        show_verdict(prepared, OUT)
+        check_and_report(config, registry, rank, probe=probe, quiet=quiet)
 
 
 @app.command()

@@ -1,1 +1,1 @@
-"""What a backend gives, measured: whether it is what it must be."""
+"""A probe that measures: a few rows are sampled and scored for real, and what came back is compared with itself."""
