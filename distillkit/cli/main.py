@@ -12,6 +12,7 @@ import typer
 from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.check_page import show_prepared_run, show_verdict
 from distillkit.cli.demo import run_demo
+from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
@@ -31,6 +32,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit init                    write a config and sample data to start from
 
     distillkit check config.yaml       what a run would do and take, without loading weights
+
+    distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 
     distillkit run config.yaml train.max_steps=5
 
@@ -144,6 +147,24 @@ def check(
             held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
             OUT.print(f"run directory: {run_dir}{held}")
         show_verdict(prepared, OUT)
+
+
+@app.command()
+def diagnose(
+    arguments: ConfigArguments,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the training data, one completion each.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures, for programs.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find out whether this teacher can teach this student: samples and scores some rows, trains nothing.
+
+    distillkit diagnose config.yaml --rows 64
+    """
+    with reporting(verbose=verbose) as rank:
+        config, registry = load(arguments, plugin or [])
+        diagnose_and_report(config, registry, rank, rows, as_json=as_json, quiet=quiet)
 
 
 @app.command()
