@@ -80,6 +80,9 @@ class RunContext:
     """The student's, from `open` on; None during `check`."""
     rank: Rank = ONLY
     """Which of the run's processes this is."""
+    outer_dir: Path | None = None
+    """The run's directory where `run_dir` is a temporary folder of it, as for a probe: a server that sees the run's
+    directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
 
     def share(
         self,

@@ -41,6 +41,7 @@ FOLDERS = {
     "files",
     "loop",
     "preflight",
+    "probe",
     "recipes",
     "roles",
     "run_directory",

@@ -20,11 +20,12 @@ class RowBatches:
     def groups(self, first_step: int, rows_done: int) -> Iterator[list[Row]]:
         """The rows of each step from `first_step` (counted from 1) to the last, behind those that were settled."""
         size = self.prepared.config.train.prompt_groups_per_step
-        rows = self._rows(skip=rows_done)
+        rows = self.rows(skip=rows_done)
         for _ in range(first_step, self.prepared.plan.steps + 1):
             yield list(islice(rows, size))
 
-    def _rows(self, skip: int) -> Iterator[Row]:
+    def rows(self, skip: int = 0) -> Iterator[Row]:
+        """The rows of all epochs in training order, behind the first `skip`; read lazily."""
         config, dataset = self.prepared.config, self.prepared.dataset
         for epoch in range(skip // len(dataset), config.data.epochs):
             order = dataset.order(epoch, config.seed, shuffle=config.data.shuffle)

@@ -3,22 +3,18 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import replace
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from distillkit.context import RunContext
 from distillkit.events import RunFinished, RunStarted
 from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
-from distillkit.loop.sink_dispatcher import SinkDispatcher
-from distillkit.preflight.prepared_run import PreparedRun, context_for
-from distillkit.roles.attribution import attribute_to, one_line_error
-from distillkit.roles.sink import Sink
+from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
+from distillkit.roles.attribution import one_line_error
 from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
 
@@ -36,7 +32,7 @@ async def run_session(
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
-            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher))
+            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn))
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
             config, first = prepared.config, engine.step + 1
@@ -80,40 +76,6 @@ async def _cancel_and_wait(*tasks: asyncio.Future[None]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # so that it counts as seen
-
-
-@asynccontextmanager
-async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
-    """Open the sinks, which hear events from then on, and close them however the run ends."""
-    listening: list[Sink] = []
-    async with AsyncExitStack() as stack:
-        for user, plugin in prepared.plugins.by_key.items():
-            if isinstance(plugin, Sink):
-                stack.push_async_callback(prepared.shared.release, user)
-                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher)):
-                    stack.push_async_callback(dispatcher.close_sink, plugin)
-                    listening.append(plugin)
-        dispatcher.attach(listening)
-        yield
-
-
-@asynccontextmanager
-async def opened_plugins(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
-    """Open every other plugin, and close them in reverse order however the run ends."""
-    async with AsyncExitStack() as stack:
-        for user, plugin in prepared.plugins.by_key.items():
-            if not isinstance(plugin, Sink):
-                stack.push_async_callback(prepared.shared.release, user)
-                stack.push_async_callback(plugin.close)
-                with attribute_to(plugin, "while it was opened"):
-                    await plugin.open(_context(user, prepared, run_dir, dispatcher))
-        yield
-
-
-def _context(user: str, prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> RunContext:
-    """The run as the plugin at config key `user` sees it."""
-    found = context_for(user, prepared.config, prepared.shared, dispatcher.warn, prepared.rank)
-    return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
 
 
 def _where_a_resume_goes_on(run_dir: Path) -> str:

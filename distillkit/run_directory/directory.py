@@ -23,11 +23,15 @@ MARKER = "config.yaml"
 HEADER = "# The resolved config of this run"
 """A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
 LOCK = ".lock"
+PROBE_FOLDER = ".probe"
+"""Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed."""
 WRITTEN = frozenset(
     {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
     | {"checkpoints"}
 )
 """What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
+ASIDE = frozenset({LOCK, PENDING_CLEANUP, PROBE_FOLDER})
+"""What stands in a run's directory and is no part of the run."""
 DEEPEST = "checkpoints/.step-1000000000.partial/student/model-00001-of-00001.safetensors"
 """About the longest path below it."""
 
@@ -72,6 +76,7 @@ def _looking(run_dir: Path) -> Iterator[None]:
 def require_startable(run_dir: Path, start: RunStart) -> None:
     """Raise InputError, before anything is loaded, if a run cannot write or go on here."""
     require_writable_path(run_dir)
+    _require_clean_probe(run_dir)
     if start.resume:
         if not checkpoints(run_dir):
             how = "replace what is there by --overwrite" if holds_run(run_dir) else "run without --resume"
@@ -102,7 +107,7 @@ def _is_run(run_dir: Path) -> bool:
 
 
 def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name not in (LOCK, PENDING_CLEANUP)] if run_dir.is_dir() else []
+    return [path for path in run_dir.iterdir() if path.name not in ASIDE] if run_dir.is_dir() else []
 
 
 def require_cleanup_handlers(
@@ -124,6 +129,16 @@ def require_cleanup_handlers(
             f"the run that was in {run_dir} could not clean up after itself; this may still cost money, and this run "
             f"uses no plugin that cleans it up:\n{what}\nGo on with that run by "
             f"--resume, or remove what is listed by hand, and then {record}"
+        )
+
+
+def _require_clean_probe(run_dir: Path) -> None:
+    """Raise InputError if a probe that was killed here left something elsewhere, which the next probe cleans up."""
+    records = sorted((run_dir / PROBE_FOLDER / PENDING_CLEANUP).glob("[!.]*"))
+    if records:
+        raise InputError(
+            f"a probe in {run_dir} was killed before it could clean up after itself, and this may still cost money: "
+            f"{', '.join(map(str, records))}. Probe once more by `distillkit check CONFIG --probe`, which cleans it up"
         )
 
 

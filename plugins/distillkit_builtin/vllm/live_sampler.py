@@ -99,9 +99,10 @@ class LiveVllmSampler:
             self.run.notify(f"sampler 'vllm': the adapter {old.label} may still be loaded: {reason}")
 
     def _server_path(self, path: Path) -> Path:
-        if self.options.server_run_dir is None or self.run.run_dir is None:
+        ours = self.run.outer_dir or self.run.run_dir
+        if self.options.server_run_dir is None or ours is None:
             return path.resolve()
-        return Path(self.options.server_run_dir) / path.resolve().relative_to(self.run.run_dir.resolve())
+        return Path(self.options.server_run_dir) / path.resolve().relative_to(ours.resolve())
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """Completions of the policy of the last sync, in order of arrival."""

@@ -1,0 +1,51 @@
+"""A run's plugins, open inside a block and closed behind it, whatever ends it."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from distillkit.context import RunContext
+from distillkit.loop.sink_dispatcher import SinkDispatcher
+from distillkit.preflight.prepared_run import PreparedRun, context_for
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.sink import Sink
+
+
+@asynccontextmanager
+async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
+    """Open the sinks, which hear events from then on, and close them however the run ends."""
+    listening: list[Sink] = []
+    async with AsyncExitStack() as stack:
+        for user, plugin in prepared.plugins.by_key.items():
+            if isinstance(plugin, Sink):
+                stack.push_async_callback(prepared.shared.release, user)
+                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher.warn)):
+                    stack.push_async_callback(dispatcher.close_sink, plugin)
+                    listening.append(plugin)
+        dispatcher.attach(listening)
+        yield
+
+
+@asynccontextmanager
+async def opened_plugins(
+    prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None], outer_dir: Path | None = None
+) -> AsyncIterator[None]:
+    """Open every other plugin, and close them in reverse order however the run ends.
+
+    They write in `run_dir`; where that is a temporary folder of the run's directory, `outer_dir` is that directory.
+    """
+    async with AsyncExitStack() as stack:
+        for user, plugin in prepared.plugins.by_key.items():
+            if not isinstance(plugin, Sink):
+                stack.push_async_callback(prepared.shared.release, user)
+                stack.push_async_callback(plugin.close)
+                with attribute_to(plugin, "while it was opened"):
+                    await plugin.open(replace(_context(user, prepared, run_dir, notify), outer_dir=outer_dir))
+        yield
+
+
+def _context(user: str, prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None]) -> RunContext:
+    """The run as the plugin at config key `user` sees it."""
+    found = context_for(user, prepared.config, prepared.shared, notify, prepared.rank)
+    return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)

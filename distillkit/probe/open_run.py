@@ -1,0 +1,106 @@
+"""A prepared run with its plugins open and its first policy published, to measure and not to train.
+
+Whoever wants to sample and score a few rows for real, without a run, does so:
+
+    prepared = prepare_run(config, registry, notify, rank)
+    async with opened(prepared, notify) as run:
+        prompts = await asyncio.to_thread(spread_rows, prepared, 64)
+        outcomes = await run.sampled_and_scored(prompts, purpose="diagnose")
+        outcomes.scored  # ScoredRollouts, in the order of `prompts`
+        outcomes.lost    # what could not be sampled or scored, and why
+
+Nothing of a run that the directory holds is touched: plugins write into the folder `.probe` in it, which is removed.
+"""
+
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillkit.errors import MissingExtraError
+from distillkit.events import PhaseProgress
+from distillkit.loop.opened_plugins import opened_plugins
+from distillkit.loop.outcomes import Outcomes
+from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.window import Scheduler
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.probe.rows import window_requests
+from distillkit.roles.plugin import PENDING_CLEANUP
+from distillkit.run_directory.directory import PROBE_FOLDER, claim_directory, run_directory
+from distillkit.run_directory.run_start import RunStart
+from distillkit.tokenizer import vocabulary_size
+from distillkit.types import Prompts
+
+
+@dataclass(frozen=True, slots=True)
+class OpenRun:
+    """A run whose plugins are open, with the student's weights published as version 0."""
+
+    prepared: PreparedRun
+    scheduler: Scheduler
+
+    async def sampled_and_scored(self, prompts: list[Prompts], purpose: str, each: int = 1) -> Outcomes:
+        """`each` completions a row, sampled as the run would and scored by the teachers of its route.
+
+        `purpose` is part of their seeds. Raises whatever a plugin raised.
+        """
+        return await self.scheduler.start(window_requests(self.prepared, prompts, purpose, each)).finished()
+
+
+@asynccontextmanager
+async def opened(
+    prepared: PreparedRun,
+    notify: Callable[[str], None],
+    progress: Callable[[PhaseProgress], None] = lambda event: None,
+) -> AsyncIterator[OpenRun]:
+    """Open the plugins but the sinks, publish version 0, and close everything behind the block.
+
+    Args:
+        prepared: what `prepare_run` gave; a run can be opened once.
+        notify: what plugins tell the user.
+        progress: hears of every completion and score of `sampled_and_scored`.
+
+    Raises:
+        MissingExtraError: if something has to be installed first.
+        InputError: if another probe is at work in the run's directory, or one that was killed left what cannot be
+            cleaned up.
+    """
+    if prepared.missing:
+        raise MissingExtraError("\n".join(prepared.missing))
+    run_dir, plugins = run_directory(prepared.config), prepared.plugins
+    with _folder(run_dir, prepared) as folder:
+        async with opened_plugins(prepared, folder, notify, outer_dir=run_dir):
+            policy = PolicySync(prepared.config.student, plugins.sampler, plugins.scorers)
+            await policy.publish(0, ())
+            vocabulary = vocabulary_size(prepared.renderer.student.tokenizer)
+            yield OpenRun(prepared, Scheduler(plugins.sampler, plugins.scorers, progress, vocabulary))
+
+
+@contextmanager
+def _folder(run_dir: Path, prepared: PreparedRun) -> Iterator[Path]:
+    """The folder that plugins may write in, in the run's directory: servers may see that alone. It is gone behind."""
+    folder = run_dir / PROBE_FOLDER
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    plugins = {type(plugin) for plugin in prepared.plugins.by_key.values()}
+    known = {info.cls for info in prepared.registry.infos()}
+    try:
+        with claim_directory(folder, RunStart(overwrite=True), plugins=plugins, known=known):
+            try:
+                yield folder
+            finally:
+                _empty(folder)
+    finally:
+        for path in missing or [folder]:
+            with suppress(OSError):  # a record of what is still to be cleaned up is in it, or another's file
+                path.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the records of what a plugin could not clean up: the next probe does it."""
+    with suppress(OSError):
+        (folder / PENDING_CLEANUP).rmdir()
+    for path in folder.iterdir():
+        if path.name == PENDING_CLEANUP:
+            continue
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
