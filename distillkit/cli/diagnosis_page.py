@@ -15,7 +15,7 @@ from distillkit.diagnosis.sentences import nats, percent, plus_minus, sentences
 from distillkit.files.redaction import redact
 
 WIDTH = 80
-NAME_WIDTH, TOKEN_WIDTH, BAR_WIDTH = 16, 20, 24
+NAME_WIDTH, TOKEN_WIDTH, BAR_WIDTH = 16, 20, 20
 UNKNOWN = "?"
 """What is not known, in a table; null in JSON."""
 
@@ -36,6 +36,7 @@ def show_diagnosis(name: str, diagnosis: Diagnosis, console: Console) -> None:
         console.print(f"note: {diagnosis.lost} completions could not be sampled or scored, and count nowhere")
     for table in (_gaps(diagnosis), _lengths(diagnosis), _entropies(diagnosis), _tenths(figures), _tokens(figures)):
         console.print(table)
+        console.print()
     if len(diagnosis.routes) > 1:
         for teacher in diagnosis.routes:
             console.print(f"teacher {teacher}")
@@ -78,7 +79,7 @@ def _entropies(diagnosis: Diagnosis) -> Table:
 
 
 def _tenths(figures: RouteFigures) -> Table:
-    table = _table("tenth of the completion", "tokens", "mean gap", "share of |gap|", "")
+    table = _table("tenth", "tokens", "mean gap", "share of |gap|", "")
     table.columns[-1].justify = "left"
     most = max((tenth.share or 0.0 for tenth in figures.gap.tenths), default=0.0)
     for number, tenth in enumerate(figures.gap.tenths, start=1):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from distillkit.cli import plugin_pages, scaffold, schema
+from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
 from distillkit.cli.check_page import show_prepared_run, show_verdict
 from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
@@ -44,31 +45,6 @@ plugins_app = typer.Typer(help="The plugins that a config can choose by name.", 
 config_app = typer.Typer(help="About config files.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
-
-ConfigArguments = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="CONFIG... [KEY=VALUE...]", help="Config files, later ones over earlier ones, and overrides."
-    ),
-]
-ScriptOptions = Annotated[
-    list[str] | None, typer.Option("-p", "--plugin", metavar="FILE.py", help="A Python file with plugins of your own.")
-]
-
-
-def _also_before(context: typer.Context, option: typer.CallbackParam, value: bool) -> bool:
-    """A flag counts before the command too: `distillkit -v run`."""
-    return value or bool(context.parent and context.parent.params.get(option.name or ""))
-
-
-Verbose = Annotated[
-    bool,
-    typer.Option("-v", "--verbose", callback=_also_before, help="Debug messages, and tracebacks of failures."),
-]
-Quiet = Annotated[
-    bool,
-    typer.Option("-q", "--quiet", callback=_also_before, help="No progress and no notes, only results and errors."),
-]
 
 
 def _show_version(wanted: bool) -> None:
@@ -164,7 +140,7 @@ def diagnose(
     """
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
-        diagnose_and_report(config, registry, rank, rows, as_json=as_json, quiet=quiet)
+        diagnose_and_report(config, registry, rank, rows, json=as_json, quiet=quiet)
 
 
 @app.command()

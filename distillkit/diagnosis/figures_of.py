@@ -113,9 +113,7 @@ def _prompt(measured: Measured, mine: Sequence[tuple[ScoredRollout, Score]]) -> 
     others = {
         (teacher, score.request.key): score for teacher, scores in measured.student_prompt.items() for score in scores
     }
-    pairs = [
-        (score, others[key]) for _, score in mine if (key := (score.request.teacher, score.request.key)) in others
-    ]
+    pairs = [(score, others[key]) for _, score in mine if (key := (score.request.teacher, score.request.key)) in others]
     own, student = scored_tokens([score for score, _ in pairs]), scored_tokens([score for _, score in pairs])
     gaps = own.gap(), student.gap(), estimate(student.teacher - own.teacher, own.rows)
     if gaps[0] is None or gaps[1] is None or gaps[2] is None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from distillkit.arrays import BoolArray, IntArray
+from distillkit.arrays import Array, BoolArray, IntArray
 from distillkit.records import Rollout, Score
 
 Doubles = npt.NDArray[np.float64]
@@ -112,5 +112,5 @@ def _ends(rollout: Rollout) -> BoolArray:
     return ends
 
 
-def _joined(parts: Sequence[npt.NDArray[np.generic]], dtype: npt.DTypeLike) -> npt.NDArray[np.generic]:
+def _joined(parts: Sequence[Array], dtype: npt.DTypeLike) -> Array:
     return np.concatenate([np.empty(0, dtype), *parts]).astype(dtype)

@@ -71,8 +71,9 @@ def _prompt(figures: RouteFigures) -> str:
     prompt = figures.gap.prompt
     if prompt is None:
         return ""
-    start = f"; the teacher's own prompt makes {plus_minus(prompt.difference)} of it"
-    return f"{start}, and behind the student's it would be {nats(prompt.student.value)}"
+    where = "" if prompt.completions == figures.completions else f", on the {prompt.completions} where it has one,"
+    made = f"; the teacher's own prompt{where} makes {plus_minus(prompt.difference)} nats of it"
+    return f"{made}, and behind the student's it would be {nats(prompt.student.value)}"
 
 
 def place(diagnosis: Diagnosis) -> str:
@@ -103,7 +104,8 @@ def excluded(diagnosis: Diagnosis) -> str:
     if not against:
         return f"{start}; they are of many kinds."
     token = against[0]
-    named = f"{token.text!r} above all, {token.count} times at {nats(token.mean_advantage)} nats"
+    often = "once" if token.count == 1 else f"{token.count} times"
+    named = f"{token.text!r} above all, {often} at {nats(token.mean_advantage)} nats"
     if token.special:
         return (
             f"{start}: {named}, a special token, so the two sides end turns or read templates differently, and the "
