@@ -1,16 +1,14 @@
 """`distillkit diagnose`: prepare a run as `check` does, measure, and report."""
 
 import asyncio
-from contextlib import suppress
 
 from distillkit.cli.diagnosis_page import as_json, show_diagnosis, show_sentences
 from distillkit.cli.reporting import ERR, OUT
 from distillkit.config.run_config import RunConfig
 from distillkit.diagnosis.figures_of import diagnosis_of
 from distillkit.diagnosis.measurement import measured
-from distillkit.errors import RunFailedError
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.loop.execute import execute
+from distillkit.loop.execute import work_beside
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
@@ -25,8 +23,7 @@ def diagnose_and_report(
     Notes go to standard error, so that what a program reads is the diagnosis alone.
     """
     if not rank.runs_engine:
-        with suppress(RunFailedError):  # rank 0 says so, and its exit code is what torchrun should report
-            asyncio.run(execute(config, registry, rank=rank))
+        asyncio.run(work_beside(config, rank))
         return
 
     def notify(note: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distillkit.diagnosis.figures import LARGE, Diagnosis, LengthFigures, RouteFigures
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures
 from distillkit.diagnosis.scored_tokens import Estimate
 from distillkit.diagnosis.sentences import nats, percent, plus_minus, sentences
 from distillkit.files.redaction import redact

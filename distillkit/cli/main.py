@@ -11,7 +11,7 @@ import typer
 
 from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
-from distillkit.cli.check_page import show_prepared_run, show_verdict
+from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.reporting import OUT, reporting
@@ -20,9 +20,7 @@ from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
 from distillkit.loop.execute import execute
-from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
 from distillkit.run_directory.run_start import RunStart
 
 HELP = """On-policy distillation of language models.
@@ -33,6 +31,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit init                    write a config and sample data to start from
 
     distillkit check config.yaml       what a run would do and take, without loading weights
+
+    distillkit check config.yaml --probe   sample and score a few rows: can what comes back be trusted?
 
     distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 
@@ -109,20 +109,25 @@ def run(
 
 @app.command()
 def check(
-    arguments: ConfigArguments, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+    arguments: ConfigArguments,
+    plugin: ScriptOptions = None,
+    probe: Annotated[
+        bool,
+        typer.Option(
+            "--probe",
+            help="Load everything, sample and score a few rows for real, and say whether they can be trusted.",
+        ),
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing."""
+    """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing.
+
+    With --probe it loads them, and measures: what the run does from its first step on is done on a few rows.
+    """
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
-        notes: list[str] = []
-        run_dir = run_directory(config)
-        require_writable_path(run_dir)
-        prepared = prepare_run(config, registry, notes.append, rank)
-        if not quiet:
-            show_prepared_run(prepared, notes, OUT)
-            held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
-            OUT.print(f"run directory: {run_dir}{held}")
-        show_verdict(prepared, OUT)
+        check_and_report(config, registry, rank, probe=probe, quiet=quiet)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from distillkit.config.sections import (
     DataConfig,
     GuardsConfig,
     PricesConfig,
+    ProbeConfig,
     SamplingConfig,
     Section,
     TeacherConfig,
@@ -51,6 +52,7 @@ class RunConfig(Section):
     loss: Loss = Field(description="What is trained.")
     train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Whether the student collapses.")
+    probe: ProbeConfig = Field(default_factory=ProbeConfig, description="What is measured before anything is trained.")
     evaluators: tuple[Evaluator, ...] = Field((), description="What is measured of progress, on `data.eval_path`.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
     prices: PricesConfig | None = Field(None, description="What tokens cost you, for `distillkit check`.")

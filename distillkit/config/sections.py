@@ -147,6 +147,19 @@ class PricesConfig(Section):
     currency: str = Field("USD", min_length=1, description="What they are in.")
 
 
+class ProbeConfig(Section):
+    """Whether a run measures its sampler and teachers before it trains."""
+
+    at_start: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="auto: where the probe takes at most 5% of the tokens that the run plans, and not at a resume; "
+        "always: at a resume too.",
+    )
+    rows: int = Field(
+        16, ge=1, description="Rows that are sampled and scored, a completion each, spread over the teachers."
+    )
+
+
 class GuardsConfig(BaseModel):
     """What counts as a collapse of the student, and what is done then."""
 

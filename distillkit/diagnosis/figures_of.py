@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from distillkit.diagnosis.figures import (
+from distillkit.diagnosis.route_figures import (
     LARGE,
     Diagnosis,
     EntropyFigures,

@@ -7,6 +7,7 @@ from distillkit.diagnosis.figures_of import Measured, TokenNames
 from distillkit.errors import RunFailedError
 from distillkit.events import PhaseProgress
 from distillkit.loop.evaluation import Evaluation
+from distillkit.loop.session import unless_broken
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.open_run import OpenRun, opened
 from distillkit.probe.rows import spread_rows
@@ -34,7 +35,7 @@ async def measured(
     """
     prompts = await asyncio.to_thread(spread_rows, prepared, rows)
     async with opened(prepared, notify, progress) as run:
-        return await _measured(run, prompts)
+        return await unless_broken(_measured(run, prompts), prepared.config.student)
 
 
 async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:

@@ -9,7 +9,7 @@
 
 from collections.abc import Iterator
 
-from distillkit.diagnosis.figures import LARGE, Diagnosis, LengthFigures, RouteFigures
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures
 from distillkit.diagnosis.scored_tokens import Estimate
 
 NOTHING = 0.05

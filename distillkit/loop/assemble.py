@@ -17,6 +17,7 @@ from distillkit.loop.training import MismatchMonitor, WindowTrainer
 from distillkit.loop.window import Scheduler
 from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.probe.at_start import StartProbe
 from distillkit.run_directory.checkpoint import EngineState
 from distillkit.run_directory.run_files import RunFiles, read_metrics
 from distillkit.tokenizer import vocabulary_size
@@ -46,6 +47,7 @@ def assemble(
         ledger,
         dispatcher,
         policy,
+        StartProbe(prepared, files.run_dir, dispatcher),
         windows,
         trainer,
         Guards(config.guards, warn),

@@ -18,6 +18,7 @@ from distillkit.loop.window import AnyWindow
 from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.probe.at_start import StartProbe
 from distillkit.roles.attribution import attribute_to, one_line_error
 from distillkit.run_directory.run_files import RunFiles
 
@@ -33,6 +34,7 @@ class Engine:
     ledger: Ledger
     dispatcher: SinkDispatcher
     policy: PolicySync
+    probe: StartProbe
     windows: WindowsAhead
     trainer: WindowTrainer
     guards: Guards
@@ -51,6 +53,7 @@ class Engine:
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
         await self.policy.publish(self.step, (), resumed=self.step > 0)
+        await self.probe.run(self.step)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
             self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))
         self.windows.open(self.step + 1, self.ledger.totals.rows_settled)

@@ -84,6 +84,12 @@ async def _direct(
 
 async def _run_worker(config: RunConfig, rank: Rank) -> RunResult:
     """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
+    await work_beside(config, rank)
+    return finished_run(run_directory(config))
+
+
+async def work_beside(config: RunConfig, rank: Rank) -> None:
+    """Do this rank's share of what rank 0 samples, scores and trains, until that closes the student."""
     require_spreading(config.student, rank)
     shared = SharedObjects()
     context = context_for("student", config, shared, log.warning, rank)
@@ -91,4 +97,3 @@ async def _run_worker(config: RunConfig, rank: Rank) -> RunResult:
         await config.student.work(context)
     finally:
         await shared.release("student")
-    return finished_run(run_directory(config))

@@ -44,6 +44,16 @@ async def score_all(
         PluginError: unless there is one outcome a request.
         RunFailedError: if every request failed.
     """
+    scores, lost = await score_each(scorer, requests)
+    if requests and not scores:
+        raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
+    return scores, lost
+
+
+async def score_each(
+    scorer: TokenScorer, requests: Sequence[ScoreRequest]
+) -> tuple[dict[SampleKey, Score], list[LostCompletion]]:
+    """`score_all` where all may fail. Raises PluginError unless there is one outcome a request."""
     scores: dict[SampleKey, Score] = {}
     lost: list[LostCompletion] = []
     async for outcome in scorer.score(requests):
@@ -55,6 +65,4 @@ async def score_all(
             scores[outcome.request.key] = outcome
     if len(scores) + len(lost) != len(requests):
         raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
-    if requests and not scores:
-        raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
     return scores, lost

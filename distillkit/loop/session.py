@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -19,6 +19,7 @@ from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
 
 log = logging.getLogger("distillkit")
+T = TypeVar("T")
 
 
 async def run_session(
@@ -54,19 +55,19 @@ async def run_session(
     return summary
 
 
-async def unless_broken(work: Coroutine[Any, Any, None], student: Student) -> None:
-    """Do `work`, or raise why the student cannot go on, as soon as it says so."""
+async def unless_broken(work: Coroutine[Any, Any, T], student: Student) -> T:
+    """The result of `work`; raises why the student cannot go on, as soon as it says so."""
     working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
     try:
         await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
             await broken
-        await working
+        return await working
     finally:
         await _cancel_and_wait(working, broken)
 
 
-async def _cancel_and_wait(*tasks: asyncio.Future[None]) -> None:
+async def _cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
     for task in tasks:
         task.cancel()

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import ClassVar, Self
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 from pydantic import PrivateAttr
 
@@ -90,3 +90,19 @@ class Scorer(Plugin):
     def metrics(self) -> Mapping[str, float]:
         """What is measured since the last call, by full names (`concurrency/<slug>/window`); read after each step."""
         return {}
+
+
+@runtime_checkable
+class ScoresAnew(Protocol):
+    """What a Scorer has besides, if it keeps scores or has replicas: a probe asks it around both.
+
+    Without it a probe asks by `score`, which says nothing new of scores that are kept, and mixes replicas up.
+    """
+
+    def replicas(self) -> Sequence[str]:
+        """A name for each place that computes scores, at least one; known while the scorer is open."""
+        ...
+
+    def score_anew(self, requests: Sequence[ScoreRequest], replica: str) -> AsyncIterator[Score | Failure]:
+        """As `score`, computed for these requests by `replica`: read from no cache and kept in none."""
+        ...

@@ -27,7 +27,7 @@ PROBE_FOLDER = ".probe"
 """Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed."""
 WRITTEN = frozenset(
     {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
-    | {"checkpoints"}
+    | {"checkpoints", "probe.json"}
 )
 """What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
 ASIDE = frozenset({LOCK, PENDING_CLEANUP, PROBE_FOLDER})

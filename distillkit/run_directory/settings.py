@@ -15,6 +15,7 @@ MAY_CHANGE = frozenset(
         "sinks",
         "evaluators",
         "guards",
+        "probe",
         "prices",
         "data.path",  # its content is compared
         "data.eval_path",  # as well

@@ -8,9 +8,9 @@ import pytest
 from conftest import question
 
 from distillkit import Registry, RunConfig
-from distillkit.diagnosis.figures import Diagnosis
 from distillkit.diagnosis.figures_of import diagnosis_of
 from distillkit.diagnosis.measurement import measured
+from distillkit.diagnosis.route_figures import Diagnosis
 from distillkit.preflight.prepared_run import prepare_run
 
 SCORER = {"name": "local", "dtype": "float32", "device": "cpu"}

@@ -11,7 +11,7 @@ from helpers import fake_plugins
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
-from distillkit.diagnosis.figures import RouteFigures
+from distillkit.diagnosis.route_figures import RouteFigures
 
 FAKES = fake_plugins.__file__
 

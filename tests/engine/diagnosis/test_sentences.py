@@ -2,8 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from distillkit.diagnosis.figures import Diagnosis, GapFigures, LengthFigures, PromptFigures
 from distillkit.diagnosis.figures_of import diagnosis_of
+from distillkit.diagnosis.route_figures import Diagnosis, GapFigures, LengthFigures, PromptFigures
 from distillkit.diagnosis.scored_tokens import Estimate
 from distillkit.diagnosis.sentences import certainty, endings, excluded, place, sentences, worth
 from distillkit.testing import ByteTokenizer

@@ -1,0 +1,33 @@
+"""`distillkit check`: what a run would do and take, whether it can start, and with `--probe` what comes back."""
+
+import asyncio
+
+from distillkit.cli.check_page import show_prepared_run, show_verdict
+from distillkit.cli.probe_page import probe_and_report
+from distillkit.cli.reporting import OUT
+from distillkit.config.run_config import RunConfig
+from distillkit.loop.execute import work_beside
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit.ranks import Rank
+from distillkit.registry import Registry
+from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
+
+
+def check_and_report(
+    config: RunConfig, registry: Registry, rank: Rank, *, probe: bool = False, quiet: bool = False
+) -> None:
+    """Check, and print what was found; `quiet`: only results. Raises InputError if anything is wrong."""
+    if probe and not rank.runs_engine:
+        asyncio.run(work_beside(config, rank))
+        return
+    notes: list[str] = []
+    run_dir = run_directory(config)
+    require_writable_path(run_dir)
+    prepared = prepare_run(config, registry, notes.append, rank)
+    if not quiet:
+        show_prepared_run(prepared, notes, OUT)
+        held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
+        OUT.print(f"run directory: {run_dir}{held}")
+    if probe:
+        probe_and_report(prepared, OUT, quiet=quiet)
+    show_verdict(prepared, OUT)

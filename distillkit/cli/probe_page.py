@@ -1,0 +1,98 @@
+"""`distillkit check --probe`: what a probe measured, as two tables, and what it means, in words."""
+
+import asyncio
+import time
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from distillkit.errors import InputError
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.files.redaction import redact
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.probe.figures import Disagreement, Gap, ProbeFigures
+from distillkit.probe.report import ProbeReport
+from distillkit.probe.without_run import probed
+
+STYLES = {"ok": "green", "warn": "yellow", "refuse": "red"}
+NAME = 20
+"""Characters of a teacher's name, so that a row fits on 80 columns."""
+
+
+def probe_and_report(prepared: PreparedRun, console: Console, *, quiet: bool = False) -> None:
+    """Probe, and print what was found; `quiet`: only what is wrong. Raises InputError if the run is refused."""
+    started = time.perf_counter()
+    with explain_os_errors():
+        report = asyncio.run(probed(prepared, lambda message: console.print(f"note: {message}")))
+    if not quiet:
+        console.print(f"probe: {report.did}, {time.perf_counter() - started:.1f} s with all that was loaded")
+        show_figures(report.figures, console)
+    show_verdicts(report, console, quiet=quiet)
+    if report.refused:
+        raise InputError("the probe refuses this run, for what stands above")
+
+
+def show_figures(figures: ProbeFigures, console: Console) -> None:
+    """Print the gap of each teacher, whether it says the same again, and how the sampling test went."""
+    gaps = _table("teacher", "ended", "first 4", "between", "end", "all")
+    again = _table("teacher", "again", "reversed", "alone", "replicas")
+    for teacher in figures.teachers:
+        name, ended = _short(teacher.teacher), f"{teacher.ended}/{teacher.completions}"
+        gaps.add_row(name, ended, *map(_gap, (teacher.first, teacher.between, teacher.end, teacher.gap)))
+        replicas = [apart for how, apart in teacher.asked_again.items() if how.startswith("replica ")]
+        asked = [teacher.asked_again.get(how) for how in ("again", "reversed", "alone")]
+        again.add_row(name, *map(_apart, (*asked, _farthest(replicas))))
+    console.print("gap to the student, nats a token: mean/mean |gap|")
+    console.print(gaps)
+    console.print("the same tokens scored once more, nats a token apart: mean/largest")
+    console.print(again)
+    test = figures.sampling
+    if not isinstance(test, str):
+        console.print(
+            f"sampling: {test.repeated:.1%} of {test.draws} next tokens repeat one before, {test.expected:.1%} would "
+            f"by their logprobs (z = {test.z:.1f})",
+            soft_wrap=False,
+        )
+    if figures.run_samples_otherwise:
+        console.print(
+            "sampling: that was at temperature 1 from the whole distribution; the run itself samples otherwise, as "
+            "`sampling` says",
+            soft_wrap=False,
+        )
+
+
+def show_verdicts(report: ProbeReport, console: Console, *, quiet: bool = False) -> None:
+    """Print each verdict; `quiet`: not the one that says that all is well."""
+    for verdict in report.verdicts:
+        if verdict.level != "ok" or not quiet:
+            line = Text.assemble((f"{verdict.level}: ", STYLES[verdict.level]), redact(verdict.message))
+            console.print(line, soft_wrap=False)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 3]}..."
+
+
+def _gap(gap: Gap) -> str:
+    return f"{_number(gap.mean)}/{_number(gap.mean_abs)}" if gap.tokens else "-"
+
+
+def _apart(apart: Disagreement | None) -> str:
+    return f"{_number(apart.mean)}/{_number(apart.largest)}" if apart is not None and apart.tokens else "-"
+
+
+def _number(value: float) -> str:
+    return "0" if value == 0 else f"{value:.2g}" if abs(value) < 0.1 else f"{value:.2f}"
+
+
+def _farthest(apart: Iterable[Disagreement]) -> Disagreement | None:
+    return max(apart, key=lambda each: each.mean, default=None)

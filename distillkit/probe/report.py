@@ -1,0 +1,46 @@
+"""A probe's figures with what they mean, as text and as JSON."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillkit.files.atomic import write_json
+from distillkit.files.jsonl import explain_write_errors
+from distillkit.frozen import Value
+from distillkit.probe.figures import ProbeFigures, as_json
+from distillkit.probe.verdicts import Verdict, verdicts_of
+
+FILE = "probe.json"
+"""In the run's directory: what the probe at a run's start measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport(Value):
+    """What a probe measured, and what that means."""
+
+    figures: ProbeFigures
+    verdicts: tuple[Verdict, ...]
+    """The worst first."""
+
+    @classmethod
+    def of(cls, figures: ProbeFigures) -> "ProbeReport":
+        """The report of figures."""
+        return cls(figures, verdicts_of(figures))
+
+    @property
+    def refused(self) -> tuple[Verdict, ...]:
+        """Why the run must not be trained; nothing if it may."""
+        return tuple(verdict for verdict in self.verdicts if verdict.level == "refuse")
+
+    @property
+    def did(self) -> str:
+        """What the probe did, on one line without an end."""
+        figures = self.figures
+        return (
+            f"{figures.completions} completions of {figures.rows} rows, {figures.sampled_tokens:,} tokens sampled, "
+            f"{figures.scored_tokens:,} scored"
+        )
+
+    def write(self, run_dir: Path) -> None:
+        """Write `probe.json` into `run_dir`. Raises RunFailedError where it cannot be written."""
+        with explain_write_errors(run_dir / FILE):
+            write_json(run_dir / FILE, {"figures": as_json(self.figures), "verdicts": as_json(self.verdicts)}, indent=2)

@@ -1,0 +1,180 @@
+"""What a probe's figures mean, in words, and what to do.
+
+A run is refused where it would certainly train something else than was asked for, and the figures show it:
+
+- no completion ends, of at least `ENOUGH`: the end of a turn is never trained, or never sampled;
+- a teacher's scores of the same tokens differ by more than its mean |gap|, and by more than rounding explains;
+- tokens are not sampled from the distribution whose logprobs come back.
+
+It is warned where the figures are a matter of degree, or may be meant so. Differences are means over tokens, in nats.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from distillkit.frozen import Value
+from distillkit.probe.figures import Disagreement, ProbeFigures, TeacherFigures
+
+Level = Literal["ok", "warn", "refuse"]
+ENOUGH = 8
+"""Completions without an end that show that there are none: where half of them ended, one in 256 probes would."""
+ROUNDING = 0.1
+"""Nats a token that rounding explains, in bfloat16 and in other batches, on the mean over tokens."""
+NOTICEABLE = 0.01
+"""Nats a token below which a difference harms no signal that is worth training on."""
+SHARE = 0.1
+"""Of the mean |gap|: noise above it is worth a word."""
+WIDE = 2.0
+"""Nats: a single token whose scores differ by so much was not rounded."""
+ABOVE_REPEAT = 2.0
+"""How many times the difference when asked again in the same way another way must have, to be a fault of its own."""
+ENDINGS, NEVER_ENDS = 3, -5.0
+"""Ends that are enough to speak of, and the mean gap there below which the teacher would not have ended."""
+START, STARTS_OTHERWISE = 2.0, 4.0
+"""Nats of mean |gap| at the first tokens that are worth a word, where they are so many times those behind them."""
+FAR = 5.0
+"""Nats of mean |gap| with which a teacher has another text, or other tokens, in front of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Value):
+    """One thing that the figures say."""
+
+    level: Level
+    what: str
+    """Its kind, in one word; the same in every probe."""
+    message: str
+    """What was found, and what to do."""
+
+
+def verdicts_of(figures: ProbeFigures) -> tuple[Verdict, ...]:
+    """Everything that a probe found, the worst first; one `ok` where nothing is wrong."""
+    found = [*_of_sampling(figures), *_of_endings(figures)]
+    for teacher in figures.teachers:
+        found += [*_of_stability(teacher), *_of_gap(teacher)]
+    order: Sequence[Level] = ("refuse", "warn")
+    found.sort(key=lambda verdict: order.index(verdict.level))
+    return tuple(found) or (Verdict("ok", "nothing", "nothing is wrong with what was measured"),)
+
+
+def _of_sampling(figures: ProbeFigures) -> Iterator[Verdict]:
+    test = figures.sampling
+    if isinstance(test, str):
+        yield Verdict(
+            "refuse",
+            "sampling",
+            f"the sampler's logprobs are those of no distribution: {test}. They must be the log-softmax at temperature "
+            "1 over the whole vocabulary (vLLM: --logprobs-mode raw_logprobs)",
+        )
+    elif not test.untouched:
+        yield Verdict(
+            "refuse",
+            "sampling",
+            f"completions are not sampled from the distribution whose logprobs come back: {test.finding}. Find what "
+            "the server adds to the request: defaults of the model's generation_config (vLLM: --generation-config "
+            "vllm), penalties, logit processors, or logprobs taken after them",
+        )
+    if figures.failed:
+        whole = figures.failed + figures.completions
+        yield Verdict("warn", "failures", f"{figures.failed} of {whole} completions failed: {figures.failure}")
+    if figures.not_asked:
+        names = ", ".join(map(repr, figures.not_asked))
+        yield Verdict("warn", "rows", f"not probed, since there are more teachers than rows: {names}; raise probe.rows")
+
+
+def _of_endings(figures: ProbeFigures) -> Iterator[Verdict]:
+    if figures.ended:
+        return
+    what = f"none of {figures.completions} completions ended by itself within {figures.max_completion_tokens} tokens"
+    todo = (
+        "raise sampling.max_completion_tokens, or let the student end its turns: sampling.stop_ids (the ids that end a "
+        "turn in its template), sampling.stop. If completions are meant to be cut, set probe.at_start: never"
+    )
+    level: Level = "refuse" if figures.completions >= ENOUGH else "warn"
+    yield Verdict(level, "endings", f"{what}, so no end of a turn would be trained; {todo}")
+
+
+def _of_stability(teacher: TeacherFigures) -> Iterator[Verdict]:
+    if teacher.failed:
+        whole = teacher.failed + teacher.completions
+        yield Verdict(
+            "warn",
+            "failures",
+            f"teacher {teacher.teacher!r}: {teacher.failed} of {whole} scores failed: {teacher.failure}",
+        )
+    repeat = teacher.asked_again.get("again", Disagreement(0, 0.0, 0.0))
+    for how, apart in teacher.asked_again.items():
+        level = _level(apart, teacher.gap.mean_abs)
+        if level == "ok" or (how != "again" and apart.mean <= ABOVE_REPEAT * repeat.mean):
+            continue
+        words, todo = WAYS[how.partition(" ")[0]]
+        yield Verdict(
+            level,
+            how.partition(" ")[0],
+            f"teacher {teacher.teacher!r} {words.format(how.partition(' ')[2])}: {apart.mean:.3g} nats a token apart "
+            f"({apart.largest:.3g} at most), where the mean |gap| that trains is {teacher.gap.mean_abs:.3g}. {todo}",
+        )
+
+
+WAYS = {
+    "again": (
+        "gives the same tokens other scores when it is asked again",
+        "Nothing can be learned from noise: look for sampling in its path (dropout, a router with noise, quantized "
+        "caches), or replicas of several models behind one address",
+    ),
+    "reversed": (
+        "gives the same tokens other scores in another order",
+        "A request leaves something behind at the server: switch its prefix cache off, or let it answer one request at "
+        "a time (concurrency.max: 1)",
+    ),
+    "alone": (
+        "gives the same tokens other scores beside other requests than alone",
+        "A score depends on what is in the batch: look at its padding and its router's capacity, serve it in float32, "
+        "or let it answer one request at a time (concurrency.max: 1)",
+    ),
+    "replica": (
+        "gives the same tokens other scores at {}",
+        "The replicas do not serve the same model in the same way: compare their weights, dtype, quantization and "
+        "version, and take that one out of base_url meanwhile",
+    ),
+}
+"""How a teacher was asked again, to what is wrong if its scores differ, and what to do."""
+
+
+def _level(apart: Disagreement, gap: float) -> Level:
+    """How bad a difference is beside a mean |gap|, which may be 0: rounding is nothing to be alarmed at."""
+    if apart.mean > max(gap, ROUNDING):
+        return "refuse"
+    return "warn" if apart.mean > max(SHARE * gap, NOTICEABLE) or apart.largest > max(gap, WIDE) else "ok"
+
+
+def _of_gap(teacher: TeacherFigures) -> Iterator[Verdict]:
+    who = f"teacher {teacher.teacher!r}"
+    if teacher.end.tokens >= ENDINGS and teacher.end.mean < NEVER_ENDS:
+        tokens = " and ".join(map(repr, teacher.end_tokens))
+        yield Verdict(
+            "warn",
+            "turn-end",
+            f"{who} would not end a turn where the student does: at the end, {tokens}, the gap is "
+            f"{teacher.end.mean:.3g} nats, so the student would learn never to end. If the teacher's turn ends with "
+            f"another token, let the student end with that (sampling.stop_ids or sampling.stop), or have its end "
+            f"scored as the teacher's own (teachers[].turn_end: map)",
+        )
+    rest = teacher.between.mean_abs if teacher.between.tokens else math.inf
+    if teacher.first.mean_abs > START and teacher.first.mean_abs > STARTS_OTHERWISE * rest:
+        yield Verdict(
+            "warn",
+            "start",
+            f"{who} disagrees at the first tokens most: |gap| {teacher.first.mean_abs:.3g} nats there, {rest:.3g} "
+            f"behind them. Its prompt may end otherwise than the student's: compare what `distillkit check` shows of "
+            f"both, and the template's options (chat_template_kwargs)",
+        )
+    if teacher.gap.mean_abs > FAR:
+        yield Verdict(
+            "warn",
+            "far",
+            f"{who} finds nearly all that the student writes impossible: mean |gap| {teacher.gap.mean_abs:.3g} nats. "
+            f"Look at the prompts that `distillkit check` shows, and whether it is the model that you meant",
+        )
