@@ -52,11 +52,11 @@ def show_sentences(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _gaps(diagnosis: Diagnosis) -> Table:
-    table = _table("gap, nats a token", "gap", "mean |gap|", f"|advantage| > {LARGE:g}", "at the end", "rows")
+    table = _table("nats a token", "reverse KL", "mean |gap|", f"|advantage| > {LARGE:g}", "at the end", "rows")
     for name, figures in _routes(diagnosis):
         gap = figures.gap
         large = UNKNOWN if gap.large is None else percent(gap.large)
-        _row(table, name, _estimate(gap.mean), _number(gap.absolute), large, _number(gap.end), str(figures.rows))
+        _row(table, name, _estimate(gap.reverse_kl), _number(gap.absolute), large, _number(gap.end), str(figures.rows))
     return table
 
 
@@ -79,13 +79,13 @@ def _entropies(diagnosis: Diagnosis) -> Table:
 
 
 def _tenths(figures: RouteFigures) -> Table:
-    table = _table("tenth", "tokens", "mean gap", "share of |gap|", "")
+    table = _table("tenth", "tokens", "reverse KL", "share of |gap|", "")
     table.columns[-1].justify = "left"
     most = max((tenth.share or 0.0 for tenth in figures.gap.tenths), default=0.0)
     for number, tenth in enumerate(figures.gap.tenths, start=1):
         share = UNKNOWN if tenth.share is None else percent(tenth.share)
         bar = "#" * round(BAR_WIDTH * (tenth.share or 0.0) / most) if most else ""
-        _row(table, str(number), str(tenth.tokens), _number(tenth.gap), share, bar)
+        _row(table, str(number), str(tenth.tokens), _number(tenth.reverse_kl), share, bar)
     return table
 
 

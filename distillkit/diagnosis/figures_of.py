@@ -94,7 +94,7 @@ def _gap(tokens: ScoredTokens, prompt: PromptFigures | None, names: TokenNames) 
     first, second, last = (_share(sizes[thirds == part], total) for part in range(3))
     largest = np.sort(sizes)[len(sizes) - -(-len(sizes) // 10) :]
     return GapFigures(
-        tokens.gap(),
+        tokens.reverse_kl(),
         -float(tokens.advantages.sum()) / tokens.completions if tokens.completions else None,
         _mean(sizes),
         _mean(large),
@@ -115,15 +115,14 @@ def _prompt(measured: Measured, mine: Sequence[tuple[ScoredRollout, Score]]) -> 
     }
     pairs = [(score, others[key]) for _, score in mine if (key := (score.request.teacher, score.request.key)) in others]
     own, student = scored_tokens([score for score, _ in pairs]), scored_tokens([score for _, score in pairs])
-    gaps = own.gap(), student.gap(), estimate(student.teacher - own.teacher, own.rows)
+    gaps = own.reverse_kl(), student.reverse_kl(), estimate(student.teacher - own.teacher, own.rows)
     if gaps[0] is None or gaps[1] is None or gaps[2] is None:
         return None
     return PromptFigures(len(pairs), gaps[0], gaps[1], gaps[2])
 
 
 def _tenth(advantages: Doubles, total: float) -> TenthFigures:
-    gap = _mean(-advantages)
-    return TenthFigures(len(advantages), gap, _share(np.abs(advantages), total))
+    return TenthFigures(len(advantages), _mean(-advantages), _share(np.abs(advantages), total))
 
 
 def _most_negative(tokens: ScoredTokens, names: TokenNames) -> tuple[TokenFigures, ...]:

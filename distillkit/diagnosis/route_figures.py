@@ -1,7 +1,8 @@
 """Figures of scored completions, from which one can tell whether a teacher can teach a student.
 
-Gaps are `sampling_logprob - teacher_logprob`, in nats; the mean over what the untouched policy sampled estimates the
-reverse KL. What cannot be known is None: nothing is estimated in its place.
+Of each active token `advantage = teacher_logprob - sampling_logprob`, in nats; |gap| is its size, and the mean of its
+negative over what the untouched policy sampled estimates the reverse KL. What cannot be known is None (null in JSON):
+nothing is estimated in its place.
 """
 
 from collections.abc import Mapping
@@ -19,8 +20,8 @@ class TenthFigures:
 
     tokens: int
     """How many there are."""
-    gap: float | None
-    """Their mean gap, in nats a token; null without tokens."""
+    reverse_kl: float | None
+    """The mean of `sampling_logprob - teacher_logprob`, in nats a token; null without tokens."""
     share: float | None
     """Their share of the summed |gap| of all tokens; null where that is 0."""
 
@@ -52,9 +53,9 @@ class PromptFigures:
     completions: int
     """Those where the two prompts differ, and both were scored."""
     own: Estimate
-    """The mean gap behind the teacher's own prompt, in nats a token."""
+    """The reverse KL behind the teacher's own prompt, in nats a token."""
     student: Estimate
-    """The mean gap behind the student's."""
+    """The reverse KL behind the student's."""
     difference: Estimate
     """The first less the second, token by token."""
 
@@ -63,10 +64,11 @@ class PromptFigures:
 class GapFigures:
     """How far the teacher is from what the student samples, and where."""
 
-    mean: Estimate | None
-    """The reverse KL in nats a token; null without a scored token."""
+    reverse_kl: Estimate | None
+    """The mean of `sampling_logprob - teacher_logprob`, in nats a token: the reverse KL, where `untouched`; null
+    without a scored token."""
     per_completion: float | None
-    """The summed gap of a completion, in nats, on average."""
+    """The same summed over a completion, in nats, on average."""
     absolute: float | None
     """The mean |gap|, in nats a token."""
     large: float | None
@@ -80,7 +82,8 @@ class GapFigures:
     top_tenth: float | None
     """The share of the summed |gap| in the tenth of the tokens that have the largest ones."""
     end: float | None
-    """The mean gap of the last token of completions that ended by themselves, in nats; null where none did."""
+    """The mean of `sampling_logprob - teacher_logprob` of the last token of completions that ended by themselves, in
+    nats; null where none did."""
     prompt: PromptFigures | None
     """What the teacher's own prompt makes of the gap; null where it reads the student's."""
     tokens: tuple[TokenFigures, ...]

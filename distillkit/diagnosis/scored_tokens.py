@@ -1,7 +1,7 @@
 """The active tokens of scored completions, laid end to end, and what is estimated from them.
 
-Of each token `advantage = teacher_logprob - sampling_logprob`, in nats; its gap is the negative. The tokens of a
-completion depend on each other, and the completions of a row on its prompt: what is independent is the row.
+Of each token `advantage = teacher_logprob - sampling_logprob`, in nats. The tokens of a completion depend on
+each other, and the completions of a row on its prompt: what is independent is the row.
 """
 
 import math
@@ -72,8 +72,8 @@ class ScoredTokens:
         """`teacher_logprob - sampling_logprob` [n]."""
         return self.teacher - self.sampling
 
-    def gap(self) -> Estimate | None:
-        """The reverse KL in nats a token: the mean of `sampling_logprob - teacher_logprob`; None without tokens."""
+    def reverse_kl(self) -> Estimate | None:
+        """The mean of `sampling_logprob - teacher_logprob`, in nats a token; None without tokens."""
         return estimate(-self.advantages, self.rows)
 
     def part(self, pieces: int) -> IntArray:

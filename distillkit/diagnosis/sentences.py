@@ -32,10 +32,11 @@ def sentences(diagnosis: Diagnosis) -> Sentences:
 def worth(diagnosis: Diagnosis) -> str:
     """Is there anything to learn?"""
     figures = diagnosis.overall
-    gap = figures.gap.mean
+    gap = figures.gap.reverse_kl
     if gap is None:
         return "No token was scored, so nothing can be said of this teacher."
-    start = f"The gap is {plus_minus(gap)} nats a token over {figures.completions} completions"
+    name = "nats a token (reverse KL)" if diagnosis.untouched else "nats a token"
+    start = f"The gap is {plus_minus(gap)} {name} over {figures.completions} completions"
     return f"{start}: {_verdict(gap, figures)}{_routes(diagnosis)}{_prompt(figures)}."
 
 
@@ -56,7 +57,7 @@ def _verdict(gap: Estimate, figures: RouteFigures) -> str:
 
 def _routes(diagnosis: Diagnosis) -> str:
     """Which routes differ by more than two standard errors of the difference."""
-    means = {name: route.gap.mean for name, route in diagnosis.routes.items()}
+    means = {name: route.gap.reverse_kl for name, route in diagnosis.routes.items()}
     known = sorted(((gap.value, name, gap) for name, gap in means.items() if gap is not None), reverse=True)
     if len(known) < 2:
         return ""
@@ -185,7 +186,7 @@ def nats(value: float | None) -> str:
     """Two decimals; one of numbers from 10 on."""
     if value is None:
         return "unknown"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value + 0.0:.2f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
 
 
 def percent(share: float) -> str:

@@ -46,14 +46,14 @@ def test_the_student_behind_another_prompt_differs_by_that_prompt_alone(routed: 
     assert mine.prompt is not None
     assert mine.prompt.student.value == pytest.approx(0, abs=1e-5)
     assert mine.prompt.difference.value == pytest.approx(mine.prompt.own.value, abs=1e-5)
-    assert mine.prompt.own == mine.mean
+    assert mine.prompt.own == mine.reverse_kl
     assert routed.routes["self"].teacher_prompt != routed.routes["self"].student_prompt
 
 
 def test_another_model_behind_the_same_prompt_has_a_gap_of_its_own(routed: Diagnosis) -> None:
     other = routed.routes["other"]
-    assert other.gap.mean is not None
-    assert other.gap.mean.value > 4 * other.gap.mean.error
+    assert other.gap.reverse_kl is not None
+    assert other.gap.reverse_kl.value > 4 * other.gap.reverse_kl.error
     assert other.gap.prompt is None
     assert other.teacher_prompt == other.student_prompt
     assert (other.rows, routed.overall.rows) == (6, 12)

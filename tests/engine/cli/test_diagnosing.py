@@ -53,7 +53,7 @@ def test_a_page_of_figures_and_five_sentences_a_route(config: Callable[..., str]
     assert [line[:2] for line in done.stdout.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
         f"{number}." for _ in range(3) for number in range(1, 6)
     ]
-    assert "teacher b\n1. The gap is 0.00 ± 0.00 nats a token over 4 completions: there is nothing to" in done.stdout
+    assert "teacher b\n1. The gap is 0.00 ± 0.00 nats a token (reverse KL) over 4 completions:" in done.stdout
     assert "its scorer cannot write" in done.stdout
     assert not os.path.lexists("runs")
 
@@ -77,8 +77,8 @@ def test_json_holds_every_figure_and_nothing_that_is_not_known(config: Callable[
     }
     assert [len(each) for each in (page["sentences"], page["routes"]["a"]["sentences"])] == [5, 5]
     assert (page["overall"]["rows"], page["routes"]["a"]["rows"], page["routes"]["b"]["rows"]) == (6, 3, 3)
-    assert page["routes"]["b"]["gap"]["mean"] == {"value": 0.0, "standard_error": 0.0}
-    assert page["routes"]["a"]["gap"]["mean"]["value"] > 0.1
+    assert page["routes"]["b"]["gap"]["reverse_kl"] == {"value": 0.0, "standard_error": 0.0}
+    assert page["routes"]["a"]["gap"]["reverse_kl"]["value"] > 0.1
     for unknown in ("teacher", "teacher_topk", "topk"):
         assert page["overall"]["entropy"][unknown] is None
     assert page["overall"]["teacher_lengths"] is None

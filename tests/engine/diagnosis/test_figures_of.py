@@ -19,10 +19,10 @@ def test_the_gap_of_two_completions() -> None:
     figures = overall([completion([-1, -2, 1]), completion([-4], 2)])
     assert (figures.rows, figures.completions, figures.tokens) == (2, 2, 4)
     gap = figures.gap
-    assert gap.mean is not None
-    assert gap.mean.value == pytest.approx(6 / 4)
+    assert gap.reverse_kl is not None
+    assert gap.reverse_kl.value == pytest.approx(6 / 4)
     # residuals of the rows: 2 - 3 * 1.5 = -2.5 and 4 - 1.5 = 2.5
-    assert gap.mean.standard_error == pytest.approx(math.sqrt(2 * (2.5**2 + 2.5**2)) / 4)
+    assert gap.reverse_kl.standard_error == pytest.approx(math.sqrt(2 * (2.5**2 + 2.5**2)) / 4)
     assert gap.per_completion == pytest.approx(3)
     assert gap.absolute == pytest.approx(2)
 
@@ -31,7 +31,7 @@ def test_tenths_and_thirds_hold_shares_of_the_summed_absolute_gap() -> None:
     advantages = [-3.0, 2, 0, 0, 0, 0, 0, 0, 0, -5]
     gap = overall([completion(advantages)]).gap
     assert [tenth.tokens for tenth in gap.tenths] == [1] * 10
-    assert [tenth.gap for tenth in gap.tenths] == [-each for each in advantages]
+    assert [tenth.reverse_kl for tenth in gap.tenths] == [-each for each in advantages]
     assert [tenth.share for tenth in gap.tenths] == pytest.approx([0.3, 0.2, *[0] * 7, 0.5])
     assert gap.thirds == pytest.approx((0.5, 0, 0.5))
     assert gap.top_tenth == pytest.approx(0.5)
@@ -40,14 +40,14 @@ def test_tenths_and_thirds_hold_shares_of_the_summed_absolute_gap() -> None:
 def test_a_tenth_without_tokens_has_no_gap() -> None:
     gap = overall([completion([-1.0, -3.0])]).gap
     assert [tenth.tokens for tenth in gap.tenths] == [0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
-    assert [tenth.gap for tenth in gap.tenths] == [None, None, 1, None, None, None, None, 3, None, None]
+    assert [tenth.reverse_kl for tenth in gap.tenths] == [None, None, 1, None, None, None, None, 3, None, None]
     assert [tenth.share for tenth in gap.tenths] == [0, 0, 0.25, 0, 0, 0, 0, 0.75, 0, 0]
 
 
 def test_without_a_gap_there_are_no_shares() -> None:
     gap = overall([completion([0.0, 0.0])]).gap
-    assert gap.mean is not None
-    assert gap.mean.value == 0
+    assert gap.reverse_kl is not None
+    assert gap.reverse_kl.value == 0
     assert {tenth.share for tenth in gap.tenths} == {None}
     assert gap.thirds == (None, None, None)
     assert (gap.large, gap.large_share, gap.top_tenth, gap.tokens) == (0, None, None, ())
@@ -158,10 +158,10 @@ def test_a_teacher_that_cannot_write_has_no_lengths_and_no_entropy() -> None:
 def test_each_route_has_figures_of_its_own() -> None:
     scored = [completion([-1.0], teacher="a"), completion([-3.0, -3.0], 2, teacher="b")]
     found = diagnosis_of(measured(scored, own={"a": written([5])}), ["a", "b", "idle"])
-    means = {name: route.gap.mean and route.gap.mean.value for name, route in found.routes.items()}
+    means = {name: route.gap.reverse_kl and route.gap.reverse_kl.value for name, route in found.routes.items()}
     assert means == {"a": 1, "b": 3, "idle": None}
-    assert found.overall.gap.mean is not None
-    assert found.overall.gap.mean.value == pytest.approx(7 / 3)
+    assert found.overall.gap.reverse_kl is not None
+    assert found.overall.gap.reverse_kl.value == pytest.approx(7 / 3)
     assert found.routes["a"].teacher_lengths is not None
     assert found.overall.teacher_lengths is None  # b's are not known, and a's are not all teachers'
     assert (found.routes["idle"].completions, found.routes["idle"].student_lengths) == (0, None)
@@ -174,9 +174,9 @@ def test_a_row_of_two_teachers_counts_for_both() -> None:
     route = Prompts(one.prompts.row, Route({"a": 0.5, "b": 0.5}), one.prompts.student, {})
     both = ScoredRollout(one.rollout, route, {**one.scores, "b": Score(other, np.array([LOGPROB - 5]), None)})
     found = diagnosis_of(measured([both]), ["a", "b"])
-    assert found.overall.gap.mean is not None
-    assert found.overall.gap.mean.value == pytest.approx(3)
-    assert found.overall.gap.mean.standard_error is None  # one row, whoever scored it
+    assert found.overall.gap.reverse_kl is not None
+    assert found.overall.gap.reverse_kl.value == pytest.approx(3)
+    assert found.overall.gap.reverse_kl.standard_error is None  # one row, whoever scored it
     assert (found.overall.rows, found.overall.completions) == (1, 2)
     assert found.overall.student_lengths is not None
     assert found.overall.student_lengths.completions == 1

@@ -59,7 +59,7 @@ def test_completions_of_one_row_are_one_cluster() -> None:
     tokens = scored_tokens(scores(completion([1, 2]), completion([3], sample=1), completion([4], 2)))
     assert tokens.rows.tolist() == [0, 0, 0, 1]
     assert tokens.completions == 3
-    gap = tokens.gap()
+    gap = tokens.reverse_kl()
     assert gap is not None
     assert gap.value == pytest.approx(-2.5)
 
@@ -96,4 +96,4 @@ def test_an_end_is_the_last_token_of_what_was_not_cut() -> None:
 def test_nothing_is_no_tokens() -> None:
     tokens = scored_tokens([])
     assert len(tokens.advantages) == 0
-    assert tokens.gap() is None
+    assert tokens.reverse_kl() is None

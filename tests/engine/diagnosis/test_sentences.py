@@ -34,19 +34,31 @@ def lengths(diagnosis: Diagnosis, student: LengthFigures | None, teacher: Length
 @pytest.mark.parametrize(
     ("mean", "said"),
     [
-        (Estimate(0.02, 0.001), "The gap is 0.02 ± 0.00 nats a token over 2 completions: there is nothing to learn."),
-        (Estimate(0.0, 0.0), "there is nothing to learn."),
+        (
+            Estimate(0.02, 0.001),
+            "The gap is 0.02 ± 0.00 nats a token (reverse KL) over 2 completions: there is nothing",
+        ),
+        (
+            Estimate(-0.001, 0.0),
+            "The gap is 0.00 ± 0.00 nats a token (reverse KL) over 2 completions: there is nothing",
+        ),
         (Estimate(0.04, 0.01), "there is something to learn"),  # 0.06 at two standard errors, and not 0
         (Estimate(0.30, 0.20), "that is not told apart from none, so measure more rows (--rows 8)."),
-        (Estimate(-0.10, 0.20), "The gap is -0.10 ± 0.20 nats a token over 2 completions: that is not told apart"),
+        (
+            Estimate(-0.10, 0.20),
+            "-0.10 ± 0.20 nats a token (reverse KL) over 2 completions: that is not told apart",
+        ),
         (Estimate(0.45, 0.03), "there is something to learn, 4.50 nats a completion."),
         (Estimate(2.5, 0.1), "compare what both sides read (`distillkit check`) before you train."),
-        (Estimate(0.45, None), "The gap is 0.45 nats a token over 2 completions: how far off that is cannot be said"),
+        (
+            Estimate(0.45, None),
+            "0.45 nats a token (reverse KL) over 2 completions: how far off that is cannot be said",
+        ),
         (None, "No token was scored"),
     ],
 )
 def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | None, said: str) -> None:
-    assert said in worth(gap(usual, mean=mean))
+    assert said in worth(gap(usual, reverse_kl=mean))
 
 
 @pytest.mark.parametrize(
@@ -58,7 +70,7 @@ def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | N
     ],
 )
 def test_which_route_has_the_larger_gap(usual: Diagnosis, low: Estimate, said: str) -> None:
-    routes = {name: gap(usual, mean=mean).overall for name, mean in (("b", low), ("a", Estimate(0.45, 0.01)))}
+    routes = {name: gap(usual, reverse_kl=mean).overall for name, mean in (("b", low), ("a", Estimate(0.45, 0.01)))}
     assert said in worth(replace(usual, routes=routes))
 
 
@@ -170,7 +182,7 @@ def test_a_top_k_bounds_the_teacher_s_entropy(usual: Diagnosis) -> None:
 
 def test_there_are_five_and_each_is_one(usual: Diagnosis) -> None:
     empty = diagnosis_of(measured([]), ["teacher"])
-    for found in (usual, empty, entropy(usual, student=None), gap(usual, mean=None)):
+    for found in (usual, empty, entropy(usual, student=None), gap(usual, reverse_kl=None)):
         said = sentences(found)
         assert len(said) == 5
         assert all(each.endswith(".") and ". " not in each and each[0] == each[0].upper() for each in said)
