@@ -40,7 +40,7 @@ def lengths(diagnosis: Diagnosis, student: LengthFigures | None, teacher: Length
         ),
         (
             Estimate(-0.001, 0.0),
-            "The gap is 0.00 ± 0.00 nats a token (reverse KL) over 2 completions: there is nothing",
+            "The gap is 0.00 ± 0.00 nats a token (reverse KL) over 2 completions: there is",
         ),
         (Estimate(0.04, 0.01), "there is something to learn"),  # 0.06 at two standard errors, and not 0
         (Estimate(0.30, 0.20), "that is not told apart from none, so measure more rows (--rows 8)."),
