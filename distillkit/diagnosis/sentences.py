@@ -107,7 +107,7 @@ def excluded(diagnosis: Diagnosis) -> str:
     token = against[0]
     often = "once" if token.count == 1 else f"{token.count} times"
     named = f"{token.text!r} above all, {often} at {nats(token.mean_advantage)} nats"
-    if token.special:
+    if token.special and token.mean_advantage < -LARGE:
         return (
             f"{start}: {named}, a special token, so the two sides end turns or read templates differently, and the "
             "student would learn never to write it."

@@ -110,6 +110,7 @@ END = ByteTokenizer.turn_end
         ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D' above all, once at -6.00 nats."),
         ([0, 0, 0, 7], [65, 66, 67, 68], "and hold 100% of the gap; they are of many kinds."),
         ([-1, 0, 0, -7], [65, 66, 67, END], "'<|im_end|>' above all, once at -7.00 nats, a special token, so the "),
+        ([-7, 0, 0, 0], [END, END, 65, 65], "'<|im_end|>' above all, 2 times at -3.50 nats."),  # not excluded as such
         ([-3, -3, -3, -7], [65, 65, 65, END], "'<|im_end|>' above all"),  # A has the larger sum, and is not excluded
     ],
 )
