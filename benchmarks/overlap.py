@@ -190,6 +190,7 @@ def measure(case: Case, folder: Path) -> tuple[float, list[float]]:
                 "max_steps_off_policy": case.off_policy,
                 "sample_every": 0,
             },
+            probe={"at_start": "never"},
             sinks=[],
         )
         result = distillkit.run(config)

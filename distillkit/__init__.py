@@ -61,12 +61,11 @@ from distillkit.records import (
     ScoredRollout,
     ScoreRequest,
     StepResult,
-    TorchLoss,
     Weights,
 )
 from distillkit.registry import Registry
 from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
-from distillkit.roles.loss import Loss
+from distillkit.roles.loss import Loss, TorchLoss
 from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from distillkit.arrays import (
     BOOL,
     FLOAT32,
@@ -79,7 +77,7 @@ class Rollout(Value):
     @property
     def active_count(self) -> int:
         """How many tokens are active."""
-        return len(self.token_ids) if self.mask is None else int(np.count_nonzero(self.mask))
+        return len(self.token_ids) if self.mask is None else int(self.mask.sum())
 
     def at_active(self, values: Array) -> Array:
         """Those of `values` [R, ...] that stand at active tokens; `values` itself where all are."""
@@ -95,10 +93,17 @@ class ScoreRequest(Value):
     """The teacher's name."""
     prompt_ids: IntArray
     """[P'] the teacher's own prompt."""
+    read_ids: IntArray | None = None
+    """[R] what the teacher reads in place of the rollout's ids, under `turn_end: map`; None: the rollout's."""
 
     def __post_init__(self) -> None:
-        """Hold a read-only copy of `prompt_ids`."""
-        freeze_arrays(self, prompt_ids=INT64)
+        """Hold read-only copies."""
+        freeze_arrays(self, prompt_ids=INT64, read_ids=INT64)
+
+    @property
+    def token_ids(self) -> IntArray:
+        """[R] the ids to be scored behind `prompt_ids`."""
+        return self.rollout.token_ids if self.read_ids is None else self.read_ids
 
     @property
     def key(self) -> SampleKey:
@@ -112,7 +117,7 @@ class Score(Value):
 
     request: ScoreRequest
     logprobs: FloatArray
-    """[R] log-softmax at temperature 1 of each sampled id, given the teacher's prompt and the response so far."""
+    """[R] log-softmax at temperature 1 of each of `request.token_ids`, given the teacher's prompt and those before."""
     echoed_ids: IntArray | None
     """[R] the ids that the backend says it scored; None if it does not say."""
     version: int = 0
@@ -127,7 +132,7 @@ class Score(Value):
         rollout = self.request.rollout
         require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
         if self.echoed_ids is not None:
-            require_same_ids(self, rollout.token_ids, self.echoed_ids)
+            require_same_ids(self, self.request.token_ids, self.echoed_ids)
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", len(rollout.token_ids))
 
@@ -189,11 +194,6 @@ class Datum(Value):
         return f"datum of {self.key}"
 
 
-TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
-"""`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
-micro-batch laid end to end. For research losses; a student that runs torch in this process can use it."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch(Value):
     """The data of one optimizer step."""
@@ -204,7 +204,7 @@ class Batch(Value):
     """The loss function's options by name."""
     datums: tuple[Datum, ...]
     """One for each completion, in data order."""
-    torch_loss: TorchLoss | None = None
+    torch_loss: Callable[..., Any] | None = None
     """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
 
     def __post_init__(self) -> None:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from pydantic import JsonValue
 
 from distillkit.errors import InputError, RowError
+from distillkit.frozen import Value
 from distillkit.records import Rollout
 from distillkit.types import Message
 
@@ -17,6 +19,21 @@ PROBE = (
     "def f(x): return x**2  # naïve café — Здравствуй 你好 مرحبا 🦊\r\n<think> 00012 </think>"
 )
 """Text whose encoding shows differences in merges, normalisation, digits and whitespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnEnds(Value):
+    """What ends the assistant's turn, as far as a tokenizer and the files beside it say."""
+
+    template: int | None
+    """The special token that the chat template writes behind an answer; None: no such token can be seen."""
+    eos: tuple[int, ...] = ()
+    """The ids at which the model ends a completion by itself, the tokenizer's own first."""
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """What a turn of this model ends with: the template's token; where none can be seen, any of the EOS ids."""
+        return self.eos if self.template is None else (self.template,)
 
 
 class Tokenizer(Protocol):
@@ -44,6 +61,10 @@ class Tokenizer(Protocol):
 
     def special_tokens(self) -> Mapping[str, int]:
         """The ids of the tokens that stand for more than their text (`<|im_end|>`, ...)."""
+        ...
+
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        """What ends the assistant's turn, where `options` go to the template."""
         ...
 
 
@@ -92,6 +113,27 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     bad = np.flatnonzero((rollout.token_ids < 0) | (rollout.token_ids >= vocabulary))
     what = f"token {bad[0]} is id {rollout.token_ids[bad[0]]}"
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
+
+
+def wrong_end(rollout: Rollout) -> str | None:
+    """Why a completion of the student does not end where it was to end, or None.
+
+    Its params hold every id that ends one. A token that the teacher scores as an end must be one, and be there; where
+    the sampler gives tools' output too (`mask`), what ends a turn of several is its own.
+    """
+    ends, ids = rollout.request.params.stop_ids, rollout.token_ids
+    if rollout.mask is not None or not ends:
+        return None
+    inside = np.flatnonzero(np.isin(ids[:-1], ends))
+    if len(inside):
+        return f"{rollout.key}: goes on behind token {inside[0]}, id {ids[inside[0]]}, at which it was to end"
+    stops = rollout.request.params.stop
+    if rollout.finish_reason == "length" or int(ids[-1]) in ends or any(stop in rollout.text for stop in stops):
+        return None
+    return (
+        f"{rollout.key}: was ended by the model or a stop, and its last token, id {ids[-1]}, is no end that the run "
+        "knows: if it ends the model's turns, add it to sampling.stop_ids; else the token that ended it was left out"
+    )
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:

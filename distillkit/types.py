@@ -185,7 +185,10 @@ class SamplingParams(Value):
     top_k: int = 0
     """Keeps so many of the most probable tokens; 0 keeps all."""
     stop: tuple[str, ...] = ()
-    """Strings that end a completion; the tokens that make one up are kept."""
+    """Strings that end a completion, looked for in its text without special tokens; the tokens of one are kept."""
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end a completion, and are its last token then. What a run's samplers get holds the model's own too, as
+    far as its files say, so that every backend ends at the same ones."""
 
     @property
     def is_untouched(self) -> bool:

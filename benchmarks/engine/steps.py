@@ -48,6 +48,7 @@ def _run(
             tokenizer,
             sampling={"max_completion_tokens": TOKENS, "completions_per_prompt": completions},
             train={"prompt_groups_per_step": rows, "max_steps": steps},
+            probe={"at_start": "never"},
             sinks=sinks,
         )
         result = distillkit.run(config)

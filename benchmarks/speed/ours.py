@@ -31,6 +31,7 @@ def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str
             "teachers": [{"model": str(inputs["teacher"]), "scorer": {"name": "local", **device}}],
             "sampling": {"completions_per_prompt": shape.completions, "max_completion_tokens": shape.new_tokens},
             "train": {"prompt_groups_per_step": shape.prompts, "max_steps": steps, "save_every": 0},
+            "probe": {"at_start": "never"},
             "sinks": [],
         }
     )

@@ -12,7 +12,7 @@ from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.files.redaction import redact
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.probe.figures import Disagreement, Gap, ProbeFigures
+from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, Gap, ProbeFigures
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
 
@@ -27,7 +27,8 @@ def probe_and_report(prepared: PreparedRun, console: Console, *, quiet: bool = F
     with explain_os_errors():
         report = asyncio.run(probed(prepared, lambda message: console.print(f"note: {message}")))
     if not quiet:
-        console.print(f"probe: {report.did}, {time.perf_counter() - started:.1f} s with all that was loaded")
+        seconds = time.perf_counter() - started
+        console.print(f"probe: {report.did}; {seconds:.1f} s, loading counted in", soft_wrap=False)
         show_figures(report.figures, console)
     show_verdicts(report, console, quiet=quiet)
     if report.refused:
@@ -41,8 +42,8 @@ def show_figures(figures: ProbeFigures, console: Console) -> None:
     for teacher in figures.teachers:
         name, ended = _short(teacher.teacher), f"{teacher.ended}/{teacher.completions}"
         gaps.add_row(name, ended, *map(_gap, (teacher.first, teacher.between, teacher.end, teacher.gap)))
-        replicas = [apart for how, apart in teacher.asked_again.items() if how.startswith("replica ")]
-        asked = [teacher.asked_again.get(how) for how in ("again", "reversed", "alone")]
+        replicas = [apart for how, apart in teacher.asked_again.items() if how.startswith(f"{REPLICA} ")]
+        asked = [teacher.asked_again.get(how) for how in (AGAIN, REVERSED, ALONE)]
         again.add_row(name, *map(_apart, (*asked, _farthest(replicas))))
     console.print("gap to the student, nats a token: mean/mean |gap|")
     console.print(gaps)

@@ -1,13 +1,14 @@
 """The sections of a config that hold no plugin of the run itself, but the teachers."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from distillkit.roles.scorer import Scorer
 from distillkit.types import SamplingParams, Teacher
 
 DEFAULT_MESSAGES_KEY = "teacher_messages"
+T = TypeVar("T")
 
 
 class Section(BaseModel):
@@ -44,6 +45,11 @@ class TeacherConfig(Section):
     chat_template_kwargs: dict[str, JsonValue] | None = Field(
         None, description="Options for its chat template (`enable_thinking: false`); null: the student's."
     )
+    turn_end: Literal["same", "map"] = Field(
+        "same",
+        description="same: what ends the student's completions must be what ends this teacher's turns, or the run is "
+        "refused; map: the student's end is scored as this teacher's own.",
+    )
     weight: float = Field(1.0, gt=0, description="For losses that blend the teachers of a row.")
     scorer: Scorer = Field(description="How its logprobs are had; by default the scorer named like the student.")
 
@@ -78,15 +84,48 @@ class SamplingConfig(Section):
     temperature: float = Field(1.0, ge=0, description="1 samples the policy itself; 0 takes the most likely token.")
     top_p: float = Field(1.0, gt=0, le=1, description="Keep the most likely tokens of this total probability.")
     top_k: int = Field(0, ge=0, description="Keep this many of the most likely tokens; 0: all.")
-    stop: tuple[str, ...] = Field((), description="Strings that end a completion.")
+    stop: tuple[str, ...] = Field(
+        (), description="Strings that end a completion; one that is a special token is taken for its id."
+    )
+    stop_ids: tuple[Annotated[int, Field(strict=True, ge=0)], ...] = Field(
+        (), description="Token ids that end a completion besides the model's own; each stays its last token."
+    )
     chat_template_kwargs: dict[str, JsonValue] = Field(
         default_factory=dict, description="Options for the student's chat template (`enable_thinking: false`)."
     )
 
+    @field_validator("stop")
+    @classmethod
+    def _can_be_found(cls, stops: tuple[str, ...]) -> tuple[str, ...]:
+        for stop in stops:
+            if not stop:
+                raise ValueError("holds an empty string, which would end every completion at its first token")
+            if "\ufffd" in stop or not _is_unicode(stop):
+                raise ValueError(f"holds {stop!r}, which no text contains: it stands for bytes that are no character")
+        return _each_once(stops)
+
+    @field_validator("stop_ids")
+    @classmethod
+    def _each_id_once(cls, ids: tuple[int, ...]) -> tuple[int, ...]:
+        return _each_once(ids)
+
     @property
     def params(self) -> SamplingParams:
-        """The part that a Sampler sees."""
-        return SamplingParams(self.max_completion_tokens, self.temperature, self.top_p, self.top_k, self.stop)
+        """As the config has it. Samplers get `PreparedRun.sampling`, which holds all ids that end a completion."""
+        return SamplingParams(
+            self.max_completion_tokens, self.temperature, self.top_p, self.top_k, self.stop, self.stop_ids
+        )
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    twice = next((value for index, value in enumerate(values) if value in values[:index]), None)
+    if twice is not None:
+        raise ValueError(f"holds {twice!r} twice")
+    return values
 
 
 class TrainConfig(Section):

@@ -33,7 +33,7 @@ def assemble(
     """The engine of a run whose plugins are not open yet; `identity` is what its checkpoints say that it is."""
     config, plugins, warn = prepared.config, prepared.plugins, dispatcher.warn
     vocabulary = vocabulary_size(prepared.renderer.student.tokenizer)
-    scheduler = Scheduler(plugins.sampler, plugins.scorers, dispatcher.emit, vocabulary)
+    scheduler = Scheduler(plugins.sampler, plugins.scorers, dispatcher.emit, vocabulary, prepared.turn_ends)
     policy = PolicySync(config.student, plugins.sampler, plugins.scorers)
     windows = WindowsAhead(prepared, scheduler, policy, ledger, warn)
     mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn)

@@ -44,7 +44,7 @@ class RowBatches:
         for sample in range(config.sampling.completions_per_prompt):
             key = SampleKey(prompts.row.row_id, prompts.row.epoch, sample)
             seed = derive_seed(config.seed, key.epoch, key.row_id, sample)
-            yield SampleRequest(key, prompts.student, seed, config.sampling.params)
+            yield SampleRequest(key, prompts.student, seed, self.prepared.sampling)
 
 
 @dataclass(slots=True)

@@ -8,9 +8,10 @@ from distillkit.events import EvalStage
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.loop.sample_and_score import sample_all, score_all
 from distillkit.loop.window import Scheduler
-from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.seeds import derive_seed
+from distillkit.tokenizer import wrong_end
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
 STUDENT = "the student"
@@ -67,7 +68,8 @@ class Evaluation:
         if self._rollouts is None:
             asked = self._requests()
             sampled, _ = await sample_all(self.scheduler.sampler, asked.samples, self.scheduler.vocabulary)
-            self._rollouts = [sampled[request.key] for request in asked.samples if request.key in sampled]
+            found = (sampled[request.key] for request in asked.samples if request.key in sampled)
+            self._rollouts = [rollout for rollout in found if wrong_end(rollout) is None]
         return self._rollouts
 
     async def scored(self) -> Sequence[ScoredRollout]:
@@ -93,18 +95,19 @@ class Evaluation:
         scorer = self.scheduler.scorers[teacher]
         if not isinstance(scorer, Sampler):
             return None
+        turn_ends = self.scheduler.turn_ends
         requests = [
             SampleRequest(
                 SampleKey(row_prompts.row.row_id, 0, 0),
                 row_prompts.teachers[teacher] if privileged else row_prompts.student,
                 derive_seed(self.seed, "teacher", seed, row_prompts.row.row_id),
-                self.params,
+                turn_ends.params(self.params, teacher),
             )
             for row_prompts in self.prompts
             if teacher in row_prompts.route.teachers
         ]
         sampled, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
-        return [sampled[request.key] for request in requests if request.key in sampled]
+        return [turn_ends.rollout(sampled[request.key], teacher) for request in requests if request.key in sampled]
 
     async def score(
         self, rollouts: Sequence[Rollout], *, teacher: str | None = None, privileged: bool = True
@@ -115,7 +118,7 @@ class Evaluation:
             return None
         prompts = {row_prompts.row.row_id: row_prompts for row_prompts in self.prompts}
         requests = [
-            ScoreRequest(
+            self.scheduler.turn_ends.request(
                 rollout,
                 teacher or STUDENT,
                 row_prompts.teachers[teacher] if teacher is not None and privileged else row_prompts.student,
@@ -124,7 +127,8 @@ class Evaluation:
             for row_prompts in (prompts[rollout.key.row_id],)
         ]
         scores, _ = await score_all(scorer, requests)
-        return [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
+        found = [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
+        return [self.scheduler.turn_ends.score(score) for score in found]
 
     def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
         """The first scored completions of each route, where evaluators asked for scores."""

@@ -40,7 +40,7 @@ class EvaluatorRunner:
             await self._held_out_prompts(),
             teachers,
             self.scheduler,
-            config.sampling.params,
+            self.prepared.sampling,
             config.seed,
             stage,
             step,

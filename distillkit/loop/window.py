@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.errors import PluginError
 from distillkit.events import Phase, PhaseProgress
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
@@ -50,6 +51,8 @@ class Scheduler:
     """Hears of every outcome."""
     vocabulary: int | None = None
     """Sampled ids are below this number, where it is known."""
+    turn_ends: TurnEndMaps = field(default_factory=TurnEndMaps)
+    """How teachers whose turns end otherwise read completions."""
     inflight: InflightCounts = field(init=False)
 
     def __post_init__(self) -> None:
@@ -75,7 +78,8 @@ class Window:
         self.requests = requests
         self._scheduler = scheduler
         self._source = source
-        self._results = WindowResults(requests, type(scheduler.sampler).__name__, scheduler.vocabulary)
+        sampler = type(scheduler.sampler).__name__
+        self._results = WindowResults(requests, sampler, scheduler.vocabulary, scheduler.turn_ends)
         self._started = time.perf_counter()
         self._score_started: float | None = None
         self._score_ended = self._started

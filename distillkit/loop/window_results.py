@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.errors import PluginError
 from distillkit.events import Phase
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
-from distillkit.tokenizer import unknown_id
+from distillkit.tokenizer import unknown_id, wrong_end
 from distillkit.types import SampleKey
 
 
@@ -19,6 +20,7 @@ class WindowResults:
     sampler: str
     """The sampler's class, for messages."""
     vocabulary: int | None
+    turn_ends: TurnEndMaps = field(default_factory=TurnEndMaps)
     _order: dict[SampleKey, int] = field(init=False)
     """Each request's index in data order."""
     _rollouts: dict[SampleKey, Rollout] = field(default_factory=dict, init=False)
@@ -48,9 +50,9 @@ class WindowResults:
             reason = f"sampled by policy version {outcome.policy_version}, this step trains version {wanted}"
             self._lose(key, "sample", reason, retryable=True)
             return None
-        unknown = unknown_id(outcome, self.vocabulary)
-        if unknown is not None:
-            self._lose(key, "sample", unknown, retryable=False)
+        wrong = unknown_id(outcome, self.vocabulary) or wrong_end(outcome)
+        if wrong is not None:
+            self._lose(key, "sample", wrong, retryable=False)
             return None
         self._rollouts[key] = outcome
         self._scores[key] = {}
@@ -68,7 +70,8 @@ class WindowResults:
     def score_requests(self, rollout: Rollout) -> list[ScoreRequest]:
         """What is asked of each teacher of the rollout's route."""
         prompts = self.requests.prompts_of(rollout.key)
-        requests = [ScoreRequest(rollout, teacher, prompts.teachers[teacher]) for teacher in prompts.route.teachers]
+        teachers = prompts.route.teachers
+        requests = [self.turn_ends.request(rollout, teacher, prompts.teachers[teacher]) for teacher in teachers]
         self._to_score += len(requests)
         return requests
 
@@ -81,7 +84,7 @@ class WindowResults:
         self._scored += 1
         if isinstance(outcome, Score):
             self._require_one_version(outcome, teacher)
-            self._scores[key][teacher] = outcome
+            self._scores[key][teacher] = self.turn_ends.score(outcome)
         elif key not in self._lost:
             self._lose(key, "score", outcome.reason, retryable=outcome.retryable, teacher=teacher)
 

@@ -9,6 +9,7 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
 from distillkit.data.render import PromptSide, Renderer, teacher_prompt_side
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
 from distillkit.preflight.compatibility import (
     RunPlugins,
@@ -19,11 +20,12 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
+from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
-from distillkit.types import Prompts, Row
+from distillkit.types import Prompts, Row, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,21 @@ class PreparedRun:
     shared: SharedObjects
     pipeline: RowPipeline
     renderer: Renderer
+    sampling: SamplingParams
+    """How completions are sampled, with every id that ends one."""
+    turn_ends: TurnEndMaps
+    """How teachers whose turns end otherwise read the student's completions."""
     dataset: Dataset
     eval_rows: tuple[Row, ...]
     plan: Plan
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
     rank: Rank
+
+    @property
+    def ending_ids(self) -> frozenset[int]:
+        """The ids that end a completion of the student, each its last token then."""
+        return frozenset(self.sampling.stop_ids)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -78,12 +89,7 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     """
     plugins = plugins_of(config)
     pipeline, eval_pipeline = RowPipeline.of(config), RowPipeline.of(config)
-    dataset = Dataset(Path(config.data.path), config.data.max_rows)
-    dataset.validate(pipeline.count)
-    eval_dataset = None
-    if config.data.eval_path is not None:
-        eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
-        eval_dataset.validate(eval_pipeline.count)
+    dataset, eval_dataset = _datasets(config, pipeline, eval_pipeline)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
@@ -94,6 +100,9 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     reports = {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
+    sampling = resolve_sampling(config.sampling, renderer.student)
+    require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
+    turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = PromptLengths(pipeline, renderer)
     dataset.validate(lengths.count)
     held_out = None
@@ -105,9 +114,19 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     )
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
-    return PreparedRun(
-        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes), rank
-    )
+    found = (pipeline, renderer, sampling, turn_ends, dataset, eval_rows, plan, reports, tuple(notes))
+    return PreparedRun(config, registry, plugins, shared, *found, rank)
+
+
+def _datasets(config: RunConfig, rows: RowPipeline, held_out: RowPipeline) -> tuple[Dataset, Dataset | None]:
+    """The rows to train on and the held-out ones, each valid and counted."""
+    dataset = Dataset(Path(config.data.path), config.data.max_rows)
+    dataset.validate(rows.count)
+    if config.data.eval_path is None:
+        return dataset, None
+    eval_dataset = Dataset(Path(config.data.eval_path), config.data.max_eval_rows)
+    eval_dataset.validate(held_out.count)
+    return dataset, eval_dataset
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:

@@ -10,7 +10,7 @@ from distillkit.errors import InputError
 from distillkit.events import Plan
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.probe.measure import Probe
+from distillkit.probe.measure import Probe, least_tokens
 from distillkit.probe.report import FILE, ProbeReport
 from distillkit.probe.rows import spread_rows
 from distillkit.roles.attribution import attribute_to
@@ -38,16 +38,24 @@ class StartProbe:
         options = self.prepared.config.probe
         if options.at_start == "never" or (step and options.at_start == "auto"):
             return
+        always = options.at_start == "always"
+        if not (always or self._is_affordable(least_tokens(self.prepared))):
+            return
         probe = Probe(self.prepared, await asyncio.to_thread(spread_rows, self.prepared, options.rows))
-        most = SHARE * planned_tokens(self.prepared.plan)
-        if options.at_start == "auto" and probe.tokens > most:
-            log.debug("no probe: it would take %d tokens, and %d are 5%% of the run's", probe.tokens, most)
+        if not (always or self._is_affordable(probe.tokens)):
             return
         started = time.perf_counter()
         report = ProbeReport.of(await probe.measured())
         self._forget_metrics()
         report.write(self.run_dir)
         self._tell(report, time.perf_counter() - started)
+
+    def _is_affordable(self, tokens: int) -> bool:
+        planned = planned_tokens(self.prepared.plan)
+        affordable = tokens <= SHARE * planned
+        if not affordable:
+            log.debug("no probe: it would take %d tokens or more, of %d that the run plans", tokens, planned)
+        return affordable
 
     def _tell(self, report: ProbeReport, seconds: float) -> None:
         path = self.run_dir / FILE

@@ -11,6 +11,10 @@ from distillkit.frozen import FrozenDict, Value, freeze_fields
 from distillkit.metrics import finite
 from distillkit.probe.sampling_test import SamplingTest
 
+AGAIN, REVERSED, ALONE, REPLICA = "again", "reversed", "alone", "replica"
+"""How a teacher is asked once more: one completion after another in the same order again, and backwards; one by one
+where all were scored at once; all at once by another replica, whose name stands behind a space."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap(Value):
@@ -71,8 +75,7 @@ class TeacherFigures(Value):
     end_tokens: tuple[str, ...]
     """What those last tokens are, the most frequent first; three at most."""
     asked_again: Mapping[str, Disagreement] = field(default_factory=FrozenDict)
-    """How it was asked again (`again`, `reversed`, `alone`, `replica URL`) to how far its scores were from the first
-    ones."""
+    """How it was asked once more (`again`, `reversed`, `alone`, `replica URL`) to how far its scores were apart."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

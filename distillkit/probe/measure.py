@@ -7,24 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from distillkit.arrays import token_ids
-from distillkit.errors import AlignmentError
+from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.figures import ProbeFigures, TeacherFigures
-from distillkit.probe.measure_teacher import TeacherProbe, passes
+from distillkit.probe.measure_teacher import TeacherProbe, tokens_scored
 from distillkit.probe.rows import sample_requests
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Rollout, ScoreRequest
 from distillkit.roles.attribution import attribute_to
 from distillkit.seeds import derive_seed
-from distillkit.tokenizer import vocabulary_size
+from distillkit.tokenizer import Tokenizer, vocabulary_size, wrong_end
 from distillkit.types import Prompts, SampleKey, SampleRequest, SamplingParams
 
 PURPOSE = "probe"
 """Part of its seeds, so that they are no step's and no evaluation's."""
 NEXT_TOKENS, DRAWS = 8, 16
 """Of the sampling test: after how many prompts a next token is sampled, and how often."""
+BEHIND = 16
+"""Tokens of a completion, at most, that stand behind every other of those prompts."""
+
+
+def least_tokens(prepared: PreparedRun) -> int:
+    """Fewer tokens than any probe of a run may take: known before a row is read, since prompts are not in it."""
+    rows, new = min(prepared.config.probe.rows, len(prepared.dataset)), prepared.sampling.max_tokens
+    return rows * (new + min(tokens_scored(scorer, [new]) for scorer in prepared.plugins.scorers.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,54 +45,61 @@ class Probe:
     @property
     def tokens(self) -> int:
         """How many tokens are sampled and scored at most; prompts count wherever they are read. For open plugins."""
-        new = self.prepared.config.sampling.max_completion_tokens
+        new = self.prepared.sampling.max_tokens
         lengths = [len(row_prompts.student) for row_prompts in self.prompts]
         sampled = sum(lengths) + len(lengths) * new
-        drawn = DRAWS * sum(length + new // 2 + 1 for length in lengths[:NEXT_TOKENS])
+        drawn = DRAWS * sum(length + min(BEHIND, new // 2) + 1 for length in lengths[:NEXT_TOKENS])
         scored = 0
         for teacher, scorer in self.prepared.plugins.scorers.items():
-            prompts = [len(each.teachers[teacher]) for each in self.prompts if teacher in each.route.teachers]
-            scored += passes(scorer, len(prompts)) * (sum(prompts) + len(prompts) * new)
+            read = [len(each.teachers[teacher]) + new for each in self.prompts if teacher in each.route.teachers]
+            scored += tokens_scored(scorer, read) if read else 0
         return sampled + drawn + scored
 
     async def measured(self) -> ProbeFigures:
         """The figures. Raises RunFailedError if nothing could be sampled, or a teacher could score nothing."""
-        params = self.prepared.config.sampling.params
+        params = self.prepared.sampling
         requests = sample_requests(self.prepared, self.prompts, PURPOSE)
-        rollouts, lost = await self._sampled(requests)
+        sampled, lost = await self._sampled(requests)
+        wrong = {rollout.key: reason for rollout in sampled if (reason := wrong_end(rollout)) is not None}
+        rollouts = [rollout for rollout in sampled if rollout.key not in wrong]
+        failures = [*(completion.reason for completion in lost), *wrong.values()]
+        if not rollouts:
+            raise RunFailedError(f"no completion could be sampled; the first failure: {failures[0]}")
         sampling, drawn = await self._sampling_test(rollouts, params)
         teachers: list[TeacherFigures] = []
         scored_tokens = 0
         for teacher, scorer in self.prepared.plugins.scorers.items():
             to_score = self._to_score(teacher, rollouts)
             if to_score:
-                probe = TeacherProbe(scorer, to_score, self.prepared.renderer.student.tokenizer)
+                probe = TeacherProbe(scorer, to_score, self._tokenizer, self.prepared.ending_ids)
                 teachers.append(await probe.measured())
-                each = sum(len(request.prompt_ids) + len(request.rollout.token_ids) for request in to_score)
-                scored_tokens += each * passes(scorer, len(to_score))
-        asked = {figures.teacher for figures in teachers}
+                lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
+                scored_tokens += tokens_scored(scorer, lengths)
+        asked, rows_of = {figures.teacher for figures in teachers}, self.prepared.pipeline.rows_of
         return ProbeFigures(
             rows=len(self.prompts),
             completions=len(rollouts),
             sampled_tokens=sum(len(rollout.token_ids) for rollout in rollouts) + drawn,
             scored_tokens=scored_tokens,
-            failed=len(lost),
-            failure=lost[0].reason if lost else None,
+            failed=len(failures),
+            failure=failures[0] if failures else None,
             ended=sum(rollout.finish_reason == "stop" for rollout in rollouts),
             max_completion_tokens=params.max_tokens,
             teachers=tuple(teachers),
-            not_asked=tuple(
-                name for name, rows in self.prepared.pipeline.rows_of.items() if rows and name not in asked
-            ),
+            not_asked=tuple(name for name, rows in rows_of.items() if rows and name not in asked),
             sampling=sampling,
             run_samples_otherwise=not params.is_untouched,
         )
+
+    @property
+    def _tokenizer(self) -> Tokenizer:
+        return self.prepared.renderer.student.tokenizer
 
     def _to_score(self, teacher: str, rollouts: Sequence[Rollout]) -> list[ScoreRequest]:
         """What one teacher is asked of, in data order."""
         prompts = {row_prompts.row.row_id: row_prompts for row_prompts in self.prompts}
         return [
-            ScoreRequest(rollout, teacher, prompts[rollout.key.row_id].teachers[teacher])
+            self.prepared.turn_ends.request(rollout, teacher, prompts[rollout.key.row_id].teachers[teacher])
             for rollout in rollouts
             if teacher in prompts[rollout.key.row_id].route.teachers
         ]
@@ -92,7 +107,7 @@ class Probe:
     async def _sampled(self, requests: Sequence[SampleRequest]) -> tuple[list[Rollout], list[LostCompletion]]:
         """The completions that came, in the order of `requests`."""
         sampler = self.prepared.plugins.sampler
-        vocabulary = vocabulary_size(self.prepared.renderer.student.tokenizer)
+        vocabulary = vocabulary_size(self._tokenizer)
         with attribute_to(sampler, "in a probe"):
             found, lost = await sample_all(sampler, requests, vocabulary)
         return [found[request.key] for request in requests if request.key in found], lost
@@ -103,13 +118,13 @@ class Probe:
         """Whether next tokens come from the distribution whose logprobs they have; and how many were sampled.
 
         After every other prompt alone, where a first token is often certain and shows nothing, and after the others
-        with half of their completion behind them. Whatever the run asks for, the whole distribution is asked for here.
-        Text: why the logprobs are of no distribution at all.
+        with the start of their completion behind them. Whatever the run asks for, the whole distribution is asked for
+        here. Text: why the logprobs are of no distribution at all.
         """
         neutral = replace(params, max_tokens=1, temperature=1.0, top_p=1.0, top_k=0)
         requests: list[SampleRequest] = []
         for place, rollout in enumerate(rollouts[:NEXT_TOKENS]):
-            behind = rollout.token_ids[: len(rollout.token_ids) // 2 if place % 2 else 0]
+            behind = rollout.token_ids[: min(BEHIND, len(rollout.token_ids) // 2) if place % 2 else 0]
             prompt = [*rollout.request.prompt_ids.tolist(), *behind.tolist()]
             requests.extend(self._next_token(rollout.key, draw, prompt, neutral) for draw in range(DRAWS))
         drawn, _ = await self._sampled(requests)

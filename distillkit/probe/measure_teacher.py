@@ -1,7 +1,7 @@
 """One teacher, measured: its gap to the student, and whether it says the same of the same tokens when asked again."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,8 @@ from distillkit.arrays import BoolArray
 from distillkit.errors import RunFailedError
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.loop.sample_and_score import score_each
-from distillkit.probe.figures import Disagreement, Gap, TeacherFigures
-from distillkit.records import Failure, Score, ScoreRequest
+from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, Gap, TeacherFigures
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.tokenizer import Tokenizer
@@ -28,9 +28,11 @@ def replicas_of(scorer: Scorer) -> Sequence[str | None]:
     return scorer.replicas() if isinstance(scorer, ScoresAnew) else (None,)
 
 
-def passes(scorer: Scorer, completions: int) -> int:
-    """How often each of so many completions is scored: at first, again, in other company, by other replicas."""
-    return 1 + len(replicas_of(scorer)) + (2 if completions > 1 else 0)
+def tokens_scored(scorer: Scorer, lengths: Sequence[int]) -> int:
+    """How many tokens a scorer is asked to score of completions with so many each, prompts counted in."""
+    several = len(lengths) > 1
+    passes = len(replicas_of(scorer)) + (3 if several else 2)
+    return passes * sum(lengths) + (lengths[-1] if several else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +43,37 @@ class TeacherProbe:
     requests: Sequence[ScoreRequest]
     tokenizer: Tokenizer
     """The student's, to show tokens."""
+    ending_ids: Collection[int] = ()
+    """The ids that end a completion; without any, whatever stands last in one that ended by itself is its end."""
 
     async def measured(self) -> TeacherFigures:
-        """The teacher's figures. Raises RunFailedError if it could score nothing."""
-        first, *others = replicas_of(self.scorer)
-        scores, lost = await self._scores(self.requests, first)
-        if not scores:
+        """The teacher's figures. Raises RunFailedError if it could score nothing.
+
+        All completions are scored at once, as in a run, and by every replica so; then by the first one by one, so that
+        nothing is beside them and what was asked before is known: in data order, in that order again, and backwards.
+        """
+        replica, *others = replicas_of(self.scorer)
+        together, lost = await self._scores(self.requests, replica)
+        if not together:
             raise RunFailedError(
                 f"teacher {self.scorer.teacher.name!r} could score no completion; the first failure: {lost[0].reason}"
             )
-        asked_again = {"again": await self._compared(scores, self.requests, first)}
-        if len(self.requests) > 1:
-            asked_again["reversed"] = await self._compared(scores, self.requests[::-1], first)
-            asked_again["alone"] = disagreement(scores, await self._scored_alone(first))
-        for replica in others:
-            asked_again[f"replica {replica}"] = await self._compared(scores, self.requests, replica)
-        return _figures(self.scorer.teacher.name, list(scores.values()), lost, self.tokenizer, asked_again)
+        elsewhere = {f"{REPLICA} {other}": (await self._scores(self.requests, other))[0] for other in others}
+        several = len(self.requests) > 1
+        if several:
+            await self._scores(self.requests[-1:], replica)  # what stands before the first the second time
+        alone = await self._one_by_one(self.requests, replica)
+        asked_again = {AGAIN: disagreement(alone, await self._one_by_one(self.requests, replica))}
+        if several:
+            asked_again[REVERSED] = disagreement(alone, await self._one_by_one(self.requests[::-1], replica))
+            asked_again[ALONE] = disagreement(together, alone)
+        asked_again |= {how: disagreement(together, scores) for how, scores in elsewhere.items()}
+        return self._figures(list(together.values()), lost, asked_again)
 
-    async def _compared(self, scores: Scores, requests: Sequence[ScoreRequest], replica: str | None) -> Disagreement:
-        again, _ = await self._scores(requests, replica)
-        return disagreement(scores, again)
-
-    async def _scored_alone(self, replica: str | None) -> Scores:
-        """The scores of each completion while no other is asked of."""
+    async def _one_by_one(self, requests: Sequence[ScoreRequest], replica: str | None) -> Scores:
+        """The scores of each completion while no other is asked about."""
         alone: dict[SampleKey, Score] = {}
-        for request in self.requests:
+        for request in requests:
             scores, _ = await self._scores([request], replica)
             alone |= scores
         return alone
@@ -76,6 +84,44 @@ class TeacherProbe:
         scorer = _OneReplica(self.scorer, replica) if isinstance(self.scorer, ScoresAnew) and replica else self.scorer
         with attribute_to(self.scorer, f"for teacher {self.scorer.teacher.name!r}"):
             return await score_each(scorer, requests)
+
+    def _figures(
+        self, scores: Sequence[Score], lost: Sequence[LostCompletion], asked_again: Mapping[str, Disagreement]
+    ) -> TeacherFigures:
+        gaps = [score.logprobs - score.request.rollout.logprobs for score in scores]
+        masks = [self._parts(score.request.rollout) for score in scores]
+        ends = Counter(
+            int(score.request.rollout.token_ids[-1])
+            for score, mask in zip(scores, masks, strict=True)
+            if mask["end"][-1]
+        )
+
+        def gap(part: str) -> Gap:
+            return Gap.of(np.concatenate([values[mask[part]] for values, mask in zip(gaps, masks, strict=True)]))
+
+        return TeacherFigures(
+            teacher=self.scorer.teacher.name,
+            completions=len(scores),
+            failed=len(lost),
+            failure=lost[0].reason if lost else None,
+            ended=sum(score.request.rollout.finish_reason == "stop" for score in scores),
+            gap=gap("all"),
+            first=gap("first"),
+            end=gap("end"),
+            between=gap("between"),
+            end_tokens=tuple(self.tokenizer.show([token]) for token, _ in ends.most_common(SHOWN_ENDS)),
+            asked_again=asked_again,
+        )
+
+    def _parts(self, rollout: Rollout) -> Mapping[str, BoolArray]:
+        """Which of a completion's active tokens are its end, its first ones, and those between."""
+        places = np.arange(len(rollout.token_ids))
+        ended = rollout.finish_reason == "stop"
+        if self.ending_ids:  # else it was a stop string, whose last token is any
+            ended = ended and int(rollout.token_ids[-1]) in self.ending_ids
+        end = rollout.active & (places == len(places) - 1) & ended
+        first = rollout.active & (places < FIRST) & ~end
+        return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,42 +143,3 @@ def disagreement(scores: Scores, others: Scores) -> Disagreement:
         if key in others
     ]
     return Disagreement.of(np.concatenate([np.zeros(0, np.float32), *parts]))
-
-
-def _figures(
-    teacher: str,
-    scores: Sequence[Score],
-    lost: Sequence[LostCompletion],
-    tokenizer: Tokenizer,
-    asked_again: Mapping[str, Disagreement],
-) -> TeacherFigures:
-    gaps = [score.logprobs - score.request.rollout.logprobs for score in scores]
-    ends = [score.request.rollout for score in scores if score.request.rollout.finish_reason == "stop"]
-    ids = Counter(int(rollout.token_ids[-1]) for rollout in ends).most_common(SHOWN_ENDS)
-    masks = [_parts(score) for score in scores]
-
-    def gap(part: str) -> Gap:
-        return Gap.of(np.concatenate([values[mask[part]] for values, mask in zip(gaps, masks, strict=True)]))
-
-    return TeacherFigures(
-        teacher=teacher,
-        completions=len(scores),
-        failed=len(lost),
-        failure=lost[0].reason if lost else None,
-        ended=len(ends),
-        gap=gap("all"),
-        first=gap("first"),
-        end=gap("end"),
-        between=gap("between"),
-        end_tokens=tuple(tokenizer.show([token]) for token, _ in ids),
-        asked_again=asked_again,
-    )
-
-
-def _parts(score: Score) -> Mapping[str, BoolArray]:
-    """Which of a completion's active tokens are its end, its first ones, and those between."""
-    rollout = score.request.rollout
-    places = np.arange(len(rollout.token_ids))
-    end = rollout.active & (places == len(places) - 1) & (rollout.finish_reason == "stop")
-    first = rollout.active & (places < FIRST) & ~end
-    return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}

@@ -74,7 +74,9 @@ async def opened(
             policy = PolicySync(prepared.config.student, plugins.sampler, plugins.scorers)
             await policy.publish(0, ())
             vocabulary = vocabulary_size(prepared.renderer.student.tokenizer)
-            yield OpenRun(prepared, Scheduler(plugins.sampler, plugins.scorers, progress, vocabulary))
+            yield OpenRun(
+                prepared, Scheduler(plugins.sampler, plugins.scorers, progress, vocabulary, prepared.turn_ends)
+            )
 
 
 @contextmanager

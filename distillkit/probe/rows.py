@@ -41,7 +41,7 @@ def sample_requests(
     prepared: PreparedRun, prompts: list[Prompts], purpose: str, params: SamplingParams | None = None, each: int = 1
 ) -> tuple[SampleRequest, ...]:
     """`each` completions a row, with seeds that no step and no evaluation has; `params`: the run's own by default."""
-    params = params or prepared.config.sampling.params
+    params = params or prepared.sampling
     return tuple(
         SampleRequest(
             SampleKey(row_prompts.row.row_id, row_prompts.row.epoch, sample),

@@ -10,12 +10,12 @@ It is warned where the figures are a matter of degree, or may be meant so. Diffe
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from distillkit.frozen import Value
-from distillkit.probe.figures import Disagreement, ProbeFigures, TeacherFigures
+from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, ProbeFigures, TeacherFigures
 
 Level = Literal["ok", "warn", "refuse"]
 ENOUGH = 8
@@ -28,10 +28,12 @@ SHARE = 0.1
 """Of the mean |gap|: noise above it is worth a word."""
 WIDE = 2.0
 """Nats: a single token whose scores differ by so much was not rounded."""
-ABOVE_REPEAT = 2.0
-"""How many times the difference when asked again in the same way another way must have, to be a fault of its own."""
+ABOVE = 2.0
+"""How many times larger a difference must be than those that would explain it."""
 ENDINGS, NEVER_ENDS = 3, -5.0
 """Ends that are enough to speak of, and the mean gap there below which the teacher would not have ended."""
+MORE_THAN_ELSEWHERE = 2.0
+"""How many times the mean gap between start and end that at the end must be, to be one of the end."""
 START, STARTS_OTHERWISE = 2.0, 4.0
 """Nats of mean |gap| at the first tokens that are worth a word, where they are so many times those behind them."""
 FAR = 5.0
@@ -104,37 +106,51 @@ def _of_stability(teacher: TeacherFigures) -> Iterator[Verdict]:
             "failures",
             f"teacher {teacher.teacher!r}: {teacher.failed} of {whole} scores failed: {teacher.failure}",
         )
-    repeat = teacher.asked_again.get("again", Disagreement(0, 0.0, 0.0))
     for how, apart in teacher.asked_again.items():
+        kind, _, where = how.partition(" ")
         level = _level(apart, teacher.gap.mean_abs)
-        if level == "ok" or (how != "again" and apart.mean <= ABOVE_REPEAT * repeat.mean):
+        if level == "ok" or apart.mean < ABOVE * max(
+            (_mean(teacher, other) for other in EXPLAINED_BY[kind]), default=0
+        ):
             continue
-        words, todo = WAYS[how.partition(" ")[0]]
+        words, todo = WAYS[kind]
         yield Verdict(
             level,
-            how.partition(" ")[0],
-            f"teacher {teacher.teacher!r} {words.format(how.partition(' ')[2])}: {apart.mean:.3g} nats a token apart "
+            kind,
+            f"teacher {teacher.teacher!r} {words.format(where)}: {apart.mean:.3g} nats a token apart "
             f"({apart.largest:.3g} at most), where the mean |gap| that trains is {teacher.gap.mean_abs:.3g}. {todo}",
         )
 
 
+def _mean(teacher: TeacherFigures, how: str) -> float:
+    apart = teacher.asked_again.get(how)
+    return 0.0 if apart is None else apart.mean
+
+
+EXPLAINED_BY: Mapping[str, Sequence[str]] = {
+    AGAIN: (),
+    REVERSED: (AGAIN,),
+    ALONE: (AGAIN, REVERSED),
+    REPLICA: (AGAIN, ALONE),
+}
+"""A difference that is not `ABOVE` times one of these is no fault of its own."""
 WAYS = {
-    "again": (
+    AGAIN: (
         "gives the same tokens other scores when it is asked again",
         "Nothing can be learned from noise: look for sampling in its path (dropout, a router with noise, quantized "
         "caches), or replicas of several models behind one address",
     ),
-    "reversed": (
+    REVERSED: (
         "gives the same tokens other scores in another order",
         "A request leaves something behind at the server: switch its prefix cache off, or let it answer one request at "
         "a time (concurrency.max: 1)",
     ),
-    "alone": (
+    ALONE: (
         "gives the same tokens other scores beside other requests than alone",
         "A score depends on what is in the batch: look at its padding and its router's capacity, serve it in float32, "
         "or let it answer one request at a time (concurrency.max: 1)",
     ),
-    "replica": (
+    REPLICA: (
         "gives the same tokens other scores at {}",
         "The replicas do not serve the same model in the same way: compare their weights, dtype, quantization and "
         "version, and take that one out of base_url meanwhile",
@@ -152,7 +168,8 @@ def _level(apart: Disagreement, gap: float) -> Level:
 
 def _of_gap(teacher: TeacherFigures) -> Iterator[Verdict]:
     who = f"teacher {teacher.teacher!r}"
-    if teacher.end.tokens >= ENDINGS and teacher.end.mean < NEVER_ENDS:
+    elsewhere = teacher.between.mean if teacher.between.tokens else 0.0
+    if teacher.end.tokens >= ENDINGS and teacher.end.mean < min(NEVER_ENDS, MORE_THAN_ELSEWHERE * elsewhere):
         tokens = " and ".join(map(repr, teacher.end_tokens))
         yield Verdict(
             "warn",

@@ -1,11 +1,15 @@
 """Role `loss`: scored rollouts to training data."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
-from distillkit.records import Batch, ScoredRollout, TorchLoss
+from distillkit.records import Batch, ScoredRollout
 from distillkit.roles.plugin import Plugin
+
+TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
+"""`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
+micro-batch laid end to end. For research losses; a student that runs torch in this process can use it."""
 
 
 class Loss(Plugin):

@@ -26,10 +26,15 @@ class Sampler(Plugin):
     """
 
     role: ClassVar[str] = "sampler"
+    stops_at_any_id: ClassVar[bool] = True
+    """Whether `stop_ids` may hold any token; False: special tokens alone."""
 
     @abstractmethod
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """One outcome a request, in any order, each as soon as it is there; a Failure loses that completion alone."""
+        """One outcome a request, in any order, each as soon as it is there; a Failure loses that completion alone.
+
+        A completion ends at `params.stop_ids` and `params.stop`, and holds what ended it.
+        """
 
     @abstractmethod
     async def sync(self, weights: Weights) -> None:

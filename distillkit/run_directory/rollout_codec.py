@@ -94,15 +94,24 @@ def _completion_to_json(rollout: Rollout, scored: ScoredRollout | None) -> dict[
 
 def _scored_to_json(scored: ScoredRollout) -> dict[str, JsonValue]:
     scores: dict[str, JsonValue] = {
-        teacher: to_json(score, without=("request",)) for teacher, score in scored.scores.items()
+        teacher: Encoded(
+            to_json(score, without=("request",)),
+            request=to_json(score.request, without=("rollout", "teacher", "prompt_ids")),
+        )
+        for teacher, score in scored.scores.items()
     }
     return {**to_json(scored, without=("rollout", "prompts", "scores")), "scores": scores}
 
 
 def _scored_from_json(fields: Mapping[str, Any], rollout: Rollout, prompts: Prompts) -> ScoredRollout:
     scores = {
-        teacher: from_json(Score, score, request=ScoreRequest(rollout, teacher, prompts.teachers[teacher]))
+        teacher: from_json(Score, score, request=_request_from_json(score["request"], rollout, teacher, prompts))
         for teacher, score in fields["scores"].items()
     }
     rest = {name: value for name, value in fields.items() if name != "scores"}
     return from_json(ScoredRollout, rest, rollout=rollout, prompts=prompts, scores=scores)
+
+
+def _request_from_json(fields: Mapping[str, Any], rollout: Rollout, teacher: str, prompts: Prompts) -> ScoreRequest:
+    given = {"rollout": rollout, "teacher": teacher, "prompt_ids": prompts.teachers[teacher]}
+    return from_json(ScoreRequest, fields, **given)

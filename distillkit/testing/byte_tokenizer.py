@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
+from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
 
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
@@ -43,3 +44,7 @@ class ByteTokenizer:
     def special_tokens(self) -> Mapping[str, int]:
         """The two turn marks."""
         return {TURN_START: self.turn_start, TURN_END: self.turn_end}
+
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        """The mark of a turn's end, both by the template and as the only EOS id."""
+        return TurnEnds(self.turn_end, (self.turn_end,))

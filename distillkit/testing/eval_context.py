@@ -53,4 +53,4 @@ class FakeEvalContext:
         if not self.samples_and_scores:
             return None
         requests = [ScoreRequest(rollout, teacher or "student", rollout.request.prompt_ids) for rollout in rollouts]
-        return [Score(request, request.rollout.logprobs, request.rollout.token_ids) for request in requests]
+        return [Score(request, request.rollout.logprobs, request.token_ids) for request in requests]

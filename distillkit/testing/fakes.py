@@ -64,7 +64,7 @@ class FakeStudent(Student, Sampler):
         for request in requests:
             generator = np.random.default_rng(request.seed)
             sampled = generator.choice(len(probabilities), request.params.max_tokens, p=probabilities)
-            ends = np.flatnonzero(sampled == ByteTokenizer.turn_end)
+            ends = np.flatnonzero(np.isin(sampled, [ByteTokenizer.turn_end, *request.params.stop_ids]))
             ids = token_ids(sampled[: ends[0] + 1] if ends.size else sampled)
             text = self._tokenizer.decode(ids.tolist())
             yield Rollout(request, self._version, ids, logprobs[ids], "stop" if ends.size else "length", text)
@@ -140,7 +140,7 @@ class FakeScorer(Scorer):
         logprobs = log_softmax(logits)
         for request in requests:
             self._seen.append(request)
-            ids = request.rollout.token_ids
+            ids = request.token_ids
             yield Score(request, logprob_array(logprobs[ids]), echoed_ids=ids)
 
 

@@ -8,7 +8,9 @@ from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
+from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
+from distillkit_builtin.turn_end import eos_ids_in, template_end
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,18 +26,26 @@ FOR_THE_TEMPLATE = ("tools", "documents")
 class HFTokenizer:
     """A transformers tokenizer, as the engine sees it."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: str) -> None:
-        """`source` is what errors call it: a directory, or `org/name` on the hub."""
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", source: str, eos_ids: Iterable[int] = ()) -> None:
+        """`source` is what errors call it: a directory, or `org/name` on the hub; `eos_ids` are its model's own."""
         self.inner = tokenizer
         self.source = source
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+        named = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
+        known = set(self._vocabulary.values())
+        self.eos_ids = tuple(index for index in dict.fromkeys([*named, *eos_ids]) if index in known)
+        """The ids at which the model ends a completion: the tokenizer's own first, then those that its configs name."""
         self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}
 
     @classmethod
-    def load(cls, source: str) -> "HFTokenizer":
-        """Read a tokenizer. Raises InputError if it cannot be had or has no chat template."""
+    def load(cls, source: str, model: str | None = None) -> "HFTokenizer":
+        """Read a tokenizer, and the EOS ids of `model`, by default those of the model that it lies beside.
+
+        Raises:
+            InputError: if it cannot be had or has no chat template.
+        """
         from transformers import AutoTokenizer
 
         try:
@@ -47,7 +57,7 @@ class HFTokenizer:
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
                 "model, or a local copy whose tokenizer has `chat_template` set"
             )
-        return cls(tokenizer, source)
+        return cls(tokenizer, source, eos_ids_in(model or source))
 
     def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
         """The ids of the prompt, ending with the template's opening of the assistant's turn.
@@ -141,11 +151,10 @@ class HFTokenizer:
         added = self.inner.added_tokens_decoder
         return {str(token.content): int(index) for index, token in added.items() if token.special}
 
-    @property
-    def eos_id(self) -> int | None:
-        """The id that ends a turn."""
-        index = self.inner.eos_token_id
-        return None if index is None else int(index)
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        """By the chat template with these options, and by the model's configs. Raises InputError as `render` does."""
+        self._require_for_template(options)
+        return TurnEnds(template_end(self.inner, options, self.eos_ids), self.eos_ids)
 
 
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":
@@ -169,9 +178,10 @@ def _ids(made: Iterable[int]) -> list[int]:
     return [int(index) for index in made]
 
 
-def shared_tokenizer(run: RunContext, source: str) -> HFTokenizer:
-    """The run's one tokenizer for `source`."""
-    return run.share(("tokenizer", source), lambda: HFTokenizer.load(source))
+def shared_tokenizer(run: RunContext, source: str, model: str | None = None) -> HFTokenizer:
+    """The run's one tokenizer for `source`, with the EOS ids of `model`, by default those beside it."""
+    model = model or source
+    return run.share(("tokenizer", source, model), lambda: HFTokenizer.load(source, model))
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:

@@ -35,11 +35,15 @@ class CompletionBody(Body):
     stream: bool = False
     n: int = Field(1, ge=1)
 
-    @property
-    def params(self) -> SamplingParams:
-        """The sampling fields as distillkit has them."""
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, stop)
+    def params(self, tokenizer: HFTokenizer) -> SamplingParams:
+        """The sampling fields as distillkit has them; a stop string that is a token of `tokenizer` ends by its id.
+
+        The service takes no ids, and the SDK gives those that it is asked for by their text, special tokens too.
+        """
+        stops = (self.stop,) if isinstance(self.stop, str) else self.stop
+        ids = tuple(index for stop in stops if (index := tokenizer.special_id(stop)) is not None)
+        texts = tuple(stop for stop in stops if tokenizer.special_id(stop) is None)
+        return SamplingParams(self.max_tokens, self.temperature, self.top_p, self.top_k, texts, ids)
 
     @property
     def reports_sampling_logprobs(self) -> bool:
@@ -57,7 +61,8 @@ def complete(model: CausalLM, body: CompletionBody, seed: int) -> list[Completio
     """Sample `body.n` completions, the first by `seed` itself; score as much of the prompt as is to be echoed."""
     seeds = [seed, *(derive_seed(seed, sample) for sample in range(1, body.n))]
     prompt = _prompt_logprobs(model, body.prompt) if body.echoed else []
-    return [_completion(model, body, model.sample(body.prompt, each, body.params), prompt) for each in seeds]
+    params = body.params(model.tokenizer)
+    return [_completion(model, body, model.sample(body.prompt, each, params), prompt) for each in seeds]
 
 
 def _completion(model: CausalLM, body: CompletionBody, sample: Sample, prompt: Sequence[float]) -> Completion:

@@ -99,7 +99,9 @@ class CausalLM:
         return Sample(tuple(ids), tuple(logprobs), reason)
 
     def _finish_reason(self, ids: Sequence[int], params: SamplingParams) -> FinishReason | None:
-        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop)):
+        if ids[-1] in self.eos_ids or ids[-1] in params.stop_ids:
+            return "stop"
+        if params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop):
             return "stop"
         return "length" if len(ids) == params.max_tokens else None
 

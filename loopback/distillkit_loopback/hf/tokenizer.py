@@ -42,6 +42,11 @@ class HFTokenizer:
             self._shown[index] = str(self._tokenizer.decode([index], skip_special_tokens=False))
         return self._shown[index]
 
+    def special_id(self, text: str) -> int | None:
+        """The id of a special token; None for a text that is none."""
+        added = self._tokenizer.added_tokens_decoder
+        return next((index for index, token in added.items() if token.special and token.content == text), None)
+
     @property
     def eos_id(self) -> int | None:
         """The id that ends a turn; None for a tokenizer without one."""

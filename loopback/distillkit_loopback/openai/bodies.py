@@ -7,6 +7,7 @@ from distillkit_loopback.transport.messages import Body
 
 Prompt = str | tuple[int, ...]
 Stop = str | tuple[str, ...] | None
+StopIds = tuple[int, ...] | None
 
 
 class CompletionBody(Body):
@@ -20,6 +21,7 @@ class CompletionBody(Body):
     top_k: int = Field(0, ge=-1)
     seed: int | None = None
     stop: Stop = None
+    stop_token_ids: StopIds = None
     n: int = 1
     logprobs: int | None = Field(None, ge=0)
     prompt_logprobs: int | None = Field(None, ge=0)
@@ -72,6 +74,7 @@ class GenerateParams(Body):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(-1, ge=-1)
     stop: Stop = None
+    stop_token_ids: StopIds = None
     sampling_seed: int | None = None
     skip_special_tokens: bool = True
 
@@ -92,4 +95,5 @@ def sampling_params(body: CompletionBody | GenerateParams) -> SamplingParams:
     """As distillkit has it: 0 for no top-k."""
     limit = body.max_tokens if isinstance(body, CompletionBody) else body.max_new_tokens
     stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
-    return SamplingParams(limit, body.temperature, body.top_p, max(body.top_k, 0), stop)
+    top_k = max(body.top_k, 0)
+    return SamplingParams(limit, body.temperature, body.top_p, top_k, stop, body.stop_token_ids or ())

@@ -107,7 +107,9 @@ class CategoricalModel:
         np.put_along_axis(self._ranks, self._order, np.arange(1, self.vocabulary + 1)[None], axis=1)
 
     def _ended(self, ids: Sequence[int], params: SamplingParams) -> FinishReason | None:
-        if ids[-1] in self.eos_ids or (params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop)):
+        if ids[-1] in self.eos_ids or ids[-1] in params.stop_ids:
+            return "stop"
+        if params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop):
             return "stop"
         return None
 

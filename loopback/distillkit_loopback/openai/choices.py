@@ -1,9 +1,10 @@
 """A completion in the form of `/v1/completions`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pydantic import JsonValue
 
+from distillkit.types import SamplingParams
 from distillkit_loopback.openai.bodies import CompletionBody, sampling_params
 from distillkit_loopback.openai.completion import Candidate, Completion, Entry
 from distillkit_loopback.openai.models import Model
@@ -12,9 +13,9 @@ from distillkit_loopback.openai.models import Model
 def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[str, JsonValue]:
     """The one choice of a response, in full."""
     with_ids = body.return_token_ids and completion.names_ids
-    text, stopped_by = ended_text(completion, sampling_params(body).stop, model, special=not body.skip_special_tokens)
-    if not body.include_stop_str_in_output and stopped_by is not None:
-        text = text[: -len(stopped_by)]
+    params = sampling_params(body)
+    included, special = body.include_stop_str_in_output, not body.skip_special_tokens
+    text, stopped_by = ended_text(completion, params, model, special=special, included=included)
     if body.max_tokens == 0:
         text = ""
     if body.echo and not body.return_token_ids:  # vLLM has no prompt's text when it is to return ids
@@ -32,16 +33,24 @@ def choice(completion: Completion, body: CompletionBody, model: Model) -> dict[s
     }
 
 
-def ended_text(completion: Completion, stops: Sequence[str], model: Model, *, special: bool) -> tuple[str, str | None]:
-    """The completion's text up to and with the stop string that ended it, and that string."""
-    text = (model.tokenizer.show if special else model.tokenizer.decode)(completion.sampled_ids)
-    if completion.finish_reason != "stop" or completion.sampled_ids[-1] in model.eos_ids:
-        return text, None
-    found = [stop for stop in stops if stop in text]
+def ended_text(
+    completion: Completion, params: SamplingParams, model: Model, *, special: bool, included: bool
+) -> tuple[str, str | int | None]:
+    """The completion's text, up to the stop string or id that ended it, and that; None for an EOS id of the model.
+
+    `special`: with special tokens; `included`: with what ended it.
+    """
+    ids, read = completion.sampled_ids, model.tokenizer.show if special else model.tokenizer.decode
+    if completion.finish_reason != "stop" or ids[-1] in model.eos_ids:
+        return read(ids), None
+    if ids[-1] in params.stop_ids:
+        return read(ids if included else ids[:-1]), ids[-1]
+    text = read(ids)
+    found = [stop for stop in params.stop if stop in text]
     if not found:
         return text, None
     first = min(found, key=text.index)
-    return text[: text.index(first) + len(first)], first
+    return text[: text.index(first) + (len(first) if included else 0)], first
 
 
 def _by_id(entry: Entry, model: Model) -> JsonValue:

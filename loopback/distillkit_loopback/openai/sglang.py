@@ -69,7 +69,8 @@ class Generate:
 
 def _body(completion: Completion, body: GenerateBody, model: Model, length: int) -> JsonValue:
     params = sampling_params(body.sampling_params)
-    text, matched = ended_text(completion, params.stop, model, special=not body.sampling_params.skip_special_tokens)
+    special = not body.sampling_params.skip_special_tokens
+    text, matched = ended_text(completion, params, model, special=special, included=False)
     meta: dict[str, JsonValue] = {
         "id": "loopback",
         "finish_reason": _finish_reason(completion, params, matched),
@@ -85,11 +86,11 @@ def _body(completion: Completion, body: GenerateBody, model: Model, length: int)
         meta |= _logprobs("input", entries, completion, body, show) | _logprobs(
             "output", completion.sampled or (), completion, body, show
         )
-    whole: dict[str, JsonValue] = {"text": text if matched is None else text[: -len(matched)], "meta_info": meta}
+    whole: dict[str, JsonValue] = {"text": text, "meta_info": meta}
     return {**whole, "output_ids": [*completion.sampled_ids]} if completion.names_ids else whole
 
 
-def _finish_reason(completion: Completion, params: SamplingParams, matched: str | None) -> JsonValue:
+def _finish_reason(completion: Completion, params: SamplingParams, matched: str | int | None) -> JsonValue:
     if completion.finish_reason == "length":
         return {"type": "length", "length": params.max_tokens}
     return {"type": "stop", "matched": completion.sampled_ids[-1] if matched is None else matched}

@@ -18,9 +18,9 @@ from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
-from distillkit.tokenizer import Tokenizer
-from distillkit.types import SampleRequest
+from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.fireworks.sdk_errors import explain, status_of
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 
 SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
@@ -48,7 +48,7 @@ class Endpoint:
 
 
 async def sample_completion(
-    endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: Tokenizer, timeout: float
+    endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: HFTokenizer, timeout: float
 ) -> Rollout | Failure:
     """One completion.
 
@@ -75,7 +75,7 @@ async def sample_completion(
             temperature=params.temperature,
             top_p=params.top_p,
             top_k=params.top_k,
-            stop=list(params.stop) or None,
+            stop=_stops(params, tokenizer),
             seed=request.seed % SEEDS,
             logprobs=True,
             http_timeout=timeout,
@@ -85,8 +85,14 @@ async def sample_completion(
     return _rollout(request, version, tokenizer, result.completions)
 
 
+def _stops(params: SamplingParams, tokenizer: HFTokenizer) -> list[str] | None:
+    """What is to end a completion, but for the model's own ends, which the service knows: it takes texts alone."""
+    own = tokenizer.eos_ids
+    return [*params.stop, *(tokenizer.show([index]) for index in params.stop_ids if index not in own)] or None
+
+
 def _rollout(
-    request: SampleRequest, version: int, tokenizer: Tokenizer, completions: Sequence[Any]
+    request: SampleRequest, version: int, tokenizer: HFTokenizer, completions: Sequence[Any]
 ) -> Rollout | Failure:
     """What the service sampled, checked. Raises AlignmentError."""
     prompt = request.prompt_ids.tolist()
@@ -120,7 +126,7 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
         AlignmentError: if ids or logprobs are not those of prompt and response that were sent.
         RunFailedError: if the service refuses the key.
     """
-    prompt, response = request.prompt_ids.tolist(), request.rollout.token_ids.tolist()
+    prompt, response = request.prompt_ids.tolist(), request.token_ids.tolist()
     full = [*prompt, *response]
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(

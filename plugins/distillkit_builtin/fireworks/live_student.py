@@ -9,7 +9,6 @@ from pathlib import Path
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
-from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.batch_codec import adam_params, as_datums, step_metrics
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
@@ -20,7 +19,7 @@ from distillkit_builtin.fireworks.recovery import Recovery
 from distillkit_builtin.fireworks.service import FireworksService
 from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
 from distillkit_builtin.fireworks.trainer_watch import SUBMIT_SECONDS, TrainerWatch
-from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 
 
@@ -31,7 +30,7 @@ class LiveFireworksStudent:
     options: FireworksStudentOptions
     connection: TrainerConnection
     endpoint: Endpoint
-    tokenizer: Tokenizer
+    tokenizer: HFTokenizer
     watch: TrainerWatch
     checkpoints: Checkpoints
     recovery: Recovery

@@ -11,7 +11,6 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport, Leftover
-from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.completions import Endpoint, sample_completion, score_completion
 from distillkit_builtin.fireworks.leftovers import leftovers_in
@@ -20,7 +19,7 @@ from distillkit_builtin.fireworks.provision_teacher import TeacherRequest
 from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_note
 from distillkit_builtin.fireworks.service import FireworksService, shared_service
-from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 
 
@@ -56,7 +55,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
             return CheckReport((f"{who}: {self.teacher.model}",), missing=missing)
         return CheckReport((f"{who}: {teacher_note(service, self._teacher_request())}",))
 
-    def tokenizer(self, run: RunContext) -> Tokenizer:
+    def tokenizer(self, run: RunContext) -> HFTokenizer:
         """The tokenizer of the teacher's `tokenizer_model`, else the student's, where that is at Fireworks too."""
         source = self.teacher.tokenizer_model
         if source == self.teacher.model:  # what the config puts where it says nothing

@@ -38,6 +38,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
 
     role: ClassVar[str] = "student"
     name: ClassVar[str] = "fireworks"
+    stops_at_any_id: ClassVar[bool] = False
     volatile: ClassVar[frozenset[str]] = VOLATILE
     writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})
 

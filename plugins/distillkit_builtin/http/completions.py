@@ -68,7 +68,11 @@ def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValu
     if params.top_k:
         payload["top_k"] = params.top_k
     if params.stop:
-        payload |= {"stop": list(params.stop), "include_stop_str_in_output": True}
+        payload["stop"] = list(params.stop)
+    if params.stop_ids:
+        payload["stop_token_ids"] = list(params.stop_ids)
+    if params.stop or params.stop_ids:
+        payload["include_stop_str_in_output"] = True  # in the text; the ids hold what ended a completion in any case
     return payload
 
 

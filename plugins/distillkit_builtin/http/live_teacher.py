@@ -13,9 +13,9 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import failure_of
-from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery
+from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
+from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
 from distillkit_builtin.http.models import ONLY_SCORES, ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.http.probe import (
@@ -70,6 +70,12 @@ class HttpTeacher:
         async for outcome in as_completed(requests, self._score):
             yield outcome
 
+    async def score_anew(self, requests: Sequence[ScoreRequest], replica: str) -> AsyncIterator[Score | Failure]:
+        """Scores that one replica computes now, in order of arrival; the cache is neither read nor written."""
+        send = partial(self._send, only=replica)
+        async for outcome in as_completed(requests, partial(self._score_by, send=send)):
+            yield outcome
+
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """The teacher's own completions, in order of arrival."""
         async for outcome in as_completed(requests, self._sample):
@@ -80,11 +86,11 @@ class HttpTeacher:
         return {**self.client.metrics(), **({} if self.cache is None else self.cache.metrics())}
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
-        query = ScoreQuery(self.model, request.prompt_ids, request.rollout.token_ids, self.topk)
+        query = self._query(request)
         known = None if self.cache is None else await self.cache.get(query)
         if known is not None:
             return as_score(request, known)
-        scored = await score_tokens(self._send, request, self.dialect, query, f"teacher {request.teacher!r}")
+        scored = await self._computed(request, self._send)
         if isinstance(scored, Failure):
             return scored
         score = as_score(request, scored)
@@ -92,16 +98,30 @@ class HttpTeacher:
             await self.cache.put(query, scored)
         return score
 
+    async def _score_by(self, request: ScoreRequest, send: Send) -> Score | Failure:
+        scored = await self._computed(request, send)
+        return scored if isinstance(scored, Failure) else as_score(request, scored)
+
+    def _query(self, request: ScoreRequest) -> ScoreQuery:
+        return ScoreQuery(self.model, request.prompt_ids, request.token_ids, self.topk)
+
+    async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
+        return await score_tokens(send, request, self.dialect, self._query(request), f"teacher {request.teacher!r}")
+
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
         if isinstance(self.dialect, SGLang):
             return Failure(request, f"teacher {self.name!r}: {ONLY_SCORES}")
         return await sample_completion(self._send, request, self.model, 0)
 
     async def _send(
-        self, request: SampleRequest | ScoreRequest, path: str, payload: Mapping[str, JsonValue]
+        self,
+        request: SampleRequest | ScoreRequest,
+        path: str,
+        payload: Mapping[str, JsonValue],
+        only: str | None = None,
     ) -> Result | Failure:
         try:
-            return await self.client.post(path, payload)
+            return await self.client.post(path, payload, only=only)
         except (RefusedError, UnansweredError) as error:
             return failure_of(request, error)
 

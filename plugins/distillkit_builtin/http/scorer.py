@@ -94,6 +94,15 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         async for outcome in self._open_teacher().score(requests):
             yield outcome
 
+    def replicas(self) -> Sequence[str]:
+        """The servers' addresses."""
+        return self.roots
+
+    async def score_anew(self, requests: Sequence[ScoreRequest], replica: str) -> AsyncIterator[Score | Failure]:
+        """Scores that the server at `replica` computes now, around the cache."""
+        async for outcome in self._open_teacher().score_anew(requests, replica):
+            yield outcome
+
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """The teacher's own completions, for evaluators."""
         async for outcome in self._open_teacher().sample(requests):

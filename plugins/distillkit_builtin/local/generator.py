@@ -36,17 +36,10 @@ class Generator(Protocol):
 
 def generator_for(causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer) -> Generator:
     """By the model's fast backbone where it has one, else by transformers' own forward."""
-    eos_ids = eos_ids_of(causal_lm, tokenizer)
+    eos_ids = frozenset(tokenizer.eos_ids)
     if backbone is None:
         return PlainGenerator(causal_lm, tokenizer, eos_ids)
     return SlotGenerator(backbone, tokenizer, eos_ids)
-
-
-def eos_ids_of(causal_lm: CausalLM, tokenizer: HFTokenizer) -> frozenset[int]:
-    """Every id that ends a completion: the generation config's and the tokenizer's."""
-    configured = causal_lm.model.generation_config.eos_token_id if causal_lm.model.generation_config else None
-    ids = [configured] if isinstance(configured, int) else list(configured or [])
-    return frozenset([*ids, *([] if tokenizer.eos_id is None else [tokenizer.eos_id])])
 
 
 def by_params(requests: Sequence[SampleRequest]) -> Iterator[Sequence[SampleRequest]]:

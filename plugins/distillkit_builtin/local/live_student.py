@@ -55,7 +55,7 @@ class LiveLocalStudent:
         built = await device.run(build_student, run, options, device, messages.append, samples=samples)
         for message in messages:
             run.notify(message)
-        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model)
+        tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model, options.model)
         sampling = None
         if built.sampling_copy is not None:
             inference = await _open_inference(run, options, built.sampling_copy, tokenizer, built.trainer)

@@ -39,7 +39,7 @@ class LiveLocalTeacher:
         device = shared_device(run, options.device)
         dtype = resolve_dtype(options.dtype, device.device)
         causal_lm = await device.run(shared_base, run, teacher.model, device, dtype)
-        tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model)
+        tokenizer = shared_tokenizer(run, teacher.tokenizer_model or teacher.model, teacher.model)
         tokens = options.micro_batch_tokens or default_batch_size(device.device, SCORED_ON_CUDA, SCORED)
         inference = await InferenceModel.open(
             causal_lm,

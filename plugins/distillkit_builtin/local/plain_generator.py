@@ -42,6 +42,7 @@ class PlainGenerator:
     causal_lm: CausalLM
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
+    """What ends every completion, besides its own `params.stop_ids`."""
 
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
@@ -133,7 +134,7 @@ class PlainGenerator:
 
     def _finish_reason(self, draft: _Draft) -> FinishReason | None:
         params = draft.request.params
-        if draft.ids[-1] in self.eos_ids:
+        if draft.ids[-1] in self.eos_ids or draft.ids[-1] in params.stop_ids:
             return "stop"
         if params.stop and any(stop in self.tokenizer.decode(draft.ids) for stop in params.stop):
             return "stop"

@@ -39,7 +39,7 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""
-        return shared_tokenizer(run, self.teacher.tokenizer_model or self.teacher.model)
+        return shared_tokenizer(run, self.teacher.tokenizer_model or self.teacher.model, self.teacher.model)
 
     def context_length(self, run: RunContext) -> int | None:
         """In tokens, as the model's config says, or None."""

@@ -41,7 +41,7 @@ async def score_stream(
 
 
 def _length(request: ScoreRequest) -> int:
-    return len(request.prompt_ids) + len(request.rollout.token_ids)
+    return len(request.prompt_ids) + len(request.token_ids)
 
 
 def _grouped(requests: Sequence[ScoreRequest], max_tokens: int) -> list[list[ScoreRequest]]:
@@ -49,7 +49,7 @@ def _grouped(requests: Sequence[ScoreRequest], max_tokens: int) -> list[list[Sco
 
 
 def _score(causal_lm: CausalLM, backbone: FastBackbone | None, requests: Sequence[ScoreRequest]) -> list[Score]:
-    items = [PromptAndResponse(request.prompt_ids, request.rollout.token_ids) for request in requests]
+    items = [PromptAndResponse(request.prompt_ids, request.token_ids) for request in requests]
     with causal_lm.without_adapter():
         logprobs, ids = score_logprobs(causal_lm, items, backbone)
     lengths = [len(item.response_ids) for item in items]

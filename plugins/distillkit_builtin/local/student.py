@@ -68,7 +68,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""
-        return shared_tokenizer(run, self.tokenizer_model or self.model)
+        return shared_tokenizer(run, self.tokenizer_model or self.model, self.model)
 
     def context_length(self, run: RunContext) -> int | None:
         """In tokens, as the model's config says, or None."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.records import Batch, Datum, StepResult, TorchLoss
+from distillkit.records import Batch, Datum, StepResult
+from distillkit.roles.loss import TorchLoss
 from distillkit.roles.student import token_at
 from distillkit.seeds import derive_seed
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize

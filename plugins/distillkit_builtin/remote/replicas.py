@@ -58,17 +58,19 @@ class Replicas:
         """Replicas whose breaker is not closed."""
         return sum(not replica.breaker.is_closed for replica in self._replicas)
 
-    async def lease(self, budget: Budget, avoid: str | None) -> Lease:
+    async def lease(self, budget: Budget, avoid: str | None, only: str | None = None) -> Lease:
         """A lease of a replica, other than `avoid` if there is one; if none is available, wait for one.
+
+        `only`: of that one, whatever the others do.
 
         Raises:
             NoReplicaError: if none is available before the budget is spent.
         """
         while True:
-            lease = self._lease_now(avoid)
+            lease = self._lease_now(avoid, only)
             if lease is not None:
                 return lease
-            seconds = min(replica.breaker.opens_in() for replica in self._replicas)
+            seconds = min(replica.breaker.opens_in() for replica in self._replicas if only in (None, replica.root))
             left = budget.left()
             if left <= 0 or (seconds > left and math.isfinite(seconds)):
                 raise NoReplicaError(self._no_replica_reason(), seconds if math.isfinite(seconds) else None)
@@ -107,8 +109,8 @@ class Replicas:
             replica.in_flight -= 1
             self._notify()
 
-    def _lease_now(self, avoid: str | None) -> Lease | None:
-        free = self._free()
+    def _lease_now(self, avoid: str | None, only: str | None) -> Lease | None:
+        free = [replica for replica in self._free() if only in (None, replica.root)]
         others = [replica for replica in free if replica.root != avoid]
         # One request probes a replica that has cooled down, even while others are healthy: else it never came back.
         probing = [replica for replica in others if not replica.breaker.is_closed]

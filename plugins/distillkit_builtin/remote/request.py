@@ -40,6 +40,8 @@ class Request:
     path: str
     body: bytes
     budget: Budget
+    only: str | None = None
+    """The one replica that it may go to; None: any."""
     ticket: int = field(init=False)
     came_at: float = field(init=False)
     last_root: str | None = None
@@ -59,9 +61,9 @@ class Request:
         shared = self.shared
         async with shared.admission.slot(self.ticket):
             self._begin_budget()
-            lease = await shared.replicas.lease(self.budget, self.last_root)
+            lease = await shared.replicas.lease(self.budget, self.last_root, self.only)
             self.last_root, sent = lease.root, shared.clock()
-            if shared.hedging is None:
+            if shared.hedging is None or self.only is not None:
                 result = await self._send(lease)
             else:
                 result = await race(self._send(lease), self._send_hedge, shared.hedging.after)

@@ -60,15 +60,19 @@ class ServiceClient:
         )
         return cls(name, options.roots, options.timeouts.retry, shared)
 
-    async def post(self, path: str, payload: Mapping[str, JsonValue]) -> Result:
+    async def post(self, path: str, payload: Mapping[str, JsonValue], *, only: str | None = None) -> Result:
         """POST to `path` (with its /v1) of the least loaded healthy replica, in the window, with retries and hedging.
 
+        `only`: to that replica, without hedging, whatever the others do.
+
         Raises:
+            ValueError: for an `only` that is not in `roots`.
             RefusedError: the service refused.
             UnansweredError: no result within `timeouts.retry`. The last attempt may take
                 `timeouts.request` beyond that.
         """
-        request = Request(self._shared, path, to_json(payload), self._budget())
+        root = None if only is None else self._known(only)
+        request = Request(self._shared, path, to_json(payload), self._budget(), root)
         return await with_retries(request.once, request.budget, backoff, self._count_retry)
 
     async def post_to(self, root: str, path: str, payload: Mapping[str, JsonValue]) -> Result:

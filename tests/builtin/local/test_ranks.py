@@ -22,7 +22,7 @@ from distillkit.context import SharedObjects
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import context_for
 from distillkit.ranks import Rank
-from distillkit.records import TorchLoss
+from distillkit.roles.loss import TorchLoss
 from distillkit_builtin.local.device import resolve_device
 from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling

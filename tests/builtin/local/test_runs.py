@@ -20,7 +20,7 @@ from builtin.local.conftest import plain_logprobs
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.records import TorchLoss
+from distillkit.roles.loss import TorchLoss
 from distillkit.testing import check_plugin, make_teacher
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint

@@ -50,7 +50,10 @@ class Decoder:
     """A backbone with its slots, its state, and the graphs that were captured over them."""
 
     backbone: FastBackbone
+    eos_ids: tuple[int, ...]
+    """What ends a completion; graphs were captured over these."""
     eos: Tensor
+    """The same on the device."""
     slots: KVSlots
     state: DecodeState
     cos: Tensor
@@ -61,7 +64,7 @@ class Decoder:
 
     @classmethod
     def allocate(
-        cls, backbone: FastBackbone, eos_ids: Sequence[int], slots: int, length: int, capacity: int
+        cls, backbone: FastBackbone, eos_ids: tuple[int, ...], slots: int, length: int, capacity: int
     ) -> "Decoder":
         """With memory for `slots` completions of `capacity` tokens, each with its prompt of `length` tokens."""
         device = backbone.causal_lm.device.device
@@ -70,11 +73,12 @@ class Decoder:
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         state = DecodeState.empty(slots, capacity, device)
-        return cls(backbone, eos, kv_slots, state, *backbone.rotary(length), copies=stream)
+        return cls(backbone, eos_ids, eos, kv_slots, state, *backbone.rotary(length), copies=stream)
 
-    def fits(self, slots: int, length: int, capacity: int) -> bool:
-        """Whether there is memory for that, as in `allocate`."""
-        return slots <= self.slots.count and length <= self.slots.length and capacity <= self.state.capacity
+    def fits(self, slots: int, length: int, capacity: int, eos_ids: tuple[int, ...]) -> bool:
+        """Whether there is memory for that, as in `allocate`, and completions end at these ids."""
+        large = slots <= self.slots.count and length <= self.slots.length and capacity <= self.state.capacity
+        return large and eos_ids == self.eos_ids
 
     def admit(self, slots: Sequence[int], requests: Sequence[SampleRequest]) -> None:
         """Compute the requests' prompts, each different one once, into `slots`, and sample their first tokens."""

@@ -43,6 +43,7 @@ class SlotGenerator:
     backbone: FastBackbone
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
+    """What ends every completion, besides its own `params.stop_ids`."""
     pace: Pace | None = None
     """How the host follows the device; None takes the pace that suits the device."""
     _decoder: Decoder | None = None
@@ -71,11 +72,16 @@ class SlotGenerator:
     def _decoder_for(self, requests: Sequence[SampleRequest], size: int) -> Decoder:
         longest = max(len(request.prompt_ids) + request.params.max_tokens for request in requests)
         capacity = max(request.params.max_tokens for request in requests)
-        if self._decoder is None or not self._decoder.fits(size, longest, capacity):
+        ends = self.ends(requests[0].params)
+        if self._decoder is None or not self._decoder.fits(size, longest, capacity, ends):
             self._decoder = None  # frees its memory first
             length = -(-longest // ROUND) * ROUND
-            self._decoder = Decoder.allocate(self.backbone, sorted(self.eos_ids), size, length, capacity)
+            self._decoder = Decoder.allocate(self.backbone, ends, size, length, capacity)
         return self._decoder
+
+    def ends(self, params: SamplingParams) -> tuple[int, ...]:
+        """The ids that end a completion sampled by `params`, in order."""
+        return tuple(sorted(self.eos_ids.union(params.stop_ids)))
 
 
 @dataclass(slots=True, eq=False)
@@ -229,7 +235,7 @@ class _Generation:
         return any(stop in text for stop in stops)
 
     def _rollout(self, request: SampleRequest, ids: IntArray, logprobs: np.ndarray, *, stopped: bool) -> Rollout:
-        reason: FinishReason = "stop" if stopped or int(ids[-1]) in self.generator.eos_ids else "length"
+        reason: FinishReason = "stop" if stopped or int(ids[-1]) in self.decoder.eos_ids else "length"
         return Rollout(
             request=request,
             policy_version=self.version,

@@ -179,7 +179,7 @@ async def score_on_all_ranks(
     requests: Sequence[ScoreRequest],
 ) -> AsyncIterator[Score]:
     """Scores, each rank's share of about as many tokens as any other's."""
-    lengths = [len(request.prompt_ids) + len(request.rollout.token_ids) for request in requests]
+    lengths = [len(request.prompt_ids) + len(request.token_ids) for request in requests]
     shares = [tuple(requests[i] for i in group) for group in balanced_shares(lengths, workers.group.count)]
     others = [workers.stream(rank, ScoreTokens(teacher, shares[rank])) for rank in workers.ranks if shares[rank]]
     async for score in merge_streams([own.score(shares[0]), *others]):

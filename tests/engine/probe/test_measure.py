@@ -1,0 +1,182 @@
+"""Each fault is put into a fake, and found by its name; the healthy fakes have none."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from conftest import question
+
+from distillkit import Registry, RunFailedError
+from distillkit.probe.measure import DRAWS, NEXT_TOKENS, Probe
+from distillkit.probe.rows import spread_rows
+from distillkit.records import Failure
+from distillkit.testing import ByteTokenizer
+from distillkit.testing.fakes import log_softmax
+from engine.probe.faulty import (
+    LIKES,
+    LONG,
+    CompanyScorer,
+    EndlessStudent,
+    FakeScorer,
+    FaultyScorer,
+    JitteringScorer,
+    KeepingScorer,
+    Make,
+    OrderedScorer,
+    TouchedStudent,
+    UnendingScorer,
+    config_of,
+    levels,
+    prepared,
+    report_of,
+)
+
+
+async def test_nothing_is_wrong_with_the_fakes_and_their_figures_are_what_they_must_be(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, probe={"rows": 8}), registry)
+    assert levels(report) == {"nothing": "ok"}
+    figures = report.figures
+    (teacher,) = figures.teachers
+    assert (figures.rows, figures.completions, figures.failed) == (8, 8, 0)
+    logits = np.zeros(ByteTokenizer.size, np.float32)
+    logits[list(LIKES.encode())] = 3.0
+    at_end = float(log_softmax(logits)[ByteTokenizer.turn_end] + np.log(ByteTokenizer.size))
+    assert teacher.end.mean == pytest.approx(at_end, abs=1e-5)
+    assert teacher.end_tokens == (ByteTokenizer().show([ByteTokenizer.turn_end]),)
+    assert teacher.end.tokens == teacher.ended == figures.ended > 0
+    assert teacher.first.tokens + teacher.between.tokens + teacher.end.tokens == teacher.gap.tokens
+    assert teacher.first.tokens == 4 * 8
+    assert {how: apart.largest for how, apart in teacher.asked_again.items()} == dict.fromkeys(
+        ("again", "reversed", "alone"), 0.0
+    )
+    assert figures.sampled_tokens == teacher.gap.tokens + NEXT_TOKENS * DRAWS
+
+
+@pytest.mark.parametrize(
+    ("scorer", "size", "expected"),
+    [
+        (JitteringScorer, 20.0, {"again": "refuse"}),
+        (JitteringScorer, 2.0, {"again": "warn"}),
+        (JitteringScorer, 1e-4, {}),
+        (OrderedScorer, 6.0, {"reversed": "refuse"}),
+        (OrderedScorer, 2.0, {"reversed": "warn"}),
+        (OrderedScorer, 1e-4, {}),
+        (CompanyScorer, 20.0, {"alone": "refuse"}),
+        (CompanyScorer, 2.0, {"alone": "warn"}),
+        (CompanyScorer, 1e-4, {}),
+    ],
+)
+async def test_a_teacher_that_says_something_else_when_asked_once_more_is_found_and_named(
+    fake_config: Make, registry: Registry, scorer: type[FaultyScorer], size: float, expected: dict[str, str]
+) -> None:
+    """The gap is about 4 nats; noise above it is refused, above its tenth told, and that of rounding neither."""
+    report = await report_of(config_of(fake_config, scorer(likes=LIKES, size=size)), registry)
+    assert {name: level for name, level in levels(report).items() if name not in ("far", "nothing")} == expected
+
+
+async def test_a_replica_that_differs_is_found_behind_a_cache(fake_config: Make, registry: Registry) -> None:
+    report = await report_of(config_of(fake_config, KeepingScorer(likes=LIKES, size=3.0)), registry)
+    (found,) = (verdict for verdict in report.verdicts if verdict.what == "replica")
+    assert "three" in found.message
+    assert "two" not in found.message
+    apart = report.figures.teachers[0].asked_again
+    assert (apart["replica two"].largest, apart["replica three"].mean) == (0.0, pytest.approx(3.0, abs=1e-5))
+
+
+async def test_a_cache_does_not_hide_that_a_teacher_jitters(fake_config: Make, registry: Registry) -> None:
+    scorer = KeepingScorer(likes=LIKES, size=3.0, jitters=True)
+    report = await report_of(config_of(fake_config, scorer), registry)
+    assert levels(report)["again"] == "warn"
+    assert "replica" not in levels(report)  # they differ by no more than each from itself
+    assert not scorer._kept
+
+
+@pytest.mark.parametrize("keep", [1, 20])
+async def test_a_sampler_that_touches_the_distribution_is_refused(
+    fake_config: Make, registry: Registry, keep: int
+) -> None:
+    report = await report_of(config_of(fake_config, student=TouchedStudent(keep=keep)), registry)
+    assert levels(report)["sampling"] == "refuse"
+    assert "generation_config" in report.refused[0].message
+
+
+async def test_the_whole_distribution_is_tested_where_the_run_samples_from_a_part(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, sampling={**LONG, "temperature": 0.5, "top_k": 3}), registry)
+    assert levels(report) == {"nothing": "ok"}
+    assert report.figures.run_samples_otherwise
+
+
+async def test_a_student_that_never_ends_is_refused_where_that_is_no_chance(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, student=EndlessStudent(), probe={"rows": 8}), registry)
+    assert levels(report) == {"endings": "refuse"}
+    for word in ("sampling.max_completion_tokens", "sampling.stop_ids", "400 tokens", "none of 8"):
+        assert word in report.refused[0].message
+    report = await report_of(config_of(fake_config, student=EndlessStudent(), probe={"rows": 7}), registry)
+    assert levels(report) == {"endings": "warn"}
+
+
+async def test_a_teacher_that_would_not_end_there_is_told_in_the_words_of_the_turns_end(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, UnendingScorer(likes=LIKES)), registry)
+    (verdict,) = report.verdicts
+    assert (verdict.level, verdict.what) == ("warn", "turn-end")
+    for word in ("<|im_end|>", "turn_end: map", "sampling.stop_ids"):
+        assert word in verdict.message
+
+
+async def test_a_teacher_equal_to_the_student_alarms_nobody(fake_config: Make, registry: Registry) -> None:
+    report = await report_of(config_of(fake_config, FakeScorer()), registry)
+    assert levels(report) == {"nothing": "ok"}
+    assert report.figures.teachers[0].gap.mean_abs == 0.0
+
+
+async def test_every_teacher_is_measured_on_rows_of_its_own(
+    fake_config: Make, registry: Registry, jsonl: Callable[..., str]
+) -> None:
+    rows = [question(f"number {i}", teacher=route) for i, route in enumerate("aaaaaaab")]
+    teachers = [
+        {"model": "a", "route_value": "a", "scorer": FakeScorer(likes=LIKES)},
+        {"model": "b", "route_value": "b", "scorer": JitteringScorer(likes=LIKES, size=20.0)},
+    ]
+    config = config_of(fake_config, data={"path": jsonl(rows)}, teachers=teachers, router="field", probe={"rows": 4})
+    report = await report_of(config, registry)
+    assert {each.teacher: each.completions for each in report.figures.teachers} == {"a": 3, "b": 1}
+    assert set(report.figures.teachers[1].asked_again) == {"again"}  # one alone is in no order and beside nobody
+    assert [verdict.message.partition(" gives")[0] for verdict in report.refused] == ["teacher 'b'"]
+
+
+class SilentScorer(FakeScorer):
+    """Fails at the first `fails` completions that it is asked of, each time."""
+
+    name = "silent"
+    fails: int = 1
+
+    async def score(self, requests):  # type: ignore[no-untyped-def]
+        for request in requests[: self.fails]:
+            yield Failure(request, "the server is away")
+        async for score in super().score(requests[self.fails :]):
+            yield score
+
+
+async def test_what_fails_is_counted_and_nothing_is_said_of_a_teacher_that_said_nothing(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, SilentScorer(likes=LIKES)), registry)
+    assert levels(report) == {"failures": "warn"}
+    assert "the server is away" in report.verdicts[0].message
+    with pytest.raises(RunFailedError, match=r"teacher 't' could score no completion.*the server is away"):
+        await report_of(config_of(fake_config, SilentScorer(fails=100)), registry)
+
+
+async def test_the_tokens_that_it_takes_are_known_before(fake_config: Make, registry: Registry) -> None:
+    run = prepared(config_of(fake_config), registry)
+    figures = (await report_of(config_of(fake_config), registry)).figures
+    planned = Probe(run, spread_rows(run, 16)).tokens
+    assert figures.sampled_tokens + figures.scored_tokens < planned
