@@ -110,7 +110,9 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
         held_out = PromptLengths(eval_pipeline, renderer)
         eval_dataset.validate(held_out.count)
     notes = (
-        pipeline.fallback_notes("rows") + eval_pipeline.fallback_notes("held-out rows") + list(_notes(config, pipeline))
+        pipeline.fallback_notes("rows")
+        + eval_pipeline.fallback_notes("held-out rows")
+        + list(_notes(config, pipeline, sampling))
     )
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
@@ -148,7 +150,7 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return Renderer(student, sides, config.sampling.max_completion_tokens)
 
 
-def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
+def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
     for teacher in pipeline.teachers:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
@@ -159,7 +161,12 @@ def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:
             "(train.prompt_groups_per_step); the completions of a row stay together, so a step has as many optimizer "
             "steps as rows"
         )
-    if not config.sampling.params.is_untouched:
+    if not (sampling.stop_ids or sampling.stop):
+        yield (
+            "nothing ends a completion but sampling.max_completion_tokens: neither the student's tokenizer nor its "
+            "model's configs name an EOS id, and its chat template shows none; set sampling.stop_ids"
+        )
+    if not sampling.is_untouched:
         yield (
             "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
             "so the ratio's denominator is not the distribution that sampled (docs/concepts.md)"

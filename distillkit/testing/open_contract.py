@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,20 @@ async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout
     rollouts = [outcome for outcome in outcomes if isinstance(outcome, Rollout)]
     for rollout in rollouts:
         require(len(rollout.token_ids) <= 5, sampler, "gave more tokens than `params.max_tokens`")
+    await _check_stop_ids(sampler, tokenizer, rollouts)
     return rollouts
+
+
+async def _check_stop_ids(sampler: Sampler, tokenizer: Tokenizer, rollouts: Sequence[Rollout]) -> None:
+    """Asked again with ids of its own completions as `stop_ids`, it goes on behind none of them."""
+    special = frozenset(tokenizer.special_tokens().values())
+    sampled = {int(index) for rollout in rollouts for index in rollout.token_ids}
+    ends = tuple(sorted(sampled if sampler.stops_at_any_id else sampled & special))
+    requests = [replace(rollout.request, params=replace(rollout.request.params, stop_ids=ends)) for rollout in rollouts]
+    async for outcome in sampler.sample(requests if ends else ()):
+        if isinstance(outcome, Rollout):
+            on = np.isin(outcome.token_ids[:-1], ends).any()
+            require(not on, sampler, "goes on behind a token of `params.stop_ids`, which ends a completion")
 
 
 async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
@@ -92,8 +106,21 @@ async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
     for key in first.keys() & second.keys():
         apart = float(np.abs(first[key].logprobs - second[key].logprobs).max())
         require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
+    await _check_read_ids(scorer, requests[-1])
     if scorer.moves():
         await scorer.on_sync(Weights(1, "live"))
+
+
+async def _check_read_ids(scorer: Scorer, request: ScoreRequest) -> None:
+    """It scores the request's `token_ids`, which are not the rollout's where a teacher's turns end otherwise."""
+    read = replace(request, read_ids=request.token_ids[::-1].copy())
+    other = make_rollout(read.token_ids.tolist(), sample=request.key.sample)
+    expected = (await _scores(scorer, [replace(request, rollout=other)]))[request.key].logprobs
+    found = (await _scores(scorer, [read]))[request.key].logprobs
+    apart = float(np.abs(found - expected).max())
+    require(
+        apart <= REPEAT_TOLERANCE, scorer, f"scored other ids than `ScoreRequest.token_ids` ({apart:.3f} nats apart)"
+    )
 
 
 async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[SampleKey, Score]:

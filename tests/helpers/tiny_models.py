@@ -1,6 +1,7 @@
 """Real models and tokenizers of transformers, small enough to train in a test: random weights, a token a byte."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,15 @@ FAMILIES = {
 }
 
 
-def write_tokenizer(folder: Path, *, swapped: bool = False) -> None:
-    """Byte level; `swapped` exchanges the ids of two letters."""
+def write_tokenizer(
+    folder: Path,
+    *,
+    swapped: bool = False,
+    eos: str = "<|im_end|>",
+    template: str = CHATML,
+    more_special: Sequence[str] = (),
+) -> None:
+    """Byte level; `swapped` exchanges the ids of two letters; `more_special` tokens come behind all others."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     if swapped:
         a, b = letters.index("a"), letters.index("b")
@@ -60,23 +68,34 @@ def write_tokenizer(folder: Path, *, swapped: bool = False) -> None:
     tokenizer = Tokenizer(models.BPE(vocabulary, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(list(SPECIAL))
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>", chat_template=CHATML
-    )
+    tokenizer.add_special_tokens([*SPECIAL, *more_special])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=eos, pad_token=eos, chat_template=template)
     fast.save_pretrained(folder)
 
 
-def write_model(folder: Path, *, family: str = "llama", seed: int = 0, spread: float = 0.3, context: int = 512) -> str:
-    """A model with weights of standard deviation `spread`, so that its distributions are far from uniform."""
+def write_model(
+    folder: Path,
+    *,
+    family: str = "llama",
+    seed: int = 0,
+    spread: float = 0.3,
+    context: int = 512,
+    eos: str = "<|im_end|>",
+) -> str:
+    """A model with weights of standard deviation `spread`, so that its distributions are far from uniform.
+
+    `eos`, one of `SPECIAL`, is what its tokenizer and its configs say that it ends with; the chat template always
+    writes `<|im_end|>`. So `<|endoftext|>` makes a model as base models of families such as SmolLM2 are.
+    """
     torch.manual_seed(seed)
     config = copy.deepcopy(FAMILIES[family])
     config.max_position_embeddings = context
+    config.eos_token_id = config.pad_token_id = SPECIAL.index(eos)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("bias"):
                 parameter.normal_(0.0, spread)
     model.save_pretrained(folder)
-    write_tokenizer(folder)
+    write_tokenizer(folder, eos=eos)
     return str(folder)

@@ -32,5 +32,5 @@ class VowelScorer(Scorer):
         logprobs = np.full(ByteTokenizer.size, math.log((1 - self.share) / (ByteTokenizer.size - len(vowels))))
         logprobs[vowels] = math.log(self.share / len(vowels))
         for request in requests:
-            ids = request.rollout.token_ids
+            ids = request.token_ids
             yield Score(request, logprob_array(logprobs[ids]), echoed_ids=ids)

@@ -1,0 +1,269 @@
+"""Where completions end, and runs that are refused because turns of student and teacher end otherwise."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import pytest
+from pydantic import JsonValue
+
+from distillkit import Registry, RunConfig
+from distillkit.context import RunContext
+from distillkit.data.turn_end_maps import TurnEndMap
+from distillkit.errors import InputError
+from distillkit.preflight.prepared_run import PreparedRun, prepare_run
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
+from distillkit.tokenizer import Tokenizer, TurnEnds
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+
+Make = Callable[..., RunConfig]
+START, END, EXTRA = 256, 257, 258
+Ends = tuple[int | None, tuple[int, ...]]
+
+
+class EndsOtherwise(ByteTokenizer):
+    """Its turns end as it is told."""
+
+    def __init__(self, ends: Ends, more: Mapping[str, int]) -> None:
+        self.ends, self.more = TurnEnds(*ends), more
+
+    def special_tokens(self) -> Mapping[str, int]:
+        return {**super().special_tokens(), **self.more}
+
+    def show(self, ids: Sequence[int]) -> str:
+        names = {index: token for token, index in self.special_tokens().items()}
+        return "".join(names.get(index) or chr(index) for index in ids)
+
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        return self.ends
+
+
+class Ending(FakeStudent):
+    name: ClassVar[str] = "ending"
+
+    ends: Ends = (END, (END,))
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        return EndsOtherwise(self.ends, {})
+
+
+class EndingScorer(FakeScorer):
+    name: ClassVar[str] = "ending"
+
+    ends: Ends = (END, (END,))
+    more: Mapping[str, int] = {}
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        return EndsOtherwise(self.ends, self.more)
+
+
+class ShyScorer(FakeScorer):
+    """Has no tokenizer of its own."""
+
+    name: ClassVar[str] = "shy"
+
+    def tokenizer(self, run: RunContext) -> Tokenizer | None:  # type: ignore[override]
+        return None
+
+
+class SpecialOnly(Ending):
+    name: ClassVar[str] = "special-only"
+    stops_at_any_id: ClassVar[bool] = False
+
+
+def inspect(config: RunConfig) -> PreparedRun:
+    return prepare_run(config, Registry(), lambda message: None)
+
+
+@pytest.fixture
+def make(fake_config: Make) -> Callable[..., RunConfig]:
+    """A config of a student with these ends, and of teachers with theirs."""
+
+    def made(student: Ends, *teachers: Any, **over: Any) -> RunConfig:
+        sections = [
+            {"model": f"t{i}", "scorer": EndingScorer(ends=given)} if isinstance(given, tuple) else given
+            for i, given in enumerate(teachers)
+        ]
+        return fake_config(student=Ending(ends=student), teachers=sections, **over)
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "sampling", "ending"),
+    [
+        ((END, (END,)), (END, (END,)), {}, {END}),
+        ((END, (END,)), (END, (END, START)), {}, {END}),  # a teacher of the family with more EOS ids
+        ((END, (START, END)), (END, (START,)), {}, {START, END}),
+        ((None, (END,)), (None, (END,)), {}, {END}),
+        ((None, (END, START)), (None, (START,)), {}, {START, END}),
+        ((None, ()), (None, ()), {"max_completion_tokens": 4}, set()),
+        ((END, (START,)), (END, (END,)), {"stop_ids": (END,)}, {START, END}),
+        ((END, (START,)), (END, (END,)), {"stop": ("<|im_end|>",)}, {START, END}),
+        ((END, (START,)), (END, (END,)), {"stop": ("<|im_end|>",), "stop_ids": (END,)}, {START, END}),
+    ],
+)
+def test_a_run_whose_turns_end_alike_is_accepted(
+    make: Make, student: Ends, teacher: Ends, sampling: dict[str, Any], ending: set[int]
+) -> None:
+    prepared = inspect(make(student, teacher, sampling=sampling))
+    assert prepared.ending_ids == ending
+    assert not prepared.turn_ends.of
+    assert not prepared.sampling.stop
+
+
+def test_a_teacher_without_a_tokenizer_of_its_own_ends_as_the_student(fake_config: Make) -> None:
+    config = fake_config(student=Ending(ends=(END, (END,))), teachers=[{"model": "t", "scorer": ShyScorer()}])
+    assert inspect(config).ending_ids == {END}
+
+
+def test_a_teacher_whose_turns_end_otherwise_is_refused_with_both_ways_out(make: Make) -> None:
+    with pytest.raises(InputError) as caught:
+        inspect(make((START, (START,)), (END, (END,))))
+    assert str(caught.value) == (
+        "teacher 't0' ends its turns with '<|im_end|>' (id 257), and the student's completions end with '<|im_start|>' "
+        "(id 256): the teacher gives that end next to no probability, so every ending would get a large negative "
+        "advantage, and the student would learn never to end. Set sampling.stop_ids: [257] or sampling.stop: "
+        "['<|im_end|>'], which ends completions there; or turn_end: map for this teacher, which scores the student's "
+        "end as the teacher's own"
+    )
+
+
+def test_every_such_teacher_is_named_and_no_other(make: Make, jsonl: Callable[..., str]) -> None:
+    sections = [
+        {"model": name, "route_value": name, "scorer": EndingScorer(ends=ends), "turn_end": turn_end}
+        for name, ends, turn_end in (
+            ("same", (START, (START,)), "same"),
+            ("other", (END, (END,)), "same"),
+            ("mapped", (END, (END,)), "map"),
+            ("eos", (None, (START, END)), "same"),
+        )
+    ]
+    rows = [{"messages": [{"role": "user", "content": "x"}], "teacher": str(each["model"])} for each in sections]
+    with pytest.raises(InputError) as caught:
+        inspect(make((START, (START,)), *sections, data={"path": jsonl(rows)}))
+    assert [line.partition(" ends ")[0] for line in str(caught.value).splitlines()] == [
+        "teacher 'other'",
+        "teacher 'eos'",
+    ]
+
+
+def test_a_student_that_runs_on_past_its_own_turn_is_refused(make: Make) -> None:
+    with pytest.raises(InputError, match=r"the student's chat template ends a turn with '<\|im_end\|>'.*would run on"):
+        inspect(make((END, (START,)), (START, (START,))))
+    with pytest.raises(InputError) as caught:  # said once where it is the teacher's end too
+        inspect(make((END, (START,)), (END, (END,))))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_end_that_the_student_cannot_sample_has_one_way_out(make: Make) -> None:
+    section = {"model": "t", "scorer": EndingScorer(ends=(EXTRA, (EXTRA,)), more={"<|eot|>": EXTRA})}
+    with pytest.raises(InputError) as caught:
+        inspect(make((END, (END,)), section))
+    assert "'<|eot|>' (id 258)" in str(caught.value)
+    assert "stop_ids" not in str(caught.value)
+    assert inspect(make((END, (END,)), {**section, "turn_end": "map"})).turn_ends.of["t"].teacher == EXTRA
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "sampling", "expected"),
+    [
+        ((START, (START,)), (END, (END,)), {}, TurnEndMap((START,), END)),
+        # SmolLM2's base model: the template writes the teacher's end, and its model ends with another.
+        ((END, (START,)), (END, (END,)), {}, TurnEndMap((START,), END)),
+        ((None, (START, 10)), (None, (END,)), {}, TurnEndMap((START, 10), END)),
+        ((None, ()), (END, (END,)), {"stop_ids": (START,)}, TurnEndMap((START,), END)),
+        # Where the teacher's end is one of the student's too, it is read as it is.
+        ((START, (START, END)), (END, (END,)), {}, TurnEndMap((START,), END, both_ways=False)),
+        ((END, (END,)), (END, (END,)), {}, None),
+        # What ends a completion by the user's wish, and no turn, is read as it is.
+        ((START, (START,)), (END, (END,)), {"stop_ids": (10,)}, TurnEndMap((START,), END)),
+    ],
+)
+def test_a_map_is_of_what_ends_turns(
+    make: Make, student: Ends, teacher: Ends, sampling: dict[str, Any], expected: TurnEndMap | None
+) -> None:
+    section = {"model": "t", "scorer": EndingScorer(ends=teacher), "turn_end": "map"}
+    assert inspect(make(student, section, sampling=sampling)).turn_ends.of.get("t") == expected
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        (
+            (END, (END,)),
+            (None, (START, END)),
+            r"its chat template does not show that, and its EOS ids are \[256, 257\]",
+        ),
+        ((END, (END,)), (None, ()), "and it has no EOS id"),
+        ((None, ()), (END, (END,)), "nothing ends its completions; set sampling.stop_ids"),
+    ],
+)
+def test_a_map_that_cannot_be_made_is_refused(make: Make, student: Ends, teacher: Ends, message: str) -> None:
+    section = {"model": "t", "scorer": EndingScorer(ends=teacher), "turn_end": "map"}
+    with pytest.raises(InputError, match=message):
+        inspect(make(student, section))
+
+
+class Wants(ImportanceSampling):
+    name: ClassVar[str] = "wants"
+    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "at_ids": 1}
+
+
+class GivesIds(EndingScorer):
+    name: ClassVar[str] = "gives-ids"
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        return {"sampled": None, "at_ids": None}
+
+
+def test_a_loss_of_which_a_map_knows_nothing_is_refused(make: Make) -> None:
+    section = {"model": "t", "scorer": GivesIds(ends=(END, (END,))), "turn_end": "map"}
+    with pytest.raises(InputError, match="loss 'wants' needs at_ids of its teachers"):
+        inspect(make((START, (START,)), section, loss=Wants()))
+    same = {**section, "scorer": GivesIds(ends=(START, (START,)))}
+    assert not inspect(make((START, (START,)), same, loss=Wants())).turn_ends.of
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ({"stop_ids": (258,)}, r"sampling\.stop_ids: 258 is no id of the student's tokenizer; its last is 257"),
+        (
+            {"stop": ("<|im_end|>\n",)},
+            r"sampling\.stop: '<\|im_end\|>\\n' holds the special token '<\|im_end\|>' and more",
+        ),
+        ({"stop": ("<|im_end|><|im_start|>",)}, "holds the special token"),
+    ],
+)
+def test_stops_that_never_come_are_refused(make: Make, sampling: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inspect(make((END, (END,)), (END, (END,)), sampling=sampling))
+
+
+def test_texts_stay_stop_strings(make: Make) -> None:
+    sampling = inspect(
+        make((END, (END,)), (END, (END,)), sampling={"stop": ("\n\n", "<|im_start|>", "|im_end|")})
+    ).sampling
+    assert (sampling.stop, sampling.stop_ids) == (("\n\n", "|im_end|"), (END, START))
+
+
+def test_a_sampler_that_takes_texts_alone_ends_at_special_tokens_alone(fake_config: Make) -> None:
+    def config(**sampling: Any) -> RunConfig:
+        section = {"model": "t", "scorer": EndingScorer()}
+        return fake_config(student=SpecialOnly(), teachers=[section], sampling=sampling)
+
+    assert inspect(config(stop_ids=(START,))).ending_ids == {START, END}
+    with pytest.raises(
+        InputError, match=r"'special-only' ends completions at special tokens alone, and '\\n' \(id 10\)"
+    ):
+        inspect(config(stop_ids=(10,)))
+
+
+def test_a_run_in_which_nothing_ends_a_completion_says_so(make: Make) -> None:
+    def said(ends: Ends, **sampling: Any) -> bool:
+        notes = inspect(make(ends, ends, sampling=sampling)).notes
+        return any(note.startswith("nothing ends a completion") for note in notes)
+
+    assert said((None, ()))
+    assert not said((None, ()), stop=("x",))
+    assert not said((END, (END,)))
