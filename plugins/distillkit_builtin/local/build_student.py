@@ -9,6 +9,7 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.ranks import Rank
 from distillkit.seeds import derive_seed
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype
@@ -47,7 +48,7 @@ def build_student(
     policy = _policy(run, options, device)
     sampling_copy = SamplingCopy(policy.causal_lm) if samples else None
     if options.gradient_checkpointing:
-        policy.causal_lm.model.activation_checkpointing_enable()
+        checkpoint_activations(policy.causal_lm.model)
     if options.forward != "plain":
         _pack(policy, options, notify)
     if _shards(options, device.device, run.rank):

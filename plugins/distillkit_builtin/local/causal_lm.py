@@ -17,6 +17,7 @@ from distillkit.arrays import IntArray
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import unavailable
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
 
 if TYPE_CHECKING:
@@ -58,7 +59,6 @@ class CausalLM:
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
         known = inspect.signature(self.backbone.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
-        self._head: torch.nn.Module = model.get_output_embeddings()
         config = model.config.get_text_config()
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self._scale: float = getattr(config, "logit_scale", None) or 1.0 / (
@@ -78,6 +78,7 @@ class CausalLM:
             )
         except (OSError, ValueError) as error:
             raise InputError(unavailable("model", source, error)) from error
+        prepare_quantized(model, source)
         model.requires_grad_(False)
         model.eval()
         torch.nn.Module.to(model, device.device)
@@ -99,6 +100,12 @@ class CausalLM:
         """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward computes them."""
         logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+
+    @property
+    def _head(self) -> torch.nn.Module:
+        """As it stands now: an adapter may have put a layer of its own in its place."""
+        head: torch.nn.Module = self.model.get_output_embeddings()
+        return head
 
     @property
     def head_is_frozen(self) -> bool:

@@ -46,7 +46,8 @@ def write_weights(policy: Policy, folder: Path) -> Path:
         policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights())
         return path
     path = folder / "adapter"
-    adapter.save_pretrained(str(path))
+    # Its own tensors alone: to ask bitsandbytes for a base's tensors makes it repack them, on a CPU into wrong ones.
+    adapter.save_pretrained(str(path), state_dict=dict(policy.trained))
     (path / "README.md").unlink(missing_ok=True)  # PEFT's own card, which names the directory of the base model
     return path
 

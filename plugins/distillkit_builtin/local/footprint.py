@@ -13,6 +13,7 @@ from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.option_types import DTypeName
+from distillkit_builtin.local.quantization import Quantization, quantization_of
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
 """Of a trained parameter: itself, its gradient and AdamW's two moments, all in float32."""
@@ -42,11 +43,15 @@ class Footprint:
     device: str
     dtype: torch.dtype
     """The dtype of the computation."""
+    quantization: Quantization | None = None
+    """How linear layers keep their weights; None: in the dtype of the computation."""
 
     @property
     def weight_bytes(self) -> int:
-        """The weights once, in the compute dtype: a frozen model."""
-        return self.structure.parameters * self.dtype.itemsize
+        """The weights once, in the compute dtype or as they are quantized: a frozen model."""
+        size, linear = self.dtype.itemsize, self.structure.linear_parameters
+        kept = size if self.quantization is None else self.quantization.weight_bytes or size
+        return int((self.structure.parameters - linear) * size + linear * kept)
 
     def training_bytes(self, lora_rank: int, *, samples: bool = True) -> int:
         """Bytes that a student shares with nobody: trained weights, optimizer, and, if it `samples`, its sampling copy.
@@ -55,14 +60,17 @@ class Footprint:
         """
         if lora_rank == 0:
             return self.structure.parameters * TRAINED_BYTES + samples * self.weight_bytes
+        adapter = lora_rank * self.structure.linear_ends
         merged = self.structure.linear_parameters * self.dtype.itemsize
-        return lora_rank * self.structure.linear_ends * TRAINED_BYTES + samples * merged
+        copied = merged if self.quantization is None else adapter * torch.float32.itemsize
+        return adapter * TRAINED_BYTES + samples * copied
 
     def describe(self) -> str:
         """One line for `distillkit check`: parameters, gigabytes, number format, device."""
         number = str(self.dtype).removeprefix("torch.")
         millions, gigabytes = self.structure.parameters / 1e6, self.weight_bytes / 1e9
-        return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {number} on {self.device}"
+        kept = number if self.quantization is None else f"{self.quantization.method}, computed in {number},"
+        return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {kept} on {self.device}"
 
 
 @lru_cache(maxsize=16)
@@ -110,4 +118,4 @@ def require_batchable(source: str) -> None:
 def footprint(source: str, device: str, dtype: DTypeName, rank: Rank = ONLY) -> Footprint:
     """The size of `source` on the device and in the dtype that these options lead to."""
     where = resolve_device(device, rank)
-    return Footprint(model_structure(source), str(where), resolve_dtype(dtype, where))
+    return Footprint(model_structure(source), str(where), resolve_dtype(dtype, where), quantization_of(source, where))

@@ -6,16 +6,26 @@ import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
 
 
 def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
-    """Every linear layer with an adapter, by name."""
+    """Every linear layer with a plain LoRA, `W x + s B A x`, by name; its weight can take up the adapter.
+
+    Quantized layers, experts, embeddings, and adapters that compute something else are none of them.
+    """
     for name, module in model.named_modules():
-        if isinstance(module, LoraLinear):
+        if isinstance(module, LoraLinear) and _is_plain(module):
             yield name, module
+
+
+def _is_plain(layer: LoraLinear) -> bool:
+    base = layer.get_base_layer()
+    is_linear = type(base) in (nn.Linear, Conv1D) and base.get_parameter("weight").is_floating_point()
+    return is_linear and list(layer.lora_A) == [ADAPTER] and not layer.lora_variant and not layer.lora_bias[ADAPTER]
 
 
 class AdaptedLinear(LoraLinear):
@@ -37,7 +47,7 @@ class AdaptedLinear(LoraLinear):
 
 
 def use_adapted_linear(model: nn.Module) -> None:
-    """Let every layer that PEFT adapted compute as `AdaptedLinear`.
+    """Let every plain LoRA compute as `AdaptedLinear`.
 
     The class is changed, and not a method of each object: torch.compile would compile every layer by itself.
     """

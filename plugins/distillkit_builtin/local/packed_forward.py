@@ -50,8 +50,6 @@ def require_packable(causal_lm: CausalLM) -> None:
     """Raise UnsupportedModelError, saying why, unless packed rows give on this device what single sequences give."""
     config = causal_lm.model.config.get_text_config()
     require_supported(config)
-    if getattr(config, "attention_dropout", 0.0):
-        raise UnsupportedModelError("its attention has dropout")
     if causal_lm.dtype not in TOLERANCE:
         raise UnsupportedModelError(f"packing was never tried in {causal_lm.dtype}")
     kind = causal_lm.device.device.type

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -13,9 +13,11 @@ from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, ma
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import use_adapted_linear
+from distillkit_builtin.local.lora_placement import put_lora
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
+from distillkit_builtin.local.quantization import require_differentiable
 from distillkit_builtin.local.ranks.sharding import ShardedResponses, gather_full_tensors, shard_model
 
 
@@ -26,6 +28,7 @@ class Policy:
         """`trained` are the float32 parameters that the optimizer changes, by name."""
         self.causal_lm = causal_lm
         self.trained = dict(trained)
+        (causal_lm.adapter or causal_lm.model).eval()
         self.packs = False
         """Whether sequences are packed; else they are padded."""
         self.sharded: ShardedResponses | None = None
@@ -36,13 +39,11 @@ class Policy:
     @classmethod
     def lora(cls, causal_lm: CausalLM, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
         """Put a LoRA on every linear layer but the head. The adapter is float32 whatever the base is."""
-        config = LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            causal_lm.adapter = get_peft_model(causal_lm.model, config)
+            causal_lm.adapter = put_lora(causal_lm.model, rank, alpha, dropout)
         use_adapted_linear(causal_lm.model)
+        require_differentiable(causal_lm.model)
         trained = {name: p for name, p in causal_lm.adapter.named_parameters() if p.requires_grad}
         return cls(causal_lm, trained)
 
@@ -78,14 +79,20 @@ class Policy:
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """A context for forward and backward passes: dropout and activation checkpointing are on."""
-        module = self.causal_lm.adapter or self.causal_lm.model
-        module.train()
+        """A context for forward and backward passes: what is asked for at random, the LoRA's dropout, is on.
+
+        Nothing else of the model is in training mode: its own dropout and routers that sample their experts would make
+        another function of it than the one that sampled.
+        """
+        dropouts = [layer.lora_dropout for layer in self.causal_lm.model.modules() if isinstance(layer, LoraLayer)]
         try:
+            for dropout in dropouts:
+                dropout.train()
             with packed_attention(self.causal_lm) if self.packs else nullcontext():
                 yield
         finally:
-            module.eval()
+            for dropout in dropouts:
+                dropout.eval()
 
     def micro_batches(self, items: Sequence[PromptAndResponse], max_tokens: int) -> list[list[int]]:
         """Indices of `items` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""

@@ -48,9 +48,12 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.footprint import footprint, require_batchable
+    from distillkit_builtin.local.quantization import require_trainable
 
     require_batchable(source)
     size = footprint(source, device, dtype, run.rank)
+    if lora_rank == 0:
+        require_trainable(source, size.quantization)
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes

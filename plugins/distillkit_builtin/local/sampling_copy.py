@@ -1,25 +1,40 @@
-"""The copy of the student's model that samples: what trains and what samples share no tensor that training changes."""
+"""The copy of the student's model that samples: what trains and what samples share no tensor that training changes.
+
+Where a LoRA can be added to the weights of its layer, the copy has the sum, and no adapter. Other adapters (on layers
+of a quantized base, on experts, whatever PEFT adds) stay in the copy as they are: it has its own adapter tensors, and
+shares the frozen base. Nothing is made for one kind of layer: what is trained is found by its tensors, and so is proved
+what the copy shares.
+"""
 
 import copy
+from collections.abc import Iterator
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
+from distillkit.errors import InputError
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.lora import ADAPTER, lora_layers
 from distillkit_builtin.local.ranks.sharding import full_tensor
 
 
 class SamplingCopy:
-    """A model in the compute dtype, without adapter layers, that follows the student's at each `refresh`.
+    """A model in the compute dtype that follows the student's at each `refresh`.
 
     To be made before the student's model is sharded or compiled. It exists only where the student samples by itself.
     """
 
     def __init__(self, trained: CausalLM) -> None:
-        """Of `trained`; its weights are the student's only after the first `refresh` where it is a LoRA."""
+        """Of `trained`; its weights are the student's only after the first `refresh` where it is a LoRA.
+
+        Raises:
+            InputError: if training would change what the copy samples from.
+        """
         self.trained = trained
         self.causal_lm = _full_copy(trained) if trained.adapter is None else _merged_copy(trained)
+        require_isolated(self.causal_lm.model, trained.model)
 
     @torch.no_grad()
     def refresh(self) -> None:
@@ -36,6 +51,10 @@ class SamplingCopy:
             target = copied.get_submodule(name).get_parameter("weight")
             delta: Tensor = layer.get_delta_weight(ADAPTER)
             target.copy_(layer.get_base_layer().get_parameter("weight").float() + delta.float())
+        changed = {name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad}
+        for name, ours in copied.named_parameters():
+            if name in changed:
+                ours.copy_(changed[name])
 
 
 def _full_copy(source: CausalLM) -> CausalLM:
@@ -45,11 +64,55 @@ def _full_copy(source: CausalLM) -> CausalLM:
 
 
 def _merged_copy(source: CausalLM) -> CausalLM:
-    """Without adapter layers; it shares every tensor that the LoRA does not change."""
-    adapted = list(lora_layers(source.model))
-    merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in adapted}
-    shared = {id(t): t for t in (*source.model.parameters(), *source.model.buffers()) if id(t) not in merged}
-    model = copy.deepcopy(source.model, shared)
+    """Without those adapter layers that can be merged; it shares every tensor that the LoRA does not change."""
+    merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in lora_layers(source.model)}
+    shared = {id(frozen): frozen for frozen in _frozen(source.model) if id(frozen) not in merged}
+    model = copy.deepcopy(source.model, dict(shared))
     for name, layer in list(lora_layers(model)):
         model.set_submodule(name, layer.get_base_layer())
+    model.requires_grad_(False)
     return CausalLM(model, source.device, source.dtype)
+
+
+def _frozen(model: nn.Module) -> Iterator[Tensor | nn.Module]:
+    """What training does not change: parameters, buffers that are part of the weights, and whole quantized layers.
+
+    Buffers that are no weights are computed, some anew at every call (rotary frequencies): each model has its own.
+    """
+    for module in model.modules():
+        buffers = [
+            b for name, b in module.named_buffers(recurse=False) if name not in module._non_persistent_buffers_set
+        ]
+        tensors = [*(p for p in module.parameters(recurse=False) if not p.requires_grad), *buffers]
+        yield from tensors
+        quantized = any(not tensor.is_floating_point() and tensor.dtype != torch.bool for tensor in tensors)
+        if quantized and not any(module.children()) and not any(p.requires_grad for p in module.parameters()):
+            yield module  # what it knows of its weight is in attributes, and moves there at its first call
+
+
+def require_isolated(copied: nn.Module, trained: nn.Module) -> None:
+    """Raise InputError, naming the layer, if `copied` holds a tensor or an adapter layer that training changes."""
+    live = {_storage(p) for p in trained.parameters() if p.requires_grad} - {
+        0
+    }  # 0: without data, as on the meta device
+    adapters = {id(m) for m in trained.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)}
+    for name, module in copied.named_modules():
+        if id(module) in adapters or any(_storage(tensor) in live for tensor in _held_tensors(module)):
+            raise InputError(
+                f"the student's layer {name!r} ({type(module).__name__}) would be trained and sampled from at once, so "
+                "completions would not be of the version that they name; take another student.sampler, and please "
+                "report the architecture"
+            )
+
+
+def _held_tensors(module: nn.Module) -> Iterator[Tensor]:
+    """A module's own parameters and buffers, and tensors that it has as plain attributes."""
+    yield from module.parameters(recurse=False)
+    yield from module.buffers(recurse=False)
+    for value in vars(module).values():
+        values = value if isinstance(value, list | tuple) else [value]
+        yield from (each for each in values if isinstance(each, Tensor))
+
+
+def _storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

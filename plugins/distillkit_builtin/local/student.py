@@ -60,11 +60,19 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
             lora_rank=self.lora_rank,
             samples=self._samples,
         )
-        if self.compile == "always" and not report.missing:
-            from distillkit_builtin.local.device import require_compilable
-
-            require_compilable(self.device, run.rank)
+        if not report.missing:
+            self._require_trainable(run)
         return report
+
+    def _require_trainable(self, run: RunContext) -> None:
+        """Raise InputError for what needs torch to be known, and can be known without the weights."""
+        from distillkit_builtin.local.device import require_compilable
+        from distillkit_builtin.local.lora_placement import require_adaptable
+
+        if self.compile == "always":
+            require_compilable(self.device, run.rank)
+        if self.lora_rank:
+            require_adaptable(self.model, self.lora_rank, self.lora_dropout)
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""

@@ -16,6 +16,7 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.packed_attention import ATTENTION
@@ -82,7 +83,7 @@ def test_compiled_layers_recompute_their_activations_where_that_is_asked_for(
         return graph.forward
 
     policy = Policy.full(causal_lm)
-    causal_lm.model.activation_checkpointing_enable()
+    checkpoint_activations(causal_lm.model)
     policy.packs = True
     if shares:
         policy.shard(1)

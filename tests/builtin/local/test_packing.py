@@ -68,12 +68,6 @@ def test_a_model_that_computes_something_else_when_it_is_packed_is_refused(
         require_packable(causal_lm)
 
 
-def test_attention_with_dropout_is_not_packed(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(causal_lm.model.config, "attention_dropout", 0.1)
-    with pytest.raises(UnsupportedModelError, match="dropout"):
-        Policy.full(causal_lm).pack()
-
-
 def test_layers_of_padded_sequences_are_not_compiled(causal_lm: CausalLM) -> None:
     with pytest.raises(UnsupportedModelError, match="padded"):
         Policy.full(causal_lm).compile()

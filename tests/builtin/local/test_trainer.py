@@ -12,6 +12,7 @@ from distillkit.arrays import frozen_array, token_ids
 from distillkit.errors import BadStepError, PluginError
 from distillkit.records import Batch, Datum
 from distillkit.types import SampleKey
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
@@ -93,7 +94,7 @@ def test_micro_batches_change_nothing_but_memory(load: Callable[..., CausalLM], 
 def test_recomputed_activations_give_the_same_gradient(load: Callable[..., CausalLM], tiny_model: str) -> None:
     plain, recomputing = lora(load(tiny_model)), lora(load(tiny_model))
     model = recomputing.policy.causal_lm.model
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     forwards: list[int] = []
     model.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: forwards.append(1))
     plain.step(batch())

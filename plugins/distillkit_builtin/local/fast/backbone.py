@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -78,6 +79,7 @@ class FastBackbone:
         self.causal_lm = causal_lm
         self.config = causal_lm.model.config.get_text_config()
         require_supported(self.config)
+        _require_adapters_off(causal_lm)
         backbone = causal_lm.backbone
         self._embedding = causal_lm.model.get_input_embeddings().get_parameter("weight")
         self.vocabulary_size = len(self._embedding)
@@ -114,6 +116,19 @@ class FastBackbone:
     def _split(self, qkv: Tensor) -> Sequence[Tensor]:
         heads: Tensor = qkv.unflatten(1, (-1, self.head_dim))
         return torch.split(heads, [self.heads + self.kv_heads, self.kv_heads], dim=1)
+
+
+def _require_adapters_off(causal_lm: CausalLM) -> None:
+    """Raise UnsupportedModelError if the model computes with adapter layers, whose weights are not read here.
+
+    The student's LoRA is off whenever its base is computed; a sampling copy has those that could not be merged, on.
+    """
+    never_off = (
+        AuxiliaryTrainingWrapper if causal_lm.adapter is not None else (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    )
+    found = next((module for module in causal_lm.model.modules() if isinstance(module, never_off)), None)
+    if found is not None:
+        raise UnsupportedModelError(f"its adapter ({type(found).__name__}) is not part of its weights")
 
 
 def _layer_weights(layer: nn.Module) -> LayerWeights:

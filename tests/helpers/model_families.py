@@ -1,0 +1,51 @@
+"""Small models with random weights of any family that transformers has, made in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.device import Device
+from helpers.tiny_models import write_tokenizer
+
+VOCABULARY = 259
+SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 512,
+    "eos_token_id": 2, "pad_token_id": 2, "bos_token_id": 1,
+}  # fmt: skip
+OTHER_NAMES: dict[str, dict[str, Any]] = {
+    "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32},
+    "xglm": {"d_model": 32, "ffn_dim": 48, "num_layers": 2, "attention_heads": 4},
+}
+"""Of families that call these sizes by names of their own."""
+EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
+
+
+def random_model(kind: str, *, seed: int = 0, **over: Any) -> PreTrainedModel:
+    """A frozen model of the `model_type`; its distributions are far from uniform."""
+    values = {**SIZES, **OTHER_NAMES.get(kind, {}), **(EXPERTS if "moe" in kind or kind == "mixtral" else {}), **over}
+    torch.manual_seed(seed)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1 or name.endswith("bias"):
+                parameter.normal_(0.0, 0.2)
+    return model.eval().requires_grad_(False)
+
+
+def random_causal_lm(kind: str, **over: Any) -> CausalLM:
+    """As the backend holds it, in float32 on the CPU."""
+    return CausalLM(random_model(kind, **over), Device(torch.device("cpu")), torch.float32)
+
+
+def write_quantized(folder: Path, **options: Any) -> str:
+    """A llama whose files are quantized by bitsandbytes, with these options of its config; returns the directory."""
+    random_model("llama", hidden_size=64, head_dim=16, intermediate_size=128).save_pretrained(folder / "whole")
+    config = BitsAndBytesConfig(**options, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(folder / "whole", quantization_config=config, dtype=torch.float32)
+    model.save_pretrained(folder / "quantized")
+    write_tokenizer(folder / "quantized")
+    return str(folder / "quantized")
