@@ -44,7 +44,7 @@ async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:
     if not outcomes.scored:
         raise RunFailedError(f"no completion could be scored; the first failure: {outcomes.lost[0].reason}")
     config, teachers = prepared.config, prepared.pipeline.teachers
-    rest = Evaluation(prompts, teachers, run.scheduler, config.sampling.params, config.seed, "before", 0, 0)
+    rest = Evaluation(prompts, teachers, run.scheduler, prepared.sampling, config.seed, "before", 0, 0)
     own: dict[str, Sequence[Rollout]] = {}
     student_prompt: dict[str, Sequence[Score]] = {}
     for teacher in (teacher.name for teacher in teachers):
@@ -57,7 +57,7 @@ async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:
             student_prompt[teacher] = scores
     tokenizer = prepared.renderer.student.tokenizer
     names = TokenNames(lambda token: tokenizer.show([token]), frozenset(tokenizer.special_tokens().values()))
-    untouched = config.sampling.params.is_untouched
+    untouched = prepared.sampling.is_untouched
     return Measured(outcomes.scored, untouched, names, len(outcomes.lost), own, student_prompt)
 
 

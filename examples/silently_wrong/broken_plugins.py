@@ -1,4 +1,4 @@
-"""A scorer and a student that are wrong in ways that plugins are: to be given by `-p`."""
+"""A scorer and students that are wrong in ways that plugins and servers are: to be given by `-p`."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -53,6 +53,19 @@ class Stale(LocalStudent):
             yield replace(outcome, policy_version=self._version) if isinstance(outcome, Rollout) else outcome
 
 
+class Greedy(LocalStudent):
+    """Takes the most probable token, whatever was requested, as a server does that fills in `top_k: 1`."""
+
+    name: ClassVar[str] = "greedy"
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """Completions of another distribution than the one whose logprobs they carry."""
+        asked = {request.key: request for request in requests}
+        changed = [replace(request, params=replace(request.params, top_k=1)) for request in requests]
+        async for outcome in super().sample(changed):
+            yield replace(outcome, request=asked[outcome.request.key])
+
+
 @hookimpl
 def distillkit_scorers() -> Sequence[type[Scorer]]:
     """The scorer."""
@@ -61,5 +74,5 @@ def distillkit_scorers() -> Sequence[type[Scorer]]:
 
 @hookimpl
 def distillkit_students() -> Sequence[type[Student]]:
-    """The student."""
-    return [Stale]
+    """The students."""
+    return [Stale, Greedy]
