@@ -113,7 +113,7 @@ async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
 
 async def _check_read_ids(scorer: Scorer, request: ScoreRequest) -> None:
     """It scores the request's `token_ids`, which are not the rollout's where a teacher's turns end otherwise."""
-    read = replace(request, read_ids=request.token_ids[::-1].copy())
+    read = replace(request, read_ids=np.roll(request.token_ids, 1))
     other = make_rollout(read.token_ids.tolist(), sample=request.key.sample)
     expected = (await _scores(scorer, [replace(request, rollout=other)]))[request.key].logprobs
     found = (await _scores(scorer, [read]))[request.key].logprobs

@@ -190,8 +190,9 @@ async def test_the_teacher_samples_with_each_requests_own_seed(serve: Serve) -> 
 async def test_what_is_requested_of_a_completion(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server)) as plugin:
-        await sample(plugin, 1, temperature=0.5, top_p=0.9, top_k=7, stop=("x",))
+        await sample(plugin, 1, temperature=0.5, top_p=0.9, top_k=7, stop=("x",), stop_ids=(257, 3))
     body = bodies(server)[-1]
+    assert body["stop_token_ids"] == [257, 3]
     assert (body["temperature"], body["top_p"], body["top_k"], body["stop"]) == (0.5, 0.9, 7, ["x"])
     assert body["include_stop_str_in_output"] is True
     assert (body["logprobs"], body["return_token_ids"], body["max_tokens"]) == (1, True, 6)

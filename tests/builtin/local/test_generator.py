@@ -9,8 +9,10 @@ from helpers import tiny_models
 
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
+from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fast.supported_models import SUPPORTED, UnsupportedModelError
+from distillkit_builtin.local.generator import Generator
 from distillkit_builtin.local.plain_generator import sample_indices, truncated_logprobs
 
 Ask = Callable[..., list[SampleRequest]]
@@ -22,6 +24,11 @@ PROBABILITIES = torch.tensor([0.05, 0.5, 0.2, 0.25])
 def forward(request: pytest.FixtureRequest) -> str:
     """Every way to sample: the host may also read a round of tokens while the next is sampled."""
     return str(request.param)
+
+
+def decoded(causal_lm: CausalLM, index: int) -> str:
+    """A token's text."""
+    return HFTokenizer.load(str(causal_lm.model.name_or_path)).decode([index])
 
 
 def shares(logprobs: torch.Tensor, count: int = 10_000) -> list[float]:
@@ -116,6 +123,49 @@ def test_a_completion_ends_at_an_eos_which_is_part_of_it(causal_lm: CausalLM, as
         assert ended.token_ids.tolist() == whole.token_ids[: first + 1].tolist()
         assert ended.finish_reason == "stop"
         np.testing.assert_allclose(ended.logprobs, whole.logprobs[: first + 1], atol=1e-4)
+
+
+def test_stop_ids_end_a_completion_as_an_eos_does(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:
+    free = sample(causal_lm, ask(12), eos=())
+    ends = tuple(int(rollout.token_ids[i % 12]) for i, rollout in enumerate(free))
+    by_eos = sample(causal_lm, ask(12), eos=ends)
+    for stopped, expected in (
+        (sample(causal_lm, ask(12, stop_ids=ends), eos=()), by_eos),
+        (sample(causal_lm, ask(12, stop_ids=ends[:6]), eos=ends[6:]), by_eos),  # several, of both kinds
+        (sample(causal_lm, ask(12, stop_ids=(10**6,)), eos=()), free),
+    ):
+        assert [each.token_ids.tolist() for each in stopped] == [each.token_ids.tolist() for each in expected]
+        assert [each.finish_reason for each in stopped] == [each.finish_reason for each in expected]
+
+
+def test_one_generator_ends_each_call_at_that_calls_ids(
+    causal_lm: CausalLM, ask: Ask, make_generator: Callable[..., Generator], forward: str
+) -> None:
+    """Slots and graphs stay from call to call, and ends of completions are in them."""
+    generator = make_generator(causal_lm, (), forward)
+
+    def rollouts(**params: object) -> list[Rollout]:
+        found: list[Rollout] = []
+        generator.generate(ask(6, **params), 64, 0, found.append)
+        return found
+
+    ends = tuple({int(each.token_ids[0]) for each in rollouts()})
+    assert {len(each.token_ids) for each in rollouts(stop_ids=ends)} == {1}
+    assert {len(each.token_ids) for each in rollouts()} == {12}
+
+
+@pytest.mark.parametrize("end", ["eos", "stop_ids", "stop", "none"])
+def test_an_end_at_the_last_token_that_is_allowed_is_an_end(
+    causal_lm: CausalLM, ask: Ask, sample: Sample, end: str
+) -> None:
+    ids = sample(causal_lm, ask(1, max_tokens=60), eos=())[0].token_ids.tolist()
+    at = next(at for at in range(4, 60) if ids[at] not in ids[:at] and decoded(causal_lm, ids[at]).isalnum())
+    params: dict[str, object] = {"max_tokens": at + 1}
+    if end in ("stop", "stop_ids"):
+        params[end] = (decoded(causal_lm, ids[at]) if end == "stop" else ids[at],)
+    (rollout,) = sample(causal_lm, ask(1, **params), eos=(ids[at],) if end == "eos" else ())
+    assert rollout.token_ids.tolist() == ids[: at + 1]
+    assert rollout.finish_reason == ("length" if end == "none" else "stop")
 
 
 def test_a_stop_string_ends_a_completion(causal_lm: CausalLM, ask: Ask, sample: Sample) -> None:

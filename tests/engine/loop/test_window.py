@@ -7,14 +7,23 @@ import pytest
 from pydantic import Field
 
 from distillkit import Scorer
+from distillkit.data.turn_end_maps import TurnEndMap, TurnEndMaps
 from distillkit.errors import PluginError
 from distillkit.events import PhaseProgress
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.loop.window import Scheduler
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
-from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_row, make_teacher
-from distillkit.types import Prompts, Route, SampleRequest
+from distillkit.testing import (
+    ByteTokenizer,
+    FakeScorer,
+    FakeStudent,
+    make_request,
+    make_rollout,
+    make_row,
+    make_teacher,
+)
+from distillkit.types import Prompts, Route, SampleRequest, SamplingParams
 
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
 
@@ -319,6 +328,67 @@ async def test_an_id_that_no_token_has_is_refused_with_row_and_position(unknown:
     rollouts, gone = await sample_all(student, requests.samples, ByteTokenizer.size)
     assert [one.key for one in gone] == [lost.key]
     assert lost.key not in rollouts
+
+
+class EndsAnyhow(FakeStudent):
+    """Ends completions as `how` says."""
+
+    how: str = Field(description="How.")
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        ids = {
+            "end": ([65, 66, 257], "stop"),
+            "stop string": ([65, 66, 90], "stop"),
+            "limit": ([65, 66], "length"),
+            "end at the limit": ([65, 257], "length"),
+            "tool": ([65, 257, 66], "stop"),
+            "goes on": ([65, 257, 66], "length"),
+            "end left out": ([65, 66], "stop"),
+        }
+        sampled, reason = ids[self.how]
+        mask = [True, True, False] if self.how == "tool" else None
+        for request in requests:
+            yield replace(make_rollout(sampled, mask=mask), request=request, finish_reason=reason)
+
+
+def ending(requests: WindowRequests) -> WindowRequests:
+    params = SamplingParams(16, stop=("BZ",), stop_ids=(257,))
+    return replace(requests, samples=tuple(replace(request, params=params) for request in requests.samples))
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("end", None),
+        ("stop string", None),
+        ("limit", None),
+        ("end at the limit", None),
+        ("tool", None),
+        ("goes on", "goes on behind token 1, id 257, at which it was to end"),
+        ("end left out", "its last token, id 66, is no end that the run knows"),
+    ],
+)
+async def test_a_completion_that_did_not_end_where_it_was_to_is_lost(how: str, reason: str | None) -> None:
+    scheduler = Scheduler(EndsAnyhow(how=how), {"t": FakeScorer()}, lambda event: None, ByteTokenizer.size)
+    outcomes = await scheduler.start(ending(requests_of())).finished()
+    if reason is None:
+        assert len(outcomes.scored) == len(requests_of().samples)
+        return
+    assert {lost.stage for lost in outcomes.lost} == {"sample"}
+    assert all(reason in lost.reason for lost in outcomes.lost)
+    assert not outcomes.scored
+
+
+async def test_a_teacher_whose_turns_end_otherwise_reads_its_own_end() -> None:
+    scorer = FakeScorer(likes="A")
+    maps = TurnEndMaps({"t": TurnEndMap((257,), ord("A"))})
+    scheduler = Scheduler(EndsAnyhow(how="end"), {"t": scorer}, lambda event: None, ByteTokenizer.size, maps)
+    outcomes = await scheduler.start(ending(requests_of())).finished()
+    for scored in outcomes.scored:
+        logprobs = scored.scores["t"].logprobs
+        assert scored.rollout.token_ids.tolist() == [65, 66, 257]
+        assert logprobs[2] > logprobs[1] == logprobs[0]  # its end is liked, and what is none for it is not
+    assert {tuple(request.token_ids.tolist()) for request in scorer.seen} == {(257, 66, 65)}
 
 
 async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scored_meanwhile() -> None:

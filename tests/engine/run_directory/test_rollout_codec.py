@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from distillkit.arrays import token_ids
 from distillkit.loop.outcomes import LostCompletion, Outcomes, WindowRequests
 from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
@@ -20,7 +21,9 @@ def window() -> tuple[WindowRequests, Outcomes]:
     scored = make_scored(rollout, [-0.3, -1 / 3, -5.0], row=row)
     topk = np.array([[-0.1, np.nan], [-0.2, -1e-7], [-0.3, -4.0]], np.float16)
     ids = np.array([[1, 2], [3, 4], [5, 6]], np.int64)
-    score = replace(scored.scores["teacher"], arrays={"topk": topk, "topk_ids": ids}, version=3)
+    read = replace(scored.scores["teacher"].request, read_ids=token_ids([1, 2, 9]))
+    arrays = {"topk": topk, "topk_ids": ids}
+    score = replace(scored.scores["teacher"], request=read, echoed_ids=read.token_ids, arrays=arrays, version=3)
     scored = replace(scored, scores={"teacher": score})
     requests = (rollout.request, unscored.request, make_request(row, sample=2))
     lost = (

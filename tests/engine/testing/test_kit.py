@@ -12,7 +12,7 @@ from distillkit.arrays import logprob_array
 from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, PluginError
 from distillkit.events import EvalResult, Event
-from distillkit.records import Batch, Datum, Failure, Score, ScoredRollout, ScoreRequest, StepResult, Weights
+from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoredRollout, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.testing import (
     FakeScorer,
@@ -25,7 +25,7 @@ from distillkit.testing import (
 )
 from distillkit.testing.synthetic_batches import make_arrays
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Route, Row, Teacher
+from distillkit.types import Route, Row, SampleRequest, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.sinks.console import ConsoleSink
 
@@ -97,6 +97,26 @@ class Random(FakeScorer):
         for request in requests:
             turn[0] += 1
             yield Score(request, logprob_array([-float(turn[0])] * len(request.rollout.token_ids)), None)
+
+
+class StudentsIds(FakeScorer):
+    """Scores what was sampled, whatever it is to read."""
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        async for score in super().score([replace(request, read_ids=None) for request in requests]):
+            assert isinstance(score, Score)
+            request = next(request for request in requests if request.key == score.request.key)
+            yield replace(score, request=request, echoed_ids=None)
+
+
+class GoesOn(FakeStudent):
+    """Knows no end but its own."""
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        free = [replace(request, params=replace(request.params, stop_ids=())) for request in requests]
+        async for rollout in super().sample(free):
+            assert isinstance(rollout, Rollout)
+            yield replace(rollout, request=next(request for request in requests if request.key == rollout.key))
 
 
 class Backwards(ImportanceSampling):
@@ -308,6 +328,8 @@ class Changing(ListSink):
         (Undescribed(), "option 'level' has no description"),
         (Silent(), "gave no outcome for 1 of 3 requests"),
         (Twice(), "gave 1 outcomes too many"),
+        (StudentsIds(likes="t"), r"scored other ids than `ScoreRequest.token_ids`"),
+        (GoesOn(), "goes on behind a token of `params.stop_ids`"),
         (Random(), "answered the same question with logprobs .* nats apart"),
         (Backwards(), "changes the order of the data"),
         (Weightless(), "gives a datum no `weights`"),

@@ -53,6 +53,21 @@ async def test_the_top_k_come_with_each_token_that_is_sampled(
     assert plain.inference_topk_token_ids is None
 
 
+async def test_a_stop_that_is_a_special_token_ends_a_completion_by_its_id(
+    sampler_of: "SamplerOf", other_tiny_model: str
+) -> None:
+    """The SDK gives ids by their text, special tokens too; the token is the completion's last."""
+    for seed in range(20):
+        free = (await ask(sampler_of(), PROMPT, max_tokens=40, seed=seed)).full_tokens[len(PROMPT) :]
+        if 0 in free[:-1]:
+            break
+    at = free.index(0)
+    cut = await ask(sampler_of(), PROMPT, max_tokens=40, seed=seed, stop=["<|endoftext|>", "nowhere"])
+    assert cut.full_tokens[len(PROMPT) :] == free[: at + 1]
+    assert cut.finish_reason == "stop"
+    assert len(cut.inference_logprobs) == at + 1
+
+
 async def test_an_echo_has_the_top_k_at_every_position_of_the_prompt(
     sampler_of: "SamplerOf", other_tiny_model: str
 ) -> None:

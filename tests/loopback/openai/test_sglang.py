@@ -41,6 +41,15 @@ def test_sglang_says_nothing_about_the_input_unless_it_is_requested(serve: Serve
     assert [len(top) for top in meta["output_top_logprobs"]] == [2, 2, 2]
 
 
+def test_sglang_ends_at_stop_ids_and_says_at_which(serve: Serve) -> None:
+    server = serve(flavor=Flavor("sglang"))
+    ids = generate(server, 12, input_ids=PROMPT, sampling_params={"sampling_seed": 3})["output_ids"]
+    at = next(at for at in range(2, 12) if ids[at] not in ids[:at])
+    answer = generate(server, 12, input_ids=PROMPT, sampling_params={"sampling_seed": 3, "stop_token_ids": [ids[at]]})
+    assert answer["output_ids"] == ids[: at + 1]
+    assert answer["meta_info"]["finish_reason"] == {"type": "stop", "matched": ids[at]}
+
+
 def test_sglang_shows_candidates_and_texts(serve: Serve) -> None:
     server = serve(flavor=Flavor("sglang"))
     asked = {"logprob_start_len": 2, "top_logprobs_num": 2, "return_text_in_logprobs": True}

@@ -94,6 +94,21 @@ def test_a_stop_string_ends_a_completion(serve: Serve) -> None:
     assert complete(server, **asked, stop=[stop], include_stop_str_in_output=True)["text"] == cut["text"] + stop
 
 
+def test_a_stop_id_ends_a_completion_and_stays_its_last_token(serve: Serve) -> None:
+    server = serve()
+    asked = {"prompt": PROMPT, "max_tokens": 40, "seed": 2, "return_token_ids": True, "logprobs": 1}
+    whole = complete(server, **asked)["token_ids"]
+    at = next(at for at in range(3, 40) if 32 < whole[at] < 127 and whole[at] not in whole[:at])
+    cut = complete(server, **asked, stop_token_ids=[255, whole[at]])
+    assert cut["token_ids"] == whole[: at + 1]
+    assert len(cut["logprobs"]["token_logprobs"]) == at + 1
+    assert (cut["finish_reason"], cut["stop_reason"]) == ("stop", whole[at])
+    shown = complete(server, **asked, stop_token_ids=[whole[at]], include_stop_str_in_output=True)
+    assert shown["text"] == cut["text"] + chr(whole[at])
+    last = complete(server, **{**asked, "max_tokens": at + 1}, stop_token_ids=[whole[at]])
+    assert (last["token_ids"], last["finish_reason"]) == (whole[: at + 1], "stop")
+
+
 def test_an_end_token_ends_a_completion_and_is_hidden_text(serve: Serve) -> None:
     server = serve(CategoricalModel(eos_ids=frozenset({256, 257, 258, *range(60)})))
     asked = {"prompt": PROMPT, "max_tokens": 100, "seed": 3, "return_token_ids": True}
