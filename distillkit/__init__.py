@@ -70,7 +70,7 @@ from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plug
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.sampler import Sampler, TokenScorer
-from distillkit.roles.scorer import Scorer
+from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student, token_at
 from distillkit.run_directory.result import RunResult
@@ -102,7 +102,17 @@ __all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
 __all__ += ["Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
-__all__ += ["CheckReport", "EvalContext", "EvalNeed", "Plugin", "RunContext", "TokenScorer", "TorchLoss", "hookimpl"]
+__all__ += [
+    "CheckReport",
+    "EvalContext",
+    "EvalNeed",
+    "Plugin",
+    "RunContext",
+    "ScoresAnew",
+    "TokenScorer",
+    "TorchLoss",
+    "hookimpl",
+]
 __all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.

@@ -55,7 +55,8 @@ TOPICS: Mapping[str, Topic] = {
         """
         `check` and `open` of every plugin get a `RunContext`; `evaluate` of an evaluator gets an `EvalContext`.
         """,
-        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer Tokenizer RendersMany",
+        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer "
+        "RendersMany",
     ),
     "running.md": Topic(
         "Running from Python",

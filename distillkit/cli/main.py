@@ -32,7 +32,7 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
 
     distillkit check config.yaml       what a run would do and take, without loading weights
 
-    distillkit check config.yaml --probe   sample and score a few rows: can what comes back be trusted?
+    distillkit check config.yaml --probe   the same, and a few rows for real
 
     distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 

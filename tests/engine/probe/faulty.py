@@ -150,3 +150,23 @@ class EndlessStudent(FakeStudent):
         async for rollout in super().sample(requests):
             assert isinstance(rollout, Rollout)
             yield replace(rollout, finish_reason="length")
+
+
+class NotingStudent(FakeStudent):
+    """Keeps what it was asked; ends at the letter e where `stop` says so."""
+
+    name: ClassVar[str] = "noting"
+    _asked: list[SampleRequest] = PrivateAttr(default_factory=list)
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        self._asked.extend(requests)
+        async for rollout in super().sample(requests):
+            assert isinstance(rollout, Rollout)
+            found = np.flatnonzero(rollout.token_ids == ord("e"))
+            if not found.size or "e" not in rollout.request.params.stop:
+                yield rollout
+                continue
+            end = int(found[0]) + 1
+            ids, logprobs = rollout.token_ids[:end], rollout.logprobs[:end]
+            text = ByteTokenizer().decode(ids.tolist())
+            yield replace(rollout, token_ids=ids, logprobs=logprobs, finish_reason="stop", text=text)

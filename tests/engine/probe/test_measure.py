@@ -1,5 +1,6 @@
 """Each fault is put into a fake, and found by its name; the healthy fakes have none."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -22,6 +23,7 @@ from engine.probe.faulty import (
     JitteringScorer,
     KeepingScorer,
     Make,
+    NotingStudent,
     OrderedScorer,
     TouchedStudent,
     UnendingScorer,
@@ -105,9 +107,31 @@ async def test_a_sampler_that_touches_the_distribution_is_refused(
 async def test_the_whole_distribution_is_tested_where_the_run_samples_from_a_part(
     fake_config: Make, registry: Registry
 ) -> None:
-    report = await report_of(config_of(fake_config, sampling={**LONG, "temperature": 0.5, "top_k": 3}), registry)
+    student = NotingStudent()
+    own = {**LONG, "temperature": 0.5, "top_k": 3, "top_p": 0.9}
+    report = await report_of(config_of(fake_config, student=student, sampling=own, probe={"rows": 8}), registry)
     assert levels(report) == {"nothing": "ok"}
     assert report.figures.run_samples_otherwise
+    asked = Counter((each.params.max_tokens, each.params.is_untouched) for each in student._asked)
+    assert asked == {(400, False): 8, (1, True): NEXT_TOKENS * DRAWS}
+    assert len({each.seed for each in student._asked}) == 8 + NEXT_TOKENS * DRAWS
+
+
+async def test_what_a_stop_string_ends_has_no_token_that_ends_a_turn(fake_config: Make, registry: Registry) -> None:
+    sampling = {**LONG, "stop": ["e"]}
+    report = await report_of(config_of(fake_config, student=NotingStudent(), sampling=sampling), registry)
+    (teacher,) = report.figures.teachers
+    assert teacher.ended > teacher.end.tokens
+    assert set(teacher.end_tokens) <= {"<|im_end|>"}
+
+
+async def test_only_backwards_does_a_teacher_that_remembers_what_it_was_asked_last_say_something_else(
+    fake_config: Make, registry: Registry
+) -> None:
+    report = await report_of(config_of(fake_config, OrderedScorer(likes=LIKES)), registry)
+    apart = report.figures.teachers[0].asked_again
+    assert apart["again"].largest == 0.0
+    assert apart["reversed"].largest > 0.5
 
 
 async def test_a_student_that_never_ends_is_refused_where_that_is_no_chance(

@@ -1,0 +1,83 @@
+"""`distillkit check --probe` on a real vLLM, with and without its prefix cache; `-s` prints its figures."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distillkit.config.load import load_config
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit.probe.figures import as_json
+from distillkit.probe.report import ProbeReport
+from distillkit.probe.without_run import probed
+from servers.vllm_process import VllmProcess
+
+pytestmark = pytest.mark.servers
+TOP = Path(__file__).parents[2]
+CACHES = {"with": "--enable-prefix-caching", "without": "--no-enable-prefix-caching"}
+FLOAT32 = 5e-4
+"""Nats, as in `test_vllm`."""
+
+
+@pytest.fixture(params=[*CACHES])
+def server(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[VllmProcess]:
+    server = VllmProcess(model, tmp_path / "vllm.log", (CACHES[request.param],))
+    server.start()
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def config(server: VllmProcess, student_server: VllmProcess, model: Path, tmp_path: Path) -> Path:
+    """A student that samples from vLLM, and a teacher of the same weights that reads an answered example first."""
+    values = {
+        "log_path": str(tmp_path / "runs/{name}"),
+        "data": str(TOP / "examples/routed_mopd/train.jsonl"),
+        "student": {
+            "name": "local",
+            "model": str(model),
+            "dtype": "float32",
+            "lora_rank": 8,
+            "sampler": {"name": "vllm", "base_url": student_server.url},
+        },
+        "teachers": [
+            {"model": "smol", "tokenizer_model": str(model), "scorer": {"name": "http", "base_url": server.url}}
+        ],
+        "router": "single",
+        "sampling": {"max_completion_tokens": 128},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+async def test_a_real_server_is_steady_and_samples_from_what_it_says(
+    config: Path, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    report = await _report(config)
+    cache = request.node.callspec.params["server"]
+    print(f"\nvLLM, {cache} prefix cache: {json.dumps(as_json(report.figures), indent=1)}")
+    assert not report.refused
+    (teacher,) = report.figures.teachers
+    assert {how: apart for how, apart in teacher.asked_again.items() if apart.largest > FLOAT32} == {}
+    assert report.figures.ended > 0
+
+
+async def _report(config: Path) -> ProbeReport:
+    resolved, registry = load_config([config], [])
+    return await probed(prepare_run(resolved, registry, print), print)
+
+
+def test_the_command_says_so(config: Path) -> None:
+    command = [sys.executable, "-m", "distillkit", "check", str(config), "--probe"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout)
+    assert done.returncode == 0, done.stderr
+    assert "gap to the student" in done.stdout
