@@ -1,11 +1,23 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from distillkit.diagnosis.figures_of import diagnosis_of
-from distillkit.diagnosis.route_figures import Diagnosis, GapFigures, LengthFigures, PromptFigures
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, GapFigures, LengthFigures, PromptFigures
 from distillkit.diagnosis.scored_tokens import Estimate
-from distillkit.diagnosis.sentences import certainty, endings, excluded, place, sentences, worth
+from distillkit.diagnosis.sentences import (
+    LONGER,
+    MOST,
+    NOTHING,
+    TOO_FAR,
+    certainty,
+    endings,
+    excluded,
+    place,
+    sentences,
+    worth,
+)
 from distillkit.testing import ByteTokenizer
 from engine.diagnosis.completions import completion, measured, written
 
@@ -187,3 +199,13 @@ def test_there_are_five_and_each_is_one(usual: Diagnosis) -> None:
         said = sentences(found)
         assert len(said) == 5
         assert all(each.endswith(".") and ". " not in each and each[0] == each[0].upper() for each in said)
+
+
+def test_the_page_names_the_limits_of_the_rules() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+    rules = page.partition("## What the five sentences decide")[2].partition("##")[0]
+    assert f"below {NOTHING:g} nats a token" in rules
+    assert f"above {TOO_FAR:g} nats" in rules
+    assert f"at least {MOST:.0%} of" in rules
+    assert f"over {LARGE:g} nats" in rules
+    assert f"a ratio from {LONGER:g} on" in rules
