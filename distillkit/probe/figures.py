@@ -74,6 +74,8 @@ class TeacherFigures(Value):
     """Over all others."""
     end_tokens: tuple[str, ...]
     """What those last tokens are, the most frequent first; three at most."""
+    prompts_end_alike: bool = True
+    """Whether its prompts end with the same tokens as the student's: with `<|im_start|>assistant`, say."""
     asked_again: Mapping[str, Disagreement] = field(default_factory=FrozenDict)
     """How it was asked once more (`again`, `reversed`, `alone`, `replica URL`) to how far its scores were apart."""
 

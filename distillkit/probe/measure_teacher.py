@@ -20,6 +20,8 @@ from distillkit.types import SampleKey
 FIRST = 4
 """Tokens at the start of a completion, where another template shows."""
 SHOWN_ENDS = 3
+PROMPT_END = 3
+"""Tokens of a template's end that are compared: what a template says of the answer stands there."""
 Scores = Mapping[SampleKey, Score]
 
 
@@ -110,6 +112,7 @@ class TeacherProbe:
             end=gap("end"),
             between=gap("between"),
             end_tokens=tuple(self.tokenizer.show([token]) for token, _ in ends.most_common(SHOWN_ENDS)),
+            prompts_end_alike=all(_end_alike(score.request) for score in scores),
             asked_again=asked_again,
         )
 
@@ -122,6 +125,11 @@ class TeacherProbe:
         end = rollout.active & (places == len(places) - 1) & ended
         first = rollout.active & (places < FIRST) & ~end
         return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}
+
+
+def _end_alike(request: ScoreRequest) -> bool:
+    ours, theirs = request.rollout.request.prompt_ids, request.prompt_ids
+    return np.array_equal(ours[-PROMPT_END:], theirs[-PROMPT_END:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from conftest import question
 
 from distillkit import Registry, RunFailedError
 from distillkit.probe.measure import DRAWS, NEXT_TOKENS, Probe
+from distillkit.probe.open_run import opened
 from distillkit.probe.rows import spread_rows
 from distillkit.records import Failure
 from distillkit.testing import ByteTokenizer
@@ -204,3 +206,15 @@ async def test_the_tokens_that_it_takes_are_known_before(fake_config: Make, regi
     figures = (await report_of(config_of(fake_config), registry)).figures
     planned = Probe(run, spread_rows(run, 16)).tokens
     assert figures.sampled_tokens + figures.scored_tokens < planned
+
+
+async def test_whether_prompts_end_alike_is_seen_on_the_prompts(
+    fake_config: Make, registry: Registry, jsonl: Callable[..., str]
+) -> None:
+    own = [{"role": "system", "content": "Answer in one sentence."}, {"role": "user", "content": "Why?"}]
+    alike = config_of(fake_config, data={"path": jsonl([question("Why?", teacher_messages=own)])})
+    assert (await report_of(alike, registry)).figures.teachers[0].prompts_end_alike
+    run = prepared(alike, registry)
+    prompts = [replace(each, teachers={"t": each.teachers["t"][:-3]}) for each in spread_rows(run, 1)]
+    async with opened(run, print):
+        assert not (await Probe(run, prompts).measured()).teachers[0].prompts_end_alike
