@@ -27,6 +27,7 @@ from distillkit.config.sections import (
     TeacherConfig,
     TrainConfig,
 )
+from distillkit.diagnosis import route_figures, scored_tokens
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles.by_name import ROLES
 from distillkit.roles.plugin import Plugin
@@ -41,6 +42,31 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "guards": GuardsConfig,
     "prices": PricesConfig,
 }
+DIAGNOSIS = (
+    route_figures.Diagnosis,
+    route_figures.RouteFigures,
+    route_figures.GapFigures,
+    route_figures.TenthFigures,
+    route_figures.TokenFigures,
+    route_figures.PromptFigures,
+    route_figures.EntropyFigures,
+    route_figures.LengthFigures,
+    scored_tokens.Estimate,
+)
+"""Each once, behind those that hold it."""
+DIAGNOSIS_JSON = (
+    "The object of `Diagnosis`, with `name`, the run's, and `sentences`, the five of the page. Each route has its own "
+    "`sentences` besides."
+)
+JSON_TYPES = {
+    "float": "number",
+    "int": "integer",
+    "bool": "true or false",
+    "str": "text",
+    "None": "null",
+    "tuple": "list",
+    "Mapping": "object",
+}
 GIVEN = frozenset({"bind", "options_for", "is_complete", "describe", "is_bound", "teacher"})
 """What a role's class has already, for its plugins to use and not to replace."""
 
@@ -49,7 +75,7 @@ def pages() -> dict[str, str]:
     """File name to content."""
     registry = Registry.discover()
     written = {f"{role}.md": role_page(registry, role) for role in ROLES}
-    written |= {"config.md": config_page(), "plugin.md": plugin_page()}
+    written |= {"config.md": config_page(), "plugin.md": plugin_page(), "diagnosis.md": diagnosis_page()}
     return written | {name: topic_page(name) for name in TOPICS} | {"README.md": index_page()}
 
 
@@ -77,6 +103,29 @@ def plugin_page() -> str:
         *methods(Plugin),
     ]
     return joined(lines)
+
+
+def diagnosis_page() -> str:
+    """The keys of `distillkit diagnose --json`: those of the classes that hold the figures."""
+    lines = ["# What `distillkit diagnose --json` prints", "", clean(route_figures), "", DIAGNOSIS_JSON, ""]
+    for cls in DIAGNOSIS:
+        lines += [f"## {cls.__name__}", "", clean(cls), "", "| key | type | meaning |", "|---|---|---|"]
+        for field in fields(class_definition(cls)):
+            of_class = next(
+                (docstring(class_definition(other)) for other in DIAGNOSIS if other.__name__ == field.kind), ""
+            )
+            lines.append(f"| `{field.name}` | {cell(json_type(field.kind))} | {cell(field.meaning or of_class)} |")
+        lines.append("")
+    return joined(lines)
+
+
+def json_type(kind: str) -> str:
+    """A type of Python as JSON has it, with each class of the page as a link."""
+    for python, name in JSON_TYPES.items():
+        kind = re.sub(rf"\b{python}\b", name, kind)
+    for cls in DIAGNOSIS:
+        kind = re.sub(rf"\b{cls.__name__}\b", f"[{cls.__name__}](#{cls.__name__.lower()})", kind)
+    return kind.replace(" | ", " or ").replace(", ...", "")
 
 
 def class_variables(base: type[Plugin]) -> list[str]:

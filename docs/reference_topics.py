@@ -55,8 +55,8 @@ TOPICS: Mapping[str, Topic] = {
         """
         `check` and `open` of every plugin get a `RunContext`; `evaluate` of an evaluator gets an `EvalContext`.
         """,
-        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer TurnEnds "
-        "RendersMany",
+        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer "
+        "TurnEnds RendersMany",
     ),
     "running.md": Topic(
         "Running from Python",
@@ -143,6 +143,7 @@ def index_page() -> str:
     lines = ["# Reference", "", "Generated from the code.", "", "- [Config keys](config.md)"]
     lines += [f"- Role [{role}]({role}.md): {clean(base).partition('.')[0]}" for role, base in ROLES.items()]
     lines += ["- [What every plugin has](plugin.md)"]
+    lines += ["- [What `distillkit diagnose --json` prints](diagnosis.md)"]
     lines += [f"- [{topic.title}]({page})" for page, topic in TOPICS.items()]
     testing = {name: f"testing.md#{name.lower()}" for name in distillkit.testing.__all__}
     lines += ["", "## `from distillkit import ...`", "", listed(places()), ""]

@@ -38,6 +38,7 @@ FOLDERS = {
     "cli",
     "config",
     "data",
+    "diagnosis",
     "files",
     "loop",
     "preflight",

@@ -13,6 +13,7 @@ from distillkit.cli import plugin_pages, scaffold, schema
 from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
 from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
+from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
@@ -32,6 +33,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit check config.yaml       what a run would do and take, without loading weights
 
     distillkit check config.yaml --probe   the same, and a few rows for real
+
+    distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 
     distillkit run config.yaml train.max_steps=5
 
@@ -125,6 +128,24 @@ def check(
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
         check_and_report(config, registry, rank, probe=probe, quiet=quiet)
+
+
+@app.command()
+def diagnose(
+    arguments: ConfigArguments,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the training data, one completion each.")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures, for programs.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find out whether this teacher can teach this student: samples and scores some rows, trains nothing.
+
+    distillkit diagnose config.yaml --rows 64
+    """
+    with reporting(verbose=verbose) as rank:
+        config, registry = load(arguments, plugin or [])
+        diagnose_and_report(config, registry, rank, rows, json=as_json, quiet=quiet)
 
 
 @app.command()

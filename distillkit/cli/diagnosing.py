@@ -1,0 +1,44 @@
+"""`distillkit diagnose`: prepare a run as `check` does, measure, and report."""
+
+import asyncio
+
+from distillkit.cli.diagnosis_page import as_json, show_diagnosis, show_sentences
+from distillkit.cli.reporting import ERR, OUT
+from distillkit.config.run_config import RunConfig
+from distillkit.diagnosis.figures_of import diagnosis_of
+from distillkit.diagnosis.measurement import measured
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.execute import work_beside
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit.ranks import Rank
+from distillkit.registry import Registry
+from distillkit.run_directory.directory import require_writable_path, run_directory
+
+
+def diagnose_and_report(
+    config: RunConfig, registry: Registry, rank: Rank, rows: int, *, json: bool = False, quiet: bool = False
+) -> None:
+    """Measure and print: tables and sentences, the sentences alone (`quiet`), or all of it as JSON.
+
+    Notes go to standard error, so that what a program reads is the diagnosis alone.
+    """
+    if not rank.runs_engine:
+        asyncio.run(work_beside(config, rank))
+        return
+
+    def notify(note: str) -> None:
+        if not quiet:
+            ERR.print(f"note: {note}")
+
+    require_writable_path(run_directory(config))
+    prepared = prepare_run(config, registry, notify, rank)
+    for note in prepared.notes:
+        notify(note)
+    with explain_os_errors():
+        found = diagnosis_of(asyncio.run(measured(prepared, rows, notify)), list(prepared.plugins.scorers))
+    if json:
+        OUT.print(as_json(config.name, found), emoji=False)
+    elif quiet:
+        show_sentences(found, OUT)
+    else:
+        show_diagnosis(config.name, found, OUT)

@@ -1,0 +1,1 @@
+"""What a teacher's scores say before anything is trained: figures, and sentences about them."""

@@ -1,0 +1,194 @@
+"""Five sentences about a diagnosis: each a fixed rule over its figures, with the numbers that decided.
+
+1. Is there anything to learn: the gap beside its standard error, by route, and what the teacher's own prompt adds.
+2. Where the gap is: by third of the completion, and in how many tokens.
+3. Which tokens the teacher all but excludes: what a turn's end or a template that differ look like.
+4. Whether both sides end their completions, and write as long.
+5. Which side is more certain: reverse KL teaches on what the student samples, and nothing else.
+"""
+
+from collections.abc import Iterator
+
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures
+from distillkit.diagnosis.scored_tokens import Estimate
+
+NOTHING = 0.05
+"""Nats a token: a gap below it, two standard errors counted in, teaches nothing."""
+TOO_FAR = 2.0
+"""Nats a token: models of one family that read the same text are nearer to each other."""
+MOST = 0.6
+"""The share of the gap in one third of the completions that is worth saying; 1/3 is even."""
+LONGER = 2.0
+"""How many times longer one side's completions are, that it is worth saying."""
+
+Sentences = tuple[str, str, str, str, str]
+
+
+def sentences(diagnosis: Diagnosis) -> Sentences:
+    """What the figures say, in five sentences."""
+    return worth(diagnosis), place(diagnosis), excluded(diagnosis), endings(diagnosis), certainty(diagnosis)
+
+
+def worth(diagnosis: Diagnosis) -> str:
+    """Is there anything to learn?"""
+    figures = diagnosis.overall
+    gap = figures.gap.reverse_kl
+    if gap is None:
+        return "No token was scored, so nothing can be said of this teacher."
+    name = "nats a token (reverse KL)" if diagnosis.untouched else "nats a token"
+    start = f"The gap is {plus_minus(gap)} {name} over {figures.completions} completions"
+    return f"{start}: {_verdict(gap, figures)}{_routes(diagnosis)}{_prompt(figures)}."
+
+
+def _verdict(gap: Estimate, figures: RouteFigures) -> str:
+    if gap.standard_error is None:
+        return "how far off that is cannot be said of one row, so measure more of them (--rows 64)"
+    if gap.value + 2 * gap.error < NOTHING:
+        return "there is nothing to learn"
+    if gap.value < 2 * gap.error:
+        return f"that is not told apart from none, so measure more rows (--rows {4 * figures.rows})"
+    if gap.value > TOO_FAR:
+        return (
+            "so much that the teacher hardly expects any of this text, so compare what both sides read "
+            "(`distillkit check`) before you train"
+        )
+    return f"there is something to learn, {nats(figures.gap.per_completion)} nats a completion"
+
+
+def _routes(diagnosis: Diagnosis) -> str:
+    """Which routes differ by more than two standard errors of the difference."""
+    means = {name: route.gap.reverse_kl for name, route in diagnosis.routes.items()}
+    known = sorted(((gap.value, name, gap) for name, gap in means.items() if gap is not None), reverse=True)
+    if len(known) < 2:
+        return ""
+    (_, most, high), (_, least, low) = known[0], known[-1]
+    shown = f"{nats(high.value)} with teacher {most!r}, {nats(low.value)} with {least!r}"
+    differ = high.value - low.value > 2 * (high.error**2 + low.error**2) ** 0.5
+    return f" ({shown})" if differ else f" (by route the same within two standard errors: {shown})"
+
+
+def _prompt(figures: RouteFigures) -> str:
+    """What the teacher's own prompt makes of the gap."""
+    prompt = figures.gap.prompt
+    if prompt is None:
+        return ""
+    where = "" if prompt.completions == figures.completions else f", on the {prompt.completions} where it has one,"
+    made = f"; the teacher's own prompt{where} makes {plus_minus(prompt.difference)} nats of it"
+    return f"{made}, and behind the student's it would be {nats(prompt.student.value)}"
+
+
+def place(diagnosis: Diagnosis) -> str:
+    """Where in the completions is the gap?"""
+    gap = diagnosis.overall.gap
+    first, _, last = gap.thirds
+    if first is None or last is None or gap.top_tenth is None:
+        return "No token has a gap: the teacher gives each exactly the student's logprob."
+    few = f"a tenth of the tokens hold {percent(gap.top_tenth)} of it"
+    if first >= MOST:
+        return f"{percent(first)} of the gap is in the first third of the completions, so shorter ones would do; {few}."
+    if last >= MOST:
+        return f"{percent(last)} of the gap is in the last third of the completions, so they must not be cut; {few}."
+    shares = [percent(share or 0.0) for share in gap.thirds]
+    return f"{shares[0]}, {shares[1]} and {shares[2]} of the gap are in the thirds of the completions; {few}."
+
+
+def excluded(diagnosis: Diagnosis) -> str:
+    """Are there tokens that the teacher all but excludes?"""
+    gap = diagnosis.overall.gap
+    if not gap.large:
+        return (
+            f"No token has an |advantage| over {LARGE:g} nats: the teacher excludes nothing that the student samples."
+        )
+    held = percent(gap.large_share or 0.0)
+    start = f"{percent(gap.large)} of the tokens have an |advantage| over {LARGE:g} nats and hold {held} of the gap"
+    against = [token for token in gap.tokens if token.large]
+    if not against:
+        return f"{start}; they are of many kinds."
+    token = against[0]
+    often = "once" if token.count == 1 else f"{token.count} times"
+    named = f"{token.text!r} above all, {often} at {nats(token.mean_advantage)} nats"
+    if token.special and token.mean_advantage < -LARGE:
+        return (
+            f"{start}: {named}, a special token, so the two sides end turns or read templates differently, and the "
+            "student would learn never to write it."
+        )
+    return f"{start}: {named}."
+
+
+def endings(diagnosis: Diagnosis) -> str:
+    """Do both sides end their completions, and after how many tokens?"""
+    figures = diagnosis.overall
+    student, teacher = figures.student_lengths, figures.teacher_lengths
+    if student is None:
+        return "No completion was scored, so nothing is known of endings."
+    parts = [f"{_ended(student)} of the student's completions end by themselves, after {student.mean:.0f} tokens"]
+    parts[0] += " on average"
+    if teacher is None:
+        parts.append("the teacher's own are not known, since its scorer cannot write any")
+    else:
+        parts.append(f"of the teacher's own {_ended(teacher)} after {teacher.mean:.0f}{_longer(student, teacher)}")
+    return "; ".join([*parts, *_ending_faults(figures)]) + "."
+
+
+def _ending_faults(figures: RouteFigures) -> Iterator[str]:
+    student, end = figures.student_lengths, figures.gap.end
+    if student is not None and student.truncated == 1:
+        yield "what ends a turn is never trained"
+    if end is not None and end > LARGE:
+        yield f"at its end the teacher gives {nats(end)} nats less than the student, which would learn not to end"
+
+
+def _ended(lengths: LengthFigures) -> str:
+    return percent(1 - lengths.truncated)
+
+
+def _longer(student: LengthFigures, teacher: LengthFigures) -> str:
+    if student.mean >= LONGER * teacher.mean:
+        return f", so the student writes {student.mean / teacher.mean:.1f} times as much"
+    if teacher.mean >= LONGER * student.mean:
+        return f", so the teacher writes {teacher.mean / student.mean:.1f} times as much"
+    return ""
+
+
+def certainty(diagnosis: Diagnosis) -> str:
+    """Which side is more certain?"""
+    entropy = diagnosis.overall.entropy
+    student, teacher, cross = entropy.student, entropy.teacher, entropy.teacher_cross
+    if cross is None:
+        return "No token was scored, so no entropy is known."
+    if student is None:
+        return (
+            "The student's entropy is not known, and the gap is no reverse KL, since sampling is not at temperature 1, "
+            f"top_p 1 and top_k 0; the teacher's cross-entropy is {nats(cross.value)} nats a token."
+        )
+    start = f"The student's entropy is {plus_minus(student)} nats a token"
+    if teacher is None:
+        least = (
+            "" if entropy.teacher_topk is None else f", at least {nats(entropy.teacher_topk)} by its top-{entropy.topk}"
+        )
+        return f"{start}; the teacher's is not known{least}, its cross-entropy there is {nats(cross.value)}."
+    compared = f"{start}, the teacher's on its own completions {plus_minus(teacher)}"
+    if abs(student.value - teacher.value) <= 2 * (student.error**2 + teacher.error**2) ** 0.5:
+        return f"{compared}: they do not differ by more than two standard errors."
+    if student.value > teacher.value:
+        return f"{compared}: the student still samples what the teacher would choose among."
+    return (
+        f"{compared}: the student is the more certain one, and what it never samples it cannot learn from this teacher."
+    )
+
+
+def plus_minus(estimate: Estimate) -> str:
+    """`0.45 ± 0.03`, the second the standard error."""
+    return f"{nats(estimate.value)}" + ("" if estimate.standard_error is None else f" ± {estimate.standard_error:.2f}")
+
+
+def nats(value: float | None) -> str:
+    """Two decimals; one of numbers from 10 on."""
+    if value is None:
+        return "unknown"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+
+
+def percent(share: float) -> str:
+    """Whole percents, but for what they would show as none."""
+    return f"{share:.1%}" if 0 < share < 0.01 else f"{share:.0%}"

@@ -1,0 +1,155 @@
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import question
+from helpers import fake_plugins
+from typer.testing import CliRunner, Result
+
+from distillkit.cli.main import app
+from distillkit.diagnosis.route_figures import RouteFigures
+
+FAKES = fake_plugins.__file__
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["diagnose", *arguments], env={"COLUMNS": "80"})
+
+
+@pytest.fixture
+def config(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Write a config of two fake teachers, which cannot write completions; keywords are laid over it."""
+    monkeypatch.chdir(tmp_path)
+    data = jsonl([question(f"number {i}", teacher="ab"[i % 2]) for i in range(8)])
+
+    def write(**over: Any) -> str:
+        values = {
+            "data": {"path": data},
+            "student": "fake",
+            "router": "field",
+            "teachers": [
+                {"model": "m", "route_value": "a", "scorer": {"name": "fake", "likes": "abc"}},
+                {"model": "m", "route_value": "b", "scorer": "fake"},
+            ],
+            "sampling": {"max_completion_tokens": 64},
+            "plugins": [str(FAKES)],
+        }
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({**values, **over}), encoding="utf-8")
+        return "config.yaml"
+
+    return write
+
+
+def test_a_page_of_figures_and_five_sentences_a_route(config: Callable[..., str]) -> None:
+    done = call(config())
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("run: 8 rows, 8 completions, ")
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    assert "\x1b" not in done.stdout
+    assert [line[:2] for line in done.stdout.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
+        f"{number}." for _ in range(3) for number in range(1, 6)
+    ]
+    assert "teacher b\n1. The gap is 0.00 ± 0.00 nats a token (reverse KL) over 4 completions:" in done.stdout
+    assert "its scorer cannot write" in done.stdout
+    assert not os.path.lexists("runs")
+
+
+def test_quiet_is_the_five_sentences_alone(config: Callable[..., str]) -> None:
+    done = call(config(), "-q")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("1. The gap is ")
+    assert len([line for line in done.output.splitlines() if not line.startswith("   ")]) == 5
+
+
+def test_json_holds_every_figure_and_nothing_that_is_not_known(config: Callable[..., str]) -> None:
+    done = call(config(), "--json", "--rows", "6")
+    assert done.exit_code == 0, done.output
+    page = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert page.keys() == {"name", "sentences", "untouched", "lost", "overall", "routes"}
+    fields = set(RouteFigures.__dataclass_fields__)
+    assert page["overall"].keys() == fields
+    assert {name: route.keys() for name, route in page["routes"].items()} == {
+        name: {*fields, "sentences"} for name in "ab"
+    }
+    assert [len(each) for each in (page["sentences"], page["routes"]["a"]["sentences"])] == [5, 5]
+    assert (page["overall"]["rows"], page["routes"]["a"]["rows"], page["routes"]["b"]["rows"]) == (6, 3, 3)
+    assert page["routes"]["b"]["gap"]["reverse_kl"] == {"value": 0.0, "standard_error": 0.0}
+    assert page["routes"]["a"]["gap"]["reverse_kl"]["value"] > 0.1
+    for unknown in ("teacher", "teacher_topk", "topk"):
+        assert page["overall"]["entropy"][unknown] is None
+    assert page["overall"]["teacher_lengths"] is None
+
+
+def test_the_same_config_gives_the_same_figures(config: Callable[..., str]) -> None:
+    name = config()
+    assert call(name, "--json").stdout == call(name, "--json").stdout != call(name, "--json", "seed=1").stdout
+
+
+def test_a_run_that_is_there_stays_as_it_is(config: Callable[..., str]) -> None:
+    name = config()
+    run = CliRunner().invoke(app, ["run", name, "train.max_steps=1", "-q"])
+    assert run.exit_code == 0, run.output
+    before = {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*")}
+    assert call(name).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in Path("runs").rglob("*") if path.name != "run"} == {
+        path: time for path, time in before.items() if path.name != "run"
+    }
+
+
+def test_what_is_not_the_policy_s_own_distribution_is_said(config: Callable[..., str]) -> None:
+    done = call(config(), "sampling.temperature=0.7", "-q")
+    assert "5. The student's entropy is not known, and the gap is no reverse KL" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows", "0"], "greater than or equal to 1"),
+        (["trian.max_steps=1"], "trian: unknown key; did you mean 'train'?"),
+        (["data.path=absent.jsonl"], "absent.jsonl: no such file"),
+        (["sampling.max_completion_tokens=5000"], "more than the 4096 that the student reads"),
+    ],
+)
+def test_wrong_input_is_exit_code_2(config: Callable[..., str], arguments: list[str], message: str) -> None:
+    done = call(config(), *arguments)
+    assert done.exit_code == 2, done.output
+    assert message in done.output
+    assert "Traceback" not in done.output
+
+
+BROKEN = """
+from distillkit import Failure, Scorer, hookimpl
+from distillkit.testing import FakeScorer
+
+class Broken(FakeScorer):
+    '''Loses completions of some rows, or all.'''
+    name = 'broken'
+    async def score(self, requests):
+        async for score in super().score(requests):
+            lost = EVERY or int(score.request.key.row_id.partition('-')[0]) > 4
+            yield Failure(score.request, 'out of order', retryable=False) if lost else score
+
+@hookimpl
+def distillkit_scorers():
+    return [Broken]
+"""
+
+
+def test_lost_completions_count_nowhere_and_are_said(config: Callable[..., str]) -> None:
+    Path("broken.py").write_text(BROKEN.replace("EVERY", "False"), encoding="utf-8")
+    done = call(config(router="single", teachers=[{"model": "m", "scorer": "broken"}]), "-p", "broken.py")
+    assert done.exit_code == 0, done.output
+    assert "run: 4 rows, 4 completions" in done.output
+    assert "note: 4 completions could not be sampled or scored, and count nowhere" in done.output
+
+
+def test_without_any_score_there_is_no_diagnosis(config: Callable[..., str]) -> None:
+    Path("broken.py").write_text(BROKEN.replace("EVERY", "True"), encoding="utf-8")
+    done = call(config(router="single", teachers=[{"model": "m", "scorer": "broken"}]), "-p", "broken.py")
+    assert done.exit_code == 1
+    assert "failed: no completion could be scored; the first failure: out of order" in done.output
+    assert not done.stdout

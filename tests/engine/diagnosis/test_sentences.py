@@ -1,0 +1,211 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from distillkit.diagnosis.figures_of import diagnosis_of
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, GapFigures, LengthFigures, PromptFigures
+from distillkit.diagnosis.scored_tokens import Estimate
+from distillkit.diagnosis.sentences import (
+    LONGER,
+    MOST,
+    NOTHING,
+    TOO_FAR,
+    certainty,
+    endings,
+    excluded,
+    place,
+    sentences,
+    worth,
+)
+from distillkit.testing import ByteTokenizer
+from engine.diagnosis.completions import completion, measured, written
+
+
+@pytest.fixture
+def usual() -> Diagnosis:
+    """Two rows with a gap of about half a nat; figures are laid over it."""
+    scored = [completion([-0.4, -0.6, -0.5] * 3, line) for line in (1, 2)]
+    return diagnosis_of(measured(scored, own={"teacher": written([9, 9])}), ["teacher"])
+
+
+def gap(diagnosis: Diagnosis, **over: object) -> Diagnosis:
+    figures = diagnosis.overall
+    return replace(diagnosis, overall=replace(figures, gap=replace(figures.gap, **over)))  # type: ignore[arg-type]
+
+
+def entropy(diagnosis: Diagnosis, **over: object) -> Diagnosis:
+    figures = diagnosis.overall
+    return replace(diagnosis, overall=replace(figures, entropy=replace(figures.entropy, **over)))  # type: ignore[arg-type]
+
+
+def lengths(diagnosis: Diagnosis, student: LengthFigures | None, teacher: LengthFigures | None) -> Diagnosis:
+    return replace(diagnosis, overall=replace(diagnosis.overall, student_lengths=student, teacher_lengths=teacher))
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        (
+            Estimate(0.02, 0.001),
+            "The gap is 0.02 ± 0.00 nats a token (reverse KL) over 2 completions: there is nothing",
+        ),
+        (
+            Estimate(-0.001, 0.0),
+            "The gap is 0.00 ± 0.00 nats a token (reverse KL) over 2 completions: there is",
+        ),
+        (Estimate(0.04, 0.01), "there is something to learn"),  # 0.06 at two standard errors, and not 0
+        (Estimate(0.30, 0.20), "that is not told apart from none, so measure more rows (--rows 8)."),
+        (
+            Estimate(-0.10, 0.20),
+            "-0.10 ± 0.20 nats a token (reverse KL) over 2 completions: that is not told apart",
+        ),
+        (Estimate(0.45, 0.03), "there is something to learn, 4.50 nats a completion."),
+        (Estimate(2.5, 0.1), "compare what both sides read (`distillkit check`) before you train."),
+        (
+            Estimate(0.45, None),
+            "0.45 nats a token (reverse KL) over 2 completions: how far off that is cannot be said",
+        ),
+        (None, "No token was scored"),
+    ],
+)
+def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | None, said: str) -> None:
+    assert said in worth(gap(usual, reverse_kl=mean))
+
+
+@pytest.mark.parametrize(
+    ("low", "said"),
+    [
+        (Estimate(0.2, 0.01), "(0.45 with teacher 'a', 0.20 with 'b')"),
+        (Estimate(0.44, 0.01), "(by route the same within two standard errors: 0.45 with teacher 'a', 0.44 with 'b')"),
+        (Estimate(0.2, None), "(by route the same within two standard errors:"),
+    ],
+)
+def test_which_route_has_the_larger_gap(usual: Diagnosis, low: Estimate, said: str) -> None:
+    routes = {name: gap(usual, reverse_kl=mean).overall for name, mean in (("b", low), ("a", Estimate(0.45, 0.01)))}
+    assert said in worth(replace(usual, routes=routes))
+
+
+def test_what_the_teacher_s_own_prompt_makes_of_the_gap(usual: Diagnosis) -> None:
+    prompt = PromptFigures(2, Estimate(0.5, 0.1), Estimate(0.2, 0.1), Estimate(0.3, 0.02))
+    said = worth(gap(usual, prompt=prompt))
+    assert "; the teacher's own prompt makes 0.30 ± 0.02 nats of it, and behind the student's it would be 0.20." in said
+    some = worth(gap(usual, prompt=replace(prompt, completions=1)))
+    assert "the teacher's own prompt, on the 1 where it has one, makes 0.30" in some
+
+
+@pytest.mark.parametrize(
+    ("thirds", "said"),
+    [
+        ((0.92, 0.05, 0.03), "92% of the gap is in the first third of the completions, so shorter ones would do; a "),
+        ((0.1, 0.2, 0.7), "70% of the gap is in the last third of the completions, so they must not be cut; a "),
+        ((0.3, 0.4, 0.3), "30%, 40% and 30% of the gap are in the thirds of the completions; a "),
+        ((None, None, None), "No token has a gap: the teacher gives each exactly the student's logprob."),
+    ],
+)
+def test_where_the_gap_is(usual: Diagnosis, thirds: GapFigures, said: str) -> None:
+    assert place(gap(usual, thirds=thirds)).startswith(said)
+
+
+def test_in_how_many_tokens_the_gap_is(usual: Diagnosis) -> None:
+    assert place(gap(usual, top_tenth=0.714)).endswith("; a tenth of the tokens hold 71% of it.")
+
+
+END = ByteTokenizer.turn_end
+
+
+@pytest.mark.parametrize(
+    ("advantages", "ids", "said"),
+    [
+        ([-4.9] * 4, [65] * 4, "No token has an |advantage| over 5 nats: the teacher excludes nothing"),
+        ([0, 0, 0, -6], [65, 66, 67, 68], "25% of the tokens have an |advantage| over 5 nats and hold 100% of the gap"),
+        ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D' above all, once at -6.00 nats."),
+        ([0, 0, 0, 7], [65, 66, 67, 68], "and hold 100% of the gap; they are of many kinds."),
+        ([-1, 0, 0, -7], [65, 66, 67, END], "'<|im_end|>' above all, once at -7.00 nats, a special token, so the "),
+        ([-7, 0, 0, 0], [END, END, 65, 65], "'<|im_end|>' above all, 2 times at -3.50 nats."),  # not excluded as such
+        ([-3, -3, -3, -7], [65, 65, 65, END], "'<|im_end|>' above all"),  # A has the larger sum, and is not excluded
+    ],
+)
+def test_what_the_teacher_excludes(advantages: list[float], ids: list[int], said: str) -> None:
+    scored = [completion(advantages, ids=ids)]
+    assert said in excluded(diagnosis_of(measured(scored), ["teacher"]))
+
+
+def test_a_share_of_less_than_a_percent_is_not_shown_as_none(usual: Diagnosis) -> None:
+    assert excluded(gap(usual, large=0.002, large_share=0.1)).startswith("0.2% of the tokens")
+
+
+SHORT, LONG = LengthFigures(8, 40.0, 38.0, 0.0), LengthFigures(8, 100.0, 90.0, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "said"),
+    [
+        (
+            LONG,
+            SHORT,
+            "75% of the student's completions end by themselves, after 100 tokens on average; of the teacher's own "
+            "100% after 40, so the student writes 2.5 times as much.",
+        ),
+        (SHORT, LONG, "of the teacher's own 75% after 100, so the teacher writes 2.5 times as much."),
+        (SHORT, SHORT, "of the teacher's own 100% after 40."),
+        (SHORT, None, "; the teacher's own are not known, since its scorer cannot write any."),
+        (replace(LONG, truncated=1.0), SHORT, "0% of the student's completions end by themselves"),
+        (replace(LONG, truncated=1.0), SHORT, "; what ends a turn is never trained."),
+        (None, None, "No completion was scored"),
+    ],
+)
+def test_endings_and_lengths(
+    usual: Diagnosis, student: LengthFigures | None, teacher: LengthFigures | None, said: str
+) -> None:
+    assert said in endings(lengths(usual, student, teacher))
+
+
+def test_an_end_that_the_teacher_excludes(usual: Diagnosis) -> None:
+    assert "at its end the teacher gives 13.1 nats less" in endings(gap(usual, end=13.1))
+    assert "at its end" not in endings(gap(usual, end=4.9))
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "said"),
+    [
+        (
+            Estimate(0.9, 0.05),
+            Estimate(0.45, 0.03),
+            "The student's entropy is 0.90 ± 0.05 nats a token, the teacher's on its own completions 0.45 ± 0.03: the "
+            "student still samples",
+        ),
+        (Estimate(0.3, 0.05), Estimate(1.2, 0.05), ": the student is the more certain one, and what it never samples "),
+        (Estimate(0.9, 0.05), Estimate(1.0, 0.05), ": they do not differ by more than two standard errors."),
+        (Estimate(0.9, None), Estimate(9.0, 0.05), ": they do not differ by more than two standard errors."),
+        (Estimate(0.9, 0.05), None, "; the teacher's is not known, its cross-entropy there is 8.50."),
+        (None, None, "The student's entropy is not known, and the gap is no reverse KL, since sampling is not at "),
+    ],
+)
+def test_which_side_is_more_certain(
+    usual: Diagnosis, student: Estimate | None, teacher: Estimate | None, said: str
+) -> None:
+    assert said in certainty(entropy(usual, student=student, teacher=teacher))
+
+
+def test_a_top_k_bounds_the_teacher_s_entropy(usual: Diagnosis) -> None:
+    said = certainty(entropy(usual, teacher=None, teacher_topk=0.8, topk=20))
+    assert "the teacher's is not known, at least 0.80 by its top-20, its cross-entropy there is 8.50." in said
+
+
+def test_there_are_five_and_each_is_one(usual: Diagnosis) -> None:
+    empty = diagnosis_of(measured([]), ["teacher"])
+    for found in (usual, empty, entropy(usual, student=None), gap(usual, reverse_kl=None)):
+        said = sentences(found)
+        assert len(said) == 5
+        assert all(each.endswith(".") and ". " not in each and each[0] == each[0].upper() for each in said)
+
+
+def test_the_page_names_the_limits_of_the_rules() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "diagnose.md").read_text(encoding="utf-8")
+    rules = page.partition("## What the five sentences decide")[2].partition("##")[0]
+    assert f"below {NOTHING:g} nats a token" in rules
+    assert f"above {TOO_FAR:g} nats" in rules
+    assert f"at least {MOST:.0%} of" in rules
+    assert f"over {LARGE:g} nats" in rules
+    assert f"a ratio from {LONGER:g} on" in rules
