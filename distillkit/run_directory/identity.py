@@ -22,8 +22,10 @@ HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
-MODEL = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|tokenizer_model)")
-"""The options that say where a model or a tokenizer is."""
+PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model)")
+"""The options that say where a model, an adapter or a tokenizer is."""
+CONTENT = {"model": "weights", "adapter": "starting adapter"}
+"""What a fingerprint calls what is there."""
 WHY = Message("user", "Why?")
 TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), (WHY,))
 """The second is for templates that know no system turn."""
@@ -91,11 +93,11 @@ def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonVal
 
 def _only_moved(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
     """Whether an option says where a model or tokenizer is, and its content was known both times: that is compared."""
-    found = MODEL.fullmatch(name)
+    found = PLACE.fullmatch(name)
     if found is None or found["option"] == "tokenizer_model":  # the tokenizer's content is always known
         return found is not None
-    weights = f"the weights of {_user(found['user'], then)}"
-    return weights in then and weights in now
+    content = f"the {CONTENT[found['option']]} of {_user(found['user'], then)}"
+    return content in then and content in now
 
 
 def _user(key: str, parts: Mapping[str, JsonValue]) -> str:

@@ -3,10 +3,13 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from distillkit.errors import InputError
+from distillkit.ranks import ONLY
 from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.model_source import ADAPTER_WEIGHTS, BASE, read_adapter_config, resolve_model
 
 CONFIGS = ("config.json", "generation_config.json")
@@ -37,6 +40,15 @@ def model_fingerprint(source: str) -> dict[str, str]:
         return {"model config": _digest(configs), "weights": _digest(weights), **merged}
     except OSError as error:
         raise InputError(unavailable("model", source, error)) from error
+
+
+def number_format(dtype: DTypeName, device: str) -> dict[str, str]:
+    """What `dtype: auto` comes to on this machine's device: on another it may be another, and so may every number."""
+    if find_spec("torch") is None:
+        return {}
+    from distillkit_builtin.local.device import resolve_device, resolve_dtype
+
+    return {"number format": str(resolve_dtype(dtype, resolve_device(device, ONLY))).removeprefix("torch.")}
 
 
 def adapter_digest(folder: Path) -> str:

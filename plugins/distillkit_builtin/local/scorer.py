@@ -12,7 +12,7 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
-from distillkit_builtin.local.fingerprint import model_fingerprint
+from distillkit_builtin.local.fingerprint import model_fingerprint, number_format
 from distillkit_builtin.local.model_config import context_length, embedding_rows, read_config
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.requirements import local_report
@@ -46,8 +46,8 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
         return context_length(self.teacher.model)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Digests of config and weights, or the revision on the hub."""
-        return model_fingerprint(self.teacher.model)
+        """Digests of config and weights, or the revision on the hub; and the format that is computed in."""
+        return {**model_fingerprint(self.teacher.model), **number_format(self.dtype, self.device)}
 
     async def open(self, run: RunContext) -> None:
         """Load the model, or share one that the run has."""

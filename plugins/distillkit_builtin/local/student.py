@@ -14,7 +14,7 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
-from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint
+from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint, number_format
 from distillkit_builtin.local.model_config import context_length, read_config
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import local_report
@@ -93,8 +93,8 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         return context_length(self.model)
 
     def fingerprint(self) -> Mapping[str, str]:
-        """Digests of config and weights, or the revision on the hub, and of the adapter that is trained on."""
-        found = model_fingerprint(self.model)
+        """Digests of config and weights, or the revision on the hub, of the adapter that is trained on; the format."""
+        found = {**model_fingerprint(self.model), **number_format(self.dtype, self.device)}
         return found if self.adapter is None else {**found, "starting adapter": adapter_digest(Path(self.adapter))}
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:

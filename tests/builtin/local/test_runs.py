@@ -140,6 +140,24 @@ def retrained(model: Path) -> None:
     save_file({name: tensor + 1e-3 for name, tensor in weights.items()}, model / "model.safetensors", {"format": "pt"})
 
 
+def test_another_number_format_on_another_machine_is_another_run(
+    local_config: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def config(steps: int) -> RunConfig:
+        student = {"name": "local", "model": local_config().student.model, "device": "cpu", "dtype": "auto"}
+        return local_config(student=student, train={"max_steps": steps})
+
+    def this_cpu(*, fast: bool) -> None:
+        for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+            monkeypatch.setattr(torch.cpu, name, lambda: fast)
+
+    this_cpu(fast=False)
+    distillkit.run(config(1))
+    this_cpu(fast=True)
+    with pytest.raises(InputError, match='the number format of student was "float32", is "bfloat16"'):
+        distillkit.run(config(2), resume=True)
+
+
 @pytest.mark.parametrize("who", ["student", "teacher"])
 def test_a_model_whose_weights_changed_under_its_name_is_another_run_and_a_copy_is_not(
     local_config: Make, tiny_model: str, other_tiny_model: str, tmp_path: Path, who: str
