@@ -1,8 +1,10 @@
 """Teachers and rollouts on a real vLLM server: `make test-servers`."""
 
+import ast
 import asyncio
 import json
 import shutil
+import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,8 +30,10 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.http.completions import completion_payload
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT
 from distillkit_builtin.vllm.sampler import VllmSampler
-from servers.vllm_process import VllmProcess
+from distillkit_loopback.openai.bodies import CompletionBody
+from servers.vllm_process import PYTHON, VllmProcess
 
 pytestmark = pytest.mark.servers
 TOP = Path(__file__).parents[2]
@@ -166,6 +170,20 @@ def test_a_student_that_samples_from_vllm_learns(
     assert len(mismatches) == 12
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
     assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+def test_every_field_of_its_requests_is_known() -> None:
+    """The tables of fields are of versions; the next one may have a field more, whose default is not neutral."""
+    where = [PYTHON, "-c", "import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])"]
+    package = Path(subprocess.check_output(where, text=True).strip())
+    tree = ast.parse((package / "entrypoints/openai/completion/protocol.py").read_text(encoding="utf-8"))
+    (request,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "CompletionRequest"]
+    fields = {n.target.id for n in request.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    theirs = {name for name in fields if not name.startswith("_")}
+    assert {"temperature", "top_k", "repetition_penalty"} <= theirs
+    assert theirs <= {*COMPLETIONS, *COMPLETIONS_UNSENT, "model", "prompt", "max_tokens"}
+    assert theirs <= set(CompletionBody.model_fields)
+    assert set(COMPLETIONS) <= theirs
 
 
 GENERATION_CONFIG = {"top_k": 1, "repetition_penalty": 1.3}

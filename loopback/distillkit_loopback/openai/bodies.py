@@ -51,7 +51,7 @@ class CompletionBody(Sampling):
 
     uncomputed: ClassVar[tuple[str, ...]] = (
         *("n", "best_of", "logit_bias", "allowed_token_ids", "bad_words", "suffix", "stream"),
-        *("response_format", "structured_outputs", "logprob_token_ids", "vllm_xargs", "prompt_embeds"),
+        *("response_format", "structured_outputs", "logprob_token_ids", "vllm_xargs", "prompt_embeds", "mm_payload"),
         *("repetition_detection", "thinking_token_budget", "use_beam_search", "watermarking", "ignore_eos"),
         *("min_tokens", "truncate_prompt_tokens"),
     )
@@ -83,6 +83,7 @@ class CompletionBody(Sampling):
     bad_words: tuple[str, ...] = ()
     logprob_token_ids: tuple[int, ...] | None = None
     prompt_embeds: JsonValue = None
+    mm_payload: JsonValue = None
     response_format: JsonValue = None
     structured_outputs: JsonValue = None
     repetition_detection: JsonValue = None

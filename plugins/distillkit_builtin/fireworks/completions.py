@@ -21,6 +21,7 @@ from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreReque
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.fireworks.sdk_errors import explain, status_of
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.remote.completion_length import require_own_limit
 from distillkit_builtin.remote.request_fields import FIREWORKS
 
 SEEDS = 2**31
@@ -111,6 +112,7 @@ def _rollout(
         return Failure(
             request, f"the completion ended by {shortened(repr(completion.finish_reason), 200)}", retryable=True
         )
+    require_own_limit(len(ids), reason, request, what, "the service limits completions to that by itself")
     logprobs = _logprobs(what, completion.inference_logprobs, len(ids))
     return Rollout(request, version, token_ids(ids), logprobs, reason, tokenizer.decode(ids))
 

@@ -23,6 +23,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_possible,
     validated,
 )
+from distillkit_builtin.remote.completion_length import require_own_limit
 from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -31,6 +32,10 @@ PATH = "/v1/completions"
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 REFUSED_KEY = (401, 403)
 NO_IDS = "the server does not say which token ids it sampled (`return_token_ids`); use a vLLM that knows that option"
+OTHER_LIMITS = (
+    "start vLLM with --generation-config vllm (max_new_tokens of a generation config limits every request), and with a "
+    "--max-model-len that holds prompt and completion"
+)
 
 
 class _Logprobs(BaseModel):
@@ -99,7 +104,7 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     if reason is None:
         ended = shortened(repr(choice.finish_reason), 200)
         return Failure(request, f"the completion ended by {ended}", retryable=True)
-    _require_whole(len(choice.token_ids), reason, request, what)
+    require_own_limit(len(choice.token_ids), reason, request, what, OTHER_LIMITS)
     logprobs = choice.logprobs.token_logprobs
     require_length(logprobs, len(choice.token_ids), "logprobs")
     if None in logprobs:
@@ -110,16 +115,6 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     except AlignmentError as error:
         raise AlignmentError(f"{what}: {error}") from error
     return Rollout(request, version, token_ids(choice.token_ids), logprob_array(values), reason, choice.text)
-
-
-def _require_whole(tokens: int, reason: FinishReason, request: SampleRequest, what: str) -> None:
-    """Raise AlignmentError where another limit than the request's ended a completion: `length` would mean that one."""
-    most = request.params.max_tokens
-    if tokens > most or (reason == "length" and tokens < most):
-        raise AlignmentError(
-            f"{what}: the server sampled {tokens} tokens and says that a limit ended it, where max_tokens is {most}; "
-            "start vLLM with --generation-config vllm (max_new_tokens of a generation config overrules requests)"
-        )
 
 
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:

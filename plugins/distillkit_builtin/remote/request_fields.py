@@ -71,6 +71,7 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
         "truncation_side": "of truncate_prompt_tokens, which is null",
         "suffix": NO_DEFAULT,
         "prompt_embeds": NOT_OURS,
+        "mm_payload": NOT_OURS,
         "user": NOT_OURS,
         "stream_options": NOT_THE_NUMBERS,
         "stream_interval": NOT_THE_NUMBERS,

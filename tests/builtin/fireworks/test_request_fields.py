@@ -7,6 +7,7 @@ import pytest
 
 from builtin.fireworks.conftest import TEACHER
 from builtin.fireworks.test_scorer import _key, opened, score  # noqa: F401
+from distillkit.errors import AlignmentError
 from distillkit.testing import make_request, make_teacher
 from distillkit.types import SamplingParams
 from distillkit_builtin.fireworks.scorer import FireworksScorer
@@ -35,3 +36,14 @@ async def test_each_field_is_sent_or_has_a_reason(service: "LoopbackService", ti
     assert {name: scoring[name] for name in FIREWORKS} == {**FIREWORKS, "temperature": 0.0}
     changed = {"temperature": 0.6, "top_p": 0.9, "top_k": 40}
     assert {name: told[name] for name in FIREWORKS} == {**FIREWORKS, **changed}
+
+
+async def test_a_limit_of_the_services_own_ends_the_run(service: "LoopbackService", tiny_model: str) -> None:
+    from distillkit_loopback.transport.faults import GenerationConfig
+
+    plugin = FireworksScorer(base_url=service.base_url)
+    plugin.bind(make_teacher(model=TEACHER, tokenizer_model=tiny_model))
+    async with opened(plugin):
+        service.faults.add(GenerationConfig({"max_new_tokens": 2}), times=None, where="completions")
+        with pytest.raises(AlignmentError, match="2 tokens were sampled before a limit, and max_tokens is 7"):
+            _ = [outcome async for outcome in plugin.sample([make_request(max_tokens=7)])]
