@@ -45,7 +45,7 @@ class Completions:
         body = read(CompletionBody, request.body).model_copy(update=self._ignored)
         model = self._engine.catalogue.find(body.model)
         prompt = self._engine.ids(model, body.prompt)
-        self._require_possible(body, len(prompt))
+        self._require_possible(body, len(prompt), model.vocabulary)
         completion = self._engine.compute(model, self._task(body, prompt), fault)
         found = choice(completion, body, model)
         generated = max(len(completion.sampled_ids), 1)
@@ -73,7 +73,7 @@ class Completions:
         seed = self._engine.seed(body.seed, prompt)
         return Task(prompt, params, seed, prompt_top, body.logprobs if shown else None)
 
-    def _require_possible(self, body: CompletionBody, length: int) -> None:
+    def _require_possible(self, body: CompletionBody, length: int, vocabulary: int) -> None:
         body.require_computed()
         limit = self._engine.catalogue.context_length
         if body.max_tokens == 0 and not body.echo:
@@ -85,6 +85,10 @@ class Completions:
                 f"output tokens and your prompt contains {length} input tokens.",
                 param="input_tokens",
             )
+        unknown = [index for index in body.stop_token_ids or () if not 0 <= index < vocabulary]
+        if unknown:
+            what = f"token_id(s) {unknown} in stop_token_ids contain out-of-vocab token ids."
+            raise Refused(400, f"{what} Vocabulary size: {vocabulary}", param="stop_token_ids")
         self._require_few("logprobs", "sample", body.logprobs)
         self._require_few("prompt_logprobs", "prompt", body.prompt_logprobs)
 

@@ -196,6 +196,7 @@ def test_evaluators_get_the_students_ids_whoever_wrote_and_whoever_scores(
     for rollout, by_student, by_teacher in zip(seen["written"], seen["by_student"], seen["by_teacher"], strict=True):
         assert by_student.request.token_ids is by_student.request.rollout.token_ids
         np.testing.assert_allclose(by_teacher.logprobs, rollout.logprobs, atol=1e-3)  # as it wrote them
+    assert {rollout.request.params.stop_ids for rollout in seen["written"]} == {(IM_END, ENDOFTEXT)}
     assert sum(rollout.token_ids[-1] == ENDOFTEXT for rollout in seen["written"]) >= 2
     assert any(rollout.token_ids[-1] == ENDOFTEXT for rollout in seen["own"])
     for rollout, score in zip(seen["own"], seen["own_by_teacher"], strict=True):

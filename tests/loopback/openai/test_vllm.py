@@ -122,6 +122,7 @@ def test_an_end_token_ends_a_completion_and_is_hidden_text(serve: Serve) -> None
     [
         ({"model": "x"}, 404, "NotFoundError", "The model `x` does not exist."),
         ({"max_tokens": 60}, 400, "BadRequestError", "maximum context length is 64 tokens"),
+        ({"stop_token_ids": [258, 259]}, 400, "BadRequestError", "token_id(s) [259] in stop_token_ids contain"),
         ({"prompt_logprobs": 21}, 400, "BadRequestError", "greater than max allowed: 20"),
         ({"logprobs": 21}, 400, "BadRequestError", "greater than max allowed: 20"),
         ({"max_tokens": 0}, 400, "BadRequestError", "max_tokens must be at least 1"),
