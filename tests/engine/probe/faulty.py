@@ -82,6 +82,16 @@ class OrderedScorer(FaultyScorer):
             yield score
 
 
+class GraduallyOrderedScorer(OrderedScorer):
+    """The same by degrees, so that nearly no two requests before leave the same behind."""
+
+    name: ClassVar[str] = "gradual"
+
+    def offset(self, requests: Sequence[ScoreRequest], place: int, tokens: int) -> float:
+        before, self._last = self._last, tokens
+        return self.size * (before % 101) / 101
+
+
 class CompanyScorer(FaultyScorer):
     """Depends on how many are scored at once."""
 
