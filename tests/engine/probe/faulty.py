@@ -76,6 +76,21 @@ class OrderedScorer(FaultyScorer):
         before, self._last = self._last, tokens
         return self.size * (-1) ** before
 
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        """Those that come at once are not scored in their order, as on a server that is asked concurrently."""
+        async for score in super().score(requests[1:] + requests[:1]):
+            yield score
+
+
+class GraduallyOrderedScorer(OrderedScorer):
+    """The same by degrees, so that nearly no two requests before leave the same behind."""
+
+    name: ClassVar[str] = "gradual"
+
+    def offset(self, requests: Sequence[ScoreRequest], place: int, tokens: int) -> float:
+        before, self._last = self._last, tokens
+        return self.size * (before % 101) / 101
+
 
 class CompanyScorer(FaultyScorer):
     """Depends on how many are scored at once."""
