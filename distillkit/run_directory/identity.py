@@ -20,6 +20,8 @@ from distillkit.types import Message
 
 HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
+CODE = "the code of "
+"""A script's: may change, since who mends a plugin that failed goes on with the mended one, and the user reads it then."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
 PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model)")
@@ -66,12 +68,24 @@ def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], ch
 def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     """One line for each part that is not what it was."""
     for name in dict.fromkeys([*then, *now]):
-        if name in (HELD_OUT, AT_DEFAULT) or _is_same(name, then, now) or _only_moved(name, then, now):
+        if (
+            name in (HELD_OUT, AT_DEFAULT)
+            or name.startswith(CODE)
+            or _is_same(name, then, now)
+            or _only_moved(name, then, now)
+        ):
             continue
         if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"
         else:
             yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}"
+
+
+def other_code(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> list[str]:
+    """The scripts whose code is not what it was, by name."""
+    return [
+        name.removeprefix(CODE) for name in then if name.startswith(CODE) and now.get(name, then[name]) != then[name]
+    ]
 
 
 def other_held_out(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
@@ -119,7 +133,7 @@ def _scripts(prepared: PreparedRun) -> Iterator[tuple[str, str]]:
     for _, plugin in _counting(prepared.plugins):
         script = prepared.registry.script_of(plugin)
         if script is not None:
-            yield f"the code of {script.name}", _digest(script)
+            yield f"{CODE}{script.name}", _digest(script)
 
 
 def _counting(plugins: RunPlugins) -> Iterator[tuple[str, Plugin]]:

@@ -17,7 +17,7 @@ from distillkit.run_directory.checkpoint import (
     step_of,
 )
 from distillkit.run_directory.directory import is_complete
-from distillkit.run_directory.identity import changes, other_held_out, require_same
+from distillkit.run_directory.identity import changes, other_code, other_held_out, require_same
 from distillkit.run_directory.rollout_codec import dropped
 from distillkit.run_directory.run_start import RunStart
 
@@ -51,6 +51,8 @@ def checkpoint_to_resume(
     if forced and state.in_flight:
         warn(dropped(state.in_flight, "they are those of the run as it was"))
         state = replace(state, in_flight=())
+    for script in other_code(state.identity, identity):
+        warn(f"{script} is not what it was when {path} was written: steps from here on are computed by other code")
     if other_held_out(state.identity, identity):
         warn(
             f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "

@@ -187,7 +187,7 @@ def test_the_command_line_says_it_in_a_line_and_exits_with_2(data: Path, tmp_pat
     config = write(tmp_path, VALID)
     bad = write(tmp_path, VALID + "x: !!bool maybe\n", "bad.yaml")
     os.mkfifo(tmp_path / "rows")
-    (tmp_path / "bad.jsonl").write_bytes(b"[" * 10_000 + b'\n{"a": 1, "a": 2}\n{"x": NaN}\n\xff\n')
+    (tmp_path / "bad.jsonl").write_bytes(b'{"a": ' * 10_000 + b'\n{"a": 1, "a": 2}\n{"x": NaN}\n\xff\n')
     for arguments, said in (
         ([bad], "bad.yaml:5: this is no bool"),
         ([config, "teachers.².model=x"], "the list has items 0 to 0"),

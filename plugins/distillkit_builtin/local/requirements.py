@@ -55,14 +55,10 @@ def local_report(
     if missing:
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
-    from distillkit_builtin.local.footprint import footprint, require_batchable
-    from distillkit_builtin.local.model_check import require_loadable, require_trainable_start
+    from distillkit_builtin.local.footprint import footprint
     from distillkit_builtin.local.quantization import require_trainable
 
-    require_batchable(source)
-    run.share(("loadable", source), lambda: require_loadable(source))
-    if start is not None:
-        require_trainable_start(source, start.folder)
+    _require_loadable(run, source, start)
     size = footprint(source, device, dtype, run.rank)
     if lora_rank == 0:
         require_trainable(source, size.quantization)
@@ -73,6 +69,17 @@ def local_report(
     rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
     return CheckReport(notes, memory_bytes=total)
+
+
+def _require_loadable(run: RunContext, source: str, start: StartingAdapter | None) -> None:
+    """Raise InputError for a model, or a LoRA to go on from, that the local backend cannot load; once for each model."""
+    from distillkit_builtin.local.footprint import require_batchable
+    from distillkit_builtin.local.model_check import require_loadable, require_trainable_start
+
+    require_batchable(source)
+    run.share(("loadable", source), lambda: require_loadable(source))
+    if start is not None:
+        require_trainable_start(source, start.folder)
 
 
 def _limits(plugin: str, source: str) -> Iterator[str]:
