@@ -21,7 +21,7 @@ from distillkit.types import Message
 HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
 CODE = "the code of "
-"""A script's: may change, since who mends a plugin that failed goes on with the mended one, and the user reads it then."""
+"""A script's: may change, since who mends a plugin that failed goes on with it, and the user reads it then."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
 PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model)")
@@ -68,12 +68,9 @@ def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], ch
 def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:
     """One line for each part that is not what it was."""
     for name in dict.fromkeys([*then, *now]):
-        if (
-            name in (HELD_OUT, AT_DEFAULT)
-            or name.startswith(CODE)
-            or _is_same(name, then, now)
-            or _only_moved(name, then, now)
-        ):
+        if name in (HELD_OUT, AT_DEFAULT) or name.startswith(CODE):
+            continue
+        if _is_same(name, then, now) or _only_moved(name, then, now):
             continue
         if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"

@@ -72,7 +72,7 @@ def local_report(
 
 
 def _require_loadable(run: RunContext, source: str, start: StartingAdapter | None) -> None:
-    """Raise InputError for a model, or a LoRA to go on from, that the local backend cannot load; once for each model."""
+    """Raise InputError for a model, or a LoRA to go on from, that cannot be loaded here."""
     from distillkit_builtin.local.footprint import require_batchable
     from distillkit_builtin.local.model_check import require_loadable, require_trainable_start
 
