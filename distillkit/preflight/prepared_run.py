@@ -7,7 +7,7 @@ from pathlib import Path
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
-from distillkit.data.render import PromptSide, Renderer, teacher_prompt_side
+from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.events import Plan
 from distillkit.preflight.compatibility import (
@@ -18,6 +18,7 @@ from distillkit.preflight.compatibility import (
     require_loss,
     require_spreading,
 )
+from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
@@ -100,22 +101,20 @@ def prepare_run(config: RunConfig, registry: Registry, notify: Callable[[str], N
     if eval_dataset is not None:
         held_out = PromptLengths(eval_pipeline, renderer)
         eval_dataset.validate(held_out.count)
-    notes = (
-        pipeline.fallback_notes("rows") + eval_pipeline.fallback_notes("held-out rows") + list(_notes(config, pipeline))
-    )
+    notes = (*lengths.notes("rows"), *(held_out.notes("held-out rows") if held_out is not None else ()))
+    notes += (*unread_by_teachers(config, renderer), *_notes(config, pipeline))
     eval_rows = tuple(eval_dataset.rows()) if eval_dataset is not None else ()
     plan = make_plan(config, lengths, held_out)
     return PreparedRun(
-        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, tuple(notes), rank
+        config, registry, plugins, shared, pipeline, renderer, dataset, eval_rows, plan, reports, notes, rank
     )
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
-    student = PromptSide(
-        config.student.tokenizer(run), config.sampling.chat_template_kwargs, config.student.context_length(run)
-    )
+    options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
+    student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
     sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
@@ -125,8 +124,13 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
             tokenizer = student.tokenizer
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
-        sides[teacher.name] = teacher_prompt_side(teacher, tokenizer, section.scorer.context_length(run), student)
-    return Renderer(student, sides, config.sampling.max_completion_tokens)
+        options = student.template_options
+        if teacher.chat_template_kwargs is not None:
+            options = options_of_config(teacher.chat_template_kwargs, f"teachers.{teacher.name}")
+        sides[teacher.name] = PromptSide(tokenizer, options, section.scorer.context_length(run))
+    renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
+    require_read_options(config, renderer)
+    return renderer
 
 
 def _notes(config: RunConfig, pipeline: RowPipeline) -> Iterator[str]:

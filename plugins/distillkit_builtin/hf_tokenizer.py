@@ -9,13 +9,14 @@ from pydantic import JsonValue
 from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
+from distillkit_builtin.template_variables import template_variables
+from distillkit_builtin.tool_arguments import Turns, has_calls, with_json_arguments
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 T = TypeVar("T")
-Turns = list[dict[str, JsonValue]]
 
 FOR_THE_TEMPLATE = ("tools", "documents")
 """What `apply_chat_template` takes and passes to the template, as it does with every name that it does not know."""
@@ -76,9 +77,15 @@ class HFTokenizer:
     def _texts(self, turns: list[Turns], options: Mapping[str, JsonValue]) -> list[str | RowError]:
         """The prompts before they are tokenized: all at once, or, where that fails, each by itself."""
         together = self._applied(list, turns, {**options, "tokenize": False}) if all(turns) else None
-        if isinstance(together, list):
-            return together
-        return [self._applied(str, chat, {**options, "tokenize": False}) for chat in turns]
+        if not isinstance(together, list):
+            together = [self._text(chat, options) for chat in turns]
+        return [
+            with_json_arguments(chat, text, lambda other: self._text(other, options)) if has_calls(chat) else text
+            for chat, text in zip(turns, together, strict=True)
+        ]
+
+    def _text(self, chat: Turns, options: Mapping[str, JsonValue]) -> str | RowError:
+        return self._applied(str, chat, {**options, "tokenize": False})
 
     def _applied(
         self, read: Callable[[Any], T], chat: Turns | list[Turns], options: Mapping[str, JsonValue]
@@ -106,6 +113,13 @@ class HFTokenizer:
             backend.no_padding()
         backend.encode_special_tokens = self.inner.split_special_tokens
         return (encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
+
+    def template_variables(self) -> frozenset[str] | None:
+        """The names that the chat template reads; None where the tokenizer writes prompts in a way of its own."""
+        template = self.inner.chat_template
+        if not template or self._backend is None:
+            return None
+        return template_variables(template.values() if isinstance(template, dict) else [template])
 
     def _require_for_template(self, options: Mapping[str, object]) -> None:
         wrong = [name for name in options if name in self._taken]
