@@ -38,19 +38,19 @@ class PromptCheck:
         options, line = routed_row.chat.template_options, routed_row.row.line
         special = self._special[reader].first_in(messages, options)
         if special is not None:
-            said = f"a text is that of a special token, which it becomes in the prompt of {who}"
+            said = f"a text is that of a special token, and becomes it in the prompt of {who}"
             self._count(said, f"{special!r} at line {line}")
         unprinted = self._unprinted[reader].of(messages, options)
         for kind in {part.kind for part in unprinted if not part.needed}:
-            self._count(f"{kind} is not in the prompt of {who}, whose chat template does not print it", f"line {line}")
+            self._count(f"the chat template of {who} leaves out {kind}", f"line {line}")
         part = next((part for part in unprinted if part.needed), None)
         if part is None:
             return None
         field = "messages" if messages is routed_row.chat.student else "teacher prompt"
         return RowError(
             f"{field}{part.place}" if part.place.startswith("[") else part.place,
-            f"is not in the prompt of {who}, whose chat template does not print {part.kind}; choose a model whose "
-            "template does, or rewrite the row (under a role that the template knows, if that is what it lacks)",
+            f"is not in the prompt of {who}, whose chat template leaves out {part.kind}; choose a model whose template "
+            f"prints it, or {'write it under another role' if part.place.endswith('content') else 'take it out'}",
         )
 
     def _count(self, said: str, where: str) -> None:
@@ -59,4 +59,7 @@ class PromptCheck:
 
     def notes(self, of: str) -> list[str]:
         """What was found of how many rows, and where first."""
-        return [f"{count} {of}: {said} (first: {self._first[said]})" for said, count in sorted(self._rows.items())]
+        return [
+            f"{said}, in {count} {of if count > 1 else of.removesuffix('s')} (first: {self._first[said]})"
+            for said, count in sorted(self._rows.items())
+        ]

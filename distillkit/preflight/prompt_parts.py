@@ -10,8 +10,8 @@ from distillkit.preflight.changed_value import other_end, other_object, other_te
 from distillkit.types import Message, Messages
 
 Options = Mapping[str, JsonValue]
-ALIKE = ({"system", "developer"},)
-"""Roles that are two names of one thing."""
+SAME_ROLES = ({"system", "developer"}, {"assistant"}, {"tool"}, {"system"}, {"developer"})
+"""Roles that are two names of one thing, and each with itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,9 @@ def parts_of_message(messages: Messages, at: int, options: Options) -> Iterator[
         if len(content.strip()) > 1:
             yield part("content", f"the beginning of the {of}", replace(message, content=other_end(content, 0)))
             yield part("content", f"the end of the {of}", replace(message, content=other_end(content, -1)))
-    for role in sorted({messages[i].role for i in (at - 1, at + 1) if 0 <= i < len(messages)} - {message.role}):
-        if {role, message.role} not in ALIKE:
-            kind = f"whether a message is of role {message.role!r} or {role!r}"
-            yield part("role", kind, replace(message, role=role))
+    for role in _other_roles(messages, at):
+        kind = f"whether a message is of role {message.role!r} or {role!r}"
+        yield part("role", kind, replace(message, role=role))
     for key, value in message.extra.items():
         if key == "tool_calls" and isinstance(value, list):
             for place, kind, needed, calls in _parts_of_calls(value):
@@ -54,6 +53,14 @@ def parts_of_message(messages: Messages, at: int, options: Options) -> Iterator[
         elif (other := other_value(value)) != value:
             kind = f"`{key}` of a message of role {message.role!r}"
             yield part(key, kind, replace(message, extra={**message.extra, key: other}))
+
+
+def _other_roles(messages: Messages, at: int) -> list[str]:
+    """Roles beside the message's own that it is to be told from; calls tell an assistant from all others."""
+    message = messages[at]
+    if message.role == "user" or "tool_calls" in message.extra:
+        return []
+    return [role for role in sorted({other.role for other in messages}) if {role, message.role} not in SAME_ROLES]
 
 
 def _parts_of_calls(calls: Sequence[JsonValue]) -> Iterator[tuple[str, str, bool, list[JsonValue]]]:

@@ -59,9 +59,10 @@ def options_shape(options: Mapping[str, JsonValue]) -> Hashable:
 
 
 def message_contexts(kinds: Sequence[Kind], options: Hashable) -> Iterator[Hashable]:
-    """For each message what decides whether its parts are printed: its place, its neighbours, and the options."""
+    """For each message what decides whether its parts are printed: its place, its neighbours, roles, options."""
     count = len(kinds)
+    roles = frozenset(kind[0] for kind in kinds)
     last_user = next((i for i in reversed(range(count)) if kinds[i][0] == "user"), -1)
     for at, kind in enumerate(kinds):
         before, behind = kinds[at - 1] if at else None, kinds[at + 1] if at + 1 < count else None
-        yield at, count, before, kind, behind, at > last_user, options
+        yield at, count, before, kind, behind, at > last_user, roles, options

@@ -119,7 +119,7 @@ class HFTokenizer:
         template = self.inner.chat_template
         if not template or self._backend is None:
             return None
-        return template_variables(template.values() if isinstance(template, dict) else [template])
+        return template_variables(tuple(template.values()) if isinstance(template, dict) else (template,))
 
     def _require_for_template(self, options: Mapping[str, object]) -> None:
         wrong = [name for name in options if name in self._taken]

@@ -1,13 +1,14 @@
 """The names that a chat template reads: an option that it does not read does nothing."""
 
 import re
-from collections.abc import Iterable
+from functools import lru_cache
 
 GENERATION_TAG = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
 """Of transformers, which marks by it what the assistant wrote; Jinja itself does not know it."""
 
 
-def template_variables(templates: Iterable[str]) -> frozenset[str]:
+@lru_cache
+def template_variables(templates: tuple[str, ...]) -> frozenset[str]:
     """What any of a model's templates reads and does not set itself."""
     from jinja2 import Environment, meta
 
