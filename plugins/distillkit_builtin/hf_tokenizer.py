@@ -30,7 +30,8 @@ class HFTokenizer:
         self.inner = tokenizer
         self.source = source
         self._vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-        self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
+        taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
+        self._taken = taken | {"messages"}  # which templates get the conversation as
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}
 
