@@ -49,3 +49,14 @@ def other_end(text: str, at: int) -> str:
     start, stop = text.index(inner), text.index(inner) + len(inner)
     place = start if at == 0 else stop - 1
     return f"{text[:place]}{other_character(text[place])}{text[place + 1 :]}"
+
+
+def marked_texts(value: JsonValue, word: str) -> JsonValue:
+    """`word` for every text in it; types in a schema stay, since templates know only those that there are."""
+    if isinstance(value, str):
+        return word if value.strip() else value
+    if isinstance(value, list):
+        return [marked_texts(item, word) for item in value]
+    if isinstance(value, dict):
+        return {key: item if key == "type" else marked_texts(item, word) for key, item in value.items()}
+    return value

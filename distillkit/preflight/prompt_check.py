@@ -41,9 +41,9 @@ class PromptCheck:
             said = f"a text is that of a special token, and becomes it in the prompt of {who}"
             self._count(said, f"{special!r} at line {line}")
         unprinted = self._unprinted[reader].of(messages, options)
-        for kind in {part.kind for part in unprinted if not part.needed}:
+        for kind in unprinted.left_out:
             self._count(f"the chat template of {who} leaves out {kind}", f"line {line}")
-        part = next((part for part in unprinted if part.needed), None)
+        part = unprinted.needed
         if part is None:
             return None
         field = "messages" if messages is routed_row.chat.student else "teacher prompt"

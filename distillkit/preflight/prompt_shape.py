@@ -1,11 +1,13 @@
 """What of a row decides which of its parts a template prints: rows that are alike in it need to be looked at once."""
 
 import re
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 
 from pydantic import JsonValue
 
 from distillkit.data.tool_calls import function_of
+from distillkit.preflight.prompt_parts import Part
+from distillkit.preflight.row_value import Options
 from distillkit.types import Message, Messages
 
 Kind = tuple[Hashable, ...]
@@ -58,11 +60,18 @@ def options_shape(options: Mapping[str, JsonValue]) -> Hashable:
     return tuple((name, value if isinstance(value, bool) else _shape(value)) for name, value in options.items())
 
 
-def message_contexts(kinds: Sequence[Kind], options: Hashable) -> Iterator[Hashable]:
-    """For each message what decides whether its parts are printed: its place, its neighbours, roles, options."""
-    count = len(kinds)
-    roles = frozenset(kind[0] for kind in kinds)
-    last_user = next((i for i in reversed(range(count)) if kinds[i][0] == "user"), -1)
-    for at, kind in enumerate(kinds):
-        before, behind = kinds[at - 1] if at else None, kinds[at + 1] if at + 1 < count else None
-        yield at, count, before, kind, behind, at > last_user, roles, options
+def context_of(part: Part, messages: Messages, options: Options) -> Hashable:
+    """What decides whether a template prints a part: its kind, its place, its neighbours, which options there are."""
+    where, at = part.path[0], part.path[1] if len(part.path) > 1 else 0
+    if where != "messages" or not isinstance(at, int):
+        return part.kind, at, messages[0].role, messages[-1].role, tuple(options)
+    behind = messages[at + 1 :]
+    return (
+        part.kind,
+        _kind(messages[at])[:2],
+        at == 0,
+        messages[at - 1].role if at else None,
+        behind[0].role if behind else None,
+        any(message.role == "user" for message in behind),
+        tuple(options),
+    )

@@ -123,7 +123,7 @@ def rows(draw: st.DrawFn) -> Drawn:
     if draw(st.booleans()):
         row["chat_template_kwargs"] = {
             "enable_thinking": draw(st.booleans()),
-            "date": word("chat_template_kwargs.date"),
+            "date": word("date"),
         }
     return Drawn(row, words)
 
@@ -151,7 +151,7 @@ def test_each_part_of_a_row_is_in_its_prompt_or_a_message_says_that_it_is_not(na
             continue
         prompt = side.tokenizer.show(list(ids.student))
         at_row = routed(row.row)
-        said = unprinted.of(at_row.chat.student, at_row.chat.template_options)
+        said = [*unprinted.parts(at_row.chat.student, at_row.chat.template_options)]
         places = {part.place for part in said}
         missing = {place for place, words in row.words.items() if any(word not in prompt for word in words)}
         assert missing <= places | {place.rpartition(".")[0] for place in places}, prompt
