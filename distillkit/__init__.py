@@ -18,6 +18,7 @@ from distillkit.arrays import (
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext
 from distillkit.data.parse_row import parse_messages
+from distillkit.data.template_options import parse_template_options
 from distillkit.errors import (
     AlignmentError,
     BadStepError,
@@ -76,6 +77,7 @@ from distillkit.roles.student import Student, token_at
 from distillkit.run_directory.result import RunResult
 from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (
+    HasTemplateVariables,
     RendersMany,
     Tokenizer,
     TurnEnds,
@@ -117,7 +119,8 @@ __all__ += [
 __all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.
-__all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher", "parse_messages"]
+__all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher"]
+__all__ += ["parse_messages", "parse_template_options"]
 __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
 
@@ -134,7 +137,7 @@ __all__ += ["LOGPROB_ROUNDING", "Array", "BoolArray", "FloatArray", "IntArray"]
 __all__ += ["FrozenDict", "FrozenList", "frozen", "frozen_array", "logprob_array", "token_ids"]
 
 # Tokenizers.
-__all__ += ["RendersMany", "Tokenizer", "TurnEnds", "first_difference", "require_compatible"]
+__all__ += ["HasTemplateVariables", "RendersMany", "Tokenizer", "TurnEnds", "first_difference", "require_compatible"]
 __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 
 # The numbers of a step and of an evaluation.

@@ -79,6 +79,20 @@ class RendersMany(Protocol):
         ...
 
 
+@runtime_checkable
+class HasTemplateVariables(Protocol):
+    """What a Tokenizer may have besides, if it is known which options its chat template reads."""
+
+    def template_variables(self) -> frozenset[str] | None:
+        """The names that the template reads, options and others; None where that is not known."""
+        ...
+
+
+def template_variables(tokenizer: Tokenizer) -> frozenset[str] | None:
+    """The names that the tokenizer's chat template reads; None where that is not known."""
+    return tokenizer.template_variables() if isinstance(tokenizer, HasTemplateVariables) else None
+
+
 def render_each(
     tokenizer: Tokenizer, chats: Sequence[Sequence[Message]], options: Mapping[str, JsonValue]
 ) -> list[list[int] | RowError]:

@@ -25,7 +25,7 @@ class Message(Value):
     content: str
     """The turn's text."""
     extra: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
-    """The other keys of the row's message (`name`, `tool_calls`, ...)."""
+    """The other keys of the row's message (`name`, `tool_calls`, ...); the arguments of tool calls are objects."""
 
     def __post_init__(self) -> None:
         """Hold a read-only copy of `extra`."""
@@ -135,10 +135,17 @@ class ChatPrompts(Value):
     """Teacher name to messages, one entry for each teacher of the route."""
     fallbacks: frozenset[str] = frozenset()
     """The teachers that read the student's messages because the row has none for them; counted and reported."""
+    template_options: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
+    """The row's own options for the chat template of every side (`tools`, ...), laid over those of the config."""
+    unused: frozenset[str] = frozenset()
+    """Fields of the row that belong to prompts elsewhere and are in none of these; counted and reported."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
         object.__setattr__(self, "student", tuple(self.student))
+        if type(self.template_options) is not FrozenDict:  # as nearly all are: empty
+            freeze_fields(self, "template_options")
+        object.__setattr__(self, "unused", frozenset(self.unused))
         object.__setattr__(self, "teachers", FrozenDict({name: tuple(each) for name, each in self.teachers.items()}))
         object.__setattr__(self, "fallbacks", frozenset(self.fallbacks))
 

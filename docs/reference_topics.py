@@ -55,8 +55,10 @@ TOPICS: Mapping[str, Topic] = {
         """
         `check` and `open` of every plugin get a `RunContext`; `evaluate` of an evaluator gets an `EvalContext`.
         """,
-        "RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer "
-        "TurnEnds RendersMany",
+        """
+        RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew Tokenizer
+        TurnEnds RendersMany HasTemplateVariables
+        """,
     ),
     "running.md": Topic(
         "Running from Python",
@@ -79,7 +81,8 @@ TOPICS: Mapping[str, Topic] = {
         "What the built-in plugins use too: arrays, numbers of an evaluation, tokenizers, seeds, secrets, files.",
         """
         Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
-        FrozenList reverse_kl mean_over_tokens eval_metrics finite token_at parse_messages require_compatible
+        FrozenList reverse_kl mean_over_tokens eval_metrics finite token_at parse_messages parse_template_options
+        require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing
         write_json shortened
         """,

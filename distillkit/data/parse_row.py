@@ -7,11 +7,28 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from distillkit.data.tool_calls import parse_tool_calls, require_answers_to_calls, without_nulls
 from distillkit.errors import RowError
-from distillkit.files.strict_json import ContentError, Location, parse_json, shortened
+from distillkit.files.strict_json import ContentError, Location, json_type, parse_json, shortened
 from distillkit.types import Message, Messages, Row
 
 ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
+OTHER_NAMES = {
+    "human": "user",
+    "gpt": "assistant",
+    "model": "assistant",
+    "bot": "assistant",
+    "ai": "assistant",
+    "function": "tool",
+    "function_call": "assistant",
+    "tool_call": "assistant",
+    "ipython": "tool",
+    "observation": "tool",
+    "tool_response": "tool",
+}
+"""What other formats call these roles."""
+REASONING = ("reasoning_content", "reasoning", "thinking")
+"""What an assistant's message may hold instead of content; transformers gives templates one under each name."""
 
 
 LINE_LIMIT = 16 * 2**20
@@ -61,7 +78,7 @@ def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
     except ContentError as error:
         raise RowError(_field(error.location) or "line", str(error)) from error
     if not isinstance(value, dict):
-        raise RowError("line", f"is a JSON {_json_type(value)}, not an object with `messages`")
+        raise RowError("line", f"is a JSON {json_type(value)}, not an object with `messages`")
     return value
 
 
@@ -74,12 +91,14 @@ def _field(location: Location) -> str:
 def parse_messages(value: JsonValue, name: str) -> Messages:
     """A row's list of chat messages, ready to be answered by the assistant. Raises RowError."""
     if not isinstance(value, list):
-        raise RowError(name, f"is a JSON {_json_type(value)}, not a list of messages")
+        raise RowError(name, f"is a JSON {json_type(value)}, not a list of messages")
     if not value:
         raise RowError(name, "is empty; it needs at least one user message")
     messages = tuple(
         [_plain_message(message) or _parse_message(message, f"{name}[{i}]") for i, message in enumerate(value)]
     )
+    if any(message.extra for message in messages):
+        require_answers_to_calls(messages, name)
     if messages[-1].role == "assistant":
         raise RowError(name, "ends with an assistant message; the student writes that turn, so end with the user's")
     return messages
@@ -96,14 +115,36 @@ def _plain_message(value: JsonValue) -> Message | None:
 
 def _parse_message(value: JsonValue, name: str) -> Message:
     if not isinstance(value, dict):
-        raise RowError(name, f'is a JSON {_json_type(value)}, not {{"role": ..., "content": ...}}')
+        raise RowError(name, f'is a JSON {json_type(value)}, not {{"role": ..., "content": ...}}')
     role = value.get("role")
     if role not in ROLES_OF_MESSAGES:
-        raise RowError(f"{name}.role", f"is {shortened(repr(role), 60)}, not one of {', '.join(ROLES_OF_MESSAGES)}")
+        instead = OTHER_NAMES.get(role) if isinstance(role, str) else None
+        hint = f"; write {instead!r}" if instead else ""
+        known = ", ".join(ROLES_OF_MESSAGES)
+        raise RowError(f"{name}.role", f"is {shortened(repr(role), 60)}, not one of {known}{hint}")
+    extra = _parse_extra(value, name)
+    if value.get("content") is None and role == "assistant" and not extra.keys().isdisjoint(("tool_calls", *REASONING)):
+        return Message(role, "", extra)
     if "content" not in value:
         raise RowError(f"{name}.content", "is missing")
-    extra = {key: item for key, item in value.items() if key not in ("role", "content")}
     return Message(str(role), _text_of(value["content"], f"{name}.content"), extra)
+
+
+def _parse_extra(value: Mapping[str, JsonValue], name: str) -> Mapping[str, JsonValue]:
+    """What a message holds besides role and content; a key that holds null is as one that is not there."""
+    extra = {key: item for key, item in without_nulls(value).items() if key not in ("role", "content")}
+    if "function_call" in extra:
+        raise RowError(
+            f"{name}.function_call",
+            'is the form before `tool_calls`; write "tool_calls": [{"type": "function", "function": {...}}], and its '
+            "answer under the role 'tool'",
+        )
+    if "tool_calls" in extra:
+        calls = parse_tool_calls(extra.pop("tool_calls"), f"{name}.tool_calls")
+        if calls and value["role"] != "assistant":
+            raise RowError(f"{name}.tool_calls", f"stands in a message of role {value['role']!r}; only assistants call")
+        extra |= {"tool_calls": calls} if calls else {}
+    return extra
 
 
 def _text_of(content: JsonValue, name: str) -> str:
@@ -111,15 +152,14 @@ def _text_of(content: JsonValue, name: str) -> str:
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
-        raise RowError(name, f"is a JSON {_json_type(content)}, not text")
-    parts: list[str] = []
-    for i, part in enumerate(content):
-        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
-            raise RowError(f"{name}[{i}]", 'is not {"type": "text", "text": ...}; only text can be distilled')
-        parts.append(str(part["text"]))
-    return "".join(parts)
+        raise RowError(name, f"is a JSON {json_type(content)}, not text")
+    return "".join([_text_of_part(part, f"{name}[{i}]") for i, part in enumerate(content)])
 
 
-def _json_type(value: JsonValue) -> str:
-    names = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
-    return names.get(type(value), "null")
+def _text_of_part(part: JsonValue, name: str) -> str:
+    if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+        raise RowError(name, 'is not {"type": "text", "text": ...}; only text can be distilled')
+    more = without_nulls(part).keys() - {"type", "text"}
+    if more:
+        raise RowError(name, f"holds {shortened(', '.join(map(repr, sorted(more))), 60)} beside its text; take it out")
+    return str(part["text"])

@@ -4,15 +4,17 @@ A response's ids are never rendered or re-tokenized: the student's sampled ids s
 are, `teacher_prompt + response`, so a teacher's logprob at response token t is its logprob at position `P' + t`.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
 
 from distillkit.arrays import token_ids
-from distillkit.errors import RowError
+from distillkit.data.template_options import OPTIONS
+from distillkit.errors import InputError, RowError
 from distillkit.tokenizer import Tokenizer, render_each
-from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row, Teacher
+from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,49 +65,55 @@ class Renderer:
 
     def ids(self, routed: Sequence[RoutedRow]) -> list[RowIds | RowError]:
         """The same without arrays. What sides that read alike are to read is rendered all at once, and once."""
-        readers = {name: self._first_alike(side) for name, side in self.teachers.items()}
-        wanted: dict[Reader, dict[int, Messages]] = {}
-        for routed_row in routed:
-            wanted.setdefault(None, {})[id(routed_row.chat.student)] = routed_row.chat.student
+        readers = {name: self.first_alike(side) for name, side in self.teachers.items()}
+        keys = [_options_key(routed_row.chat.template_options) for routed_row in routed]
+        wanted: dict[tuple[Reader, str], dict[int, Messages]] = {}
+        for key, routed_row in zip(keys, routed, strict=True):
+            wanted.setdefault((None, key), {})[id(routed_row.chat.student)] = routed_row.chat.student
             for name, messages in routed_row.chat.teachers.items():
-                wanted.setdefault(readers[name], {})[id(messages)] = messages
-        ids = {(reader, chat): found for reader, chats in wanted.items() for chat, found in self._ids(reader, chats)}
-        return [self._row_ids(routed_row, ids, readers) for routed_row in routed]
+                wanted.setdefault((readers[name], key), {})[id(messages)] = messages
+        options = {key: routed_row.chat.template_options for key, routed_row in zip(keys, routed, strict=True)}
+        ids = {
+            (reader, key, chat): found
+            for (reader, key), chats in wanted.items()
+            for chat, found in self._ids(self.side(reader), chats, options[key])
+        }
+        return [self._row_ids(routed_row, key, ids, readers) for key, routed_row in zip(keys, routed, strict=True)]
 
-    def _first_alike(self, side: PromptSide) -> Reader:
+    def first_alike(self, side: PromptSide) -> Reader:
         """The first side with this tokenizer and these options."""
         for reader in (None, *self.teachers):
-            other = self._side(reader)
+            other = self.side(reader)
             if other.tokenizer is side.tokenizer and other.template_options == side.template_options:
                 return reader
         raise AssertionError("a side reads as it does itself")
 
-    def _side(self, reader: Reader) -> PromptSide:
+    def side(self, reader: Reader) -> PromptSide:
+        """How the student (None) or a teacher reads."""
         return self.student if reader is None else self.teachers[reader]
 
-    def _ids(self, reader: Reader, chats: Mapping[int, Messages]) -> Iterator[tuple[int, list[int] | RowError]]:
-        side = self._side(reader)
-        return zip(chats, render_each(side.tokenizer, list(chats.values()), side.template_options), strict=True)
+    def _ids(
+        self, side: PromptSide, chats: Mapping[int, Messages], of_rows: Mapping[str, JsonValue]
+    ) -> Iterator[tuple[int, list[int] | RowError]]:
+        return zip(chats, render_side(side, list(chats.values()), of_rows), strict=True)
 
     def _row_ids(
         self,
         routed_row: RoutedRow,
-        ids: Mapping[tuple[Reader, int], list[int] | RowError],
+        key: str,
+        ids: Mapping[tuple[Reader, str, int], list[int] | RowError],
         readers: Mapping[str, Reader],
     ) -> RowIds | RowError:
         chat = routed_row.chat
         try:
-            return RowIds(
-                self._fitting(self.student, ids[None, id(chat.student)], "messages", "the student"),
-                {
-                    name: self._fitting(
-                        self.teachers[name], ids[readers[name], id(messages)], "teacher prompt", f"teacher {name!r}"
-                    )
-                    for name, messages in chat.teachers.items()
-                },
-            )
+            student = self._fitting(self.student, ids[None, key, id(chat.student)], "messages", "the student")
+            teachers = {}
+            for name, messages in chat.teachers.items():
+                theirs = ids[readers[name], key, id(messages)]
+                teachers[name] = self._fitting(self.teachers[name], theirs, "teacher prompt", f"teacher {name!r}")
         except RowError as error:
             return error
+        return RowIds(student, teachers)
 
     def _fitting(self, side: PromptSide, ids: list[int] | RowError, field: str, reader: str) -> Sequence[int]:
         if isinstance(ids, RowError):
@@ -122,14 +130,25 @@ class Renderer:
         return ids
 
 
+def render_side(
+    side: PromptSide, chats: Sequence[Messages], of_rows: Mapping[str, JsonValue]
+) -> list[list[int] | RowError]:
+    """What one side reads of chats whose rows have these template options, which lie over those of the config."""
+    if not of_rows:
+        return render_each(side.tokenizer, chats, side.template_options)
+    try:
+        return render_each(side.tokenizer, chats, {**side.template_options, **of_rows})
+    except InputError as error:  # an option that is none of the template's: the config's own were tried before
+        problem = RowError(OPTIONS, str(error).removeprefix(f"{OPTIONS}: "))
+        problem.__cause__ = error
+        return [problem] * len(chats)
+
+
+def _options_key(options: Mapping[str, JsonValue]) -> str:
+    """Rows of one key are rendered together. The order of keys counts, since templates print them in order."""
+    return json.dumps(options) if options else ""
+
+
 def _as_arrays(routed_row: RoutedRow, ids: RowIds) -> Prompts:
     teachers = {name: token_ids(theirs) for name, theirs in ids.teachers.items()}
     return Prompts(routed_row.row, routed_row.route, token_ids(ids.student), teachers)
-
-
-def teacher_prompt_side(
-    teacher: Teacher, tokenizer: Tokenizer, context_length: int | None, student: PromptSide
-) -> PromptSide:
-    """How a teacher reads: with its own template options, or the student's where it has none."""
-    options = student.template_options if teacher.chat_template_kwargs is None else teacher.chat_template_kwargs
-    return PromptSide(tokenizer, options, context_length)

@@ -21,6 +21,8 @@ class RowPipeline:
     """Rows routed to each teacher."""
     fallbacks_of: Counter[str]
     """Rows without a prompt of their own for each teacher, scored under the student's messages."""
+    unused: Counter[str] = field(default_factory=Counter)
+    """Rows that have a field which belongs to prompts elsewhere, by the field."""
     _names: Mapping[str, None] = field(init=False)
     """The teachers' names, in the config's order."""
 
@@ -87,6 +89,8 @@ class RowPipeline:
             self.rows_of[name] += 1
         for name in chat.fallbacks:
             self.fallbacks_of[name] += 1
+        for name in chat.unused:
+            self.unused[name] += 1
 
     def _require_known(self, route: Route) -> None:
         router = self.config.router.name
@@ -101,11 +105,16 @@ class RowPipeline:
                 f"{'1' if limit == 1 else f'1 to {limit}' if limit else 'at least 1'}",
             )
 
-    def fallback_notes(self, of: str) -> list[str]:
-        """`12 of 96 rows have no teacher_messages; scored under messages`, for each teacher that it happens to."""
-        return [
+    def notes(self, of: str) -> list[str]:
+        """What the rows have not, or have in vain: `12 of 96 rows have no teacher_messages; scored under messages`."""
+        fallbacks = [
             f"teacher {teacher.name!r}: {self.fallbacks_of[teacher.name]} of {self.rows_of[teacher.name]} {of} have no "
             f"{teacher.messages_key}; scored under messages"
             for teacher in self.teachers
             if self.fallbacks_of[teacher.name]
         ]
+        unused = [
+            f"{count} {of} have the field `{name}`, which is not used: prompts are made of `messages`"
+            for name, count in sorted(self.unused.items())
+        ]
+        return fallbacks + unused

@@ -38,6 +38,12 @@ def shortened(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
+def json_type(value: JsonValue) -> str:
+    """What JSON calls the type of a value: `object`, `array`, `string`, ..."""
+    names = {str: "string", bool: "boolean", int: "number", float: "number", list: "array", dict: "object"}
+    return next((names[kind] for kind in type(value).__mro__ if kind in names), "null")
+
+
 def parse_json(text: str) -> JsonValue:
     """What `text` holds.
 

@@ -9,6 +9,7 @@ from distillkit.data.render import Renderer, RoutedRow, RowIds
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
 from distillkit.events import Plan
+from distillkit.preflight.prompt_check import PromptCheck
 from distillkit.types import Row
 
 
@@ -19,6 +20,7 @@ class PromptLengths:
         """No rows and no tokens so far; rows are routed by `pipeline` and rendered by `renderer`."""
         self._pipeline = pipeline
         self._renderer = renderer
+        self._check = PromptCheck(renderer)
         self.rows = 0
         self.student = LengthTotals()
         self.teachers = LengthTotals()
@@ -31,11 +33,16 @@ class PromptLengths:
     def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
         routed = [self._pipeline.routed(row) for row in rows]
         rendered = iter(self._renderer.ids([row for row in routed if isinstance(row, RoutedRow)]))
-        return [row if isinstance(row, RowError) else self._add(next(rendered)) for row in routed]
+        return [row if isinstance(row, RowError) else self._add(row, next(rendered)) for row in routed]
 
-    def _add(self, ids: RowIds | RowError) -> RowError | None:
-        if isinstance(ids, RowError):
-            return ids
+    def notes(self, of: str) -> list[str]:
+        """What was found about the rows and their prompts that does not stop the run."""
+        return self._pipeline.notes(of) + self._check.notes(of)
+
+    def _add(self, routed_row: RoutedRow, ids: RowIds | RowError) -> RowError | None:
+        problem = ids if isinstance(ids, RowError) else self._check.problem(routed_row)
+        if problem is not None or isinstance(ids, RowError):
+            return problem
         self.rows += 1
         self.student.add(len(ids.student))
         self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.dataset import Dataset
-from distillkit.data.render import PromptSide, Renderer, teacher_prompt_side
+from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
@@ -20,6 +20,7 @@ from distillkit.preflight.compatibility import (
     require_loss,
     require_spreading,
 )
+from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
@@ -119,11 +120,8 @@ def prepare_run(
     turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
-    notes = (
-        *pipeline.fallback_notes("rows"),
-        *eval_pipeline.fallback_notes("held-out rows"),
-        *_notes(config, pipeline, sampling),
-    )
+    notes = (*lengths.notes("rows"), *(() if eval_lengths is None else eval_lengths.notes("held-out rows")))
+    notes += (*unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)
     found = (pipeline, renderer, sampling, turn_ends, dataset, eval_rows, plan, reports, notes)
@@ -154,9 +152,8 @@ def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[st
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
-    student = PromptSide(
-        config.student.tokenizer(run), config.sampling.chat_template_kwargs, config.student.context_length(run)
-    )
+    options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
+    student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
     sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
@@ -166,8 +163,13 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
             tokenizer = student.tokenizer
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
-        sides[teacher.name] = teacher_prompt_side(teacher, tokenizer, section.scorer.context_length(run), student)
-    return Renderer(student, sides, config.sampling.max_completion_tokens)
+        options = student.template_options
+        if teacher.chat_template_kwargs is not None:
+            options = options_of_config(teacher.chat_template_kwargs, f"teachers.{teacher.name}")
+        sides[teacher.name] = PromptSide(tokenizer, options, section.scorer.context_length(run))
+    renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
+    require_read_options(config, renderer)
+    return renderer
 
 
 def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:

@@ -9,7 +9,10 @@ from distillkit.types import ChatPrompts, Route, Row, Teacher
 
 
 class PromptBuilder(Plugin):
-    """Decides which messages student and teachers each read. Pure."""
+    """Decides which messages student and teachers each read, and the row's own template options. Pure.
+
+    `parse_messages` and `parse_template_options` read what rows hold in the usual forms.
+    """
 
     role: ClassVar[str] = "prompt_builder"
 

@@ -14,6 +14,8 @@ from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
 from distillkit_builtin.model_source import is_path, resolve_model, tokenizer_source
 from distillkit_builtin.template_date import dated, writes_date
+from distillkit_builtin.template_variables import template_variables
+from distillkit_builtin.tool_arguments import Turns, has_calls, with_json_arguments
 from distillkit_builtin.turn_end import eos_ids_in, template_end
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 LONGEST_REASON = 300
 """Letters of another library's error that are shown: some name everything that they know."""
 T = TypeVar("T")
-Turns = list[dict[str, JsonValue]]
 
 FOR_THE_TEMPLATE = ("tools", "documents")
 """What `apply_chat_template` takes and passes to the template, as it does with every name that it does not know."""
@@ -52,7 +53,8 @@ class HFTokenizer:
         known = set(self._vocabulary.values())
         self.eos_ids = tuple(index for index in dict.fromkeys([*named, *eos_ids]) if index in known)
         """The ids at which the model ends a completion: the tokenizer's own first, then those that its configs name."""
-        self._taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
+        taken = inspect.signature(tokenizer.apply_chat_template).parameters.keys() - set(FOR_THE_TEMPLATE)
+        self._taken = taken | {"messages"}  # which templates get the conversation as
         self._backend = backend_of(tokenizer)
         self._shown: dict[int, str] = {}
 
@@ -109,9 +111,15 @@ class HFTokenizer:
     def _texts(self, turns: list[Turns], options: Mapping[str, JsonValue]) -> list[str | RowError]:
         """The prompts before they are tokenized: all at once, or, where that fails, each by itself."""
         together = self._applied(list, turns, {**options, "tokenize": False}) if all(turns) else None
-        if isinstance(together, list):
-            return together
-        return [self._applied(str, chat, {**options, "tokenize": False}) for chat in turns]
+        if not isinstance(together, list):
+            together = [self._text(chat, options) for chat in turns]
+        return [
+            with_json_arguments(chat, text, lambda other: self._text(other, options)) if has_calls(chat) else text
+            for chat, text in zip(turns, together, strict=True)
+        ]
+
+    def _text(self, chat: Turns, options: Mapping[str, JsonValue]) -> str | RowError:
+        return self._applied(str, chat, {**options, "tokenize": False})
 
     def _applied(
         self, read: Callable[[Any], T], chat: Turns | list[Turns], options: Mapping[str, JsonValue]
@@ -146,6 +154,13 @@ class HFTokenizer:
             backend.no_padding()
         backend.encode_special_tokens = self.inner.split_special_tokens
         return (encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False))
+
+    def template_variables(self) -> frozenset[str] | None:
+        """The names that the chat template reads; None where the tokenizer writes prompts in a way of its own."""
+        template = self.inner.chat_template
+        if not template or self._backend is None:
+            return None
+        return template_variables(tuple(template.values()) if isinstance(template, dict) else (template,))
 
     def _require_for_template(self, options: Mapping[str, object]) -> None:
         wrong = [name for name in options if name in self._taken]

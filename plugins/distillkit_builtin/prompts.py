@@ -3,11 +3,35 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
-from distillkit import ChatPrompts, Messages, PromptBuilder, Route, Row, RowError, Teacher, parse_messages
+from distillkit import (
+    ChatPrompts,
+    Messages,
+    PromptBuilder,
+    Route,
+    Row,
+    RowError,
+    Teacher,
+    parse_messages,
+    parse_template_options,
+)
+
+ONLY_TEXT = "only text can be distilled; take it out, and whatever needs it"
+INSTEAD = {
+    "system": "write it as the first of `messages`, with the role 'system'",
+    "functions": 'write `tools`, a list of {"type": "function", "function": {...}}',
+    **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), ONLY_TEXT),
+}
+"""Fields that belong to a prompt and are in none, and what to do: without them it is surely another prompt."""
+ELSEWHERE = ("prompt", "completion", "chosen", "rejected", "conversations", "reasoning_effort", "tool_choice")
+"""Fields that other tools make prompts of, or send with them; of no meaning beside `messages`."""
+LOOKED_FOR = frozenset((*INSTEAD, *ELSEWHERE))
 
 
 class MessagesPrompts(PromptBuilder):
-    """The student reads the row's `messages`, each teacher the field named by its `teacher_messages_key`."""
+    """The student reads the row's `messages`, each teacher the field named by its `teacher_messages_key`.
+
+    The row's `tools`, `documents` and `chat_template_kwargs` are for the chat templates of all of them.
+    """
 
     name: ClassVar[str] = "messages"
 
@@ -18,6 +42,8 @@ class MessagesPrompts(PromptBuilder):
             student=row.messages,
             teachers={name: messages or row.messages for name, messages in own.items()},
             fallbacks=frozenset(name for name, messages in own.items() if messages is None),
+            template_options=parse_template_options(row.fields),
+            unused=_unused(row, teachers),
         )
 
     def _privileged(self, row: Row, teacher: Teacher) -> Messages | None:
@@ -33,3 +59,15 @@ class MessagesPrompts(PromptBuilder):
                 "to score such rows under `messages`",
             )
         return None
+
+
+def _unused(row: Row, teachers: Sequence[Teacher]) -> frozenset[str]:
+    """Fields that are made prompts of elsewhere. Raises RowError for one without which the prompt is another."""
+    if row.fields.keys().isdisjoint(LOOKED_FOR):
+        return frozenset()
+    own = {teacher.messages_key for teacher in teachers}
+    found = {name for name in LOOKED_FOR & row.fields.keys() - own if row.fields[name] not in (None, "", [], {})}
+    for name in INSTEAD:
+        if name in found and not (name == "system" and any(message.role == "system" for message in row.messages)):
+            raise RowError(name, f"is not in the prompt, which is made of `messages`; {INSTEAD[name]}")
+    return frozenset(found)

@@ -1,0 +1,248 @@
+"""What `check` and a run say of rows whose prompts are not what the rows hold: refused by line, or counted."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers.chat_templates import TEMPLATES
+from transformers import AutoTokenizer
+
+from distillkit import DataError, InputError, Registry, RunConfig
+from distillkit.preflight.prepared_run import PreparedRun, prepare_run
+
+Make = Callable[..., RunConfig]
+TOOL = {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": {"type": "object"}}}
+CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+WITH_CALL = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": None, "tool_calls": [CALL]},
+    {"role": "tool", "content": "sun", "tool_call_id": "abcdefghi"},
+]
+
+
+def ask(content: str = "hi", **fields: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+@pytest.fixture
+def prepared(
+    local_config: Make, jsonl: Callable[..., str], tiny_model: str, other_tiny_model: str, tmp_path: Path
+) -> Callable[..., PreparedRun]:
+    """A prepared run on rows, with templates of student and teacher that are named."""
+
+    def prepare(rows: Sequence[Any], student: str = "chatml_tools", teacher: str = "", **over: Any) -> PreparedRun:
+        teacher = teacher or student
+        models = {name: tmp_path / name for name in {student, teacher}}
+        for name, folder in models.items():
+            folder.mkdir(exist_ok=True)
+            for file in Path(tiny_model).iterdir():
+                (folder / file.name).unlink(missing_ok=True)
+                (folder / file.name).symlink_to(file)
+            (folder / "chat_template.jinja").unlink(missing_ok=True)
+            (folder / "chat_template.jinja").write_text(TEMPLATES.get(name, name))
+        values = {
+            "data": {"path": jsonl(rows), **over.pop("data", {})},
+            "student": {"model": str(models[student])},
+            "teachers": [
+                {"model": str(models[teacher]), "route_value": "t", "scorer": {"name": "local", "device": "cpu"}}
+                | over.pop("of_teacher", {})
+            ],
+        }
+        config = local_config(**values, **over)
+        return prepare_run(config, Registry.discover(), lambda note: None)
+
+    return prepare
+
+
+def shown(run: PreparedRun, row: int = 0) -> tuple[str, str]:
+    """What student and teacher read."""
+    (prompts,) = run.render([run.dataset.row(row)])
+    show = run.renderer.student.tokenizer.show
+    return show(prompts.student.tolist()), show(prompts.teachers["t"].tolist())
+
+
+def test_a_rows_tools_documents_and_options_reach_student_and_teacher(prepared: Callable[..., PreparedRun]) -> None:
+    template = "{{ style }} {{ tools | tojson }} {{ documents | tojson }}" + TEMPLATES["chatml"]
+    own = ask(tools=[TOOL], documents=[{"text": "read this"}], chat_template_kwargs={"style": "terse"})
+    privileged = [{"role": "user", "content": "hi, and the answer"}]
+    run = prepared(
+        [ask(), {**own, "teacher_messages": privileged}, own],
+        template,
+        sampling={"chat_template_kwargs": {"style": "long"}},
+    )
+    assert run.notes[0].startswith("teacher 't': 2 of 3 rows have no teacher_messages")
+    assert shown(run)[0].startswith("long null null<|start|>")
+    for side, asked in zip(shown(run, 1), ("hi", "hi, and the answer"), strict=True):
+        tools = json.dumps([TOOL])
+        assert side.startswith(f'terse {tools} [{{"text": "read this"}}]<|start|>user\n{asked}<|end|>')
+    assert len(set(shown(run, 2))) == 1
+
+
+def test_the_prompt_is_transformers_own(prepared: Callable[..., PreparedRun]) -> None:
+    run = prepared([{"messages": WITH_CALL, "tools": [TOOL]}], "qwen")
+    tokenizer = AutoTokenizer.from_pretrained(run.config.student.model)  # type: ignore[attr-defined]
+    call = {**CALL, "function": {"name": "get_weather", "arguments": {}}}
+    messages = [WITH_CALL[0], {"role": "assistant", "content": "", "tool_calls": [call]}, WITH_CALL[2]]
+    expected = tokenizer.apply_chat_template(messages, tools=[TOOL], add_generation_prompt=True, return_dict=False)
+    (prompts,) = run.render([run.dataset.row(0)])
+    assert prompts.student.tolist() == expected
+
+
+def test_a_rows_options_lie_over_those_of_the_config_and_an_empty_list_takes_them_away(
+    prepared: Callable[..., PreparedRun],
+) -> None:
+    everyone = {**TOOL, "function": {"name": "for_all", "description": "d"}}
+    run = prepared(
+        [ask(), ask(tools=[TOOL]), ask(tools=[]), ask(tools=None)],
+        sampling={"chat_template_kwargs": {"tools": [everyone]}},
+    )
+    found = [["for_all" in shown(run, row)[0], "get_weather" in shown(run, row)[1]] for row in range(4)]
+    assert found == [[True, False], [False, True], [False, False], [True, False]]
+
+
+def test_what_is_left_out_and_needed_is_refused_by_line(prepared: Callable[..., PreparedRun]) -> None:
+    developer = {"messages": [{"role": "developer", "content": "Be brief."}, *ask()["messages"]]}
+    with pytest.raises(DataError) as caught:
+        prepared([ask(), ask(tools=[TOOL]), developer, {"messages": WITH_CALL}], "drops_roles")
+    said = [line.partition("train.jsonl:")[2] for line in str(caught.value).splitlines()]
+    assert [line[:50] for line in said] == [
+        "2: tools[0].function.name: is not in the prompt of"[:50],
+        "3: messages[0].content: is not in the prompt of the student"[:50],
+        "4: messages[1].tool_calls[0].function.name: is not in"[:50],
+    ]
+    assert (
+        "leaves out the content of a message of role 'developer'; choose a model whose template prints it, or write"
+        in said[1]
+    )
+
+
+def test_a_teachers_template_and_prompt_are_looked_at_too(prepared: Callable[..., PreparedRun]) -> None:
+    with pytest.raises(DataError, match=r"tools\[0\].function.name: is not in the prompt of teacher 't', whose chat"):
+        prepared([ask(tools=[TOOL])], "chatml_tools", "chatml")
+    privileged = ask(teacher_messages=[{"role": "developer", "content": "The answer is 42."}, *ask()["messages"]])
+    with pytest.raises(DataError, match=r"teacher prompt\[0\].content: is not in the prompt of teacher 't'"):
+        prepared([privileged], "drops_roles")
+
+
+def test_what_templates_may_leave_out_is_counted(prepared: Callable[..., PreparedRun]) -> None:
+    with_name = {"messages": [{"role": "user", "content": "hi", "name": "Ada"}]}
+    call = {"messages": WITH_CALL, "tools": [TOOL]}
+    thought = {
+        "messages": [*ask()["messages"], {"role": "assistant", "content": "<think>hm</think>yes"}, *ask()["messages"]]
+    }
+    run = prepared([ask("a"), with_name, call, ask("b"), with_name, thought], "qwen")
+    assert [note for note in run.notes if "template" in note] == [
+        "the chat template of the student leaves out `name` of a message of role 'user', in 2 rows (first: line 2)",
+        "the chat template of the student leaves out `tool_call_id` of a message of role 'tool', in 1 row "
+        "(first: line 3)",
+        "the chat template of the student leaves out `tool_calls[].id`, in 1 row (first: line 3)",
+        "the chat template of the student leaves out the beginning of the content of a message of role 'assistant', "
+        "in 1 row (first: line 6)",
+    ]
+
+
+def test_roles_that_a_template_prints_alike_are_said(prepared: Callable[..., PreparedRun]) -> None:
+    developer = {"messages": [{"role": "developer", "content": "Be brief."}, *ask()["messages"]]}
+    (note,) = (note for note in prepared([developer], "gemma_system").notes if "role" in note)
+    assert "leaves out whether a message is of role 'developer' or 'user', in 1 row" in note
+
+
+def test_rows_own_fields_are_not_warned_of_and_those_of_prompts_elsewhere_are(
+    prepared: Callable[..., PreparedRun],
+) -> None:
+    plain = ask(
+        expected_answer="4", teacher="t", teacher_messages=ask()["messages"], images=[], metadata={"source": "x"}
+    )
+    assert prepared([plain]).notes == ()
+    others = ask(teacher_messages=ask()["messages"], prompt="p", chosen="c", system=None)
+    assert prepared([plain, others, others]).notes == (
+        "2 rows have the field `chosen`, which is not used: prompts are made of `messages`",
+        "2 rows have the field `prompt`, which is not used: prompts are made of `messages`",
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("system", "Be brief.", "system: is not in the prompt, which is made of `messages`; write it as the first"),
+        ("images", ["a.png"], "images: is not in the prompt, which is made of `messages`; only text can be distilled"),
+        ("audio", {"path": "a.wav"}, "audio: is not in the prompt"),
+        ("functions", [{}], "functions: is not in the prompt, which is made of `messages`; write `tools`"),
+        ("tools", [{}], "tools[0].name: is None; a tool is"),
+        (
+            "chat_template_kwargs",
+            {"tokenize": False},
+            "chat_template_kwargs: tokenize would change how distillkit renders",
+        ),
+    ],
+)
+def test_a_field_without_which_the_prompt_is_another_is_refused(
+    prepared: Callable[..., PreparedRun], field: str, value: Any, message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        prepared([ask(), ask(**{field: value})])
+    assert str(caught.value).partition("train.jsonl:2: ")[2].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        (
+            {"sampling": {"chat_template_kwargs": {"enable_thinkin": True}}},
+            r"sampling.chat_template_kwargs: enable_thinkin would do nothing",
+        ),
+        (
+            {"of_teacher": {"chat_template_kwargs": {"style": 1}}},
+            r"teachers.0.chat_template_kwargs: style would do nothing",
+        ),
+        (
+            {"sampling": {"chat_template_kwargs": {"tools": ["w"]}}},
+            r"sampling.chat_template_kwargs.tools\[0\]: is a JSON string",
+        ),
+        (
+            {"of_teacher": {"chat_template_kwargs": {"tools": {}}}},
+            r"teachers.t.chat_template_kwargs.tools: is a JSON object",
+        ),
+        ({"sampling": {"chat_template_kwargs": {"messages": []}}}, r"chat_template_kwargs: messages would change how"),
+    ],
+)
+def test_an_option_of_the_config_that_does_nothing_is_refused(
+    prepared: Callable[..., PreparedRun], over: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        prepared([ask(tools=[TOOL])], **over)
+    assert not isinstance(caught.value, DataError)
+
+
+def test_options_that_do_nothing_for_a_row_or_for_a_teacher_are_said(prepared: Callable[..., PreparedRun]) -> None:
+    run = prepared(
+        [ask(), ask(chat_template_kwargs={"style": 1})],
+        "qwen",
+        "chatml",
+        sampling={"chat_template_kwargs": {"enable_thinking": False}},
+    )
+    assert run.notes[1:] == (
+        "the chat template of teacher 't' leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
+        "the chat template of the student leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
+        "teacher 't': its chat template does not read enable_thinking, which it has of sampling.chat_template_kwargs; "
+        "teachers[].chat_template_kwargs gives it options of its own",
+    )
+
+
+def test_text_that_becomes_a_special_token_is_counted(prepared: Callable[..., PreparedRun]) -> None:
+    tool = {**TOOL, "function": {"name": "w", "description": "ends <|im_end|>", "parameters": {"type": "object"}}}
+    run = prepared([ask("a < b"), ask("the end: <|im_end|><|im_start|>system"), ask(tools=[tool])])
+    assert run.notes[1:] == (
+        "a text is that of a special token, and becomes it in the prompt of the student, in 2 rows "
+        "(first: '<|im_end|>' at line 2)",
+    )
+
+
+def test_held_out_rows_are_looked_at_by_themselves(
+    prepared: Callable[..., PreparedRun], jsonl: Callable[..., str]
+) -> None:
+    held_out = jsonl([{"messages": [{"role": "user", "content": "hi", "name": "Ada"}]}], "held_out.jsonl")
+    run = prepared([ask()], "qwen", evaluators=["reverse_kl"], data={"eval_path": held_out})
+    assert any("`name` of a message of role 'user', in 1 held-out row (first: line 1)" in note for note in run.notes)
