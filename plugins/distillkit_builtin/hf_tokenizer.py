@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import JsonValue
@@ -12,7 +11,8 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError, RowError
 from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
-from distillkit_builtin.model_source import is_path, resolve_model, tokenizer_source
+from distillkit_builtin.file_errors import unavailable
+from distillkit_builtin.model_source import resolve_model, tokenizer_source
 from distillkit_builtin.template_date import dated, writes_date
 from distillkit_builtin.template_variables import template_variables
 from distillkit_builtin.tool_arguments import Turns, has_calls, with_json_arguments
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-LONGEST_REASON = 300
-"""Letters of another library's error that are shown: some name everything that they know."""
 T = TypeVar("T")
 
 FOR_THE_TEMPLATE = ("tools", "documents")
@@ -240,30 +238,3 @@ def shared_tokenizer(run: RunContext, source: str, model: str | None = None) -> 
         return tokenizer
 
     return run.share(("tokenizer", source, model), load)
-
-
-def unavailable(what: str, source: str, error: Exception) -> str:
-    """Why a model's files cannot be had, and what to do."""
-    if "trust_remote_code" in str(error):
-        return (
-            f"the {what} of {source!r} is made by code that comes with the model, and distillkit runs no such code: "
-            "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
-            "itself, or serve this one and name a tokenizer that transformers has"
-        )
-    reason = one_line(error)
-    if Path(source).is_dir():
-        elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
-        return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
-    if is_path(source):
-        reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
-    return (
-        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
-        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
-    )
-
-
-def one_line(error: Exception) -> str:
-    """What a library says of the user's files, in one line; with the error's kind where its text is no sentence."""
-    text = " ".join(str(error).split()).rstrip(".:") or "no reason is given"
-    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
-    return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"

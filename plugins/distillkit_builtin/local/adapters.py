@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import one_line
+from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.lora import ADAPTER, lora_layers
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
 from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from distillkit.errors import InputError
 from distillkit.ranks import ONLY
-from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.model_source import ADAPTER_WEIGHTS, BASE, read_adapter_config, resolve_model
 

@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit.ranks import ONLY, Rank
-from distillkit_builtin.hf_tokenizer import one_line
+from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import unavailable
+from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
 from distillkit_builtin.local.model_config import read_config

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
-from distillkit_builtin.hf_tokenizer import one_line, unavailable
+from distillkit_builtin.file_errors import one_line, unavailable
 from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:

@@ -1,0 +1,35 @@
+"""Why a model's or a tokenizer's files cannot be had, in the words of whoever read them, and what to do."""
+
+from pathlib import Path
+
+from distillkit_builtin.model_source import is_path
+
+LONGEST_REASON = 300
+"""Letters of another library's error that are shown: some name everything that they know."""
+
+
+def unavailable(what: str, source: str, error: Exception) -> str:
+    """Why a model's files cannot be had, and what to do."""
+    if "trust_remote_code" in str(error):
+        return (
+            f"the {what} of {source!r} is made by code that comes with the model, and distillkit runs no such code: "
+            "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
+            "itself, or serve this one and name a tokenizer that transformers has"
+        )
+    reason = one_line(error)
+    if Path(source).is_dir():
+        elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
+        return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
+    if is_path(source):
+        reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
+    return (
+        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
+        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
+    )
+
+
+def one_line(error: Exception) -> str:
+    """What a library says of the user's files, in one line; with the error's kind where its text is no sentence."""
+    text = " ".join(str(error).split()).rstrip(".:") or "no reason is given"
+    text = text if len(text) <= LONGEST_REASON else f"{text[:LONGEST_REASON]}..."
+    return text if isinstance(error, OSError | ValueError | ImportError) else f"{type(error).__name__}: {text}"
