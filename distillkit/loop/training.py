@@ -23,8 +23,8 @@ OTHER_SAMPLER = (
 )
 OWN_SAMPLER = (
     "the student's own sampling",
-    "It trains and samples by itself, so no other server or base model is behind this. Is dropout asked for, which is on "
-    "in training alone? Is it rounding (in bfloat16, most of all with experts, where a token may go to another one; "
+    "It trains and samples by itself, so no other server or base model is behind this. Is dropout asked for, which is "
+    "on in training alone? Is it rounding (in bfloat16, most of all with experts, where a token may go to another one; "
     "computing in float32 shows it)? If it is neither, please report the model.",
 )
 """Whose logprobs they are, and what may have made them differ."""

@@ -20,6 +20,7 @@ from distillkit_builtin.local.live_teacher import shared_base
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
 TRAINED_ON_CUDA, TRAINED = 16_384, 4096
@@ -64,7 +65,7 @@ def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Po
     if options.lora_rank:
         base = shared_base(run, options.model, device, dtype)
         return Policy.lora(base, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
-    return Policy.full(CausalLM.load(options.model, device, dtype, torch.float32))
+    return Policy.full(proved(CausalLM.load(options.model, device, dtype, torch.float32)))
 
 
 def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from distillkit.errors import InputError
 from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.local.device import resolve_device, resolve_dtype
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.model_config import declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 
@@ -98,7 +98,7 @@ def _is_recurrent(model: PreTrainedModel) -> bool:
     """Hybrid layers are found by their class: they take indices, and apply them to their keys and values alone."""
     if model._is_stateful:
         return True
-    layers = DynamicCache(config=model.config).layers
+    layers = DynamicCache(config=declared_text_config(model.config)).layers
     return any(
         isinstance(layer, LinearAttentionCacheLayerMixin) or not hasattr(layer, "batch_select_indices")
         for layer in layers

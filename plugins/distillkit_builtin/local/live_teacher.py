@@ -14,6 +14,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.options import LocalScorerOptions
+from distillkit_builtin.local.sequence_proof import proved
 
 SAMPLED_AT_ONCE = 64
 """Completions."""
@@ -24,7 +25,7 @@ SCORED_ON_CUDA, SCORED = 16_384, 8192
 def shared_base(run: RunContext, source: str, device: Device, dtype: torch.dtype) -> CausalLM:
     """The run's one frozen copy of a model; the student's adapter, if it is the same model, sits on top of it."""
     key = ("base", source, str(device.device), str(dtype))
-    return run.share(key, lambda: CausalLM.load(source, device, dtype, dtype))
+    return run.share(key, lambda: proved(CausalLM.load(source, device, dtype, dtype)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,7 +111,7 @@ class PlainGenerator:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(device), mask.to(device)
-        cache = DynamicCache(config=self.causal_lm.model.config)
+        cache = self.causal_lm.new_cache()
         logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
         index = torch.tensor(distinct.row_of, device=device)
         cache.batch_select_indices(index)

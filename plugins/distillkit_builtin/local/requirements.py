@@ -1,10 +1,12 @@
 """What a local model takes, for `distillkit check`: packages, memory, an architecture that can be computed."""
 
 import logging
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
+from distillkit_builtin.local.model_config import length_limit
 from distillkit_builtin.local.option_types import DTypeName
 
 PACKAGES = ("torch", "peft", "safetensors")
@@ -57,7 +59,17 @@ def local_report(
     total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
     if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
         total += size.weight_bytes
-    return CheckReport((f"{plugin}: {source}, {size.describe()}",), memory_bytes=total)
+    return CheckReport((f"{plugin}: {source}, {size.describe()}", *_limits(plugin, source)), memory_bytes=total)
+
+
+def _limits(plugin: str, source: str) -> Iterator[str]:
+    limit = length_limit(source)
+    if limit is not None:
+        yield (
+            f"{plugin} reads sequences of at most {limit.tokens} tokens here: beyond, {limit.why}, so a token's "
+            "logprob would depend on its batch. Lower sampling.max_completion_tokens if rows are too long, or serve it "
+            "over HTTP"
+        )
 
 
 def _counts(run: RunContext, *frozen_model: str) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from distillkit.arrays import logprob_array, token_ids
 from distillkit.records import Score, ScoreRequest
@@ -80,7 +79,7 @@ def response_states(
         return prefill_response_states(backbone, items, shared)
     if not shared:
         return causal_lm.response_states(items)
-    prefix = DynamicCache(config=causal_lm.model.config)
+    prefix = causal_lm.new_cache()
     causal_lm.hidden_states(torch.tensor(items[0].prompt_ids[:shared], device=causal_lm.device.device)[None], prefix)
     prefix.batch_repeat_interleave(len(items))
     rest = [PromptAndResponse(item.prompt_ids[shared:], item.response_ids) for item in items]
