@@ -33,7 +33,8 @@ def random_model(kind: str, *, seed: int = 0, **over: Any) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 or name.endswith("bias"):
                 parameter.normal_(0.0, 0.2)
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    return model
 
 
 def random_causal_lm(kind: str, **over: Any) -> CausalLM:

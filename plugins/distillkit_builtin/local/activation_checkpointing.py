@@ -4,6 +4,7 @@ transformers' own switch works in training mode alone, which would turn on the b
 """
 
 import functools
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,14 +29,15 @@ def checkpoint_activations(model: nn.Module) -> None:
             "student.micro_batch_tokens"
         )
     for layer in layers:
-        layer.__class__ = _recomputing(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = _recomputing(kind)
 
 
 @functools.cache
-def _recomputing(kind: type[nn.Module]) -> type[nn.Module]:
+def _recomputing(kind: Any) -> Any:  # noqa: ANN401 - a class that is made here
     """A class of layers that are `kind`, and recompute."""
 
-    def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - whatever a layer takes
         if not torch.is_grad_enabled():
             return kind.forward(self, *args, **kwargs)
         return checkpoint(functools.partial(kind.forward, self), *args, use_reentrant=False, **kwargs)

@@ -8,11 +8,11 @@ a warning. Here the layer's value stays bitsandbytes' own, so that what trains a
 from typing import Any
 
 import torch
-from bitsandbytes.nn import Linear4bit
+from bitsandbytes.nn.modules import Linear4bit
 from torch import Tensor, nn
 
 
-class DifferentiableLinear4bit(Linear4bit):  # type: ignore[misc] - bitsandbytes has no types
+class DifferentiableLinear4bit(Linear4bit):
     """A 4-bit layer whose gradient by its input is that of the weight with which it computes."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ class LocalStudentOptions(BaseModel):
     )
     lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
     lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
-    lora_dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only.")
+    lora_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only; all other dropout of the model is off."
+    )
     learning_rate: float = Field(
         LORA_LEARNING_RATE, gt=0, description="AdamW's; the default is for a LoRA, with lora_rank: 0 it is 1e-5."
     )

@@ -11,7 +11,7 @@ import torch
 from helpers.model_families import random_causal_lm, random_model, write_quantized
 from helpers.tiny_models import write_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 import distillkit
 from builtin.local.conftest import plain_logprobs
@@ -31,7 +31,10 @@ from distillkit_builtin.local.sampling_copy import SamplingCopy, require_isolate
 from distillkit_builtin.local.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-QUANTIZED = {"llama 4 bit": {"load_in_4bit": True}, "llama 8 bit": {"load_in_8bit": True, "llm_int8_threshold": 0.0}}
+QUANTIZED: Mapping[str, Mapping[str, Any]] = {
+    "llama 4 bit": {"load_in_4bit": True},
+    "llama 8 bit": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+}
 ADAPTERS: Mapping[str, Mapping[str, Any]] = {
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
     "a layer trained whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]},
@@ -140,13 +143,13 @@ def test_a_copy_that_shares_what_is_trained_is_refused(tmp_path: Path) -> None:
         require_isolated(other, model)
 
 
-def saved(base: str, folder: Path) -> PreTrainedModel:
+def saved(base: str, folder: Path) -> torch.nn.Module:
     """The policy that `write_weights` wrote, as others load it."""
     if (folder / "model").is_dir():
-        return AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+        whole: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+        return whole
     frozen = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    adapted: PreTrainedModel = PeftModel.from_pretrained(frozen, folder / "adapter")
-    return adapted
+    return PeftModel.from_pretrained(frozen, folder / "adapter")
 
 
 @pytest.fixture
