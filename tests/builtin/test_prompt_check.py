@@ -143,6 +143,19 @@ def test_what_templates_may_leave_out_is_counted(prepared: Callable[..., Prepare
     ]
 
 
+def test_rows_of_one_shape_that_think_where_others_do_not_are_looked_at(prepared: Callable[..., PreparedRun]) -> None:
+    said = ("I think so", "</think>all of it", "<think>hm</think>yes", "[THINK]hm[/THINK]")
+    run = prepared(
+        [
+            {"messages": [*ask()["messages"], {"role": "assistant", "content": each}, *ask()["messages"]]}
+            for each in said
+        ],
+        "qwen",
+    )
+    (note,) = (note for note in run.notes if "leaves out" in note)
+    assert note.endswith("the beginning of the content of a message of role 'assistant', in 1 row (first: line 3)")
+
+
 def test_roles_that_a_template_prints_alike_are_said(prepared: Callable[..., PreparedRun]) -> None:
     developer = {"messages": [{"role": "developer", "content": "Be brief."}, *ask()["messages"]]}
     (note,) = (note for note in prepared([developer], "gemma_system").notes if "role" in note)
