@@ -84,7 +84,7 @@ def test_the_prompt_is_transformers_own(prepared: Callable[..., PreparedRun]) ->
     run = prepared([{"messages": WITH_CALL, "tools": [TOOL]}], "qwen")
     tokenizer = AutoTokenizer.from_pretrained(run.config.student.model)  # type: ignore[attr-defined]
     call = {**CALL, "function": {"name": "get_weather", "arguments": {}}}
-    messages = [WITH_CALL[0], {"role": "assistant", "content": "", "tool_calls": [call]}, WITH_CALL[2]]
+    messages: Any = [WITH_CALL[0], {"role": "assistant", "content": "", "tool_calls": [call]}, WITH_CALL[2]]
     expected = tokenizer.apply_chat_template(messages, tools=[TOOL], add_generation_prompt=True, return_dict=False)
     (prompts,) = run.render([run.dataset.row(0)])
     assert prompts.student.tolist() == expected
