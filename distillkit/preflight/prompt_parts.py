@@ -31,6 +31,15 @@ class Part:
     """Puts a word into it, to be looked for in the prompt; None: a part inside it has one, or there can be none."""
 
     @property
+    def is_id(self) -> bool:
+        """Whether it is the id of a call, or that of the call that a tool answers."""
+        return self.path[-1] in ("id", "tool_call_id")
+
+    def marked(self, value: JsonValue, word: str) -> JsonValue:
+        """What stands in its place, with `word` in it."""
+        return value if self.mark is None else self.mark(value, word)
+
+    @property
     def place(self) -> str:
         """Behind the field of the messages, or from the field of an option: `[1].content`, `tools[0].function.name`."""
         shown = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.path)

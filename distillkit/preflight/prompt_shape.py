@@ -69,7 +69,6 @@ def context_of(part: Part, messages: Messages, options: Options) -> Hashable:
     return (
         part.kind,
         _kind(messages[at])[:2],
-        at == 0,
         messages[at - 1].role if at else None,
         behind[0].role if behind else None,
         any(message.role == "user" for message in behind),

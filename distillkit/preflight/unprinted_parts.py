@@ -75,7 +75,9 @@ class UnprintedParts:
         ]
         contexts = [context_of(part, messages, options) for part in doubtful]
         unknown = {key: part for key, part in zip(contexts, doubtful, strict=True) if key not in self._is_printed}
-        self._is_printed |= zip(unknown, self._change_the_prompt([*unknown.values()], messages, options), strict=True)
+        self._is_printed |= zip(
+            unknown, self._change_the_prompt([*unknown.values()], parts, messages, options), strict=True
+        )
         yield from (part for key, part in zip(contexts, doubtful, strict=True) if not self._is_printed[key])
 
     def _switches(self, options: Options) -> Iterator[Part]:
@@ -85,30 +87,46 @@ class UnprintedParts:
                 yield Part((name,), f"`{OPTIONS}.{name}`", False, other_value(thawed(options[name])))
 
     def _with_found_words(self, parts: Sequence[Part], messages: Messages, options: Options) -> dict[int, Path]:
-        """The places of the parts whose word is in the prompt of the row with a word in each part; none if refused."""
-        row, words = as_row(messages, options), {}
-        for i, part in enumerate(parts):
-            if part.mark is not None:
-                word = f"zq{i:05}qz"
-                words[word] = i, part.path
-                put(row, part.path, part.mark(get(row, part.path), word))
-        if not words:
-            return {}
-        (ids,) = render_side(self.side, *_as_chats(row))
-        if isinstance(ids, RowError):
-            return {}
-        return dict(words[word] for word in WORD.findall(self.side.tokenizer.show(ids)) if word in words)
+        """The places of the parts whose word is in the prompt of the row with a word in each part.
 
-    def _change_the_prompt(self, parts: Sequence[Part], messages: Messages, options: Options) -> Iterator[bool]:
-        """Whether the prompt is another one with something else in each part's place; a refusal is another one."""
-        if not parts:
+        A template that refuses such a row, as it may where a tool answers no call, gets the words in texts alone.
+        """
+        marked = {f"zq{i:05}qz": (i, part) for i, part in enumerate(parts) if part.mark is not None}
+        of_texts = {word: (i, part) for word, (i, part) in marked.items() if not part.is_id}
+        for words in (marked, of_texts) if len(of_texts) < len(marked) else (marked,):
+            row = as_row(messages, options)
+            for word, (_, part) in words.items():
+                put(row, part.path, part.marked(get(row, part.path), word))
+            (ids,) = render_side(self.side, *_as_chats(row)) if words else ([],)
+            if not isinstance(ids, RowError):
+                found = WORD.findall(self.side.tokenizer.show(ids))
+                return {i: part.path for i, part in (words[word] for word in found if word in words)}
+        return {}
+
+    def _change_the_prompt(
+        self, doubtful: Sequence[Part], parts: Sequence[Part], messages: Messages, options: Options
+    ) -> Iterator[bool]:
+        """Whether the prompt is another one with something else in each doubtful part's place; a refusal is another."""
+        if not doubtful:
             return
         (as_it_is,) = render_side(self.side, [messages], options)
-        for part in parts:
-            row = as_row(messages, options)
-            put(row, part.path, part.other)
-            (ids,) = render_side(self.side, *_as_chats(row))
+        for part in doubtful:
+            ids = self._with_other([part], part, messages, options)
+            if part.is_id and isinstance(ids, RowError):  # the template only compares it with those of calls or answers
+                ids = self._with_other([each for each in parts if each.is_id], part, messages, options)
             yield ids != as_it_is
+
+    def _with_other(
+        self, places: Sequence[Part], part: Part, messages: Messages, options: Options
+    ) -> list[int] | RowError:
+        """The prompt with something else for a part, in each of the places where the same stands."""
+        row = as_row(messages, options)
+        value = get(row, part.path)
+        for each in places:
+            if get(row, each.path) == value:
+                put(row, each.path, part.other)
+        (ids,) = render_side(self.side, *_as_chats(row))
+        return ids
 
 
 def _as_chats(row: dict[str, JsonValue]) -> tuple[list[Messages], Options]:

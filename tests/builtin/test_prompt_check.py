@@ -84,7 +84,7 @@ def test_the_prompt_is_transformers_own(prepared: Callable[..., PreparedRun]) ->
     run = prepared([{"messages": WITH_CALL, "tools": [TOOL]}], "qwen")
     tokenizer = AutoTokenizer.from_pretrained(run.config.student.model)  # type: ignore[attr-defined]
     call = {**CALL, "function": {"name": "get_weather", "arguments": {}}}
-    messages = [WITH_CALL[0], {"role": "assistant", "content": "", "tool_calls": [call]}, WITH_CALL[2]]
+    messages: Any = [WITH_CALL[0], {"role": "assistant", "content": "", "tool_calls": [call]}, WITH_CALL[2]]
     expected = tokenizer.apply_chat_template(messages, tools=[TOOL], add_generation_prompt=True, return_dict=False)
     (prompts,) = run.render([run.dataset.row(0)])
     assert prompts.student.tolist() == expected
@@ -141,6 +141,19 @@ def test_what_templates_may_leave_out_is_counted(prepared: Callable[..., Prepare
         "the chat template of the student leaves out the beginning of the content of a message of role 'assistant', "
         "in 1 row (first: line 6)",
     ]
+
+
+def test_rows_of_one_shape_that_think_where_others_do_not_are_looked_at(prepared: Callable[..., PreparedRun]) -> None:
+    said = ("I think so", "</think>all of it", "<think>hm</think>yes", "[THINK]hm[/THINK]")
+    run = prepared(
+        [
+            {"messages": [*ask()["messages"], {"role": "assistant", "content": each}, *ask()["messages"]]}
+            for each in said
+        ],
+        "qwen",
+    )
+    (note,) = (note for note in run.notes if "leaves out" in note)
+    assert note.endswith("the beginning of the content of a message of role 'assistant', in 1 row (first: line 3)")
 
 
 def test_roles_that_a_template_prints_alike_are_said(prepared: Callable[..., PreparedRun]) -> None:

@@ -190,6 +190,7 @@ def test_the_rows_reach_what_they_are_for() -> None:
         "iterates": "tools[0].function.description",
         "prints_as_given": "tools[0].function.name",
         "never_json": "messages",
+        "checks_ids": "tools[0].function.name",
         "drops_roles": "messages[1].tool_calls[0].function.name",
         "no_roles": "messages[1].tool_calls[0].function.name",
         "last_only": "messages[0].content",

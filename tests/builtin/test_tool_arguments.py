@@ -72,10 +72,10 @@ def test_the_names_that_a_template_reads() -> None:
     tokenizer = tokenizer_with(
         "{% generation %}{{ a }}{% endgeneration %}{% for x in b %}{{ x }}{% break %}{% endfor %}"
     )
-    assert tokenizer.template_variables() == {"a", "b"}
+    assert tokenizer.template_variables() == frozenset({"a", "b"})
     tokenizer.inner.chat_template = {"default": CHATML, "tool_use": "{% set q = q or 1 %}{{ tools }}"}
-    assert tokenizer.template_variables() == {"messages", "add_generation_prompt", "q", "tools"}
+    assert tokenizer.template_variables() == frozenset({"messages", "add_generation_prompt", "q", "tools"})
     tokenizer.inner.chat_template = (
         "{% if not thinking is defined %}{% set thinking = false %}{% endif %}{{ thinking }}"
     )
-    assert tokenizer.template_variables() == {"thinking"}
+    assert tokenizer.template_variables() == frozenset({"thinking"})

@@ -115,6 +115,12 @@ NEVER_JSON = (  # Python's notation for an object, and quotes around a text
     "{% if c.function.arguments is string %}{{ c | tojson }}{% else %}{{ c }}{% endif %}{% endfor %}"
     "<|end|>\n{% endfor %}" + OPEN
 )
+CHECKS_IDS = (  # a tool's answer must be to a call before it, which it is printed with
+    "{% set ns = namespace(ids=[]) %}{% for m in messages[-6:] %}{% for c in m.tool_calls or [] %}"
+    "{% set ns.ids = ns.ids + [c.id] %}{% endfor %}{% if m.role == 'tool' and m.tool_call_id not in ns.ids %}"
+    "{{ raise_exception('answers no call') }}{% endif %}<|start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}<|end|>\n{% endfor %}" + OPEN
+)
 DROPS_ROLES = (
     "{% for m in messages %}{% if m.role in ('user', 'assistant') %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>\n"
     "{% endif %}{% endfor %}" + OPEN

@@ -1,5 +1,6 @@
 """Many rows are rendered together as each would be by itself, and nothing is rendered twice."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ import pytest
 from pydantic import JsonValue
 
 from distillkit.data.render import PromptSide, Renderer, RoutedRow
-from distillkit.errors import RowError
+from distillkit.errors import InputError, RowError
 from distillkit.testing import ByteTokenizer, make_row
 from distillkit.types import ChatPrompts, Message, Messages, Prompts, Route
 
@@ -79,3 +80,55 @@ def test_one_bad_row_among_many_is_told_alone_and_as_it_would_be_by_itself(rende
 def test_of_two_bad_prompts_the_students_is_told(renderer: Renderer) -> None:
     (problem,) = renderer.render([routed("long " * 20, "refused")])
     assert "the student reads" in str(problem)
+
+
+class Optional(Counting):
+    """Writes its options into the prompt."""
+
+    def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
+        return [*super().render(messages, options), *json.dumps(dict(options)).encode()]
+
+
+def test_rows_with_options_of_their_own_are_rendered_together_as_each_by_itself() -> None:
+    side = PromptSide(Optional(), {"x": 0, "y": 0}, None)
+    renderer = Renderer(side, {"a": side, "b": replace(side, template_options={"x": 5})}, 10)
+    shared: Messages = (Message("user", "a prompt that a builder gives to all"),)
+    rows = [
+        RoutedRow(row, Route.to(teacher), ChatPrompts(shared, {teacher: shared}, template_options=options))
+        for row, options in ((make_row(line=i), options) for i, options in enumerate(({}, {"x": 1}, {"x": 2}, {})))
+        for teacher in "ab"
+    ]
+    together = renderer.ids(rows)
+    assert together == [renderer.ids([row])[0] for row in rows]
+    shown = [
+        bytes(found.teachers[name][-16:])
+        for found in together
+        if not isinstance(found, RowError)
+        for name in found.teachers
+    ]
+    assert [text.partition(b"{")[2] for text in shown] == [
+        *(b'"x": 0, "y": 0}', b'"x": 5}', b'"x": 1, "y": 0}', b'"x": 1}'),
+        *(b'"x": 2, "y": 0}', b'"x": 2}', b'"x": 0, "y": 0}', b'"x": 5}'),
+    ]
+
+
+class Refusing(ByteTokenizer):
+    """Takes no options."""
+
+    def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
+        if options:
+            raise InputError("chat_template_kwargs: they are none of the template's")
+        return super().render(messages, options)
+
+
+def test_options_that_are_refused_are_a_rows_own_fault_if_it_gave_them() -> None:
+    fine, wrong = (
+        RoutedRow(make_row(), Route.to("a"), ChatPrompts(make_row().messages, {}, template_options=options))
+        for options in ({}, {"x": 1})
+    )
+    renderer = Renderer(PromptSide(Refusing(), {}, None), {}, 1)
+    first, second = renderer.ids([fine, wrong])
+    assert not isinstance(first, RowError)
+    assert str(second) == "chat_template_kwargs: they are none of the template's"
+    with pytest.raises(InputError, match="they are none of the template's"):
+        Renderer(PromptSide(Refusing(), {"x": 1}, None), {}, 1).ids([fine])
