@@ -132,6 +132,7 @@ def local_config(
             "teachers": [{"model": other_tiny_model, "scorer": {"name": "local", "dtype": "float32", "device": "cpu"}}],
             "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 8},
             "train": {"prompt_groups_per_step": 4},
+            "probe": {"at_start": "never"},  # a random model hardly ever ends a completion by itself
             "sinks": [],
         }
         for key, value in over.items():

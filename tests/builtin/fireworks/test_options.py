@@ -94,7 +94,7 @@ def test_the_order_of_plugins_does_not_matter(
     reports = prepare_run(config, Registry.discover(), print).reports
     ids = {TEACHER: teacher_deployment_id(TEACHER, hashed=True), STUDENT: teacher_deployment_id(STUDENT, hashed=True)}
     for model, route in ((TEACHER, "deployed"), (STUDENT, "served")):
-        (note,) = reports[f"teachers.{route}.scorer"].notes
+        note = reports[f"teachers.{route}.scorer"].notes[0]
         assert f"{model}: frozen deployment {ids[model]} is made" in note
     distillkit.run(config)
     made = [

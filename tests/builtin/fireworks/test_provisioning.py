@@ -67,7 +67,7 @@ def test_a_second_base_model_renames_the_first_ones_deployment(
     config = make_config(service, tmp_path, tiny_model, rows=routed_rows(), teachers=pair)
     reports = prepare_run(config, Registry.discover(), print).reports
     for model, route in ((TEACHER, "deployed"), (STUDENT, "served")):
-        (note,) = reports[f"teachers.{route}.scorer"].notes
+        note = reports[f"teachers.{route}.scorer"].notes[0]
         assert teacher_deployment_id(model, hashed=True) in note
 
 

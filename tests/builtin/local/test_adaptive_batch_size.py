@@ -81,9 +81,10 @@ def config(local_config: Make, other_tiny_model: str, forward: str) -> Make:
 def test_less_at_once_gives_the_same_numbers_and_is_told(
     config: Make, small_device: Callable[[int, int], None]
 ) -> None:
-    whole = distillkit.run(config(name="whole"))
+    # One step: AdamW's steps are of a fixed size in whatever direction rounding points, so a second may sample others.
+    whole = distillkit.run(config(name="whole", train={"max_steps": 1}))
     small_device(100, 3)
-    parts = distillkit.run(config(name="parts"))
+    parts = distillkit.run(config(name="parts", train={"max_steps": 1}))
     assert parts.summary["failed_completions"] == 0
     for ours, theirs in zip(parts.metrics, whole.metrics, strict=True):
         for name in ("train/loss", "train/grad_norm", "train/reverse_kl", "train/teacher_nll", "train/active_tokens"):

@@ -67,7 +67,7 @@ class Watching(ImportanceSampling):
 
 def test_a_template_writes_the_day_that_it_is_given(dated_model: str) -> None:
     for day, text in ((TODAY, "04 Mar 2026, 00:00"), (date(2025, 12, 31), "31 Dec 2025, 00:00")):
-        tokenizer = HFTokenizer.load(dated_model, day)
+        tokenizer = HFTokenizer.load(dated_model, today=day)
         alone = tokenizer.render([Message("user", "Why?")], {})
         assert tokenizer.show(alone).startswith(f"Today is {text}.")
         assert tokenizer.render_many([[Message("user", "Why?")]] * 2, {}) == [alone, alone]

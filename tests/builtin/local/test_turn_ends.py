@@ -141,7 +141,7 @@ def test_a_server_ends_completions_where_the_local_sampler_does(
     assert [each["finish_reason"] for each in local] == [each["finish_reason"] for each in there]
     assert {each["finish_reason"] for each in there} == {"stop", "length"}
     assert any(each["token_ids"][-1] == IM_END for each in there)
-    asked = {tuple(body["stop_token_ids"]) for body in bodies(served) if "stop_token_ids" in body}
+    asked = {tuple(body["stop_token_ids"]) for body in bodies(served) if body.get("stop_token_ids")}
     assert asked == {(ENDOFTEXT, 97, IM_END)}
 
 

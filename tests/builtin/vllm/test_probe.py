@@ -8,6 +8,7 @@ from conftest import question
 from loopback.openai.wire import Serve
 
 from distillkit import Registry, RunConfig
+from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
@@ -91,10 +92,11 @@ async def test_a_replica_with_other_weights(serve: Serve, real: Any, measure: Me
 async def test_a_sampler_whose_server_fills_in_what_it_likes(
     serve: Serve, real: Any, measure: Measure, fields: dict[str, float]
 ) -> None:
+    """It is refused when it is opened, which a probe does too."""
     sampler = serve(real)
     sampler.faults.add(faults.GenerationConfig(fields, forced=True), times=None)
-    report = await measure(sampler, serve(real))
-    assert found(report) == {"sampling": "refuse"}
+    with pytest.raises(InputError, match="samples from another distribution than the one whose logprobs it reports"):
+        await measure(sampler, serve(real))
 
 
 async def test_what_is_filled_in_where_a_request_says_nothing_does_no_harm(
