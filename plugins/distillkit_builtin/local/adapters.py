@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
-from distillkit_builtin.local.lora import ADAPTER, lora_layers
+from distillkit_builtin.local.lora import ADAPTER, is_on_linear
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
 from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config
 
@@ -131,13 +131,13 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 
 def require_trainable(model: PreTrainedModel, folder: Path) -> None:
     """Raise InputError unless what was put onto `model` is a LoRA on linear layers below the head alone."""
-    known = {name for name, _ in lora_layers(model)}
     head = model.get_output_embeddings()
-    wrong = [
-        name
+    adapted = [
+        (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and (name not in known or module is head)
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
     ]
+    wrong = [name for name, module in adapted if module is head or not is_on_linear(module)]
     if wrong:
         raise InputError(
             f"the adapter in {folder} changes more than linear layers below the head ({', '.join(wrong[:SHOWN])}), and "

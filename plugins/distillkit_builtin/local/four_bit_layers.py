@@ -21,6 +21,11 @@ class DifferentiableLinear4bit(Linear4bit):
         return result
 
 
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Give the weight as it is kept: bitsandbytes unpacks it for this, in place, into other numbers (0.50)."""
+        nn.Linear._save_to_state_dict(self, destination, prefix, keep_vars)
+
+
 class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer: Linear4bit) -> Tensor:  # noqa: ANN401 - torch's context

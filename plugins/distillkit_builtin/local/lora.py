@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
@@ -22,10 +23,19 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
+def is_on_linear(layer: object) -> bool:
+    """Whether a layer is a plain LoRA on a linear layer, however that keeps its weight: also in few bits."""
+    if not isinstance(layer, LoraLayer) or list(layer.lora_A) != [ADAPTER]:
+        return False
+    return isinstance(layer.get_base_layer(), nn.Linear | Conv1D) and not (
+        layer.lora_variant or layer.lora_bias[ADAPTER]
+    )
+
+
 def _is_plain(layer: LoraLinear) -> bool:
     base = layer.get_base_layer()
-    is_linear = type(base) in (nn.Linear, Conv1D) and base.get_parameter("weight").is_floating_point()
-    return is_linear and list(layer.lora_A) == [ADAPTER] and not layer.lora_variant and not layer.lora_bias[ADAPTER]
+    weighs = type(base) in (nn.Linear, Conv1D) and base.get_parameter("weight").is_floating_point()
+    return weighs and is_on_linear(layer)
 
 
 class AdaptedLinear(LoraLinear):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import read_jsonl
 from helpers import tiny_adapters, tiny_models
+from helpers.model_families import write_quantized
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -148,6 +149,20 @@ def test_what_is_more_than_a_lora_below_the_head_is_merged_or_refused(
     folder = tiny_adapters.write_adapter(tmp_path / "more", tiny_model, **tiny_adapters.KINDS[kind])
     with pytest.raises(InputError, match=r"cannot be trained on; give it as student.model, which merges it"):
         LocalStudent(model=tiny_model, adapter=str(folder), device="cpu").check(make_context())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_it_goes_on_on_a_base_in_4_bits(local_config: Make, tmp_path: Path) -> None:
+    source = write_quantized(tmp_path / "base", load_in_4bit=True)
+    first = distillkit.run(local_config(name="first", student={"model": source}))
+    student = {"model": source, "adapter": str(first.adapter_path), "lora_rank": 16, "lora_alpha": 32}
+    teachers = [{"model": source, "scorer": SCORER}]
+    result = distillkit.run(local_config(name="second", student=student, teachers=teachers))
+    start = PeftModel.from_pretrained(base(source), str(first.adapter_path)).eval()
+    for record in read_jsonl(result.run_dir / "samples.jsonl"):
+        if record["policy_version"] == 0:
+            assert record["student_logprobs"] == pytest.approx(logprobs(start, record, source), abs=2e-5)
+    assert result.metrics[0]["train/reverse_kl"] != pytest.approx(0, abs=1e-3)  # the teacher is the bare base
 
 
 def test_an_adapter_on_the_head_is_refused(tmp_path: Path) -> None:
