@@ -16,7 +16,7 @@ from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import tokenizer_fingerprint
-from distillkit.types import Message
+from distillkit.types import Message, Messages
 
 HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
@@ -29,8 +29,14 @@ PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|t
 CONTENT = {"model": "weights", "adapter": "starting adapter"}
 """What a fingerprint calls what is there."""
 WHY = Message("user", "Why?")
-TEMPLATE_PROBES = ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), (WHY,))
-"""The second is for templates that know no system turn."""
+CALL: JsonValue = {"type": "function", "function": {"name": "look", "arguments": {"at": "it"}}}
+TOOLS: JsonValue = [{"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {}}}]
+TEMPLATE_PROBES: tuple[tuple[Messages, Mapping[str, JsonValue]], ...] = (
+    ((Message("system", "Be brief."), WHY, Message("assistant", "So."), WHY), {}),
+    ((WHY,), {}),  # for templates that know no system turn
+    ((WHY, Message("assistant", "", {"tool_calls": [CALL]}), Message("tool", "That.")), {"tools": TOOLS}),
+)
+"""Chats, with options of their rows, that show what a template makes of messages and tools."""
 
 
 def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
@@ -145,11 +151,11 @@ def _held_out_digest(prepared: PreparedRun) -> str:
 
 def _tokens(side: PromptSide) -> str:
     rendered = []
-    for messages in TEMPLATE_PROBES:
+    for messages, options in TEMPLATE_PROBES:
         try:
-            rendered.append(side.tokenizer.render(messages, side.template_options))
-        except InputError as error:  # a template that refuses these turns is known by what it says
-            rendered.append([len(str(error))])
+            rendered.append(side.tokenizer.render(messages, {**side.template_options, **options}))
+        except InputError:  # a template that refuses these turns, in words that name where it lies
+            rendered.append([])
     return hashlib.sha256(json.dumps([tokenizer_fingerprint(side.tokenizer), rendered]).encode()).hexdigest()[:16]
 
 

@@ -20,7 +20,6 @@ class DifferentiableLinear4bit(Linear4bit):
         result: Tensor = _Differentiable.apply(x, self)  # type: ignore[no-untyped-call]
         return result
 
-
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         """Give the weight as it is kept: bitsandbytes unpacks it for this, in place, into other numbers (0.50)."""
         nn.Linear._save_to_state_dict(self, destination, prefix, keep_vars)

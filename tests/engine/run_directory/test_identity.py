@@ -1,19 +1,23 @@
 """What counts as another run when one is resumed, and what does not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from conftest import question
-from pydantic import Field, PrivateAttr
+from pydantic import Field, JsonValue, PrivateAttr
 
 from distillkit import Registry, RunConfig, run
-from distillkit.errors import InputError
+from distillkit.context import RunContext
+from distillkit.errors import InputError, RowError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.run_directory.directory import run_directory
 from distillkit.run_directory.identity import changes, identity_of
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.testing.byte_tokenizer import ByteTokenizer
+from distillkit.tokenizer import Tokenizer
+from distillkit.types import Message
 
 Make = Callable[..., RunConfig]
 
@@ -103,6 +107,48 @@ def test_a_run_that_goes_on_by_force_says_what_changed(fake_config: Make) -> Non
     run(fake_config(seed=5, train={"max_steps": 2}), resume=True, force=True)
     assert "going on by force, as another run than" in (folder / "run.log").read_text()
     assert "was written by: seed was 0, is 5" in (folder / "run.log").read_text()
+
+
+class Templated(ByteTokenizer):
+    """With a part of its template that only some chats come to."""
+
+    def __init__(self, source: str, tools: str, *, refuses: bool = False) -> None:
+        super().__init__()
+        self.source, self.tools, self.refuses = source, tools, refuses
+
+    def render(self, messages: Sequence[Message], options: Mapping[str, JsonValue]) -> list[int]:
+        if self.refuses and options.get("tools"):
+            raise RowError("messages", f"the chat template of {self.source!r} refuses them")
+        return [*super().render(messages, {}), *(self.encode(self.tools) if options.get("tools") else [])]
+
+
+class WithTemplate(FakeStudent):
+    """Reads by a tokenizer that it was given."""
+
+    name: ClassVar[str] = "templated"
+    _reads: Templated | None = PrivateAttr(None)
+
+    @classmethod
+    def by(cls, tokenizer: Templated) -> "WithTemplate":
+        student = cls(learning_rate=30.0)
+        student._reads = tokenizer
+        return student
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        assert self._reads is not None
+        return self._reads
+
+
+def test_what_a_template_makes_of_tools_is_part_of_what_a_run_is_and_where_it_lies_is_not(fake_config: Make) -> None:
+    def config(steps: int, *of: str, refuses: bool = False) -> RunConfig:
+        student = WithTemplate.by(Templated(*of, refuses=refuses))
+        return fake_config(student=student, train={"max_steps": steps})
+
+    started(config(1, "/a", "with tools"))
+    assert run(config(2, "/elsewhere", "with tools"), resume=True).steps == 2
+    assert "the tokenizer or chat template of student changed" in listed(config(3, "/a", "with other tools"))
+    run(config(2, "/a", "", refuses=True), overwrite=True)
+    assert run(config(3, "/elsewhere", "", refuses=True), resume=True).steps == 3
 
 
 OTHER = "the held-out rows are others than before: evaluations after step 1 cannot be compared with earlier ones"
