@@ -27,6 +27,9 @@ FLOATS: Mapping[str, torch.dtype] = {
 OTHER_SENSES = re.compile(r"vision|visual|image|video|audio|speech|multi_?modal|mm_|mtp|nextn")
 """In the names of a checkpoint's parts that a text model has no use for: towers of other senses, drafting heads."""
 LAYER = re.compile(r"\.layers\.(\d+)\.")
+NO_WEIGHT = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.(k|v|kv)_scale$|\.[kv]_proj\.output_scale$")
+"""Ends of names of what stands beside a layer's weights: causal masks, which GPT-like models stored once, and the scales
+of a cache in 8 bits, which other servers may keep."""
 SHOWN = 4
 
 
@@ -96,22 +99,17 @@ def require_fit(base: str, model: PreTrainedModel, info: Mapping[str, Collection
         )
 
 
-def ignored_tensors(model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> list[str]:
-    """Names of tensors in the files that the model has no use for, and does well without."""
-    return sorted(name for name in info["unexpected_keys"] if not _matters(name, model))
-
-
 def _matters(name: str, model: PreTrainedModel) -> bool:
     """Whether a tensor that fits nothing belongs to what computes the logits, as far as its name tells.
 
-    A part beside backbone and head (a value head, a classifier) does not, nor does a tower for another sense, nor do
-    layers behind the last that draft more tokens, where the config says how many of them there are.
+    A part beside backbone and head (a value head, a classifier) does not, nor does a tower for another sense, a mask or
+    a cache's scale, nor do layers behind the last that draft more tokens, where the config says how many there are.
     """
     config = model.config.get_text_config()
     layers = int(getattr(config, "num_hidden_layers", 0) or 0)
     drafting = int(getattr(config, "num_nextn_predict_layers", 0) or 0)
     layer = LAYER.search(name)
-    if OTHER_SENSES.search(name) or (layer and layers <= int(layer[1]) < layers + drafting):
+    if OTHER_SENSES.search(name) or NO_WEIGHT.search(name) or (layer and layers <= int(layer[1]) < layers + drafting):
         return False
     top = {child for child, _ in model.named_children()}
     return name.partition(".")[0] in top or not top

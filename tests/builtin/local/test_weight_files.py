@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.model_families import random_model
 from helpers.tiny_adapters import change_tensors
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
@@ -14,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from distillkit.errors import InputError
 from distillkit.testing import make_context
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.checkpoint_fit import load_on_meta
+from distillkit_builtin.local.checkpoint_fit import load_on_meta, require_weights
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import resolve_model
@@ -260,11 +261,27 @@ def test_weights_of_another_model_are_refused_by_check_and_by_loading(
         "model.vision_tower.a.weight",
         "mtp.a.weight",
         "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.kv_scale",
+        "model.layers.0.self_attn.k_proj.output_scale",
     ],
 )
 def test_what_a_text_model_has_no_use_for_is_no_reason_to_refuse_it(model: Path, name: str) -> None:
     change_tensors(model, lambda tensors: {**tensors, name: torch.zeros(4)}, WEIGHTS)
     check(model)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neo", "gpt_bigcode"])
+def test_masks_that_gpts_once_stored_are_no_reason_to_refuse_them(tmp_path: Path, kind: str) -> None:
+    sizes = {"n_layer": 1, "n_head": 4, "n_embd": 32, "n_inner": 48, "n_positions": 64}
+    neo = {"num_layers": 1, "num_hidden_layers": 1, "num_heads": 4, "attention_types": [[["global"], 1]]}
+    random_model(kind, **(neo if kind == "gpt_neo" else sizes)).save_pretrained(tmp_path)
+    inside = "transformer.h.0.attn.attention" if kind == "gpt_neo" else "transformer.h.0.attn"
+    masks = {f"{inside}.bias": torch.ones(1, 1, 64, 64), f"{inside}.masked_bias": torch.tensor(-1e4)}
+    change_tensors(tmp_path, lambda tensors: {**tensors, **masks}, WEIGHTS)
+    require_weights(str(tmp_path))
+    change_tensors(tmp_path, lambda tensors: {**tensors, f"{inside}.more.bias": torch.zeros(32)}, WEIGHTS)
+    with pytest.raises(InputError, match="1 tensors fit nothing"):
+        require_weights(str(tmp_path))
 
 
 def test_layers_that_draft_more_tokens_are_left_out_where_the_config_says_so(model: Path) -> None:
