@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from pydantic import JsonValue
 
@@ -61,8 +60,9 @@ def parts_of(messages: Messages, options: Options) -> Iterator[Part]:
 def _parts_of_message(path: Path, message: Message, roles: set[str]) -> Iterator[Part]:
     content, of = message.content, f"content of a message of role {message.role!r}"
     if content.strip():
-        here = (*path, "content")
-        yield Part(here, f"the {of}", True, other_text(content))
+        here, calls = (*path, "content"), "tool_calls" in message.extra
+        # Beside a call, some templates know of nothing else, and so does the model that was trained on them.
+        yield Part(here, f"the {of}{' with tool calls' if calls else ''}", not calls, other_text(content))
         yield Part(
             here, f"the beginning of the {of}", False, other_end(content, 0), lambda text, word: f"{word} {text}"
         )
@@ -93,14 +93,22 @@ def _parts_of_function(path: Path, value: Options, kind: str, needed: Sequence[s
     wrapped = "function" in value
     inner, of = ((*path, "function"), f"{kind}.function") if wrapped else (path, kind)
     for key, item in function.items() if isinstance(function, dict) else ():
-        if key != "type":
+        if names_no_parameter(key, item):
+            yield from _part_of_value((*inner, key), item, f"`{of}.{key}` without properties")
+        elif key != "type":
             yield from _part_of_value((*inner, key), item, f"`{of}.{key}`", needed=key in needed)
     for key, item in value.items() if wrapped else ():
         if key not in ("type", "function"):
             yield from _part_of_value((*path, key), item, f"`{kind}.{key}`")
 
 
-_parts_of_tool = partial(_parts_of_function, kind="tools[]", needed=("name", "description", "parameters"))
+def names_no_parameter(key: str, value: JsonValue) -> bool:
+    """Whether this is the schema of a function like `get_time()`; a template that writes signatures has no place for it."""
+    return key == "parameters" and isinstance(value, dict) and not value.get("properties")
+
+
+def _parts_of_tool(path: Path, tool: Options) -> Iterator[Part]:
+    yield from _parts_of_function(path, tool, "tools[]", ("name", "description", "parameters"))
 
 
 def _parts_of_document(path: Path, document: Options) -> Iterator[Part]:

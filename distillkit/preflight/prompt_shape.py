@@ -6,7 +6,7 @@ from collections.abc import Hashable, Mapping
 from pydantic import JsonValue
 
 from distillkit.data.tool_calls import function_of
-from distillkit.preflight.prompt_parts import Part
+from distillkit.preflight.prompt_parts import Part, names_no_parameter
 from distillkit.preflight.row_value import Options
 from distillkit.types import Message, Messages
 
@@ -51,7 +51,9 @@ def item_shape(item: JsonValue) -> Hashable:
     if not isinstance(item, dict):
         return type(item).__name__
     function = function_of(item)
-    inner = tuple((key, bool(value)) for key, value in function.items()) if isinstance(function, dict) else None
+    if not isinstance(function, dict):
+        return tuple(item)
+    inner = tuple((key, bool(value), names_no_parameter(key, value)) for key, value in function.items())
     return inner, tuple(item) if "function" in item else None
 
 

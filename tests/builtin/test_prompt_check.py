@@ -143,6 +143,32 @@ def test_what_templates_may_leave_out_is_counted(prepared: Callable[..., Prepare
     ]
 
 
+def test_a_tool_without_parameters_has_no_place_in_a_signature(prepared: Callable[..., PreparedRun]) -> None:
+    def tool(parameters: object) -> dict[str, Any]:
+        return {"type": "function", "function": {"name": "get_time", "description": "d", "parameters": parameters}}
+
+    empty, whole = {"type": "object", "properties": {}}, {"type": "object", "properties": {"city": {"type": "string"}}}
+    run = prepared([ask(tools=[tool(empty)]), ask(tools=[tool(whole)])], "signatures")
+    (note,) = (note for note in run.notes if "leaves out" in note)
+    assert note.endswith("`tools[].function.parameters` without properties, in 1 row (first: line 1)")
+    names_only = "{% for t in tools %}{{ t.function.name }} {{ t.function.description }}{% endfor %}"
+    with pytest.raises(DataError) as caught:  # a row of an empty schema does not speak for one that has parameters
+        prepared([ask(tools=[tool(empty)]), ask(tools=[tool(whole)])], names_only + TEMPLATES["chatml"])
+    assert ["2: tools[0].function.parameters"] == [
+        line.partition("train.jsonl:")[2].partition(": is")[0] for line in str(caught.value).splitlines()
+    ]
+
+
+@pytest.mark.parametrize("template", ["llama", "mistral"])
+def test_what_stands_beside_a_call_is_counted_where_a_template_prints_calls_alone(
+    prepared: Callable[..., PreparedRun], template: str
+) -> None:
+    said = {**WITH_CALL[1], "content": "Let me look."}
+    run = prepared([{"messages": [WITH_CALL[0], said, WITH_CALL[2]]}, {"messages": WITH_CALL}], template)
+    left_out = "the content of a message of role 'assistant' with tool calls, in 1 row (first: line 1)"
+    assert f"the chat template of the student leaves out {left_out}" in run.notes
+
+
 def test_rows_of_one_shape_that_think_where_others_do_not_are_looked_at(prepared: Callable[..., PreparedRun]) -> None:
     said = ("I think so", "</think>all of it", "<think>hm</think>yes", "[THINK]hm[/THINK]")
     run = prepared(

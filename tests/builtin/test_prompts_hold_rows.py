@@ -180,7 +180,13 @@ def test_the_rows_reach_what_they_are_for() -> None:
         ],
     }
     found = {name: str(_verdict(name, row)) for name in TEMPLATES}
-    assert {name for name, said in found.items() if said == "None"} == {"chatml_tools", "llama", "mistral", "qwen"}
+    assert {name for name, said in found.items() if said == "None"} == {
+        "chatml_tools",
+        "llama",
+        "mistral",
+        "qwen",
+        "signatures",
+    }
     assert {name: said.partition(":")[0] for name, said in found.items() if said != "None"} == {
         "chatml": "messages[1].tool_calls[0].function.name",
         "gemma": "messages",

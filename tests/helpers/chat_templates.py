@@ -105,6 +105,14 @@ ITERATES = (  # a call as XML, an argument a tag; the names of tools alone
     "<{{ key }}>{{ value if value is string else value | tojson }}</{{ key }}>{% endfor %}</function>{% endfor %}"
     "<|end|>\n{% endfor %}" + OPEN
 )
+SIGNATURES = (  # tools as signatures of functions: of a tool without parameters there is no schema
+    "{% for t in tools or [] %}{% set f = t.function %}// {{ f.description }}\ntype {{ f.name }} = ("
+    "{% if f.parameters and f.parameters.properties %}_: { {% for name, p in f.parameters.properties.items() %}"
+    "{{ name }}{{ '?' if name not in f.parameters.required or [] }}: {{ p.type }}, // {{ p.description }}\n"
+    "{% endfor %} }{% endif %}) => any;\n{% endfor %}"
+    "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}{% for c in m.tool_calls or [] %}"
+    "{{ c.function.name }} {{ c.function.arguments | tojson }}{% endfor %}<|end|>\n{% endfor %}" + OPEN
+)
 PRINTS_AS_GIVEN = (  # arguments as they come: Python's notation for an object
     "{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}"
     "{% for c in m.tool_calls or [] %}[{{ c.function.name }} {{ c.function.arguments }}]{% endfor %}<|end|>\n"
