@@ -43,6 +43,7 @@ FOLDERS = {
     "loop",
     "preflight",
     "probe",
+    "prompt_check",
     "recipes",
     "roles",
     "run_directory",

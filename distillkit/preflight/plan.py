@@ -9,7 +9,7 @@ from distillkit.data.render import Renderer, RoutedRow, RowIds
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
 from distillkit.events import Plan
-from distillkit.preflight.prompt_check import PromptCheck
+from distillkit.prompt_check.prompt_check import PromptCheck
 from distillkit.types import Row
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from distillkit import RowError, Tokenizer
 from distillkit.data.parse_row import parse_row
 from distillkit.data.render import PromptSide, Renderer, RoutedRow
-from distillkit.preflight.prompt_check import PromptCheck
-from distillkit.preflight.unprinted_parts import UnprintedParts
+from distillkit.prompt_check.prompt_check import PromptCheck
+from distillkit.prompt_check.unprinted_parts import UnprintedParts
 from distillkit.testing import ByteTokenizer, make_teacher
 from distillkit.types import Route
 from distillkit_builtin.prompts import MessagesPrompts

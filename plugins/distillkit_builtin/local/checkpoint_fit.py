@@ -28,8 +28,8 @@ OTHER_SENSES = re.compile(r"vision|visual|image|video|audio|speech|multi_?modal|
 """In the names of a checkpoint's parts that a text model has no use for: towers of other senses, drafting heads."""
 LAYER = re.compile(r"\.layers\.(\d+)\.")
 NO_WEIGHT = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.(k|v|kv)_scale$|\.[kv]_proj\.output_scale$")
-"""Ends of names of what stands beside a layer's weights: causal masks, which GPT-like models stored once, and the scales
-of a cache in 8 bits, which other servers may keep."""
+"""Ends of names of what stands beside a layer's weights: causal masks, which GPT-like models stored once, and the
+scales of a cache in 8 bits, which other servers may keep."""
 SHOWN = 4
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from distillkit.data.tool_calls import function_of
-from distillkit.preflight.changed_value import marked_texts, other_end, other_object, other_text, other_value
-from distillkit.preflight.row_value import Options, Path
+from distillkit.prompt_check.changed_value import marked_texts, other_end, other_object, other_text, other_value
+from distillkit.prompt_check.row_value import Options, Path
 from distillkit.types import Message, Messages
 
 SAME_ROLES = ({"system", "developer"}, {"assistant"}, {"tool"}, {"system"}, {"developer"})
@@ -103,7 +103,7 @@ def _parts_of_function(path: Path, value: Options, kind: str, needed: Sequence[s
 
 
 def names_no_parameter(key: str, value: JsonValue) -> bool:
-    """Whether this is the schema of a function like `get_time()`; a template that writes signatures has no place for it."""
+    """Whether this is the schema of a function like `get_time()`, for which a signature has no place."""
     return key == "parameters" and isinstance(value, dict) and not value.get("properties")
 
 

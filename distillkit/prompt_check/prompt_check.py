@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 from distillkit.data.render import Reader, Renderer, RoutedRow
 from distillkit.errors import RowError
-from distillkit.preflight.special_texts import SpecialTexts
-from distillkit.preflight.unprinted_parts import UnprintedParts
+from distillkit.prompt_check.special_texts import SpecialTexts
+from distillkit.prompt_check.unprinted_parts import UnprintedParts
 from distillkit.types import Messages
 
 

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping
 from pydantic import JsonValue
 
 from distillkit.data.tool_calls import function_of
-from distillkit.preflight.prompt_parts import Part, names_no_parameter
-from distillkit.preflight.row_value import Options
+from distillkit.prompt_check.prompt_parts import Part, names_no_parameter
+from distillkit.prompt_check.row_value import Options
 from distillkit.types import Message, Messages
 
 Kind = tuple[Hashable, ...]

@@ -15,10 +15,10 @@ from pydantic import JsonValue
 from distillkit.data.render import PromptSide, render_side
 from distillkit.data.template_options import OPTIONS, PARSERS
 from distillkit.errors import RowError
-from distillkit.preflight.changed_value import other_value
-from distillkit.preflight.prompt_parts import Part, parts_of
-from distillkit.preflight.prompt_shape import context_of, kinds_of, options_shape
-from distillkit.preflight.row_value import Options, Path, as_row, from_row, get, put, thawed
+from distillkit.prompt_check.changed_value import other_value
+from distillkit.prompt_check.prompt_parts import Part, parts_of
+from distillkit.prompt_check.prompt_shape import context_of, kinds_of, options_shape
+from distillkit.prompt_check.row_value import Options, Path, as_row, from_row, get, put, thawed
 from distillkit.tokenizer import template_variables
 from distillkit.types import Messages
 
