@@ -52,7 +52,7 @@ def show_figures(figures: ProbeFigures, console: Console) -> None:
     test = figures.sampling
     if not isinstance(test, str):
         console.print(
-            f"sampling: {test.repeated:.1%} of {test.draws} next tokens repeat one before, {test.expected:.1%} would "
+            f"sampling: {test.repeated:.1%} of {test.samples} next tokens repeat one before, {test.expected:.1%} would "
             f"by their logprobs (z = {test.z:.1f})",
             soft_wrap=False,
         )

@@ -64,7 +64,7 @@ class ScoredTokens:
     rows: IntArray
     """The number of the row that it belongs to."""
     ends: BoolArray
-    """Whether it is the last of a completion that ended by itself, or by a stop string."""
+    """`Rollout.has_end`, of the last token of each completion; False of all others."""
     completions: int
 
     @property
@@ -108,7 +108,7 @@ def _places(count: int) -> Doubles:
 
 def _ends(rollout: Rollout) -> BoolArray:
     ends = np.zeros(len(rollout.token_ids), np.bool_)
-    ends[-1] = rollout.finish_reason == "stop"
+    ends[-1] = rollout.has_end
     return ends
 
 

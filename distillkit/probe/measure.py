@@ -23,7 +23,7 @@ from distillkit.types import Prompts, SampleKey, SampleRequest, SamplingParams
 
 PURPOSE = "probe"
 """Part of its seeds, so that they are no step's and no evaluation's."""
-NEXT_TOKENS, DRAWS = 8, 16
+NEXT_TOKENS, TIMES = 8, 16
 """Of the sampling test: after how many prompts a next token is sampled, and how often."""
 BEHIND = 16
 """Tokens of a completion, at most, that stand behind every other of those prompts."""
@@ -48,12 +48,12 @@ class Probe:
         new = self.prepared.sampling.max_tokens
         lengths = [len(row_prompts.student) for row_prompts in self.prompts]
         sampled = sum(lengths) + len(lengths) * new
-        drawn = DRAWS * sum(length + min(BEHIND, new // 2) + 1 for length in lengths[:NEXT_TOKENS])
+        tested = TIMES * sum(length + min(BEHIND, new // 2) + 1 for length in lengths[:NEXT_TOKENS])
         scored = 0
         for teacher, scorer in self.prepared.plugins.scorers.items():
             read = [len(each.teachers[teacher]) + new for each in self.prompts if teacher in each.route.teachers]
             scored += tokens_scored(scorer, read) if read else 0
-        return sampled + drawn + scored
+        return sampled + tested + scored
 
     async def measured(self) -> ProbeFigures:
         """The figures. Raises RunFailedError if nothing could be sampled, or a teacher could score nothing."""
@@ -65,13 +65,13 @@ class Probe:
         failures = [*(completion.reason for completion in lost), *wrong.values()]
         if not rollouts:
             raise RunFailedError(f"no completion could be sampled; the first failure: {failures[0]}")
-        sampling, drawn = await self._sampling_test(rollouts, params)
+        sampling, tested = await self._sampling_test(rollouts, params)
         teachers: list[TeacherFigures] = []
         scored_tokens = 0
         for teacher, scorer in self.prepared.plugins.scorers.items():
             to_score = self._to_score(teacher, rollouts)
             if to_score:
-                probe = TeacherProbe(scorer, to_score, self._tokenizer, self.prepared.ending_ids)
+                probe = TeacherProbe(scorer, to_score, self._tokenizer)
                 teachers.append(await probe.measured())
                 lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
                 scored_tokens += tokens_scored(scorer, lengths)
@@ -79,7 +79,7 @@ class Probe:
         return ProbeFigures(
             rows=len(self.prompts),
             completions=len(rollouts),
-            sampled_tokens=sum(len(rollout.token_ids) for rollout in rollouts) + drawn,
+            sampled_tokens=sum(len(rollout.token_ids) for rollout in rollouts) + tested,
             scored_tokens=scored_tokens,
             failed=len(failures),
             failure=failures[0] if failures else None,
@@ -126,17 +126,17 @@ class Probe:
         for place, rollout in enumerate(rollouts[:NEXT_TOKENS]):
             behind = rollout.token_ids[: min(BEHIND, len(rollout.token_ids) // 2) if place % 2 else 0]
             prompt = [*rollout.request.prompt_ids.tolist(), *behind.tolist()]
-            requests.extend(self._next_token(rollout.key, draw, prompt, neutral) for draw in range(DRAWS))
-        drawn, _ = await self._sampled(requests)
+            requests.extend(self._next_token(rollout.key, time, prompt, neutral) for time in range(TIMES))
+        tokens, _ = await self._sampled(requests)
         groups: dict[str, list[tuple[int, float]]] = {}
-        for sample in drawn:
-            token = int(sample.token_ids[0]), float(sample.logprobs[0])
-            groups.setdefault(sample.key.row_id, []).append(token)
+        for sampled in tokens:
+            token = int(sampled.token_ids[0]), float(sampled.logprobs[0])
+            groups.setdefault(sampled.key.row_id, []).append(token)
         try:
-            return untouched_sampling(list(groups.values())), len(drawn)
+            return untouched_sampling(list(groups.values())), len(tokens)
         except AlignmentError as error:
-            return str(error), len(drawn)
+            return str(error), len(tokens)
 
-    def _next_token(self, key: SampleKey, draw: int, prompt: Sequence[int], params: SamplingParams) -> SampleRequest:
-        seed = derive_seed(self.prepared.config.seed, PURPOSE, "next token", key.row_id, draw)
-        return SampleRequest(SampleKey(key.row_id, key.epoch, draw), token_ids(prompt), seed, params)
+    def _next_token(self, key: SampleKey, time: int, prompt: Sequence[int], params: SamplingParams) -> SampleRequest:
+        seed = derive_seed(self.prepared.config.seed, PURPOSE, "next token", key.row_id, time)
+        return SampleRequest(SampleKey(key.row_id, key.epoch, time), token_ids(prompt), seed, params)

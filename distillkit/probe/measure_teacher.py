@@ -1,7 +1,7 @@
 """One teacher, measured: its gap to the student, and whether it says the same of the same tokens when asked again."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +45,6 @@ class TeacherProbe:
     requests: Sequence[ScoreRequest]
     tokenizer: Tokenizer
     """The student's, to show tokens."""
-    ending_ids: Collection[int] = ()
-    """The ids that end a completion; without any, whatever stands last in one that ended by itself is its end."""
 
     async def measured(self) -> TeacherFigures:
         """The teacher's figures. Raises RunFailedError if it could score nothing.
@@ -91,7 +89,7 @@ class TeacherProbe:
         self, scores: Sequence[Score], lost: Sequence[LostCompletion], asked_again: Mapping[str, Disagreement]
     ) -> TeacherFigures:
         gaps = [score.logprobs - score.request.rollout.logprobs for score in scores]
-        masks = [self._parts(score.request.rollout) for score in scores]
+        masks = [_parts(score.request.rollout) for score in scores]
         ends = Counter(
             int(score.request.rollout.token_ids[-1])
             for score, mask in zip(scores, masks, strict=True)
@@ -116,15 +114,13 @@ class TeacherProbe:
             asked_again=asked_again,
         )
 
-    def _parts(self, rollout: Rollout) -> Mapping[str, BoolArray]:
-        """Which of a completion's active tokens are its end, its first ones, and those between."""
-        places = np.arange(len(rollout.token_ids))
-        ended = rollout.finish_reason == "stop"
-        if self.ending_ids:  # else it was a stop string, whose last token is any
-            ended = ended and int(rollout.token_ids[-1]) in self.ending_ids
-        end = rollout.active & (places == len(places) - 1) & ended
-        first = rollout.active & (places < FIRST) & ~end
-        return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}
+
+def _parts(rollout: Rollout) -> Mapping[str, BoolArray]:
+    """Which of a completion's active tokens are its end, its first ones, and those between."""
+    places = np.arange(len(rollout.token_ids))
+    end = rollout.active & (places == len(places) - 1) & rollout.has_end
+    first = rollout.active & (places < FIRST) & ~end
+    return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}
 
 
 def _end_alike(request: ScoreRequest) -> bool:

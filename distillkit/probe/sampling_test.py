@@ -46,8 +46,8 @@ TINY = 1e-300
 class SamplingTest:
     """What was measured, and the verdict."""
 
-    draws: int
-    """Samples, over all groups."""
+    samples: int
+    """How many, over all groups."""
     z: float
     """Standard deviations by which samples repeat others more often (above 0) or more seldom than they would; 0 where
     no repeat was possible."""
@@ -73,7 +73,7 @@ class SamplingTest:
             "greedy sampling, top-k, top-p, min-p or a temperature below 1" if self.z > 0 else "a temperature above 1"
         )
         return (
-            f"{self.repeated:.1%} of {self.draws} samples of a next token repeat one of the same prompt, where "
+            f"{self.repeated:.1%} of {self.samples} samples of a next token repeat one of the same prompt, where "
             f"{self.expected:.1%} would by their own logprobs ({how}, z = {self.z:.1f}); {what} does that, or a penalty"
         )
 
@@ -128,7 +128,7 @@ class _Evidence:
         variance = float((masses * (1.0 - masses)).sum())
         surplus = float((repeats - masses).sum())
         return SamplingTest(
-            draws=len(repeats),
+            samples=len(repeats),
             z=surplus / math.sqrt(variance) if variance else 0.0,
             repeated=float(repeats.mean()) if len(repeats) else 0.0,
             expected=float(masses.mean()) if len(masses) else 0.0,

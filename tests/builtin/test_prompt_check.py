@@ -154,9 +154,9 @@ def test_a_tool_without_parameters_has_no_place_in_a_signature(prepared: Callabl
     names_only = "{% for t in tools %}{{ t.function.name }} {{ t.function.description }}{% endfor %}"
     with pytest.raises(DataError) as caught:  # a row of an empty schema does not speak for one that has parameters
         prepared([ask(tools=[tool(empty)]), ask(tools=[tool(whole)])], names_only + TEMPLATES["chatml"])
-    assert [
-        line.partition("train.jsonl:")[2].partition(": is")[0] for line in str(caught.value).splitlines()
-    ] == ["2: tools[0].function.parameters"]
+    assert [line.partition("train.jsonl:")[2].partition(": is")[0] for line in str(caught.value).splitlines()] == [
+        "2: tools[0].function.parameters"
+    ]
 
 
 @pytest.mark.parametrize("template", ["llama", "mistral"])

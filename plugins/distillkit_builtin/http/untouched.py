@@ -23,7 +23,8 @@ from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.http.completions import PATH, completion_payload, parse_completion
 from distillkit_builtin.remote.service_client import ServiceClient
 
-DRAWS, ROUNDS = 32, 8
+TIMES, ROUNDS = 32, 8
+"""How often a next token is sampled in a round, and how many rounds there are at most."""
 TEXT_TOKENS = 16
 HOW_TO_START = (
     "start vLLM with --generation-config vllm and without --override-generation-config and logits processors, and look "
@@ -53,7 +54,7 @@ async def _measured(client: ServiceClient, root: str, model: str, start: Sequenc
     groups: list[list[tuple[int, float]]] = [[] for _ in prompts]
     for _ in range(ROUNDS):
         for prompt, group in zip(prompts, groups, strict=True):
-            asked = [(prompt, next(seeds), 1) for _ in range(DRAWS)]
+            asked = [(prompt, next(seeds), 1) for _ in range(TIMES)]
             found = await asyncio.gather(*(_sampled(client, root, model, each) for each in asked))
             group += [(int(one.token_ids[0]), float(one.logprobs[0])) for one in found]
         test = untouched_sampling(groups, tests=len(client.roots))

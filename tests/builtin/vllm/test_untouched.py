@@ -6,7 +6,7 @@ from loopback.openai.wire import COMPLETIONS, Serve
 from builtin.http.serving import opened
 from builtin.vllm.pushes import sampler
 from distillkit.errors import AlignmentError, InputError
-from distillkit_builtin.http.untouched import DRAWS, ROUNDS
+from distillkit_builtin.http.untouched import ROUNDS, TIMES
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.transport.faults import GenerationConfig
@@ -47,8 +47,8 @@ async def test_an_untouched_server_is_let_in_for_one_round(serve: Serve, seed: i
     async with opened(sampler(server)):
         pass
     plain = [request for request in server.traffic.requests(COMPLETIONS) if is_plain(request)]
-    assert (len(plain) - 1) % (4 * DRAWS) == 0
-    assert len(plain) - 1 <= 4 * DRAWS * ROUNDS
+    assert (len(plain) - 1) % (4 * TIMES) == 0
+    assert len(plain) - 1 <= 4 * TIMES * ROUNDS
 
 
 async def test_a_limit_of_the_servers_own_is_found(serve: Serve) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from distillkit.diagnosis.figures_of import diagnosis_of
 from distillkit.records import Score, ScoredRollout, ScoreRequest
-from distillkit.testing import ByteTokenizer
-from distillkit.types import Prompts, Route
+from distillkit.testing import ByteTokenizer, make_scored
+from distillkit.types import Prompts, Route, SamplingParams
 from engine.diagnosis.completions import LOGPROB, completion, measured, written
 
 
@@ -84,6 +84,15 @@ def test_no_more_tokens_are_listed_than_one_can_read() -> None:
 
 def test_what_was_cut_has_no_end() -> None:
     assert overall([completion([-1, -2], finish="length")]).gap.end is None
+
+
+def test_a_stop_string_is_no_end_of_a_turn() -> None:
+    end = ByteTokenizer.turn_end
+    params = SamplingParams(8, stop=("e",), stop_ids=(end,))
+    both = [completion([-1, -2], ids=[65, end]), completion([-1, -4], 2, ids=[65, 101])]
+    asked = [replace(each.rollout, request=replace(each.rollout.request, params=params)) for each in both]
+    scored = [make_scored(each, [LOGPROB - 1, LOGPROB - 2 * i]) for i, each in enumerate(asked, start=1)]
+    assert overall(scored).gap.end == 2
 
 
 def test_entropies_are_means_of_what_each_side_wrote() -> None:

@@ -9,7 +9,7 @@ import pytest
 from conftest import question
 
 from distillkit import Registry, RunFailedError
-from distillkit.probe.measure import DRAWS, NEXT_TOKENS, Probe
+from distillkit.probe.measure import NEXT_TOKENS, TIMES, Probe
 from distillkit.probe.open_run import opened
 from distillkit.probe.rows import spread_rows
 from distillkit.records import Failure
@@ -56,7 +56,7 @@ async def test_nothing_is_wrong_with_the_fakes_and_their_figures_are_what_they_m
     assert {how: apart.largest for how, apart in teacher.asked_again.items()} == dict.fromkeys(
         ("again", "reversed", "alone"), 0.0
     )
-    assert figures.sampled_tokens == teacher.gap.tokens + NEXT_TOKENS * DRAWS
+    assert figures.sampled_tokens == teacher.gap.tokens + NEXT_TOKENS * TIMES
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ async def test_the_whole_distribution_is_tested_where_the_run_samples_from_a_par
     assert levels(report) == {"nothing": "ok"}
     assert report.figures.run_samples_otherwise
     asked = Counter((each.params.max_tokens, each.params.is_untouched) for each in student._asked)
-    assert asked == {(400, False): 8, (1, True): NEXT_TOKENS * DRAWS}
-    assert len({each.seed for each in student._asked}) == 8 + NEXT_TOKENS * DRAWS
+    assert asked == {(400, False): 8, (1, True): NEXT_TOKENS * TIMES}
+    assert len({each.seed for each in student._asked}) == 8 + NEXT_TOKENS * TIMES
 
 
 async def test_what_a_stop_string_ends_has_no_token_that_ends_a_turn(fake_config: Make, registry: Registry) -> None:

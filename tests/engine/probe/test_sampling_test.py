@@ -103,7 +103,7 @@ def test_z_is_the_surplus_of_repeats_by_its_standard_deviation() -> None:
     half = math.log(0.5)
     test = untouched_sampling([[(7, half), (7, half), (7, half), (8, math.log(0.25)), (8, math.log(0.25))]])
     variance = 3 * 0.25 + 0.75 * 0.25
-    assert (test.draws, test.repeated) == (5, 3 / 5)
+    assert (test.samples, test.repeated) == (5, 3 / 5)
     assert test.expected == pytest.approx((3 * 0.5 + 0.75) / 5)
     assert test.z == pytest.approx((3 - (3 * 0.5 + 0.75)) / math.sqrt(variance))
 
