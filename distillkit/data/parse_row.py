@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from distillkit.data.tool_calls import parse_tool_calls, require_answers_to_calls, without_nulls
+from distillkit.data.tool_calls import is_given, parse_tool_calls, require_answers_to_calls, without_nulls
 from distillkit.errors import RowError
 from distillkit.files.strict_json import ContentError, Location, json_type, parse_json, shortened
 from distillkit.types import Message, Messages, Row
@@ -139,6 +139,8 @@ def _parse_extra(value: Mapping[str, JsonValue], name: str) -> Mapping[str, Json
             'is the form before `tool_calls`; write "tool_calls": [{"type": "function", "function": {...}}], and its '
             "answer under the role 'tool'",
         )
+    if not is_given(extra.get("tool_call_id")):
+        extra.pop("tool_call_id", None)
     if "tool_calls" in extra:
         calls = parse_tool_calls(extra.pop("tool_calls"), f"{name}.tool_calls")
         if calls and value["role"] != "assistant":

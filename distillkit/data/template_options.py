@@ -4,27 +4,29 @@ from collections.abc import Callable, Iterator, Mapping
 
 from pydantic import JsonValue
 
-from distillkit.data.tool_calls import from_json_text, function_of, without_nulls
+from distillkit.data.tool_calls import from_json_text, function_of, is_given, without_nulls
 from distillkit.errors import RowError
 from distillkit.files.strict_json import json_type, shortened, walk
 from distillkit.frozen import FrozenDict
 
 OPTIONS = "chat_template_kwargs"
 A_TOOL = '{"type": "function", "function": {"name": ..., "description": ..., "parameters": {...}}}'
+OTHERWISE = "; a field of this name is for the chat template, so rename what is not"
 NO_OPTIONS: Mapping[str, JsonValue] = FrozenDict()
 
 
 def parse_template_options(fields: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
     """The template options of a row: its `chat_template_kwargs`, and its `tools` and `documents` under those names.
 
-    Each may be JSON text. What is null or not there is not given, so that what the config has stands; an empty list is
-    given, and means none for this row: it is None in what is returned, as templates expect it. Raises RowError.
+    Each may be JSON text. What is null, an empty text or not there is not given, so that what the config has stands; an
+    empty list is given, and means none for this row: it is None in what is returned, as templates expect it. Raises
+    RowError.
     """
     options: dict[str, JsonValue] = {}
-    if fields.get(OPTIONS) is not None:
+    if is_given(fields.get(OPTIONS)):
         options = _parse_kwargs(fields[OPTIONS])
     for name in PARSERS:
-        if fields.get(name) is not None:
+        if is_given(fields.get(name)):
             options[name] = PARSERS[name](fields[name], name)
     return options or NO_OPTIONS
 
@@ -81,11 +83,11 @@ def parse_documents(value: JsonValue, name: str) -> JsonValue:
 def _parse_objects(value: JsonValue, name: str, form: str) -> list[dict[str, JsonValue]]:
     values = from_json_text(value, name)
     if not isinstance(values, list):
-        raise RowError(name, f"is a JSON {json_type(values)}, not a list of {form}")
+        raise RowError(name, f"is a JSON {json_type(values)}, not a list of {form}{OTHERWISE}")
     objects = [item for item in values if isinstance(item, dict)]
     for i, item in enumerate(values):
         if not isinstance(item, dict):
-            raise RowError(f"{name}[{i}]", f"is a JSON {json_type(item)}, not {form}")
+            raise RowError(f"{name}[{i}]", f"is a JSON {json_type(item)}, not {form}{OTHERWISE}")
     return objects
 
 

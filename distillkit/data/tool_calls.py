@@ -33,6 +33,11 @@ def without_nulls(value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {key: item for key, item in value.items() if item is not None}
 
 
+def is_given(value: JsonValue) -> bool:
+    """Whether a field holds something: columns of text in a table have an empty one where others have null."""
+    return value is not None and value != ""
+
+
 def function_of(call: Mapping[str, JsonValue]) -> JsonValue:
     """Name and arguments of a call, or name and parameters of a tool: under `function`, or without that wrapping."""
     return call.get("function", dict(call))
@@ -40,7 +45,7 @@ def function_of(call: Mapping[str, JsonValue]) -> JsonValue:
 
 def parse_tool_calls(value: JsonValue, name: str) -> list[JsonValue]:
     """A message's `tool_calls`, with arguments as objects. Raises RowError."""
-    calls = from_json_text(value, name)
+    calls = from_json_text(value, name) if is_given(value) else []
     if not isinstance(calls, list):
         raise RowError(name, f"is a JSON {json_type(calls)}, not a list of {A_CALL}")
     parsed = [_parse_call(call, f"{name}[{i}]") for i, call in enumerate(calls)]
@@ -54,7 +59,7 @@ def parse_tool_calls(value: JsonValue, name: str) -> list[JsonValue]:
 def _parse_call(value: JsonValue, name: str) -> dict[str, JsonValue]:
     if not isinstance(value, dict):
         raise RowError(name, f"is a JSON {json_type(value)}, not {A_CALL}")
-    call = without_nulls(value)
+    call = {key: item for key, item in value.items() if is_given(item)}
     if call.get("type", "function") != "function":
         raise RowError(f"{name}.type", f"is {_shown(call['type'])}; only calls of functions are known")
     if not isinstance(call.get("id", ""), str):
@@ -73,7 +78,7 @@ def _parse_call(value: JsonValue, name: str) -> dict[str, JsonValue]:
 
 def _parse_arguments(value: JsonValue, name: str) -> JsonValue:
     """The arguments as an object; null and an empty text are how some write a call without any."""
-    arguments = from_json_text(value, name) if value != "" else None
+    arguments = from_json_text(value, name) if is_given(value) else None
     if arguments is not None and not isinstance(arguments, dict):
         raise RowError(name, f"is a JSON {json_type(arguments)}, not an object")
     return arguments or {}

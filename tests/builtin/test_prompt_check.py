@@ -15,7 +15,7 @@ from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 Make = Callable[..., RunConfig]
 TOOL = {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": {"type": "object"}}}
 CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
-WITH_CALL = [
+WITH_CALL: list[dict[str, Any]] = [
     {"role": "user", "content": "hi"},
     {"role": "assistant", "content": None, "tool_calls": [CALL]},
     {"role": "tool", "content": "sun", "tool_call_id": "abcdefghi"},
@@ -163,7 +163,7 @@ def test_a_tool_without_parameters_has_no_place_in_a_signature(prepared: Callabl
 def test_what_stands_beside_a_call_is_counted_where_a_template_prints_calls_alone(
     prepared: Callable[..., PreparedRun], template: str
 ) -> None:
-    said = {**WITH_CALL[1], "content": "Let me look."}
+    said: dict[str, Any] = {**WITH_CALL[1], "content": "Let me look."}
     run = prepared([{"messages": [WITH_CALL[0], said, WITH_CALL[2]]}, {"messages": WITH_CALL}], template)
     left_out = "the content of a message of role 'assistant' with tool calls, in 1 row (first: line 1)"
     assert f"the chat template of the student leaves out {left_out}" in run.notes

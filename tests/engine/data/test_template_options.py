@@ -16,6 +16,7 @@ TOOL = {"type": "function", "function": {"name": "w", "description": "d", "param
     [
         ({}, {}),
         ({"tools": None, "documents": None, "chat_template_kwargs": None, "expected_answer": "x"}, {}),
+        ({"tools": "", "documents": "", "chat_template_kwargs": ""}, {}),
         ({"tools": [TOOL]}, {"tools": [TOOL]}),
         ({"tools": json.dumps([TOOL])}, {"tools": [TOOL]}),
         ({"tools": [TOOL["function"]]}, {"tools": [TOOL["function"]]}),

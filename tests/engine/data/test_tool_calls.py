@@ -70,10 +70,15 @@ def test_a_call_may_stand_without_its_wrapping() -> None:
     assert made == {"name": "w", "arguments": {}}
 
 
-@pytest.mark.parametrize("nothing", [[], None, "[]"])
+@pytest.mark.parametrize("nothing", [[], None, "[]", ""])
 def test_no_calls_are_as_if_the_key_were_not_there(nothing: Any) -> None:
     said = {"role": "assistant", "content": "hello"}
     assert parsed({**said, "tool_calls": nothing}, USER) == parsed(said, USER)
+
+
+def test_an_empty_id_is_none() -> None:
+    both = assistant(call(id=""), call(id="", type=""))
+    assert parsed(both, answer(""), answer("")) == parsed(assistant(call(), call(type=None)), *([answer(None)] * 2))
 
 
 def test_parallel_calls_and_their_answers_in_any_order() -> None:
