@@ -1,11 +1,14 @@
 """Why a model's or a tokenizer's files cannot be had, in the words of whoever read them, and what to do."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from distillkit_builtin.model_source import is_path
 
 LONGEST_REASON = 300
 """Letters of another library's error that are shown: some name everything that they know."""
+SHOWN = 4
+"""Names of tensors or files that are shown: a wrong config has thousands."""
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:
@@ -26,6 +29,11 @@ def unavailable(what: str, source: str, error: Exception) -> str:
         f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
         "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
     )
+
+
+def first_names(names: Collection[str]) -> str:
+    """The first few names in alphabetical order, and whether there are more."""
+    return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
 def one_line(error: Exception) -> str:

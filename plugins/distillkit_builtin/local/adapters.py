@@ -15,12 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import one_line
+from distillkit_builtin.file_errors import first_names, one_line
 from distillkit_builtin.local.lora import ADAPTER, is_on_linear
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
 from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config
 
-SHOWN = 4
 MERGED_APART = 1e-3
 """The most by which a merged model's logits may differ from those with the adapter beside it, as a share of their norm.
 Rounding in float32 gives 1e-6."""
@@ -95,7 +94,7 @@ def put_adapter(
 def _require_all(model: PreTrainedModel, folder: Path, missing: Sequence[str], superfluous: Sequence[str]) -> None:
     """Raise InputError if adapter layers of `model` got no tensor, or tensors of the adapter no layer."""
     problems = [
-        f"{what}: {', '.join(sorted(names)[:SHOWN])}{f', ... ({len(names)})' if len(names) > SHOWN else ''}"
+        f"{what}: {first_names(names)}"
         for what, names in (("fits nothing in the model", superfluous), ("is not in the adapter's file", missing))
         if names
     ]
@@ -140,7 +139,7 @@ def require_trainable(model: PreTrainedModel, folder: Path) -> None:
     wrong = [name for name, module in adapted if module is head or not is_on_linear(module)]
     if wrong:
         raise InputError(
-            f"the adapter in {folder} changes more than linear layers below the head ({', '.join(wrong[:SHOWN])}), and "
+            f"the adapter in {folder} changes more than linear layers below the head ({first_names(wrong)}), and "
             "such an adapter cannot be trained on; give it as student.model, which merges it, and train a new one"
         )
 

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import unavailable
+from distillkit_builtin.file_errors import first_names, unavailable
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
 
@@ -30,7 +30,6 @@ LAYER = re.compile(r"\.layers\.(\d+)\.")
 NO_WEIGHT = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.(k|v|kv)_scale$|\.[kv]_proj\.output_scale$")
 """Ends of names of what stands beside a layer's weights: causal masks, which GPT-like models stored once, and the
 scales of a cache in 8 bits, which other servers may keep."""
-SHOWN = 4
 
 
 def is_quantized(base: str) -> bool:
@@ -120,22 +119,18 @@ def _require_numbers(
 ) -> None:
     """Raise InputError if weights that are floating-point come from tensors that are not; `missing`: without those."""
     weights = model.state_dict()
-    wrong = sorted(name for name in missing if name in weights and weights[name].is_floating_point())
+    wrong = [name for name in missing if name in weights and weights[name].is_floating_point()]
     if wrong:
         odd = {tensor.format: tensor.file for tensor in stored.values() if tensor.format not in FLOATS}
         formats = ", ".join(f"{name} (in {path.name})" for name, path in odd.items())
         raise InputError(
             f"weights of {base!r} are stored as {formats}, and its config.json has no quantization_config that says "
-            f"how to read them: {_names(wrong)}. Take the checkpoint that it was made of, or one with that config"
+            f"how to read them: {first_names(wrong)}. Take the checkpoint that it was made of, or one with that config"
         )
 
 
 def _listed(what: str, names: Collection[str]) -> str:
-    return f"{len(names)} tensors {what} ({_names(names)})" if names else ""
-
-
-def _names(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return f"{len(names)} tensors {what} ({first_names(names)})" if names else ""
 
 
 def _shapes(name: str, stored: Collection[int], expected: Collection[int]) -> str:

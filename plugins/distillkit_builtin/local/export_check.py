@@ -9,12 +9,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from distillkit.errors import InputError
+from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter
 from distillkit_builtin.local.checkpoint_fit import require_weights
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.weight_files import model_files
-
-SHOWN = 4
 
 
 def export_problem(policy: Policy, path: Path, whole_weights: dict[str, Tensor] | None) -> str | None:
@@ -33,8 +32,7 @@ def export_problem(policy: Policy, path: Path, whole_weights: dict[str, Tensor] 
         return str(error)
     if not different:
         return None
-    more = ", ..." if len(different) > SHOWN else ""
-    return f"{len(different)} tensors come back as others than they were: {', '.join(different[:SHOWN])}{more}"
+    return f"{len(different)} tensors come back as others than they were: {first_names(different)}"
 
 
 def _different_layers(policy: Policy, path: Path) -> Iterator[str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.errors import InputError
+from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.model_source import ADAPTER_WEIGHTS
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -22,7 +23,6 @@ CONVERT = (
     "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` of transformers writes them"
 )
 AGAIN = "copy or download it again"
-SHOWN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,7 @@ def _files_in(folder: Path) -> tuple[Path, ...]:
         raise InputError(f"{unreadable} {_without_weights(folder)}")
     missing = [path.name for path in shards if not path.is_file()]
     if missing:
-        more = ", ..." if len(missing) > SHOWN else ""
-        raise InputError(f"{index} names files that are not there: {', '.join(missing[:SHOWN])}{more}; {AGAIN}")
+        raise InputError(f"{index} names files that are not there: {first_names(missing)}; {AGAIN}")
     return shards
 
 
@@ -116,9 +115,9 @@ def _without_weights(folder: Path) -> str:
         for path in sorted(folder.glob(pattern)):
             if path.name != "training_args.bin":
                 return f"it has no {SINGLE}, only {path.name}, {CONVERT}"
-    others = sorted(path.name for path in folder.glob("*.safetensors"))
+    others = [path.name for path in folder.glob("*.safetensors")]
     if others:
-        return f"it has no {SINGLE} and no {INDEX}, only {', '.join(others[:4])}, which no index names"
+        return f"it has no {SINGLE} and no {INDEX}, only {first_names(others)}, which no index names"
     gguf = sorted(path.name for path in folder.glob("*.gguf"))
     if gguf:
         return (
