@@ -79,12 +79,6 @@ class Rollout(Value):
         """How many tokens are active."""
         return len(self.token_ids) if self.mask is None else int(self.mask.sum())
 
-    @property
-    def has_end(self) -> bool:
-        """Whether its last token ends its turn: no limit cut it, and no stop string, whose last token is any."""
-        ends = self.request.params.stop_ids
-        return self.finish_reason == "stop" and (not ends or int(self.token_ids[-1]) in ends)
-
     def at_active(self, values: Array) -> Array:
         """Those of `values` [R, ...] that stand at active tokens; `values` itself where all are."""
         return values if self.mask is None else values[self.mask]

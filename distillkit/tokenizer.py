@@ -129,6 +129,12 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     return f"{rollout.key}: {what}; the student's tokenizer has the ids 0 to {vocabulary - 1}"
 
 
+def has_end(rollout: Rollout) -> bool:
+    """Whether a completion's last token ends its turn: no limit cut it, and no stop string, whose last token is any."""
+    ends = rollout.request.params.stop_ids
+    return rollout.finish_reason == "stop" and (not ends or int(rollout.token_ids[-1]) in ends)
+
+
 def wrong_end(rollout: Rollout) -> str | None:
     """Why a completion of the student does not end where it was to end, or None.
 

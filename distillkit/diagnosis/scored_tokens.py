@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from distillkit.arrays import Array, BoolArray, IntArray
 from distillkit.records import Rollout, Score
+from distillkit.tokenizer import has_end
 
 Doubles = npt.NDArray[np.float64]
 
@@ -64,7 +65,7 @@ class ScoredTokens:
     rows: IntArray
     """The number of the row that it belongs to."""
     ends: BoolArray
-    """`Rollout.has_end`, of the last token of each completion; False of all others."""
+    """Whether it is the last of a completion, and ends its turn (`has_end`)."""
     completions: int
 
     @property
@@ -108,7 +109,7 @@ def _places(count: int) -> Doubles:
 
 def _ends(rollout: Rollout) -> BoolArray:
     ends = np.zeros(len(rollout.token_ids), np.bool_)
-    ends[-1] = rollout.has_end
+    ends[-1] = has_end(rollout)
     return ends
 
 

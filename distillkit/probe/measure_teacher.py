@@ -14,7 +14,7 @@ from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreeme
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.scorer import Scorer, ScoresAnew
-from distillkit.tokenizer import Tokenizer
+from distillkit.tokenizer import Tokenizer, has_end
 from distillkit.types import SampleKey
 
 FIRST = 4
@@ -118,7 +118,7 @@ class TeacherProbe:
 def _parts(rollout: Rollout) -> Mapping[str, BoolArray]:
     """Which of a completion's active tokens are its end, its first ones, and those between."""
     places = np.arange(len(rollout.token_ids))
-    end = rollout.active & (places == len(places) - 1) & rollout.has_end
+    end = rollout.active & (places == len(places) - 1) & has_end(rollout)
     first = rollout.active & (places < FIRST) & ~end
     return {"all": rollout.active, "end": end, "first": first, "between": rollout.active & ~first & ~end}
 
