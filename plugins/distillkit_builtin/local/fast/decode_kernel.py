@@ -42,7 +42,7 @@ def fused_decode_attention(
     whole = splits == 1
     parts = out if whole else out.new_empty((count, heads, splits, width), dtype=torch.float32)
     stats = out.new_empty((count, heads, splits, 2), dtype=torch.float32)
-    padded = triton.next_power_of_2(width)
+    padded = max(16, triton.next_power_of_2(width))  # no smaller products are known to a GPU
     _attend[(count, kv_heads, splits)](
         both, value, new.query_norm, new.key_norm, new.cos, new.sin, new.eps, keys, values, positions, parts, stats,
         scale, both.stride(0), value.stride(0), length, splits, KV_HEADS=kv_heads, GROUP=group,
