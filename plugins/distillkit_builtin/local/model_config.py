@@ -1,14 +1,13 @@
 """What a model's `config.json` says, which is read without torch and without weights."""
 
 import copy
-import json
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import one_line, unavailable
+from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:
@@ -55,18 +54,7 @@ def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
         config: PreTrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False)
     except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it
         raise InputError(unavailable("config", base, error)) from error
-    _require_json(folder / "generation_config.json")
     return config
-
-
-def _require_json(path: Path) -> None:
-    """Raise InputError for a file that is no JSON. transformers goes on without it: with other ends of a completion."""
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":

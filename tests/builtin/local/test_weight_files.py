@@ -165,7 +165,6 @@ def test_headers_are_those_of_the_files(shards: Path) -> None:
             '{"model_type": "llama", "hidden_act": "nosuch"}',
             "no model can be built .*: KeyError: 'nosuch'",
         ),
-        ("generation_config.json", "{", "generation_config.json cannot be read"),
     ],
 )
 def test_a_config_that_no_model_can_be_made_of_is_refused(
