@@ -8,6 +8,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable, Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any, cast
 
@@ -63,7 +64,12 @@ def _read_bytes(path: Path) -> bytes:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML in which keys are text, and one that stands twice is an error, as in TOML."""
+    """YAML in which keys are text, one that stands twice is an error, as in TOML, and a date is the text that it is."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own
+        start: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def __init__(self, text: str) -> None:
         """Read `text`; merge keys (`<<`) are counted from zero."""
@@ -124,9 +130,18 @@ def _parse_toml(text: str) -> object:
     # Its parser takes time by the square of the number of parts.
     if any(piece.count(".") > MAX_DEPTH for piece in TOML_KEY_ENDS.split(text)):
         raise ContentError(f"holds a key of more than {MAX_DEPTH} parts")
-    value = tomllib.loads(text)
-    require_plain(cast(Any, value))
+    value = _dates_as_text(tomllib.loads(text))
+    require_plain(value)
     return value
+
+
+def _dates_as_text(value: Any) -> Any:  # noqa: ANN401 - what TOML holds
+    """TOML with its days as text, as `2026-11-29`; what has a time of day is left as it is."""
+    if isinstance(value, dict):
+        return {key: _dates_as_text(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_dates_as_text(inner) for inner in value]
+    return value.isoformat() if type(value) is date else value
 
 
 def _parse_json(text: str) -> object:

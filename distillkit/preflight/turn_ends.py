@@ -82,11 +82,12 @@ def require_turn_ends(config: RunConfig, renderer: Renderer, sampling: SamplingP
             maps |= {} if found is None else {name: found}
             continue
         others = [index for index in teacher.own if index not in sampling.stop_ids]
-        if others:
+        if others and teacher != student:  # of one that ends as the student does, that is the student's own problem
             missing |= set(others)
             problems.append(_teacher_problem(name, others, sampling.stop_ids, tokenizer, renderer.teachers[name]))
     if any(section.turn_end == "same" for section in config.teachers):
-        problems += _own_problem(student, sampling.stop_ids, missing, tokenizer)
+        alike = all(ends_of(side) == student for side in renderer.teachers.values())
+        problems += _own_problem(student, sampling.stop_ids, missing, tokenizer, alike=alike)
     if problems:
         raise InputError("\n".join(problems))
     if maps:
@@ -138,17 +139,20 @@ def _teacher_problem(
 
 
 def _own_problem(
-    student: TurnEnds, ends: Collection[int], said: Collection[int], tokenizer: Tokenizer
+    student: TurnEnds, ends: Collection[int], said: Collection[int], tokenizer: Tokenizer, *, alike: bool
 ) -> Iterator[str]:
-    """Why a student that runs on past its own turn's end is refused, unless that was said of the same token."""
+    """Why a student that runs on past its own turn's end is refused, unless that was said of the same token.
+
+    `alike`: its teachers end their turns as it does.
+    """
     own = student.template
     if own is None or own in ends or own in said:
         return
     yield (
         f"the student's chat template ends a turn with {_named([own], tokenizer)}, and its completions end with "
         f"{_named(ends, tokenizer)}: one that closes its turn would run on past it, and the student would learn from "
-        f"what stands behind. Set {_stop_way([own], tokenizer)}; or turn_end: map for every teacher, if the student is "
-        "to keep its end"
+        f"what stands behind. Set {_stop_way([own], tokenizer)}"
+        + ("" if alike else "; or turn_end: map for every teacher, if the student is to keep its end")
     )
 
 

@@ -63,7 +63,7 @@ def check(*arguments: object) -> Result:
         ("a: 1\nb: 1" + "0" * 5000, "config.yaml:2: a number has no more than 100 characters"),
         ("a: 1\nb: !!set {x}", "config.yaml:2: b: is read as a set; put it in quotes"),
         ("a: 1\nb: !!omap [c: 1]", "config.yaml:2: b.0: is read as a tuple"),
-        ("a: 1\nb: 2024-01-01", "config.yaml:2: b: is read as a date; put it in quotes"),
+        ("a: 1\nb: !!timestamp 2024-01-01", "config.yaml:2: b: is read as a date; put it in quotes"),
         ("a: 1\nb: 0x" + "f" * 16, "config.yaml:2: b: is an integer beyond 64 bits"),
         ("a: 1\nb: 1" + ":1" * 100_000, "config.yaml:2: a number has no more than 100 characters"),
         ('a: 1\nb: ["\\ud800"]', "config.yaml:2: b.0: holds half of a surrogate pair"),
@@ -99,7 +99,7 @@ def test_yaml(tmp_path: Path, text: str | bytes, message: str) -> None:
         ("c.toml", "a = " + "[" * 10_000, "c.toml: is nested too deeply"),
         ("c.toml", "a" + ".a" * 100_000 + " = 1", "c.toml: holds a key of more than 100 parts"),
         ("c.toml", "a = 1\nb = 0x" + "f" * 6000, "c.toml:2: b: is an integer beyond 64 bits"),
-        ("c.toml", "a = 2024-01-01", "c.toml:1: a: is read as a date; put it in quotes"),
+        ("c.toml", "a = 2024-01-01T10:00:00", "c.toml:1: a: is read as a datetime; put it in quotes"),
         ("c.toml", "a = \0", "c.toml: Invalid value"),
     ],
 )
@@ -149,7 +149,7 @@ def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
         ('name="\\0"', "the value holds a NUL character"),
         ("name=\udcff", "the value is not YAML; quote it"),
         ('name="\\UFFFFFFFF"', "the value "),
-        ("name=2024-01-01", "the value is read as a date; put it in quotes"),
+        ("name=!!timestamp 2024-01-01", "the value is read as a date; put it in quotes"),
     ],
 )
 def test_overrides(override: str, message: str) -> None:

@@ -1,4 +1,5 @@
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def test_overrides_reach_into_plugins_that_are_named_alone(tmp_path: Path) -> No
         ("teachers.5.model=x", "the list has items 0 to 0, not '5'"),
         ("teachers.first.model=x", "the list has items 0 to 0, not 'first'"),
         ("name={", "the value is not YAML"),
-        ("name=2024-13-45", "the value is not YAML; quote it"),
+        ("name=!!timestamp 2024-13-45", "the value is not YAML; quote it"),
         ("name={[1]: 2}", "the value is not YAML"),
         ("numbers.0.deep=1", "'0' has no key 'deep'"),
     ],
@@ -127,7 +128,7 @@ def test_what_is_said_in_short_merges_like_what_it_is_short_for(
         ("a: 1\n? [b]\n: 2\n", ":2: a sequence is no key; a key is plain text"),
         ("a: 1\nb: {{c: 1}: 2}\n", ":2: a mapping is no key"),
         ("a: 1\nyes: 2\n", ":2: the key 'yes' is no text for YAML; put it in quotes"),
-        ("a: 2024-13-45\n", "config.yaml:1: month must be in 1..12"),
+        ("a: !!timestamp 2024-13-45\n", "config.yaml:1: month must be in 1..12"),
         (SHORT + "registry: x\n", ":6: registry: unknown key; "),
         (SHORT + "self: x\n", ":6: self: unknown key; "),
         ("- a list\n", "holds no sections"),
@@ -240,3 +241,21 @@ def test_an_option_of_a_strangers_plugin_that_moved_is_named_with_its_new_place(
     assert lines[0] == f"{tmp_path / 'config.yaml'}:9: router.size: is now router.group.size"
     assert lines[1].startswith(f"{tmp_path / 'config.yaml'}:10: router.other: unknown key")
     assert len(lines) == 2  # and not that router.group is missing
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("c.yaml", "sampling: {template_date: 2026-11-29}"),
+        ("c.yaml", "sampling: {template_date: '2026-11-29'}"),
+        ("c.toml", "[sampling]\ntemplate_date = 2026-11-29"),
+        ("c.json", '{"sampling": {"template_date": "2026-11-29"}}'),
+    ],
+)
+def test_a_day_is_written_as_it_is_in_every_format(tmp_path: Path, registry: Registry, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    teacher = {"model": "t", "scorer": {"name": "fake"}}
+    extra = {"data": "rows.jsonl", "student": {"name": "fake"}, "teachers": [teacher]}
+    for overrides in ([], ["sampling.template_date=2026-11-29"]):
+        config, _ = load_config([tmp_path / name], overrides, registry=registry, extra=extra)
+        assert config.sampling.template_date == date(2026, 11, 29)

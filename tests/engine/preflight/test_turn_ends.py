@@ -155,6 +155,17 @@ def test_a_student_that_runs_on_past_its_own_turn_is_refused(make: Make) -> None
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_one_model_on_both_sides_is_told_what_is_true_of_it(make: Make) -> None:
+    """Its template ends turns with another token than its EOS id: to map ends would score what it never writes."""
+    with pytest.raises(InputError) as caught:
+        inspect(make((END, (START,)), (END, (START,))))
+    assert str(caught.value) == (
+        "the student's chat template ends a turn with '<|im_end|>' (id 257), and its completions end with "
+        "'<|im_start|>' (id 256): one that closes its turn would run on past it, and the student would learn from "
+        "what stands behind. Set sampling.stop_ids: [257] or sampling.stop: ['<|im_end|>']"
+    )
+
+
 def test_an_end_that_the_student_cannot_sample_has_one_way_out(make: Make) -> None:
     section = {"model": "t", "scorer": EndingScorer(ends=(EXTRA, (EXTRA,)), more={"<|eot|>": EXTRA})}
     with pytest.raises(InputError) as caught:
