@@ -24,8 +24,8 @@ CODE = "the code of "
 """A script's: may change, since who mends a plugin that failed goes on with it, and the user reads it then."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
-PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model)")
-"""The options that say where a model, an adapter or a tokenizer is."""
+PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model|route_value)")
+"""The options that say where a model, an adapter or a tokenizer is, and how a teacher is called."""
 CONTENT = {"model": "weights", "adapter": "starting adapter"}
 """What a fingerprint calls what is there."""
 WHY = Message("user", "Why?")
@@ -81,7 +81,7 @@ def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iter
         if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"
         else:
-            yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}"
+            yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}{_way_to_move(name, then, now)}"
 
 
 def other_code(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> list[str]:
@@ -109,12 +109,26 @@ def _is_same(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonVal
 
 
 def _only_moved(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> bool:
-    """Whether an option says where a model or tokenizer is, and its content was known both times: that is compared."""
+    """Whether an option says where a model or tokenizer is, and its content was known both times: that is compared.
+
+    Or how a teacher is called that is called as it was: by default as its model.
+    """
     found = PLACE.fullmatch(name)
     if found is None or found["option"] == "tokenizer_model":  # the tokenizer's content is always known
         return found is not None
-    content = f"the {CONTENT[found['option']]} of {_user(found['user'], then)}"
+    user = _user(found["user"], then)
+    if found["option"] == "route_value":
+        return user == _user(found["user"], now)
+    content = f"the {CONTENT[found['option']]} of {user}"
     return content in then and content in now
+
+
+def _way_to_move(name: str, then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> str:
+    """How a teacher keeps its name where its model lies elsewhere; empty for anything else."""
+    found = PLACE.fullmatch(name)
+    if found is None or found["option"] != "model" or _user(found["user"], then) == _user(found["user"], now):
+        return ""
+    return f"; if it is that model, which lies elsewhere now, keep its name: {found['user']}.route_value={then[name]}"
 
 
 def _user(key: str, parts: Mapping[str, JsonValue]) -> str:

@@ -197,6 +197,19 @@ def test_a_model_that_lies_elsewhere_is_the_same_one_if_its_content_is_known(fak
     assert listed(unnamed) == ['teachers.0.route_value was "easy", is null']
 
 
+def test_a_teacher_that_is_called_as_its_model_keeps_its_name_when_that_is_moved(fake_config: Make) -> None:
+    def config(steps: int, model: str, name: str | None) -> RunConfig:
+        teacher = {"model": model, "route_value": name, "scorer": Known.of(weights="0123456789abcdef")}
+        return fake_config(teachers=[teacher], train={"max_steps": steps})
+
+    started(config(1, "/a/model", None))
+    assert listed(config(2, "/b/model", None)) == [
+        'teachers.0.model was "/a/model", is "/b/model"; if it is that model, which lies elsewhere now, keep its name: '
+        "teachers.0.route_value=/a/model"
+    ]
+    assert run(config(2, "/b/model", "/a/model"), resume=True).steps == 2
+
+
 LOSS = """
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
