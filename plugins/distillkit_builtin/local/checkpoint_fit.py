@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, unavailable
 from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -64,15 +65,16 @@ def load_on_meta(
     with torch.device("meta"):
         cls = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
     try:
-        model, info = cls.from_pretrained(
-            None,
-            config=config,
-            state_dict=tensors,
-            dtype=dtype,
-            device_map={"": "meta"},
-            ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
-            output_loading_info=True,
-        )
+        with quiet_loading():
+            model, info = cls.from_pretrained(
+                None,
+                config=config,
+                state_dict=tensors,
+                dtype=dtype,
+                device_map={"": "meta"},
+                ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
+                output_loading_info=True,
+            )
     except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
         raise InputError(unavailable("model", base, error)) from error
     return model, info

@@ -5,13 +5,13 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
 from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import ModelSource
 
@@ -25,7 +25,6 @@ def load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     Raises:
         InputError: if the weights cannot be read, are not safetensors, or are not all of the model's.
     """
-    transformers_logging.disable_progress_bar()
     read_config(source.base)  # whose errors say more
     if not source.adapters:
         return _load(source.base, dtype)
@@ -59,15 +58,16 @@ def require_finite(model: PreTrainedModel, base: str) -> None:
 def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
     """A whole model, without the adapter that its directory may hold."""
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            base,
-            dtype=dtype,
-            use_safetensors=True,  # the older format is a pickle
-            trust_remote_code=False,
-            adapter_kwargs={"subfolder": NO_ADAPTER},
-            ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
-            output_loading_info=True,
-        )
+        with quiet_loading():
+            loaded = AutoModelForCausalLM.from_pretrained(
+                base,
+                dtype=dtype,
+                use_safetensors=True,  # the older format is a pickle
+                trust_remote_code=False,
+                adapter_kwargs={"subfolder": NO_ADAPTER},
+                ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
+                output_loading_info=True,
+            )
     except torch.OutOfMemoryError:
         raise
     except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:

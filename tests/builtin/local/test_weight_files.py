@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from distillkit.errors import InputError
 from distillkit.testing import make_context
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.checkpoint_fit import load_on_meta, require_weights
+from distillkit_builtin.local.load_weights import load_weights
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import resolve_model
@@ -304,3 +306,20 @@ def test_weights_that_need_scales_are_no_numbers_without_them(model: Path, dtype
 def test_other_formats_of_numbers_are_fine(model: Path, dtype: torch.dtype) -> None:
     change_tensors(model, lambda tensors: {name: tensor.to(dtype) for name, tensor in tensors.items()}, WEIGHTS)
     check(model)
+
+
+def test_neither_bars_nor_another_report_stand_beside_what_is_said(
+    tiny_model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "more"
+    shutil.copytree(tiny_model, folder)
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["model.norm.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    capfd.readouterr()
+    for source in (tiny_model, str(folder)):
+        with nullcontext() if source == tiny_model else pytest.raises(InputError):
+            require_weights(source)
+        with nullcontext() if source == tiny_model else pytest.raises(InputError):
+            load_weights(resolve_model(source), torch.float32)
+    assert capfd.readouterr() == ("", "")
