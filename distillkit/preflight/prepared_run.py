@@ -21,6 +21,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
+from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
@@ -121,7 +122,7 @@ def prepare_run(
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
     notes = (*lengths.notes("rows"), *(() if eval_lengths is None else eval_lengths.notes("held-out rows")))
-    notes += (*unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
+    notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)
     found = (pipeline, renderer, sampling, turn_ends, dataset, eval_rows, plan, reports, notes)
