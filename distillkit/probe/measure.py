@@ -13,6 +13,7 @@ from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.figures import ProbeFigures, TeacherFigures
 from distillkit.probe.measure_teacher import TeacherProbe, tokens_scored
+from distillkit.probe.measure_weights import sampler_disagreement
 from distillkit.probe.rows import sample_requests
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Rollout, ScoreRequest
@@ -56,7 +57,12 @@ class Probe:
         return sampled + tested + scored
 
     async def measured(self) -> ProbeFigures:
-        """The figures. Raises RunFailedError if nothing could be sampled, or a teacher could score nothing."""
+        """The figures.
+
+        Raises:
+            RunFailedError: if nothing could be sampled, or a teacher could score nothing.
+            PluginError: for logprobs of the student's own that do not fit the tokens.
+        """
         params = self.prepared.sampling
         requests = sample_requests(self.prepared, self.prompts, PURPOSE)
         sampled, lost = await self._sampled(requests)
@@ -89,6 +95,8 @@ class Probe:
             not_asked=tuple(name for name, rows in rows_of.items() if rows and name not in asked),
             sampling=sampling,
             run_samples_otherwise=not params.is_untouched,
+            weights=await sampler_disagreement(self.prepared.config.student, rollouts),
+            warn_logprob_mismatch=self.prepared.config.train.warn_logprob_mismatch,
         )
 
     @property

@@ -4,7 +4,8 @@ A run is refused where it would certainly train something else than was asked fo
 
 - no completion ends, of at least `ENOUGH`: the end of a turn is never trained, or never sampled;
 - a teacher's scores of the same tokens differ by more than its mean |gap|, and by more than rounding explains;
-- tokens are not sampled from the distribution whose logprobs come back.
+- tokens are not sampled from the distribution whose logprobs come back;
+- another sampler's logprobs are further than `OTHER_WEIGHTS` from the student's own: it serves another model.
 
 It is warned where the figures are a matter of degree, or may be meant so. Differences are means over tokens, in nats.
 """
@@ -40,6 +41,9 @@ START, STARTS_OTHERWISE = 2.0, 4.0
 FAR = 5.0
 """Nats of mean |gap| with which a teacher has another text, or other tokens, in front of it."""
 
+OTHER_WEIGHTS = 0.5
+"""Nats a token between sampler and student, on the mean, that no rounding and no other kernel makes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Value):
@@ -54,12 +58,27 @@ class Verdict(Value):
 
 def verdicts_of(figures: ProbeFigures) -> tuple[Verdict, ...]:
     """Everything that a probe found, the worst first; one `ok` where nothing is wrong."""
-    found = [*_of_sampling(figures), *_of_endings(figures)]
+    found = [*_of_weights(figures), *_of_sampling(figures), *_of_endings(figures)]
     for teacher in figures.teachers:
         found += [*_of_stability(teacher), *_of_gap(teacher)]
     order: Sequence[Level] = ("refuse", "warn")
     found.sort(key=lambda verdict: order.index(verdict.level))
     return tuple(found) or (Verdict("ok", "nothing", "nothing is wrong with what was measured"),)
+
+
+def _of_weights(figures: ProbeFigures) -> Iterator[Verdict]:
+    apart = figures.weights
+    if not isinstance(apart, Disagreement) or apart.mean <= min(figures.warn_logprob_mismatch, OTHER_WEIGHTS):
+        return
+    level: Level = "warn" if apart.mean <= OTHER_WEIGHTS else "refuse"  # NaN is refused too
+    what = "what samples is not the student" if level == "refuse" else "what samples is not quite the student"
+    yield Verdict(
+        level,
+        "weights",
+        f"{what}: the sampler's logprobs are {apart.mean:.3g} nats a token from the student's own ({apart.largest:.3g} "
+        "at most). Does the server serve the student's own base model, in the same dtype, with the weights that were "
+        "pushed, and is a merged adapter served merged?",
+    )
 
 
 def _of_sampling(figures: ProbeFigures) -> Iterator[Verdict]:

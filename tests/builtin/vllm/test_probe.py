@@ -1,6 +1,7 @@
 """The probe on servers whose numbers are not the model's: each fault is found by its name, and none where none is."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,6 +54,9 @@ async def test_nothing_is_found_on_servers_that_are_as_they_should_be(
     (teacher,) = report.figures.teachers
     assert set(teacher.asked_again) == {"again", "reversed", "alone", f"replica {teacher_url(teacher)}"}
     assert max(apart.largest for apart in teacher.asked_again.values()) < 1e-4
+    weights = report.figures.weights
+    assert weights.tokens == teacher.gap.tokens
+    assert weights.largest < 1e-4
 
 
 def teacher_url(teacher: Any) -> str:
@@ -86,6 +90,20 @@ async def test_a_replica_with_other_weights(serve: Serve, real: Any, measure: Me
     assert verdict.what == "replica"
     assert servers[1].url in verdict.message
     assert servers[2].url not in verdict.message
+
+
+async def test_a_sampler_that_serves_another_model_is_not_the_student(
+    serve: Serve, real: Any, measure: Measure, tmp_path: Path
+) -> None:
+    from helpers import tiny_models
+
+    from distillkit_loopback.openai.network_model import NetworkModel
+
+    other = NetworkModel.load(tiny_models.write_model(tmp_path / "other", seed=1))
+    report = await measure(serve(other), serve(real))
+    assert found(report) == {"weights": "refuse"}
+    (verdict,) = report.refused[:1]
+    assert "what samples is not the student" in verdict.message
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 0.0}, {"top_k": 1}, {"top_k": 5}], ids=str)
