@@ -1,5 +1,6 @@
 """The probe on servers whose numbers are not the model's: each fault is found by its name, and none where none is."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from conftest import question
 from loopback.openai.wire import Serve
 
+import distillkit
 from distillkit import Registry, RunConfig
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
@@ -124,3 +126,22 @@ async def test_what_is_filled_in_where_a_request_says_nothing_does_no_harm(
     sampler = serve(real)
     sampler.faults.add(faults.GenerationConfig({"top_k": 1, "repetition_penalty": 1.5, "min_p": 0.5}), times=None)
     assert found(await measure(sampler, serve(real))) == {}
+
+
+def test_no_bit_of_a_run_depends_on_whether_its_sampler_was_compared(
+    serve: Serve, real: Any, local_config: Callable[..., RunConfig]
+) -> None:
+    def numbers(at_start: str) -> Any:
+        student = {"sampler": {"name": "vllm", "base_url": serve(real).url}, "lora_dropout": 0.5}
+        result = distillkit.run(local_config(name=at_start, student=student, probe={"at_start": at_start, "rows": 4}))
+        file = result.run_dir / "probe.json"
+        weights = json.loads(file.read_text()) if file.is_file() else None
+        metrics = [
+            {k: v for k, v in row.items() if k.partition("/")[0] in ("train", "teacher")} for row in result.metrics
+        ]
+        return weights, named, (result.run_dir / "adapter/adapter_model.safetensors").read_bytes()
+
+    probed, other = numbers("always"), numbers("never")
+    assert probed[0]["figures"]["weights"]["largest"] < 1e-4
+    assert other[0] is None
+    assert probed[1:] == other[1:]
