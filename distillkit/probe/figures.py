@@ -74,10 +74,15 @@ class TeacherFigures(Value):
     """Over all others."""
     end_tokens: tuple[str, ...]
     """What those last tokens are, the most frequent first; three at most."""
+    ends_as_teacher: bool = False
+    """Whether each of those is, as the teacher reads it, what its own turns end with (`turn_end: map` counted in)."""
     prompts_end_alike: bool = True
     """Whether its prompts end with the same tokens as the student's: with `<|im_start|>assistant`, say."""
     asked_again: Mapping[str, Disagreement] = field(default_factory=FrozenDict)
     """How it was asked once more (`again`, `reversed`, `alone`, `replica URL`) to how far its scores were apart."""
+    compared_with: str = ""
+    """The replica that each `replica URL` is compared with: the one nearest to all; empty where there are not several.
+    """
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

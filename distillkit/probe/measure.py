@@ -11,6 +11,7 @@ from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.preflight.turn_ends import ends_of
 from distillkit.probe.figures import ProbeFigures, TeacherFigures
 from distillkit.probe.measure_teacher import TeacherProbe, tokens_scored
 from distillkit.probe.measure_weights import sampler_disagreement
@@ -77,7 +78,8 @@ class Probe:
         for teacher, scorer in self.prepared.plugins.scorers.items():
             to_score = self._to_score(teacher, rollouts)
             if to_score:
-                probe = TeacherProbe(scorer, to_score, self._tokenizer)
+                ends = ends_of(self.prepared.renderer.teachers[teacher]).own
+                probe = TeacherProbe(scorer, to_score, self._tokenizer, ends)
                 teachers.append(await probe.measured())
                 lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
                 scored_tokens += tokens_scored(scorer, lengths)

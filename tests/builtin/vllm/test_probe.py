@@ -136,9 +136,8 @@ def test_no_bit_of_a_run_depends_on_whether_its_sampler_was_compared(
         result = distillkit.run(local_config(name=at_start, student=student, probe={"at_start": at_start, "rows": 4}))
         file = result.run_dir / "probe.json"
         weights = json.loads(file.read_text()) if file.is_file() else None
-        metrics = [
-            {k: v for k, v in row.items() if k.partition("/")[0] in ("train", "teacher")} for row in result.metrics
-        ]
+        named = [{k: v for k, v in row.items() if k.startswith(("train/", "teacher/"))} for row in result.metrics]
+        assert "train/loss" in named[-1]
         return weights, named, (result.run_dir / "adapter/adapter_model.safetensors").read_bytes()
 
     probed, other = numbers("always"), numbers("never")
