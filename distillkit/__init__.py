@@ -73,7 +73,7 @@ from distillkit.roles.router import Router
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.roles.sink import Sink
-from distillkit.roles.student import Student, token_at
+from distillkit.roles.student import ComputesLogprobs, Student, token_at
 from distillkit.run_directory.result import RunResult
 from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (
@@ -107,6 +107,7 @@ __all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
 __all__ += ["Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
 __all__ += [
     "CheckReport",
+    "ComputesLogprobs",
     "EvalContext",
     "EvalNeed",
     "Plugin",

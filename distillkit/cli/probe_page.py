@@ -56,6 +56,8 @@ def show_figures(figures: ProbeFigures, console: Console) -> None:
             f"by their logprobs (z = {test.z:.1f})",
             soft_wrap=False,
         )
+    if figures.weights is not None:
+        console.print(f"weights: {_weights(figures.weights)}", soft_wrap=False)
     if figures.run_samples_otherwise:
         console.print(
             "sampling: that was at temperature 1 from the whole distribution; the run itself samples otherwise, as "
@@ -81,6 +83,12 @@ def _table(*columns: str) -> Table:
 
 def _short(name: str) -> str:
     return name if len(name) <= NAME else f"{name[: NAME - 3]}..."
+
+
+def _weights(apart: Disagreement | str) -> str:
+    if isinstance(apart, str):
+        return f"whether the sampler serves the student's was not measured: {redact(apart)}"
+    return f"the sampler's logprobs are {_apart(apart)} from the student's own, nats a token apart: mean/largest"
 
 
 def _gap(gap: Gap) -> str:

@@ -36,7 +36,7 @@ class Gap(Value):
 
 @dataclass(frozen=True, slots=True)
 class Disagreement(Value):
-    """How far a teacher's scores of the same tokens are apart when it is asked again, in nats a token."""
+    """How far two logprobs of the same tokens are apart: a teacher's asked again, say. In nats a token."""
 
     tokens: int
     mean: float
@@ -74,10 +74,15 @@ class TeacherFigures(Value):
     """Over all others."""
     end_tokens: tuple[str, ...]
     """What those last tokens are, the most frequent first; three at most."""
+    ends_as_teacher: bool = False
+    """Whether each of those is, as the teacher reads it, what its own turns end with (`turn_end: map` counted in)."""
     prompts_end_alike: bool = True
     """Whether its prompts end with the same tokens as the student's: with `<|im_start|>assistant`, say."""
     asked_again: Mapping[str, Disagreement] = field(default_factory=FrozenDict)
     """How it was asked once more (`again`, `reversed`, `alone`, `replica URL`) to how far its scores were apart."""
+    compared_with: str = ""
+    """The replica that each `replica URL` is compared with: the one nearest to all; empty where there are not several.
+    """
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -111,6 +116,10 @@ class ProbeFigures(Value):
     """Of next tokens sampled at temperature 1 from the whole distribution; text: why their logprobs are of none."""
     run_samples_otherwise: bool
     """Whether the run samples at another temperature, or not from the whole distribution."""
+    weights: Disagreement | str | None = None
+    """How far the sampler's logprobs are from the student's own; text: why that is not known; None: it is its own."""
+    warn_logprob_mismatch: float = 0.1
+    """The run's option of that name, in nats a token."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

@@ -11,8 +11,10 @@ from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.preflight.turn_ends import ends_of
 from distillkit.probe.figures import ProbeFigures, TeacherFigures
 from distillkit.probe.measure_teacher import TeacherProbe, tokens_scored
+from distillkit.probe.measure_weights import sampler_disagreement
 from distillkit.probe.rows import sample_requests
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Rollout, ScoreRequest
@@ -56,7 +58,12 @@ class Probe:
         return sampled + tested + scored
 
     async def measured(self) -> ProbeFigures:
-        """The figures. Raises RunFailedError if nothing could be sampled, or a teacher could score nothing."""
+        """The figures.
+
+        Raises:
+            RunFailedError: if nothing could be sampled, or a teacher could score nothing.
+            PluginError: for logprobs of the student's own that do not fit the tokens.
+        """
         params = self.prepared.sampling
         requests = sample_requests(self.prepared, self.prompts, PURPOSE)
         sampled, lost = await self._sampled(requests)
@@ -71,7 +78,8 @@ class Probe:
         for teacher, scorer in self.prepared.plugins.scorers.items():
             to_score = self._to_score(teacher, rollouts)
             if to_score:
-                probe = TeacherProbe(scorer, to_score, self._tokenizer)
+                ends = ends_of(self.prepared.renderer.teachers[teacher]).own
+                probe = TeacherProbe(scorer, to_score, self._tokenizer, ends)
                 teachers.append(await probe.measured())
                 lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
                 scored_tokens += tokens_scored(scorer, lengths)
@@ -89,6 +97,8 @@ class Probe:
             not_asked=tuple(name for name, rows in rows_of.items() if rows and name not in asked),
             sampling=sampling,
             run_samples_otherwise=not params.is_untouched,
+            weights=await sampler_disagreement(self.prepared.config.student, rollouts),
+            warn_logprob_mismatch=self.prepared.config.train.warn_logprob_mismatch,
         )
 
     @property

@@ -1,7 +1,7 @@
 """One teacher, measured: its gap to the student, and whether it says the same of the same tokens when asked again."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,6 +45,8 @@ class TeacherProbe:
     requests: Sequence[ScoreRequest]
     tokenizer: Tokenizer
     """The student's, to show tokens."""
+    own_ends: Collection[int] = ()
+    """What the teacher's own turns end with, as far as that is known."""
 
     async def measured(self) -> TeacherFigures:
         """The teacher's figures. Raises RunFailedError if it could score nothing.
@@ -58,7 +60,7 @@ class TeacherProbe:
             raise RunFailedError(
                 f"teacher {self.scorer.teacher.name!r} could score no completion; the first failure: {lost[0].reason}"
             )
-        elsewhere = {f"{REPLICA} {other}": (await self._scores(self.requests, other))[0] for other in others}
+        elsewhere = {str(other): (await self._scores(self.requests, other))[0] for other in others}
         several = len(self.requests) > 1
         if several:
             await self._scores(self.requests[-1:], replica)  # what stands before the first the second time
@@ -67,8 +69,13 @@ class TeacherProbe:
         if several:
             asked_again[REVERSED] = disagreement(alone, await self._one_by_one(self.requests[::-1], replica))
             asked_again[ALONE] = disagreement(together, alone)
-        asked_again |= {how: disagreement(together, scores) for how, scores in elsewhere.items()}
-        return self._figures(list(together.values()), lost, asked_again)
+        compared_with = ""
+        if elsewhere:
+            places = {str(replica): together, **elsewhere}
+            compared_with = nearest_to_all(places)
+            base = places.pop(compared_with)
+            asked_again |= {f"{REPLICA} {place}": disagreement(base, scores) for place, scores in places.items()}
+        return self._figures(list(together.values()), lost, asked_again, compared_with)
 
     async def _one_by_one(self, requests: Sequence[ScoreRequest], replica: str | None) -> Scores:
         """The scores of each completion while no other is asked about."""
@@ -86,15 +93,16 @@ class TeacherProbe:
             return await score_each(scorer, requests)
 
     def _figures(
-        self, scores: Sequence[Score], lost: Sequence[LostCompletion], asked_again: Mapping[str, Disagreement]
+        self,
+        scores: Sequence[Score],
+        lost: Sequence[LostCompletion],
+        asked_again: Mapping[str, Disagreement],
+        compared_with: str,
     ) -> TeacherFigures:
         gaps = [score.logprobs - score.request.rollout.logprobs for score in scores]
         masks = [_parts(score.request.rollout) for score in scores]
-        ends = Counter(
-            int(score.request.rollout.token_ids[-1])
-            for score, mask in zip(scores, masks, strict=True)
-            if mask["end"][-1]
-        )
+        ended = [score.request for score, mask in zip(scores, masks, strict=True) if mask["end"][-1]]
+        ends = Counter(int(request.rollout.token_ids[-1]) for request in ended)
 
         def gap(part: str) -> Gap:
             return Gap.of(np.concatenate([values[mask[part]] for values, mask in zip(gaps, masks, strict=True)]))
@@ -110,8 +118,10 @@ class TeacherProbe:
             end=gap("end"),
             between=gap("between"),
             end_tokens=tuple(self.tokenizer.show([token]) for token, _ in ends.most_common(SHOWN_ENDS)),
+            ends_as_teacher=bool(ended) and all(int(request.token_ids[-1]) in self.own_ends for request in ended),
             prompts_end_alike=all(_end_alike(score.request) for score in scores),
             asked_again=asked_again,
+            compared_with=compared_with,
         )
 
 
@@ -137,6 +147,16 @@ class _OneReplica:
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         return self.scorer.score_anew(requests, self.replica)
+
+
+def nearest_to_all(places: Mapping[str, Scores]) -> str:
+    """The place whose scores are least far from all others', so of most that agree; the first of several.
+
+    One that scored less than another is none.
+    """
+    most = max(map(len, places.values()))
+    whole = [place for place, scores in places.items() if len(scores) == most]
+    return min(whole, key=lambda place: sum(disagreement(places[place], each).mean for each in places.values()))
 
 
 def disagreement(scores: Scores, others: Scores) -> Disagreement:

@@ -4,13 +4,14 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 from pydantic import Field
 
+from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
-from distillkit.records import Batch, Datum, StepResult, Weights
+from distillkit.records import Batch, Datum, Rollout, StepResult, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.tokenizer import Tokenizer
@@ -73,6 +74,22 @@ class Student(Plugin):
     async def work(self, run: RunContext) -> None:
         """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends."""
         raise PluginError(f"{type(self).__name__} has `spreads` set, and no `work`")
+
+
+@runtime_checkable
+class ComputesLogprobs(Protocol):
+    """What a Student has besides, if it can say what the weights that it trains make of given completions.
+
+    A probe compares another sampler's logprobs with these. Without it nothing is known, before the first step, of what
+    that sampler serves.
+    """
+
+    async def logprobs(self, rollouts: Sequence[Rollout]) -> Sequence[FloatArray] | None:
+        """Of each completion's tokens [R], in the order of `rollouts`: as in training, without gradient or dropout.
+
+        It must change nothing that a later step depends on. None: they cannot be had in this run.
+        """
+        ...
 
 
 def token_at(datums: Sequence[Datum], position: int) -> str:

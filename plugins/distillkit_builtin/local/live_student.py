@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.types import SampleRequest
@@ -16,6 +17,7 @@ from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.local.own_logprobs import own_logprobs
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import broadcast_weights
 from distillkit_builtin.local.sampling_copy import SamplingCopy
@@ -73,6 +75,10 @@ class LiveLocalStudent:
             return await self.device.run(self.trainer.step, batch)
         finally:
             self.trainer.micro_batch.report(self.run.notify)
+
+    async def logprobs(self, rollouts: Sequence[Rollout]) -> Sequence[FloatArray]:
+        """Of completions' tokens, under the weights that are trained."""
+        return await self.device.run(own_logprobs, self.policy, rollouts, self.trainer.micro_batch.size)
 
     async def until_broken(self) -> None:
         """Waits for ever: nothing but this process is needed."""

@@ -95,6 +95,12 @@ class Policy:
         rotary.register_forward_hook(lambda module, inputs, angles: mark_token_dimension_dynamic(*angles))
 
     @contextmanager
+    def computing(self) -> Iterator[None]:
+        """A context for forward passes as training makes them, with nothing random in them."""
+        with packed_attention(self.causal_lm) if self.packs else nullcontext():
+            yield
+
+    @contextmanager
     def training(self) -> Iterator[None]:
         """A context for forward and backward passes: what is asked for at random, the LoRA's dropout, is on.
 
@@ -105,7 +111,7 @@ class Policy:
         try:
             for dropout in dropouts:
                 dropout.train()
-            with packed_attention(self.causal_lm) if self.packs else nullcontext():
+            with self.computing():
                 yield
         finally:
             for dropout in dropouts:

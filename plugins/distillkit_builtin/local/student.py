@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import PrivateAttr
 
 from distillkit import Sampler, Student
+from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
@@ -124,6 +125,10 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step. Raises BadStepError, with the weights as they were."""
         return await self._opened().train(batch)
+
+    async def logprobs(self, rollouts: Sequence[Rollout]) -> Sequence[FloatArray] | None:
+        """Of completions' tokens under the weights that are trained; None with several ranks."""
+        return await self._opened().logprobs(rollouts)
 
     async def publish(self, version: int) -> Weights:
         """For this student's own sampler nothing is written; another one finds an adapter or model directory."""

@@ -1,12 +1,15 @@
 """The probe on servers whose numbers are not the model's: each fault is found by its name, and none where none is."""
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import question
 from loopback.openai.wire import Serve
 
+import distillkit
 from distillkit import Registry, RunConfig
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
@@ -53,6 +56,9 @@ async def test_nothing_is_found_on_servers_that_are_as_they_should_be(
     (teacher,) = report.figures.teachers
     assert set(teacher.asked_again) == {"again", "reversed", "alone", f"replica {teacher_url(teacher)}"}
     assert max(apart.largest for apart in teacher.asked_again.values()) < 1e-4
+    weights = report.figures.weights
+    assert weights.tokens == teacher.gap.tokens
+    assert weights.largest < 1e-4
 
 
 def teacher_url(teacher: Any) -> str:
@@ -88,6 +94,20 @@ async def test_a_replica_with_other_weights(serve: Serve, real: Any, measure: Me
     assert servers[2].url not in verdict.message
 
 
+async def test_a_sampler_that_serves_another_model_is_not_the_student(
+    serve: Serve, real: Any, measure: Measure, tmp_path: Path
+) -> None:
+    from helpers import tiny_models
+
+    from distillkit_loopback.openai.network_model import NetworkModel
+
+    other = NetworkModel.load(tiny_models.write_model(tmp_path / "other", seed=1))
+    report = await measure(serve(other), serve(real))
+    assert found(report) == {"weights": "refuse"}
+    (verdict,) = report.refused[:1]
+    assert "what samples is not the student" in verdict.message
+
+
 @pytest.mark.parametrize("fields", [{"temperature": 0.0}, {"top_k": 1}, {"top_k": 5}], ids=str)
 async def test_a_sampler_whose_server_fills_in_what_it_likes(
     serve: Serve, real: Any, measure: Measure, fields: dict[str, float]
@@ -106,3 +126,21 @@ async def test_what_is_filled_in_where_a_request_says_nothing_does_no_harm(
     sampler = serve(real)
     sampler.faults.add(faults.GenerationConfig({"top_k": 1, "repetition_penalty": 1.5, "min_p": 0.5}), times=None)
     assert found(await measure(sampler, serve(real))) == {}
+
+
+def test_no_bit_of_a_run_depends_on_whether_its_sampler_was_compared(
+    serve: Serve, real: Any, local_config: Callable[..., RunConfig]
+) -> None:
+    def numbers(at_start: str) -> Any:
+        student = {"sampler": {"name": "vllm", "base_url": serve(real).url}, "lora_dropout": 0.5}
+        result = distillkit.run(local_config(name=at_start, student=student, probe={"at_start": at_start, "rows": 4}))
+        file = result.run_dir / "probe.json"
+        weights = json.loads(file.read_text()) if file.is_file() else None
+        named = [{k: v for k, v in row.items() if k.startswith(("train/", "teacher/"))} for row in result.metrics]
+        assert "train/loss" in named[-1]
+        return weights, named, (result.run_dir / "adapter/adapter_model.safetensors").read_bytes()
+
+    probed, other = numbers("always"), numbers("never")
+    assert probed[0]["figures"]["weights"]["largest"] < 1e-4
+    assert other[0] is None
+    assert probed[1:] == other[1:]

@@ -1,6 +1,7 @@
 """`distillkit check --probe`: what a person sees, and the exit code."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -92,7 +93,15 @@ def test_a_long_name_and_any_number_fit_too() -> None:
     sampling = untouched_sampling([])
     figures = ProbeFigures(16, 16, 1, 1, 0, None, 16, 8, (teacher,), (), sampling, run_samples_otherwise=False)
     show_figures(figures, Console(file=lines, width=80))
+    assert "weights:" not in lines.getvalue()  # the student's own
     shown = lines.getvalue().splitlines()
     assert all(len(line) <= 80 and "…" not in line for line in shown), lines.getvalue()
     assert shown[2].split()[-5:] == ["16/16", "<.001/<.001", "150.00/150.00", "-0.051/0.051", "-12.35/12.35"]
     assert shown[-3].split()[-4:] == ["<.001/0.25"] * 4
+    for weights, said in (
+        (apart, "<.001/0.25 from the student's own"),
+        ("of none", "was not measured: of none"),
+    ):
+        lines = StringIO()
+        show_figures(replace(figures, weights=weights), Console(file=lines, width=80))
+        assert said in " ".join(lines.getvalue().split())

@@ -1,19 +1,21 @@
 """Scorers and students of the fakes, each with one fault that a probe must find, and a config that runs them."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Registry, RunConfig
 from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.context import RunContext
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
+from distillkit.tokenizer import Tokenizer, TurnEnds
 from distillkit.types import SampleRequest
 
 Make = Callable[..., RunConfig]
@@ -102,15 +104,16 @@ class CompanyScorer(FaultyScorer):
 
 
 class KeepingScorer(JitteringScorer):
-    """Keeps its scores, as a cache does; three replicas, of which the last differs, compute them."""
+    """Keeps its scores, as a cache does; replicas compute them, of which `three` differs."""
 
     name: ClassVar[str] = "keeping"
     jitters: bool = False
+    names: tuple[str, ...] = ("one", "two", "three")
     _kept: dict[object, Score] = PrivateAttr(default_factory=dict)
     _replica: str = PrivateAttr("one")
 
     def replicas(self) -> Sequence[str]:
-        return ("one", "two", "three")
+        return self.names
 
     def offset(self, requests: Sequence[ScoreRequest], place: int, tokens: int) -> FloatArray:
         constant = np.full(tokens, self.size if self._replica == "three" else 0.0, np.float32)
@@ -130,10 +133,23 @@ class KeepingScorer(JitteringScorer):
             yield score
 
 
+class EndsAt(ByteTokenizer):
+    def __init__(self, own: int | None) -> None:
+        self.own = own
+
+    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
+        return TurnEnds(self.own)
+
+
 class UnendingScorer(FakeScorer):
     """Would never end a turn where the student does."""
 
     name: ClassVar[str] = "unending"
+    own: int | None = ByteTokenizer.turn_end
+    """What its own turns end with, as its tokenizer says."""
+
+    def tokenizer(self, run: RunContext) -> Tokenizer:
+        return EndsAt(self.own)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         async for score in super().score(requests):

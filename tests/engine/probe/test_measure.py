@@ -88,6 +88,29 @@ async def test_a_replica_that_differs_is_found_behind_a_cache(fake_config: Make,
     assert "two" not in found.message
     apart = report.figures.teachers[0].asked_again
     assert (apart["replica two"].largest, apart["replica three"].mean) == (0.0, pytest.approx(3.0, abs=1e-5))
+    assert "than at the 2 addresses that agree" in found.message
+
+
+@pytest.mark.parametrize("names", [("one", "three"), ("three", "one")])
+async def test_of_two_replicas_that_differ_nobody_knows_which_is_right(
+    fake_config: Make, registry: Registry, names: tuple[str, ...]
+) -> None:
+    report = await report_of(config_of(fake_config, KeepingScorer(likes=LIKES, size=3.0, names=names)), registry)
+    (found,) = (verdict for verdict in report.verdicts if verdict.what == "replica")
+    assert f"at {names[1]} than at {names[0]}: 3 nats" in found.message
+    assert "which of them is right is not known" in found.message
+
+
+@pytest.mark.parametrize("names", [("three", "one", "two"), ("one", "three", "two"), ("one", "two", "three", "four")])
+async def test_the_replica_that_differs_from_most_is_named_wherever_it_stands(
+    fake_config: Make, registry: Registry, names: tuple[str, ...]
+) -> None:
+    report = await report_of(config_of(fake_config, KeepingScorer(likes=LIKES, size=3.0, names=names)), registry)
+    (found,) = (verdict for verdict in report.verdicts if verdict.what == "replica")
+    assert f"at three than at the {len(names) - 1} addresses that agree" in found.message
+    (teacher,) = report.figures.teachers
+    assert {f"replica {name}" for name in names} - set(teacher.asked_again) == {f"replica {teacher.compared_with}"}
+    assert teacher.compared_with != "three"
 
 
 async def test_a_cache_does_not_hide_that_a_teacher_jitters(fake_config: Make, registry: Registry) -> None:
@@ -148,14 +171,27 @@ async def test_a_student_that_never_ends_is_refused_where_that_is_no_chance(
     assert levels(report) == {"endings": "warn"}
 
 
-async def test_a_teacher_that_would_not_end_there_is_told_in_the_words_of_the_turns_end(
-    fake_config: Make, registry: Registry
+@pytest.mark.parametrize(
+    ("own", "turn_end", "known"),
+    [
+        (ByteTokenizer.turn_end, "same", True),
+        (ByteTokenizer.turn_end, "map", True),  # there is nothing to map
+        (ByteTokenizer.turn_start, "map", True),
+        (None, "same", False),
+    ],
+)
+async def test_a_teacher_that_would_not_end_there_is_told_what_can_be_done_where_something_can(
+    fake_config: Make, registry: Registry, own: int | None, turn_end: str, known: bool
 ) -> None:
-    report = await report_of(config_of(fake_config, UnendingScorer(likes=LIKES)), registry)
+    scorer = UnendingScorer(likes=LIKES, own=own)
+    teachers = [{"model": "t", "scorer": scorer, "turn_end": turn_end}]
+    report = await report_of(config_of(fake_config, teachers=teachers), registry)
     (verdict,) = report.verdicts
     assert (verdict.level, verdict.what) == ("warn", "turn-end")
-    for word in ("<|im_end|>", "turn_end: map", "sampling.stop_ids"):
-        assert word in verdict.message
+    assert "<|im_end|>" in verdict.message
+    assert report.figures.teachers[0].ends_as_teacher == known
+    assert ("turn_end: map" in verdict.message, "sampling.stop_ids" in verdict.message) == (not known,) * 2
+    assert ("no option is to be changed" in verdict.message) == known
 
 
 async def test_a_teacher_equal_to_the_student_alarms_nobody(fake_config: Make, registry: Registry) -> None:

@@ -88,6 +88,23 @@ def test_rounding_in_other_batches_is_no_fault_and_the_same_batch_again_is_not_r
     assert found(teacher(gap=gap(-0.04), asked_again={"again": rounded})) == [("warn", "again")]
 
 
+def test_where_no_most_of_the_replicas_agree_none_is_blamed() -> None:
+    far = Disagreement(100, 0.3, 1.0)
+    asked = teacher(
+        asked_again={"again": STEADY, "replica b": STEADY, "replica c": far, "replica d": far}, compared_with="a"
+    )
+    messages = [verdict.message for verdict in verdicts_of(figures(asked))]
+    assert len(messages) == 2
+    assert all("which of them is right is not known" in message and "than at a: " in message for message in messages)
+
+
+def test_an_order_that_matters_one_by_one_is_not_mended_by_asking_one_by_one() -> None:
+    asked = teacher(asked_again={"again": STEADY, "reversed": Disagreement(100, 0.3, 1.0)})
+    (verdict,) = verdicts_of(figures(asked))
+    assert "concurrency" not in verdict.message
+    assert "prefix cache" in verdict.message
+
+
 def test_what_a_teacher_does_when_asked_again_in_the_same_way_is_no_fault_of_order_or_replicas() -> None:
     noise = Disagreement(100, 0.2, 1.0)
     ways = {"again": noise, "reversed": noise, "alone": noise, "replica b": Disagreement(100, 0.5, 1.0)}

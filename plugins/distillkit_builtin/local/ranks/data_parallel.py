@@ -95,6 +95,9 @@ class DataParallelStudent:
         applied, _ = await asyncio.gather(self.own.apply_gradient(), self.workers.execute_on_all(ApplyGradient()))
         return step_result(cast(Sequence[GradientShare], gradients), applied)
 
+    async def logprobs(self, rollouts: Sequence[Rollout]) -> None:
+        """Not known: the other ranks have no command for it, and would have to compute along with sharded weights."""
+
     def _parts(self, share: Batch) -> int:
         """Micro-batches of a rank's share."""
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in share.datums]
