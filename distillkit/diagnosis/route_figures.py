@@ -88,6 +88,8 @@ class GapFigures:
     """What the teacher's own prompt makes of the gap; null where it reads the student's."""
     tokens: tuple[TokenFigures, ...]
     """The tokens that the teacher is most against, by summed advantage."""
+    most_large: TokenFigures | None
+    """The token with the most |advantages| over 5 nats; null where none is over it."""
 
 
 @dataclass(frozen=True, slots=True)

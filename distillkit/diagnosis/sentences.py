@@ -95,22 +95,21 @@ def place(diagnosis: Diagnosis) -> str:
 def excluded(diagnosis: Diagnosis) -> str:
     """Are there tokens that the teacher all but excludes?"""
     gap = diagnosis.overall.gap
-    if not gap.large:
+    token = gap.most_large
+    if not gap.large or token is None:
         return (
             f"No token has an |advantage| over {LARGE:g} nats: the teacher excludes nothing that the student samples."
         )
     held = percent(gap.large_share or 0.0)
     start = f"{percent(gap.large)} of the tokens have an |advantage| over {LARGE:g} nats and hold {held} of the gap"
-    against = [token for token in gap.tokens if token.large]
-    if not against:
-        return f"{start}; they are of many kinds."
-    token = against[0]
-    often = "once" if token.count == 1 else f"{token.count} times"
-    named = f"{token.text!r} above all, {often} at {nats(token.mean_advantage)} nats"
+    every = round(gap.large * diagnosis.overall.tokens)
+    if token.large == 1 < every:
+        return f"{start}: {every} different tokens."
+    named = f"{token.text!r} above all, {token.large} of the {every}; its mean is {nats(token.mean_advantage)} nats"
     if token.special and token.mean_advantage < -LARGE:
         return (
-            f"{start}: {named}, a special token, so the two sides end turns or read templates differently, and the "
-            "student would learn never to write it."
+            f"{start}: {named}, and it is a special token, so the two sides end turns or read templates differently, "
+            "and the student would learn never to write it."
         )
     return f"{start}: {named}."
 

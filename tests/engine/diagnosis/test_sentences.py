@@ -119,10 +119,12 @@ END = ByteTokenizer.turn_end
     [
         ([-4.9] * 4, [65] * 4, "No token has an |advantage| over 5 nats: the teacher excludes nothing"),
         ([0, 0, 0, -6], [65, 66, 67, 68], "25% of the tokens have an |advantage| over 5 nats and hold 100% of the gap"),
-        ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D' above all, once at -6.00 nats."),
-        ([0, 0, 0, 7], [65, 66, 67, 68], "and hold 100% of the gap; they are of many kinds."),
-        ([-1, 0, 0, -7], [65, 66, 67, END], "'<|im_end|>' above all, once at -7.00 nats, a special token, so the "),
-        ([-7, 0, 0, 0], [END, END, 65, 65], "'<|im_end|>' above all, 2 times at -3.50 nats."),  # not excluded as such
+        ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D' above all, 1 of the 1; its mean is -6.00 nats."),
+        ([0, 0, 0, 7], [65, 66, 67, 68], "hold 100% of the gap: 'D' above all, 1 of the 1; its mean is 7.00 nats."),
+        ([-1, 0, 0, -7], [65, 66, 67, END], "'<|im_end|>' above all, 1 of the 1; its mean is -7.00 nats, and it is a "),
+        ([-7, 0, 0, 0], [END, END, 65, 65], "1 of the 1; its mean is -3.50 nats."),  # not excluded as such
+        ([-4] * 4 + [-6, -6, 7], [65] * 4 + [65, 66, 66], ": 'B' above all, 2 of the 3; its mean is 0.50 nats."),
+        ([-4] * 4 + [-6, 7], [65] * 4 + [65, 66], "of the gap: 2 different tokens."),
         ([-3, -3, -3, -7], [65, 65, 65, END], "'<|im_end|>' above all"),  # A has the larger sum, and is not excluded
     ],
 )
@@ -131,8 +133,9 @@ def test_what_the_teacher_excludes(advantages: list[float], ids: list[int], said
     assert said in excluded(diagnosis_of(measured(scored), ["teacher"]))
 
 
-def test_a_share_of_less_than_a_percent_is_not_shown_as_none(usual: Diagnosis) -> None:
-    assert excluded(gap(usual, large=0.002, large_share=0.1)).startswith("0.2% of the tokens")
+def test_a_share_of_less_than_a_percent_is_not_shown_as_none() -> None:
+    scored = [completion([0] * 499 + [-6])]
+    assert excluded(diagnosis_of(measured(scored), ["teacher"])).startswith("0.2% of the tokens")
 
 
 SHORT, LONG = LengthFigures(8, 40.0, 38.0, 0.0), LengthFigures(8, 100.0, 90.0, 0.25)
