@@ -63,6 +63,8 @@ def _routes(diagnosis: Diagnosis) -> str:
         return ""
     (_, most, high), (_, least, low) = known[0], known[-1]
     shown = f"{nats(high.value)} with teacher {most!r}, {nats(low.value)} with {least!r}"
+    if high.standard_error is None or low.standard_error is None:
+        return f" (whether routes differ cannot be told of one row: {shown})"
     differ = high.value - low.value > 2 * (high.error**2 + low.error**2) ** 0.5
     return f" ({shown})" if differ else f" (by route the same within two standard errors: {shown})"
 
@@ -167,6 +169,8 @@ def certainty(diagnosis: Diagnosis) -> str:
         )
         return f"{start}; the teacher's is not known{least}, its cross-entropy there is {nats(cross.value)}."
     compared = f"{start}, the teacher's on its own completions {plus_minus(teacher)}"
+    if student.standard_error is None or teacher.standard_error is None:
+        return f"{compared}: whether they differ cannot be told of one row."
     if abs(student.value - teacher.value) <= 2 * (student.error**2 + teacher.error**2) ** 0.5:
         return f"{compared}: they do not differ by more than two standard errors."
     if student.value > teacher.value:

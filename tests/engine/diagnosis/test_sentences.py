@@ -78,7 +78,7 @@ def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | N
     [
         (Estimate(0.2, 0.01), "(0.45 with teacher 'a', 0.20 with 'b')"),
         (Estimate(0.44, 0.01), "(by route the same within two standard errors: 0.45 with teacher 'a', 0.44 with 'b')"),
-        (Estimate(0.2, None), "(by route the same within two standard errors:"),
+        (Estimate(0.2, None), "(whether routes differ cannot be told of one row: 0.45 with teacher 'a', 0.20 with 'b')"),
     ],
 )
 def test_which_route_has_the_larger_gap(usual: Diagnosis, low: Estimate, said: str) -> None:
@@ -180,7 +180,8 @@ def test_an_end_that_the_teacher_excludes(usual: Diagnosis) -> None:
         ),
         (Estimate(0.3, 0.05), Estimate(1.2, 0.05), ": the student is the more certain one, and what it never samples "),
         (Estimate(0.9, 0.05), Estimate(1.0, 0.05), ": they do not differ by more than two standard errors."),
-        (Estimate(0.9, None), Estimate(9.0, 0.05), ": they do not differ by more than two standard errors."),
+        (Estimate(0.9, None), Estimate(9.0, 0.05), ": whether they differ cannot be told of one row."),
+        (Estimate(0.9, 0.05), Estimate(9.0, None), ": whether they differ cannot be told of one row."),
         (Estimate(0.9, 0.05), None, "; the teacher's is not known, its cross-entropy there is 8.50."),
         (None, None, "The student's entropy is not known, and the gap is no reverse KL, since sampling is not at "),
     ],
