@@ -151,7 +151,7 @@ class Diagnosis:
 
     untouched: bool
     """Whether completions were sampled from the distribution whose logprobs they carry (temperature 1, no top-p or
-    top-k); else the gap is no reverse KL, and the student's entropy is not known."""
+    top-k); else `reverse_kl` is none, and the student's entropy is not known."""
     lost: int
     """Completions that could not be sampled or scored; no figure counts them."""
     overall: RouteFigures
