@@ -86,6 +86,8 @@ class RunContext:
     outer_dir: Path | None = None
     """The run's directory where `run_dir` is a temporary folder of it, as for a probe: a server that sees the run's
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
+    stop_ids: tuple[int, ...] = ()
+    """The token ids that end the student's completions, its model's own among them; from `open` on."""
 
     def share(
         self,

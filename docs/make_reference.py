@@ -23,6 +23,7 @@ from distillkit.config.sections import (
     DataConfig,
     GuardsConfig,
     PricesConfig,
+    ProbeConfig,
     SamplingConfig,
     TeacherConfig,
     TrainConfig,
@@ -40,6 +41,7 @@ SECTIONS: Mapping[str, type[BaseModel]] = {
     "sampling": SamplingConfig,
     "train": TrainConfig,
     "guards": GuardsConfig,
+    "probe": ProbeConfig,
     "prices": PricesConfig,
 }
 DIAGNOSIS = (

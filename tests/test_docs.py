@@ -161,6 +161,12 @@ def test_the_reference_pages_are_those_of_the_classes(monkeypatch: pytest.Monkey
         assert written == content, f"{name} has fallen behind: run python docs/make_reference.py"
 
 
+def test_every_section_of_a_config_has_a_table_in_the_reference() -> None:
+    written = (REFERENCE / "config.md").read_text(encoding="utf-8")
+    assert "## probe" in written
+    assert not re.findall(r"\w+Config\b", re.sub(r"`[^`]*`", "", written))  # the class of a section without one
+
+
 def test_every_public_name_has_a_place_in_the_reference() -> None:
     headings = {name: headings_of(REFERENCE / name) for name in (path.name for path in REFERENCE.glob("*.md"))}
     listed = (REFERENCE / "README.md").read_text(encoding="utf-8")

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distillkit.config.sections import PricesConfig
+from distillkit.data.counted import counted
 from distillkit.events import Plan
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
@@ -39,8 +40,9 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     table = Table(box=None, show_header=False)
     routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]}" for teacher in pipeline.teachers)
     table.add_row("rows", f"{len(prepared.dataset)} ({routes}); held out: {plan.eval_rows}")
-    table.add_row("steps", f"{plan.steps}, {plan.rows} rows and {plan.completions} completions in all")
-    table.add_row("longest prompt", f"{plan.longest_prompt} tokens (student)")
+    whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
+    table.add_row("steps", f"{plan.steps}, {whole}")
+    table.add_row("longest prompt", f"{counted(plan.longest_prompt, 'token')} (student)")
     table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
     table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
     table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
@@ -50,8 +52,8 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
             "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
         )
     if prepared.config.prices is not None:
-        counted, left_out = cost(plan, prepared.config.prices)
-        table.add_row("cost", counted)
+        total_cost, left_out = cost(plan, prepared.config.prices)
+        table.add_row("cost", total_cost)
         table.add_row("not in it", left_out)
     known = {key: report.memory_bytes for key, report in prepared.reports.items() if report.memory_bytes is not None}
     if known:
@@ -89,8 +91,8 @@ def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
 def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: Console) -> None:
     renderer = prepared.renderer
     console.rule(f"route {label}, line {prompts.row.line}", align="left")
-    console.print(f"the student reads ({len(prompts.student)} tokens):")
+    console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
     console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")
     for name, ids in prompts.teachers.items():
-        console.print(f"teacher {name} reads ({len(ids)} tokens):")
+        console.print(f"teacher {name} reads ({counted(len(ids), 'token')}):")
         console.print(renderer.teachers[name].tokenizer.show(ids.tolist()), style="green")

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distillkit.data.counted import counted
 from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures
 from distillkit.diagnosis.scored_tokens import Estimate
-from distillkit.diagnosis.sentences import nats, percent, plus_minus, sentences
+from distillkit.diagnosis.sentences import nats, percent, plus_minus, sentences, shown
 from distillkit.files.redaction import redact
 
 WIDTH = 80
@@ -31,10 +32,11 @@ def as_json(name: str, diagnosis: Diagnosis) -> str:
 def show_diagnosis(name: str, diagnosis: Diagnosis, console: Console) -> None:
     """Print the tables, and the sentences: of each route too where there are several."""
     figures = diagnosis.overall
-    console.print(f"{name}: {figures.rows} rows, {figures.completions} completions, {figures.tokens} tokens")
+    numbers = counted(figures.rows, "row"), counted(figures.completions, "completion"), counted(figures.tokens, "token")
+    console.print(f"{name}: {', '.join(numbers)}")
     if diagnosis.lost:
-        console.print(f"note: {diagnosis.lost} completions could not be sampled or scored, and count nowhere")
-    for table in (_gaps(diagnosis), _lengths(diagnosis), _entropies(diagnosis), _tenths(figures), _tokens(figures)):
+        console.print(f"note: {counted(diagnosis.lost, 'completion')} could not be sampled or scored: in no figure")
+    for table in (_gaps(diagnosis), _lengths(diagnosis), _entropies(diagnosis), _tenths(diagnosis), _tokens(figures)):
         console.print(table)
         console.print()
     if len(diagnosis.routes) > 1:
@@ -52,7 +54,8 @@ def show_sentences(diagnosis: Diagnosis, console: Console) -> None:
 
 
 def _gaps(diagnosis: Diagnosis) -> Table:
-    table = _table("nats a token", "reverse KL", "mean |gap|", f"|advantage| > {LARGE:g}", "at the end", "rows")
+    signed = _signed(diagnosis)
+    table = _table("nats a token", signed, "mean |gap|", f"|advantage| > {LARGE:g}", f"{signed} at the end", "rows")
     for name, figures in _routes(diagnosis):
         gap = figures.gap
         large = UNKNOWN if gap.large is None else percent(gap.large)
@@ -78,11 +81,12 @@ def _entropies(diagnosis: Diagnosis) -> Table:
     return table
 
 
-def _tenths(figures: RouteFigures) -> Table:
-    table = _table("tenth", "tokens", "reverse KL", "share of |gap|", "")
+def _tenths(diagnosis: Diagnosis) -> Table:
+    table = _table("tenth", "tokens", _signed(diagnosis), "share of |gap|", "")
     table.columns[-1].justify = "left"
-    most = max((tenth.share or 0.0 for tenth in figures.gap.tenths), default=0.0)
-    for number, tenth in enumerate(figures.gap.tenths, start=1):
+    tenths = diagnosis.overall.gap.tenths
+    most = max((tenth.share or 0.0 for tenth in tenths), default=0.0)
+    for number, tenth in enumerate(tenths, start=1):
         share = UNKNOWN if tenth.share is None else percent(tenth.share)
         bar = "#" * round(BAR_WIDTH * (tenth.share or 0.0) / most) if most else ""
         _row(table, str(number), str(tenth.tokens), _number(tenth.reverse_kl), share, bar)
@@ -90,12 +94,17 @@ def _tenths(figures: RouteFigures) -> Table:
 
 
 def _tokens(figures: RouteFigures) -> Table:
-    table = _table("most against", "sampled", f"|advantage| > {LARGE:g}", "summed advantage", "mean")
+    table = _table("most against", "sampled", f"|advantage| > {LARGE:g}", "summed advantage", "mean advantage")
     for token in figures.gap.tokens:
         text = json.dumps(token.text, ensure_ascii=False)
-        shown = text if len(text) <= TOKEN_WIDTH else f"{text[: TOKEN_WIDTH - 3]}..."
-        _row(table, shown, str(token.count), str(token.large), nats(token.advantage), nats(token.mean_advantage))
+        name = shown(token, text if len(text) <= TOKEN_WIDTH else f"{text[: TOKEN_WIDTH - 3]}...")
+        _row(table, name, str(token.count), str(token.large), nats(token.advantage), nats(token.mean_advantage))
     return table
+
+
+def _signed(diagnosis: Diagnosis) -> str:
+    """What the mean of sampling less teacher is called."""
+    return "reverse KL" if diagnosis.untouched else "sampling - teacher"
 
 
 def _routes(diagnosis: Diagnosis) -> Iterator[tuple[str, RouteFigures]]:

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Literal, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -92,6 +92,8 @@ def type_name(annotation: object) -> str:
     arguments, origin = get_args(annotation), get_origin(annotation)
     if not arguments:
         return getattr(annotation, "__name__", str(annotation))
+    if origin is Annotated:  # the rest limits its values
+        return type_name(arguments[0])
     if origin is Literal:
         return " | ".join(map(json.dumps, arguments))
     names = [type_name(argument) for argument in arguments if argument is not Ellipsis]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distillkit.config.run_config import RunConfig
+from distillkit.data.counted import counted
 from distillkit.data.render import Renderer, RoutedRow
 from distillkit.errors import PluginError, RowError, suggest
 from distillkit.roles.attribution import attribute_to, require_returned
@@ -108,13 +109,17 @@ class RowPipeline:
     def notes(self, of: str) -> list[str]:
         """What the rows have not, or have in vain: `12 of 96 rows have no teacher_messages; scored under messages`."""
         fallbacks = [
-            f"teacher {teacher.name!r}: {self.fallbacks_of[teacher.name]} of {self.rows_of[teacher.name]} {of} have no "
-            f"{teacher.messages_key}; scored under messages"
+            f"teacher {teacher.name!r}: {self.fallbacks_of[teacher.name]} of {counted(self.rows_of[teacher.name], of)} "
+            f"{_have(self.fallbacks_of[teacher.name])} no {teacher.messages_key}; scored under messages"
             for teacher in self.teachers
             if self.fallbacks_of[teacher.name]
         ]
         unused = [
-            f"{count} {of} have the field `{name}`, which is not used: prompts are made of `messages`"
+            f"{counted(count, of)} {_have(count)} the field `{name}`, which is not used: prompts are made of `messages`"
             for name, count in sorted(self.unused.items())
         ]
         return fallbacks + unused
+
+
+def _have(count: int) -> str:
+    return "has" if count == 1 else "have"

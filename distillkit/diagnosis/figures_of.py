@@ -104,7 +104,7 @@ def _gap(tokens: ScoredTokens, prompt: PromptFigures | None, names: TokenNames) 
         _share(largest, total),
         _mean(-tokens.advantages[tokens.ends]),
         prompt,
-        _most_negative(tokens, names),
+        *_tokens(tokens, names),
     )
 
 
@@ -125,24 +125,27 @@ def _tenth(advantages: Doubles, total: float) -> TenthFigures:
     return TenthFigures(len(advantages), _mean(-advantages), _share(np.abs(advantages), total))
 
 
-def _most_negative(tokens: ScoredTokens, names: TokenNames) -> tuple[TokenFigures, ...]:
-    """The tokens with the most negative summed advantage, at most `SHOWN_TOKENS`, the most negative first."""
+def _tokens(tokens: ScoredTokens, names: TokenNames) -> tuple[tuple[TokenFigures, ...], TokenFigures | None]:
+    """The tokens with the most negative summed advantage, the most negative first; and the one with the most large.
+
+    At most `SHOWN_TOKENS` of the former; of tokens with equally many large ones, that with the most negative sum.
+    """
     ids, index = np.unique(tokens.ids, return_inverse=True)
     sums = np.bincount(index, tokens.advantages, len(ids))
     counts = np.bincount(index, minlength=len(ids))
     large = np.bincount(index, np.abs(tokens.advantages) > LARGE, len(ids))
-    return tuple(
-        TokenFigures(
-            token := int(ids[at]),
-            names.show(token),
-            token in names.special,
-            int(counts[at]),
-            int(large[at]),
-            float(sums[at]),
-            float(sums[at] / counts[at]),
-        )
-        for at in np.argsort(sums, kind="stable")[:SHOWN_TOKENS]
-        if sums[at] < 0
+
+    def figures(at: int) -> TokenFigures:
+        token = int(ids[at])
+        mean = float(sums[at] / counts[at])
+        special = token in names.special
+        return TokenFigures(token, names.show(token), special, int(counts[at]), int(large[at]), float(sums[at]), mean)
+
+    order = np.argsort(sums, kind="stable")
+    most = max(order, key=lambda at: large[at], default=None)  # the first of equals
+    return (
+        tuple(figures(at) for at in order[:SHOWN_TOKENS] if sums[at] < 0),
+        None if most is None or not large[most] else figures(most),
     )
 
 

@@ -88,6 +88,8 @@ class GapFigures:
     """What the teacher's own prompt makes of the gap; null where it reads the student's."""
     tokens: tuple[TokenFigures, ...]
     """The tokens that the teacher is most against, by summed advantage."""
+    most_large: TokenFigures | None
+    """The token with the most |advantages| over 5 nats; null where none is over it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +151,7 @@ class Diagnosis:
 
     untouched: bool
     """Whether completions were sampled from the distribution whose logprobs they carry (temperature 1, no top-p or
-    top-k); else the gap is no reverse KL, and the student's entropy is not known."""
+    top-k); else `reverse_kl` is none, and the student's entropy is not known."""
     lost: int
     """Completions that could not be sampled or scored; no figure counts them."""
     overall: RouteFigures

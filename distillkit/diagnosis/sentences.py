@@ -1,7 +1,7 @@
 """Five sentences about a diagnosis: each a fixed rule over its figures, with the numbers that decided.
 
-1. Is there anything to learn: the gap beside its standard error, by route, and what the teacher's own prompt adds.
-2. Where the gap is: by third of the completion, and in how many tokens.
+1. Is there anything to learn: the reverse KL beside its standard error, by route, and what the teacher's prompt adds.
+2. Where the |gap| is: by third of the completion, and in how many tokens.
 3. Which tokens the teacher all but excludes: what a turn's end or a template that differ look like.
 4. Whether both sides end their completions, and write as long.
 5. Which side is more certain: reverse KL teaches on what the student samples, and nothing else.
@@ -9,11 +9,13 @@
 
 from collections.abc import Iterator
 
-from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures
+from distillkit.data.counted import counted
+from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures, TokenFigures
 from distillkit.diagnosis.scored_tokens import Estimate
 
 NOTHING = 0.05
-"""Nats a token: a gap below it, two standard errors counted in, teaches nothing."""
+"""Nats a token: a gap below it, two standard errors counted in, teaches nothing; where the mean |gap| is below it, it
+may be rounding alone (bfloat16 makes 0.04), and is nowhere in particular."""
 TOO_FAR = 2.0
 """Nats a token: models of one family that read the same text are nearer to each other."""
 MOST = 0.6
@@ -35,8 +37,8 @@ def worth(diagnosis: Diagnosis) -> str:
     gap = figures.gap.reverse_kl
     if gap is None:
         return "No token was scored, so nothing can be said of this teacher."
-    name = "nats a token (reverse KL)" if diagnosis.untouched else "nats a token"
-    start = f"The gap is {plus_minus(gap)} {name} over {figures.completions} completions"
+    name = "The reverse KL (sampling minus teacher)" if diagnosis.untouched else "Sampling minus teacher"
+    start = f"{name} is {plus_minus(gap)} nats a token over {counted(figures.completions, 'completion')}"
     return f"{start}: {_verdict(gap, figures)}{_routes(diagnosis)}{_prompt(figures)}."
 
 
@@ -63,6 +65,8 @@ def _routes(diagnosis: Diagnosis) -> str:
         return ""
     (_, most, high), (_, least, low) = known[0], known[-1]
     shown = f"{nats(high.value)} with teacher {most!r}, {nats(low.value)} with {least!r}"
+    if high.standard_error is None or low.standard_error is None:
+        return f" (whether routes differ cannot be told of one row: {shown})"
     differ = high.value - low.value > 2 * (high.error**2 + low.error**2) ** 0.5
     return f" ({shown})" if differ else f" (by route the same within two standard errors: {shown})"
 
@@ -81,38 +85,45 @@ def place(diagnosis: Diagnosis) -> str:
     """Where in the completions is the gap?"""
     gap = diagnosis.overall.gap
     first, _, last = gap.thirds
-    if first is None or last is None or gap.top_tenth is None:
+    if first is None or last is None or gap.top_tenth is None or gap.absolute is None:
         return "No token has a gap: the teacher gives each exactly the student's logprob."
+    if gap.absolute < NOTHING:
+        return f"The mean |gap| is below {NOTHING:g} nats a token, which may be rounding: it is nowhere in particular."
     few = f"a tenth of the tokens hold {percent(gap.top_tenth)} of it"
     if first >= MOST:
-        return f"{percent(first)} of the gap is in the first third of the completions, so shorter ones would do; {few}."
+        return f"{percent(first)} of the |gap| is in the first third of the completions: shorter ones would do; {few}."
     if last >= MOST:
-        return f"{percent(last)} of the gap is in the last third of the completions, so they must not be cut; {few}."
+        return f"{percent(last)} of the |gap| is in the last third of the completions, so they must not be cut; {few}."
     shares = [percent(share or 0.0) for share in gap.thirds]
-    return f"{shares[0]}, {shares[1]} and {shares[2]} of the gap are in the thirds of the completions; {few}."
+    return f"{shares[0]}, {shares[1]} and {shares[2]} of the |gap| are in the thirds of the completions; {few}."
 
 
 def excluded(diagnosis: Diagnosis) -> str:
     """Are there tokens that the teacher all but excludes?"""
     gap = diagnosis.overall.gap
-    if not gap.large:
+    token = gap.most_large
+    if not gap.large or token is None:
         return (
             f"No token has an |advantage| over {LARGE:g} nats: the teacher excludes nothing that the student samples."
         )
     held = percent(gap.large_share or 0.0)
-    start = f"{percent(gap.large)} of the tokens have an |advantage| over {LARGE:g} nats and hold {held} of the gap"
-    against = [token for token in gap.tokens if token.large]
-    if not against:
-        return f"{start}; they are of many kinds."
-    token = against[0]
-    often = "once" if token.count == 1 else f"{token.count} times"
-    named = f"{token.text!r} above all, {often} at {nats(token.mean_advantage)} nats"
-    if token.special and token.mean_advantage < -LARGE:
-        return (
-            f"{start}: {named}, a special token, so the two sides end turns or read templates differently, and the "
-            "student would learn never to write it."
-        )
-    return f"{start}: {named}."
+    start = f"{percent(gap.large)} of the tokens have an |advantage| over {LARGE:g} nats and hold {held} of the |gap|"
+    said = f"{start}: {_most_large(token, round(gap.large * diagnosis.overall.tokens))}"
+    never = next((each for each in (token, *gap.tokens) if each.special and each.mean_advantage < -LARGE), None)
+    if never is None:
+        return f"{said}."
+    return (
+        f"{said}; {never.text!r} (mean advantage {nats(never.mean_advantage)}) is a special token, so the two sides "
+        "end turns or read templates differently, and the student would learn never to write it."
+    )
+
+
+def _most_large(token: TokenFigures, every: int) -> str:
+    """The token to which most of `every` large advantages belong."""
+    if token.large == 1 < every:
+        return f"{every} different tokens"
+    most = "" if every == 1 else f" above all, {token.large} of the {every}"
+    return f"{shown(token, repr(token.text))}{most}, with a mean advantage of {nats(token.mean_advantage)} nats"
 
 
 def endings(diagnosis: Diagnosis) -> str:
@@ -121,8 +132,8 @@ def endings(diagnosis: Diagnosis) -> str:
     student, teacher = figures.student_lengths, figures.teacher_lengths
     if student is None:
         return "No completion was scored, so nothing is known of endings."
-    parts = [f"{_ended(student)} of the student's completions end by themselves, after {student.mean:.0f} tokens"]
-    parts[0] += " on average"
+    after = f"after {counted(round(student.mean), 'token')} on average"
+    parts = [f"{_ended(student)} of the student's completions end by themselves, {after}"]
     if teacher is None:
         parts.append("the teacher's own are not known, since its scorer cannot write any")
     else:
@@ -158,8 +169,8 @@ def certainty(diagnosis: Diagnosis) -> str:
         return "No token was scored, so no entropy is known."
     if student is None:
         return (
-            "The student's entropy is not known, and the gap is no reverse KL, since sampling is not at temperature 1, "
-            f"top_p 1 and top_k 0; the teacher's cross-entropy is {nats(cross.value)} nats a token."
+            "The student's entropy is not known, and sampling minus teacher is no reverse KL, since sampling is not at "
+            f"temperature 1, top_p 1 and top_k 0; the teacher's cross-entropy is {nats(cross.value)} nats a token."
         )
     start = f"The student's entropy is {plus_minus(student)} nats a token"
     if teacher is None:
@@ -168,6 +179,8 @@ def certainty(diagnosis: Diagnosis) -> str:
         )
         return f"{start}; the teacher's is not known{least}, its cross-entropy there is {nats(cross.value)}."
     compared = f"{start}, the teacher's on its own completions {plus_minus(teacher)}"
+    if student.standard_error is None or teacher.standard_error is None:
+        return f"{compared}: whether they differ cannot be told of one row."
     if abs(student.value - teacher.value) <= 2 * (student.error**2 + teacher.error**2) ** 0.5:
         return f"{compared}: they do not differ by more than two standard errors."
     if student.value > teacher.value:
@@ -180,6 +193,11 @@ def certainty(diagnosis: Diagnosis) -> str:
 def plus_minus(estimate: Estimate) -> str:
     """`0.45 ± 0.03`, the second the standard error."""
     return f"{nats(estimate.value)}" + ("" if estimate.standard_error is None else f" ± {estimate.standard_error:.2f}")
+
+
+def shown(token: TokenFigures, text: str) -> str:
+    """`text` is the token's; where it holds a part of a character, other tokens have the same, so with its id."""
+    return f"{text} (id {token.id})" if "\ufffd" in token.text else text
 
 
 def nats(value: float | None) -> str:

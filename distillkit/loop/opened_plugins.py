@@ -48,4 +48,5 @@ async def opened_plugins(
 def _context(user: str, prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None]) -> RunContext:
     """The run as the plugin at config key `user` sees it."""
     found = context_for(user, prepared.config, prepared.shared, notify, prepared.rank, prepared.today)
-    return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=prepared.renderer.student.tokenizer)
+    tokenizer, stop_ids = prepared.renderer.student.tokenizer, prepared.sampling.stop_ids
+    return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=tokenizer, stop_ids=stop_ids)

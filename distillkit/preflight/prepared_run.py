@@ -121,7 +121,7 @@ def prepare_run(
     turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
-    notes = (*lengths.notes("rows"), *(() if eval_lengths is None else eval_lengths.notes("held-out rows")))
+    notes = (*lengths.notes("row"), *(() if eval_lengths is None else eval_lengths.notes("held-out row")))
     notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)

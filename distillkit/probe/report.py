@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from distillkit.data.counted import counted
 from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.frozen import Value
@@ -36,8 +37,8 @@ class ProbeReport(Value):
         """What the probe did, on one line without an end."""
         figures = self.figures
         return (
-            f"{figures.completions} completions of {figures.rows} rows, {figures.sampled_tokens:,} tokens sampled, "
-            f"{figures.scored_tokens:,} scored"
+            f"{counted(figures.completions, 'completion')} of {counted(figures.rows, 'row')}, "
+            f"{figures.sampled_tokens:,} tokens sampled, {figures.scored_tokens:,} scored"
         )
 
     def write(self, run_dir: Path) -> None:

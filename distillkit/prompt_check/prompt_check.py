@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 
+from distillkit.data.counted import counted
 from distillkit.data.render import Reader, Renderer, RoutedRow
 from distillkit.errors import RowError
 from distillkit.prompt_check.special_texts import SpecialTexts
@@ -60,6 +61,6 @@ class PromptCheck:
     def notes(self, of: str) -> list[str]:
         """What was found of how many rows, and where first."""
         return [
-            f"{said}, in {count} {of if count > 1 else of.removesuffix('s')} (first: {self._first[said]})"
+            f"{said}, in {counted(count, of)} (first: {self._first[said]})"
             for said, count in sorted(self._rows.items())
         ]

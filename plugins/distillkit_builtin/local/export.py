@@ -11,7 +11,7 @@ from distillkit_builtin.local.export_check import export_problem
 from distillkit_builtin.local.load_weights import load_weights
 from distillkit_builtin.local.lora import ADAPTER
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.model_source import resolve_model
+from distillkit_builtin.model_source import ModelSource, resolve_model
 
 CARD = """---
 {base_model}library_name: {library}
@@ -29,7 +29,7 @@ scored exactly those tokens, and `teacher_logprob - sampling_logprob` trained it
 ```python
 {usage}
 ```
-
+{notes}
 `config.yaml` and `summary.json` of the run say what it was trained on and how it did on held-out prompts. State here,
 before publishing, what the model is for, what data it saw, and its licence.
 """
@@ -40,6 +40,13 @@ model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}")
 MODEL_USAGE = """from transformers import AutoModelForCausalLM
 
 model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
+MERGED_BASE = """
+The adapter is for the model in `base/`, which the run wrote beside `adapter/`: {base}. Keep the two together.
+"""
+ENDS = """
+In training completions also ended at {ends}, none of the model's own ends, which the files here do not say: whoever
+serves it has to (`stop_token_ids: {ids}` in vLLM's requests, `eos_token_id={all_ids}` for `generate` of transformers).
+"""
 BAD_EXPORT = "what others load from {path} is not what was trained: {problem}. The weights are there; please report it"
 
 
@@ -69,8 +76,12 @@ class Exported:
     """Why what others load from it is not what was trained, for the user; None as it should be."""
 
 
-def export(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> Exported:
+def export(
+    policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str, stop_ids: tuple[int, ...] = ()
+) -> Exported:
     """Write weights, tokenizer and model card below `run_dir`, and read the weights back. `base`: `student.model`.
+
+    `stop_ids` ended completions in training; the card says which are not ends to who loads it.
 
     An adapter's config names its base model as PEFT needs it: by its name on the hub, or by the whole path of its
     directory. Where adapters were merged into the model that was trained on, that model is written into `base/`.
@@ -84,7 +95,7 @@ def export(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str) -> 
     tokenizer.inner.save_pretrained(path)
     problem = export_problem(policy, path, whole)
     said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem)
-    card = _card(base, is_adapter=policy.causal_lm.adapter is not None)
+    card = _card(base, _ends(tokenizer, stop_ids), is_adapter=policy.causal_lm.adapter is not None)
     (path / "README.md").write_text(card if said is None else f"{card}\n**{said}**\n", encoding="utf-8")
     return Exported(path, said)
 
@@ -100,20 +111,35 @@ def _written_base(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: s
     return str(folder)
 
 
-def _card(base: str, *, is_adapter: bool) -> str:
+def _ends(tokenizer: HFTokenizer, stop_ids: tuple[int, ...]) -> str:
+    """What the card says of ids that ended completions, and are none of the model's own ends; nothing without any."""
+    ids = [index for index in stop_ids if index not in tokenizer.eos_ids]
+    if not ids:
+        return ""
+    ends = ", ".join(f"`{tokenizer.show([index])}` (id {index})" for index in ids)
+    return ENDS.format(ends=ends, ids=ids, all_ids=[*tokenizer.eos_ids, *ids])
+
+
+def _card(base: str, ends: str, *, is_adapter: bool) -> str:
     """A card that holds on every machine: a model in a directory is named, and where the directory is, is not said."""
     source = resolve_model(base)
     hub_name = _hub_name(source.base)
     name = hub_name or Path(source.base).resolve().name
-    merged = f" with an adapter merged into it ({', '.join(folder.name for folder in source.adapters)})"
+    merged = f"{name} with {_adapters(source)} merged into it" if source.adapters else name
     needed = "path/to/base" if source.adapters else hub_name or f"path/to/{name}"
     return CARD.format(
-        base=name + merged if source.adapters else name,
+        base=f"{merged}," if source.adapters else name,
         base_model=f"base_model: {hub_name}\n" if hub_name else "",
         library="peft" if is_adapter else "transformers",
         title=f"{Path(name).name}, distilled on-policy",
         usage=(ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=needed),
+        notes=(MERGED_BASE.format(base=merged) if source.adapters and is_adapter else "") + ends,
     )
+
+
+def _adapters(source: ModelSource) -> str:
+    names = [f"`{folder.name}`" for folder in source.adapters]
+    return f"the adapter {names[0]}" if len(names) == 1 else f"the adapters {', '.join(names)}"
 
 
 def _hub_name(base: str) -> str | None:

@@ -147,7 +147,8 @@ class LiveLocalStudent:
 
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use; returns their directory."""
-        exported = await self.device.run(export, self.policy, self.tokenizer, run_dir, self.options.model)
+        what = self.policy, self.tokenizer, run_dir, self.options.model, self.run.stop_ids
+        exported = await self.device.run(export, *what)
         if exported.problem is not None:
             self.run.notify(exported.problem)
         return exported.path

@@ -196,6 +196,21 @@ def test_the_adapter_loads_with_peft_and_is_the_policy_that_was_evaluated(
     np.testing.assert_allclose(record["student_logprobs"], theirs.numpy(), atol=1e-3)
 
 
+def test_the_model_card_names_what_ended_completions_and_is_no_end_of_the_model(
+    local_config: Callable[..., RunConfig], tiny_model: str
+) -> None:
+    def card(**over: Any) -> str:
+        result = distillkit.run(local_config(train={"max_steps": 1}, **over))
+        return (result.adapter_path / "README.md").read_text()
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    own, letter = tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("a")
+    assert "also ended" not in card(name="own", sampling={"stop_ids": (own,)})
+    said = card(name="other", sampling={"stop_ids": (letter,)})
+    assert f"In training completions also ended at `a` (id {letter}), none of the model's own ends" in said
+    assert f"`stop_token_ids: [{letter}]`" in said
+
+
 def test_the_model_card_names_the_base_and_no_directory_of_this_machine(
     local_config: Make, tiny_model: str, tmp_path: Path
 ) -> None:

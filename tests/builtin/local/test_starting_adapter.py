@@ -124,7 +124,9 @@ def test_a_new_lora_on_a_merged_model_brings_its_base(local_config: Make, tiny_m
     assert str((result.run_dir / "base").resolve()) in config
     card = (result.adapter_path / "README.md").read_text()
     assert 'from_pretrained("path/to/base"), "path/to/adapter")' in card
-    assert f"{Path(tiny_model).name} with an adapter merged into it (sft)" in card
+    merged = f"{Path(tiny_model).name} with the adapter `sft` merged into it"
+    assert f"{merged}, trained by" in card
+    assert f"the model in `base/`, which the run wrote beside `adapter/`: {merged}." in card
 
 
 CHOICES = [

@@ -53,7 +53,7 @@ def test_a_page_of_figures_and_five_sentences_a_route(config: Callable[..., str]
     assert [line[:2] for line in done.stdout.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
         f"{number}." for _ in range(3) for number in range(1, 6)
     ]
-    assert "teacher b\n1. The gap is 0.00 ± 0.00 nats a token (reverse KL) over 4 completions:" in done.stdout
+    assert "teacher b\n1. The reverse KL (sampling minus teacher) is 0.00 ± 0.00 nats a token over 4\n" in done.stdout
     assert "its scorer cannot write" in done.stdout
     assert not os.path.lexists("runs")
 
@@ -61,7 +61,7 @@ def test_a_page_of_figures_and_five_sentences_a_route(config: Callable[..., str]
 def test_quiet_is_the_five_sentences_alone(config: Callable[..., str]) -> None:
     done = call(config(), "-q")
     assert done.exit_code == 0, done.output
-    assert done.output.startswith("1. The gap is ")
+    assert done.output.startswith("1. The reverse KL (sampling minus teacher) is ")
     assert len([line for line in done.output.splitlines() if not line.startswith("   ")]) == 5
 
 
@@ -102,7 +102,7 @@ def test_a_run_that_is_there_stays_as_it_is(config: Callable[..., str]) -> None:
 
 def test_what_is_not_the_policy_s_own_distribution_is_said(config: Callable[..., str]) -> None:
     done = call(config(), "sampling.temperature=0.7", "-q")
-    assert "5. The student's entropy is not known, and the gap is no reverse KL" in done.output
+    assert "5. The student's entropy is not known, and sampling minus teacher is no reverse" in done.output
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_lost_completions_count_nowhere_and_are_said(config: Callable[..., str])
     done = call(config(router="single", teachers=[{"model": "m", "scorer": "broken"}]), "-p", "broken.py")
     assert done.exit_code == 0, done.output
     assert "run: 4 rows, 4 completions" in done.output
-    assert "note: 4 completions could not be sampled or scored, and count nowhere" in done.output
+    assert "note: 4 completions could not be sampled or scored: in no figure" in done.output
 
 
 def test_without_any_score_there_is_no_diagnosis(config: Callable[..., str]) -> None:

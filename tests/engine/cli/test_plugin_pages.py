@@ -1,4 +1,4 @@
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, JsonValue
@@ -15,6 +15,7 @@ from distillkit_builtin.routers import FieldRouter
         (str | None, "str | null"),
         (tuple[str, ...], "list of str"),
         (list[int], "list of int"),
+        (tuple[Annotated[int, Field(strict=True, ge=0)], ...], "list of int"),
         (tuple[float, float], "[float, float]"),
         (dict[str, JsonValue] | None, "mapping of str to JSON | null"),
         (Literal["a", "b"] | None, '"a" | "b" | null'),

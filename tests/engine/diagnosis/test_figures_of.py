@@ -200,3 +200,12 @@ def test_what_the_teacher_s_own_prompt_adds_is_measured_on_the_same_completions(
     assert (prompt.own.value, prompt.student.value, prompt.difference.value) == (3, 1, 2)
     assert prompt.difference.standard_error == pytest.approx(1)
     assert overall(scored).gap.prompt is None
+
+
+def test_the_token_with_the_most_large_advantages_is_not_the_one_with_the_largest_sum() -> None:
+    gap = overall([completion([-4, -4, -4, -6, -6, 7, 0], ids=[65, 65, 65, 65, 66, 66, 67])]).gap
+    assert gap.tokens[0].text == "A"
+    assert gap.most_large is not None
+    assert (gap.most_large.text, gap.most_large.count, gap.most_large.large) == ("B", 2, 2)
+    assert overall([completion([-5, 4])]).gap.most_large is None
+    assert overall([]).gap.most_large is None

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from distillkit.diagnosis.figures_of import diagnosis_of
+from distillkit.diagnosis.figures_of import TokenNames, diagnosis_of
 from distillkit.diagnosis.route_figures import LARGE, Diagnosis, GapFigures, LengthFigures, PromptFigures
 from distillkit.diagnosis.scored_tokens import Estimate
 from distillkit.diagnosis.sentences import (
@@ -48,23 +48,23 @@ def lengths(diagnosis: Diagnosis, student: LengthFigures | None, teacher: Length
     [
         (
             Estimate(0.02, 0.001),
-            "The gap is 0.02 ± 0.00 nats a token (reverse KL) over 2 completions: there is nothing",
+            "The reverse KL (sampling minus teacher) is 0.02 ± 0.00 nats a token over 2 completions: there is nothing",
         ),
         (
             Estimate(-0.001, 0.0),
-            "The gap is 0.00 ± 0.00 nats a token (reverse KL) over 2 completions: there is",
+            "The reverse KL (sampling minus teacher) is 0.00 ± 0.00 nats a token over 2 completions: there is",
         ),
         (Estimate(0.04, 0.01), "there is something to learn"),  # 0.06 at two standard errors, and not 0
         (Estimate(0.30, 0.20), "that is not told apart from none, so measure more rows (--rows 8)."),
         (
             Estimate(-0.10, 0.20),
-            "-0.10 ± 0.20 nats a token (reverse KL) over 2 completions: that is not told apart",
+            "-0.10 ± 0.20 nats a token over 2 completions: that is not told apart",
         ),
         (Estimate(0.45, 0.03), "there is something to learn, 4.50 nats a completion."),
         (Estimate(2.5, 0.1), "compare what both sides read (`distillkit check`) before you train."),
         (
             Estimate(0.45, None),
-            "0.45 nats a token (reverse KL) over 2 completions: how far off that is cannot be said",
+            "0.45 nats a token over 2 completions: how far off that is cannot be said",
         ),
         (None, "No token was scored"),
     ],
@@ -78,7 +78,10 @@ def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | N
     [
         (Estimate(0.2, 0.01), "(0.45 with teacher 'a', 0.20 with 'b')"),
         (Estimate(0.44, 0.01), "(by route the same within two standard errors: 0.45 with teacher 'a', 0.44 with 'b')"),
-        (Estimate(0.2, None), "(by route the same within two standard errors:"),
+        (
+            Estimate(0.2, None),
+            "(whether routes differ cannot be told of one row: 0.45 with teacher 'a', 0.20 with 'b')",
+        ),
     ],
 )
 def test_which_route_has_the_larger_gap(usual: Diagnosis, low: Estimate, said: str) -> None:
@@ -97,9 +100,9 @@ def test_what_the_teacher_s_own_prompt_makes_of_the_gap(usual: Diagnosis) -> Non
 @pytest.mark.parametrize(
     ("thirds", "said"),
     [
-        ((0.92, 0.05, 0.03), "92% of the gap is in the first third of the completions, so shorter ones would do; a "),
-        ((0.1, 0.2, 0.7), "70% of the gap is in the last third of the completions, so they must not be cut; a "),
-        ((0.3, 0.4, 0.3), "30%, 40% and 30% of the gap are in the thirds of the completions; a "),
+        ((0.92, 0.05, 0.03), "92% of the |gap| is in the first third of the completions: shorter ones would do; a "),
+        ((0.1, 0.2, 0.7), "70% of the |gap| is in the last third of the completions, so they must not be cut; a "),
+        ((0.3, 0.4, 0.3), "30%, 40% and 30% of the |gap| are in the thirds of the completions; a "),
         ((None, None, None), "No token has a gap: the teacher gives each exactly the student's logprob."),
     ],
 )
@@ -118,12 +121,35 @@ END = ByteTokenizer.turn_end
     ("advantages", "ids", "said"),
     [
         ([-4.9] * 4, [65] * 4, "No token has an |advantage| over 5 nats: the teacher excludes nothing"),
-        ([0, 0, 0, -6], [65, 66, 67, 68], "25% of the tokens have an |advantage| over 5 nats and hold 100% of the gap"),
-        ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D' above all, once at -6.00 nats."),
-        ([0, 0, 0, 7], [65, 66, 67, 68], "and hold 100% of the gap; they are of many kinds."),
-        ([-1, 0, 0, -7], [65, 66, 67, END], "'<|im_end|>' above all, once at -7.00 nats, a special token, so the "),
-        ([-7, 0, 0, 0], [END, END, 65, 65], "'<|im_end|>' above all, 2 times at -3.50 nats."),  # not excluded as such
-        ([-3, -3, -3, -7], [65, 65, 65, END], "'<|im_end|>' above all"),  # A has the larger sum, and is not excluded
+        (
+            [0, 0, 0, -6],
+            [65, 66, 67, 68],
+            "25% of the tokens have an |advantage| over 5 nats and hold 100% of the |gap|",
+        ),
+        ([0, 0, 0, -6], [65, 66, 67, 68], ": 'D', with a mean advantage of -6.00 nats."),
+        (
+            [0, 0, 0, 7],
+            [65, 66, 67, 68],
+            "hold 100% of the |gap|: 'D', with a mean advantage of 7.00 nats.",
+        ),
+        (
+            [-1, 0, 0, -7],
+            [65, 66, 67, END],
+            "'<|im_end|>', with a mean advantage of -7.00 nats; '<|im_end|>' (mean advantage -7.00) is a special ",
+        ),
+        ([-7, 0, 0, 0], [END, END, 65, 65], ", with a mean advantage of -3.50 nats."),  # not excluded as such
+        (
+            [-4] * 4 + [-6, -6, 7],
+            [65] * 4 + [65, 66, 66],
+            ": 'B' above all, 2 of the 3, with a mean advantage of 0.50 nats.",
+        ),
+        (
+            [-6, -6, -6, -9, 4, 4, 4],
+            [65, 65, 65, END, 65, 65, 65],
+            "'A' above all, 3 of the 4, with a mean advantage of -1.00 nats; '<|im_end|>' (mean advantage -9.00) is a ",
+        ),
+        ([-4] * 4 + [-6, 7], [65] * 4 + [65, 66], "of the |gap|: 2 different tokens."),
+        ([-3, -3, -3, -7], [65, 65, 65, END], ": '<|im_end|>', with"),  # A has the larger sum, and is not excluded
     ],
 )
 def test_what_the_teacher_excludes(advantages: list[float], ids: list[int], said: str) -> None:
@@ -131,8 +157,28 @@ def test_what_the_teacher_excludes(advantages: list[float], ids: list[int], said
     assert said in excluded(diagnosis_of(measured(scored), ["teacher"]))
 
 
-def test_a_share_of_less_than_a_percent_is_not_shown_as_none(usual: Diagnosis) -> None:
-    assert excluded(gap(usual, large=0.002, large_share=0.1)).startswith("0.2% of the tokens")
+def test_a_token_that_is_a_part_of_a_character_is_named_by_its_id() -> None:
+    names = TokenNames(lambda token: "\ufffd", frozenset())
+    found = diagnosis_of(replace(measured([completion([-6, -6, -7], ids=[200, 200, 201])]), names=names), ["teacher"])
+    assert "'\ufffd' (id 200) above all, 2 of the 3" in excluded(found)
+
+
+def test_a_gap_that_rounding_explains_is_nowhere_in_particular(usual: Diagnosis) -> None:
+    assert place(gap(usual, absolute=3e-7)).startswith(
+        "The mean |gap| is below 0.05 nats a token, which may be rounding"
+    )
+    assert "thirds of the completions" in place(gap(usual, absolute=NOTHING))
+
+
+def test_one_is_not_many(usual: Diagnosis) -> None:
+    one = diagnosis_of(measured([completion([-1.0])]), ["teacher"])
+    assert "over 1 completion: " in worth(one)
+    assert "after 1 token on average" in endings(one)
+
+
+def test_a_share_of_less_than_a_percent_is_not_shown_as_none() -> None:
+    scored = [completion([0] * 499 + [-6])]
+    assert excluded(diagnosis_of(measured(scored), ["teacher"])).startswith("0.2% of the tokens")
 
 
 SHORT, LONG = LengthFigures(8, 40.0, 38.0, 0.0), LengthFigures(8, 100.0, 90.0, 0.25)
@@ -177,9 +223,14 @@ def test_an_end_that_the_teacher_excludes(usual: Diagnosis) -> None:
         ),
         (Estimate(0.3, 0.05), Estimate(1.2, 0.05), ": the student is the more certain one, and what it never samples "),
         (Estimate(0.9, 0.05), Estimate(1.0, 0.05), ": they do not differ by more than two standard errors."),
-        (Estimate(0.9, None), Estimate(9.0, 0.05), ": they do not differ by more than two standard errors."),
+        (Estimate(0.9, None), Estimate(9.0, 0.05), ": whether they differ cannot be told of one row."),
+        (Estimate(0.9, 0.05), Estimate(9.0, None), ": whether they differ cannot be told of one row."),
         (Estimate(0.9, 0.05), None, "; the teacher's is not known, its cross-entropy there is 8.50."),
-        (None, None, "The student's entropy is not known, and the gap is no reverse KL, since sampling is not at "),
+        (
+            None,
+            None,
+            "The student's entropy is not known, and sampling minus teacher is no reverse KL, since sampling is not ",
+        ),
     ],
 )
 def test_which_side_is_more_certain(
