@@ -73,10 +73,9 @@ class ConsoleSink(Sink):
 
     def _start(self, event: RunStarted) -> None:
         plan, teachers = event.plan, event.teachers
-        self._console.print(
-            f"{plan.rows} rows, {plan.steps} steps, {plan.completions} completions, {len(teachers)} "
-            f"teacher{'s' if len(teachers) > 1 else ''}: {escape(', '.join(t.name for t in teachers))}"
-        )
+        sizes = {"row": plan.rows, "step": plan.steps, "completion": plan.completions, "teacher": len(teachers)}
+        said = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in sizes.items())
+        self._console.print(f"{said}: {escape(', '.join(teacher.name for teacher in teachers))}")
         self._display = ProgressDisplay(plan.steps, teachers, step=event.first_step - 1)
         console = self._console
         if console.is_interactive and not console.is_jupyter and not console.quiet:
