@@ -99,7 +99,8 @@ def test_rounding_in_other_batches_is_no_fault_and_the_same_batch_again_is_not_r
             0.9,
             0.0,
             Disagreement(9, 0.02, 0.02),
-            "the sampler's logprobs are 0.02 nats a token from the student's own, which train.warn_logprob_mismatch allows",
+            "the sampler's logprobs are 0.02 nats a token from the student's own, which train.warn_logprob_mismatch "
+            "allows",
         ),
     ],
 )
