@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,10 @@ class StartProbe:
         if options.at_start == "never" or (step and options.at_start == "auto"):
             return
         always = options.at_start == "always"
-        if not (always or self._is_affordable(least_tokens(self.prepared))):
+        if not (always or self._is_affordable(least_tokens(self.prepared), exact=False)):
             return
         probe = Probe(self.prepared, await asyncio.to_thread(spread_rows, self.prepared, options.rows))
-        if not (always or self._is_affordable(probe.tokens)):
+        if not (always or self._is_affordable(probe.tokens, exact=True)):
             return
         started = time.perf_counter()
         report = ProbeReport.of(await probe.measured())
@@ -50,11 +51,18 @@ class StartProbe:
         report.write(self.run_dir)
         self._tell(report, time.perf_counter() - started)
 
-    def _is_affordable(self, tokens: int) -> bool:
+    def _is_affordable(self, tokens: int, *, exact: bool) -> bool:
         planned = planned_tokens(self.prepared.plan)
         affordable = tokens <= SHARE * planned
         if not affordable:
-            log.debug("no probe: it would take %d tokens or more, of %d that the run plans", tokens, planned)
+            log.info(
+                "not probed: it would take %s tokens%s, %.1f%% of the plan (%d%% at most); "
+                "`distillkit check CONFIG --probe` measures",
+                f"{tokens:,}",
+                "" if exact else " or more",
+                100 * tokens / planned if planned else math.inf,
+                round(100 * SHARE),
+            )
         return affordable
 
     def _tell(self, report: ProbeReport, seconds: float) -> None:

@@ -73,16 +73,7 @@ class Probe:
         if not rollouts:
             raise RunFailedError(f"no completion could be sampled; the first failure: {failures[0]}")
         sampling, tested = await self._sampling_test(rollouts, params)
-        teachers: list[TeacherFigures] = []
-        scored_tokens = 0
-        for teacher, scorer in self.prepared.plugins.scorers.items():
-            to_score = self._to_score(teacher, rollouts)
-            if to_score:
-                ends = ends_of(self.prepared.renderer.teachers[teacher]).own
-                probe = TeacherProbe(scorer, to_score, self._tokenizer, ends)
-                teachers.append(await probe.measured())
-                lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
-                scored_tokens += tokens_scored(scorer, lengths)
+        teachers, scored_tokens = await self._teachers(rollouts)
         asked, rows_of = {figures.teacher for figures in teachers}, self.prepared.pipeline.rows_of
         return ProbeFigures(
             rows=len(self.prompts),
@@ -100,6 +91,20 @@ class Probe:
             weights=await sampler_disagreement(self.prepared.config.student, rollouts),
             warn_logprob_mismatch=self.prepared.config.train.warn_logprob_mismatch,
         )
+
+    async def _teachers(self, rollouts: Sequence[Rollout]) -> tuple[list[TeacherFigures], int]:
+        """The figures of each teacher that has something to score, and how many tokens all of them scored."""
+        teachers: list[TeacherFigures] = []
+        scored_tokens = 0
+        for teacher, scorer in self.prepared.plugins.scorers.items():
+            to_score = self._to_score(teacher, rollouts)
+            if to_score:
+                ends = ends_of(self.prepared.renderer.teachers[teacher]).own
+                probe = TeacherProbe(scorer, to_score, self._tokenizer, ends)
+                teachers.append(await probe.measured())
+                lengths = [len(request.prompt_ids) + len(request.token_ids) for request in to_score]
+                scored_tokens += tokens_scored(scorer, lengths)
+        return teachers, scored_tokens
 
     @property
     def _tokenizer(self) -> Tokenizer:

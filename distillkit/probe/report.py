@@ -8,7 +8,8 @@ from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.frozen import Value
 from distillkit.probe.figures import ProbeFigures, as_json
-from distillkit.probe.verdicts import Verdict, verdicts_of
+from distillkit.probe.verdict import Verdict
+from distillkit.probe.verdicts import verdicts_of
 
 FILE = "probe.json"
 """In the run's directory: what the probe at a run's start measured."""

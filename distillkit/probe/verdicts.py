@@ -13,11 +13,13 @@ It is warned where the figures are a matter of degree, or may be meant so. Diffe
 from collections.abc import Iterator, Sequence
 
 from distillkit.probe.figures import Disagreement, ProbeFigures
-from distillkit.probe.teacher_verdicts import of_gap, of_stability
+from distillkit.probe.teacher_verdicts import SHARE, of_gap, of_stability
 from distillkit.probe.verdict import Level, Verdict
 
 ENOUGH = 8
 """Completions without an end that show that there are none: where half of them ended, one in 256 probes would."""
+SHOWN = 1e-3
+"""Nats: a difference at a token that the page shows as one."""
 OTHER_WEIGHTS = 0.5
 """Nats a token between sampler and student, on the mean, that no rounding and no other kernel makes."""
 
@@ -29,7 +31,26 @@ def verdicts_of(figures: ProbeFigures) -> tuple[Verdict, ...]:
         found += [*of_stability(teacher), *of_gap(teacher)]
     order: Sequence[Level] = ("refuse", "warn")
     found.sort(key=lambda verdict: order.index(verdict.level))
-    return tuple(found) or (Verdict("ok", "nothing", "nothing is wrong with what was measured"),)
+    return tuple(found) or (Verdict("ok", "nothing", _all_well(figures)),)
+
+
+def _all_well(figures: ProbeFigures) -> str:
+    """Why nothing is wrong: differences that the figures show are small, or there are none."""
+    shown = [
+        (apart.mean, teacher.gap.mean_abs)
+        for teacher in figures.teachers
+        for apart in teacher.asked_again.values()
+        if apart.largest >= SHOWN
+    ]
+    said: list[str] = []
+    if shown:
+        mean, gap = max(shown, key=lambda pair: pair[0])
+        why = "too small to matter beside the gap" if mean <= SHARE * gap else "no larger than rounding makes them"
+        said.append(f"differences are {why} (largest mean {mean:.2g} of {gap:.2g})")
+    if isinstance(figures.weights, Disagreement) and figures.weights.largest >= SHOWN:
+        apart = f"{figures.weights.mean:.2g} nats a token from the student's own"
+        said.append(f"the sampler's logprobs are {apart}, which train.warn_logprob_mismatch allows")
+    return "; ".join(said) or "nothing is wrong with what was measured"
 
 
 def _of_weights(figures: ProbeFigures) -> Iterator[Verdict]:

@@ -73,7 +73,11 @@ def test_it_takes_place_where_it_takes_a_twentieth_of_the_tokens(
     result = run(config)
     assert (result.run_dir / "probe.json").is_file() == expected
     told = [event.message for event in sink.events if isinstance(event, Notice) and "probe" in event.message]
-    assert len(told) == expected  # a tiny run says nothing of it
+    assert len(told) == expected  # sinks of a tiny run hear nothing of it
+    lines = (result.run_dir / "run.log").read_text().splitlines()
+    said = [line for line in lines if "INFO not probed: it would take " in line]
+    assert len(said) == (not expected)
+    assert all("% of the plan (5% at most); `distillkit check CONFIG --probe` measures" in line for line in said)
 
 
 def test_what_it_found_is_in_a_file_in_the_log_and_told_to_the_sinks(fake_config: Make) -> None:

@@ -68,7 +68,7 @@ async def test_a_sampler_of_other_weights_is_found(
     assert apart is not None
     assert not isinstance(apart, str)
     assert apart.tokens == report.figures.teachers[0].gap.tokens
-    assert (apart.mean, apart.largest) == (pytest.approx(abs(off), abs=1e-5),) * 2
+    assert [apart.mean, apart.largest] == pytest.approx([abs(off)] * 2, abs=1e-5)
 
 
 async def test_a_logprob_of_the_students_that_is_no_number_is_refused(fake_config: Make, registry: Registry) -> None:

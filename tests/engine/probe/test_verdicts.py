@@ -88,6 +88,30 @@ def test_rounding_in_other_batches_is_no_fault_and_the_same_batch_again_is_not_r
     assert found(teacher(gap=gap(-0.04), asked_again={"again": rounded})) == [("warn", "again")]
 
 
+@pytest.mark.parametrize(
+    ("mean_gap", "apart", "weights", "said"),
+    [
+        (0.9, 0.057, None, "differences are too small to matter beside the gap (largest mean 0.057 of 0.9)"),
+        (0.04, 0.041, None, "differences are no larger than rounding makes them (largest mean 0.041 of 0.04)"),
+        (0.9, 1e-5, None, "nothing is wrong with what was measured"),
+        (0.9, 0.0, "of none", "nothing is wrong with what was measured"),
+        (
+            0.9,
+            0.0,
+            Disagreement(9, 0.02, 0.02),
+            "the sampler's logprobs are 0.02 nats a token from the student's own, which train.warn_logprob_mismatch "
+            "allows",
+        ),
+    ],
+)
+def test_the_last_line_does_not_deny_what_the_table_shows(
+    mean_gap: float, apart: float, weights: Disagreement | str | None, said: str
+) -> None:
+    asked = teacher(gap=gap(mean_gap), asked_again={"again": STEADY, "alone": Disagreement(9, apart, apart)})
+    (verdict,) = verdicts_of(figures(asked, weights=weights))
+    assert (verdict.level, verdict.what, verdict.message) == ("ok", "nothing", said)
+
+
 def test_where_no_most_of_the_replicas_agree_none_is_blamed() -> None:
     far = Disagreement(100, 0.3, 1.0)
     asked = teacher(
