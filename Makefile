@@ -22,7 +22,7 @@ TRL_STAMP := $(TRL_VENV)/.installed
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
-	@echo "make test   the test suite, in two processes (WORKERS=2): five and a half minutes on two idle cores"
+	@echo "make test   the test suite, in two processes (WORKERS=2): about five minutes on two idle cores"
 	@echo "make test-heavy   what is heavy by nature, 4 minutes: the next three"
 	@echo "make test-kills   kill runs at ten random moments, resume them, and compare them bit by bit"
 	@echo "make test-ranks   one run in several processes, as torchrun starts them"

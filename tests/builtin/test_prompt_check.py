@@ -265,6 +265,8 @@ def test_options_that_do_nothing_for_a_row_or_for_a_teacher_are_said(prepared: C
     assert run.notes[1:] == (
         "the chat template of teacher 't' leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
         "the chat template of the student leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
+        "teacher 't' reads the same messages as another prompt than the student does: its chat template, or its "
+        "chat_template_kwargs, are others. A part of its gap is about that; look at both prompts",
         "teacher 't': its chat template does not read enable_thinking, which it has of sampling.chat_template_kwargs; "
         "teachers[].chat_template_kwargs gives it options of its own",
     )
