@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import mark_dynamic
+from torch._dynamo import maybe_mark_dynamic
 
 Compiler = Callable[..., Callable[..., Any]]
 """What torch.compile calls with a graph and example inputs; it returns what runs in the graph's place."""
@@ -31,7 +31,8 @@ def compile_layer(layer: nn.Module, backend: str | Compiler) -> None:
 def mark_token_dimension_dynamic(*tensors: Tensor) -> None:
     """Tell torch.compile that the second dimension varies, so that it compiles once for all row lengths.
 
-    With `dynamic=True` it would take every other dimension for a variable too: four times as long for a LoRA.
+    With `dynamic=True` it would take every other dimension for a variable too: four times as long for a LoRA. Where it
+    takes a length for a constant all the same (as on CUDA that of the shortest rows), that length has its own program.
     """
     for tensor in tensors:
-        mark_dynamic(tensor, 1)
+        maybe_mark_dynamic(tensor, 1)
