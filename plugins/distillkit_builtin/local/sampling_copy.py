@@ -92,9 +92,8 @@ def _frozen(model: nn.Module) -> Iterator[Tensor | nn.Module]:
 
 def require_isolated(copied: nn.Module, trained: nn.Module) -> None:
     """Raise InputError, naming the layer, if `copied` holds a tensor or an adapter layer that training changes."""
-    live = {_storage(p) for p in trained.parameters() if p.requires_grad} - {
-        0
-    }  # 0: without data, as on the meta device
+    live = {_storage(parameter) for parameter in trained.parameters() if parameter.requires_grad}
+    live.discard(0)  # of what has no data, as on the meta device
     adapters = {id(m) for m in trained.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)}
     for name, module in copied.named_modules():
         if id(module) in adapters or any(_storage(tensor) in live for tensor in _held_tensors(module)):
