@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,11 @@ class RunLog(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Print no traceback in the middle of the run."""
+
+    def close(self) -> None:
+        """Close the file, also where its last lines do not fit on the disk: that must not hide why the run ends."""
+        with suppress(OSError):
+            super().close()
 
 
 @dataclass(slots=True)

@@ -69,6 +69,16 @@ def test_a_checkpoint_that_does_not_fit_is_no_checkpoint(command: list[str]) -> 
     assert not checkpoints(Path("runs/full"))
 
 
+def test_a_log_that_does_not_fit_does_not_hide_why_the_run_ends(tmp_path: Path) -> None:
+    script = (
+        "import logging, sys\nfrom pathlib import Path\nfrom distillkit.run_directory.run_files import RunFiles\n"
+        "with RunFiles.open(Path(sys.argv[1])):\n"
+        "    logging.getLogger('distillkit').error('x' * 5000)\n    raise ValueError('why it ends')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], stderr=subprocess.PIPE, preexec_fn=limited(1000))
+    assert done.stderr.decode().rstrip().endswith("ValueError: why it ends")
+
+
 def test_a_write_that_fails_half_way_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\nfrom distillkit.files.jsonl import JsonLines\n"
