@@ -33,12 +33,16 @@ class DataError(InputError):
 
 
 class RowError(DataError):
-    """One field of one row is wrong; whoever reads the file adds its name and the line."""
+    """One field of one row is wrong; whoever reads the rows adds where it is, and says rows of one kind together."""
 
-    def __init__(self, field: str, message: str) -> None:
-        """`field` is the row's key, such as `messages`."""
+    def __init__(self, field: str, message: str, fix: str = "") -> None:
+        """`field` is the row's key, such as `messages`; `fix` is what to write, if all rows of its kind are fixed by it.
+
+        Such as a line of the config: it is said once, however many rows have this problem.
+        """
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.fix = fix
 
 
 class MissingExtraError(InputError):
