@@ -35,7 +35,7 @@ TOPICS: Mapping[str, Topic] = {
         value make another: `dataclasses.replace(value, field=...)`.
         """,
         """
-        Message Messages Row Teacher Route ChatPrompts Prompts SampleKey SamplingParams SampleRequest Rollout
+        RowFile RawRow UnreadableRow Message Messages Row Teacher Route ChatPrompts Prompts SampleKey SamplingParams SampleRequest Rollout
         FinishReason ScoreRequest Score ScoredRollout Datum Batch TorchLoss StepResult Weights Failure
         """,
     ),
