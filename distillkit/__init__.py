@@ -52,7 +52,7 @@ from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
 from distillkit.ranks import Rank
-from distillkit.raw_row import RawRow, RowFile, UnreadableRow
+from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import (
     Batch,
     Datum,
@@ -122,7 +122,7 @@ __all__ += [
 __all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.
-__all__ += ["RawRow", "RowFile", "UnreadableRow"]
+__all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]
 __all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher"]
 __all__ += ["parse_messages", "parse_template_options"]
 __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]

@@ -9,6 +9,10 @@ from typing import Literal, NamedTuple, Self
 from distillkit.errors import RowError
 from distillkit.frozen import Value
 
+MAX_ROW_BYTES = 16 * 2**20
+"""Bytes of a row's text, about four million tokens. What is longer is refused; a source that reads lines need not hold
+more of one, so that a file of any size without line ends takes no more memory than this."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowFile(Value):
@@ -22,7 +26,8 @@ class RowFile(Value):
     unit: Literal["line", "row"] = "row"
     """What its rows are numbered by."""
     path: Path | None = None
-    """Where the text of a row with an `offset` can be read again; None: no row has one."""
+    """Where the texts of its rows can be read again, by their `offset`; None: the engine keeps them in a
+    temporary file."""
 
     def place(self, number: int) -> str:
         """Where a row is, for messages: `data/train.jsonl:12` by lines, else `data/train.parquet row 12`."""
@@ -30,7 +35,7 @@ class RowFile(Value):
 
 
 class RawRow(NamedTuple):
-    """One row as JSON text. (A NamedTuple: there are millions, and it takes half the time of a dataclass.)"""
+    """One row as JSON text; a NamedTuple, which takes half the time of a dataclass, since there are millions."""
 
     file: RowFile
     number: int
@@ -38,8 +43,7 @@ class RawRow(NamedTuple):
     text: bytes
     """One JSON object, UTF-8, without a line end in it."""
     offset: int | None = None
-    """Where in `file.path` the text starts, a line of its own there; None: the engine keeps a copy of it in a temporary
-    file."""
+    """Where in `file.path` the text starts, a line of its own there; None where that is None."""
 
     @classmethod
     def of(cls, file: RowFile, number: int, fields: Mapping[str, object]) -> Self:
@@ -62,6 +66,12 @@ class UnreadableRow(NamedTuple):
     file: RowFile
     number: int
     problem: RowError
+
+
+def too_long(file: RowFile) -> RowError:
+    """What is wrong with a row beyond `MAX_ROW_BYTES`."""
+    rest = "; each row is a line of its own" if file.unit == "line" else ""
+    return RowError(file.unit, f"is longer than {MAX_ROW_BYTES // 2**20} MiB{rest}")
 
 
 def _problem_of(fields: Mapping[str, object]) -> RowError:
