@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from distillkit.data.dataset import Dataset
+
 from benchmarks.engine.inputs import TEACHERS
 from benchmarks.engine.instant import instant_config
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
-from distillkit.data.dataset import Dataset
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.preflight.plan import PromptLengths
