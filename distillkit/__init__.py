@@ -95,6 +95,7 @@ from distillkit.types import (
     Messages,
     Prompts,
     Route,
+    RoutedRow,
     Row,
     SampleKey,
     SampleRequest,
@@ -123,7 +124,7 @@ __all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.
 __all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]
-__all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher"]
+__all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "RoutedRow", "Row", "Teacher"]
 __all__ += ["parse_messages", "parse_template_options"]
 __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]

@@ -36,9 +36,9 @@ class RowError(DataError):
     """One field of one row is wrong; whoever reads the rows adds where it is, and says rows of one kind together."""
 
     def __init__(self, field: str, message: str, fix: str = "") -> None:
-        """`field` is the row's key, such as `messages`; `fix` is what to write, if all rows of its kind are fixed by it.
+        """`field` is the row's key, such as `messages`; `fix` is what to write, such as a line of the config.
 
-        Such as a line of the config: it is said once, however many rows have this problem.
+        It is said once for all rows that have this problem, and fixes all of them.
         """
         super().__init__(f"{field}: {message}")
         self.field = field

@@ -152,6 +152,17 @@ class ChatPrompts(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class RoutedRow(Value):
+    """A row, which teachers score it, and what each side reads."""
+
+    row: Row
+    route: Route
+    """Which teachers score it."""
+    chat: ChatPrompts
+    """The messages of student and teachers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prompts(Value):
     """A row's prompts as token ids. The teacher's may differ from the student's in length and content."""
 

@@ -35,8 +35,8 @@ TOPICS: Mapping[str, Topic] = {
         value make another: `dataclasses.replace(value, field=...)`.
         """,
         """
-        RowFile RawRow UnreadableRow MAX_ROW_BYTES Message Messages Row Teacher Route ChatPrompts Prompts SampleKey
-        SamplingParams SampleRequest Rollout
+        RowFile RawRow UnreadableRow MAX_ROW_BYTES Message Messages Row Teacher Route ChatPrompts RoutedRow Prompts
+        SampleKey SamplingParams SampleRequest Rollout
         FinishReason ScoreRequest Score ScoredRollout Datum Batch TorchLoss StepResult Weights Failure
         """,
     ),

@@ -19,6 +19,10 @@ FILLED_IN: Mapping[str, str] = {
 """What `with_defaults` makes of a key that a config leaves out, in words, for the reference."""
 
 
+HELD_OUT_KEYS = ("eval_path", "eval_source", "held_out_rows")
+"""Each of which gives a run held-out rows."""
+
+
 def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in the plugins that a short config leaves out; options without a `name` are the default plugin's.
 
@@ -59,7 +63,7 @@ def _is_saved_dataset(folder: Path) -> bool:
 def _holds_out(data: object) -> bool:
     if isinstance(data, DataConfig):
         return data.holds_out
-    return isinstance(data, Mapping) and bool(data.get("eval_path") or data.get("eval_source"))
+    return isinstance(data, Mapping) and any(data.get(key) for key in HELD_OUT_KEYS)
 
 
 def _with_scorer(teacher: object, name: str) -> object:

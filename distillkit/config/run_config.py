@@ -85,7 +85,9 @@ class RunConfig(Section):
             if again:
                 raise ValueError(f"{key}: {again[0]!r} stands there twice; their results could not be kept apart")
         if self.evaluators and not self.data.holds_out:
-            raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
+            raise ValueError(
+                "evaluators: need held-out rows; set data.eval_path (or data.held_out_rows: 64), or evaluators to []"
+            )
         return self
 
     def dump(self) -> dict[str, JsonValue]:

@@ -1,5 +1,6 @@
 """The rows of a dataset as the run goes through them: parsed, in the order of each epoch, from any row on."""
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,7 +25,7 @@ class IndexedRows:
     def __init__(self, index: RowIndex, positions: IntArray | None = None) -> None:
         """Rows at `positions` of the index, in this order; None: all."""
         self._index = index
-        self._positions = np.arange(len(index), dtype=np.int64) if positions is None else positions
+        self._positions = positions
 
     @property
     def place(self) -> str:
@@ -33,12 +34,34 @@ class IndexedRows:
 
     @property
     def digest(self) -> str:
-        """A hash of the rows' content, numbers and order, not of where they are."""
-        return self._index.digest
+        """A hash of the rows' content, numbers and order, which of their source they are, not where that is."""
+        if self._positions is None:
+            return self._index.digest
+        chosen = self._positions.astype("<i8").tobytes()
+        return hashlib.sha256(self._index.digest.encode() + chosen).hexdigest()[:16]
+
+    @property
+    def content_hashes(self) -> IntArray:
+        """[N] of each row's content, in 40 bits: a row has the same one wherever it stands."""
+        return self._index.content_hashes[self._all_positions()]
+
+    def at(self, positions: IntArray) -> "IndexedRows":
+        """The rows at these positions of these, in this order."""
+        return IndexedRows(self._index, self._all_positions()[positions])
+
+    def place_of(self, position: int) -> str:
+        """Where the row at `position` is, for messages."""
+        return self._index.place_of(self._index_of(position))
 
     def __len__(self) -> int:
         """How many rows there are."""
-        return len(self._positions)
+        return len(self._index) if self._positions is None else len(self._positions)
+
+    def _index_of(self, position: int) -> int:
+        return position if self._positions is None else int(self._positions[position])
+
+    def _all_positions(self) -> IntArray:
+        return np.arange(len(self._index), dtype=np.int64) if self._positions is None else self._positions
 
     def row(self, position: int, epoch: int = 0) -> Row:
         """The row at `position` in the source's order. Raises DataError if it is not what it was."""
@@ -46,7 +69,7 @@ class IndexedRows:
 
     def rows(self) -> Iterator[Row]:
         """All rows in the source's order, read lazily. Raises DataError at one that is wrong."""
-        self._index.unreadable.raise_if_any()
+        self._index.unreadable.raise_if_any(self._count)
         return self._read(range(len(self)))
 
     def _read(self, positions: Iterable[int]) -> Iterator[Row]:
@@ -58,7 +81,7 @@ class IndexedRows:
 
     def _raw(self, positions: Iterable[int]) -> Iterator[tuple[int, RawRow]]:
         """Where in the index each row is, and the row."""
-        return self._index.read(int(self._positions[position]) for position in positions)
+        return self._index.read(map(self._index_of, positions))
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
         return parse_row(raw, self._index.id_of(at))
@@ -72,28 +95,35 @@ class IndexedRows:
     def validate(self, inspect: "Callable[[Row], None] | InBatches") -> None:
         """Parse every row and show it to `inspect`. Raises DataError naming every row that is wrong."""
         problems = self._index.unreadable.copy()
+        advice: Sequence[str] = ()
         if isinstance(inspect, InBatches):
             self._validate_in_batches(inspect, problems)
+            advice = inspect.advice()
         else:
             self._validate_one_by_one(inspect, problems)
-        problems.raise_if_any()
+        problems.raise_if_any(self._count, advice)
+
+    @property
+    def _count(self) -> int:
+        """How many rows there are, those counted in that the source cannot give."""
+        return len(self) + self._index.unreadable.count
 
     def _validate_one_by_one(self, inspect: Callable[[Row], None], problems: Problems) -> None:
         for at, raw in self._raw(range(len(self))):
             try:
                 inspect(self._parsed(at, raw))
             except RowError as error:
-                problems.add(raw.place, error)
+                problems.add(raw.place, error, raw.text)
 
     def _validate_in_batches(self, inspect: "InBatches", problems: Problems) -> None:
         raw_rows = self._raw(range(len(self)))
         while batch := list(_next_rows(raw_rows)):
-            parsed = [(raw.place, self._parsed_or_problem(at, raw)) for at, raw in batch]
+            parsed = [(raw, self._parsed_or_problem(at, raw)) for at, raw in batch]
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))
-            for place, row in parsed:
+            for raw, row in parsed:
                 problem = row if isinstance(row, RowError) else next(found)
                 if problem is not None:
-                    problems.add(place, problem)
+                    problems.add(raw.place, problem, raw.text)
 
     def _parsed_or_problem(self, at: int, raw: RawRow) -> Row | RowError:
         try:
@@ -108,6 +138,8 @@ class InBatches:
 
     look: Callable[[Sequence[Row]], Sequence[RowError | None]]
     """What is wrong with each row, in the order given."""
+    advice: Callable[[], Sequence[str]] = tuple
+    """What there is to say of all that it found to be wrong, behind the last row."""
 
 
 def _next_rows(raw_rows: Iterator[tuple[int, RawRow]]) -> Iterator[tuple[int, RawRow]]:

@@ -14,7 +14,7 @@ from distillkit.arrays import token_ids
 from distillkit.data.template_options import OPTIONS
 from distillkit.errors import InputError, RowError
 from distillkit.tokenizer import Tokenizer, render_each
-from distillkit.types import ChatPrompts, Messages, Prompts, Route, Row
+from distillkit.types import Messages, Prompts, RoutedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +32,21 @@ Reader = str | None
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedRow:
-    """A row, who scores it, and what each side reads."""
-
-    row: Row
-    route: Route
-    chat: ChatPrompts
-
-
-@dataclass(frozen=True, slots=True)
 class RowIds:
     """A row's prompts as lists of ids, from which no array was made yet."""
 
     student: Sequence[int]
     teachers: Mapping[str, Sequence[int]]
+
+    def by_reader(self) -> Iterator[tuple[Reader, Sequence[int]]]:
+        """Each prompt, and who reads it."""
+        yield None, self.student
+        yield from self.teachers.items()
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest prompt of the row."""
+        return max(len(prompt) for _, prompt in self.by_reader())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,16 @@ class Renderer:
 
     def render(self, routed: Sequence[RoutedRow]) -> list[Prompts | RowError]:
         """Each row's prompts, or what is wrong with it, such as a prompt that leaves no room for the completion."""
-        rendered = zip(routed, self.ids(routed), strict=True)
         return [
-            found if isinstance(found, RowError) else _as_arrays(routed_row, found) for routed_row, found in rendered
+            ids if isinstance(ids, RowError) else self.too_long(ids) or _as_arrays(routed_row, ids)
+            for routed_row, ids in zip(routed, self.ids(routed), strict=True)
         ]
 
     def ids(self, routed: Sequence[RoutedRow]) -> list[RowIds | RowError]:
-        """The same without arrays. What sides that read alike are to read is rendered all at once, and once."""
+        """The same without arrays, whether there is room or not.
+
+        What sides that read alike are to read is rendered all at once, and once.
+        """
         readers = {name: self.first_alike(side) for name, side in self.teachers.items()}
         keys = [_options_key(routed_row.chat.template_options) for routed_row in routed]
         wanted: dict[tuple[Reader, str], dict[int, Messages]] = {}
@@ -106,28 +110,49 @@ class Renderer:
     ) -> RowIds | RowError:
         chat = routed_row.chat
         try:
-            student = self._fitting(self.student, ids[None, key, id(chat.student)], "messages", "the student")
-            teachers = {}
-            for name, messages in chat.teachers.items():
-                theirs = ids[readers[name], key, id(messages)]
-                teachers[name] = self._fitting(self.teachers[name], theirs, "teacher prompt", f"teacher {name!r}")
+            student = _some(ids[None, key, id(chat.student)], None)
+            teachers = {
+                name: _some(ids[readers[name], key, id(messages)], name) for name, messages in chat.teachers.items()
+            }
         except RowError as error:
             return error
         return RowIds(student, teachers)
 
-    def _fitting(self, side: PromptSide, ids: list[int] | RowError, field: str, reader: str) -> Sequence[int]:
-        if isinstance(ids, RowError):
-            raise ids
-        if not ids:
-            raise RowError(field, f"renders to no tokens for {reader}; look at its chat template")
-        needed = len(ids) + self.max_completion_tokens
-        if side.context_length is not None and needed > side.context_length:
-            raise RowError(
-                field,
-                f"{len(ids)} prompt tokens plus sampling.max_completion_tokens={self.max_completion_tokens} is "
-                f"{needed}, more than the {side.context_length} that {reader} reads",
-            )
-        return ids
+    def room(self, reader: Reader) -> int | None:
+        """How many tokens a prompt may have that this side reads; None where its context is not known."""
+        context = self.side(reader).context_length
+        return None if context is None else context - self.max_completion_tokens
+
+    def too_long(self, ids: RowIds) -> RowError | None:
+        """The first prompt of a row that leaves no room for the completion."""
+        for reader, prompt in ids.by_reader():
+            room = self.room(reader)
+            if room is not None and len(prompt) > room:
+                new = self.max_completion_tokens
+                return RowError(
+                    field_of(reader),
+                    f"{len(prompt)} prompt tokens plus sampling.max_completion_tokens={new} is {len(prompt) + new}, "
+                    f"more than the {room + new} that {called(reader)} reads",
+                )
+        return None
+
+
+def _some(ids: list[int] | RowError, reader: Reader) -> Sequence[int]:
+    if isinstance(ids, RowError):
+        raise ids
+    if not ids:
+        raise RowError(field_of(reader), f"renders to no tokens for {called(reader)}; look at its chat template")
+    return ids
+
+
+def field_of(reader: Reader) -> str:
+    """What messages call a prompt by who reads it."""
+    return "messages" if reader is None else "teacher prompt"
+
+
+def called(reader: Reader) -> str:
+    """What messages call who reads a prompt."""
+    return "the student" if reader is None else f"teacher {reader!r}"
 
 
 def render_side(

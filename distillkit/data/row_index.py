@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
+from distillkit.arrays import IntArray
 from distillkit.data.kept_texts import KeptTexts
 from distillkit.data.problems import Problems
 from distillkit.errors import DataError, PluginError
@@ -71,6 +74,14 @@ class RowIndex:
         """A hash of all rows: their content, numbers and order, not where the source is."""
         names = "\0".join(file.key for file in self._files)
         return hashlib.sha256(names.encode() + self._content.digest()).hexdigest()[:16]
+
+    @property
+    def content_hashes(self) -> IntArray:
+        """[N] the first 40 bits of the hash of each row's content."""
+        digits = np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST)
+        wide = np.zeros((len(digits), 8), np.uint8)
+        wide[:, -DIGEST:] = digits
+        return wide.view(">i8").astype(np.int64)[:, 0]
 
     def id_of(self, position: int) -> str:
         """The row's number in its file and a hash of its content, where there are several files the file too."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
-from distillkit.data.render import Renderer, RoutedRow
+from distillkit.data.render import Renderer
 from distillkit.errors import PluginError, RowError, suggest
 from distillkit.roles.attribution import attribute_to, require_returned
-from distillkit.types import ChatPrompts, Prompts, Route, Row, Teacher
+from distillkit.types import ChatPrompts, Prompts, Route, RoutedRow, Row, Teacher
 
 
 @dataclass(slots=True)
@@ -85,7 +85,10 @@ class RowPipeline:
 
     def count(self, row: Row) -> None:
         """Count the row for each teacher that scores it. Raises RowError as `chat` does."""
-        route, chat = self.chat(row)
+        self.add(*self.chat(row))
+
+    def add(self, route: Route, chat: ChatPrompts) -> None:
+        """Count a row with this route and these messages."""
         for name in route.weights:
             self.rows_of[name] += 1
         for name in chat.fallbacks:

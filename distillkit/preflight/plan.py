@@ -1,69 +1,8 @@
 """How much work a run is, at most: measured on its rows, before anything is loaded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 from distillkit.config.run_config import RunConfig
-from distillkit.data.indexed_rows import InBatches
-from distillkit.data.render import Renderer, RoutedRow, RowIds
-from distillkit.data.row_pipeline import RowPipeline
-from distillkit.errors import RowError
 from distillkit.events import Plan
-from distillkit.prompt_check.prompt_check import PromptCheck
-from distillkit.types import Row
-
-
-class PromptLengths:
-    """Prompt lengths, gathered row by row in flat memory."""
-
-    def __init__(self, pipeline: RowPipeline, renderer: Renderer) -> None:
-        """No rows and no tokens so far; rows are routed by `pipeline` and rendered by `renderer`."""
-        self._pipeline = pipeline
-        self._renderer = renderer
-        self._check = PromptCheck(renderer)
-        self.rows = 0
-        self.student = LengthTotals()
-        self.teachers = LengthTotals()
-
-    @property
-    def count(self) -> InBatches:
-        """Render rows and add their lengths; a RowError for one that is too long."""
-        return InBatches(self._count)
-
-    def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
-        routed = [self._pipeline.routed(row) for row in rows]
-        rendered = iter(self._renderer.ids([row for row in routed if isinstance(row, RoutedRow)]))
-        return [row if isinstance(row, RowError) else self._add(row, next(rendered)) for row in routed]
-
-    def notes(self, of: str) -> list[str]:
-        """What was found about the rows and their prompts that does not stop the run."""
-        return self._pipeline.notes(of) + self._check.notes(of)
-
-    def _add(self, routed_row: RoutedRow, ids: RowIds | RowError) -> RowError | None:
-        problem = ids if isinstance(ids, RowError) else self._check.problem(routed_row)
-        if problem is not None or isinstance(ids, RowError):
-            return problem
-        self.rows += 1
-        self.student.add(len(ids.student))
-        self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))
-        return None
-
-
-@dataclass(slots=True)
-class LengthTotals:
-    """Token counts of many prompts."""
-
-    total: int = 0
-    longest: int = 0
-
-    def add(self, tokens: int) -> None:
-        """Count a prompt of this many tokens."""
-        self.total += tokens
-        self.longest = max(self.longest, tokens)
-
-    def at_most(self, rows: int, of: int) -> int:
-        """The tokens of `rows` prompts, taken in turns from the `of` that were counted; a bound if they stop early."""
-        return self.total * rows // of if rows % of == 0 else min(self.longest * rows, self.total * -(-rows // of))
+from distillkit.preflight.prompt_lengths import PromptLengths
 
 
 def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from distillkit.data.counted import counted
-from distillkit.data.render import Reader, Renderer, RoutedRow
+from distillkit.data.render import Reader, Renderer
 from distillkit.errors import RowError
 from distillkit.prompt_check.special_texts import SpecialTexts
 from distillkit.prompt_check.unprinted_parts import UnprintedParts
-from distillkit.types import Messages
+from distillkit.types import Messages, RoutedRow
 
 
 class PromptCheck:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Protocol
 from distillkit.events import EvalResult, EvalStage
 from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.roles.plugin import Plugin
-from distillkit.types import Route, Row, Teacher
+from distillkit.types import Route, RoutedRow, Row, Teacher
 
 EvalNeed = Literal["teacher_samples", "student_scores"]
 """That all teachers can sample (`sample_teacher`); that the student can score given tokens (`score`)."""
@@ -77,6 +77,14 @@ class Evaluator(Plugin):
     role: ClassVar[str] = "evaluator"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset()
     """What a run must offer, or `distillkit check` refuses it."""
+
+    def notes(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Sequence[str]:
+        """What of the held-out `rows` makes its metrics mean less than they seem to: a sentence each, with what to do.
+
+        Such as rows without the field that completions are compared with. Pure; called before anything is loaded, and
+        `distillkit check` and the run say it.
+        """
+        return ()
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillkit import RowError, Tokenizer
-from distillkit.data.render import PromptSide, Renderer, RoutedRow
+from distillkit.data.render import PromptSide, Renderer
 from distillkit.prompt_check.prompt_check import PromptCheck
 from distillkit.prompt_check.unprinted_parts import UnprintedParts
 from distillkit.testing import ByteTokenizer, make_teacher
-from distillkit.types import Route
+from distillkit.types import Route, RoutedRow
 from distillkit_builtin.prompts import MessagesPrompts
 
 ALL = {**TEMPLATES, "tiny_models": tiny_models.CHATML}

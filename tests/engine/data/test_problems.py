@@ -53,14 +53,14 @@ def test_kinds_of_many_rows_come_first() -> None:
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("messages[0].role: is 'human', not one of user; write 'user'", "messages[12].role: is 'gpt', not one of user; write 'assistant'"),
-        ("x: is \"it's\", no text", "x: is 'it', no text"),
+        ("messages[0].role: is 'human'; write 'user'", "messages[12].role: is 'gpt'; write 'assistant'"),
+        ('x: is "it\'s", no text', "x: is 'it', no text"),
         ("x: the row has 'a', 'b', 'c'", "x: the row has 'a'"),
         ("x: the row has 'a', 'bbbbbb...", "x: the row has 'a'"),
-        ("x: 5012 prompt tokens plus 256 is 5268, more than the 4,096 there are", "x: 1 prompt tokens plus 2 is 3, more than the 4 there are"),
+        ("x: 5012 prompt tokens plus 256 is 5268, of 4,096", "x: 1 prompt tokens plus 2 is 3, of 4"),
         ("x: byte 3 is 0x1f", "x: byte 12 is 0xff"),
     ],
-)  # fmt: skip
+)
 def test_problems_that_differ_in_numbers_and_quotes_are_of_one_kind(one: str, other: str) -> None:
     assert in_common(one) == in_common(other)
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from pydantic import JsonValue
 
-from distillkit.data.render import PromptSide, Renderer, RoutedRow
+from distillkit.data.render import PromptSide, Renderer
 from distillkit.errors import InputError, RowError
 from distillkit.testing import ByteTokenizer, make_row
-from distillkit.types import ChatPrompts, Message, Messages, Prompts, Route
+from distillkit.types import ChatPrompts, Message, Messages, Prompts, Route, RoutedRow
 
 
 class Counting(ByteTokenizer):

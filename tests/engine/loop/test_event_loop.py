@@ -8,11 +8,11 @@ from conftest import question
 
 import distillkit
 from distillkit import RunConfig
-from distillkit.data.render import Renderer, RoutedRow
+from distillkit.data.render import Renderer
 from distillkit.errors import RowError
 from distillkit.records import Batch, ScoredRollout
 from distillkit.testing import FakeScorer, FakeStudent
-from distillkit.types import Prompts
+from distillkit.types import Prompts, RoutedRow
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]

@@ -1,0 +1,81 @@
+"""What a user should know of the rows and of how they are used, before a run: none of it stops the run."""
+
+from collections.abc import Iterator, Sequence
+
+from distillkit.config.run_config import RunConfig
+from distillkit.data.counted import counted
+from distillkit.data.row_pipeline import RowPipeline
+from distillkit.errors import PluginError
+from distillkit.preflight.run_rows import MeasuredRows, ReadRows
+from distillkit.preflight.same_rows import repeated_rows, trained_held_out_rows
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.evaluator import Evaluator
+from distillkit.types import RoutedRow, Teacher
+
+
+def row_notes(
+    config: RunConfig,
+    read: ReadRows,
+    training: MeasuredRows,
+    held_out: MeasuredRows | None,
+    routed_held_out: Sequence[RoutedRow],
+) -> Iterator[str]:
+    """A sentence on each thing that may not be meant, with what to do."""
+    yield from training.lengths.notes("row")
+    yield from repeated_rows(training.lengths.hashes, training.rows)
+    yield from _sizes(config, read, len(training.rows))
+    if held_out is None:
+        yield (
+            "no held-out rows, so that nothing will tell whether the student gets better: data.held_out_rows=64 takes "
+            "some out of the rows, data.eval_path names others"
+        )
+        return
+    yield from held_out.lengths.notes("held-out row")
+    yield from trained_held_out_rows(training.lengths.hashes, training.rows, held_out.lengths.hashes, held_out.rows)
+    yield from _routes(training.pipeline, held_out.pipeline)
+    for evaluator in config.evaluators:
+        yield from _of_evaluator(evaluator, routed_held_out, training.pipeline.teachers)
+
+
+def _sizes(config: RunConfig, read: ReadRows, there: int) -> Iterator[str]:
+    """Numbers of the config that the rows do not fill."""
+    data, train = config.data, config.train
+    size, passes = train.prompt_groups_per_step, there * data.epochs
+    steps = -(-passes // size)
+    if train.max_steps is not None and train.max_steps > steps:
+        yield (
+            f"train.max_steps={train.max_steps} is more than the {counted(steps, 'step')} that there are: "
+            f"{counted(there, 'row')}, data.epochs={data.epochs}, train.prompt_groups_per_step={size}; "
+            f"data.epochs={-(-train.max_steps * size // there)} is enough for it"
+        )
+    if there < size:
+        of_all = "goes through the rows more than once" if passes > there else f"has {counted(passes, 'row')}"
+        yield (
+            f"train.prompt_groups_per_step={size} is more than the {counted(there, 'row')} that there are: a step "
+            f"{of_all}; train.prompt_groups_per_step={there} trains each once a step"
+        )
+    held_out = 0 if read.held_out is None else len(read.held_out)
+    rows = len(read.training) + (held_out if data.held_out_rows else 0)
+    for key, most, found in (("max_rows", data.max_rows, rows), ("max_eval_rows", data.max_eval_rows, held_out)):
+        if most is not None and most > found:
+            yield f"data.{key}={most} is more than the {counted(found, 'row')} that there are"
+
+
+def _routes(training: RowPipeline, held_out: RowPipeline) -> Iterator[str]:
+    """Teachers that have rows to train on, and none that is held out."""
+    for teacher in training.teachers:
+        if training.rows_of[teacher.name] and not held_out.rows_of[teacher.name]:
+            yield (
+                f"teacher {teacher.name!r}: no held-out row is routed to it, so that evaluations say nothing of it; "
+                "hold some of its rows out"
+            )
+
+
+def _of_evaluator(evaluator: Evaluator, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Iterator[str]:
+    with attribute_to(evaluator, "in notes()"):
+        notes = evaluator.notes(rows, teachers)
+    if isinstance(notes, str) or not all(isinstance(note, str) for note in notes):
+        raise PluginError(
+            f"evaluator {evaluator.name!r} ({type(evaluator).__name__}): notes() returned no list of texts"
+        )
+    yield from (f"evaluator {evaluator.name!r}: {note}" for note in notes)
