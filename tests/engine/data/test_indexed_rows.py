@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import question
 from helpers import peak_memory
-from helpers.rows import parsed, rows_of
+from helpers.rows import row_of, rows_of
 
 from distillkit.data import indexed_rows as module
 from distillkit.data.indexed_rows import InBatches
@@ -111,14 +111,14 @@ def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str])
 
 
 def test_whole_surrogate_pairs_are_text() -> None:
-    row = parsed(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
+    row = row_of(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
     assert row.messages[0].content == "🦊 é"
 
 
 def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     message = {"role": "user", "content": parts, "name": "Ada"}
-    row = parsed(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
+    row = row_of(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
     assert row.messages[0].content == "ab"
     assert row.messages[0].as_dict()["name"] == "Ada"
     assert row.fields["extra_info"] == {"x": 1}
@@ -126,8 +126,8 @@ def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
 
 
 def test_a_row_is_identified_by_line_and_content() -> None:
-    same = [parsed(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
-    other = parsed(json.dumps(question("else")).encode(), 1).row_id
+    same = [row_of(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
+    other = row_of(json.dumps(question("else")).encode(), 1).row_id
     assert same[0].partition("-")[2] == same[1].partition("-")[2]
     assert len({*same, other}) == 3
 
