@@ -33,9 +33,8 @@ def lengths(data: Path, tokenizer: Path, rows: int, repeats: int, *, privileged:
     """Seconds a row until its prompts are measured, and their tokens."""
     config = instant_config(data.parent, data, TEACHERS, tokenizer, privileged=privileged)
     shared = SharedObjects()
-    contexts = {
-        user: context_for(user, config, shared, print) for user in plugins_of(config, Registry.discover()).by_key
-    }
+    plugins = plugins_of(config, Registry.discover())
+    contexts = {user: context_for(user, config, shared, print) for user in plugins.by_key}
     return _measured(
         config, PromptLengths(RowPipeline.of(config), make_renderer(config, contexts)), rows_of(data, rows), repeats
     )

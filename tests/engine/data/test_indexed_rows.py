@@ -80,7 +80,7 @@ def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
     seen: list[int] = []
 
     def look(batch: Sequence[Row]) -> list[RowError | None]:
-        seen.extend(row.line for row in batch)
+        seen.extend(int(row.place.rpartition(":")[2]) for row in batch)
         return [RowError("messages", "says so") if row.messages[0].content == "bad" else None for row in batch]
 
     with pytest.raises(DataError) as caught:
@@ -106,7 +106,7 @@ def test_files_that_are_absent_or_empty(tmp_path: Path, jsonl: Callable[..., str
 def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str]) -> None:
     path = jsonl([b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), b"", json.dumps(question("second")).encode()])
     rows = list(rows_of(path).rows())
-    assert [row.line for row in rows] == [1, 3]
+    assert [row.place for row in rows] == [f"{path}:1", f"{path}:3"]
     assert rows[1].messages[0].content == "second"
 
 

@@ -22,7 +22,7 @@ MINE = [{"role": "user", "content": "privileged"}]
 
 
 def inspect(config: RunConfig) -> PreparedRun:
-    return prepare_run(config, Registry(), lambda message: None)
+    return prepare_run(config, Registry.discover(), lambda message: None)
 
 
 def test_every_row_with_a_problem_is_named(fake_config: Make, jsonl: Callable[..., str]) -> None:
