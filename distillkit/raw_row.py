@@ -65,6 +65,7 @@ class UnreadableRow(NamedTuple):
 
     file: RowFile
     number: int
+    """As that of a `RawRow`."""
     problem: RowError
 
 

@@ -269,7 +269,7 @@ def test_examples_are_valid_but_for_their_models(path: Path, monkeypatch: pytest
     monkeypatch.chdir(TOP)
     config, registry = load_config([path])
     assert not config.unreproducible(registry)
-    assert plugins_of(config).scorers
+    assert plugins_of(config, registry).scorers
     for file in (config.data.path, config.data.eval_path):
         if file is not None:
             pipeline = RowPipeline.of(config)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from helpers.rows import rows_of
 
-from distillkit import RunConfig
+from distillkit import Registry, RunConfig
 from distillkit.config.load import load_config
 from distillkit.config.sections import PricesConfig
 from distillkit.data.row_pipeline import RowPipeline
@@ -37,7 +37,9 @@ def test_an_overlay_moves_the_whole_run_to_fireworks(name: str, monkeypatch: pyt
         assert (mine.route_value, mine.teacher_messages_key) == (theirs.route_value, theirs.teacher_messages_key)
     assert (config.data, config.router, config.evaluators) == (base.data, base.router, base.evaluators)
     assert config.name != base.name
-    assert set(plugins_of(config).scorers) == {str(teacher.route_value) for teacher in base.teachers}
+    assert set(plugins_of(config, Registry.discover()).scorers) == {
+        str(teacher.route_value) for teacher in base.teachers
+    }
     pipeline = RowPipeline.of(config)
     rows_of(Path(config.data.path)).validate(pipeline.count)
     assert sum(pipeline.rows_of.values()) == len(rows_of(Path(config.data.path)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distillkit.config.sections import DataConfig, Paths
+from distillkit.config.data_config import DataConfig, Paths
 from distillkit.roles.student import Student
 
 FILLED_IN: Mapping[str, str] = {

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
+from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import with_defaults
 from distillkit.config.option_problems import Problem, models_in, option_problems
 from distillkit.config.sections import (
-    DataConfig,
     GuardsConfig,
     PricesConfig,
     ProbeConfig,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distillkit.config.data_config import DataConfig, Paths
 from distillkit.config.default_plugins import default_source
 from distillkit.config.run_config import RunConfig
-from distillkit.config.sections import DataConfig, Paths
 from distillkit.errors import InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from helpers import tiny_models
 from helpers.chat_templates import TEMPLATES, tokenizer_with
-from helpers.rows import parsed
+from helpers.rows import row_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -134,7 +134,7 @@ def tokenizer_of(name: str) -> Tokenizer:
 
 
 def routed(row: dict[str, Any]) -> RoutedRow:
-    parsed = parsed(json.dumps(row).encode())
+    parsed = row_of(json.dumps(row).encode())
     return RoutedRow(parsed, Route.to("t"), MessagesPrompts().build(parsed, Route.to("t"), [TEACHER]))
 
 

@@ -16,5 +16,5 @@ def rows_of(path: str | Path, max_rows: int | None = None) -> IndexedRows:
     return IndexedRows(RowIndex(FilesDataset(path=str(path)), max_rows))
 
 
-def parsed(text: bytes, number: int = 1) -> Row:
+def row_of(text: bytes, number: int = 1) -> Row:
     return parse_row(RawRow(LINES, number, text), row_id(LINES, number, hash_of(text)))

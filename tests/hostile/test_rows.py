@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import question
 from helpers import peak_memory
-from helpers.rows import parsed, rows_of
+from helpers.rows import row_of, rows_of
 
 from distillkit.errors import DataError, RowError
 from distillkit.raw_row import MAX_ROW_BYTES as LINE_LIMIT
@@ -86,7 +86,7 @@ def test_a_row_is_refused_with_its_line_in_few_words(jsonl: Callable[..., str], 
     [b"-0", b"-0.0", b"1e-400", b"9223372036854775808", b"1" + b"0" * 400, b'"\\u0000"', b'"\\u202e\\ufeff\\u2028"'],
 )
 def test_what_is_odd_and_yet_json_is_read(value: bytes) -> None:
-    row = parsed(b'{"messages": [{"role": "user", "content": "x", "extra": ' + value + b"}]}")
+    row = row_of(b'{"messages": [{"role": "user", "content": "x", "extra": ' + value + b"}]}")
     assert "extra" in row.messages[0].extra
 
 
@@ -97,7 +97,7 @@ def test_nesting_up_to_the_limit_is_read_wherever_it_is_read_from(jsonl: Callabl
         if depth:
             read_at(depth - 1)
         else:
-            assert "x" in parsed(line).fields
+            assert "x" in row_of(line).fields
 
     read_at(700)
 

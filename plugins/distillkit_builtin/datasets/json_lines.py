@@ -18,7 +18,7 @@ def read_json_lines(of: RowFile) -> Iterator[RawRow | UnreadableRow]:
             if _is_cut(text):
                 yield UnreadableRow(of, number, too_long(of))
             elif text[mark:].strip():
-                yield RawRow(of, number, text[mark:], offset + mark)
+                yield RawRow(of, number, text[mark:].rstrip(b"\r\n"), offset + mark)
             offset += length
 
 

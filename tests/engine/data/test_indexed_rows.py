@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import question
 from helpers import peak_memory
-from helpers.rows import parsed, rows_of
+from helpers.rows import row_of, rows_of
 
 from distillkit.data import indexed_rows as module
 from distillkit.data.indexed_rows import InBatches
@@ -83,7 +83,7 @@ def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
     seen: list[int] = []
 
     def look(batch: Sequence[Row]) -> list[RowError | None]:
-        seen.extend(row.line for row in batch)
+        seen.extend(int(row.place.rpartition(":")[2]) for row in batch)
         return [RowError("messages", "says so") if row.messages[0].content == "bad" else None for row in batch]
 
     with pytest.raises(DataError) as caught:
@@ -109,19 +109,19 @@ def test_files_that_are_absent_or_empty(tmp_path: Path, jsonl: Callable[..., str
 def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str]) -> None:
     path = jsonl([b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), b"", json.dumps(question("second")).encode()])
     rows = list(rows_of(path).rows())
-    assert [row.line for row in rows] == [1, 3]
+    assert [row.place for row in rows] == [f"{path}:1", f"{path}:3"]
     assert rows[1].messages[0].content == "second"
 
 
 def test_whole_surrogate_pairs_are_text() -> None:
-    row = parsed(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
+    row = row_of(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
     assert row.messages[0].content == "🦊 é"
 
 
 def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     message = {"role": "user", "content": parts, "name": "Ada"}
-    row = parsed(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
+    row = row_of(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
     assert row.messages[0].content == "ab"
     assert row.messages[0].as_dict()["name"] == "Ada"
     assert row.fields["extra_info"] == {"x": 1}
@@ -129,8 +129,8 @@ def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
 
 
 def test_a_row_is_identified_by_line_and_content() -> None:
-    same = [parsed(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
-    other = parsed(json.dumps(question("else")).encode(), 1).row_id
+    same = [row_of(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
+    other = row_of(json.dumps(question("else")).encode(), 1).row_id
     assert same[0].partition("-")[2] == same[1].partition("-")[2]
     assert len({*same, other}) == 3
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from helpers.rows import parsed
+from helpers.rows import row_of
 
 from distillkit.errors import RowError
 from distillkit.types import Messages
@@ -26,7 +26,7 @@ def answer(call_id: str | None = None) -> dict[str, Any]:
 
 
 def parsed(*messages: dict[str, Any]) -> Messages:
-    return parsed(json.dumps({"messages": [USER, *messages]}).encode()).messages
+    return row_of(json.dumps({"messages": [USER, *messages]}).encode()).messages
 
 
 def refusal(*messages: dict[str, Any]) -> str:
