@@ -46,7 +46,7 @@ class DataConfig(Section):
         if self.held_out_rows is not None:
             for other in ("eval_path", "eval_source", "max_eval_rows"):
                 if getattr(self, other) is not None:
-                    raise ValueError(f"has `held_out_rows` and `{other}`; held-out rows are of one kind, so take one out")
+                    raise ValueError(f"has `held_out_rows` and `{other}`; both say which are held out, so take one out")
         return self
 
     @property

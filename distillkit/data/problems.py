@@ -94,7 +94,7 @@ class Problems:
             yield f"... and {counted(self.count - rows, 'more row')} with other problems"
 
     def _columns_said(self) -> Iterator[str]:
-        if self.columns and self.count > SHOWN_ROWS:
+        if self.columns and any(kind.rows > SHOWN_ROWS for kind in self.kinds.values()):
             yield f"columns of these rows: {shortened(', '.join(self.columns), COLUMNS_LIMIT)}"
 
 

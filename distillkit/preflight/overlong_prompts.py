@@ -16,8 +16,8 @@ def require_room(renderer: Renderer) -> None:
         if room is not None and room < 1:
             new = renderer.max_completion_tokens
             raise InputError(
-                f"sampling.max_completion_tokens={new} leaves no room for a prompt: {called(reader)} reads "
-                f"{room + new} tokens, prompt and completion together; take fewer"
+                f"sampling.max_completion_tokens={new} leaves no room for a prompt: both together would be "
+                f"more than the {room + new} that {called(reader)} reads; take fewer"
             )
 
 

@@ -25,9 +25,10 @@ def row_notes(
     yield from repeated_rows(training.lengths.hashes, training.rows)
     yield from _sizes(config, read, len(training.rows))
     if held_out is None:
+        some = max(1, min(64, len(training.rows) // 10))
         yield (
-            "no held-out rows, so that nothing will tell whether the student gets better: data.held_out_rows=64 takes "
-            "some out of the rows, data.eval_path names others"
+            "no held-out rows, so that nothing will tell whether the student gets better: name some by data.eval_path, "
+            f"or take some of these by data.held_out_rows={some}"
         )
         return
     yield from held_out.lengths.notes("held-out row")

@@ -30,6 +30,7 @@ from distillkit.types import (
     Message,
     Prompts,
     Route,
+    RoutedRow,
     Row,
     SampleKey,
     SampleRequest,
@@ -194,7 +195,7 @@ def values() -> list[object]:
     teacher = Teacher("t", "m", chat_template_kwargs={"tools": ["a"]})
     return [
         *(row, route, teacher, prompts, request, rollout, score, scored, one, result, row.messages[0]),
-        ChatPrompts(row.messages, {"t": list(row.messages)}, {"t"}),  # type: ignore[dict-item,arg-type]
+        RoutedRow(row, route, ChatPrompts(row.messages, {"t": list(row.messages)}, {"t"})),  # type: ignore[dict-item,arg-type]
         *(Batch("f", {"cap": 1.0}, [one]), StepResult({"loss": 1.0}), Weights(1, "live")),  # type: ignore[arg-type]
         *(Failure(request, "why"), TEST_PLAN, PhaseProgress("sample", 1, 2), Notice("x")),
         RunStarted("r", Path("r"), TEST_PLAN, [teacher], 1, {"data": {"path": "x"}, "sinks": []}),  # type: ignore[arg-type]

@@ -1,11 +1,17 @@
 """The share of final answers that equal the expected one."""
 
 import re
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from distillkit import EvalContext, EvalResult, Evaluator, Rollout, Row
+from distillkit import EvalContext, EvalResult, Evaluator, Rollout, RoutedRow, Row, Teacher
+
+EXPECTED = "expected_answer"
+NO_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?[a-zA-Z]+|\{[^}]*\}")
+"""What of a regular expression is no text that it looks for: escapes, classes, names of groups, flags, counts."""
+WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 class ExactMatch(Evaluator):
@@ -31,6 +37,20 @@ class ExactMatch(Evaluator):
         if groups < 1:
             raise ValueError("needs a group around the answer, such as `Final: (.+)`")
         return pattern
+
+    def notes(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Sequence[str]:
+        """Rows whose expected answer is missing or can never be found, and prompts that do not ask for the pattern."""
+        return [*_notes_on_answers([routed_row.row for routed_row in rows]), *self._note_on_prompts(rows)]
+
+    def _note_on_prompts(self, rows: Sequence[RoutedRow]) -> Iterator[str]:
+        words = literal_words(self.pattern)
+        prompts = (message.content.casefold() for routed_row in rows for message in routed_row.chat.student)
+        if words and not any(word.casefold() in prompt for prompt in prompts for word in words):
+            yield (
+                f"no held-out prompt of the student holds {' or '.join(map(repr, words))}, which its `pattern` looks "
+                "for in the last line of a completion: ask for it in the prompts (`End with exactly one line: Final: "
+                "<answer>.`), or set `pattern` to how the student ends"
+            )
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """Compare after normalising space, commas and case; no metrics where nothing can be compared."""
@@ -66,6 +86,53 @@ class ExactMatch(Evaluator):
         found = re.search(self.pattern, lines[-1]) if lines else None
         answer = found.group(1) if found else None  # an optional group may match nothing
         return None if answer is None else normalised(answer)
+
+
+def literal_words(pattern: str) -> list[str]:
+    """The words of a regular expression that are looked for as they stand, such as `Final`."""
+    return list(dict.fromkeys(WORD.findall(NO_LITERAL.sub(" ", pattern))))
+
+
+def _notes_on_answers(rows: Sequence[Row]) -> Iterator[str]:
+    given = [row for row in rows if row.expected_answer is not None]
+    if not given:
+        yield (
+            f"no held-out row has `{EXPECTED}`, so that nothing is compared: add the field, make it of another "
+            f'(data.format: {{{EXPECTED}: "{{{{ answer }}}}"}}), or take exact_match out of evaluators'
+        )
+        return
+    lacking = len(rows) - len(given)
+    if lacking:
+        first = next(row.place for row in rows if row.expected_answer is None)
+        yield f"{lacking:,} of {len(rows):,} held-out rows have no `{EXPECTED}` and are not counted (first: {first})"
+    for problem, wrong in PROBLEMS:
+        found = [row for row in given if wrong(row)]
+        if found:
+            yield f"`{EXPECTED}` of {len(found):,} of {len(rows):,} held-out rows (first: {found[0].place}) {problem}"
+
+
+def _has_line_break(row: Row) -> bool:
+    return isinstance(row.fields[EXPECTED], str) and len((row.expected_answer or "").strip().splitlines()) > 1
+
+
+def _is_no_text(row: Row) -> bool:
+    return isinstance(row.fields[EXPECTED], list | dict)
+
+
+def _is_empty(row: Row) -> bool:
+    return not normalised(row.expected_answer or "")
+
+
+PROBLEMS = (
+    (
+        "holds line breaks, and one line of a completion is compared with it: keep the final answer alone, such as "
+        f"data.format: {{{EXPECTED}: \"{{{{ answer.split('####')[-1] }}}}\"}} for those of GSM8K",
+        _has_line_break,
+    ),
+    ("is a list or an object, and text is compared with it: choose one answer, as text", _is_no_text),
+    ("is empty, and no answer is: take such rows out, or write null", _is_empty),
+)
+"""What is wrong with expected answers that nothing can equal, and how such a row is found."""
 
 
 def normalised(answer: str) -> str:

@@ -6,7 +6,18 @@ from typing import ClassVar
 
 from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 
-from distillkit import Array, EvalContext, EvalResult, Evaluator, InputError, Rollout, RunContext, suggest
+from distillkit import (
+    Array,
+    EvalContext,
+    EvalResult,
+    Evaluator,
+    InputError,
+    Rollout,
+    RoutedRow,
+    RunContext,
+    Teacher,
+    suggest,
+)
 
 Rates = dict[str, dict[str, float]]
 
@@ -45,6 +56,16 @@ class Pattern(Evaluator):
         for route in self.patterns:
             if route not in known and not set(route.split("+")) <= set(known):
                 raise InputError(f"evaluator `pattern`: no route is called {route!r}; {suggest(route, known)}")
+
+    def notes(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Sequence[str]:
+        """Patterns of routes that no held-out row has."""
+        routes = {routed_row.route.label for routed_row in rows}
+        return [
+            f"no held-out row has the route {route!r}, so that its pattern is never looked for: hold such rows out, or "
+            "take the pattern out"
+            for route in self.patterns
+            if route not in routes
+        ]
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """`pattern_rate` by route; routes without a pattern, and rows without a completion, are left out."""

@@ -78,8 +78,13 @@ def test_one_bad_row_among_many_is_told_alone_and_as_it_would_be_by_itself(rende
 
 
 def test_of_two_bad_prompts_the_students_is_told(renderer: Renderer) -> None:
-    (problem,) = renderer.render([routed("long " * 20, "refused")])
+    (problem,) = renderer.render([routed("long " * 20, "longer " * 20)])
     assert "the student reads" in str(problem)
+
+
+def test_a_prompt_that_cannot_be_made_is_told_before_one_that_is_too_long(renderer: Renderer) -> None:
+    (problem,) = renderer.render([routed("long " * 20, "refused")])
+    assert str(problem) == "messages: the chat template refuses them"
 
 
 class Optional(Counting):

@@ -53,7 +53,7 @@ def test_held_out_rows_are_validated_too(fake_config: Make, jsonl: Callable[...,
 def test_fallbacks_are_counted_and_said(fake_config: Make, jsonl: Callable[..., str]) -> None:
     rows = [question("a", teacher_messages=MINE), question("b"), question("c", teacher_messages=[])]
     prepared = inspect(fake_config(data={"path": jsonl(rows)}))
-    assert prepared.notes == ("teacher 't': 2 of 3 rows have no teacher_messages; scored under messages",)
+    assert prepared.notes[0] == "teacher 't': 2 of 3 rows have no teacher_messages; scored under messages"
 
 
 @pytest.mark.parametrize(("student", "teacher", "who"), [(60, 4096, "the student"), (4096, 60, "teacher 't'")])
