@@ -124,7 +124,8 @@ def prepare_run(
     turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = _measured(dataset, pipeline, renderer)
     eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
-    notes = (*lengths.notes("row"), *(() if eval_lengths is None else eval_lengths.notes("held-out row")))
+    notes = (*_said_by_sources(plugins), *lengths.notes("row"))
+    notes += () if eval_lengths is None else (*eval_lengths.notes("held-out row"),)
     notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
     eval_rows = () if held_out is None else tuple(held_out.rows())
     plan = make_plan(config, lengths, eval_lengths)
@@ -139,6 +140,14 @@ def _routed(dataset: Dataset, max_rows: int | None, pipeline: RowPipeline) -> In
     rows = IndexedRows(index)
     rows.validate(pipeline.count)
     return rows
+
+
+def _said_by_sources(plugins: RunPlugins) -> Iterator[str]:
+    """What the datasets found while their rows were read."""
+    for dataset in (plugins.dataset, plugins.eval_dataset):
+        if dataset is not None:
+            with attribute_to(dataset, "in notes()"):
+                yield from (f"{dataset.place()}: {note}" for note in dataset.notes())
 
 
 def _measured(dataset: IndexedRows, pipeline: RowPipeline, renderer: Renderer) -> PromptLengths:
