@@ -105,7 +105,7 @@ def prepare_run(
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
     plugins = plugins_of(config, registry)
-    read = read_rows(config, plugins)
+    rows = read_rows(config, plugins)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
@@ -119,18 +119,19 @@ def prepare_run(
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
-    training = measure_rows(config, read.training, renderer)
-    held_out = None if read.held_out is None else measure_rows(config, read.held_out, renderer)
+    train = measure_rows(config, rows.train, renderer)
+    held_out = None if rows.held_out is None else measure_rows(config, rows.held_out, renderer)
     routed = () if held_out is None else held_out.routed()
-    plan = make_plan(config, training.lengths, None if held_out is None else held_out.lengths)
+    plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
     notes = (
-        *row_notes(config, read, training, held_out, routed),
+        *rows.notes(),
+        *row_notes(config, rows, train, held_out, routed),
         *other_prompts(renderer),
         *unread_by_teachers(config, renderer),
-        *_notes(config, training.pipeline, sampling),
+        *_notes(config, train.pipeline, sampling),
     )
     eval_rows = tuple(routed_row.row for routed_row in routed)
-    found = (training.pipeline, renderer, sampling, turn_ends, training.rows, eval_rows, plan, reports, notes)
+    found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 

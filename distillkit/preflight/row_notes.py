@@ -6,7 +6,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import PluginError
-from distillkit.preflight.run_rows import MeasuredRows, ReadRows
+from distillkit.preflight.run_rows import MeasuredRows, RunRows
 from distillkit.preflight.same_rows import repeated_rows, trained_held_out_rows
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.evaluator import Evaluator
@@ -15,30 +15,30 @@ from distillkit.types import RoutedRow, Teacher
 
 def row_notes(
     config: RunConfig,
-    read: ReadRows,
-    training: MeasuredRows,
+    read: RunRows,
+    train: MeasuredRows,
     held_out: MeasuredRows | None,
     routed_held_out: Sequence[RoutedRow],
 ) -> Iterator[str]:
     """A sentence on each thing that may not be meant, with what to do."""
-    yield from training.lengths.notes("row")
-    yield from repeated_rows(training.lengths.hashes, training.rows)
-    yield from _sizes(config, read, len(training.rows))
+    yield from train.lengths.notes("row")
+    yield from repeated_rows(train.lengths.hashes, train.rows)
+    yield from _sizes(config, read, len(train.rows))
     if held_out is None:
-        some = max(1, min(64, len(training.rows) // 10))
+        some = max(1, min(64, len(train.rows) // 10))
         yield (
             "no held-out rows, so that nothing will tell whether the student gets better: name some by data.eval_path, "
             f"or take some of these by data.held_out_rows={some}"
         )
         return
     yield from held_out.lengths.notes("held-out row")
-    yield from trained_held_out_rows(training.lengths.hashes, training.rows, held_out.lengths.hashes, held_out.rows)
-    yield from _routes(training.pipeline, held_out.pipeline)
+    yield from trained_held_out_rows(train.lengths.hashes, train.rows, held_out.lengths.hashes, held_out.rows)
+    yield from _routes(train.pipeline, held_out.pipeline)
     for evaluator in config.evaluators:
-        yield from _of_evaluator(evaluator, routed_held_out, training.pipeline.teachers)
+        yield from _of_evaluator(evaluator, routed_held_out, train.pipeline.teachers)
 
 
-def _sizes(config: RunConfig, read: ReadRows, there: int) -> Iterator[str]:
+def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
     """Numbers of the config that the rows do not fill."""
     data, train = config.data, config.train
     size, passes = train.prompt_groups_per_step, there * data.epochs
@@ -56,7 +56,7 @@ def _sizes(config: RunConfig, read: ReadRows, there: int) -> Iterator[str]:
             f"{of_all}; train.prompt_groups_per_step={there} trains each once a step"
         )
     held_out = 0 if read.held_out is None else len(read.held_out)
-    rows = len(read.training) + (held_out if data.held_out_rows else 0)
+    rows = len(read.train) + (held_out if data.held_out_rows else 0)
     for key, most, found in (("max_rows", data.max_rows, rows), ("max_eval_rows", data.max_eval_rows, held_out)):
         if most is not None and most > found:
             yield f"data.{key}={most} is more than the {counted(found, 'row')} that there are"

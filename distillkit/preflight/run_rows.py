@@ -1,5 +1,6 @@
 """The rows of a run: read, each with a route and prompts that fit, some of them held out."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
@@ -16,11 +17,19 @@ from distillkit.types import RoutedRow
 
 
 @dataclass(frozen=True, slots=True)
-class ReadRows:
-    """Rows that all have a route and messages for each side."""
+class RunRows:
+    """All rows of a run, each of which has a route and messages for each side."""
 
-    training: IndexedRows
+    train: IndexedRows
     held_out: IndexedRows | None
+    datasets: tuple[Dataset, ...]
+    """Where they come from."""
+
+    def notes(self) -> Iterator[str]:
+        """What the datasets found while their rows were read."""
+        for dataset in self.datasets:
+            with attribute_to(dataset, "in notes()"):
+                yield from (f"{dataset.place()}: {note}" for note in dataset.notes())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +45,15 @@ class MeasuredRows:
         return tuple(RoutedRow(row, *self.pipeline.chat(row)) for row in self.rows.rows())
 
 
-def read_rows(config: RunConfig, plugins: RunPlugins) -> ReadRows:
-    """The rows of a run. Raises DataError for those without a route or messages."""
-    data = config.data
-    rows = _routed(config, plugins.dataset, data.max_rows)
+def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
+    """Read and route everything. Raises DataError naming every row that is wrong."""
+    data, dataset, eval_dataset = config.data, plugins.dataset, plugins.eval_dataset
+    train = _routed(config, dataset, data.max_rows)
     if data.held_out_rows is not None:
-        return ReadRows(*split_rows(rows, data.held_out_rows, config.seed))
-    held_out = plugins.eval_dataset
-    return ReadRows(rows, None if held_out is None else _routed(config, held_out, data.max_eval_rows))
+        return RunRows(*split_rows(train, data.held_out_rows, config.seed), (dataset,))
+    if eval_dataset is None:
+        return RunRows(train, None, (dataset,))
+    return RunRows(train, _routed(config, eval_dataset, data.max_eval_rows), (dataset, eval_dataset))
 
 
 def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None) -> IndexedRows:

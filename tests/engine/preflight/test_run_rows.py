@@ -116,8 +116,8 @@ def test_one_cause_of_prompts_that_are_too_long_is_said_once(fake_config: Make, 
     assert lines[0] == "30 of 31 rows have this problem, such as"
     assert lines[1].startswith(f"{path}:2: messages: ")
     assert lines[5] == (
-        f"the longest prompt has 111 tokens ({path}:31, for the student); no sampling.max_completion_tokens leaves room "
-        "for it"
+        f"the longest prompt has 111 tokens ({path}:31, for the student); no sampling.max_completion_tokens leaves "
+        "room for it"
     )
     assert lines[6].startswith("the first 66 ")
     assert "tokens that the student reads are the same in all rows that are too long" in lines[6]
