@@ -142,6 +142,34 @@ def test_a_run_that_died_again_and_again_is_the_run_that_never_did(
     assert content(parts) == content(whole)
 
 
+def test_rows_that_are_held_out_or_left_out_stay_so_through_deaths(
+    fake_config: Make, jsonl: Callable[..., str], make: Callable[..., RunConfig]
+) -> None:
+    path = jsonl([question(f"row {i} {'x' * (40 * (i % 3 == 0))}") for i in range(30)], "some.jsonl")
+    data = {"path": path, "held_out_rows": 6, "max_prompt_tokens": 40, "epochs": 2}
+
+    def config(name: str, power: Power) -> RunConfig:
+        base = make(name, power, save_every=2)
+        return base.model_copy(update={"data": fake_config(data=data).data})
+
+    whole = run(config("whole", Power()))
+    power = Power(3, 8)
+    with pytest.raises(ZeroDivisionError):
+        run(config("parts", power))
+    with pytest.raises(ZeroDivisionError):
+        run(config("parts", power), resume=True)
+    parts = run(config("parts", power), resume=True)
+    assert content(parts) == content(whole)
+    trained = Counter(row["row_id"].partition("-")[0] for row in read_jsonl(whole.run_dir / "ledger.jsonl"))
+    short = {str(i + 1) for i in range(30) if i % 3}
+    held_out = short - trained.keys()
+    assert trained.keys() <= short
+    assert 1 <= len(held_out) <= 6
+    assert len(set(trained.values())) == 1  # each row in each epoch
+    with pytest.raises(InputError, match="was written by another run"):
+        run(config("parts", Power()).model_copy(update={"seed": 1}), resume=True)
+
+
 def dead(make: Callable[..., RunConfig], after: int = 6, **train: Any) -> Path:
     """A run that died at this step, with a checkpoint of each step before."""
     config = make("dead", Power(after), save_every=1, keep_last=3, **train)
