@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -25,7 +26,7 @@ class IndexedRows:
     def __init__(self, index: RowIndex, positions: IntArray | None = None) -> None:
         """Rows at `positions` of the index, in this order; None: all."""
         self._index = index
-        self._positions = positions
+        self._positions = np.arange(len(index), dtype=np.int64) if positions is None else positions
 
     @property
     def place(self) -> str:
@@ -35,7 +36,7 @@ class IndexedRows:
     @property
     def digest(self) -> str:
         """A hash of the rows' content, numbers and order, which of their source they are, not where that is."""
-        if self._positions is None:
+        if len(self) == len(self._index):
             return self._index.digest
         chosen = self._positions.astype("<i8").tobytes()
         return hashlib.sha256(self._index.digest.encode() + chosen).hexdigest()[:16]
@@ -43,25 +44,21 @@ class IndexedRows:
     @property
     def content_hashes(self) -> IntArray:
         """[N] of each row's content, in 40 bits: a row has the same one wherever it stands."""
-        return self._index.content_hashes[self._all_positions()]
+        return self._index.content_hashes[self._positions]
 
     def at(self, positions: IntArray) -> "IndexedRows":
-        """The rows at these positions of these, in this order."""
-        return IndexedRows(self._index, self._all_positions()[positions])
+        """Those of these rows that are at `positions`, which ascend."""
+        rows = copy(self)
+        rows._positions = self._positions[positions]
+        return rows
 
     def place_of(self, position: int) -> str:
         """Where the row at `position` is, for messages."""
-        return self._index.place_of(self._index_of(position))
+        return self._index.place_of(int(self._positions[position]))
 
     def __len__(self) -> int:
         """How many rows there are."""
-        return len(self._index) if self._positions is None else len(self._positions)
-
-    def _index_of(self, position: int) -> int:
-        return position if self._positions is None else int(self._positions[position])
-
-    def _all_positions(self) -> IntArray:
-        return np.arange(len(self._index), dtype=np.int64) if self._positions is None else self._positions
+        return len(self._positions)
 
     def row(self, position: int, epoch: int = 0) -> Row:
         """The row at `position` in the source's order. Raises DataError if it is not what it was."""
@@ -81,7 +78,7 @@ class IndexedRows:
 
     def _raw(self, positions: Iterable[int]) -> Iterator[tuple[int, RawRow]]:
         """Where in the index each row is, and the row."""
-        return self._index.read(map(self._index_of, positions))
+        return self._index.read(int(self._positions[position]) for position in positions)
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
         return parse_row(raw, self._index.id_of(at))

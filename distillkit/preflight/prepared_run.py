@@ -24,7 +24,7 @@ from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.row_notes import row_notes
-from distillkit.preflight.run_rows import measure_rows, read_rows
+from distillkit.preflight.run_rows import read_rows
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
@@ -119,8 +119,8 @@ def prepare_run(
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
-    train = measure_rows(config, rows.train, renderer)
-    held_out = None if rows.held_out is None else measure_rows(config, rows.held_out, renderer)
+    train = rows.train.measured(renderer)
+    held_out = None if rows.held_out is None else rows.held_out.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
     notes = (

@@ -1,7 +1,7 @@
-"""The rows of a run: read, each with a route and prompts that fit, some of them held out."""
+"""The rows of a run: read, routed, given their messages, and measured."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.held_out_rows import split_rows
@@ -17,24 +17,29 @@ from distillkit.types import RoutedRow
 
 
 @dataclass(frozen=True, slots=True)
-class RunRows:
-    """All rows of a run, each of which has a route and messages for each side."""
+class RoutedRows:
+    """The rows to train on, or those held out, each of which has a route and messages."""
 
-    train: IndexedRows
-    held_out: IndexedRows | None
-    datasets: tuple[Dataset, ...]
-    """Where they come from."""
+    rows: IndexedRows
+    pipeline: RowPipeline
+    dataset: Dataset
 
-    def notes(self) -> Iterator[str]:
-        """What the datasets found while their rows were read."""
-        for dataset in self.datasets:
-            with attribute_to(dataset, "in notes()"):
-                yield from (f"{dataset.place()}: {note}" for note in dataset.notes())
+    def split(self, count: int, seed: int) -> tuple["RoutedRows", "RoutedRows"]:
+        """The rows to train on, and `count` that are held out. Raises DataError if none are left."""
+        train, held_out = split_rows(self.rows, count, seed)
+        return replace(self, rows=train), replace(self, rows=held_out)
+
+    def measured(self, renderer: Renderer) -> "MeasuredRows":
+        """The rows whose prompts fit, counted; raises DataError for others, but for those that are left out."""
+        pipeline = RowPipeline.of(self.pipeline.config)
+        lengths = PromptLengths(pipeline, renderer)
+        self.rows.validate(lengths.count)
+        return MeasuredRows(lengths.kept(self.rows), pipeline, lengths)
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRows:
-    """Rows whose prompts all fit, those left out that are too long, and what was found out about them."""
+    """Rows whose prompts all fit, without those left out, and what was found out about them."""
 
     rows: IndexedRows
     pipeline: RowPipeline
@@ -45,28 +50,34 @@ class MeasuredRows:
         return tuple(RoutedRow(row, *self.pipeline.chat(row)) for row in self.rows.rows())
 
 
+@dataclass(frozen=True, slots=True)
+class RunRows:
+    """All rows of a run."""
+
+    train: RoutedRows
+    held_out: RoutedRows | None
+
+    def notes(self) -> Iterator[str]:
+        """What the datasets found while their rows were read."""
+        for part in (self.train, self.held_out):
+            if part is not None and (part is self.train or part.dataset is not self.train.dataset):
+                with attribute_to(part.dataset, "in notes()"):
+                    yield from (f"{part.dataset.place()}: {note}" for note in part.dataset.notes())
+
+
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
     """Read and route everything. Raises DataError naming every row that is wrong."""
-    data, dataset, eval_dataset = config.data, plugins.dataset, plugins.eval_dataset
-    train = _routed(config, dataset, data.max_rows)
-    if data.held_out_rows is not None:
-        return RunRows(*split_rows(train, data.held_out_rows, config.seed), (dataset,))
-    if eval_dataset is None:
-        return RunRows(train, None, (dataset,))
-    return RunRows(train, _routed(config, eval_dataset, data.max_eval_rows), (dataset, eval_dataset))
+    train = _routed(config, plugins.dataset, config.data.max_rows)
+    if config.data.held_out_rows is not None:
+        return RunRows(*train.split(config.data.held_out_rows, config.seed))
+    eval_dataset = plugins.eval_dataset
+    return RunRows(train, None if eval_dataset is None else _routed(config, eval_dataset, config.data.max_eval_rows))
 
 
-def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None) -> IndexedRows:
+def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None) -> RoutedRows:
+    pipeline = RowPipeline.of(config)
     with attribute_to(dataset, "in read()"):
         index = RowIndex(dataset, max_rows)
     rows = IndexedRows(index)
-    rows.validate(RowPipeline.of(config).count)
-    return rows
-
-
-def measure_rows(config: RunConfig, rows: IndexedRows, renderer: Renderer) -> MeasuredRows:
-    """The rows with their prompts measured. Raises DataError for those that do not fit or are not in their prompts."""
-    pipeline = RowPipeline.of(config)
-    lengths = PromptLengths(pipeline, renderer)
-    rows.validate(lengths.count)
-    return MeasuredRows(lengths.kept(rows), pipeline, lengths)
+    rows.validate(pipeline.count)
+    return RoutedRows(rows, pipeline, dataset)
