@@ -26,6 +26,7 @@ OTHER_NAMES = {
     "tool_response": "tool",
 }
 """What other formats call these roles."""
+LEAVE_OUT = 'data.filter: "{}" leaves such rows out'
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """What an assistant's message may hold instead of content; transformers gives templates one under each name."""
 
@@ -35,7 +36,7 @@ def parse_row(raw: RawRow, row_id: str) -> Row:
     fields = _parse_object(raw)
     if "messages" not in fields:
         has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
-        raise RowError("messages", f"is missing; the row has {has}")
+        raise RowError("messages", f"is missing; the row has {has}", LEAVE_OUT.format("messages is defined"))
     return Row(row_id, raw.place, parse_messages(fields["messages"], "messages"), fields)
 
 
@@ -65,17 +66,47 @@ def _field(location: Location) -> str:
 def parse_messages(value: JsonValue, name: str) -> Messages:
     """A row's list of chat messages, ready to be answered by the assistant. Raises RowError."""
     if not isinstance(value, list):
-        raise RowError(name, f"is a JSON {json_type(value)}, not a list of messages")
+        raise RowError(name, f"is a JSON {json_type(value)}, not a list of messages", _fix_of(value, name))
     if not value:
-        raise RowError(name, "is empty; it needs at least one user message")
+        fix = LEAVE_OUT.format(f"{name} | length > 0") if name == "messages" else ""
+        raise RowError(name, "is empty; it needs at least one user message", fix)
     messages = tuple(
         [_plain_message(message) or _parse_message(message, f"{name}[{i}]") for i, message in enumerate(value)]
     )
     if any(message.extra for message in messages):
         require_answers_to_calls(messages, name)
     if messages[-1].role == "assistant":
-        raise RowError(name, "ends with an assistant message; the student writes that turn, so end with the user's")
+        raise RowError(
+            name,
+            "ends with an assistant message; the student writes that turn, so end with the user's",
+            _by_filter(name, "without_answer"),
+        )
     return messages
+
+
+def _fix_of(value: JsonValue, name: str) -> str:
+    """What to write for what is no list of messages."""
+    if value is None and name == "messages":
+        return LEAVE_OUT.format("messages is not none")
+    if not isinstance(value, str):
+        return ""
+    return _by_filter(name, "from_json") if value.lstrip().startswith("[") else _as_prompt(name)
+
+
+def _as_prompt(name: str) -> str:
+    key = {"messages": "prompt", "teacher_messages": "teacher_prompt"}.get(name)
+    return "" if key is None else f'data.format: {{{key}: "{{{{ {name} }}}}"}}'
+
+
+def _by_filter(name: str, *filters: str) -> str:
+    """The line of a config that changes messages by Jinja filters; empty for a field with a name of its own."""
+    if name not in ("messages", "teacher_messages"):
+        return ""
+    template = " | ".join((name, *filters))
+    return (
+        f'data.format: {{{name}: "{{{{ {template} }}}}"}}; if the config has a template for `{name}`, end that by '
+        f"`| {' | '.join(filters)}`"
+    )
 
 
 def _plain_message(value: JsonValue) -> Message | None:
@@ -92,6 +123,12 @@ def _parse_message(value: JsonValue, name: str) -> Message:
         raise RowError(name, f'is a JSON {json_type(value)}, not {{"role": ..., "content": ...}}')
     role = value.get("role")
     if role not in ROLES_OF_MESSAGES:
+        if role is None and "from" in value and "value" in value:
+            raise RowError(
+                f"{name}.role",
+                "is missing; the message has `from` and `value`, as in ShareGPT's format",
+                _by_filter(name.partition("[")[0], "from_sharegpt", "without_answer"),
+            )
         instead = OTHER_NAMES.get(role) if isinstance(role, str) else None
         hint = f"; write {instead!r}" if instead else ""
         known = ", ".join(ROLES_OF_MESSAGES)

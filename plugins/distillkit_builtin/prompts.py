@@ -57,8 +57,15 @@ class MessagesPrompts(PromptBuilder):
                 key,
                 f"is missing, and teacher {teacher.name!r} needs it; add it, or set missing_teacher_messages: student "
                 "to score such rows under `messages`",
+                _other_column(row, key),
             )
         return None
+
+
+def _other_column(row: Row, key: str) -> str:
+    """How a column is chosen that may hold a teacher's messages, if there is one."""
+    found = next((name for name in row.fields if name.endswith("_messages") and name != key), None)
+    return "" if found is None else f"teacher_messages_key: {found}, if that column is meant for this teacher"
 
 
 def _unused(row: Row, teachers: Sequence[Teacher]) -> frozenset[str]:

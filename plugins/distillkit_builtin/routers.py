@@ -19,7 +19,7 @@ class FieldRouter(Router):
         """The named teacher. Raises RowError where the field is absent, no string, or names no teacher."""
         key = self.route_key
         if key not in row.fields:
-            raise RowError(key, f"is missing; the router needs it. {_known(teachers)}")
+            raise RowError(key, f"is missing; the router needs it. {_known(teachers)}", _other_column(row, teachers))
         value = row.fields[key]
         if not isinstance(value, str):
             raise RowError(key, f"is {value!r}, not a string. {_known(teachers)}")
@@ -38,6 +38,13 @@ class SingleRouter(Router):
         if len(teachers) != 1:
             raise InputError(f"router: `single` is for one teacher and there are {len(teachers)}; use `router: field`")
         return Route.to(teachers[0].name)
+
+
+def _other_column(row: Row, teachers: Sequence[Teacher]) -> str:
+    """How a column that names one of the teachers is chosen, if there is one."""
+    names = _names(teachers)
+    found = next((column for column, value in row.fields.items() if value in names), None)
+    return "" if found is None else f"router.route_key={found}, a column that names teachers"
 
 
 def _names(teachers: Sequence[Teacher]) -> list[str]:

@@ -72,3 +72,19 @@ def test_they_keep_their_contracts() -> None:
     check_plugin(FieldRouter())
     check_plugin(SingleRouter(), teachers=TEACHERS[:1])
     check_plugin(MessagesPrompts())
+
+
+def test_a_row_without_its_column_names_another_that_may_be_meant() -> None:
+    teachers = [make_teacher("math"), make_teacher("prose", messages_key="prose_messages", missing_messages="error")]
+    with pytest.raises(RowError) as caught:
+        FieldRouter().route(make_row("x", teacher=None, subject="math"), teachers)
+    assert caught.value.fix == ""
+    with pytest.raises(RowError) as caught:
+        FieldRouter(route_key="tutor").route(make_row("x", subject="math"), teachers)
+    assert caught.value.fix == "router.route_key=subject, a column that names teachers"
+    with pytest.raises(RowError) as caught:
+        FieldRouter().route(make_row("x", subject=["math"]), teachers)
+    assert caught.value.fix == ""
+    with pytest.raises(RowError) as caught:
+        MessagesPrompts().build(make_row("x", essay_messages=[]), Route.to("prose"), teachers)
+    assert caught.value.fix == "teacher_messages_key: essay_messages, if that column is meant for this teacher"

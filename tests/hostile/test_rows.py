@@ -44,7 +44,7 @@ def test_a_line_at_the_limit_is_read(tmp_path: Path) -> None:
     path.write_bytes(b'{"messages": [{"role": "user", "content": "' + content + b'"}]}\n{}\n')
     peak, problem = peak_memory.reading(path)
     assert peak < 10 * LINE_LIMIT
-    assert problem == f"{path}:2: messages: is missing; the row has no fields"
+    assert problem.splitlines()[0] == f"{path}:2: messages: is missing; the row has no fields"
     assert len(rows_of(path).row(0).messages[0].content) == len(content)
     assert len(rows_of(path)) == 2
 

@@ -93,6 +93,7 @@ def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
         "3: messages:",
         "5: messages:",
         "7: messages:",
+        "  to fix it:",
     ]
     assert seen == [1, 3, 5, 6]
 
@@ -181,3 +182,30 @@ def test_many_rows_are_held_by_their_place_alone(jsonl: Callable[..., str]) -> N
     peak, problem = peak_memory.reading(Path(path))
     assert (len(rows_of(path)), problem) == (20_000, "")
     assert peak < 2_000_000
+
+
+def filtered(filters: str) -> str:
+    return (
+        f'data.format: {{messages: "{{{{ messages | {filters} }}}}"}}; if the config has a template for `messages`, end '
+        f"that by `| {filters}`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "fix"),
+    [
+        ({"messages": [*GOOD["messages"], {"role": "assistant", "content": "hi"}]}, filtered("without_answer")),
+        ({"messages": [{"from": "human", "value": "hi"}]}, filtered("from_sharegpt | without_answer")),
+        ({"messages": json.dumps(GOOD["messages"])}, filtered("from_json")),
+        ({"messages": "Why?"}, 'data.format: {prompt: "{{ messages }}"}'),
+        ({"messages": None}, 'data.filter: "messages is not none" leaves such rows out'),
+        ({"messages": []}, 'data.filter: "messages | length > 0" leaves such rows out'),
+        ({"prompt": "Why?"}, 'data.filter: "messages is defined" leaves such rows out'),
+    ],
+)
+def test_what_is_wrong_with_many_rows_is_said_with_the_line_to_write(
+    jsonl: Callable[..., str], row: dict[str, Any], fix: str
+) -> None:
+    lines = problems(jsonl([GOOD, *[row] * 400])).splitlines()
+    assert lines[0] == "400 of 401 rows have this problem, such as"
+    assert lines[4:] == [f"  to fix all: {fix}", f"columns of these rows: {next(iter(row))}"]
