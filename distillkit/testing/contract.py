@@ -11,6 +11,7 @@ from distillkit.errors import PluginError, RowError
 from distillkit.loop.blocking import run_blocking
 from distillkit.records import Batch, ScoredRollout
 from distillkit.registry import Registry
+from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
@@ -19,7 +20,7 @@ from distillkit.roles.scorer import Scorer
 from distillkit.testing.builders import make_row, make_teacher, require
 from distillkit.testing.loss_contract import check_loss
 from distillkit.testing.open_contract import check_open
-from distillkit.types import Route, Row, Teacher
+from distillkit.types import ChatPrompts, Route, RoutedRow, Row, Teacher
 
 T = TypeVar("T")
 
@@ -37,7 +38,7 @@ def check_plugin(
     Args:
         plugin: an instance with the options to test. A scorer without a teacher is given the first one.
         teachers: what routers and prompt builders choose from; default: two made-up ones, `a` and `b`.
-        rows: what routers and prompt builders read; default: made-up ones with `teacher` and `teacher_messages`.
+        rows: what routers, prompt builders and evaluators read; default: made-up ones with `teacher_messages`.
         scored: what a loss makes its batch of; default: made-up completions, with what its `needs` ask of scorers.
         batch: what a student trains on; default: what a registered loss makes for a loss function that it knows.
 
@@ -55,6 +56,8 @@ def check_plugin(
         check_prompt_builder(plugin, teachers, rows)
     if isinstance(plugin, Loss):
         check_loss(plugin, scored)
+    if isinstance(plugin, Evaluator):
+        check_evaluator(plugin, teachers, rows)
     run_blocking(check_open(plugin, batch))
 
 
@@ -118,6 +121,19 @@ def check_prompt_builder(builder: PromptBuilder, teachers: Sequence[Teacher], ro
             )
             require(all(chat.teachers.values()), builder, f"gives a teacher no messages for {row.place}")
             require(chat.fallbacks <= set(chat.teachers), builder, "names fallbacks of teachers outside the route")
+
+
+def check_evaluator(evaluator: Evaluator, teachers: Sequence[Teacher], rows: Sequence[Row]) -> None:
+    """What it says of held-out rows before a run are texts, the same each time."""
+    route = Route.to(teachers[0].name)
+    held_out = [
+        RoutedRow(row, route, ChatPrompts(row.messages, dict.fromkeys(route.teachers, row.messages))) for row in rows
+    ]
+    for some in (held_out, held_out[:1]):
+        notes = evaluator.notes(some, teachers)
+        texts = not isinstance(notes, str) and all(isinstance(note, str) for note in notes)
+        require(texts, evaluator, "gives `notes` that are no list of texts")
+        require(list(notes) == list(evaluator.notes(some, teachers)), evaluator, "gives other `notes` of the same rows")
 
 
 def _unless_refused(call: Callable[..., T], *args: object) -> T | None:

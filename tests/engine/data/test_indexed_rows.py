@@ -186,8 +186,8 @@ def test_many_rows_are_held_by_their_place_alone(jsonl: Callable[..., str]) -> N
 
 def filtered(filters: str) -> str:
     return (
-        f'data.format: {{messages: "{{{{ messages | {filters} }}}}"}}; if the config has a template for `messages`, end '
-        f"that by `| {filters}`"
+        f'data.format: {{messages: "{{{{ messages | {filters} }}}}"}}; if the config has a template for `messages`, '
+        f"end that by `| {filters}`"
     )
 
 
