@@ -27,7 +27,7 @@ def row_notes(
     if held_out is None:
         some = max(1, min(64, len(train.rows) // 10))
         yield (
-            "no held-out rows, so that nothing will tell whether the student gets better: name some by data.eval_path, "
+            "no held-out rows, so that nothing tells how the student does on other prompts: name some by data.eval_path, "
             f"or take some of these by data.held_out_rows={some}"
         )
         return

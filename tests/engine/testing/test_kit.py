@@ -25,7 +25,7 @@ from distillkit.testing import (
 )
 from distillkit.testing.synthetic_batches import make_arrays
 from distillkit.tokenizer import Tokenizer
-from distillkit.types import Route, Row, SampleRequest, Teacher
+from distillkit.types import Route, RoutedRow, Row, SampleRequest, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.sinks.console import ConsoleSink
 
@@ -45,6 +45,26 @@ class Inventive(Fickle):
 
     def route(self, row: Row, teachers: Sequence[Teacher], turn: object = None) -> Route:
         return Route.to("nobody")
+
+
+class Talkative(Evaluator):
+    """Says one text where a list is asked for."""
+
+    name: ClassVar[str] = "talkative"
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        return EvalResult({})
+
+    def notes(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Sequence[str]:
+        return f"{len(rows)} rows"
+
+
+class Wavering(Talkative):
+    """Says something else each time."""
+
+    def notes(self, rows: object, teachers: object, turn: list[int] = [0]) -> Sequence[str]:  # noqa: B006
+        turn[0] += 1
+        return [str(turn[0])]
 
 
 class Undescribed(ListSink):
@@ -325,6 +345,8 @@ class Changing(ListSink):
     [
         (Fickle(), "routes made up:1 in two ways; `route` must be pure"),
         (Inventive(), r"routes made up:1 to \['nobody'\]; the teachers are"),
+        (Talkative(), "gives `notes` that are no list of texts"),
+        (Wavering(), "gives other `notes` of the same rows"),
         (Undescribed(), "option 'level' has no description"),
         (Silent(), "gave no outcome for 1 of 3 requests"),
         (Twice(), "gave 1 outcomes too many"),
