@@ -47,18 +47,19 @@ class OverlongPrompts:
             common = self._common.get(reader)
             self._common[reader] = list(prompt) if common is None else common_start(common, prompt)
 
-    def advice(self) -> list[str]:
-        """Lines on the longest prompt, what fits all, and how rows are left out; none if no row is too long."""
+    def advice(self, fitting: int) -> list[str]:
+        """Lines on the longest prompt, what fits all, and how rows are left out, if `fitting` rows are not too long."""
         if not self._rows:
             return []
         tokens, place, reader = self._longest
         rooms = [room for room in self._rooms.values() if room is not None]
         fits = f"sampling.max_completion_tokens={self._fitting} leaves room for all"
+        leave_out = f"data.max_prompt_tokens={min(rooms)} leaves out rows that have a longer prompt, and says how many"
         return [
             f"the longest prompt has {tokens:,} tokens ({place}, for {reader}); "
             f"{fits if self._fitting > 0 else 'no sampling.max_completion_tokens leaves room for it'}",
             *self._causes(),
-            f"data.max_prompt_tokens={min(rooms)} leaves out rows that have a longer prompt, and says how many",
+            *([leave_out] if fitting else []),
         ]
 
     def _causes(self) -> list[str]:

@@ -31,7 +31,7 @@ class PromptLengths:
         self._left_out = array("q")
         self._shortest: int | None = None
         self._longest_left_out = 0
-        self._unread = UnreadColumns(pipeline.teachers)
+        self.unread = UnreadColumns(pipeline.teachers)
         self.hashes = RowHashes()
         self.rows = 0
         self.student = LengthTotals()
@@ -40,7 +40,7 @@ class PromptLengths:
     @property
     def count(self) -> InBatches:
         """Render rows and add their lengths; a RowError for one that is too long."""
-        return InBatches(self._count, self._too_long.advice)
+        return InBatches(self._count, lambda: self._too_long.advice(self.rows))
 
     def _count(self, rows: Sequence[Row]) -> list[RowError | None]:
         routed = [self._pipeline.routed(row) for row in rows]
@@ -64,11 +64,7 @@ class PromptLengths:
             f"{len(self._left_out):,} of {self._seen:,} {of}s are left out: a prompt of theirs, of the student or of a "
             f"teacher, has more tokens than data.max_prompt_tokens={self._limit} (at most {self._longest_left_out:,})"
         ]
-        return (left_out if self._left_out else []) + [
-            *self._pipeline.notes(of),
-            *self._check.notes(of),
-            *self._unread.notes(of),
-        ]
+        return [*(left_out if self._left_out else ()), *self._pipeline.notes(of), *self._check.notes(of)]
 
     def _add(self, routed_row: RoutedRow, ids: RowIds | RowError) -> RowError | None:
         position, self._seen = self._seen, self._seen + 1
@@ -83,7 +79,7 @@ class PromptLengths:
         if problem is not None:
             return problem
         self._pipeline.add(routed_row.route, routed_row.chat)
-        self._unread.add(routed_row)
+        self.unread.add(routed_row)
         self.hashes.add(routed_row)
         self.rows += 1
         self.student.add(len(ids.student))

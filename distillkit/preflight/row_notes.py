@@ -22,13 +22,14 @@ def row_notes(
 ) -> Iterator[str]:
     """A sentence on each thing that may not be meant, with what to do."""
     yield from train.lengths.notes("row")
+    yield from train.lengths.unread.notes()
     yield from repeated_rows(train.lengths.hashes, train.rows)
     yield from _sizes(config, read, len(train.rows))
     if held_out is None:
         some = max(1, min(64, len(train.rows) // 10))
         yield (
-            "no held-out rows, so that nothing tells how the student does on other prompts: name some by data.eval_path, "
-            f"or take some of these by data.held_out_rows={some}"
+            "no held-out rows, so that nothing tells how the student does on other prompts: name some by "
+            f"data.eval_path, or take some of these by data.held_out_rows={some}"
         )
         return
     yield from held_out.lengths.notes("held-out row")

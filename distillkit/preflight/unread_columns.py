@@ -37,12 +37,12 @@ class UnreadColumns:
                 self._rows[name] += 1
                 self._first.setdefault(name, routed_row.row.place)
 
-    def notes(self, of: str) -> list[str]:
+    def notes(self) -> list[str]:
         """A note for each column that was in no prompt of any row."""
         keys = ", ".join(f"{teacher.name} {teacher.messages_key!r}" for teacher in self._teachers)
         return [
-            f"{counted(count, of)} {'has' if count == 1 else 'have'} `{name}` (first: {self._first[name]}), whose text "
-            "is in no prompt of student or teacher: if a teacher is to read it, name it by "
+            f"{counted(count, 'row')} {'has' if count == 1 else 'have'} `{name}` (first: {self._first[name]}), whose "
+            "text is in no prompt of student or teacher: if a teacher is to read it, name it by "
             f"teachers[].teacher_messages_key (now: {keys}), or mend the prompt builder"
             for name, count in sorted(self._rows.items())
             if name not in self._read

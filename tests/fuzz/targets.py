@@ -41,7 +41,7 @@ from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
 
 LONGEST_MESSAGE = 50_000
-"""Characters of an error, 20 problems of at most 1,000 and what is around them."""
+"""Characters of an error: the kinds of problems that are begun within 30,000, and what is around them."""
 PROMPT, RESPONSE = [1, 2], [3, 4]
 SUFFIXES = (".yaml", ".toml", ".json")
 NO_KEY = Key.read(None)

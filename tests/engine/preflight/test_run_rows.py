@@ -126,6 +126,13 @@ def test_one_cause_of_prompts_that_are_too_long_is_said_once(fake_config: Make, 
     assert contents(found)[0] == ["short"]
 
 
+def test_rows_that_are_all_too_long_are_not_to_be_left_out(fake_config: Make) -> None:
+    with pytest.raises(DataError) as caught:
+        prepared(fake_config(student={"name": "fake", "context": 30}))
+    assert "sampling.max_completion_tokens=3 leaves room for all" in str(caught.value)
+    assert "max_prompt_tokens" not in str(caught.value)
+
+
 def test_a_few_rows_that_are_too_long_fit_with_shorter_completions(fake_config: Make, jsonl: Write) -> None:
     path = jsonl([question("x"), question("y" * 50), question("z" * 55)])
     config = {"data": {"path": path}, "student": {"name": "fake", "context": 76}}
