@@ -24,14 +24,14 @@ class RowHashes:
 
     def add(self, routed_row: RoutedRow) -> None:
         """Add one more row."""
-        chat = routed_row.chat
-        student = _hash(chat.student, chat.template_options)
-        teachers = (
-            (name, None if messages is chat.student else _hash(messages, chat.template_options))
-            for name, messages in chat.teachers.items()
-        )
+        chat, options = routed_row.chat, routed_row.chat.template_options
+        student = _hash(chat.student, options)
+        teachers = [
+            (name, weight, student if chat.teachers[name] is chat.student else _hash(chat.teachers[name], options))
+            for name, weight in routed_row.route.weights.items()
+        ]
         self._students.append(student)
-        self._rows.append(hash((student, *routed_row.route.weights.items(), *teachers)))
+        self._rows.append(hash((student, *teachers)))
 
     @property
     def students(self) -> IntArray:
