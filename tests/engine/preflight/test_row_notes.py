@@ -43,6 +43,7 @@ def test_rows_that_are_the_same_to_all_who_read_them_are_counted(fake_config: Ma
         question("one", chat_template_kwargs={"enable_thinking": True}),
         question("one", teacher_messages=privileged("one, answered")),
         question("one", n=3),
+        question("one", teacher_messages=privileged("one, otherwise")),
         question("two"),
     ]
     path = jsonl(rows)
