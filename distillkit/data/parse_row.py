@@ -18,6 +18,7 @@ OTHER_NAMES = {
     "gpt": "assistant",
     "model": "assistant",
     "bot": "assistant",
+    "chatgpt": "assistant",
     "ai": "assistant",
     "function": "tool",
     "function_call": "assistant",
