@@ -52,6 +52,7 @@ from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
 from distillkit.ranks import Rank
+from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import (
     Batch,
     Datum,
@@ -65,6 +66,7 @@ from distillkit.records import (
     Weights,
 )
 from distillkit.registry import Registry
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
 from distillkit.roles.loss import Loss, TorchLoss
 from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
@@ -104,7 +106,7 @@ from distillkit.types import (
 __all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
-__all__ += ["Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
+__all__ += ["Dataset", "Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
 __all__ += [
     "CheckReport",
     "ComputesLogprobs",
@@ -120,6 +122,7 @@ __all__ += [
 __all__ += ["PENDING_CLEANUP", "Leftover"]
 
 # The journey of the data: what is asked, and what comes of it.
+__all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]
 __all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "Row", "Teacher"]
 __all__ += ["parse_messages", "parse_template_options"]
 __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pluggy
 
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.prompt_builder import PromptBuilder
@@ -22,6 +23,12 @@ from distillkit.roles.student import Student
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")
 """Marks a function of a package as the hook of its name, such as `distillkit_routers`, which returns classes."""
+
+
+@hookspec
+def distillkit_datasets() -> Sequence[type[Dataset]]:
+    """Dataset classes: where rows come from."""
+    raise NotImplementedError
 
 
 @hookspec

@@ -43,16 +43,17 @@ Messages = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Row(Value):
-    """One line of a dataset, in one epoch."""
+    """One row of a dataset, in one epoch."""
 
     row_id: str
-    """File line and a hash of the line's content, such as `12-9f86d08188`."""
-    line: int
-    """The line in the file, counted from 1."""
+    """Its number in its file and a hash of its content, such as `12-9f86d08188`; where a dataset has several files,
+    with the file: `part-1.jsonl:12-9f86d08188`."""
+    place: str
+    """Where it is, for messages, such as `data/train.jsonl:12`."""
     messages: Messages
     """The messages that the student is prompted with."""
     fields: Mapping[str, JsonValue]
-    """The whole row as it stands in the file, unknown fields too."""
+    """The whole row as its source holds it, unknown fields too."""
     epoch: int = 0
     """The pass over the dataset, counted from 0."""
 

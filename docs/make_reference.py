@@ -17,10 +17,10 @@ from reference_topics import TOPICS, cell, index_page, row, topic_page
 
 from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, options_of, type_name
+from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import FILLED_IN
 from distillkit.config.run_config import RunConfig
 from distillkit.config.sections import (
-    DataConfig,
     GuardsConfig,
     PricesConfig,
     ProbeConfig,

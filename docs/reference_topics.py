@@ -35,7 +35,8 @@ TOPICS: Mapping[str, Topic] = {
         value make another: `dataclasses.replace(value, field=...)`.
         """,
         """
-        Message Messages Row Teacher Route ChatPrompts Prompts SampleKey SamplingParams SampleRequest Rollout
+        RowFile RawRow UnreadableRow MAX_ROW_BYTES Message Messages Row Teacher Route ChatPrompts Prompts SampleKey
+        SamplingParams SampleRequest Rollout
         FinishReason ScoreRequest Score ScoredRollout Datum Batch TorchLoss StepResult Weights Failure
         """,
     ),
@@ -82,7 +83,7 @@ TOPICS: Mapping[str, Topic] = {
         """
         Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
         FrozenList reverse_kl mean_over_tokens eval_metrics finite token_at parse_messages parse_template_options
-        require_compatible
+        too_long require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing
         write_json shortened
         """,

@@ -262,18 +262,19 @@ def test_tests_stand_in_the_folders_of_what_they_test(below: str, of: str) -> No
 
 @pytest.mark.parametrize("path", sorted((TOP / "examples").glob("*/config.yaml")), ids=lambda path: path.parent.name)
 def test_examples_are_valid_but_for_their_models(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillkit.data.dataset import Dataset
+    from helpers.rows import rows_of
+
     from distillkit.data.row_pipeline import RowPipeline
 
     monkeypatch.chdir(TOP)
     config, registry = load_config([path])
     assert not config.unreproducible(registry)
-    assert plugins_of(config).scorers
+    assert plugins_of(config, registry).scorers
     for file in (config.data.path, config.data.eval_path):
         if file is not None:
             pipeline = RowPipeline.of(config)
-            Dataset(Path(file)).validate(pipeline.count)
-            assert sum(pipeline.rows_of.values()) == len(Dataset(Path(file)))
+            rows_of(Path(file)).validate(pipeline.count)
+            assert sum(pipeline.rows_of.values()) == len(rows_of(Path(file)))
 
 
 def test_the_routed_examples_data_is_what_its_script_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers.rows import rows_of
 
-from distillkit import RunConfig
+from distillkit import Registry, RunConfig
 from distillkit.config.load import load_config
 from distillkit.config.sections import PricesConfig
-from distillkit.data.dataset import Dataset
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.preflight.compatibility import plugins_of
 
@@ -37,10 +37,12 @@ def test_an_overlay_moves_the_whole_run_to_fireworks(name: str, monkeypatch: pyt
         assert (mine.route_value, mine.teacher_messages_key) == (theirs.route_value, theirs.teacher_messages_key)
     assert (config.data, config.router, config.evaluators) == (base.data, base.router, base.evaluators)
     assert config.name != base.name
-    assert set(plugins_of(config).scorers) == {str(teacher.route_value) for teacher in base.teachers}
+    assert set(plugins_of(config, Registry.discover()).scorers) == {
+        str(teacher.route_value) for teacher in base.teachers
+    }
     pipeline = RowPipeline.of(config)
-    Dataset(Path(config.data.path)).validate(pipeline.count)
-    assert sum(pipeline.rows_of.values()) == len(Dataset(Path(config.data.path)))
+    rows_of(Path(config.data.path)).validate(pipeline.count)
+    assert sum(pipeline.rows_of.values()) == len(rows_of(Path(config.data.path)))
 
 
 def test_the_smoke_script_writes_its_rows_and_takes_its_models_from_the_environment(
@@ -55,7 +57,7 @@ def test_the_smoke_script_writes_its_rows_and_takes_its_models_from_the_environm
         ("math-teacher", "accounts/me/models/big"),
         ("arithmetic-teacher", "accounts/me/models/mine"),
     ]
-    rows = list(Dataset(Path(config.dataset)).rows())
+    rows = list(rows_of(Path(config.dataset)).rows())
     assert Path(config.dataset) == tmp_path / "logs" / "dataset.jsonl"
     assert [row.fields["teacher"] for row in rows] == ["math-teacher", "arithmetic-teacher"] * 2
     assert ["teacher_messages" in row.fields for row in rows] == [True, False] * 2

@@ -28,6 +28,7 @@ PUBLIC = {
     "metrics.py",
     "py.typed",
     "ranks.py",
+    "raw_row.py",
     "records.py",
     "registry.py",
     "seeds.py",

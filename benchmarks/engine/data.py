@@ -7,32 +7,40 @@ from pathlib import Path
 
 from benchmarks.engine.inputs import TEACHERS
 from benchmarks.engine.instant import instant_config
-from distillkit import RunConfig
+from distillkit import Registry, RunConfig
 from distillkit.context import SharedObjects
-from distillkit.data.dataset import Dataset
+from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.preflight.plan import PromptLengths
 from distillkit.preflight.prepared_run import context_for, make_renderer
+from distillkit_builtin.datasets.files import FilesDataset
 
 
 def schema_and_routes(data: Path, repeats: int) -> float:
     """Seconds until every row is indexed, parsed, routed and given its messages."""
     config = instant_config(data.parent, data, TEACHERS, None)
-    return best(lambda: Dataset(data).validate(RowPipeline.of(config).count), repeats)
+    return best(lambda: rows_of(data).validate(RowPipeline.of(config).count), repeats)
+
+
+def rows_of(data: Path, max_rows: int | None = None) -> IndexedRows:
+    """The rows of a file."""
+    return IndexedRows(RowIndex(FilesDataset(path=str(data)), max_rows))
 
 
 def lengths(data: Path, tokenizer: Path, rows: int, repeats: int, *, privileged: bool) -> tuple[float, float]:
     """Seconds a row until its prompts are measured, and their tokens."""
     config = instant_config(data.parent, data, TEACHERS, tokenizer, privileged=privileged)
     shared = SharedObjects()
-    contexts = {user: context_for(user, config, shared, print) for user in plugins_of(config).by_key}
+    plugins = plugins_of(config, Registry.discover())
+    contexts = {user: context_for(user, config, shared, print) for user in plugins.by_key}
     return _measured(
-        config, PromptLengths(RowPipeline.of(config), make_renderer(config, contexts)), Dataset(data, rows), repeats
+        config, PromptLengths(RowPipeline.of(config), make_renderer(config, contexts)), rows_of(data, rows), repeats
     )
 
 
-def _measured(config: RunConfig, found: PromptLengths, dataset: Dataset, repeats: int) -> tuple[float, float]:
+def _measured(config: RunConfig, found: PromptLengths, dataset: IndexedRows, repeats: int) -> tuple[float, float]:
     seconds = best(lambda: dataset.validate(found.count), repeats)
     return seconds / len(dataset), (found.student.total + found.teachers.total) / found.rows
 
@@ -51,7 +59,7 @@ def peak_memory(data: Path, tokenizer: Path) -> int:
     """Bytes that this process took at most to check all rows, measure a thousand, and take a thousand in turn."""
     schema_and_routes(data, 1)
     lengths(data, tokenizer, 1000, 1, privileged=True)
-    dataset = Dataset(data)
+    dataset = rows_of(data)
     for index in dataset.order(0, 0, shuffle=True)[:1000]:
         dataset.row(int(index))
     return peak()

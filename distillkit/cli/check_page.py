@@ -90,7 +90,8 @@ def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
 
 def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: Console) -> None:
     renderer = prepared.renderer
-    console.rule(f"route {label}, line {prompts.row.line}", align="left")
+    console.rule(f"route {label}", align="left")
+    console.print(f"row {prompts.row.row_id}: {prompts.row.place}")
     console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
     console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")
     for name, ids in prompts.teachers.items():

@@ -1,16 +1,18 @@
 """Default plugins: filled in for the keys that a short config leaves out."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from distillkit.config.sections import DataConfig
+from distillkit.config.data_config import DataConfig, Paths
 from distillkit.roles.student import Student
 
 FILLED_IN: Mapping[str, str] = {
+    "data.source": "`hf` for `hf://...` and folders that `save_to_disk` wrote, else `files`",
     "router": "`single` for one teacher, `field` for several",
     "prompts": "`messages`",
     "loss": "`importance_sampling`",
-    "evaluators": "`[reverse_kl]` where `data.eval_path` is set, else `[]`",
+    "evaluators": "`[reverse_kl]` where there are held-out rows, else `[]`",
     "sinks": "`[console]`",
     "teachers[].scorer": "the one named like the student",
 }
@@ -31,13 +33,33 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
         # Where the student is wrong, that is said once, and not again as a scorer that is missing.
         filled["teachers"] = [_with_scorer(teacher, scorer or "local") for teacher in teachers]
     filled["router"] = _named(filled.get("router"), "field" if several else "single")
-    data = filled.get("data")
-    if (isinstance(data, Mapping) and data.get("eval_path")) or (isinstance(data, DataConfig) and data.eval_path):
+    if _holds_out(filled.get("data")):
         filled.setdefault("evaluators", ["reverse_kl"])
     filled.setdefault("sinks", ["console"])
     filled["prompts"] = _named(filled.get("prompts"), "messages")
     filled["loss"] = _named(filled.get("loss"), "importance_sampling")
     return filled
+
+
+def default_source(path: Paths) -> str:
+    """The dataset plugin for a path: `hf` for `hf://...` and for a folder that `save_to_disk` of `datasets` wrote."""
+    if not isinstance(path, str):
+        return "files"
+    return "hf" if path.startswith("hf://") or _is_saved_dataset(Path(path)) else "files"
+
+
+def _is_saved_dataset(folder: Path) -> bool:
+    marks = (("dataset_info.json", "state.json"), ("dataset_dict.json",))
+    try:
+        return any(all((folder / name).is_file() for name in names) for names in marks)
+    except (OSError, ValueError):  # no path at all, which is said where it is read
+        return False
+
+
+def _holds_out(data: object) -> bool:
+    if isinstance(data, DataConfig):
+        return data.holds_out
+    return isinstance(data, Mapping) and bool(data.get("eval_path") or data.get("eval_source"))
 
 
 def _with_scorer(teacher: object, name: str) -> object:

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, model_validator
 
+from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import with_defaults
 from distillkit.config.option_problems import Problem, models_in, option_problems
 from distillkit.config.sections import (
-    DataConfig,
     GuardsConfig,
     PricesConfig,
     ProbeConfig,
@@ -29,7 +29,7 @@ from distillkit.roles.student import Student
 
 
 def _path_shorthand(value: object) -> object:
-    return {"path": value} if isinstance(value, str) else value
+    return {"path": value} if isinstance(value, str | list) else value
 
 
 class RunConfig(Section):
@@ -53,7 +53,7 @@ class RunConfig(Section):
     train: TrainConfig = Field(default_factory=TrainConfig, description="The loop.")
     guards: GuardsConfig = Field(default_factory=GuardsConfig, description="Whether the student collapses.")
     probe: ProbeConfig = Field(default_factory=ProbeConfig, description="What is measured before anything is trained.")
-    evaluators: tuple[Evaluator, ...] = Field((), description="What is measured of progress, on `data.eval_path`.")
+    evaluators: tuple[Evaluator, ...] = Field((), description="What is measured of progress, on held-out rows.")
     sinks: tuple[Sink, ...] = Field((), description="Where metrics and events also go.")
     prices: PricesConfig | None = Field(None, description="What tokens cost you, for `distillkit check`.")
 
@@ -84,7 +84,7 @@ class RunConfig(Section):
             again = sorted({name for name in chosen if chosen.count(name) > 1})
             if again:
                 raise ValueError(f"{key}: {again[0]!r} stands there twice; their results could not be kept apart")
-        if self.evaluators and self.data.eval_path is None:
+        if self.evaluators and not self.data.holds_out:
             raise ValueError("evaluators: need held-out rows; set data.eval_path, or evaluators to []")
         return self
 

@@ -18,17 +18,6 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataConfig(Section):
-    """The prompts: JSON lines, one row each."""
-
-    path: str = Field(description="JSONL file with the rows to train on.")
-    eval_path: str | None = Field(None, description="JSONL file with held-out rows for the evaluators.")
-    max_rows: int | None = Field(None, ge=1, description="Use the file's first rows only, shuffled or not.")
-    max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
-    epochs: int = Field(1, ge=1, description="How often the rows are gone through.")
-    shuffle: bool = Field(True, description="Shuffle the rows of each epoch by the run's seed.")
-
-
 class TeacherConfig(Section):
     """One teacher: a frozen model, the rows that are routed to it, and how it is reached."""
 

@@ -1,7 +1,5 @@
-"""One line of a dataset as a Row: the only place that sees raw dicts."""
+"""One row of a dataset as a Row: the only place that sees raw dicts."""
 
-import codecs
-import hashlib
 import json
 from collections.abc import Mapping
 
@@ -10,6 +8,7 @@ from pydantic import JsonValue
 from distillkit.data.tool_calls import is_given, parse_tool_calls, require_answers_to_calls, without_nulls
 from distillkit.errors import RowError
 from distillkit.files.strict_json import ContentError, Location, json_type, parse_json, shortened
+from distillkit.raw_row import RawRow
 from distillkit.types import Message, Messages, Row
 
 ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
@@ -32,54 +31,29 @@ REASONING = ("reasoning_content", "reasoning", "thinking")
 """What an assistant's message may hold instead of content; transformers gives templates one under each name."""
 
 
-LINE_LIMIT = 16 * 2**20
-"""Bytes of a line, about four million tokens; what is longer is refused and never held, so a file of any size without
-line ends takes no more memory than this."""
-
-
-DIGEST = 5
-"""Bytes of a row's digest: of a million rows that change, one would be missed in a million runs."""
-
-
-def is_cut(raw: bytes) -> bool:
-    """Whether the line goes on behind what was read of it."""
-    return len(raw) > LINE_LIMIT and not raw.endswith(b"\n")
-
-
-def without_mark(raw: bytes, line: int) -> bytes:
-    """A line without the byte order mark that a file may begin with."""
-    return raw.removeprefix(codecs.BOM_UTF8) if line == 1 else raw
-
-
-def parse_row(raw: bytes, line: int) -> Row:
-    """One line as a Row. Raises RowError naming the field that is wrong."""
-    if is_cut(raw):
-        raise RowError("line", f"is longer than {LINE_LIMIT // 2**20} MiB; each row is a line of its own")
-    fields = _parse_object(without_mark(raw, line))
+def parse_row(raw: RawRow, row_id: str) -> Row:
+    """A raw row as a Row. Raises RowError naming the field that is wrong."""
+    fields = _parse_object(raw)
     if "messages" not in fields:
         has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
         raise RowError("messages", f"is missing; the row has {has}")
-    return Row(f"{line}-{digest_of(raw).hex()}", line, parse_messages(fields["messages"], "messages"), fields)
+    return Row(row_id, raw.place, parse_messages(fields["messages"], "messages"), fields)
 
 
-def digest_of(raw: bytes) -> bytes:
-    """40 bits of a hash of what a line holds."""
-    return hashlib.sha256(raw.strip()).digest()[:DIGEST]
-
-
-def _parse_object(raw: bytes) -> Mapping[str, JsonValue]:
+def _parse_object(raw: RawRow) -> Mapping[str, JsonValue]:
+    text, whole = raw.text, raw.file.unit
     try:
-        value = parse_json(raw.decode("utf-8").rstrip("\r\n"))
+        value = parse_json(text.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise RowError(
-            "line", f"is not UTF-8: byte {error.start} is 0x{raw[error.start]:02x}; save the file as UTF-8"
+            whole, f"is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
-        raise RowError("line", f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RowError(whole, f"is not JSON: {error.msg} at column {error.colno}") from error
     except ContentError as error:
-        raise RowError(_field(error.location) or "line", str(error)) from error
+        raise RowError(_field(error.location) or whole, str(error)) from error
     if not isinstance(value, dict):
-        raise RowError("line", f"is a JSON {json_type(value)}, not an object with `messages`")
+        raise RowError(whole, f"is a JSON {json_type(value)}, not an object with `messages`")
     return value
 
 

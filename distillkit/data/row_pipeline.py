@@ -44,7 +44,7 @@ class RowPipeline:
             prompts = self.config.prompts
             raise PluginError(
                 f"prompt builder {prompts.name!r} ({type(prompts).__name__}) gives messages to {sorted(chat.teachers)} "
-                f"at line {row.line}; the row is routed to {sorted(route.teachers)}"
+                f"at {row.place}; the row is routed to {sorted(route.teachers)}"
             )
         return route, chat
 
@@ -52,9 +52,9 @@ class RowPipeline:
         try:
             route = self.config.router.route(row, self.teachers)
         except Exception:  # attributed only after a failure, since there are millions of rows
-            with attribute_to(self.config.router, f"at line {row.line}"):
+            with attribute_to(self.config.router, f"at {row.place}"):
                 raise
-        require_returned(self.config.router, route, Route, f"route() at line {row.line}")
+        require_returned(self.config.router, route, Route, f"route() at {row.place}")
         self._require_known(route)
         return route
 
@@ -62,9 +62,9 @@ class RowPipeline:
         try:
             chat = self.config.prompts.build(row, route, self.teachers)
         except Exception:
-            with attribute_to(self.config.prompts, f"at line {row.line}"):
+            with attribute_to(self.config.prompts, f"at {row.place}"):
                 raise
-        require_returned(self.config.prompts, chat, ChatPrompts, f"build() at line {row.line}")
+        require_returned(self.config.prompts, chat, ChatPrompts, f"build() at {row.place}")
         return chat
 
     def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:

@@ -3,9 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from distillkit.config.data_config import DataConfig, Paths
+from distillkit.config.default_plugins import default_source
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, suggest
 from distillkit.ranks import Rank
+from distillkit.registry import Registry
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
@@ -19,25 +23,47 @@ class RunPlugins:
     """The plugins of a run, by the key under which the config chooses them."""
 
     by_key: Mapping[str, Plugin]
+    dataset: Dataset
+    eval_dataset: Dataset | None
     sampler: Sampler
     scorers: Mapping[str, Scorer]
     """Teacher name to the scorer of that teacher."""
 
 
-def plugins_of(config: RunConfig) -> RunPlugins:
-    """All plugins of a config, in the order in which they are opened."""
+def plugins_of(config: RunConfig, registry: Registry) -> RunPlugins:
+    """All plugins of a config, in the order in which they are opened; `registry` has the dataset for a path."""
     student = config.student
     sampler = student.sampler if student.sampler is not None else student
     if not isinstance(sampler, Sampler):
         raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
     plugins: dict[str, Plugin] = {f"sinks.{sink.name}": sink for sink in config.sinks}
+    dataset, eval_dataset = _datasets(config.data, registry)
+    plugins |= {"data.source": dataset, **({} if eval_dataset is None else {"data.eval_source": eval_dataset})}
     plugins |= {"router": config.router, "prompts": config.prompts, "loss": config.loss, "student": student}
     if student.sampler is not None:
         plugins["student.sampler"] = student.sampler
     for teacher in config.teachers:
         plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
     plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
-    return RunPlugins(plugins, sampler, {teacher.teacher.name: teacher.scorer for teacher in config.teachers})
+    scorers = {teacher.teacher.name: teacher.scorer for teacher in config.teachers}
+    return RunPlugins(plugins, dataset, eval_dataset, sampler, scorers)
+
+
+def _datasets(data: DataConfig, registry: Registry) -> tuple[Dataset, Dataset | None]:
+    """Where the rows to train on, and those to evaluate, come from."""
+    train = _dataset(data.path, data.source, registry)
+    if train is None:
+        raise AssertionError("a config has a path or a source")
+    return train, _dataset(data.eval_path, data.eval_source, registry)
+
+
+def _dataset(path: Paths | None, source: Dataset | None, registry: Registry) -> Dataset | None:
+    if path is None:
+        return source
+    found = registry.build("dataset", {"name": default_source(path), "path": path})
+    if not isinstance(found, Dataset):
+        raise AssertionError("the registry builds plugins of the role that it is asked for")
+    return found
 
 
 def require_loss(config: RunConfig, rank: Rank) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
-from distillkit.data.dataset import InBatches
+from distillkit.data.indexed_rows import InBatches
 from distillkit.data.render import Renderer, RoutedRow, RowIds
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError

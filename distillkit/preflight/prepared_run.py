@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
-from distillkit.data.dataset import Dataset
+from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide, Renderer
+from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
@@ -26,6 +26,8 @@ from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row, SamplingParams
@@ -45,7 +47,7 @@ class PreparedRun:
     """How completions are sampled, with every id that ends one."""
     turn_ends: TurnEndMaps
     """How teachers whose turns end otherwise read the student's completions."""
-    dataset: Dataset
+    dataset: IndexedRows
     eval_rows: tuple[Row, ...]
     plan: Plan
     reports: Mapping[str, CheckReport]
@@ -102,11 +104,12 @@ def prepare_run(
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
-    plugins = plugins_of(config)
+    plugins = plugins_of(config, registry)
     pipeline, eval_pipeline = RowPipeline.of(config), RowPipeline.of(config)
     data = config.data
-    dataset = _routed(data.path, data.max_rows, pipeline)
-    held_out = None if data.eval_path is None else _routed(data.eval_path, data.max_eval_rows, eval_pipeline)
+    dataset = _routed(plugins.dataset, data.max_rows, pipeline)
+    eval_dataset = plugins.eval_dataset
+    held_out = None if eval_dataset is None else _routed(eval_dataset, data.max_eval_rows, eval_pipeline)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
@@ -129,14 +132,16 @@ def prepare_run(
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 
-def _routed(path: str, max_rows: int | None, pipeline: RowPipeline) -> Dataset:
-    """The rows of a file, each of which has a route and prompts. Raises DataError."""
-    dataset = Dataset(Path(path), max_rows)
-    dataset.validate(pipeline.count)
-    return dataset
+def _routed(dataset: Dataset, max_rows: int | None, pipeline: RowPipeline) -> IndexedRows:
+    """The rows of a dataset, each of which has a route and prompts. Raises DataError."""
+    with attribute_to(dataset, "in read()"):
+        index = RowIndex(dataset, max_rows)
+    rows = IndexedRows(index)
+    rows.validate(pipeline.count)
+    return rows
 
 
-def _measured(dataset: Dataset, pipeline: RowPipeline, renderer: Renderer) -> PromptLengths:
+def _measured(dataset: IndexedRows, pipeline: RowPipeline, renderer: Renderer) -> PromptLengths:
     """The lengths of all prompts, each of which fits. Raises DataError."""
     lengths = PromptLengths(pipeline, renderer)
     dataset.validate(lengths.count)

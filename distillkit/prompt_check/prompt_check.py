@@ -36,14 +36,14 @@ class PromptCheck:
         return problem
 
     def _look(self, routed_row: RoutedRow, reader: Reader, who: str, messages: Messages) -> RowError | None:
-        options, line = routed_row.chat.template_options, routed_row.row.line
+        options, place = routed_row.chat.template_options, routed_row.row.place
         special = self._special[reader].first_in(messages, options)
         if special is not None:
             said = f"a text is that of a special token, and becomes it in the prompt of {who}"
-            self._count(said, f"{special!r} at line {line}")
+            self._count(said, f"{special!r} at {place}")
         unprinted = self._unprinted[reader].of(messages, options)
         for kind in unprinted.left_out:
-            self._count(f"the chat template of {who} leaves out {kind}", f"line {line}")
+            self._count(f"the chat template of {who} leaves out {kind}", place)
         part = unprinted.needed
         if part is None:
             return None

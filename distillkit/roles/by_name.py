@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
@@ -13,5 +14,5 @@ from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 
 ROLES: Mapping[str, type[Plugin]] = {
-    role.role: role for role in (Router, PromptBuilder, Student, Sampler, Scorer, Loss, Evaluator, Sink)
+    role.role: role for role in (Dataset, Router, PromptBuilder, Student, Sampler, Scorer, Loss, Evaluator, Sink)
 }

@@ -45,7 +45,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
     sides |= {f"teacher {name!r}": side for name, side in prepared.renderer.teachers.items()}
     return {
         **settings_of(prepared.config),
-        "the rows of data.path": _digest(Path(prepared.config.data.path)),
+        "the rows": prepared.dataset.digest,
         **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         "the ids that end a completion": [*sorted(prepared.ending_ids)],

@@ -18,7 +18,9 @@ MAY_CHANGE = frozenset(
         "probe",
         "prices",
         "data.path",  # its content is compared
+        "data.source",
         "data.eval_path",  # as well
+        "data.eval_source",
         "data.max_eval_rows",
         "data.epochs",
         "sampling.template_date",  # what templates make of it is compared

@@ -1,6 +1,5 @@
 """Values for tests, ready made: say what matters, the rest has defaults."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -9,10 +8,13 @@ from pydantic import JsonValue
 from distillkit.arrays import Array, FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.parse_row import parse_row
+from distillkit.data.row_index import hash_of, row_id
 from distillkit.errors import PluginError
 from distillkit.events import Plan
+from distillkit.raw_row import RawRow, RowFile
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.plugin import Plugin
+from distillkit.seeds import derive_seed
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
 
@@ -31,6 +33,7 @@ TEST_PLAN = Plan(
     eval_score_tokens=0,
 )
 """Of a small run: what `make_context` says of the work."""
+MADE_UP = RowFile("made up", unit="line")
 
 
 def require(condition: object, plugin: Plugin, message: str) -> None:
@@ -40,8 +43,9 @@ def require(condition: object, plugin: Plugin, message: str) -> None:
 
 
 def make_row(content: str = "What is the sky?", *, line: int = 1, **fields: JsonValue) -> Row:
-    """A row with one user message, and further fields as in a dataset."""
-    return parse_row(json.dumps({"messages": [{"role": "user", "content": content}], **fields}).encode(), line)
+    """A row with one user message, and further fields as in a dataset; its id is made of `line`."""
+    raw = RawRow.of(MADE_UP, line, {"messages": [{"role": "user", "content": content}], **fields})
+    return parse_row(raw, row_id(MADE_UP, line, hash_of(raw.text)))
 
 
 def make_teacher(name: str = "teacher", **fields: object) -> Teacher:
@@ -64,7 +68,7 @@ def make_request(row: Row | None = None, *, sample: int = 0, max_tokens: int = 1
     row = row or make_row()
     prompt = token_ids(ByteTokenizer().render(row.messages, {}))
     options = SamplingParams(max_tokens, **params)  # type: ignore[arg-type]  # the dataclass checks the names
-    return SampleRequest(SampleKey(row.row_id, row.epoch, sample), prompt, 1000 * row.line + sample, options)
+    return SampleRequest(SampleKey(row.row_id, row.epoch, sample), prompt, derive_seed(0, row.row_id, sample), options)
 
 
 def make_rollout(

@@ -94,12 +94,12 @@ def check_router(router: Router, teachers: Sequence[Teacher], rows: Sequence[Row
     for row in rows:
         route = _unless_refused(router.route, row, teachers)
         again = _unless_refused(router.route, row, teachers)
-        require(route == again, router, f"routes line {row.line} in two ways; `route` must be pure")
+        require(route == again, router, f"routes {row.place} in two ways; `route` must be pure")
         if route is None:
             continue
-        require(route.teachers, router, f"routes line {row.line} to no teacher")
+        require(route.teachers, router, f"routes {row.place} to no teacher")
         unknown = sorted(set(route.teachers) - known)
-        require(not unknown, router, f"routes line {row.line} to {unknown}; the teachers are {sorted(known)}")
+        require(not unknown, router, f"routes {row.place} to {unknown}; the teachers are {sorted(known)}")
         require(all(0 < w < math.inf for w in route.weights.values()), router, "gives a weight that is not positive")
 
 
@@ -110,13 +110,13 @@ def check_prompt_builder(builder: PromptBuilder, teachers: Sequence[Teacher], ro
             chat = _unless_refused(builder.build, row, Route.to(teacher.name), teachers)
             if chat is None:
                 continue
-            require(chat.student, builder, f"gives the student no messages for line {row.line}")
+            require(chat.student, builder, f"gives the student no messages for {row.place}")
             require(
                 set(chat.teachers) == {teacher.name},
                 builder,
                 "must give messages to the route's teachers and no other",
             )
-            require(all(chat.teachers.values()), builder, f"gives a teacher no messages for line {row.line}")
+            require(all(chat.teachers.values()), builder, f"gives a teacher no messages for {row.place}")
             require(chat.fallbacks <= set(chat.teachers), builder, "names fallbacks of teachers outside the route")
 
 

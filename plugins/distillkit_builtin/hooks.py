@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from distillkit import Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
+from distillkit import Dataset, Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
+from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.evaluators.exact_match import ExactMatch
 from distillkit_builtin.evaluators.pattern import Pattern
 from distillkit_builtin.evaluators.reverse_kl import ReverseKL
@@ -18,6 +19,12 @@ from distillkit_builtin.routers import FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
+
+
+@hookimpl
+def distillkit_datasets() -> Sequence[type[Dataset]]:
+    """`files`."""
+    return [FilesDataset]
 
 
 @hookimpl

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from helpers import tiny_models
 from helpers.chat_templates import TEMPLATES, tokenizer_with
+from helpers.rows import row_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from distillkit import RowError, Tokenizer
-from distillkit.data.parse_row import parse_row
 from distillkit.data.render import PromptSide, Renderer, RoutedRow
 from distillkit.prompt_check.prompt_check import PromptCheck
 from distillkit.prompt_check.unprinted_parts import UnprintedParts
@@ -134,7 +134,7 @@ def tokenizer_of(name: str) -> Tokenizer:
 
 
 def routed(row: dict[str, Any]) -> RoutedRow:
-    parsed = parse_row(json.dumps(row).encode(), 1)
+    parsed = row_of(json.dumps(row).encode())
     return RoutedRow(parsed, Route.to("t"), MessagesPrompts().build(parsed, Route.to("t"), [TEACHER]))
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from helpers.chat_templates import CHATML, TEMPLATES, tokenizer_with
+from helpers.rows import row_of
 
-from distillkit.data.parse_row import parse_row
 from distillkit.errors import RowError
 
 PRINTED = '{"city": "São \\"Paulo\\"", "at": null, "on": true}'
@@ -22,7 +22,7 @@ def prompt(template: str, *arguments: Any) -> str | RowError:
     answers = [{"role": "tool", "content": "sun", "tool_call_id": call["id"]} for call in calls]
     row = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": calls}, *answers]}
     tokenizer = tokenizer_with(template)
-    (ids,) = tokenizer.render_many([parse_row(json.dumps(row).encode(), 1).messages], {})
+    (ids,) = tokenizer.render_many([row_of(json.dumps(row).encode()).messages], {})
     return ids if isinstance(ids, RowError) else tokenizer.show(ids)
 
 
@@ -62,7 +62,7 @@ def test_rows_with_calls_and_without_are_rendered_together_as_each_by_itself() -
     tokenizer = tokenizer_with(TEMPLATES["deepseek"])
     call = {"id": "c", "type": "function", "function": {"name": "w", "arguments": ARGUMENTS}}
     chats = [
-        parse_row(json.dumps({"messages": [{"role": "user", "content": "hi"}, *more]}).encode(), 1).messages
+        row_of(json.dumps({"messages": [{"role": "user", "content": "hi"}, *more]}).encode()).messages
         for more in ([], [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "s"}], [])
     ]
     assert tokenizer.render_many(chats, {}) == [tokenizer.render(chat, {}) for chat in chats]

@@ -54,8 +54,11 @@ class ListLoss(Loss):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"router": TextRouter()}, r"router 'text' \(.*TextRouter\): route\(\) at line 1 returned str, not Route"),
-        ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at line 1 returned list, not ChatPrompts"),
+        (
+            {"router": TextRouter()},
+            r"router 'text' \(.*TextRouter\): route\(\) at .*train.jsonl:1 returned str, not Route",
+        ),
+        ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at .*train.jsonl:1 returned list, not ChatPrompts"),
         ({"evaluators": [DictEvaluator()]}, r"DictEvaluator\): evaluate\(\) returned dict, not EvalResult"),
         ({"loss": ListLoss()}, r"loss 'list' \(.*ListLoss\): batch\(\) returned list, not Batch"),
     ],

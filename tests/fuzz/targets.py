@@ -16,11 +16,11 @@ from typing import Any
 
 import httpx
 import numpy as np
+from helpers.rows import rows_of
 
 from distillkit import Registry
 from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
-from distillkit.data.dataset import Dataset
 from distillkit.errors import AlignmentError, InputError
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
@@ -74,7 +74,7 @@ def dataset(data: bytes) -> None:
     path = folder() / "rows.jsonl"
     path.write_bytes(data)
     try:
-        rows = Dataset(path)
+        rows = rows_of(path)
         rows.validate(routed)
         for row in rows.rows():
             json.dumps([row.fields, *(message.as_dict() for message in row.messages)], allow_nan=False).encode()

@@ -7,13 +7,14 @@ from pathlib import Path
 # tracemalloc must not be stopped while other threads run: it ends the process (CPython gh-128679, until 3.12.9).
 MEASURE = """
 import sys, tracemalloc
-from pathlib import Path
-from distillkit.data.dataset import Dataset
+from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.row_index import RowIndex
 from distillkit.errors import DataError
+from distillkit_builtin.datasets.files import FilesDataset
 
 tracemalloc.start()
 try:
-    Dataset(Path(sys.argv[1])).validate(lambda row: None)
+    IndexedRows(RowIndex(FilesDataset(path=sys.argv[1]))).validate(lambda row: None)
 except DataError as error:
     problem = str(error)
 else:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import question
 from helpers import peak_memory
+from helpers.rows import row_of, rows_of
 
-from distillkit.data.dataset import Dataset
-from distillkit.data.parse_row import LINE_LIMIT, parse_row
 from distillkit.errors import DataError, RowError
+from distillkit.raw_row import MAX_ROW_BYTES as LINE_LIMIT
 
 GOOD = question("hi")
 MEBIBYTE = 2**20
@@ -18,7 +18,7 @@ MEBIBYTE = 2**20
 
 def refusal(path: Path) -> str:
     with pytest.raises(DataError) as caught:
-        Dataset(path).validate(lambda row: None)
+        rows_of(path).validate(lambda row: None)
     return str(caught.value)
 
 
@@ -45,8 +45,8 @@ def test_a_line_at_the_limit_is_read(tmp_path: Path) -> None:
     peak, problem = peak_memory.reading(path)
     assert peak < 10 * LINE_LIMIT
     assert problem == f"{path}:2: messages: is missing; the row has no fields"
-    assert len(Dataset(path).row(0).messages[0].content) == len(content)
-    assert len(Dataset(path)) == 2
+    assert len(rows_of(path).row(0).messages[0].content) == len(content)
+    assert len(rows_of(path)) == 2
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_a_row_is_refused_with_its_line_in_few_words(jsonl: Callable[..., str], 
     [b"-0", b"-0.0", b"1e-400", b"9223372036854775808", b"1" + b"0" * 400, b'"\\u0000"', b'"\\u202e\\ufeff\\u2028"'],
 )
 def test_what_is_odd_and_yet_json_is_read(value: bytes) -> None:
-    row = parse_row(b'{"messages": [{"role": "user", "content": "x", "extra": ' + value + b"}]}", 2)
+    row = row_of(b'{"messages": [{"role": "user", "content": "x", "extra": ' + value + b"}]}")
     assert "extra" in row.messages[0].extra
 
 
@@ -97,7 +97,7 @@ def test_nesting_up_to_the_limit_is_read_wherever_it_is_read_from(jsonl: Callabl
         if depth:
             read_at(depth - 1)
         else:
-            assert "x" in parse_row(line, 1).fields
+            assert "x" in row_of(line).fields
 
     read_at(700)
 
@@ -108,14 +108,14 @@ def test_line_ends_blank_lines_and_a_mark_at_the_start(tmp_path: Path, end: byte
     rows = [b'{"messages": [{"role": "user", "content": "%d"}]}' % number for number in range(3)]
     for start in (b"", b"\xef\xbb\xbf", b"\xef\xbb\xbf" + end):
         path.write_bytes(start + end.join(rows))
-        assert [row.messages[0].content for row in Dataset(path).rows()] == ["0", "1", "2"]
+        assert [row.messages[0].content for row in rows_of(path).rows()] == ["0", "1", "2"]
 
 
 def test_a_problem_that_quotes_the_row_is_cut(jsonl: Callable[..., str]) -> None:
     def refuse(row: object) -> None:
         raise RowError("teacher", "x" * MEBIBYTE)
 
-    dataset = Dataset(Path(jsonl([GOOD] * 30)))
+    dataset = rows_of(jsonl([GOOD] * 30))
     with pytest.raises(DataError) as caught:
         dataset.validate(refuse)
     assert len(str(caught.value)) < 50_000

@@ -191,7 +191,7 @@ def test_the_reference_knows_every_key_that_is_filled_in() -> None:
             names.setdefault(key, set()).add(getattr(config, key).name)
         for key in ("evaluators", "sinks"):
             names.setdefault(key, set()).update(plugin.name for plugin in getattr(config, key))
-    assert {*names, "teachers[].scorer"} == set(FILLED_IN)
+    assert {*names, "data.source", "teachers[].scorer"} == set(FILLED_IN)
     assert all(name in FILLED_IN[key] for key, mine in names.items() for name in mine)
     required = {name for name, field in RunConfig.model_fields.items() if field.is_required()}
     assert required - set(FILLED_IN) == {"data", "student", "teachers"}

@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
+from helpers.rows import row_of
 
-from distillkit.data.parse_row import parse_row
 from distillkit.errors import RowError
 from distillkit.types import Messages
 
@@ -26,7 +26,7 @@ def answer(call_id: str | None = None) -> dict[str, Any]:
 
 
 def parsed(*messages: dict[str, Any]) -> Messages:
-    return parse_row(json.dumps({"messages": [USER, *messages]}).encode(), 1).messages
+    return row_of(json.dumps({"messages": [USER, *messages]}).encode()).messages
 
 
 def refusal(*messages: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ MINE = [{"role": "user", "content": "privileged"}]
 
 
 def inspect(config: RunConfig) -> PreparedRun:
-    return prepare_run(config, Registry(), lambda message: None)
+    return prepare_run(config, Registry.discover(), lambda message: None)
 
 
 def test_every_row_with_a_problem_is_named(fake_config: Make, jsonl: Callable[..., str]) -> None:
@@ -235,8 +235,8 @@ def test_all_plugins_declare_before_any_is_checked(
 
     in_order = prepared_run.plugins_of
 
-    def ordered(config: RunConfig) -> Any:
-        plugins = in_order(config)
+    def ordered(config: RunConfig, registry: Registry) -> Any:
+        plugins = in_order(config, registry)
         return replace(plugins, by_key=dict(reversed(plugins.by_key.items()))) if backwards else plugins
 
     monkeypatch.setattr(prepared_run, "plugins_of", ordered)

@@ -71,7 +71,7 @@ class SpecialOnly(Ending):
 
 
 def inspect(config: RunConfig) -> PreparedRun:
-    return prepare_run(config, Registry(), lambda message: None)
+    return prepare_run(config, Registry.discover(), lambda message: None)
 
 
 @pytest.fixture

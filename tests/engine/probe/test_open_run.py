@@ -161,5 +161,5 @@ def test_every_teacher_has_its_share_of_the_rows(
     fake_config: Make, registry: Registry, jsonl: Callable[..., str], routes: str, count: int, expected: list[int]
 ) -> None:
     prepared = prepared_run(routed(fake_config, jsonl, routes), registry)
-    found = [prompts.row.line - 1 for prompts in spread_rows(prepared, count)]
+    found = [int(prompts.row.row_id.partition("-")[0]) - 1 for prompts in spread_rows(prepared, count)]
     assert found == expected, json.dumps(found)

@@ -195,7 +195,7 @@ def test_a_run_that_is_another_is_refused_and_what_changed_is_listed(
         "  seed was 0, is 7",
         "  student.learning_rate was 5.0, is 6.0",
         "  train.prompt_groups_per_step was 2, is 3",
-        "  the rows of data.path changed",
+        "  the rows changed",
     ]
     assert "--resume --force" in lines[-1]
     assert read_jsonl(folder / "metrics.jsonl")[-1]["step"] == 5

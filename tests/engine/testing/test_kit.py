@@ -323,8 +323,8 @@ class Changing(ListSink):
 @pytest.mark.parametrize(
     ("plugin", "message"),
     [
-        (Fickle(), "routes line 1 in two ways; `route` must be pure"),
-        (Inventive(), r"routes line 1 to \['nobody'\]; the teachers are"),
+        (Fickle(), "routes made up:1 in two ways; `route` must be pure"),
+        (Inventive(), r"routes made up:1 to \['nobody'\]; the teachers are"),
         (Undescribed(), "option 'level' has no description"),
         (Silent(), "gave no outcome for 1 of 3 requests"),
         (Twice(), "gave 1 outcomes too many"),

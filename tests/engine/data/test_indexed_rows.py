@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from conftest import question
 from helpers import peak_memory
+from helpers.rows import row_of, rows_of
 
-from distillkit.data import dataset as module
-from distillkit.data.dataset import Dataset, InBatches
-from distillkit.data.parse_row import parse_row
+from distillkit.data import indexed_rows as module
+from distillkit.data.indexed_rows import InBatches
 from distillkit.errors import DataError, RowError
 from distillkit.types import Row
 
@@ -17,7 +17,7 @@ GOOD = question("hi")
 
 
 def problems(path: str) -> str:
-    dataset = Dataset(Path(path))
+    dataset = rows_of(path)
     with pytest.raises(DataError) as caught:
         dataset.validate(lambda row: None)
     return str(caught.value)
@@ -80,11 +80,11 @@ def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
     seen: list[int] = []
 
     def look(batch: Sequence[Row]) -> list[RowError | None]:
-        seen.extend(row.line for row in batch)
+        seen.extend(int(row.place.rpartition(":")[2]) for row in batch)
         return [RowError("messages", "says so") if row.messages[0].content == "bad" else None for row in batch]
 
     with pytest.raises(DataError) as caught:
-        Dataset(Path(path)).validate(InBatches(look))
+        rows_of(path).validate(InBatches(look))
     assert [line.removeprefix(f"{path}:")[:12] for line in str(caught.value).splitlines()] == [
         "2: line: is ",
         "3: messages:",
@@ -96,29 +96,29 @@ def test_rows_that_are_looked_at_together_are_reported_as_one_by_one(
 
 def test_files_that_are_absent_or_empty(tmp_path: Path, jsonl: Callable[..., str]) -> None:
     with pytest.raises(DataError, match=r"nothing.jsonl: no such file \(looked from"):
-        Dataset(tmp_path / "nothing.jsonl")
+        rows_of(tmp_path / "nothing.jsonl")
     with pytest.raises(DataError, match="holds no rows"):
-        Dataset(Path(jsonl([b"", b"   "])))
+        rows_of(jsonl([b"", b"   "]))
     with pytest.raises(DataError, match="cannot be read"):
-        Dataset(tmp_path)
+        rows_of(tmp_path)
 
 
 def test_blank_lines_and_a_byte_order_mark_do_no_harm(jsonl: Callable[..., str]) -> None:
     path = jsonl([b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), b"", json.dumps(question("second")).encode()])
-    rows = list(Dataset(Path(path)).rows())
-    assert [row.line for row in rows] == [1, 3]
+    rows = list(rows_of(path).rows())
+    assert [row.place for row in rows] == [f"{path}:1", f"{path}:3"]
     assert rows[1].messages[0].content == "second"
 
 
 def test_whole_surrogate_pairs_are_text() -> None:
-    row = parse_row(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
+    row = row_of(b'{"messages": [{"role": "user", "content": "\\ud83e\\udd8a \\u00e9"}]}', 1)
     assert row.messages[0].content == "🦊 é"
 
 
 def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     message = {"role": "user", "content": parts, "name": "Ada"}
-    row = parse_row(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
+    row = row_of(json.dumps({"messages": [message], "extra_info": {"x": 1}, "expected_answer": 42}).encode(), 7)
     assert row.messages[0].content == "ab"
     assert row.messages[0].as_dict()["name"] == "Ada"
     assert row.fields["extra_info"] == {"x": 1}
@@ -126,14 +126,14 @@ def test_unknown_fields_are_kept_and_text_parts_joined() -> None:
 
 
 def test_a_row_is_identified_by_line_and_content() -> None:
-    same = [parse_row(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
-    other = parse_row(json.dumps(question("else")).encode(), 1).row_id
+    same = [row_of(json.dumps(GOOD).encode(), line).row_id for line in (1, 2)]
+    other = row_of(json.dumps(question("else")).encode(), 1).row_id
     assert same[0].partition("-")[2] == same[1].partition("-")[2]
     assert len({*same, other}) == 3
 
 
 def test_order_is_a_permutation_that_depends_on_seed_and_epoch(jsonl: Callable[..., str]) -> None:
-    dataset = Dataset(Path(jsonl([question(str(i)) for i in range(50)])))
+    dataset = rows_of(jsonl([question(str(i)) for i in range(50)]))
     first = dataset.order(0, 1, shuffle=True).tolist()
     assert sorted(first) == list(range(50))
     assert first == dataset.order(0, 1, shuffle=True).tolist()
@@ -143,7 +143,7 @@ def test_order_is_a_permutation_that_depends_on_seed_and_epoch(jsonl: Callable[.
 
 
 def test_rows_are_read_from_their_place_in_the_file(jsonl: Callable[..., str]) -> None:
-    dataset = Dataset(Path(jsonl([question(f"é{i}") for i in range(5)])), max_rows=3)
+    dataset = rows_of((jsonl([question(f"é{i}") for i in range(5)])), max_rows=3)
     assert len(dataset) == 3
     assert [dataset.row(i, epoch=2).messages[0].content for i in (2, 0)] == ["é2", "é0"]
     assert dataset.row(1, epoch=2).epoch == 2
@@ -151,7 +151,7 @@ def test_rows_are_read_from_their_place_in_the_file(jsonl: Callable[..., str]) -
 
 @pytest.mark.parametrize("now", [[b"gone"], [question("other")], [question("first"), question("other")], []])
 def test_a_row_that_changed_on_disk_is_an_error(jsonl: Callable[..., str], now: list[Any]) -> None:
-    dataset = Dataset(Path(jsonl([question("first"), GOOD])))
+    dataset = rows_of(jsonl([question("first"), GOOD]))
     path = jsonl(now)
     with pytest.raises(DataError, match=r"train\.jsonl:2: the file changed during the run"):
         dataset.row(1)
@@ -163,18 +163,18 @@ def test_a_row_that_changed_on_disk_is_an_error(jsonl: Callable[..., str], now: 
 
 
 def test_a_file_that_grows_or_is_written_again_the_same_is_no_error(jsonl: Callable[..., str]) -> None:
-    dataset = Dataset(Path(jsonl([GOOD, question("second")])))
+    dataset = rows_of(jsonl([GOOD, question("second")]))
     jsonl([GOOD, question("second"), question("third")])
     assert [row.messages[0].content for row in dataset.rows()] == ["hi", "second"]
 
 
 def test_a_row_that_is_wrong_is_named_with_file_and_line_whenever_it_is_read(jsonl: Callable[..., str]) -> None:
     with pytest.raises(DataError, match=r"train\.jsonl:2: messages: is missing"):
-        list(Dataset(Path(jsonl([GOOD, b"{}"]))).rows())
+        list(rows_of(jsonl([GOOD, b"{}"])).rows())
 
 
 def test_many_rows_are_held_by_their_place_alone(jsonl: Callable[..., str]) -> None:
     path = jsonl([question(f"number {i} " + "x" * 200, teacher="a") for i in range(20_000)])
     peak, problem = peak_memory.reading(Path(path))
-    assert (len(Dataset(Path(path))), problem) == (20_000, "")
+    assert (len(rows_of(path)), problem) == (20_000, "")
     assert peak < 2_000_000

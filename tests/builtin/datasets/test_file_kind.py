@@ -12,12 +12,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from helpers.rows import rows_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit.data.dataset import Dataset
-from distillkit.data.file_kind import other_kind
 from distillkit.errors import DataError
+from distillkit_builtin.datasets.file_kind import other_kind
 
 ROW = {"messages": [{"role": "user", "content": "Why?"}]}
 LINE = json.dumps(ROW).encode() + b"\n"
@@ -80,7 +80,7 @@ def test_a_file_of_another_kind_is_named_in_one_line(tmp_path: Path, kind: str, 
     path = tmp_path / "rows.jsonl"
     write(path)
     with pytest.raises(DataError) as caught:
-        Dataset(path)
+        rows_of(path)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"{path}: is ")
     assert kind in line
@@ -105,4 +105,4 @@ def test_a_first_line_longer_than_what_is_looked_at(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     long = {"messages": [{"role": "user", "content": "x" * 10_000}]}
     path.write_bytes(b"".join([json.dumps(long).encode() + b"\n", LINE]))
-    assert [len(row.messages[0].content) for row in Dataset(path).rows()] == [10_000, 4]
+    assert [len(row.messages[0].content) for row in rows_of(path).rows()] == [10_000, 4]

@@ -1,0 +1,39 @@
+"""Section `data`: which rows a run has."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from distillkit.config.sections import Section
+from distillkit.roles.dataset import Dataset
+
+Paths = str | tuple[str, ...]
+
+
+class DataConfig(Section):
+    """The prompts: where their rows come from, and in which order they are taken."""
+
+    path: Paths | None = Field(
+        None, description="The rows to train on: a file, a folder, a glob, or a list of them; or `hf://org/name#split`."
+    )
+    source: Dataset | None = Field(None, description="Where they come from, if the path alone does not say it.")
+    eval_path: Paths | None = Field(None, description="Held-out rows for the evaluators, as `path`.")
+    eval_source: Dataset | None = Field(None, description="Where those come from, as `source`.")
+    max_rows: int | None = Field(None, ge=1, description="Use the first rows only, shuffled or not.")
+    max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
+    epochs: int = Field(1, ge=1, description="How often the rows are gone through.")
+    shuffle: bool = Field(True, description="Shuffle the rows of each epoch by the run's seed.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.path is None and self.source is None:
+            raise ValueError("needs `path` (a file, a folder, a glob, hf://org/name#split) or `source`")
+        for path, source in (("path", "source"), ("eval_path", "eval_source")):
+            if getattr(self, path) is not None and getattr(self, source) is not None:
+                raise ValueError(f"has `{path}` and `{source}`; the first is short for the second, so take one out")
+        return self
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether there are held-out rows."""
+        return self.eval_path is not None or self.eval_source is not None
