@@ -9,6 +9,7 @@ import numpy as np
 from distillkit.arrays import IntArray
 from distillkit.data.parse_row import parse_row
 from distillkit.data.problems import Problems, said_of
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_index import RowIndex
 from distillkit.errors import DataError, RowError
 from distillkit.raw_row import RawRow
@@ -21,9 +22,20 @@ BATCH_ROWS, BATCH_BYTES = 128, 2**20
 class IndexedRows:
     """Rows by position: those of an index, or some of them."""
 
-    def __init__(self, index: RowIndex, positions: IntArray | None = None) -> None:
-        """Rows at `positions` of the index, in this order; None: all."""
+    def __init__(
+        self,
+        index: RowIndex,
+        positions: IntArray | None = None,
+        row_format: RowFormat | None = None,
+        ranks: IntArray | None = None,
+    ) -> None:
+        """Rows at `positions` of the index, in this order; None: all.
+
+        `row_format` makes fields of their columns. `ranks`, a number for each row, sort the rows of each epoch.
+        """
         self._index = index
+        self._format = row_format
+        self._ranks = ranks
         self._positions = np.arange(len(index), dtype=np.int64) if positions is None else positions
 
     @property
@@ -61,13 +73,14 @@ class IndexedRows:
         return self._index.read(int(self._positions[position]) for position in positions)
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
-        return parse_row(raw, self._index.id_of(at))
+        return parse_row(raw, self._index.id_of(at), self._format)
 
     def order(self, epoch: int, seed: int, *, shuffle: bool) -> IntArray:
         """The positions of one epoch's rows, in the order in which they are trained."""
-        if not shuffle:
-            return np.arange(len(self), dtype=np.int64)
-        return np.random.default_rng([seed, epoch]).permutation(len(self)).astype(np.int64, copy=False)
+        order = np.arange(len(self), dtype=np.int64)
+        if shuffle:
+            order = np.random.default_rng([seed, epoch]).permutation(len(self)).astype(np.int64, copy=False)
+        return order if self._ranks is None else order[np.argsort(self._ranks[order], kind="stable")]
 
     def validate(self, inspect: "Callable[[Row], None] | InBatches") -> None:
         """Parse every row and show it to `inspect`. Raises DataError naming every row that is wrong."""

@@ -13,6 +13,10 @@ class Router(Plugin):
 
     role: ClassVar[str] = "router"
 
+    def route_field(self) -> str | None:
+        """The row field that holds the name of a row's teacher, which `data.format` makes under `teacher`; None: none."""
+        return None
+
     @abstractmethod
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
         """The teachers that score `row`, by name. Raise `RowError` if it has none; the engine adds file and line."""

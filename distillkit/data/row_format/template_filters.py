@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Undefined
 
-from distillkit.data.parse_row import OTHER_NAMES, ROLES_OF_MESSAGES
+from distillkit.data.message_roles import OTHER_NAMES, ROLES_OF_MESSAGES
 from distillkit.files.strict_json import ContentError, json_type, parse_json, shortened
 
 CALLS = frozenset({"function_call", "tool_call"})
