@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from distillkit.config.row_format_config import FilterExpression, FormatConfig, Sort
 from distillkit.config.sections import Section
 from distillkit.roles.dataset import Dataset
 
@@ -19,7 +20,21 @@ class DataConfig(Section):
     source: Dataset | None = Field(None, description="Where they come from, if the path alone does not say it.")
     eval_path: Paths | None = Field(None, description="Held-out rows for the evaluators, as `path`.")
     eval_source: Dataset | None = Field(None, description="Where those come from, as `source`.")
-    max_rows: int | None = Field(None, ge=1, description="Use the first rows only, shuffled or not.")
+    format: FormatConfig = Field(
+        default_factory=FormatConfig,
+        description="What is made of a row's columns; what it leaves out is taken from the shape that rows have.",
+    )
+    filter: FilterExpression | None = Field(
+        None,
+        description="Which rows are used, also of those held out: an expression over a row's columns (`level > 3`) "
+        "that gives true or false.",
+    )
+    sort: Sort | None = Field(
+        None, description="Train the rows of each epoch in this order (`level`), as in a curriculum; null: in none."
+    )
+    max_rows: int | None = Field(
+        None, ge=1, description="Use the first rows only (that `filter` keeps), shuffled or not."
+    )
     max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
     epochs: int = Field(1, ge=1, description="How often the rows are gone through.")
     shuffle: bool = Field(True, description="Shuffle the rows of each epoch by the run's seed.")

@@ -1,12 +1,17 @@
 """The keys of section `data` that say what is made of a row's columns: `format`, `filter`, `sort`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, ValidationInfo, field_validator, model_validator
 
 from distillkit.config.sections import Section
+from distillkit.data.row_format.chat_templates import OF_TEACHERS
 from distillkit.data.row_format.expressions import RowFilter, SortKey
 from distillkit.data.row_format.row_template import compile_template
+from distillkit.errors import suggest
+from distillkit.files.strict_json import shortened
+from distillkit.roles.router import Router
 
 
 def _require_filter(value: str) -> str:
@@ -91,3 +96,22 @@ class FormatConfig(Section):
         """The keys that are given, with their templates."""
         named = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: value for name, value in named.items() if value is not None and value != {}}
+
+
+def require_routes(mapping: FormatConfig, teachers: Sequence[str], router: Router) -> None:
+    """Raise ValueError for what a mapping makes for a route that rows cannot have."""
+    given, field = mapping.given, router.route_field()
+    by_route = {name: value for name, value in given.items() if name in OF_TEACHERS and isinstance(value, dict)}
+    for key in ("teacher", *by_route):
+        if key in given and field is None:
+            raise ValueError(
+                f"data.format.{key}: router {router.name!r} takes a row's teacher from no field; take it out, or choose "
+                "`router: field`"
+            )
+    for key, routes in by_route.items():
+        for route in routes:
+            if route not in teachers:
+                shown = shortened(repr(route), 60)
+                raise ValueError(
+                    f"data.format.{key}: no teacher has the route value {shown}; {suggest(route, teachers)}"
+                )

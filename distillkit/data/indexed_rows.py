@@ -1,13 +1,16 @@
 """The rows of a dataset as the run goes through them: parsed, in the order of each epoch, from any row on."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from pydantic import JsonValue
 
 from distillkit.arrays import IntArray
-from distillkit.data.parse_row import parse_row
+from distillkit.data.parse_row import parse_columns, parse_row
 from distillkit.data.problems import Problems, said_of
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_index import RowIndex
@@ -22,21 +25,18 @@ BATCH_ROWS, BATCH_BYTES = 128, 2**20
 class IndexedRows:
     """Rows by position: those of an index, or some of them."""
 
-    def __init__(
-        self,
-        index: RowIndex,
-        positions: IntArray | None = None,
-        row_format: RowFormat | None = None,
-        ranks: IntArray | None = None,
-    ) -> None:
-        """Rows at `positions` of the index, in this order; None: all.
-
-        `row_format` makes fields of their columns. `ranks`, a number for each row, sort the rows of each epoch.
-        """
+    def __init__(self, index: RowIndex, positions: IntArray | None = None, ranks: IntArray | None = None) -> None:
+        """Rows at `positions` of the index, in this order; None: all. `ranks` of these rows sort each epoch."""
         self._index = index
-        self._format = row_format
+        self._format: RowFormat | None = None
         self._ranks = ranks
         self._positions = np.arange(len(index), dtype=np.int64) if positions is None else positions
+
+    def formatted(self, row_format: RowFormat) -> "IndexedRows":
+        """The same rows, with the fields that `row_format` makes of their columns."""
+        rows = copy(self)
+        rows._format = row_format
+        return rows
 
     @property
     def place(self) -> str:
@@ -60,6 +60,12 @@ class IndexedRows:
         """All rows in the source's order, read lazily. Raises DataError at one that is wrong."""
         self._index.unreadable.raise_if_any()
         return self._read(range(len(self)))
+
+    def columns(self, positions: Iterable[int]) -> Iterator[Mapping[str, JsonValue]]:
+        """What the rows at `positions` hold in their source; without those that are wrong."""
+        for _, raw in self._raw(positions):
+            with suppress(RowError):
+                yield parse_columns(raw)
 
     def _read(self, positions: Iterable[int]) -> Iterator[Row]:
         for at, raw in self._raw(positions):

@@ -2,12 +2,13 @@
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from distillkit.data.kept_texts import KeptTexts
 from distillkit.data.problems import Problems
+from distillkit.data.row_selection import RowSelection
 from distillkit.errors import DataError, PluginError, RowError
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.roles.dataset import Dataset
@@ -16,20 +17,13 @@ DIGEST = 5
 """Bytes of a row's hash: of a million rows that change, one would be missed in a million runs."""
 
 
-def _takes_all(raw: RawRow) -> bool:
-    """As where nothing is filtered."""
-    return True
-
-
 class RowIndex:
     """The rows of a dataset by position, in the order in which it gives them; read lazily."""
 
-    def __init__(
-        self, dataset: Dataset, max_rows: int | None = None, takes: Callable[[RawRow], bool] = _takes_all
-    ) -> None:
-        """Read all rows once, or until there are `max_rows` that `takes` takes, which may raise RowError.
+    def __init__(self, dataset: Dataset, max_rows: int | None = None, selection: RowSelection | None = None) -> None:
+        """Read all rows once, or until there are `max_rows` that `selection` takes.
 
-        Raises DataError for a source that is empty, or unreadable.
+        Raises DataError for a source that is empty, or unreadable, and where nothing is taken.
         """
         self.place = dataset.place()
         self.unreadable = Problems()
@@ -40,11 +34,11 @@ class RowIndex:
         self._file_of, self._numbers, self._offsets = array("I"), array("I"), array("Q")
         self._digests = bytearray()
         if max_rows != 0:
-            self._read_all(dataset, max_rows, takes)
+            self._read_all(dataset, max_rows, selection)
         if not self._numbers and not self.unreadable.count:
-            raise DataError(f"{self.place}: holds no rows")
+            raise DataError(f"{self.place}: {selection.nothing() if selection else 'holds no rows'}")
 
-    def _read_all(self, dataset: Dataset, max_rows: int | None, takes: Callable[[RawRow], bool]) -> None:
+    def _read_all(self, dataset: Dataset, max_rows: int | None, selection: RowSelection | None) -> None:
         numbers: dict[RowFile, int] = {}
         last: RowFile | None = None
         for raw in dataset.read():
@@ -61,7 +55,7 @@ class RowIndex:
                     numbers[last] = len(self._files)
                     self._files.append(last)
             try:
-                if not takes(raw):
+                if selection is not None and not selection.takes(raw):
                     continue
             except RowError as error:
                 self.unreadable.add(raw.place, error)

@@ -51,6 +51,10 @@ class RowSelection:
         ranks = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
         return -ranks if self._descending else ranks
 
+    def nothing(self) -> str:
+        """Why there are no rows."""
+        return f"data.filter keeps none of {counted(self.read, 'row')}" if self.read else "holds no rows"
+
     def note(self, noun: str) -> str | None:
         """How many rows the filter keeps; None where there is no filter."""
         if self._filter is None:

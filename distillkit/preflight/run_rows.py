@@ -1,13 +1,17 @@
 """The rows of a run: read, routed, given their messages, and measured."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import Renderer
+from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_format.recognition import LOOKED_AT, ReadAs, columns_of, recognized
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.row_selection import RowSelection
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.plan import PromptLengths
 from distillkit.roles.attribution import attribute_to
@@ -21,6 +25,19 @@ class RoutedRows:
     rows: IndexedRows
     pipeline: RowPipeline
     dataset: Dataset
+    read_as: ReadAs
+    selection: RowSelection
+    columns: Sequence[str]
+    """Those of its first rows."""
+
+    def notes(self, noun: str) -> Iterator[str]:
+        """What was found while the rows were read."""
+        with attribute_to(self.dataset, "in notes()"):
+            yield from (f"{self.dataset.place()}: {note}" for note in self.dataset.notes())
+        read_by_others = {teacher.messages_key for teacher in self.pipeline.teachers}
+        read_by_others.add(self.pipeline.config.router.route_field() or "")
+        about = self.read_as.note(name for name in self.columns if name not in read_by_others)
+        yield from (note for note in (about, self.selection.note(noun)) if note is not None)
 
     def measured(self, renderer: Renderer) -> PromptLengths:
         """The lengths of all prompts, each of which fits. Raises DataError."""
@@ -37,24 +54,36 @@ class RunRows:
     held_out: RoutedRows | None
 
     def notes(self) -> Iterator[str]:
-        """What the datasets found while their rows were read."""
-        for part in (self.train, self.held_out):
-            if part is not None:
-                with attribute_to(part.dataset, "in notes()"):
-                    yield from (f"{part.dataset.place()}: {note}" for note in part.dataset.notes())
+        """What was found while they were read; what is the same of both is said once."""
+        train = list(self.train.notes("row"))
+        yield from train
+        if self.held_out is not None:
+            yield from (note for note in self.held_out.notes("held-out row") if note not in train)
 
 
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
     """Read and route everything. Raises DataError naming every row that is wrong."""
-    train = _routed(config, plugins.dataset, config.data.max_rows)
-    eval_dataset = plugins.eval_dataset
-    return RunRows(train, None if eval_dataset is None else _routed(config, eval_dataset, config.data.max_eval_rows))
+    train = _routed(config, plugins.dataset, config.data.max_rows, held_out=False)
+    if plugins.eval_dataset is None:
+        return RunRows(train, None)
+    return RunRows(train, _routed(config, plugins.eval_dataset, config.data.max_eval_rows, held_out=True))
 
 
-def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None) -> RoutedRows:
-    pipeline = RowPipeline.of(config)
+def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_out: bool) -> RoutedRows:
+    data, pipeline = config.data, RowPipeline.of(config)
+    sort = None if held_out else data.sort
+    selection = RowSelection(
+        None if data.filter is None else RowFilter(data.filter),
+        None if sort is None else SortKey(sort.by),
+        descending=sort is not None and sort.descending,
+    )
     with attribute_to(dataset, "in read()"):
-        index = RowIndex(dataset, max_rows)
-    rows = IndexedRows(index)
+        index = RowIndex(dataset, max_rows, selection if data.filter is not None or sort is not None else None)
+    rows = IndexedRows(index, ranks=selection.ranks())
+    first = list(rows.columns(range(min(len(rows), LOOKED_AT))))
+    read_as = recognized(first, data.format.given, rows.place)
+    if not read_as.is_plain:
+        route_field = config.router.route_field()
+        rows = rows.formatted(RowFormat.of(read_as.mapping, pipeline.teachers, route_field))
     rows.validate(pipeline.count)
-    return RoutedRows(rows, pipeline, dataset)
+    return RoutedRows(rows, pipeline, dataset, read_as, selection, tuple(columns_of(first)))

@@ -14,7 +14,7 @@ class Router(Plugin):
     role: ClassVar[str] = "router"
 
     def route_field(self) -> str | None:
-        """The row field that holds the name of a row's teacher, which `data.format` makes under `teacher`; None: none."""
+        """The row field that names a row's teacher, which `data.format.teacher` makes; None: the row does not say it."""
         return None
 
     @abstractmethod

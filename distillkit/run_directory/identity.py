@@ -46,6 +46,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
     return {
         **settings_of(prepared.config),
         "the rows": prepared.dataset.digest,
+        "the mapping of data.format": {**prepared.read_as.mapping},
         **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         "the ids that end a completion": [*sorted(prepared.ending_ids)],

@@ -83,7 +83,7 @@ class ByRoute:
 
 @dataclass(frozen=True, slots=True)
 class TeacherMessages:
-    """What teachers read, under the field of each: `teacher_messages` as they are, or made of what the student reads."""
+    """What teachers read, under the field of each: whole `teacher_messages`, or made of what the student reads."""
 
     prompt: ByRoute
     messages: ByRoute

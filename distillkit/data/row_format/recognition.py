@@ -51,7 +51,7 @@ class ReadAs:
         return f"rows are read as {self.shape}: data.format: {as_yaml(self.mapping)}{rest}"
 
 
-def read_as(rows: Sequence[Columns], written: Mapped, place: str) -> ReadAs:
+def recognized(rows: Sequence[Columns], written: Mapped, place: str) -> ReadAs:
     """How rows are read that begin with `rows`, by a config whose `data.format` is `written`.
 
     Raises:

@@ -52,7 +52,7 @@ def environment() -> RowEnvironment:
         lstrip_blocks=True,
         finalize=_printed,
         extensions=["jinja2.ext.loopcontrols"],
-        autoescape=False,  # noqa: S701 - prompts, not HTML
+        autoescape=False,
     )
     made.filters |= FILTERS | {"tojson": _to_json}
     del made.filters["random"], made.globals["lipsum"]

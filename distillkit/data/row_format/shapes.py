@@ -45,7 +45,7 @@ def _conversations(rows: Sequence[Columns]) -> Mapped:
 
 
 def _read(column: str, chats: Sequence[JsonValue]) -> str:
-    """An expression for a column of chats: JSON text or lists, of ShareGPT's turns or messages, with the answer or not."""
+    """An expression for a column of chats: lists or JSON text, of ShareGPT's turns or messages, answered or not."""
     expression, turns = column, [chat for chat in chats if not isinstance(chat, str)]
     if not turns:
         expression, turns = f"{column} | from_json", [_parsed(chat) for chat in chats]

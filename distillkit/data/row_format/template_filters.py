@@ -54,7 +54,11 @@ def _message(turn: object, index: int) -> dict[str, Any]:
     said = turn["from"]
     role = SHAREGPT_ROLES.get(said) if isinstance(said, str) else None
     if role is None:
-        call = "; write a call as `tool_calls` of an assistant's message" if isinstance(said, str) and said in CALLS else ""
+        call = (
+            "; write a call as `tool_calls` of an assistant's message"
+            if isinstance(said, str) and said in CALLS
+            else ""
+        )
         known = ", ".join(SHAREGPT_ROLES)
         raise TemplateValueError(f"{where} is from {shortened(repr(said), 60)}, not one of {known}{call}")
     if "role" in turn or "content" in turn:
