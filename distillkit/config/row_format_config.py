@@ -105,8 +105,8 @@ def require_routes(mapping: FormatConfig, teachers: Sequence[str], router: Route
     for key in ("teacher", *by_route):
         if key in given and field is None:
             raise ValueError(
-                f"data.format.{key}: router {router.name!r} takes a row's teacher from no field; take it out, or choose "
-                "`router: field`"
+                f"data.format.{key}: router {router.name!r} takes a row's teacher from no field; take it out, or "
+                "choose `router: field`"
             )
     for key, routes in by_route.items():
         for route in routes:

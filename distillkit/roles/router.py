@@ -14,7 +14,7 @@ class Router(Plugin):
     role: ClassVar[str] = "router"
 
     def route_field(self) -> str | None:
-        """The row field that names a row's teacher, which `data.format.teacher` makes; None: the row does not say it."""
+        """The row field that names a row's teacher, and that `data.format.teacher` makes; None: no field does."""
         return None
 
     @abstractmethod

@@ -17,7 +17,7 @@ from distillkit import (
 
 ONLY_TEXT = "only text can be distilled; take it out, and whatever needs it"
 INSTEAD = {
-    "system": "write `system: '{{ system }}'` below data.format (`system: ''` leaves it out), or make it the first message",
+    "system": "write `data.format: {system: '{{ system }}'}`, or `{system: ''}` to leave it out",
     "functions": 'write `tools`, a list of {"type": "function", "function": {...}}',
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), ONLY_TEXT),
 }

@@ -186,6 +186,6 @@ def _checked(work: Callable[[], T]) -> T:
     except TemplateSyntaxError as error:
         line = f" (its line {error.lineno})" if error.lineno > 1 else ""
         said = shortened(str(error.message), SHOWN).rstrip(".")
-        raise ValueError(f"is no template that Jinja understands: {said}{line}") from error
+        raise ValueError(f"Jinja cannot read it: {said}{line}") from error
     except (SyntaxError, ValueError, ArithmeticError, RecursionError) as error:
-        raise ValueError(f"is no template that Jinja can compile: {shortened(str(error), SHOWN)}") from error
+        raise ValueError(f"Jinja cannot compile it: {shortened(str(error), SHOWN)}") from error
