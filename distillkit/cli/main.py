@@ -16,6 +16,7 @@ from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
+from distillkit.cli.scaffold_from_data import FromData, write_for
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
@@ -152,17 +153,29 @@ def diagnose(
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if need be.")] = Path(),
     teachers: Annotated[int, typer.Option(min=1, max=2, help="One teacher for all rows, or two with routed rows.")] = 1,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="DATA", help="Rows that you have: a file, a folder, a glob, hf://org/name#split."
+        ),
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a commented config and sample data to start from."""
+    """Write a commented config and sample data to start from; with --from, a config that reads your data.
+
+    distillkit init my-run --from questions.parquet
+    """
     with reporting(verbose=verbose):
-        written = scaffold.write(directory, teachers)
+        if data is None:
+            written = FromData(scaffold.write(directory, teachers))
+        else:
+            written = write_for(data, directory, teachers, Registry.discover())
         if not quiet:
-            for path in written:
+            for path in written.files:
                 OUT.print(f"wrote {path}")
             change = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
-            OUT.print(f"next: {change}distillkit check config.yaml")
+            OUT.print(f"next: {written.to_do}{change}distillkit check config.yaml")
 
 
 @app.command()

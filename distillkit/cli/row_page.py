@@ -53,7 +53,7 @@ def _shown(value: JsonValue) -> str:
 
 
 def _printable(text: str) -> str:
-    """Without what moves a terminal's cursor: line ends are shown as `\\n`."""
+    """Without what moves a terminal's cursor: a line end is shown as its escape."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in shortened(text, SHOWN)

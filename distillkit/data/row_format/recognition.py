@@ -134,5 +134,10 @@ def of_column(name: str) -> str:
             return template
     except ValueError:  # a name that is no identifier, or a word of Jinja's own
         pass
-    quoted = json.dumps(name) if "'" in name or "\\" in name else f"'{name}'"
-    return f"{{{{ row[{quoted}] }}}}"
+    return f"{{{{ row[{in_quotes(name)}] }}}}"
+
+
+def in_quotes(text: str) -> str:
+    """A text as templates write it; in single quotes where that is possible, since configs write double ones around."""
+    plain = text.isprintable() and "'" not in text and "\\" not in text
+    return f"'{text}'" if plain else json.dumps(text, ensure_ascii=False)
