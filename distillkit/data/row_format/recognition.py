@@ -130,7 +130,7 @@ def of_column(name: str) -> str:
     """The template that is a column's value."""
     template = f"{{{{ {name} }}}}"
     try:
-        if compile_template(template, "").reads == (name,):
+        if compile_template(template, "").reads == {name}:
             return template
     except ValueError:  # a name that is no identifier, or a word of Jinja's own
         pass

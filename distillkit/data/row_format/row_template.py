@@ -33,8 +33,8 @@ class RowTemplate:
 
     key: str
     """Where it stands in the config: `data.format.prompt`."""
-    reads: tuple[str, ...]
-    """The columns that it names, in its order."""
+    reads: frozenset[str]
+    """The columns that it names."""
     make: Make
     """Raises whatever a template may."""
 
@@ -85,7 +85,7 @@ def compile_template(value: JsonValue, key: str) -> RowTemplate:
         named = {name: _inside(item, key, f".{name}") for name, item in value.items()}
         make: Make = lambda fields: {name: item.make(fields) for name, item in named.items()}  # noqa: E731
         return RowTemplate(key, _reads(named.values()), make)
-    return RowTemplate(key, (), lambda fields: value)
+    return RowTemplate(key, frozenset(), lambda fields: value)
 
 
 def _inside(value: JsonValue, key: str, where: str) -> RowTemplate:
@@ -95,17 +95,17 @@ def _inside(value: JsonValue, key: str, where: str) -> RowTemplate:
         raise ValueError(f"{shortened(where, 60)} {error}") from error
 
 
-def _reads(parts: Iterable[RowTemplate]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for part in parts for name in part.reads))
+def _reads(parts: Iterable[RowTemplate]) -> frozenset[str]:
+    return frozenset(name for part in parts for name in part.reads)
 
 
 def _compile_text(text: str, key: str) -> RowTemplate:
     tree = _checked(lambda: environment().parse(text))
     match tree.body:
         case []:
-            return RowTemplate(key, (), lambda fields: "")
+            return RowTemplate(key, frozenset(), lambda fields: "")
         case [nodes.Output(nodes=[nodes.TemplateData(data=literal)])]:
-            return RowTemplate(key, (), lambda fields: literal)
+            return RowTemplate(key, frozenset(), lambda fields: literal)
         case [nodes.Output(nodes=[expression])]:
             return _compile_value(expression, key)
     reads, template = _compiled(tree)
@@ -131,7 +131,7 @@ def _parse_expression(text: str) -> nodes.Expr:
 
 def _compile_value(expression: nodes.Expr, key: str) -> RowTemplate:
     if isinstance(expression, nodes.Name) and expression.name not in (*environment().globals, ROW):
-        return RowTemplate(key, (expression.name,), _column(expression.name))
+        return RowTemplate(key, frozenset({expression.name}), _column(expression.name))
     tree = nodes.Template([nodes.Assign(nodes.Name(VALUE, "store"), expression, lineno=1)], lineno=1)
     tree.set_environment(environment())
     reads, template = _compiled(tree)
@@ -159,24 +159,24 @@ def _context(template: Template, fields: Fields) -> Context:
     return template.new_context({**environment().globals, ROW: fields, **fields}, shared=True)
 
 
-def _compiled(tree: nodes.Template) -> tuple[tuple[str, ...], Template]:
-    """The columns that a template reads, in its order, and the template. Raises ValueError."""
+def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:
+    """The columns that a template reads, and the template. Raises ValueError."""
     for constant in tree.find_all(nodes.Const):
         if isinstance(constant.value, str) and LONE_SURROGATE.search(constant.value):
             raise ValueError(NO_TEXT)
     if any(True for _ in meta.find_referenced_templates(tree)):
         raise ValueError("includes or imports another template, and there is none; write it out here")
     free = _checked(lambda: meta.find_undeclared_variables(tree)) - environment().globals.keys() - {ROW}
-    named = {node: node.name for node in tree.find_all(nodes.Name) if node.name in free}
-    named |= {node: node.arg.value for node in tree.find_all(nodes.Getitem) if _is_column(node)}
-    reads = tuple(dict.fromkeys(named.values()))
-    return reads, _checked(lambda: environment().from_string(tree))
+    of_row = {name for node in tree.find_all(nodes.Getitem) if (name := _column_of(node)) is not None}
+    return frozenset(free | of_row), _checked(lambda: environment().from_string(tree))
 
 
-def _is_column(node: nodes.Getitem) -> bool:
-    """Whether it is `row["name"]`."""
-    of_row = isinstance(node.node, nodes.Name) and node.node.name == ROW
-    return of_row and isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str)
+def _column_of(node: nodes.Getitem) -> str | None:
+    """The name in `row["name"]`."""
+    match node:
+        case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))):
+            return name
+    return None
 
 
 def _checked(work: Callable[[], T]) -> T:

@@ -9,7 +9,8 @@ from distillkit.data.row_format.template_filters import TemplateValueError, from
 
 Columns = Mapping[str, JsonValue]
 Mapped = Mapping[str, JsonValue]
-INPUT = "{{ instruction }}{% if input is defined and input %}\n\n{{ input }}{% endif %}"
+INPUT = "{{ [instruction, input | default('')] | select | join('\n\n') }}"
+"""An input behind a blank line, where there is one."""
 SYSTEM = "{{ system | default('') }}"
 
 
