@@ -1,7 +1,6 @@
 """The `distillkit` command. Exit codes: 0 done, 2 wrong input, 1 the run failed, 130 interrupted."""
 
 import asyncio
-import shlex
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -9,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from distillkit.cli import plugin_pages, scaffold, schema
+from distillkit.cli import plugin_pages, schema
 from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
 from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
+from distillkit.cli.initializing import init_and_report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
-from distillkit.cli.scaffold_from_data import FromData, write_for
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, RunFailedError
@@ -167,15 +166,7 @@ def init(
     distillkit init my-run --from questions.parquet
     """
     with reporting(verbose=verbose):
-        if data is None:
-            written = FromData(scaffold.write(directory, teachers))
-        else:
-            written = write_for(data, directory, teachers, Registry.discover())
-        if not quiet:
-            for path in written.files:
-                OUT.print(f"wrote {path}")
-            change = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
-            OUT.print(f"next: {written.to_do}{change}distillkit check config.yaml")
+        init_and_report(directory, teachers, data, quiet=quiet)
 
 
 @app.command()
