@@ -52,6 +52,7 @@ def environment() -> RowEnvironment:
         lstrip_blocks=True,
         finalize=_printed,
         extensions=["jinja2.ext.loopcontrols"],
+        optimized=False,  # nothing is worked out while a config is read
         autoescape=False,
     )
     made.filters |= FILTERS | {"tojson": _to_json}
