@@ -11,6 +11,8 @@ from distillkit.data.row_format.expressions import SORT, RowFilter, SortKey
 from distillkit.errors import RowError
 from distillkit.raw_row import RawRow
 
+ONE_KIND = "rows are sorted by one or the other"
+
 
 class RowSelection:
     """Chooses rows while a source is read. Of each it keeps a number, and of keys that are texts, those until then."""
@@ -34,13 +36,13 @@ class RowSelection:
         return True
 
     def _add(self, key: float | str) -> None:
-        texts, others = isinstance(key, str), self._numbers if isinstance(key, str) else self._texts
-        if others:
-            kinds = ("a text", "numbers") if texts else ("a number", "texts")
-            raise RowError(SORT, f"gives {kinds[0]} here and {kinds[1]} before; rows are sorted by one or the other")
         if isinstance(key, str):
+            if self._numbers:
+                raise RowError(SORT, f"gives a text here and numbers before; {ONE_KIND}")
             self._texts.append(key)
         else:
+            if self._texts:
+                raise RowError(SORT, f"gives a number here and texts before; {ONE_KIND}")
             self._numbers.append(key)
 
     def ranks(self) -> IntArray | None:
@@ -48,7 +50,7 @@ class RowSelection:
         if self._sort is None:
             return None
         keys = np.array(self._texts, dtype=object) if self._texts else np.frombuffer(self._numbers, dtype=np.float64)
-        ranks = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
+        ranks: IntArray = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
         return -ranks if self._descending else ranks
 
     def nothing(self) -> str:

@@ -1,6 +1,6 @@
 """The rows of a run: read, routed, given their messages, and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from distillkit.config.run_config import RunConfig
@@ -24,20 +24,9 @@ class RoutedRows:
 
     rows: IndexedRows
     pipeline: RowPipeline
-    dataset: Dataset
     read_as: ReadAs
-    selection: RowSelection
-    columns: Sequence[str]
-    """Those of its first rows."""
-
-    def notes(self, noun: str) -> Iterator[str]:
-        """What was found while the rows were read."""
-        with attribute_to(self.dataset, "in notes()"):
-            yield from (f"{self.dataset.place()}: {note}" for note in self.dataset.notes())
-        read_by_others = {teacher.messages_key for teacher in self.pipeline.teachers}
-        read_by_others.add(self.pipeline.config.router.route_field() or "")
-        about = self.read_as.note(name for name in self.columns if name not in read_by_others)
-        yield from (note for note in (about, self.selection.note(noun)) if note is not None)
+    found: tuple[str, ...]
+    """What was found while the rows were read, for the user."""
 
     def measured(self, renderer: Renderer) -> PromptLengths:
         """The lengths of all prompts, each of which fits. Raises DataError."""
@@ -55,10 +44,8 @@ class RunRows:
 
     def notes(self) -> Iterator[str]:
         """What was found while they were read; what is the same of both is said once."""
-        train = list(self.train.notes("row"))
-        yield from train
-        if self.held_out is not None:
-            yield from (note for note in self.held_out.notes("held-out row") if note not in train)
+        held_out = () if self.held_out is None else self.held_out.found
+        yield from dict.fromkeys((*self.train.found, *held_out))
 
 
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
@@ -82,8 +69,18 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
     rows = IndexedRows(index, ranks=selection.ranks())
     first = list(rows.columns(range(min(len(rows), LOOKED_AT))))
     read_as = recognized(first, data.format.given, rows.place)
+    route_field = config.router.route_field()
     if not read_as.is_plain:
-        route_field = config.router.route_field()
         rows = rows.formatted(RowFormat.of(read_as.mapping, pipeline.teachers, route_field))
     rows.validate(pipeline.count)
-    return RoutedRows(rows, pipeline, dataset, read_as, selection, tuple(columns_of(first)))
+    others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
+    about = read_as.note(name for name in columns_of(first) if name not in others)
+    kept = selection.note("held-out row" if held_out else "row")
+    found = (*_notes_of(dataset), *(note for note in (about, kept) if note is not None))
+    return RoutedRows(rows, pipeline, read_as, found)
+
+
+def _notes_of(dataset: Dataset) -> Iterator[str]:
+    """What the dataset found, after it was read."""
+    with attribute_to(dataset, "in notes()"):
+        yield from (f"{dataset.place()}: {note}" for note in dataset.notes())

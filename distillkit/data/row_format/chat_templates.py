@@ -95,8 +95,13 @@ class TeacherMessages:
     @classmethod
     def of(cls, mapping: Mapping[str, JsonValue], teachers: Sequence[Teacher], route_field: str | None) -> Self:
         """Compile. Raises ValueError."""
-        parts = [ByRoute.of(mapping, name) for name in ("teacher_prompt", "teacher_messages", "teacher_system")]
-        return cls(*parts, {teacher.name: teacher.messages_key for teacher in teachers}, route_field)
+        return cls(
+            prompt=ByRoute.of(mapping, "teacher_prompt"),
+            messages=ByRoute.of(mapping, "teacher_messages"),
+            system=ByRoute.of(mapping, "teacher_system"),
+            keys={teacher.name: teacher.messages_key for teacher in teachers},
+            route_field=route_field,
+        )
 
     @property
     def reads(self) -> set[str]:

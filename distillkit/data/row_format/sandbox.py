@@ -17,7 +17,6 @@ from distillkit.files.strict_json import json_type
 
 MOST = 2**24
 """Items of a list or characters of a text that `*` makes, and bits of a number that `*` or `**` makes."""
-LISTS = list | tuple | Iterator
 
 
 class RowEnvironment(ImmutableSandboxedEnvironment):
@@ -55,7 +54,7 @@ def environment() -> RowEnvironment:
         optimized=False,  # nothing is worked out while a config is read
         autoescape=False,
     )
-    made.filters |= FILTERS | {"tojson": _to_json}
+    made.filters.update(FILTERS, tojson=_to_json)
     del made.filters["random"], made.globals["lipsum"]
     return made
 
@@ -86,7 +85,7 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever an expression gives, as
         return value
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)
-    if isinstance(value, LISTS):
+    if isinstance(value, list | tuple | Iterator):
         return [plain(item) for item in value]
     if isinstance(value, dict):
         if not all(isinstance(key, str) for key in value):

@@ -47,8 +47,8 @@ def _conversations(rows: Sequence[Columns]) -> Mapped:
 
 def _read(column: str, chats: Sequence[JsonValue]) -> str:
     """An expression for a column of chats: lists or JSON text, of ShareGPT's turns or messages, answered or not."""
-    expression, turns = column, [chat for chat in chats if not isinstance(chat, str)]
-    if not turns:
+    expression, turns = column, [*chats]
+    if all(isinstance(chat, str) for chat in chats):
         expression, turns = f"{column} | from_json", [_parsed(chat) for chat in chats]
     sharegpt = any(_key_of_first(chat, "from") and _key_of_first(chat, "value") for chat in turns)
     answered = all(_ends_with_answer(chat) for chat in turns)

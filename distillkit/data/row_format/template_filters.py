@@ -37,9 +37,9 @@ def from_json(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 def without_answer(turns: Any) -> list[Any]:  # noqa: ANN401 - JSON
     """A chat's turns without the last one, where that is the assistant's."""
-    turns = _list_of(turns, "without_answer")
-    ends = bool(turns) and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant"
-    return turns[:-1] if ends else turns
+    chat = _list_of(turns, "without_answer")
+    ends = bool(chat) and isinstance(chat[-1], dict) and chat[-1].get("role") == "assistant"
+    return chat[:-1] if ends else chat
 
 
 def from_sharegpt(turns: Any) -> list[Any]:  # noqa: ANN401 - JSON
