@@ -1,0 +1,97 @@
+"""How the rows of a run are read: by the shape of each source, by filter and sort, and what is said of it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import question
+
+from distillkit import Registry, RunConfig
+from distillkit.errors import DataError
+from distillkit.preflight.compatibility import plugins_of
+from distillkit.preflight.run_rows import RunRows, read_rows
+
+Make = Callable[..., RunConfig]
+QUESTIONS = [{"question": f"Why {n}?", "answer": "So.", "level": n, "topic": "x"} for n in range(6)]
+AS_QUESTIONS = (
+    'rows are read as question/answer: data.format: {prompt: "{{ question }}", expected_answer: "{{ answer }}"}'
+)
+
+
+@pytest.fixture
+def read(fake_config: Make, registry: Registry, jsonl: Callable[..., str]) -> Callable[..., RunRows]:
+    def rows(train: list[Any], held_out: list[Any] | None = None, over: Any = None, **data: Any) -> RunRows:
+        data["path"] = jsonl(train, "train.jsonl")
+        if held_out is not None:
+            data["eval_path"] = jsonl(held_out, "heldout.jsonl")
+        config = fake_config(data=data, **over or {})
+        return read_rows(config, plugins_of(config, registry))
+
+    return rows
+
+
+def test_rows_of_a_common_shape_are_read_and_that_is_said_once(read: Callable[..., RunRows]) -> None:
+    found = read(QUESTIONS, QUESTIONS[:2])
+    assert [row.messages[0].content for row in found.train.rows.rows()] == [f"Why {n}?" for n in range(6)]
+    assert {row.expected_answer for row in found.train.rows.rows()} == {"So."}
+    assert list(found.notes()) == [f"{AS_QUESTIONS}; not read by it: level, topic"]
+
+
+def test_held_out_rows_may_have_another_shape(read: Callable[..., RunRows]) -> None:
+    found = read([question("Hi")], QUESTIONS)
+    assert found.train.read_as.is_plain
+    assert found.held_out is not None
+    assert [row.messages[0].content for row in found.held_out.rows.rows()][:2] == ["Why 0?", "Why 1?"]
+    assert list(found.notes()) == [f"{AS_QUESTIONS}; not read by it: level, topic"]
+
+
+def test_a_filter_is_for_held_out_rows_too_and_a_sort_is_not(read: Callable[..., RunRows]) -> None:
+    found = read(QUESTIONS[::-1], QUESTIONS[::-1], filter="level > 2", sort="level", shuffle=False)
+    assert [row.fields["level"] for row in found.train.rows.rows()] == [5, 4, 3]
+    assert found.train.rows.order(0, 0, shuffle=False).tolist() == [2, 1, 0]
+    assert found.held_out is not None
+    assert found.held_out.rows.order(0, 0, shuffle=False).tolist() == [0, 1, 2]
+    assert [*found.notes()][1:] == ["data.filter keeps 3 of 6 rows", "data.filter keeps 3 of 6 held-out rows"]
+
+
+def test_what_router_and_teachers_read_is_not_said_to_be_unread(read: Callable[..., RunRows]) -> None:
+    teachers = [
+        {
+            "model": "t",
+            "route_value": name,
+            "teacher_messages_key": f"for_{name}",
+            "missing_teacher_messages": "student",
+        }
+        for name in "ab"
+    ]
+    over = {
+        "teachers": [{**teacher, "scorer": "fake"} for teacher in teachers],
+        "router": {"name": "field", "route_key": "topic"},
+    }
+    rows = [{**row, "topic": "a", "for_b": None} for row in QUESTIONS]
+    assert list(read(rows, over=over).notes()) == [f"{AS_QUESTIONS}; not read by it: level"]
+    made = read(rows, over=over, format={"teacher": "b", "teacher_prompt": "{{ answer }}"}).train.rows.row(0)
+    assert (made.fields["topic"], made.fields["for_b"]) == ("b", [{"role": "user", "content": "So."}])
+
+
+def test_a_shape_is_looked_for_in_what_the_filter_keeps(read: Callable[..., RunRows]) -> None:
+    mixed = [{"kind": "chat", **question("Hi")}] * 60 + [{"kind": "qa", **QUESTIONS[0]}] * 3
+    found = read(mixed, filter="kind == 'qa'")
+    assert found.train.read_as.shape == "question/answer"
+    with pytest.raises(DataError, match=r"train\.jsonl:61: messages: is missing; the row has 'kind', 'question'"):
+        read(mixed)
+
+
+def test_rows_that_cannot_be_read_at_all_are_said_one_by_one(read: Callable[..., RunRows]) -> None:
+    with pytest.raises(DataError, match=r"train\.jsonl:1: line: is not JSON"):
+        read([b"{oops"])
+    with pytest.raises(DataError, match=r"train\.jsonl:2: line: is not JSON"):
+        read([QUESTIONS[0], b"{oops"], filter="level < 3")
+
+
+def test_a_row_that_a_template_fails_at(read: Callable[..., RunRows]) -> None:
+    with pytest.raises(DataError) as caught:
+        read(QUESTIONS, format={"prompt": "{{ qestion }}"})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 6
+    assert "train.jsonl:3: data.format.prompt: `qestion` is no column; did you mean 'question'? The row has" in lines[2]
