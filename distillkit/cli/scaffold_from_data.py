@@ -1,6 +1,5 @@
 """`distillkit init --from`: a commented config for rows that are there, with the mapping that reads them."""
 
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pydantic import JsonValue
 from distillkit.cli.scaffold import ONE_TEACHER, config_of, write_files
 from distillkit.config.default_plugins import default_source
 from distillkit.data.parse_row import parse_columns
-from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_quotes, of_column, suggested
+from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_quotes, in_yaml, of_column, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import shapes_of
 from distillkit.errors import DataError, RowError
@@ -87,8 +86,8 @@ def _first_rows(path: str, registry: Registry) -> list[Columns]:
 def _from(path: str, directory: Path) -> str:
     """A path as it is written in a config in `directory`."""
     if path.startswith("hf://") or Path(path).is_absolute():
-        return json.dumps(path, ensure_ascii=False)
-    return json.dumps(os.path.relpath(path, directory), ensure_ascii=False)
+        return in_yaml(path)
+    return in_yaml(os.path.relpath(path, directory))
 
 
 def _mapping(rows: Sequence[Columns], shapes: Mapping[str, Columns], route: str) -> Iterator[str]:
@@ -97,15 +96,15 @@ def _mapping(rows: Sequence[Columns], shapes: Mapping[str, Columns], route: str)
     if len(shapes) == 1:
         ((shape, mapping),) = shapes.items()
         yield f"  format:               # rows are read as {shape}\n"
-        yield from (f"    {name}: {_quoted(value)}\n" for name, value in mapping.items())
+        yield from (f"    {name}: {in_yaml(value)}\n" for name, value in mapping.items())
         if "expected_answer" in mapping:
             privileged = f"{mapping['prompt']}\n\nThe answer: {mapping['expected_answer']}"
-            yield f"    # teacher_prompt: {_quoted(privileged)}   # what only teachers read\n"
+            yield f"    # teacher_prompt: {in_yaml(privileged)}   # what only teachers read\n"
     else:
         what = "which of these is meant?" if shapes else "what are prompts made of? Such as this:"
         yield f"  {'' if route else '# '}format:   # {what}\n"
         for mapping in shapes.values() or [suggested(rows)]:
-            yield from (f"  #   {name}: {_quoted(value)}\n" for name, value in mapping.items())
+            yield from (f"  #   {name}: {in_yaml(value)}\n" for name, value in mapping.items())
     yield route
 
 
@@ -119,13 +118,13 @@ def _routed(rows: Sequence[Columns], read: frozenset[str]) -> tuple[str, str]:
     key = next((name for name in ("teacher", *kinds) if len(kinds.get(name, ())) == 2), None)
     if key is not None:
         first, second = kinds[key]
-        routes = {"first": _quoted(first), "second": _quoted(second), "key": _quoted(key)}
+        routes = {"first": in_yaml(first), "second": in_yaml(second), "key": in_yaml(key)}
         return "", ROUTED.format(says=f"its column {_printable(key)} names", **routes)
     name, values = next(iter(kinds.items()), ("", ()))
     column = of_column(name).strip("{} ")
     template = f"{{{{ 'first' if {column} == {in_quotes(values[0])} else 'second' }}}}" if values else "first"
     why = f"{_printable(name)} is {', '.join(values)}" if values else "all rows, until it says which"
-    line = f"    teacher: {_quoted(template)}   # {why}\n"
+    line = f"    teacher: {in_yaml(template)}   # {why}\n"
     return line, ROUTED.format(says="data.format.teacher names", first="first", second="second", key="teacher")
 
 
@@ -135,15 +134,10 @@ def _kinds(rows: Sequence[Columns]) -> Iterator[tuple[str, list[str]]]:
         values = [row.get(name) for row in rows]
         texts = [value for value in values if isinstance(value, str) and value.isprintable() and value]
         kinds = list(dict.fromkeys(texts))
-        few = 2 <= len(kinds) <= min(MOST_ROUTES, len(rows) // 2)
+        few = name.isprintable() and 2 <= len(kinds) <= min(MOST_ROUTES, len(rows) // 2)
         if few and len(texts) == len(values) and max(map(len, kinds)) <= LONGEST_ROUTE:
             yield name, kinds
 
 
 def _printable(name: str) -> str:
-    return name if name.isprintable() else json.dumps(name)
-
-
-def _quoted(value: JsonValue) -> str:
-    """JSON, which is YAML too."""
-    return json.dumps(value, ensure_ascii=False)
+    return name if name.isprintable() else in_yaml(name)

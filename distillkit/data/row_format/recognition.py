@@ -81,7 +81,15 @@ def _column_alike(value: JsonValue) -> JsonValue:
 
 def as_yaml(mapping: Mapped) -> str:
     """A mapping on one line, to be pasted into a config."""
-    return f"{{{', '.join(f'{name}: {json.dumps(value, ensure_ascii=False)}' for name, value in mapping.items())}}}"
+    return f"{{{', '.join(f'{name}: {in_yaml(value)}' for name, value in mapping.items())}}}"
+
+
+def in_yaml(value: JsonValue) -> str:
+    """A value as JSON, which is YAML too, with what YAML does not print as escapes."""
+    return "".join(
+        character if character.isprintable() else f"\\U{ord(character):08x}"
+        for character in json.dumps(value, ensure_ascii=False)
+    )
 
 
 def _several(found: Mapping[str, Mapped], place: str) -> str:
