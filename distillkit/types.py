@@ -53,9 +53,11 @@ class Row(Value):
     messages: Messages
     """The messages that the student is prompted with."""
     fields: Mapping[str, JsonValue]
-    """The whole row as its source holds it, unknown fields too."""
+    """The whole row as its source holds it, unknown fields too; over it what `data.format` makes of that."""
     epoch: int = 0
     """The pass over the dataset, counted from 0."""
+    mapped: frozenset[str] = frozenset()
+    """The columns whose use `data.format` decides, such as those that its templates read."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

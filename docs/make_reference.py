@@ -19,6 +19,7 @@ from distillkit import Registry
 from distillkit.cli.plugin_pages import default_of, options_of, type_name
 from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import FILLED_IN
+from distillkit.config.row_format_config import FormatConfig, SortConfig
 from distillkit.config.run_config import RunConfig
 from distillkit.config.sections import (
     GuardsConfig,
@@ -37,6 +38,8 @@ FOLDER = Path(__file__).parent / "reference"
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "top level": RunConfig,
     "data": DataConfig,
+    "data.format": FormatConfig,
+    "data.sort": SortConfig,
     "teachers[]": TeacherConfig,
     "sampling": SamplingConfig,
     "train": TrainConfig,
@@ -178,7 +181,7 @@ def linked(kind: str) -> str:
         kind = re.sub(rf"\b{base.__name__}\b", f"[{role}]({role}.md)", kind)
     for title, model in SECTIONS.items():
         heading = title.removesuffix("[]")
-        kind = re.sub(rf"\b{model.__name__}\b", f"[{heading}](#{heading})", kind)
+        kind = re.sub(rf"\b{model.__name__}\b", f"[{heading}](#{heading.replace('.', '')})", kind)
     return kind
 
 

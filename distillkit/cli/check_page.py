@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.row_page import show_row
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.events import Plan
@@ -16,7 +17,9 @@ def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Co
     """Print everything that is known before the run."""
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
-    for label, prompts in first_of_each_route(prepared).items():
+    first = first_of_each_route(prepared)
+    show_row(prepared, next(iter(first.values())), console)
+    for label, prompts in first.items():
         _show_prompts(prepared, label, prompts, console)
     for note in (*notices, *prepared.notes):
         console.print(f"note: {note}")

@@ -1,7 +1,6 @@
 """The `distillkit` command. Exit codes: 0 done, 2 wrong input, 1 the run failed, 130 interrupted."""
 
 import asyncio
-import shlex
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from distillkit.cli import plugin_pages, scaffold, schema
+from distillkit.cli import plugin_pages, schema
 from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
 from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
+from distillkit.cli.initializing import init_and_report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
@@ -152,17 +152,21 @@ def diagnose(
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if need be.")] = Path(),
     teachers: Annotated[int, typer.Option(min=1, max=2, help="One teacher for all rows, or two with routed rows.")] = 1,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="DATA", help="Rows that you have: a file, a folder, a glob, hf://org/name#split."
+        ),
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a commented config and sample data to start from."""
+    """Write a commented config and sample data to start from; with --from, a config that reads your data.
+
+    distillkit init my-run --from questions.parquet
+    """
     with reporting(verbose=verbose):
-        written = scaffold.write(directory, teachers)
-        if not quiet:
-            for path in written:
-                OUT.print(f"wrote {path}")
-            change = "" if directory == Path() else f"cd {shlex.quote(str(directory))} && "
-            OUT.print(f"next: {change}distillkit check config.yaml")
+        init_and_report(directory, teachers, data, quiet=quiet)
 
 
 @app.command()

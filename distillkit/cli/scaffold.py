@@ -1,21 +1,25 @@
 """`distillkit init`: a commented config and sample data, for one or two teachers."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from distillkit.errors import InputError
 
-HEAD = """# A distillkit run. `distillkit check config.yaml` says what it will do; `distillkit run config.yaml` does it.
+INTRO = """\
+# A distillkit run. `distillkit check config.yaml` says what it will do; `distillkit run config.yaml` does it.
 # `distillkit plugins list` shows what can be chosen; `distillkit plugins show student local` shows every option.
 name: my-run            # writes into runs/my-run
 seed: 0
 
-data:
+"""
+DATA = """data:
   path: train.jsonl     # one {"messages": [...]} a line
   eval_path: heldout.jsonl
   epochs: 1
 
-student:                # what is trained: a LoRA on this model (lora_rank: 0 trains all weights)
+"""
+STUDENT = """student:                # what is trained: a LoRA on this model (lora_rank: 0 trains all weights)
   name: local
   model: Qwen/Qwen3-0.6B
   lora_rank: 16
@@ -50,22 +54,33 @@ loss:                   # -exp(min(logprob - sampling_logprob, ratio_log_cap)) *
 
 train:
   prompt_groups_per_step: 8
-  eval_every: 10
+"""
+EVALUATED = """  eval_every: 10
   save_every: 10
 
 evaluators: [reverse_kl, exact_match]   # exact_match compares `Final: <answer>` with a row's expected_answer
-sinks: [console]
 """
+SINKS = "sinks: [console]\n"
 Row = dict[str, object]
+
+
+def config_of(data: str, teachers: str, evaluators: str) -> str:
+    """The text of a config, of its parts that differ."""
+    return "".join([INTRO, data, STUDENT, teachers, TAIL, evaluators, SINKS])
 
 
 def write(directory: Path, teachers: int) -> list[Path]:
     """Write config and data into `directory`; returns the files. Raises InputError rather than overwrite one."""
     contents = {
-        "config.yaml": HEAD + (ONE_TEACHER if teachers == 1 else TWO_TEACHERS) + TAIL,
+        "config.yaml": config_of(DATA, ONE_TEACHER if teachers == 1 else TWO_TEACHERS, EVALUATED),
         "train.jsonl": _lines(_rows(range(2, 14), teachers)),
         "heldout.jsonl": _lines(_rows(range(14, 18), teachers)),
     }
+    return write_files(directory, contents)
+
+
+def write_files(directory: Path, contents: Mapping[str, str]) -> list[Path]:
+    """Write files by name; returns their paths. Raises InputError rather than overwrite one."""
     present = [name for name in contents if (directory / name).exists()]
     if present:
         raise InputError(f"{directory} has {', '.join(present)} already; choose another directory")

@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from distillkit.config.row_format_config import FilterExpression, FormatConfig, Sort
 from distillkit.config.sections import Section
 from distillkit.roles.dataset import Dataset
 
@@ -25,7 +26,21 @@ class DataConfig(Section):
         description="Hold this many of the rows out for the evaluators, where there is no `eval_path`: chosen by the "
         "run's seed and by what rows hold, the same whenever the run goes on.",
     )
-    max_rows: int | None = Field(None, ge=1, description="Use the first rows only, shuffled or not.")
+    format: FormatConfig = Field(
+        default_factory=FormatConfig,
+        description="What is made of a row's columns; what it leaves out is taken from the shape that rows have.",
+    )
+    filter: FilterExpression | None = Field(
+        None,
+        description="Which rows are used, also of those held out: an expression over a row's columns (`level > 3`) "
+        "that gives true or false.",
+    )
+    sort: Sort | None = Field(
+        None, description="Train the rows of each epoch in this order (`level`), as in a curriculum; null: in none."
+    )
+    max_rows: int | None = Field(
+        None, ge=1, description="Use the first rows only (that `filter` keeps), shuffled or not."
+    )
     max_eval_rows: int | None = Field(None, ge=1, description="Use the first held-out rows only.")
     max_prompt_tokens: int | None = Field(
         None,

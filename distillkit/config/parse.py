@@ -100,7 +100,8 @@ def _unique_keys(loader: _StrictLoader, node: yaml.MappingNode) -> Tree:
     seen: set[str] = set()
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
-            raise _error_at(key, f"a {key.id} is no key; a key is plain text")
+            quoted = "; put a template in quotes: '{{ column }}'" if isinstance(key, yaml.MappingNode) else ""
+            raise _error_at(key, f"a {key.id} is no key; a key is plain text{quoted}")
         if key.tag not in (yaml.resolver.BaseResolver.DEFAULT_SCALAR_TAG, "tag:yaml.org,2002:merge"):
             raise _error_at(key, f"the key {key.value!r} is no text for YAML; put it in quotes")
         if key.value in seen:

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationErr
 from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import with_defaults
 from distillkit.config.option_problems import Problem, models_in, option_problems
+from distillkit.config.row_format_config import require_routes
 from distillkit.config.sections import (
     GuardsConfig,
     PricesConfig,
@@ -79,6 +80,7 @@ class RunConfig(Section):
             raise ValueError(
                 f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own"
             )
+        require_routes(self.data.format, names, self.router)
         for key, plugins in (("evaluators", self.evaluators), ("sinks", self.sinks)):
             chosen = [plugin.name for plugin in plugins]
             again = sorted({name for name in chosen if chosen.count(name) > 1})

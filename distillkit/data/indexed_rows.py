@@ -1,16 +1,19 @@
 """The rows of a dataset as the run goes through them: parsed, in the order of each epoch, from any row on."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
+from pydantic import JsonValue
 
 from distillkit.arrays import IntArray
-from distillkit.data.parse_row import parse_row
+from distillkit.data.parse_row import parse_columns, parse_row
 from distillkit.data.problems import Problems, said_of
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_index import RowIndex
 from distillkit.errors import DataError, RowError
 from distillkit.raw_row import RawRow
@@ -23,10 +26,18 @@ BATCH_ROWS, BATCH_BYTES = 128, 2**20
 class IndexedRows:
     """Rows by position: those of an index, or some of them."""
 
-    def __init__(self, index: RowIndex, positions: IntArray | None = None) -> None:
-        """Rows at `positions` of the index, in this order; None: all."""
+    def __init__(self, index: RowIndex, positions: IntArray | None = None, ranks: IntArray | None = None) -> None:
+        """Rows at `positions` of the index, in this order; None: all. `ranks` of these rows sort each epoch."""
         self._index = index
+        self._format: RowFormat | None = None
+        self._ranks = ranks
         self._positions = np.arange(len(index), dtype=np.int64) if positions is None else positions
+
+    def formatted(self, row_format: RowFormat) -> "IndexedRows":
+        """The same rows, with the fields that `row_format` makes of their columns."""
+        rows = copy(self)
+        rows._format = row_format
+        return rows
 
     @property
     def place(self) -> str:
@@ -50,6 +61,7 @@ class IndexedRows:
         """Those of these rows that are at `positions`, which ascend."""
         rows = copy(self)
         rows._positions = self._positions[positions]
+        rows._ranks = None if self._ranks is None else self._ranks[positions]
         return rows
 
     def place_of(self, position: int) -> str:
@@ -69,6 +81,12 @@ class IndexedRows:
         self._index.unreadable.raise_if_any(self._count)
         return self._read(range(len(self)))
 
+    def columns(self, positions: Iterable[int]) -> Iterator[Mapping[str, JsonValue]]:
+        """What the rows at `positions` hold in their source; without those that are wrong."""
+        for _, raw in self._raw(positions, compare=False):
+            with suppress(RowError):
+                yield parse_columns(raw)
+
     def _read(self, positions: Iterable[int]) -> Iterator[Row]:
         for at, raw in self._raw(positions, compare=True):
             try:
@@ -81,13 +99,14 @@ class IndexedRows:
         return self._index.read((int(self._positions[position]) for position in positions), compare=compare)
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
-        return parse_row(raw, self._index.id_of(at))
+        return parse_row(raw, self._index.id_of(at), self._format)
 
     def order(self, epoch: int, seed: int, *, shuffle: bool) -> IntArray:
         """The positions of one epoch's rows, in the order in which they are trained."""
-        if not shuffle:
-            return np.arange(len(self), dtype=np.int64)
-        return np.random.default_rng([seed, epoch]).permutation(len(self)).astype(np.int64, copy=False)
+        order = np.arange(len(self), dtype=np.int64)
+        if shuffle:
+            order = np.random.default_rng([seed, epoch]).permutation(len(self)).astype(np.int64, copy=False)
+        return order if self._ranks is None else order[np.argsort(self._ranks[order], kind="stable")]
 
     def validate(self, inspect: "Callable[[Row], None] | InBatches") -> None:
         """Parse every row and show it to `inspect`. Raises DataError naming every row that is wrong."""

@@ -5,42 +5,34 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from distillkit.data.message_roles import OTHER_NAMES, ROLES_OF_MESSAGES
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.tool_calls import is_given, parse_tool_calls, require_answers_to_calls, without_nulls
 from distillkit.errors import RowError
 from distillkit.files.strict_json import ContentError, Location, json_type, parse_json, shortened
 from distillkit.raw_row import RawRow
 from distillkit.types import Message, Messages, Row
 
-ROLES_OF_MESSAGES = ("system", "developer", "user", "assistant", "tool")
-OTHER_NAMES = {
-    "human": "user",
-    "gpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "ai": "assistant",
-    "function": "tool",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "ipython": "tool",
-    "observation": "tool",
-    "tool_response": "tool",
-}
-"""What other formats call these roles."""
+NOTHING: frozenset[str] = frozenset()
 LEAVE_OUT = 'data.filter: "{}" leaves such rows out'
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """What an assistant's message may hold instead of content; transformers gives templates one under each name."""
 
 
-def parse_row(raw: RawRow, row_id: str) -> Row:
-    """A raw row as a Row. Raises RowError naming the field that is wrong."""
-    fields = _parse_object(raw)
+def parse_row(raw: RawRow, row_id: str, row_format: RowFormat | None = None) -> Row:
+    """A raw row as a Row; `row_format` makes fields of its columns. Raises RowError naming the field that is wrong."""
+    fields = parse_columns(raw)
+    if row_format is not None:
+        fields = row_format.apply(fields)
     if "messages" not in fields:
         has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
         raise RowError("messages", f"is missing; the row has {has}", LEAVE_OUT.format("messages is defined"))
-    return Row(row_id, raw.place, parse_messages(fields["messages"], "messages"), fields)
+    messages = parse_messages(fields["messages"], "messages")
+    return Row(row_id, raw.place, messages, fields, mapped=row_format.mapped if row_format else NOTHING)
 
 
-def _parse_object(raw: RawRow) -> Mapping[str, JsonValue]:
+def parse_columns(raw: RawRow) -> Mapping[str, JsonValue]:
+    """What a raw row holds, by its columns. Raises RowError."""
     text, whole = raw.text, raw.file.unit
     try:
         value = parse_json(text.decode("utf-8").rstrip("\r\n"))

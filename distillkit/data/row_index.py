@@ -11,7 +11,8 @@ import numpy as np
 from distillkit.arrays import IntArray
 from distillkit.data.kept_texts import KeptTexts
 from distillkit.data.problems import Problems
-from distillkit.errors import DataError, PluginError
+from distillkit.data.row_selection import RowSelection
+from distillkit.errors import DataError, PluginError, RowError
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.roles.dataset import Dataset
 
@@ -22,21 +23,24 @@ DIGEST = 5
 class RowIndex:
     """The rows of a dataset by position, in the order in which it gives them; read lazily."""
 
-    def __init__(self, dataset: Dataset, max_rows: int | None = None) -> None:
-        """Read all rows once, or the first `max_rows`. Raises DataError for a source that is empty, or unreadable."""
+    def __init__(self, dataset: Dataset, max_rows: int | None = None, selection: RowSelection | None = None) -> None:
+        """Read all rows once, or until there are `max_rows` that `selection` takes.
+
+        Raises DataError for a source that is empty, or unreadable, and where nothing is taken.
+        """
         self.place = dataset.place()
         self.unreadable = Problems()
-        """The rows that the source cannot give, which have no position."""
+        """The rows that the source cannot give, or that cannot be chosen from; they have no position."""
         self._files: list[RowFile] = []
         self._kept = KeptTexts()
         self._content = hashlib.sha256()
         self._file_of, self._numbers, self._offsets = array("I"), array("I"), array("Q")
         self._digests = bytearray()
-        self._read_all(dataset, max_rows)
+        self._read_all(dataset, max_rows, selection)
         if not self._numbers and not self.unreadable.count:
-            raise DataError(f"{self.place}: holds no rows")
+            raise DataError(f"{self.place}: {selection.nothing() if selection else 'holds no rows'}")
 
-    def _read_all(self, dataset: Dataset, max_rows: int | None) -> None:
+    def _read_all(self, dataset: Dataset, max_rows: int | None, selection: RowSelection | None) -> None:
         numbers: dict[RowFile, int] = {}
         last, at = None, 0
         for raw in dataset.read():
@@ -52,6 +56,12 @@ class RowIndex:
                 at = numbers.setdefault(last, len(numbers))
                 self._files += [last] if at == len(self._files) else []
                 self._content.update(b"in %d " % at)
+            try:
+                if selection is not None and not selection.takes(raw):
+                    continue
+            except RowError as error:
+                self.unreadable.add(raw.place, error)
+                continue
             self._add(raw, at)
             if len(self._numbers) == max_rows:
                 return

@@ -8,6 +8,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide, Renderer
+from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
@@ -48,6 +49,8 @@ class PreparedRun:
     turn_ends: TurnEndMaps
     """How teachers whose turns end otherwise read the student's completions."""
     dataset: IndexedRows
+    read_as: ReadAs
+    """What is made of the columns of its rows."""
     eval_rows: tuple[Row, ...]
     plan: Plan
     reports: Mapping[str, CheckReport]
@@ -131,7 +134,8 @@ def prepare_run(
         *_notes(config, train.pipeline, sampling),
     )
     eval_rows = tuple(routed_row.row for routed_row in routed)
-    found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes)
+    read = (train.rows, rows.train.read_as, eval_rows)
+    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notes)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 

@@ -7,8 +7,12 @@ from distillkit.config.run_config import RunConfig
 from distillkit.data.held_out_rows import split_rows
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import Renderer
+from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_format.recognition import LOOKED_AT, ReadAs, columns_of, recognized
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.row_selection import RowSelection
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prompt_lengths import PromptLengths
 from distillkit.roles.attribution import attribute_to
@@ -22,7 +26,9 @@ class RoutedRows:
 
     rows: IndexedRows
     pipeline: RowPipeline
-    dataset: Dataset
+    read_as: ReadAs
+    found: tuple[str, ...]
+    """What was found while the rows were read, for the user."""
 
     def split(self, count: int, seed: int) -> tuple["RoutedRows", "RoutedRows"]:
         """The rows to train on, and `count` that are held out. Raises DataError if none are left."""
@@ -58,26 +64,46 @@ class RunRows:
     held_out: RoutedRows | None
 
     def notes(self) -> Iterator[str]:
-        """What the datasets found while their rows were read."""
-        for part in (self.train, self.held_out):
-            if part is not None and (part is self.train or part.dataset is not self.train.dataset):
-                with attribute_to(part.dataset, "in notes()"):
-                    yield from (f"{part.dataset.place()}: {note}" for note in part.dataset.notes())
+        """What was found while they were read; what is the same of both is said once."""
+        held_out = () if self.held_out is None else self.held_out.found
+        yield from dict.fromkeys((*self.train.found, *held_out))
 
 
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
     """Read and route everything. Raises DataError naming every row that is wrong."""
-    train = _routed(config, plugins.dataset, config.data.max_rows)
+    train = _routed(config, plugins.dataset, config.data.max_rows, held_out=False)
     if config.data.held_out_rows is not None:
         return RunRows(*train.split(config.data.held_out_rows, config.seed))
-    eval_dataset = plugins.eval_dataset
-    return RunRows(train, None if eval_dataset is None else _routed(config, eval_dataset, config.data.max_eval_rows))
+    if plugins.eval_dataset is None:
+        return RunRows(train, None)
+    return RunRows(train, _routed(config, plugins.eval_dataset, config.data.max_eval_rows, held_out=True))
 
 
-def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None) -> RoutedRows:
-    pipeline = RowPipeline.of(config)
+def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_out: bool) -> RoutedRows:
+    data, pipeline = config.data, RowPipeline.of(config)
+    sort = None if held_out else data.sort
+    selection = RowSelection(
+        None if data.filter is None else RowFilter(data.filter),
+        None if sort is None else SortKey(sort.by),
+        descending=sort is not None and sort.descending,
+    )
     with attribute_to(dataset, "in read()"):
-        index = RowIndex(dataset, max_rows)
-    rows = IndexedRows(index)
+        index = RowIndex(dataset, max_rows, selection if data.filter is not None or sort is not None else None)
+    rows = IndexedRows(index, ranks=selection.ranks())
+    first = list(rows.columns(range(min(len(rows), LOOKED_AT))))
+    read_as = recognized(first, data.format.given, rows.place)
+    route_field = config.router.route_field()
+    if not read_as.is_plain:
+        rows = rows.formatted(RowFormat.of(read_as.mapping, pipeline.teachers, route_field))
     rows.validate(pipeline.count)
-    return RoutedRows(rows, pipeline, dataset)
+    others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
+    about = read_as.note(name for name in columns_of(first) if name not in others)
+    kept = selection.note("held-out row" if held_out else "row")
+    found = (*_notes_of(dataset), *(note for note in (about, kept) if note is not None))
+    return RoutedRows(rows, pipeline, read_as, found)
+
+
+def _notes_of(dataset: Dataset) -> Iterator[str]:
+    """What the dataset found, after it was read."""
+    with attribute_to(dataset, "in notes()"):
+        yield from (f"{dataset.place()}: {note}" for note in dataset.notes())

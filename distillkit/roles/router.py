@@ -13,6 +13,10 @@ class Router(Plugin):
 
     role: ClassVar[str] = "router"
 
+    def route_field(self) -> str | None:
+        """The row field that names a row's teacher, and that `data.format.teacher` makes; None: no field does."""
+        return None
+
     @abstractmethod
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
         """The teachers that score `row`, by name. Raise `RowError` if it has none; the engine adds file and line."""

@@ -46,6 +46,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
     return {
         **settings_of(prepared.config),
         "the rows": prepared.dataset.digest,
+        "the mapping of data.format": {**prepared.read_as.mapping},
         **({HELD_OUT: _held_out_digest(prepared)} if prepared.config.evaluators else {}),
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         "the ids that end a completion": [*sorted(prepared.ending_ids)],
@@ -81,7 +82,7 @@ def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iter
         if _is_digest(then.get(name)) and _is_digest(now.get(name)):
             yield f"{name} changed"
         else:
-            yield f"{name} was {_shown(name, then)}, is {_shown(name, now)}{_way_to_move(name, then, now)}"
+            yield f"{name} was {_shown(name, then, now)}, is {_shown(name, now, then)}{_way_to_move(name, then, now)}"
 
 
 def other_code(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> list[str]:
@@ -182,8 +183,12 @@ def _is_digest(value: JsonValue) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{16}", value) is not None
 
 
-def _shown(name: str, parts: Mapping[str, JsonValue]) -> str:
+def _shown(name: str, parts: Mapping[str, JsonValue], others: Mapping[str, JsonValue]) -> str:
+    """A part, shortened; of a mapping what the other side does not have as well."""
     if name not in parts:
         return "not there"
-    text = json.dumps(parts[name], ensure_ascii=False)
+    value, other = parts[name], others.get(name)
+    if isinstance(value, Mapping) and isinstance(other, Mapping):
+        value = {key: item for key, item in value.items() if key not in other or other[key] != item}
+    text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -21,6 +21,7 @@ MAY_CHANGE = frozenset(
         "data.source",
         "data.eval_path",  # as well
         "data.eval_source",
+        "data.format",  # the mapping that it comes to is compared
         "data.max_eval_rows",
         "data.epochs",
         "sampling.template_date",  # what templates make of it is compared

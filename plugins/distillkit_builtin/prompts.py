@@ -17,7 +17,7 @@ from distillkit import (
 
 ONLY_TEXT = "only text can be distilled; take it out, and whatever needs it"
 INSTEAD = {
-    "system": "write it as the first of `messages`, with the role 'system'",
+    "system": "write `data.format: {system: '{{ system }}'}`, or `{system: ''}` to leave it out",
     "functions": 'write `tools`, a list of {"type": "function", "function": {...}}',
     **dict.fromkeys(("image", "images", "video", "videos", "audio", "audios"), ONLY_TEXT),
 }
@@ -73,7 +73,9 @@ def _unused(row: Row, teachers: Sequence[Teacher]) -> frozenset[str]:
     if row.fields.keys().isdisjoint(LOOKED_FOR):
         return frozenset()
     own = {teacher.messages_key for teacher in teachers}
-    found = {name for name in LOOKED_FOR & row.fields.keys() - own if row.fields[name] not in (None, "", [], {})}
+    found = {
+        name for name in LOOKED_FOR & row.fields.keys() - own - row.mapped if row.fields[name] not in (None, "", [], {})
+    }
     for name in INSTEAD:
         if name in found and not (name == "system" and any(message.role == "system" for message in row.messages)):
             raise RowError(name, f"is not in the prompt, which is made of `messages`; {INSTEAD[name]}")

@@ -15,6 +15,10 @@ class FieldRouter(Router):
 
     route_key: str = Field("teacher", min_length=1, description="The row field that names the teacher.")
 
+    def route_field(self) -> str:
+        """`route_key`."""
+        return self.route_key
+
     def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
         """The named teacher. Raises RowError where the field is absent, no string, or names no teacher."""
         key = self.route_key

@@ -204,7 +204,7 @@ def test_rows_own_fields_are_not_warned_of_and_those_of_prompts_elsewhere_are(
     )
     assert prepared([plain]).notes == ()
     others = ask(teacher_messages=ask()["messages"], prompt="p", chosen="c", system=None)
-    assert prepared([plain, others, others]).notes == (
+    assert prepared([plain, plain, plain, others, others]).notes == (
         "2 rows have the field `chosen`, which is not used: prompts are made of `messages`",
         "2 rows have the field `prompt`, which is not used: prompts are made of `messages`",
     )
@@ -213,7 +213,11 @@ def test_rows_own_fields_are_not_warned_of_and_those_of_prompts_elsewhere_are(
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("system", "Be brief.", "system: is not in the prompt, which is made of `messages`; write it as the first"),
+        (
+            "system",
+            "Be brief.",
+            "system: is not in the prompt, which is made of `messages`; write `data.format: {system",
+        ),
         ("images", ["a.png"], "images: is not in the prompt, which is made of `messages`; only text can be distilled"),
         ("audio", {"path": "a.wav"}, "audio: is not in the prompt"),
         ("functions", [{}], "functions: is not in the prompt, which is made of `messages`; write `tools`"),

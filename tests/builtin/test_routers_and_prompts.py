@@ -88,3 +88,20 @@ def test_a_row_without_its_column_names_another_that_may_be_meant() -> None:
     with pytest.raises(RowError) as caught:
         MessagesPrompts().build(make_row("x", essay_messages=[]), Route.to("prose"), teachers)
     assert caught.value.fix == "teacher_messages_key: essay_messages, if that column is meant for this teacher"
+
+
+@pytest.mark.parametrize("column", ["system", "functions", "images", "prompt", "conversations"])
+def test_a_column_that_a_mapping_reads_is_used(column: str) -> None:
+    row = make_row(**{column: "x"})
+    if column in ("prompt", "conversations"):
+        assert MessagesPrompts().build(row, Route.to("math"), TEACHERS).unused == {column}
+    else:
+        with pytest.raises(RowError, match=f"{column}: is not in the prompt"):
+            MessagesPrompts().build(row, Route.to("math"), TEACHERS)
+    mapped = replace(row, mapped=frozenset({column}))
+    assert MessagesPrompts().build(mapped, Route.to("math"), TEACHERS).unused == frozenset()
+
+
+def test_the_field_that_names_the_teacher() -> None:
+    assert FieldRouter(route_key="domain").route_field() == "domain"
+    assert SingleRouter().route_field() is None

@@ -8,8 +8,32 @@ from distillkit.testing import make_request
 
 ROW = {"messages": [{"role": "user", "content": "Why? é \ud83e\udd8a"}], "teacher": "a", "expected_answer": 4}
 ROUTED = {**ROW, "teacher": "b", "b_messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}
+COLUMNS = {
+    "question": "Why? {{ 1 }}",
+    "answer": "So. {% raw %}",
+    "system": None,
+    "turns": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}],
+    "cell": '[{"role": "user", "content": "Why?"}]',
+    "n": 3,
+    "my column": "x",
+    "teacher": "a",
+}
+SHAPES = (
+    {"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "So."}]},
+    {"prompt": "Why?", "chosen": "x"},
+    {"question": "Why?", "answer": 4},
+    {"conversations": [{"from": "human", "value": "Why?"}, {"from": "gpt", "value": "So."}], "system": "x"},
+    {"instruction": "Why?", "input": "", "output": "So."},
+    {"my column": "x", "it's": None},
+)
 CONFIG = {
-    "data": {"path": "rows.jsonl", "epochs": 2},
+    "data": {
+        "path": "rows.jsonl",
+        "epochs": 2,
+        "format": {"prompt": "{{ question }}", "teacher_prompt": "{% if a is defined %}{{ a | upper }}{% endif %}"},
+        "filter": "level > 3 and kind in ['a']",
+        "sort": {"by": "level", "descending": True},
+    },
     "student": {"name": "fake", "learning_rate": 3.0e-1},
     "teachers": [{"model": "t", "scorer": {"name": "fake", "likes": "abc"}}],
     "sampling": {"stop": ["x"], "chat_template_kwargs": {"enable_thinking": False}},
@@ -94,6 +118,9 @@ def seeds(target: str) -> Sequence[bytes]:
     if target == "dataset":
         rows = [json.dumps(row).encode() for row in (ROW, ROUTED)]
         return [b"\n".join(rows), b"\xef\xbb\xbf" + b"\r\n\r\n".join(rows), b'{"messages": [1e400, NaN, -0]}']
+    if target == "row_format":
+        lines = [json.dumps(row).encode() for row in (COLUMNS, ROW, *SHAPES)]
+        return [b"\n".join(lines), *lines]
     if target == "config":
         texts = (("0", YAML), ("1", TOML), ("2", json.dumps(CONFIG)))
         return [f"{kind}{line}\n{text}".encode() for kind, text in texts for line in ("", OVERRIDES)]

@@ -21,7 +21,12 @@ from helpers.rows import rows_of
 from distillkit import Registry
 from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
+from distillkit.data.parse_row import parse_columns, parse_row
+from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_format.recognition import ReadAs, columns_of, recognized
+from distillkit.data.row_format.row_format import RowFormat
 from distillkit.errors import AlignmentError, InputError
+from distillkit.raw_row import RawRow, RowFile
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
@@ -45,6 +50,23 @@ LONGEST_MESSAGE = 50_000
 PROMPT, RESPONSE = [1, 2], [3, 4]
 SUFFIXES = (".yaml", ".toml", ".json")
 NO_KEY = Key.read(None)
+LINES = RowFile("rows.jsonl", unit="line")
+MAPPINGS: Sequence[Mapping[str, Any]] = (
+    {
+        "prompt": "{{ question }}{% for turn in turns %}{{ turn.role }}{% endfor %}",
+        "system": "{{ system | default(none) }}",
+        "teacher": "{{ teacher }}",
+        "teacher_prompt": {"a": "{{ answer | tojson }} {{ answer }}", "b": "{{ turns }}"},
+        "teacher_system": "{{ row['my column'] | upper }}",
+        "expected_answer": "{{ answer[0] }}",
+        "tools": "{{ cell | from_json }}",
+        "fields": {"n": "{{ n * 3 + 1 }}", "power": "{{ n ** n * question }}"},
+    },
+    {"messages": "{{ turns | from_sharegpt | without_answer }}", "teacher_messages": "{{ turns }}"},
+    {"messages": "{{ cell | from_json | without_answer }}", "chat_template_kwargs": "{{ row }}"},
+)
+FILTERS = [RowFilter(text).keeps for text in ("n > 2", "question in answer", "not turns", "n and n < cell")]
+SORTS = [SortKey(text).of for text in ("n", "question | length", "turns[0].content", "n / (answer | length)")]
 TEACHERS = (make_teacher("a"), make_teacher("b", messages_key="b_messages", missing_messages="error"))
 
 
@@ -86,6 +108,36 @@ def dataset(data: bytes) -> None:
 
 def routed(row: Row) -> None:
     MessagesPrompts().build(row, FieldRouter().route(row, TEACHERS), TEACHERS)
+
+
+def row_format(data: bytes) -> None:
+    """Rows a line each, by the shape that they have and by mappings, filters and sort keys that are given."""
+    rows = [RawRow(LINES, number, line) for number, line in enumerate(data.split(b"\n")[:50], start=1)]
+    columns = [found for row in rows if isinstance(found := unless_refused(lambda: parse_columns(row)), dict)]  # noqa: B023 - called at once
+    formats = [RowFormat.of(mapping, TEACHERS, "teacher") for mapping in MAPPINGS]
+    found = unless_refused(lambda: recognized(columns, {}, "rows"))
+    if isinstance(found, ReadAs):
+        formats.append(RowFormat.of(found.mapping, TEACHERS, "teacher"))
+        assert len(found.note(columns_of(columns)) or "") < LONGEST_MESSAGE
+    for each in columns:
+        for key in (*FILTERS, *SORTS):
+            assert isinstance(unless_refused(lambda: key(each)), bool | float | str | None)  # noqa: B023
+    for row in rows:
+        for by in formats:
+            made = unless_refused(lambda: parse_row(row, "1", by))  # noqa: B023
+            if isinstance(made, Row):
+                json.dumps([made.fields, *(message.as_dict() for message in made.messages)], allow_nan=False).encode()
+                [message.content.encode() for message in made.messages]
+                unless_refused(lambda: routed(made))  # noqa: B023
+
+
+def unless_refused(work: Callable[[], object]) -> object:
+    """What a step gives; None where it refuses its input in few words."""
+    try:
+        return work()
+    except InputError as error:
+        require_short(error)
+        return None
 
 
 def config(data: bytes) -> None:
@@ -239,6 +291,7 @@ class _SdkSampler:
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dataset": dataset,
+    "row_format": row_format,
     "config": config,
     "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
     "echo": functools.partial(scores, Echo(max_tokens=1)),

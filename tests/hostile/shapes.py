@@ -22,6 +22,26 @@ JSON: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=12,
 )
+HOSTILE_COLUMNS = st.sampled_from(
+    [
+        "a b",
+        "it's",
+        'a"b',
+        "a\nb: {c",
+        "{{ x }}",
+        "{% if %}",
+        "}}",
+        "range",
+        "if",
+        "row",
+        "self",
+        "#",
+        "\\",
+        "\u2028",
+        "a",
+    ]
+)
+"""Names of columns that templates and YAML may take for something else."""
 PUNCTUATION = "&*!|>%@`{}[],:?-#'\"\\\t\n ~=<"
 TAGS = [f"!!{tag} " for tag in ("bool", "int", "map", "set", "timestamp", "python/object:os.system")]
 SCALARS = ["0x", "1e400", ".nan", ".inf", "2024-13-45", '"\\ud800"', '"\\0"', "²", "..", "../../x", "\ufeff"]

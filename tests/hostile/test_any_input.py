@@ -3,17 +3,23 @@
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from fuzz import run, targets
-from fuzz.seeds import RESPONSES, ROUTED, ROW, VALID, YAML, seeds
+from fuzz.seeds import COLUMNS, RESPONSES, ROUTED, ROW, SHAPES, VALID, YAML, seeds
 from fuzz.targets import LONGEST_MESSAGE, PROMPT, RESPONSE, TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillkit.cli.scaffold_from_data import write_for
+from distillkit.config.data_config import DataConfig
+from distillkit.config.load import read_config_file
+from distillkit.errors import InputError
 from distillkit.records import Rollout
-from hostile.shapes import JSON, OVERRIDES, QUICK, as_body, wrong_in_one_place
+from hostile.shapes import HOSTILE_COLUMNS, JSON, KEYS, OVERRIDES, QUICK, as_body, wrong_in_one_place
 from hostile.shapes import YAML as ANY_YAML
 
 ANSWERS = list(VALID)
@@ -41,6 +47,28 @@ def test_any_rows(lines: list[bytes]) -> None:
 @given(wrong_in_one_place(ROW) | wrong_in_one_place(ROUTED))
 def test_rows_that_are_wrong_in_one_place(row: Any) -> None:
     targets.dataset(as_body(row))
+
+
+@QUICK
+@given(st.lists(wrong_in_one_place(COLUMNS) | st.sampled_from(SHAPES).flatmap(wrong_in_one_place) | JSON, max_size=4))
+def test_any_rows_by_a_mapping(rows: list[Any]) -> None:
+    targets.row_format(b"\n".join(map(as_body, rows)))
+
+
+@QUICK
+@given(st.lists(st.dictionaries(KEYS | HOSTILE_COLUMNS, JSON | HOSTILE_COLUMNS, max_size=5), min_size=1, max_size=6))
+def test_a_config_is_written_for_any_rows(rows: list[Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        path.write_bytes(b"\n".join(map(as_body, rows)))
+        try:
+            written = write_for(str(path), Path(folder), 2, targets.registry())
+        except InputError as error:
+            targets.require_short(error)
+            return
+        tree = read_config_file(written.files[0])
+        DataConfig.model_validate(tree["data"])
+        assert len({teacher["route_value"] for teacher in tree["teachers"]}) == 2
 
 
 @QUICK

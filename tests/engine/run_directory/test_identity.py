@@ -245,3 +245,40 @@ def test_a_resume_says_that_code_is_another_which_numbers_come_from(fake_config:
     assert "other code" not in log.read_text()
     assert go_on(config(3, LOSS + "# by another formula", SINK)) == 3
     assert "mine.py is not what it was when" in log.read_text()
+
+
+QUESTIONS = [{"question": f"Why {number}?", "answer": "So.", "level": number} for number in range(4)]
+
+
+def test_a_mapping_that_is_recognized_and_the_same_written_out_are_the_same_run(
+    fake_config: Make, jsonl: Callable[..., str]
+) -> None:
+    path = jsonl(QUESTIONS, "questions.jsonl")
+
+    def config(steps: int, **data: Any) -> RunConfig:
+        return fake_config(data={"path": path, **data}, train={"max_steps": steps})
+
+    started(config(1))
+    run(config(2, format={"expected_answer": "{{answer}}", "prompt": "{{ question }}"}), resume=True)
+    assert listed(config(3, format={"prompt": "{{ answer }}"})) == [
+        'the mapping of data.format was {"prompt": "{{ question }}", "expected_answer": "{{ answer }}"}, '
+        'is {"prompt": "{{ answer }}"}'
+    ]
+    assert listed(config(3, format={"system": "Be brief."})) == [
+        'the mapping of data.format was {}, is {"system": "Be brief."}'
+    ]
+
+
+def test_other_filters_and_another_order_are_another_run(fake_config: Make, jsonl: Callable[..., str]) -> None:
+    path = jsonl(QUESTIONS, "questions.jsonl")
+
+    def config(steps: int, **data: Any) -> RunConfig:
+        data = {"path": path, "filter": "level < 3", "sort": "level", **data}
+        return fake_config(data=data, train={"max_steps": steps, "prompt_groups_per_step": 1})
+
+    started(config(1))
+    run(config(2, sort={"by": "level"}), resume=True)
+    assert any(line.startswith("data.filter was") for line in listed(config(3, filter="level < 4")))
+    assert listed(config(3, sort={"by": "level", "descending": True})) == [
+        "data.sort.descending was false, is true",
+    ]

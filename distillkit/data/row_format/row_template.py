@@ -1,0 +1,191 @@
+"""A template over a row's columns, compiled once: the value of one expression, a text, or a literal."""
+
+import difflib
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.environment import Template
+from jinja2.parser import Parser
+from jinja2.runtime import Context
+from pydantic import JsonValue
+
+from distillkit.data.row_format.sandbox import environment, plain
+from distillkit.errors import RowError
+from distillkit.files.strict_json import LONE_SURROGATE, NO_TEXT, shortened
+
+ROW = "row"
+"""The name of the whole row in a template, for columns whose names are no identifiers: `{{ row["my column"] }}`."""
+VALUE = "value_"
+"""The variable that an expression's value is put into."""
+SHOWN = 300
+"""Characters of what is said of a template, and of the row's columns."""
+Fields = Mapping[str, JsonValue]
+Make = Callable[[Fields], JsonValue]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RowTemplate:
+    """What a template makes of a row."""
+
+    key: str
+    """Where it stands in the config: `data.format.prompt`."""
+    reads: frozenset[str]
+    """The columns that it names."""
+    make: Make
+    """Raises whatever a template may."""
+
+    def of(self, fields: Fields) -> JsonValue:
+        """Its value for a row of these columns. Raises RowError with its key."""
+        try:
+            return self.make(fields)
+        except UndefinedError as error:
+            raise RowError(self.key, self._undefined(str(error.message), fields)) from error
+        except Exception as error:
+            raise RowError(self.key, _said_of(error)) from error
+
+    def _undefined(self, said: str, fields: Fields) -> str:
+        name = next((name for name in self.reads if said == f"{name!r} is undefined"), None)
+        if name is None or name in fields:
+            return shortened(said, SHOWN)
+        return no_column(name, fields)
+
+
+def no_column(name: str, columns: Iterable[str]) -> str:
+    """What is wrong with the name of a column that a row does not have."""
+    names = list(columns)
+    close = difflib.get_close_matches(name[:100], names, n=1)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"`{shortened(name, 60)}` is no column{meant} The row has {shortened(', '.join(names) or 'none', SHOWN)}"
+
+
+def _said_of(error: Exception) -> str:
+    """An error of a template at a row, in the terms of who wrote the template."""
+    said = shortened(str(error), SHOWN)
+    if isinstance(error, TypeError) and "NoneType" in said:
+        said += "; a column is null there, which `column is not none` asks for"
+    return said if isinstance(error, TemplateError | ValueError) and said else f"{type(error).__name__}: {said}"
+
+
+def compile_template(value: JsonValue, key: str) -> RowTemplate:
+    """A text as a template; of a list or an object each text in it; any other value is itself.
+
+    Raises:
+        ValueError: for a template that is none, with what is wrong and where in `value`.
+    """
+    if isinstance(value, str):
+        return _compile_text(value, key)
+    if isinstance(value, list):
+        items = [_inside(item, key, f"[{index}]") for index, item in enumerate(value)]
+        return RowTemplate(key, _reads(items), lambda fields: [item.make(fields) for item in items])
+    if isinstance(value, dict):
+        named = {name: _inside(item, key, f".{name}") for name, item in value.items()}
+        make: Make = lambda fields: {name: item.make(fields) for name, item in named.items()}  # noqa: E731
+        return RowTemplate(key, _reads(named.values()), make)
+    return RowTemplate(key, frozenset(), lambda fields: value)
+
+
+def _inside(value: JsonValue, key: str, where: str) -> RowTemplate:
+    try:
+        return compile_template(value, key)
+    except ValueError as error:
+        raise ValueError(f"{shortened(where, 60)} {error}") from error
+
+
+def _reads(parts: Iterable[RowTemplate]) -> frozenset[str]:
+    return frozenset(name for part in parts for name in part.reads)
+
+
+def _compile_text(text: str, key: str) -> RowTemplate:
+    tree = _checked(lambda: environment().parse(text))
+    match tree.body:
+        case []:
+            return RowTemplate(key, frozenset(), lambda fields: "")
+        case [nodes.Output(nodes=[nodes.TemplateData(data=literal)])]:
+            return RowTemplate(key, frozenset(), lambda fields: literal)
+        case [nodes.Output(nodes=[expression])]:
+            return _compile_value(expression, key)
+    reads, template = _compiled(tree)
+    return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(_context(template, fields))))
+
+
+def compile_expression(text: str, key: str) -> RowTemplate:
+    """An expression, as it stands within `{{ ... }}`. Raises ValueError for a text that is none."""
+    if "{{" in text or "{%" in text:
+        raise ValueError("is an expression, which stands here without braces")
+    return _compile_value(_checked(lambda: _parse_expression(text)), key)
+
+
+def _parse_expression(text: str) -> nodes.Expr:
+    """As in Jinja's `compile_expression`."""
+    parser = Parser(environment(), text, state="variable")
+    expression = parser.parse_expression()
+    if not parser.stream.eos:
+        raise TemplateSyntaxError("something stands behind the expression", parser.stream.current.lineno)
+    expression.set_environment(environment())
+    return expression
+
+
+def _compile_value(expression: nodes.Expr, key: str) -> RowTemplate:
+    if isinstance(expression, nodes.Name) and expression.name not in (*environment().globals, ROW):
+        return RowTemplate(key, frozenset({expression.name}), _column(expression.name))
+    tree = nodes.Template([nodes.Assign(nodes.Name(VALUE, "store"), expression, lineno=1)], lineno=1)
+    tree.set_environment(environment())
+    reads, template = _compiled(tree)
+
+    def make(fields: Fields) -> JsonValue:
+        context = _context(template, fields)
+        deque(template.root_render_func(context), maxlen=0)
+        return cast(JsonValue, plain(context.vars[VALUE]))
+
+    return RowTemplate(key, reads, make)
+
+
+def _column(name: str) -> Make:
+    def make(fields: Fields) -> JsonValue:
+        try:
+            return fields[name]
+        except KeyError:
+            raise UndefinedError(f"{name!r} is undefined") from None
+
+    return make
+
+
+def _context(template: Template, fields: Fields) -> Context:
+    """Of one template at one row: `{% set %}` writes into it. Columns hide what Jinja calls by their names."""
+    return template.new_context({**environment().globals, ROW: fields, **fields}, shared=True)
+
+
+def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:
+    """The columns that a template reads, and the template. Raises ValueError."""
+    for constant in tree.find_all(nodes.Const):
+        if isinstance(constant.value, str) and LONE_SURROGATE.search(constant.value):
+            raise ValueError(NO_TEXT)
+    if any(True for _ in meta.find_referenced_templates(tree)):
+        raise ValueError("includes or imports another template, and there is none; write it out here")
+    free = _checked(lambda: meta.find_undeclared_variables(tree)) - environment().globals.keys() - {ROW}
+    of_row = {name for node in tree.find_all(nodes.Getitem) if (name := _column_of(node)) is not None}
+    return frozenset(free | of_row), _checked(lambda: environment().from_string(tree))
+
+
+def _column_of(node: nodes.Getitem) -> str | None:
+    """The name in `row["name"]`."""
+    match node:
+        case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))):
+            return name
+    return None
+
+
+def _checked(work: Callable[[], T]) -> T:
+    """What a step of Jinja's compiler gives. Raises ValueError with what is wrong with the template."""
+    try:
+        return work()
+    except TemplateSyntaxError as error:
+        line = f" (its line {error.lineno})" if error.lineno > 1 else ""
+        said = shortened(str(error.message), SHOWN).rstrip(".")
+        raise ValueError(f"Jinja cannot read it: {said}{line}") from error
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError) as error:
+        raise ValueError(f"Jinja cannot compile it: {shortened(str(error), SHOWN)}") from error

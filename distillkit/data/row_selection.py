@@ -1,0 +1,64 @@
+"""Which rows of a source a run has, and in which order: what `data.filter` keeps, by the key of `data.sort`."""
+
+from array import array
+
+import numpy as np
+
+from distillkit.arrays import IntArray
+from distillkit.data.counted import counted
+from distillkit.data.parse_row import parse_columns
+from distillkit.data.row_format.expressions import SORT, RowFilter, SortKey
+from distillkit.errors import RowError
+from distillkit.raw_row import RawRow
+
+ONE_KIND = "rows are sorted by one or the other"
+
+
+class RowSelection:
+    """Chooses rows while a source is read. Of each it keeps a number, and of keys that are texts, those until then."""
+
+    def __init__(self, row_filter: RowFilter | None, sort: SortKey | None, *, descending: bool = False) -> None:
+        """Nothing read yet."""
+        self.read, self.kept = 0, 0
+        self._filter, self._sort, self._descending = row_filter, sort, descending
+        self._numbers: array[float] = array("d")
+        self._texts: list[str] = []
+
+    def takes(self, raw: RawRow) -> bool:
+        """Whether the run has this row; its key is kept. Raises RowError where that cannot be said."""
+        self.read += 1
+        columns = parse_columns(raw)
+        if self._filter is not None and not self._filter.keeps(columns):
+            return False
+        if self._sort is not None:
+            self._add(self._sort.of(columns))
+        self.kept += 1
+        return True
+
+    def _add(self, key: float | str) -> None:
+        if isinstance(key, str):
+            if self._numbers:
+                raise RowError(SORT, f"gives a text here and numbers before; {ONE_KIND}")
+            self._texts.append(key)
+        else:
+            if self._texts:
+                raise RowError(SORT, f"gives a number here and texts before; {ONE_KIND}")
+            self._numbers.append(key)
+
+    def ranks(self) -> IntArray | None:
+        """The rank of each row that was taken, alike where keys are; None: rows are not sorted."""
+        if self._sort is None:
+            return None
+        keys = np.array(self._texts, dtype=object) if self._texts else np.frombuffer(self._numbers, dtype=np.float64)
+        ranks: IntArray = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
+        return -ranks if self._descending else ranks
+
+    def nothing(self) -> str:
+        """Why there are no rows."""
+        return f"data.filter keeps none of {counted(self.read, 'row')}" if self.read else "holds no rows"
+
+    def note(self, noun: str) -> str | None:
+        """How many rows the filter keeps; None where there is no filter."""
+        if self._filter is None:
+            return None
+        return f"data.filter keeps {self.kept:,} of {counted(self.read, noun)}"

@@ -1,0 +1,186 @@
+"""Which rows a run has, in which order, and what filter and sort refuse."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_index import RowIndex
+from distillkit.data.row_selection import RowSelection
+from distillkit.errors import DataError, RowError
+from distillkit.raw_row import RawRow, RowFile
+from distillkit.roles.dataset import Dataset
+from distillkit_builtin.datasets.files import FilesDataset
+
+USER = [{"role": "user", "content": "Why?"}]
+
+
+def indexed(
+    tmp_path: Path,
+    columns: Sequence[Any],
+    *,
+    keep: str | None = None,
+    by: str | None = None,
+    descending: bool = False,
+    max_rows: int | None = None,
+) -> tuple[IndexedRows, RowSelection]:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"messages": USER, **row}) + "\n" for row in columns), encoding="utf-8")
+    selection = RowSelection(
+        None if keep is None else RowFilter(keep), None if by is None else SortKey(by), descending=descending
+    )
+    index = RowIndex(FilesDataset(path=str(path)), max_rows, selection)
+    return IndexedRows(index, ranks=selection.ranks()), selection
+
+
+def values(rows: IndexedRows, order: Sequence[int], name: str = "n") -> list[Any]:
+    return [rows.row(int(position)).fields[name] for position in order]
+
+
+def trained(rows: IndexedRows, *, shuffle: bool, epoch: int = 0, seed: int = 0) -> list[Any]:
+    return values(rows, [int(position) for position in rows.order(epoch, seed, shuffle=shuffle)])
+
+
+@pytest.mark.parametrize(
+    ("expression", "kept"),
+    [
+        ("n > 2", [3, 4]),
+        ("n in [1, 4]", [1, 4]),
+        ("kind == 'a' and n < 4", [1, 3]),
+        ("kind.startswith('b')", [2]),
+        ("row['n'] is odd", [1, 3]),
+        ("true", [1, 2, 3, 4]),
+    ],
+)
+def test_the_rows_that_a_filter_keeps(tmp_path: Path, expression: str, kept: list[int]) -> None:
+    columns = [{"n": n, "kind": "b" if n == 2 else "a"} for n in range(1, 5)]
+    rows, selection = indexed(tmp_path, columns, keep=expression)
+    assert [row.fields["n"] for row in rows.rows()] == kept
+    assert selection.note("row") == f"data.filter keeps {len(kept)} of 4 rows"
+
+
+def test_max_rows_counts_what_the_filter_keeps(tmp_path: Path) -> None:
+    rows, selection = indexed(tmp_path, [{"n": n} for n in range(100)], keep="n % 10 == 9", max_rows=3)
+    assert [row.fields["n"] for row in rows.rows()] == [9, 19, 29]
+    assert selection.note("row") == "data.filter keeps 3 of 30 rows"
+
+
+def test_the_digest_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
+    first = indexed(tmp_path, [{"n": 1}, {"n": 2}], keep="n == 2")[0].digest
+    assert indexed(tmp_path, [{"n": 0}, {"n": 2}], keep="n == 2")[0].digest == first
+    assert indexed(tmp_path, [{"n": 1}, {"n": 2, "x": 1}], keep="n == 2")[0].digest != first
+
+
+def test_a_filter_that_keeps_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"rows\.jsonl: data\.filter keeps none of 2 rows"):
+        indexed(tmp_path, [{"n": 1}, {"n": 2}], keep="n > 2")
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("n", "data.filter: gives 1, neither true nor false; compare it with something"),
+        ("n or kind", "data.filter: gives 1, neither true nor false"),
+        ("nothin > 1", "data.filter: `nothin` is no column; did you mean 'nothing'?"),
+        (
+            "nothing > 1",
+            "data.filter: TypeError: '>' not supported between instances of 'NoneType' and 'int'; a column",
+        ),
+        ("n > 'a'", "data.filter: TypeError: '>' not supported between instances of 'int' and 'str'"),
+    ],
+)
+def test_what_a_filter_refuses_is_said_of_each_row(tmp_path: Path, expression: str, message: str) -> None:
+    rows, _ = indexed(tmp_path, [{"n": 1, "nothing": None}, {"n": 1, "nothing": None}], keep=expression)
+    with pytest.raises(DataError) as caught:
+        rows.validate(lambda row: None)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert f"rows.jsonl:2: {message}" in lines[1]
+
+
+def test_rows_are_sorted_in_every_epoch_and_shuffled_only_where_alike(tmp_path: Path) -> None:
+    columns = [{"n": n, "level": n % 3} for n in range(60)]
+    rows, _ = indexed(tmp_path, columns, by="level")
+    straight = trained(rows, shuffle=False)
+    assert straight == [n for level in range(3) for n in range(60) if n % 3 == level]
+    shuffled = trained(rows, shuffle=True)
+    assert [n % 3 for n in shuffled] == [n % 3 for n in straight]
+    assert shuffled != straight
+    assert sorted(shuffled) == list(range(60))
+    assert trained(rows, shuffle=True) == shuffled
+    assert trained(rows, shuffle=True, epoch=1) != shuffled
+    assert trained(rows, shuffle=True, seed=1) != shuffled
+
+
+@pytest.mark.parametrize(
+    ("by", "descending", "order"),
+    [
+        ("n", False, [-2, 0, 1.5, 10]),
+        ("n", True, [10, 1.5, 0, -2]),
+        ("name", False, [10, 0, 1.5, -2]),
+        ("name", True, [1.5, -2, 0, 10]),
+        ("name | length", True, [-2, 0, 10, 1.5]),
+    ],
+)
+def test_by_numbers_and_by_texts(tmp_path: Path, by: str, descending: bool, order: list[float]) -> None:
+    columns = [{"n": 10, "name": "a"}, {"n": 1.5, "name": "é"}, {"n": -2, "name": "é"}, {"n": 0, "name": "bb"}]
+    columns[2]["name"] = "ééé" if "length" in by else "é"
+    rows, _ = indexed(tmp_path, columns, by=by, descending=descending)
+    assert trained(rows, shuffle=False) == order
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ([{"n": 1}, {}], "data.sort.by: `n` is no column"),
+        ([{"n": 1}, {"n": None}], "data.sort.by: gives a JSON null, not a number or a text"),
+        ([{"n": 1}, {"n": True}], "data.sort.by: gives a JSON boolean, not a number or a text"),
+        ([{"n": 1}, {"n": [1]}], "data.sort.by: gives a JSON array, not a number or a text"),
+        ([{"n": 1}, {"n": "a"}], "data.sort.by: gives a text here and numbers before; rows are sorted by one or the"),
+        ([{"n": "a"}, {"n": 1}], "data.sort.by: gives a number here and texts before"),
+        ([{"n": 1}, {"n": 10**400}], "data.sort.by: gives a number beyond what a float can be"),
+    ],
+)
+def test_what_no_row_is_sorted_by(tmp_path: Path, columns: list[Any], message: str) -> None:
+    rows, _ = indexed(tmp_path, columns, by="n")
+    with pytest.raises(DataError) as caught:
+        rows.validate(lambda row: None)
+    assert f"rows.jsonl:2: {message}" in str(caught.value)
+
+
+def test_a_sort_of_what_a_filter_keeps(tmp_path: Path) -> None:
+    rows, _ = indexed(tmp_path, [{"n": n} for n in (3, "x", 1, "y", 2)], keep="n is number", by="n")
+    assert trained(rows, shuffle=False) == [1, 2, 3]
+
+
+def test_filters_and_keys_read_columns_as_they_are() -> None:
+    columns = {"messages": 1, "level": 2}
+    assert RowFilter("messages == 1").keeps(columns)
+    assert SortKey("messages").of(columns) == 1.0
+    with pytest.raises(RowError):
+        RowFilter("expected_answer == 1").keeps(columns)
+
+
+ENDLESS = RowFile("numbers")
+
+
+class Counting(Dataset):
+    """Rows without end."""
+
+    name = "counting"
+
+    def read(self) -> Iterator[RawRow]:
+        number = 0
+        while True:
+            number += 1
+            yield RawRow.of(ENDLESS, number, {"messages": USER, "n": number})
+
+
+def test_reading_ends_with_the_last_row_that_is_taken() -> None:
+    selection = RowSelection(RowFilter("n % 100 == 0"), None)
+    assert len(RowIndex(Counting(), 5, selection)) == 5
+    assert selection.read == 500
