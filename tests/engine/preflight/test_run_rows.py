@@ -93,5 +93,6 @@ def test_a_row_that_a_template_fails_at(read: Callable[..., RunRows]) -> None:
     with pytest.raises(DataError) as caught:
         read(QUESTIONS, format={"prompt": "{{ qestion }}"})
     lines = str(caught.value).splitlines()
-    assert len(lines) == 6
-    assert "train.jsonl:3: data.format.prompt: `qestion` is no column; did you mean 'question'? The row has" in lines[2]
+    assert lines[0] == "6 of 6 rows have this problem, such as"
+    assert "train.jsonl:3: data.format.prompt: `qestion` is no column; did you mean 'question'? The row has" in lines[3]
+    assert lines[4:] == ["columns of these rows: question, answer, level, topic"]
