@@ -63,6 +63,8 @@ def _conversion(kind: "pa.DataType") -> Convert | None:
 
 
 def _of_float(value: float) -> JsonValue:
+    if math.isinf(value):
+        raise ValueError("is infinite, which JSON does not have")
     return None if math.isnan(value) else value
 
 

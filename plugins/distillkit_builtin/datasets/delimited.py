@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
+from pydantic_core import to_json  # takes less than half of the time of the standard library's
+
 from distillkit import MAX_ROW_BYTES, DataError, RawRow, RowError, RowFile, UnreadableRow
 from distillkit.files.strict_json import shortened
 from distillkit_builtin.datasets.file_kind import MARK
@@ -57,7 +59,7 @@ def _row(file: RowFile, number: int, header: Sequence[str], cells: Sequence[str]
             f"has {len(cells)} cells, the header has {len(header)}; a cell that holds {delimiter!r}, a quote or a line "
             'end stands in double quotes, and a quote in it is doubled ("")',
         )
-    return RawRow.of(file, number, dict(zip(header, cells, strict=True)))
+    return RawRow(file, number, to_json(dict(zip(header, cells, strict=True))))
 
 
 def _header(file: RowFile, names: list[str], delimiter: str | None) -> list[str]:

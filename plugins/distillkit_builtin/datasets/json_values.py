@@ -17,7 +17,7 @@ from distillkit_builtin.datasets.file_kind import MARK
 CHUNK = 2**18
 """Bytes that are read at once."""
 BLANK = re.compile(rb"[ \t\r\n]*+")
-STRING = rb'"(?:[^"\\]++|\\.)*+"'
+STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + STRING + rb")*+([{}\[\]])", re.DOTALL)
 """Up to the next bracket that stands in no string."""
 SCALAR = re.compile(STRING + rb'|[^\s,"{}\[\]]++', re.DOTALL)
@@ -30,7 +30,7 @@ def read_json_values(file: RowFile, stream: BinaryIO, layout: Literal["array", "
     text = _Text(file, stream)
     values = _elements(text) if layout == "array" else _objects(text)
     for number, value in enumerate(values, start=1):
-        yield RawRow(file, number, value.translate(ONE_LINE))
+        yield RawRow(file, number, value.translate(ONE_LINE) if b"\n" in value or b"\r" in value else value)
 
 
 def _objects(text: "_Text") -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
+from pydantic_core import to_json  # takes less than half of the time of the standard library's
 
 from distillkit import DataError, RawRow, RowError, RowFile, UnreadableRow
 from distillkit_builtin.datasets.arrow_values import is_json, json_column
@@ -30,7 +31,7 @@ def read_parquet(file: RowFile, path: Path) -> Iterator[RawRow | UnreadableRow]:
         for group in range(table.num_row_groups):
             rows = _rows_at_once(table.metadata.row_group(group))
             for batch in table.iter_batches(rows, [group], columns=names, use_threads=False):
-                yield from _rows(file, number, names, batch.columns)
+                yield from _rows(file, number, names, [batch.column(name) for name in names])
                 number += batch.num_rows
 
 
@@ -78,14 +79,23 @@ def _rows(
     try:
         values = [json_column(column) for column in columns]
     except (ValueError, OverflowError, pa.ArrowException):
-        values = None
+        yield from _one_by_one(file, first, names, columns)
+        return
+    for number, cells in enumerate(zip(*values, strict=True), start=first):
+        yield RawRow(file, number, to_json(dict(zip(names, cells, strict=True))))
+
+
+def _one_by_one(
+    file: RowFile, first: int, names: Sequence[str], columns: Sequence["pa.Array"]
+) -> Iterator[RawRow | UnreadableRow]:
+    """The rows of a batch in which a value is wrong."""
     for place in range(len(columns[0])):
-        number = first + place
         try:
-            cells = [column[place] for column in values] if values is not None else _cells(names, columns, place)
-            yield RawRow.of(file, number, dict(zip(names, cells, strict=True)))
+            cells = _cells(names, columns, place)
         except RowError as error:
-            yield UnreadableRow(file, number, error)
+            yield UnreadableRow(file, first + place, error)
+        else:
+            yield RawRow(file, first + place, to_json(dict(zip(names, cells, strict=True))))
 
 
 def _cells(names: Sequence[str], columns: Sequence["pa.Array"], place: int) -> list[JsonValue]:
