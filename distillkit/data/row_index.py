@@ -14,6 +14,8 @@ from distillkit.roles.dataset import Dataset
 
 DIGEST = 5
 """Bytes of a row's hash: of a million rows that change, one would be missed in a million runs."""
+OPEN_FILES = 16
+"""At once: a folder may hold more than a process may open."""
 
 
 class RowIndex:
@@ -86,6 +88,8 @@ class RowIndex:
         try:
             for position in positions:
                 file, offset = self._files[self._file_of[position]], self._offsets[position]
+                if file.path not in opened and len(opened) == OPEN_FILES:
+                    opened.pop(next(iter(opened)))[0].close()
                 reader, here = opened.get(file.path) or (self._open(file.path), 0)
                 opened[file.path] = reader, here  # so that it is closed, whatever comes
                 if offset != here:
