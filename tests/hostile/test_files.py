@@ -1,4 +1,4 @@
-"""Files of every format that no one would write on purpose, or that are only large: in bounded memory, and never silent."""
+"""Files of every format that no one would write on purpose, or that are only large: in bounded memory, never silent."""
 
 import gzip
 import json
