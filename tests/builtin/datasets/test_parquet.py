@@ -143,6 +143,13 @@ def test_a_damaged_page_is_refused(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", {"column": pa.array([1])})
+    path.write_bytes(path.read_bytes().replace(b"column", b"\xff" * 6))
+    with pytest.raises(DataError, match=r"a\.parquet: is no whole Parquet file: 'utf-8' codec can't decode"):
+        read(path)
+
+
 def test_an_empty_table_holds_no_rows(tmp_path: Path) -> None:
     path = table(tmp_path / "a.parquet", {"messages": pa.array([], CHAT)})
     with pytest.raises(DataError, match=r"a\.parquet: holds no rows"):
