@@ -1,0 +1,96 @@
+"""As much of the Hugging Face hub as `datasets` asks for, on this machine."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+Files = Mapping[str, bytes]
+
+
+@dataclass
+class Hub:
+    """What is on it: by `org/name` the commits, by hash the files; branches; which are gated; what was asked."""
+
+    commits: dict[str, dict[str, Files]] = field(default_factory=dict)
+    heads: dict[str, str] = field(default_factory=dict)
+    gated: set[str] = field(default_factory=set)
+    requests: list[str] = field(default_factory=list)
+    url: str = ""
+
+    def push(self, repo: str, files: Files) -> str:
+        """A new commit of main; its hash."""
+        commit = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.commits.setdefault(repo, {})[commit] = files
+        self.heads[repo] = commit
+        return commit
+
+    def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers of a GET."""
+        api, parts = path.startswith("/api/"), path.partition("datasets/")[2].split("/")
+        repo, kind, name, inner = "/".join(parts[:2]), *(*parts[2:4], "", "")[:2], "/".join(parts[4:])
+        if repo not in self.commits:
+            return 401, b"{}", {"X-Error-Code": "RepoNotFound"}
+        if kind == "refs":
+            return 200, _json({"branches": [_ref("main", self.heads[repo])], "tags": [], "converts": []}), {}
+        commit = self.heads[repo] if name in ("", "main") else name
+        files = self.commits[repo].get(commit)
+        if files is None:
+            return 404, b"{}", {"X-Error-Code": "RevisionNotFound"}
+        if api and kind in ("", "revision"):
+            return 200, _json({"id": repo, "sha": commit, "siblings": [{"rfilename": file} for file in files]}), {}
+        if repo in self.gated:
+            return 401, b"{}", {"X-Error-Code": "GatedRepo"}
+        if kind == "tree":
+            below = {file: body for file, body in files.items() if file.startswith(inner)}
+            return 200, _json([{"type": "file", "path": file, "size": len(body), "oid": _hash(body)} for file, body in below.items()]), {}
+        if inner not in files:
+            return 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
+        return 200, files[inner], {"ETag": f'"{_hash(files[inner])}"', "X-Repo-Commit": commit}
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[Hub]:
+    """While this lasts it is at `hub.url`, which HF_ENDPOINT can name."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            hub.requests.append(self.path)
+            status, body, headers = hub.answer(self.path.partition("?")[0])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *arguments: object) -> None:
+            """The terminal is the tests'."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha1(body).hexdigest()
+
+
+def _ref(name: str, commit: str) -> dict[str, str]:
+    return {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
