@@ -1,7 +1,9 @@
 """What `check` and a run say of rows whose prompts are not what the rows hold: refused by line, or counted."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,8 @@ def prepared(
             ],
         }
         config = local_config(**values, **over)
-        return prepare_run(config, Registry.discover(), lambda note: None)
+        run = prepare_run(config, Registry.discover(), lambda note: None)
+        return replace(run, notes=tuple(re.sub(r"\S+jsonl:(\d+)", r"line \1", note) for note in run.notes))
 
     return prepare
 

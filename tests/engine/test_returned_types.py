@@ -56,7 +56,7 @@ class ListLoss(Loss):
     [
         (
             {"router": TextRouter()},
-            r"router 'text' \(.*TextRouter\): route\(\) at .*train.jsonl:1 returned str, not Route",
+            r"router 'text' \(.*TextRouter\): route\(\) at .*:1 returned str, not Route",
         ),
         ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at .*train.jsonl:1 returned list, not ChatPrompts"),
         ({"evaluators": [DictEvaluator()]}, r"DictEvaluator\): evaluate\(\) returned dict, not EvalResult"),

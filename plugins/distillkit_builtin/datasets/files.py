@@ -37,6 +37,8 @@ class FilesDataset(Dataset):
                 for row in read_json_lines(RowFile(self.path, unit="line", path=path)):
                     rows += 1
                     yield row
+        except DataError:  # a ValueError, too
+            raise
         except FileNotFoundError as error:
             raise DataError(f"{path}: no such file (looked from {Path.cwd()})") from error
         except OSError as error:
