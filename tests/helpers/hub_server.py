@@ -46,7 +46,16 @@ class Hub:
             return 401, b"{}", {"X-Error-Code": "GatedRepo"}
         if kind == "tree":
             below = {file: body for file, body in files.items() if file.startswith(inner)}
-            return 200, _json([{"type": "file", "path": file, "size": len(body), "oid": _hash(body)} for file, body in below.items()]), {}
+            return (
+                200,
+                _json(
+                    [
+                        {"type": "file", "path": file, "size": len(body), "oid": _hash(body)}
+                        for file, body in below.items()
+                    ]
+                ),
+                {},
+            )
         if inner not in files:
             return 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
         return 200, files[inner], {"ETag": f'"{_hash(files[inner])}"', "X-Repo-Commit": commit}

@@ -7,12 +7,14 @@ from typing import ClassVar
 from pydantic import Field, PrivateAttr, field_validator
 
 from distillkit import DataError, Dataset, MissingExtraError, RawRow, RowFile, UnreadableRow
+from distillkit_builtin.datasets.arrow_rows import arrow_rows
 from distillkit_builtin.datasets.hf_address import SCHEME, find_saved, parse_hub_address
+from distillkit_builtin.datasets.hf_columns import left_out, plain_batches
+from distillkit_builtin.datasets.hf_hub import open_on_hub
+from distillkit_builtin.datasets.hf_quiet import quiet
+from distillkit_builtin.datasets.hf_saved import open_saved
 from distillkit_builtin.datasets.hf_split import OpenedSplit
 from distillkit_builtin.file_errors import one_line
-
-BATCH = 256
-"""Rows that are turned into JSON together."""
 
 
 class HuggingFaceDataset(Dataset):
@@ -31,7 +33,9 @@ class HuggingFaceDataset(Dataset):
         "where there are several.",
     )
     revision: str | None = Field(
-        None, min_length=1, description="A commit, tag or branch of a dataset on the hub; null: the newest commit of main."
+        None,
+        min_length=1,
+        description="A commit, tag or branch of a dataset on the hub; null: the newest commit of main.",
     )
 
     _commit: str | None = PrivateAttr(None)
@@ -53,28 +57,23 @@ class HuggingFaceDataset(Dataset):
         return self._notes
 
     def read(self) -> Iterator[RawRow | UnreadableRow]:
-        """Every row of the split, a few hundred at a time from the memory-mapped file."""
+        """Every row of the split, a few at a time from the memory-mapped file."""
         require_extra()
-        from distillkit_builtin.datasets.hf_columns import left_out, plain_batches
-
         opened = self._open()
         omitted = left_out(opened.rows.features)
         self._notes = tuple(_notes(opened, omitted, self.revision))
+        if len(omitted) == len(opened.rows.features):
+            raise DataError(f"{opened.name}: no column holds text, numbers, lists or structs, but {_listed(omitted)}")
         file, number = RowFile(opened.name), 0
         try:
-            for batch in plain_batches(opened.rows, omitted, BATCH):
-                for text in json_texts(batch):
-                    number += 1
-                    yield RawRow(file, number, text)
+            for batch in plain_batches(opened.rows, omitted):
+                yield from arrow_rows(file, number + 1, batch)
+                number += batch.num_rows
         except (OSError, ValueError, IndexError) as error:
             raise DataError(f"{opened.name} cannot be read behind row {number}: {one_line(error)}") from error
 
     def _open(self) -> OpenedSplit:
         """The split. A reading after the first is of the same commit, whatever was pushed meanwhile."""
-        from distillkit_builtin.datasets.hf_hub import open_on_hub
-        from distillkit_builtin.datasets.hf_quiet import quiet
-        from distillkit_builtin.datasets.hf_saved import open_saved
-
         with quiet():
             if not self.path.startswith(SCHEME):
                 return open_saved(find_saved(self.path))
@@ -97,11 +96,8 @@ def _notes(opened: OpenedSplit, omitted: Mapping[str, str], revision: str | None
     if opened.commit is not None and revision != opened.commit:
         yield f"{opened.name} is read as of commit {opened.commit}; as `revision` in data.source it stays that"
     if omitted:
-        columns = ", ".join(f"{name} ({what})" for name, what in omitted.items())
-        yield f"{opened.name}: columns that are no text are left out: {columns}"
+        yield f"{opened.name}: columns that JSON does not hold are left out: {_listed(omitted)}"
 
 
-def json_texts(batch) -> Iterator[bytes]:
-    import json
-    for row in batch.to_pylist():
-        yield json.dumps(row, ensure_ascii=False, default=str).encode()
+def _listed(omitted: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({what})" for name, what in omitted.items())

@@ -52,7 +52,9 @@ def parse_hub_address(text: str) -> HubAddress:
     if parts[0] == "datasets" and len(parts) > 2:
         raise DataError(f"{shown(text)}: leave `datasets/` out: {FORM}")
     if "@" in name:
-        raise DataError(f"{shown(text)}: a revision is an option of its own: `data.source: {{name: hf, revision: ...}}`")
+        raise DataError(
+            f"{shown(text)}: a revision is an option of its own: `data.source: {{name: hf, revision: ...}}`"
+        )
     if len(parts) > 3 or not all(PART.fullmatch(part) and part.strip(".") for part in parts):
         raise DataError(f"{shown(text)} is no address of a dataset: {FORM}")
     return HubAddress("/".join(parts[:2]), parts[2] if len(parts) > 2 else None, _split(text, split) if mark else None)

@@ -131,7 +131,9 @@ def _reason(error: Exception, repo: str) -> str:
             "one needs HF_TOKEN (or `hf auth login`) of an account that may read it"
         )
     if isinstance(error, OfflineModeIsEnabled) or "OfflineModeIsEnabled" in said:
-        return "HF_HUB_OFFLINE=1, and it is not in the cache; unset it once to download (HF_HOME says where the cache is)"
+        return (
+            "HF_HUB_OFFLINE=1, and it is not in the cache; unset it once to download (HF_HOME says where the cache is)"
+        )
     if isinstance(error, DataFilesNotFoundError):
         return "it has no files that `datasets` reads as rows (Parquet, JSON, CSV, ...)"
     if "scripts are no longer supported" in said:

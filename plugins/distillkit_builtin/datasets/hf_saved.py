@@ -13,7 +13,13 @@ def open_saved(address: SavedAddress) -> OpenedSplit:
     folder = str(address.folder)
     try:
         found = load_from_disk(folder, keep_in_memory=False)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # from reading JSON that is of no dataset
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ) as error:  # from reading JSON that is of no dataset
         raise DataError(f"{folder}: what `save_to_disk` wrote here cannot be read: {one_line(error)}") from error
     if isinstance(found, DatasetDict):
         split = choose_split(found, address.split, folder)

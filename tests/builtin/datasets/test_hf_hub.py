@@ -31,7 +31,12 @@ configs:
 - {config_name: other, data_files: other/*.jsonl}
 ---
 """
-FILES = {"README.md": CARD, "main/train.jsonl": b'{"q": "a"}\n{"q": "b"}\n', "main/test.jsonl": b'{"q": "t"}\n', "other/x.jsonl": b'{"q": "o"}\n'}
+FILES = {
+    "README.md": CARD,
+    "main/train.jsonl": b'{"q": "a"}\n{"q": "b"}\n',
+    "main/test.jsonl": b'{"q": "t"}\n',
+    "other/x.jsonl": b'{"q": "o"}\n',
+}
 NEWER = {**FILES, "main/test.jsonl": b'{"q": "newer"}\n'}
 Found = Mapping[str, Any]
 
@@ -64,12 +69,47 @@ def read(home: Path, url: str, *wanted: tuple[str, str | None], offline: bool = 
 
 
 def test_all(home, hub):
-    (home/"org"/"data").mkdir(parents=True)
-    (home/"org"/"data"/"train.jsonl").write_text('{"q": "local"}')
-    old = hub.heads["org/data"]; hub.push("org/data", NEWER)
-    for f in read(home, hub.url, ("hf://org/data/main#train", None), ("hf://org/data/main#test", None),("hf://org/data/main#test", old),("hf://org/data/main", None),("hf://org/data", None),("hf://org/data/nope", None), ("hf://org/data/main#dev", None),("hf://org/data/main#test", "v9"),("hf://org/one",None),("hf://org/scripted",None),("hf://org/empty",None),("hf://org/gated",None),("hf://org/none",None),("hf://csv",None)): print(f)
+    (home / "org" / "data").mkdir(parents=True)
+    (home / "org" / "data" / "train.jsonl").write_text('{"q": "local"}')
+    old = hub.heads["org/data"]
+    hub.push("org/data", NEWER)
+    for f in read(
+        home,
+        hub.url,
+        ("hf://org/data/main#train", None),
+        ("hf://org/data/main#test", None),
+        ("hf://org/data/main#test", old),
+        ("hf://org/data/main", None),
+        ("hf://org/data", None),
+        ("hf://org/data/nope", None),
+        ("hf://org/data/main#dev", None),
+        ("hf://org/data/main#test", "v9"),
+        ("hf://org/one", None),
+        ("hf://org/scripted", None),
+        ("hf://org/empty", None),
+        ("hf://org/gated", None),
+        ("hf://org/none", None),
+        ("hf://csv", None),
+    ):
+        print(f)
     print("OFFLINE")
-    for f in read(home, hub.url, ("hf://org/data/main#train", None), ("hf://org/data/main#test", None),("hf://org/data/main#test", old),("hf://org/data/main", None),("hf://org/data", None),("hf://org/data/nope", None), ("hf://org/data/main#test", "v9"),("hf://org/one",None),("hf://org/none",None),("hf://csv",None), offline=True): print(f)
+    for f in read(
+        home,
+        hub.url,
+        ("hf://org/data/main#train", None),
+        ("hf://org/data/main#test", None),
+        ("hf://org/data/main#test", old),
+        ("hf://org/data/main", None),
+        ("hf://org/data", None),
+        ("hf://org/data/nope", None),
+        ("hf://org/data/main#test", "v9"),
+        ("hf://org/one", None),
+        ("hf://org/none", None),
+        ("hf://csv", None),
+        offline=True,
+    ):
+        print(f)
     print("NO NET")
-    for f in read(home, "http://127.0.0.1:9", ("hf://org/data/main#train", None)): print(f)
+    for f in read(home, "http://127.0.0.1:9", ("hf://org/data/main#train", None)):
+        print(f)
     print(hub.requests)
