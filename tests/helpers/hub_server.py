@@ -45,17 +45,7 @@ class Hub:
         if repo in self.gated:
             return 401, b"{}", {"X-Error-Code": "GatedRepo"}
         if kind == "tree":
-            below = {file: body for file, body in files.items() if file.startswith(inner)}
-            return (
-                200,
-                _json(
-                    [
-                        {"type": "file", "path": file, "size": len(body), "oid": _hash(body)}
-                        for file, body in below.items()
-                    ]
-                ),
-                {},
-            )
+            return 200, _json(list(_listing(files, inner))), {}
         if inner not in files:
             return 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}
         return 200, files[inner], {"ETag": f'"{_hash(files[inner])}"', "X-Repo-Commit": commit}
@@ -91,6 +81,15 @@ def serving(hub: Hub) -> Iterator[Hub]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def _listing(files: Files, folder: str) -> Iterator[Mapping[str, object]]:
+    """The files and folders of a folder, not what is below those."""
+    start = f"{folder}/" if folder else ""
+    for name in dict.fromkeys(path.removeprefix(start).partition("/")[0] for path in files if path.startswith(start)):
+        body = files.get(start + name)
+        kind, size = ("directory", 0) if body is None else ("file", len(body))
+        yield {"type": kind, "path": start + name, "size": size, "oid": _hash(body or b"")}
 
 
 def _json(value: object) -> bytes:

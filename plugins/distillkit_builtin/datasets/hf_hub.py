@@ -116,9 +116,11 @@ def _named(config: str) -> str | None:
 
 def _reason(error: Exception, repo: str) -> str:
     """Why it cannot be had, and what to do."""
-    from datasets.exceptions import DataFilesNotFoundError
+    from datasets.exceptions import DataFilesNotFoundError, DatasetGenerationError
     from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
 
+    if isinstance(error, DatasetGenerationError) and isinstance(error.__cause__, Exception):
+        return f"its files are no rows of one kind: {one_line(error.__cause__)}"
     said = one_line(error)
     if isinstance(error, GatedRepoError) or "gated dataset" in said:
         return (
@@ -134,7 +136,7 @@ def _reason(error: Exception, repo: str) -> str:
         return (
             "HF_HUB_OFFLINE=1, and it is not in the cache; unset it once to download (HF_HOME says where the cache is)"
         )
-    if isinstance(error, DataFilesNotFoundError):
+    if isinstance(error, DataFilesNotFoundError | StopIteration):  # the second from a pattern that no file fits
         return "it has no files that `datasets` reads as rows (Parquet, JSON, CSV, ...)"
     if "scripts are no longer supported" in said:
         return (
@@ -150,4 +152,4 @@ def _errors() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors
 
     http: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, as its version has it
-    return DatasetsError, http, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError
+    return DatasetsError, http, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, StopIteration

@@ -144,6 +144,16 @@ def test_what_arrow_holds_becomes_json(saved: Callable[..., str]) -> None:
     assert second == {**dict.fromkeys(full), "labels": [], "columns": {"x": [], "y": []}}
 
 
+def test_lists_of_labels_are_those_of_their_rows_in_every_batch(saved: Callable[..., str]) -> None:
+    from datasets import ClassLabel, Features, List
+
+    names = ["a", "b", "c"]
+    features = Features({"labels": List(ClassLabel(names=names))})
+    labels = [None if i % 5 == 0 else [(i + j) % 3 for j in range(i % 4)] for i in range(600)]
+    found = rows_of(saved([{"labels": row} for row in labels], features))
+    assert found == [{"labels": None if row is None else [names[label] for label in row]} for row in labels]
+
+
 def test_what_is_no_text_is_left_out_and_said_and_never_decoded(tmp_path: Path) -> None:
     import pyarrow as pa
     from datasets import Audio, Features, Image, List, Value
