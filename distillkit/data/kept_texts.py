@@ -3,6 +3,7 @@
 import io
 import os
 import tempfile
+import weakref
 from typing import BinaryIO, cast
 
 from distillkit.errors import DataError
@@ -22,6 +23,7 @@ class KeptTexts:
         try:
             if self._file is None:
                 file = tempfile.TemporaryFile(prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
+                weakref.finalize(self, file.close)
                 self._file = cast(BinaryIO, file)
             self._file.write(text)
             self._file.write(b"\n")

@@ -8,7 +8,6 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide, Renderer
-from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
@@ -22,12 +21,11 @@ from distillkit.preflight.compatibility import (
 )
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.other_prompts import other_prompts
-from distillkit.preflight.plan import PromptLengths, make_plan, substeps_of
+from distillkit.preflight.plan import make_plan, substeps_of
+from distillkit.preflight.run_rows import read_rows
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
-from distillkit.roles.attribution import attribute_to
-from distillkit.roles.dataset import Dataset
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row, SamplingParams
@@ -105,11 +103,8 @@ def prepare_run(
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
     plugins = plugins_of(config, registry)
-    pipeline, eval_pipeline = RowPipeline.of(config), RowPipeline.of(config)
-    data = config.data
-    dataset = _routed(plugins.dataset, data.max_rows, pipeline)
-    eval_dataset = plugins.eval_dataset
-    held_out = None if eval_dataset is None else _routed(eval_dataset, data.max_eval_rows, eval_pipeline)
+    rows = read_rows(config, plugins)
+    train, held_out = rows.train, rows.held_out
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
@@ -122,30 +117,16 @@ def prepare_run(
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
-    lengths = _measured(dataset, pipeline, renderer)
-    eval_lengths = None if held_out is None else _measured(held_out, eval_pipeline, renderer)
-    notes = (*lengths.notes("row"), *(() if eval_lengths is None else eval_lengths.notes("held-out row")))
-    notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer), *_notes(config, pipeline, sampling))
-    eval_rows = () if held_out is None else tuple(held_out.rows())
+    lengths = train.measured(renderer)
+    eval_lengths = None if held_out is None else held_out.measured(renderer)
+    notes = (*rows.notes(), *lengths.notes("row"))
+    notes += () if eval_lengths is None else (*eval_lengths.notes("held-out row"),)
+    notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer))
+    notes += (*_notes(config, train.pipeline, sampling),)
+    eval_rows = () if held_out is None else tuple(held_out.rows.rows())
     plan = make_plan(config, lengths, eval_lengths)
-    found = (pipeline, renderer, sampling, turn_ends, dataset, eval_rows, plan, reports, notes)
+    found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
-
-
-def _routed(dataset: Dataset, max_rows: int | None, pipeline: RowPipeline) -> IndexedRows:
-    """The rows of a dataset, each of which has a route and prompts. Raises DataError."""
-    with attribute_to(dataset, "in read()"):
-        index = RowIndex(dataset, max_rows)
-    rows = IndexedRows(index)
-    rows.validate(pipeline.count)
-    return rows
-
-
-def _measured(dataset: IndexedRows, pipeline: RowPipeline, renderer: Renderer) -> PromptLengths:
-    """The lengths of all prompts, each of which fits. Raises DataError."""
-    lengths = PromptLengths(pipeline, renderer)
-    dataset.validate(lengths.count)
-    return lengths
 
 
 def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:

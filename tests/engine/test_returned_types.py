@@ -58,7 +58,7 @@ class ListLoss(Loss):
             {"router": TextRouter()},
             r"router 'text' \(.*TextRouter\): route\(\) at .*:1 returned str, not Route",
         ),
-        ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at .*train.jsonl:1 returned list, not ChatPrompts"),
+        ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at .*:1 returned list, not ChatPrompts"),
         ({"evaluators": [DictEvaluator()]}, r"DictEvaluator\): evaluate\(\) returned dict, not EvalResult"),
         ({"loss": ListLoss()}, r"loss 'list' \(.*ListLoss\): batch\(\) returned list, not Batch"),
     ],

@@ -125,13 +125,13 @@ def test_files_without_a_row(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     for content in (b"", b"\xef\xbb\xbf", b"\r\n \n", b"\xef\xbb\xbf\n"):
         path.write_bytes(content)
-        assert "holds no rows; rows are JSON lines: each line is a JSON object with `messages`" in refusal(path)
+        assert refusal(path) == f"{path}: holds no rows"
 
 
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    for path in (pipe, Path("/dev/zero"), Path("/dev/null"), tmp_path):
+    for path in (pipe, Path("/dev/zero"), Path("/dev/null")):
         assert refusal(path).startswith(f"{path}: cannot be read: it is no regular file, and rows are read more than")
 
 

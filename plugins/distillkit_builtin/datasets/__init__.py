@@ -1,1 +1,1 @@
-"""Where rows come from: built-in sources."""
+"""Where rows come from: files of several formats."""

@@ -1,51 +1,110 @@
-"""Rows in files."""
+"""Rows in files: JSON lines, JSON arrays, CSV, TSV, Parquet."""
 
-import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from distillkit import DataError, Dataset, RawRow, RowFile, UnreadableRow
-from distillkit_builtin.datasets.file_kind import HEAD, other_kind
+from distillkit_builtin.datasets.delimited import read_delimited
+from distillkit_builtin.datasets.file_kind import json_layout
+from distillkit_builtin.datasets.found_files import FoundFile, FoundFiles, find_files
 from distillkit_builtin.datasets.json_lines import read_json_lines
+from distillkit_builtin.datasets.json_values import read_json_values
+from distillkit_builtin.datasets.parquet import left_out, read_parquet
+from distillkit_builtin.datasets.settled_format import settled_content
+from distillkit_builtin.datasets.text_stream import text_stream
 
-ROWS = "rows are JSON lines: each line is a JSON object with `messages`"
+SHOWN = 3
+"""Names of files that a note gives."""
 
 
 class FilesDataset(Dataset):
-    """Rows in a file of JSON lines."""
+    """Rows in files: JSON lines, JSON arrays, CSV, TSV and Parquet, texts also as .gz and .zst.
+
+    A suffix says what each holds: .jsonl, .ndjson, .json, .csv, .tsv, .parquet, and .gz or .zst behind those of texts.
+    Parquet and .zst need `pip install 'distillkit[data]'`.
+    """
 
     name: ClassVar[str] = "files"
 
-    path: str = Field(description="The file.")
+    path: str | tuple[str, ...] = Field(
+        description="A file, a folder with all that is below it, or a glob; or several of them, read one after another."
+    )
+    delimiter: str | None = Field(
+        None,
+        min_length=1,
+        max_length=1,
+        description="What separates the cells of CSV and TSV files; null: a comma, or a tab in .tsv.",
+    )
+
+    @field_validator("path")
+    @classmethod
+    def _some(cls, path: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not path or (not isinstance(path, str) and "" in path):
+            raise ValueError("is empty; give a file, a folder or a glob")
+        return path
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, delimiter: str | None) -> str | None:
+        if delimiter is not None and delimiter in '"\r\n ':
+            raise ValueError('cannot be a double quote, a blank or a line end; the usual ones: "," ";" "|" "\\t"')
+        return delimiter
 
     def place(self) -> str:
-        """The path."""
-        return self.path
+        """The paths."""
+        return ", ".join(self._paths())
 
     def read(self) -> Iterator[RawRow | UnreadableRow]:
-        """Every row. Raises DataError for a file that is absent, unreadable, empty or no file."""
-        path, rows = Path(self.path), 0
-        try:
-            mode = path.stat().st_mode
-            if stat.S_ISREG(mode):
-                with path.open("rb") as file:
-                    if (kind := other_kind(file.read(HEAD))) is not None:
-                        raise DataError(f"{path}: {kind}; {ROWS}")
-                for row in read_json_lines(RowFile(self.path, unit="line", path=path)):
-                    rows += 1
-                    yield row
-        except DataError:  # a ValueError, too
-            raise
-        except FileNotFoundError as error:
-            raise DataError(f"{path}: no such file (looked from {Path.cwd()})") from error
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        except ValueError as error:  # a NUL or half of a character in the name
-            raise DataError(f"{str(path)!r}: no such file; no file can be called that") from error
-        if not stat.S_ISREG(mode):  # a pipe or a device, which may wait, or never end
-            raise DataError(f"{path}: cannot be read: it is no regular file, and rows are read more than once")
-        if not rows:
-            raise DataError(f"{path}: holds no rows; {ROWS}")
+        """Every row, one file after another. Raises DataError for what cannot be read, or is of no format that can."""
+        found = find_files(self._paths())
+        for file, key in zip(found.files, found.keys(), strict=True):
+            yield from self._rows_of(file, key)
+
+    def notes(self) -> Sequence[str]:
+        """Files of a folder that are not read, files without content, columns that are left out."""
+        found = find_files(self._paths())
+        return [*_of_files(self.place(), found), *(note for file in found.files for note in _of_file(file))]
+
+    def _paths(self) -> Sequence[str]:
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+    def _rows_of(self, file: FoundFile, key: str) -> Iterator[RawRow | UnreadableRow]:
+        path, name = file.path, str(file.path)
+        content, head = settled_content(file)
+        if self.delimiter is not None and content not in ("CSV", "TSV"):
+            raise DataError(f"{path}: is {content}, and `delimiter` is for CSV and TSV; take the option out")
+        if content == "Parquet":
+            yield from read_parquet(RowFile(name, key), path)
+            return
+        with text_stream(path, file.format.packing) as stream:
+            if content != "JSON":
+                delimiter = self.delimiter or ("," if content == "CSV" else "\t")
+                chosen = self.delimiter is not None
+                yield from read_delimited(RowFile(name, key, "line"), stream, delimiter, chosen=chosen)
+            elif (layout := json_layout(head)) == "lines":
+                again = path if file.format.packing is None else None
+                yield from read_json_lines(RowFile(name, key, "line", again), stream)
+            else:
+                yield from read_json_values(RowFile(name, key), stream, layout)
+
+
+def _of_files(place: str, found: FoundFiles) -> Iterator[str]:
+    if len(found.files) > 1:
+        yield f"{place}: {len(found.files)} files, {_names([file.path for file in found.files])}"
+    if found.skipped:
+        yield f"{place}: not read, since the suffix is not known: {_names(found.skipped)}"
+
+
+def _of_file(file: FoundFile) -> Iterator[str]:
+    if not file.path.stat().st_size:
+        yield f"{file.path}: is empty"
+    elif file.format.content == "Parquet" and (columns := left_out(file.path)):
+        yield f"{file.path}: left out, since such values have no form in JSON: {', '.join(columns)}"
+
+
+def _names(paths: Sequence[Path]) -> str:
+    shown = [str(path) for path in paths[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(paths) - SHOWN:,} more" if len(paths) > SHOWN else "")

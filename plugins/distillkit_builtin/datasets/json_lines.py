@@ -1,37 +1,37 @@
-"""Files of JSON lines: one object a line, which can be read again where it stands."""
+"""JSON lines: each line is a row, found by its end and read by the engine."""
 
-import codecs
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from distillkit import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
+from distillkit_builtin.datasets.file_kind import MARK
 
 
-def read_json_lines(of: RowFile) -> Iterator[RawRow | UnreadableRow]:
-    """The rows of the file at `of.path`; blank lines are none."""
-    if of.path is None:
-        raise AssertionError("lines are read from a file")
+def read_json_lines(file: RowFile, stream: BinaryIO) -> Iterator[RawRow | UnreadableRow]:
+    """Every line that is not blank. Rows have offsets where `file` has a path: there nothing has to be copied."""
     offset = 0
-    with of.path.open("rb") as file:
-        for number, (text, length) in enumerate(_lines(file), start=1):
-            mark = len(codecs.BOM_UTF8) if number == 1 and text.startswith(codecs.BOM_UTF8) else 0
-            if _is_cut(text):
-                yield UnreadableRow(of, number, too_long(of))
-            elif text[mark:].strip():
-                yield RawRow(of, number, text[mark:].rstrip(b"\r\n"), offset + mark)
-            offset += length
+    placed = file.path is not None
+    for number, (line, length) in enumerate(_lines(stream), start=1):
+        start = offset
+        offset += length
+        if number == 1 and line.startswith(MARK):
+            line, start = line[len(MARK) :], start + len(MARK)
+        if _is_cut(line):
+            yield UnreadableRow(file, number, too_long(file))
+        elif line and not line.isspace():
+            yield RawRow(file, number, line.rstrip(b"\r\n"), start if placed else None)
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _is_cut(line: bytes) -> bool:
+    """Whether a line that was read up to the limit goes on behind it."""
+    return len(line) > MAX_ROW_BYTES and not line.endswith(b"\n")
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Each line, of one that is too long only the start, and its whole length."""
-    while text := file.readline(MAX_ROW_BYTES + 1):
-        part, length = text, len(text)
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        part, length = line, len(line)
         while _is_cut(part):
-            part = file.readline(MAX_ROW_BYTES + 1)
+            part = stream.readline(MAX_ROW_BYTES + 1)
             length += len(part)
-        yield text, length
-
-
-def _is_cut(text: bytes) -> bool:
-    """Whether the line goes on behind what was read of it."""
-    return len(text) > MAX_ROW_BYTES and not text.endswith(b"\n")
+        yield line, length
