@@ -11,7 +11,7 @@ from distillkit.roles.dataset import Dataset
 from distillkit.testing.builders import require
 
 GivenRow = RawRow | UnreadableRow
-COLLECTIONS = (type(iter([])), type(iter(())), type(iter({}.values())))
+COLLECTIONS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter({}.values())))
 """What iterates over rows that are all there already."""
 LARGEST_NUMBER = 2**32 - 1
 
@@ -38,8 +38,8 @@ def check_dataset(dataset: Dataset) -> None:
         require(
             same,
             dataset,
-            f"gives another row {number} when it is read again, or twice at the same time; every `read` begins anew, with "
-            "nothing shared, and gives the same rows in the same order",
+            f"gives another row {number} when it is read again, or twice at the same time; each `read` begins anew, "
+            "shares nothing with another, and gives the same rows in the same order",
         )
 
 
@@ -67,8 +67,8 @@ def _check_place(dataset: Dataset, row: object, files: dict[str, RowFile]) -> No
     require(
         known == row.file,
         dataset,
-        f"calls two files {row.file.key!r} ({known.name}, {row.file.name}); `RowFile.key` is part of a row's id, so each "
-        "has its own",
+        f"calls two files {row.file.key!r} ({known.name}, {row.file.name}); `RowFile.key` is part of a row's id, so "
+        "each has its own",
     )
 
 

@@ -68,7 +68,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if self.command == "GET":
                 self.wfile.write(body)
 
-        do_HEAD = do_GET
+        do_HEAD = do_GET  # noqa: N815 - what the server calls
 
         def log_message(self, *arguments: object) -> None:
             """The terminal is the tests'."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
+from pydantic_core import to_json  # takes less than half of the time of the standard library's
 
 from distillkit import RawRow, RowError, RowFile, UnreadableRow
 from distillkit_builtin.datasets.arrow_values import json_column
@@ -13,21 +14,29 @@ if TYPE_CHECKING:
 
 
 def arrow_rows(file: RowFile, first: int, batch: "pa.RecordBatch") -> Iterator[RawRow | UnreadableRow]:
-    """Each row of a batch of columns that are JSON, counted from `first`; one whose value is none is unreadable."""
+    """Each row of a batch whose columns `is_json`, numbered from `first`; one with a wrong value is unreadable."""
     import pyarrow as pa
 
     names = batch.schema.names
     try:
         values = [json_column(column) for column in batch.columns]
     except (ValueError, OverflowError, pa.ArrowException):
-        values = None
+        yield from _one_by_one(file, first, batch)
+        return
+    for number, cells in enumerate(zip(*values, strict=True), start=first):
+        yield RawRow(file, number, to_json(dict(zip(names, cells, strict=True))))
+
+
+def _one_by_one(file: RowFile, first: int, batch: "pa.RecordBatch") -> Iterator[RawRow | UnreadableRow]:
+    """The rows of a batch in which a value is wrong."""
+    names = batch.schema.names
     for place in range(batch.num_rows):
-        number = first + place
         try:
-            cells = [column[place] for column in values] if values is not None else _cells(batch, place)
-            yield RawRow.of(file, number, dict(zip(names, cells, strict=True)))
+            cells = _cells(batch, place)
         except RowError as error:
-            yield UnreadableRow(file, number, error)
+            yield UnreadableRow(file, first + place, error)
+        else:
+            yield RawRow(file, first + place, to_json(dict(zip(names, cells, strict=True))))
 
 
 def _cells(batch: "pa.RecordBatch", place: int) -> list[JsonValue]:

@@ -29,13 +29,13 @@ class HuggingFaceDataset(Dataset):
 
     path: str = Field(
         min_length=1,
-        description="`hf://org/name`, `hf://org/name/config`, or a folder that `save_to_disk` wrote; `#split` behind it "
-        "where there are several.",
+        description="`hf://org/name`, `hf://org/name/config`, or a folder that `save_to_disk` wrote; `#split` behind "
+        "it where there are several.",
     )
     revision: str | None = Field(
         None,
         min_length=1,
-        description="A commit, tag or branch of a dataset on the hub; null: the newest commit of main.",
+        description="A commit, tag or branch of a dataset on the hub; null: the newest of `main`.",
     )
 
     _commit: str | None = PrivateAttr(None)

@@ -52,8 +52,8 @@ def find_commit(repo: str, revision: str | None) -> str:
         raise DataError(no_such("revision", str(revision), f"hf://{repo}", _revisions(repo))) from error
     except _errors() as error:
         raise DataError(
-            f"hf://{repo}: the hub cannot be reached: {one_line(error)}. Where it was read before, HF_HUB_OFFLINE=1 takes "
-            "it from the cache; HF_ENDPOINT names another hub"
+            f"hf://{repo}: the hub cannot be reached: {one_line(error)}. Where it was read before, HF_HUB_OFFLINE=1 "
+            "takes it from the cache; HF_ENDPOINT names another hub"
         ) from error
     if commit is None:
         raise DataError(f"hf://{repo}: the hub does not say of which commit it is")
@@ -83,7 +83,7 @@ def _configs(path: str, commit: str | None) -> Sequence[str]:
     from datasets import get_dataset_config_names
 
     try:
-        return get_dataset_config_names(path, revision=commit)
+        return [*get_dataset_config_names(path, revision=commit)]
     except _errors():
         return ()  # then the first error says why
 
@@ -104,8 +104,8 @@ def _require_cached(builder: "DatasetBuilder", repo: str, revision: str | None) 
         raise DataError(f"hf://{repo}: HF_HUB_OFFLINE=1, and it is not in the cache")
     if revision is not None and builder.hash != revision:
         raise DataError(
-            f"hf://{repo}: HF_HUB_OFFLINE=1, and what was cached last is commit {builder.hash}, which is not known to be "
-            f"revision {revision!r}. Give that commit as `revision`, or unset HF_HUB_OFFLINE"
+            f"hf://{repo}: HF_HUB_OFFLINE=1, and what was cached last is commit {builder.hash}, which is not known to "
+            f"be revision {revision!r}. Give that commit as `revision`, or unset HF_HUB_OFFLINE"
         )
 
 
@@ -129,8 +129,8 @@ def _reason(error: Exception, repo: str) -> str:
         )
     if isinstance(error, RepositoryNotFoundError):
         return (
-            "the hub has no dataset of this name, or it is private. The name is that of its page, `org/name`; a private "
-            "one needs HF_TOKEN (or `hf auth login`) of an account that may read it"
+            "the hub has no dataset of this name, or it is private. The name is that of its page, `org/name`; a "
+            "private one needs HF_TOKEN (or `hf auth login`) of an account that may read it"
         )
     if isinstance(error, OfflineModeIsEnabled) or "OfflineModeIsEnabled" in said:
         return (
@@ -140,8 +140,8 @@ def _reason(error: Exception, repo: str) -> str:
         return "it has no files that `datasets` reads as rows (Parquet, JSON, CSV, ...)"
     if "scripts are no longer supported" in said:
         return (
-            f"it is made by a script ({said.rpartition(' ')[2]}), and no code that comes with data is run. The hub keeps a "
-            "copy of many in Parquet: `data.source: {name: hf, path: ..., revision: refs/convert/parquet}`"
+            f"it is made by a script ({said.rpartition(' ')[2]}), and no code that comes with data is run. The hub "
+            "keeps a copy of many in Parquet: `data.source: {name: hf, path: ..., revision: refs/convert/parquet}`"
         )
     return said
 

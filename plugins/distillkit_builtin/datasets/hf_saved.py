@@ -8,7 +8,7 @@ from distillkit_builtin.file_errors import one_line
 
 def open_saved(address: SavedAddress) -> OpenedSplit:
     """The split, mapped into memory. Raises DataError if it is not there, or damaged."""
-    from datasets import Dataset, DatasetDict, load_from_disk
+    from datasets import DatasetDict, load_from_disk
 
     folder = str(address.folder)
     try:
@@ -24,7 +24,6 @@ def open_saved(address: SavedAddress) -> OpenedSplit:
     if isinstance(found, DatasetDict):
         split = choose_split(found, address.split, folder)
         return OpenedSplit(found[split], f"{folder}#{split}")
-    assert isinstance(found, Dataset)
     if address.split is not None and address.split != str(found.split):
         raise DataError(f"{folder} holds one dataset, not a folder a split; leave out #{address.split}")
     return OpenedSplit(found, folder)

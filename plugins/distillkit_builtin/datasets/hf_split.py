@@ -25,14 +25,12 @@ class OpenedSplit:
 
 def choose_split(names: Collection[str], asked: str | None, where: str) -> str:
     """The split that is read. Raises DataError if it is not there, or none is named and there are several."""
-    if asked is None and len(names) == 1:
-        return next(iter(names))
-    if asked in names:
-        return asked
-    if asked is None:
+    if asked is not None and asked not in names:
+        raise DataError(no_such("split", asked, where, names))
+    if asked is None and len(names) != 1:
         first = next(iter(names), "train")
         raise DataError(f"{where} has the splits {listed(names)}; say which: {where}#{first}")
-    raise DataError(no_such("split", asked, where, names))
+    return asked or next(iter(names))
 
 
 def no_such(kind: str, asked: str, where: str, names: Collection[str]) -> str:

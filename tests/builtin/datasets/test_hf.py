@@ -190,16 +190,18 @@ def test_without_a_column_of_text_there_are_no_rows(saved: Callable[..., str]) -
         rows_of(folder)
 
 
-def test_a_value_that_is_no_json_is_one_rows_problem(saved: Callable[..., str]) -> None:
-    from datasets import Features, Value
+def test_a_value_that_is_no_json_is_one_rows_problem(tmp_path: Path) -> None:
+    import pyarrow as pa
 
-    source = HuggingFaceDataset(
-        path=saved([{"x": 1.0}, {"x": float("inf")}, {"x": 2.0}], Features({"x": Value("float64")}))
-    )
-    first, second, third = source.read()
-    assert (json.loads(first.text), json.loads(third.text)) == ({"x": 1.0}, {"x": 2.0})
+    texts = pa.array(['{"a": [1]}', '{"a": NaN}', None]).cast(pa.json_())
+    datasets.Dataset(pa.table({"x": texts})).save_to_disk(str(tmp_path / "json"))
+    first, second, third = HuggingFaceDataset(path=str(tmp_path / "json")).read()
+    assert (json.loads(first.text), json.loads(third.text)) == ({"x": {"a": [1]}}, {"x": None})
     assert isinstance(second, UnreadableRow)
-    assert (second.number, str(second.problem).partition(":")[0]) == (2, "x")
+    assert (second.number, str(second.problem)) == (
+        2,
+        "x: cannot be read: holds NaN, which JSON does not have; write null, or a text",
+    )
 
 
 def test_rows_that_were_chosen_or_shuffled_are_read_in_their_order(tmp_path: Path) -> None:
@@ -294,3 +296,23 @@ def test_a_config_names_the_folder_alone_and_the_splits_behind_it(
     )
     assert result.summary["trained_rows"] == 4
     assert "after" in result.eval
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_and_logs_of_others_are_left_as_they_were(saved: Callable[..., str], shown: bool) -> None:
+    import logging
+
+    from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled as are_the_hubs_disabled
+
+    folder = saved([{"q": "a"}])
+    level = logging.getLogger("datasets").level
+    before = are_progress_bars_disabled(), are_the_hubs_disabled()
+    (enable_progress_bars if shown else disable_progress_bars)()
+    try:
+        rows = HuggingFaceDataset(path=folder).read()
+        next(rows)  # also while they are read
+        assert (are_progress_bars_disabled(), are_the_hubs_disabled()) == (not shown, before[1])
+        assert logging.getLogger("datasets").level == level
+    finally:
+        (disable_progress_bars if before[0] else enable_progress_bars)()

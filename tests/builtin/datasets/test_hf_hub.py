@@ -1,4 +1,4 @@
-"""`hf://` against a hub on this machine, in processes of their own: the libraries read HF_ENDPOINT when they are imported."""
+"""`hf://` against a hub on this machine, in processes of their own: HF_ENDPOINT is read when `datasets` is imported."""
 
 import json
 import os
@@ -152,7 +152,6 @@ def test_what_cannot_be_read_says_what_there_is(found: Mapping[Wanted, Found], w
 
 
 def test_offline_it_is_what_the_cache_has_or_refused(found: Mapping[Wanted, Found], hub: Hub, home: Path) -> None:
-    old, new = hub.commits["org/data"]
     readings = [("hf://org/one", None), ("hf://org/one", hub.heads["org/one"]), ("hf://org/one", "main")]
     absent = [("hf://org/absent", None), ("hf://csv", None), ("hf://org/one/other", None)]
     before = len(hub.requests)
