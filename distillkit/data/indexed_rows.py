@@ -50,15 +50,15 @@ class IndexedRows:
         return self._read(range(len(self)))
 
     def _read(self, positions: Iterable[int]) -> Iterator[Row]:
-        for at, raw in self._raw(positions):
+        for at, raw in self._raw(positions, compare=True):
             try:
                 yield self._parsed(at, raw)
             except RowError as error:
                 raise DataError(said_of(raw.place, error)) from error
 
-    def _raw(self, positions: Iterable[int]) -> Iterator[tuple[int, RawRow]]:
+    def _raw(self, positions: Iterable[int], *, compare: bool) -> Iterator[tuple[int, RawRow]]:
         """Where in the index each row is, and the row."""
-        return self._index.read(int(self._positions[position]) for position in positions)
+        return self._index.read((int(self._positions[position]) for position in positions), compare=compare)
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
         return parse_row(raw, self._index.id_of(at))
@@ -79,14 +79,14 @@ class IndexedRows:
         problems.raise_if_any()
 
     def _validate_one_by_one(self, inspect: Callable[[Row], None], problems: Problems) -> None:
-        for at, raw in self._raw(range(len(self))):
+        for at, raw in self._raw(range(len(self)), compare=False):
             try:
                 inspect(self._parsed(at, raw))
             except RowError as error:
                 problems.add(raw.place, error)
 
     def _validate_in_batches(self, inspect: "InBatches", problems: Problems) -> None:
-        raw_rows = self._raw(range(len(self)))
+        raw_rows = self._raw(range(len(self)), compare=False)
         while batch := list(_next_rows(raw_rows)):
             parsed = [(raw.place, self._parsed_or_problem(at, raw)) for at, raw in batch]
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))

@@ -29,14 +29,13 @@ class RowIndex:
         self._content = hashlib.sha256()
         self._file_of, self._numbers, self._offsets = array("I"), array("I"), array("Q")
         self._digests = bytearray()
-        if max_rows != 0:
-            self._read_all(dataset, max_rows)
+        self._read_all(dataset, max_rows)
         if not self._numbers and not self.unreadable.count:
             raise DataError(f"{self.place}: holds no rows")
 
     def _read_all(self, dataset: Dataset, max_rows: int | None) -> None:
         numbers: dict[RowFile, int] = {}
-        last: RowFile | None = None
+        last, at = None, 0
         for raw in dataset.read():
             if isinstance(raw, UnreadableRow):
                 self.unreadable.add(raw.file.place(raw.number), raw.problem)
@@ -47,10 +46,10 @@ class RowIndex:
             if raw.file is not last:  # as nearly never: files are read one after another
                 last = raw.file
                 _require_offsets(dataset, raw)
-                if last not in numbers:
-                    numbers[last] = len(self._files)
-                    self._files.append(last)
-            self._add(raw, numbers[raw.file])
+                at = numbers.setdefault(last, len(numbers))
+                self._files += [last] if at == len(self._files) else []
+                self._content.update(b"in %d " % at)
+            self._add(raw, at)
             if len(self._numbers) == max_rows:
                 return
 
@@ -80,35 +79,39 @@ class RowIndex:
         """Where a row is, for messages."""
         return self._files[self._file_of[position]].place(self._numbers[position])
 
-    def read(self, positions: Iterable[int]) -> Iterator[tuple[int, RawRow]]:
-        """The rows at these positions, in this order. Raises DataError for one that is not what it was."""
-        opened: dict[Path | None, tuple[BinaryIO, int]] = {}
+    def read(self, positions: Iterable[int], *, compare: bool = True) -> Iterator[tuple[int, RawRow]]:
+        """The rows at these positions, in this order. Raises DataError for one that is not what it was.
+
+        Where each is read once more later, as in checks, there is no need to `compare` it to what it was.
+        """
+        readers: list[BinaryIO | None] = [None] * len(self._files)
+        here = [0] * len(self._files)
         try:
             for position in positions:
-                file, offset = self._files[self._file_of[position]], self._offsets[position]
-                reader, here = opened.get(file.path) or (self._open(file.path), 0)
-                opened[file.path] = reader, here  # so that it is closed, whatever comes
-                if offset != here:
+                at, offset = self._file_of[position], self._offsets[position]
+                reader = readers[at] = readers[at] or self._open(self._files[at].path)
+                if offset != here[at]:
                     reader.seek(offset)
-                text = reader.readline(MAX_ROW_BYTES + 1)
-                opened[file.path] = reader, offset + len(text)
-                yield position, self._unchanged(position, file, text, offset)
+                text = reader.readline(MAX_ROW_BYTES + 2)
+                here[at] = offset + len(text)
+                if compare and hash_of(text)[:DIGEST] != self._digests[position * DIGEST : (position + 1) * DIGEST]:
+                    raise self._changed(position)
+                yield position, RawRow(self._files[at], self._numbers[position], text, offset)
         except OSError as error:
             raise DataError(f"{error.filename or self.place}: can no longer be read: {error.strerror}") from error
         finally:
-            for reader, _ in opened.values():
-                reader.close()
+            for opened in readers:
+                if opened is not None:
+                    opened.close()
 
     def _open(self, path: Path | None) -> BinaryIO:
         return self._kept.open() if path is None else path.open("rb")
 
-    def _unchanged(self, position: int, file: RowFile, text: bytes, offset: int) -> RawRow:
-        if hash_of(text)[:DIGEST] != self._digest(position):
-            raise DataError(
-                f"{self.place_of(position)}: the file changed during the run; a run is a function of its data, so put "
-                "the file back and go on by --resume, or start anew"
-            )
-        return RawRow(file, self._numbers[position], text, offset)
+    def _changed(self, position: int) -> DataError:
+        return DataError(
+            f"{self.place_of(position)}: the file changed during the run; a run is a function of its data, so put the "
+            "file back and go on by --resume, or start anew"
+        )
 
     def _digest(self, position: int) -> bytes:
         return bytes(self._digests[position * DIGEST : (position + 1) * DIGEST])
