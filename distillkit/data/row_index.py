@@ -14,6 +14,8 @@ from distillkit.roles.dataset import Dataset
 
 DIGEST = 5
 """Bytes of a row's hash: of a million rows that change, one would be missed in a million runs."""
+OPEN_FILES = 16
+"""At once: a folder may hold more than a process may open."""
 
 
 class RowIndex:
@@ -84,12 +86,17 @@ class RowIndex:
 
         Where each is read once more later, as in checks, there is no need to `compare` it to what it was.
         """
-        readers: list[BinaryIO | None] = [None] * len(self._files)
-        here = [0] * len(self._files)
+        readers: dict[int, BinaryIO] = {}
+        here: dict[int, int] = {}
         try:
             for position in positions:
                 at, offset = self._file_of[position], self._offsets[position]
-                reader = readers[at] = readers[at] or self._open(self._files[at].path)
+                reader = readers.get(at)
+                if reader is None:
+                    if len(readers) == OPEN_FILES:
+                        readers.pop(next(iter(readers))).close()
+                    reader = readers[at] = self._open(self._files[at].path)
+                    here[at] = 0
                 if offset != here[at]:
                     reader.seek(offset)
                 text = reader.readline(MAX_ROW_BYTES + 2)
@@ -100,9 +107,8 @@ class RowIndex:
         except OSError as error:
             raise DataError(f"{error.filename or self.place}: can no longer be read: {error.strerror}") from error
         finally:
-            for opened in readers:
-                if opened is not None:
-                    opened.close()
+            for opened in readers.values():
+                opened.close()
 
     def _open(self, path: Path | None) -> BinaryIO:
         return self._kept.open() if path is None else path.open("rb")

@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from distillkit import DataError
-from distillkit_builtin.datasets.file_format import KNOWN, FileFormat, format_of
+from distillkit_builtin.datasets.file_format import KNOWN, Content, FileFormat, format_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,14 @@ def _known(given: str, paths: Iterable[Path], verb: str) -> FoundFiles:
     if not known:
         others = f" but {', '.join(path.name for path in skipped[:3])}" if skipped else ""
         raise DataError(f"{given}: {verb} no file of a suffix that is known{others}; these are: {KNOWN}")
-    first = {file.format.content: file.path for file in reversed(known)}
+    first: dict[Content | None, Path] = {}
+    for file in known:
+        first.setdefault(file.format.content, file.path)
     if len(first) > 1:
-        each = ", ".join(f"{content} ({path})" for content, path in reversed(first.items()))
+        each = ", ".join(f"{content} ({path})" for content, path in first.items())
         raise DataError(
             f"{given}: {verb} files of several formats: {each}. If they are the same rows, name one of them; if not, "
-            f"name each: `data.path: [{', '.join(str(path) for path in reversed(first.values()))}]`"
+            f"name each: `data.path: [{', '.join(map(str, first.values()))}]`"
         )
     return FoundFiles(tuple(known), skipped)
 

@@ -45,7 +45,7 @@ def _opened(path: Path) -> "Iterator[pq.ParquetFile]":
         import pyarrow as pa
         import pyarrow.parquet as pq
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False) as table:
+        with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True) as table:
             yield table
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:

@@ -19,7 +19,9 @@ def rows(path: Path) -> list[RawRow]:
     return found  # type: ignore[return-value]
 
 
-@given(st.lists(st.sampled_from([b"{}", b'{"a": "\xc3\xa9"}', b"", b"  ", b"oops", b"\t"])), st.booleans(), st.booleans())
+@given(
+    st.lists(st.sampled_from([b"{}", b'{"a": "\xc3\xa9"}', b"", b"  ", b"oops", b"\t"])), st.booleans(), st.booleans()
+)
 def test_what_stands_at_an_offset_is_the_row(lines: list[bytes], marked: bool, last_ends: bool) -> None:
     import io
 

@@ -1,4 +1,4 @@
-"""JSON arrays and objects over several lines: cut into rows as exactly as `json` reads them, and as strictly as lines."""
+"""JSON arrays and objects over several lines: cut into rows as `json` reads them, and as strictly as lines."""
 
 import io
 import json
