@@ -94,9 +94,9 @@ def require_extra() -> None:
 
 def _notes(opened: OpenedSplit, omitted: Mapping[str, str], revision: str | None) -> Iterator[str]:
     if opened.commit is not None and revision != opened.commit:
-        yield f"{opened.name} is read as of commit {opened.commit}; as `revision` in data.source it stays that"
+        yield f"read as of commit {opened.commit}; as `revision` in data.source it stays that"
     if omitted:
-        yield f"{opened.name}: columns that JSON does not hold are left out: {_listed(omitted)}"
+        yield f"columns that JSON does not hold are left out: {_listed(omitted)}"
 
 
 def _listed(omitted: Mapping[str, str]) -> str:

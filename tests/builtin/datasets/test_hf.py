@@ -2,18 +2,20 @@
 
 import datetime as dt
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from conftest import question
+from conftest import question, read_jsonl
+from pydantic import PrivateAttr
 
-from distillkit import DataError, MissingExtraError, RunConfig, run
+from distillkit import Batch, DataError, InputError, MissingExtraError, RunConfig, StepResult, run
 from distillkit.raw_row import RawRow, UnreadableRow
-from distillkit.testing import check_plugin
+from distillkit.testing import FakeStudent, check_plugin
 from distillkit_builtin.datasets.hf import HuggingFaceDataset
 
 datasets = pytest.importorskip("datasets")
@@ -296,6 +298,56 @@ def test_a_config_names_the_folder_alone_and_the_splits_behind_it(
     )
     assert result.summary["trained_rows"] == 4
     assert "after" in result.eval
+
+
+class Mortal(FakeStudent):
+    """Dies before a step, if it is told to."""
+
+    name: ClassVar[str] = "mortal"
+    _steps_left: float = PrivateAttr(float("inf"))
+
+    @classmethod
+    def after(cls, steps: float) -> "Mortal":
+        student = cls(learning_rate=5.0)
+        student._steps_left = steps
+        return student
+
+    async def train(self, batch: Batch) -> StepResult:
+        self._steps_left -= 1
+        if self._steps_left < 0:
+            raise ZeroDivisionError("the power went")
+        return await super().train(batch)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])  # in the first epoch, at its end, in the second
+def test_a_run_that_died_goes_on_as_if_it_had_not(
+    saved: Callable[..., str], fake_config: Callable[..., RunConfig], steps: int
+) -> None:
+    folder = saved(train=[question(f"row {i}") for i in range(10)], test=[question("held out")])
+
+    def config(name: str, student: Mortal) -> RunConfig:
+        data = {"path": f"{folder}#train", "eval_path": f"{folder}#test", "epochs": 2}
+        train = {"save_every": 1, "eval_every": 3}
+        return fake_config(name=name, data=data, student=student, train=train, evaluators=["reverse_kl"])
+
+    whole = run(config("whole", Mortal.after(float("inf"))))
+    with pytest.raises(ZeroDivisionError):
+        run(config("parts", Mortal.after(steps)))
+    parts = run(config("parts", Mortal.after(float("inf"))), resume=True)
+    for file in ("ledger.jsonl", "samples.jsonl", "adapter/fake.safetensors"):
+        assert (parts.run_dir / file).read_bytes() == (whole.run_dir / file).read_bytes(), file
+    assert parts.eval["after"] == whole.eval["after"]
+    assert len({(row["row_id"], row["epoch"]) for row in read_jsonl(parts.run_dir / "ledger.jsonl")}) == 20
+
+
+def test_a_run_whose_rows_changed_is_refused(saved: Callable[..., str], fake_config: Callable[..., RunConfig]) -> None:
+    folder = saved([question(f"row {i}") for i in range(4)])
+    with pytest.raises(ZeroDivisionError):
+        run(fake_config(data={"path": folder}, student=Mortal.after(1), train={"save_every": 1}))
+    shutil.rmtree(folder)
+    saved([question(f"row {i}") for i in (0, 1, 2, 4)])
+    with pytest.raises(InputError, match="the rows changed"):
+        run(fake_config(data={"path": folder}, student=Mortal.after(9), train={"save_every": 1}), resume=True)
 
 
 @pytest.mark.parametrize("shown", [True, False])

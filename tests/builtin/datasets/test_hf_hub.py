@@ -139,7 +139,7 @@ def test_rows_of_the_hub_are_those_of_its_commit(found: Mapping[Wanted, Found], 
     assert place.endswith(("#train", "#test"))
     assert int(number) == len(rows)
     head = hub.heads[path.removeprefix("hf://").partition("#")[0].removesuffix("/main").removesuffix("/other")]
-    said = [f"{place} is read as of commit {head}; as `revision` in data.source it stays that"]
+    said = [f"read as of commit {head}; as `revision` in data.source it stays that"]
     assert notes == ([] if revision == "OLD" else said)
 
 
