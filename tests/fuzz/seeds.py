@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from distillkit.testing import make_request
+from fuzz.hf_inputs import saved_seeds
 
 ROW = {"messages": [{"role": "user", "content": "Why? é \ud83e\udd8a"}], "teacher": "a", "expected_answer": 4}
 ROUTED = {**ROW, "teacher": "b", "b_messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}
@@ -94,6 +95,10 @@ def seeds(target: str) -> Sequence[bytes]:
     if target == "dataset":
         rows = [json.dumps(row).encode() for row in (ROW, ROUTED)]
         return [b"\n".join(rows), b"\xef\xbb\xbf" + b"\r\n\r\n".join(rows), b'{"messages": [1e400, NaN, -0]}']
+    if target == "hf_address":
+        return [b"org/name", b"name#train", b"org/name/config#test", b"folder#split", b"org/name@main", b"../x"]
+    if target == "saved_dataset":
+        return saved_seeds()
     if target == "config":
         texts = (("0", YAML), ("1", TOML), ("2", json.dumps(CONFIG)))
         return [f"{kind}{line}\n{text}".encode() for kind, text in texts for line in ("", OVERRIDES)]

@@ -39,6 +39,7 @@ from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.response import read_response
 from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
+from fuzz import hf_inputs
 
 LONGEST_MESSAGE = 50_000
 """Characters of an error, 20 problems of at most 1,000 and what is around them."""
@@ -239,6 +240,8 @@ class _SdkSampler:
 
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dataset": dataset,
+    "hf_address": hf_inputs.address,
+    "saved_dataset": hf_inputs.saved,
     "config": config,
     "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
     "echo": functools.partial(scores, Echo(max_tokens=1)),

@@ -10,6 +10,7 @@ from distillkit import DataError, Dataset, MissingExtraError, RawRow, RowFile, U
 from distillkit_builtin.datasets.arrow_rows import arrow_rows
 from distillkit_builtin.datasets.hf_address import SCHEME, find_saved, parse_hub_address
 from distillkit_builtin.datasets.hf_columns import left_out, plain_batches
+from distillkit_builtin.datasets.hf_errors import library_errors
 from distillkit_builtin.datasets.hf_hub import open_on_hub
 from distillkit_builtin.datasets.hf_quiet import quiet
 from distillkit_builtin.datasets.hf_saved import open_saved
@@ -69,7 +70,7 @@ class HuggingFaceDataset(Dataset):
             for batch in plain_batches(opened.rows, omitted):
                 yield from arrow_rows(file, number + 1, batch)
                 number += batch.num_rows
-        except (OSError, ValueError, IndexError) as error:
+        except library_errors() as error:
             raise DataError(f"{opened.name} cannot be read behind row {number}: {one_line(error)}") from error
 
     def _open(self) -> OpenedSplit:

@@ -24,7 +24,7 @@ def plain_batches(rows: "Dataset", omitted: Mapping[str, str]) -> Iterator["pa.R
     import pyarrow as pa
 
     plain = {name: _plain(feature) for name, feature in rows.features.items() if name not in omitted}
-    mean = rows.data.nbytes // max(1, len(rows))
+    mean = rows.data.table.get_total_buffer_size() // max(1, len(rows))  # `nbytes` would trust offsets in the file
     size = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, mean)))
     for table in rows.with_format("arrow").iter(batch_size=size):
         for batch in table.to_batches():

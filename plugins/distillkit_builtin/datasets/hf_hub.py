@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from distillkit import DataError
 from distillkit_builtin.datasets.hf_address import HubAddress
+from distillkit_builtin.datasets.hf_errors import library_errors
 from distillkit_builtin.datasets.hf_split import OpenedSplit, choose_split, listed, no_such
 from distillkit_builtin.file_errors import one_line
 
@@ -33,7 +34,7 @@ def open_on_hub(address: HubAddress, revision: str | None) -> OpenedSplit:
         rows = builder.as_dataset(split=split, in_memory=False)
     except DataError:
         raise
-    except _errors() as error:
+    except library_errors() as error:
         raise DataError(f"{address}: {_reason(error, address.repo)}") from error
     full = HubAddress(address.repo, address.config or _named(builder.config.name), split)
     return OpenedSplit(rows, str(full), builder.hash)
@@ -50,7 +51,7 @@ def find_commit(repo: str, revision: str | None) -> str:
         raise DataError(f"hf://{repo}: {_reason(error, repo)}") from error
     except RevisionNotFoundError as error:
         raise DataError(no_such("revision", str(revision), f"hf://{repo}", _revisions(repo))) from error
-    except _errors() as error:
+    except library_errors() as error:
         raise DataError(
             f"hf://{repo}: the hub cannot be reached: {one_line(error)}. Where it was read before, HF_HUB_OFFLINE=1 "
             "takes it from the cache; HF_ENDPOINT names another hub"
@@ -69,7 +70,7 @@ def _builder(address: HubAddress, commit: str | None) -> "DatasetBuilder":
     path = f"hf://datasets/{address.repo}"
     try:
         return load_dataset_builder(path, address.config, revision=commit)
-    except _errors() as error:
+    except library_errors() as error:
         configs = _configs(path, commit) if isinstance(error, ValueError) and not HF_HUB_OFFLINE else ()
         if address.config is not None and configs and address.config not in configs:
             raise DataError(no_such("config", address.config, f"hf://{address.repo}", configs)) from error
@@ -84,7 +85,7 @@ def _configs(path: str, commit: str | None) -> Sequence[str]:
 
     try:
         return [*get_dataset_config_names(path, revision=commit)]
-    except _errors():
+    except library_errors():
         return ()  # then the first error says why
 
 
@@ -93,7 +94,7 @@ def _revisions(repo: str) -> Sequence[str]:
 
     try:
         refs = HfApi().list_repo_refs(repo, repo_type="dataset")
-    except _errors():
+    except library_errors():
         return ("main",)
     return [ref.name for ref in (*refs.branches, *refs.tags)]
 
@@ -144,12 +145,3 @@ def _reason(error: Exception, repo: str) -> str:
             "keeps a copy of many in Parquet: `data.source: {name: hf, path: ..., revision: refs/convert/parquet}`"
         )
     return said
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What `datasets` and `huggingface_hub` raise for what a repository holds, or a connection does."""
-    from datasets.exceptions import DatasetsError
-    from huggingface_hub import errors
-
-    http: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # of httpx or httpx2, as its version has it
-    return DatasetsError, http, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, StopIteration

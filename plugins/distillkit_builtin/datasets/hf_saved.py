@@ -2,6 +2,7 @@
 
 from distillkit import DataError
 from distillkit_builtin.datasets.hf_address import SavedAddress
+from distillkit_builtin.datasets.hf_errors import library_errors
 from distillkit_builtin.datasets.hf_split import OpenedSplit, choose_split
 from distillkit_builtin.file_errors import one_line
 
@@ -13,13 +14,7 @@ def open_saved(address: SavedAddress) -> OpenedSplit:
     folder = str(address.folder)
     try:
         found = load_from_disk(folder, keep_in_memory=False)
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ) as error:  # from reading JSON that is of no dataset
+    except library_errors() as error:
         raise DataError(f"{folder}: what `save_to_disk` wrote here cannot be read: {one_line(error)}") from error
     if isinstance(found, DatasetDict):
         split = choose_split(found, address.split, folder)
