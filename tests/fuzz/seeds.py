@@ -1,8 +1,14 @@
 """Where the fuzzer starts: a few inputs a target, made by code. `VALID` are answers that are accepted as they are."""
 
+import gzip
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from distillkit.testing import make_request
 from fuzz.hf_inputs import saved_seeds
@@ -90,11 +96,37 @@ RESPONSES = (
 )
 
 
+def files(target: str) -> Sequence[bytes]:
+    """The first files of a reader, by the file's name; `dataset` is of JSON lines."""
+    rows = [json.dumps(row).encode() for row in (ROW, ROUTED)]
+    lines = [b"\n".join(rows), b"\xef\xbb\xbf" + b"\r\n\r\n".join(rows), b'{"messages": [1e400, NaN, -0]}']
+    array, indented = b"[" + b",".join(rows) + b"]", json.dumps(ROUTED, indent=1).encode()
+    if target.endswith(".gz"):
+        return [gzip.compress(lines[0]), gzip.compress(array) + gzip.compress(b" ")]
+    if target.endswith(".zst"):
+        return [pa.compress(data, "zstd", asbytes=True) for data in (lines[0], indented)]
+    if target.endswith(".parquet"):
+        return [_parquet(version="1.0", compression="none"), _parquet(use_dictionary=False, compression="zstd")]
+    if target.endswith((".csv", ".tsv")):
+        between = b"," if target.endswith(".csv") else b"\t"
+        cells = [b'"' + json.dumps(value).encode().replace(b'"', b'""') + b'"' for value in ROW.values()]
+        header = between.join(name.encode() for name in ROW)
+        return [header + b"\n" + between.join(cells) + b"\n" + cells[0], b'a;b\r\n"x\n', b"\xef\xbb\xbfa\n\n1\r2\n"]
+    return [*lines, array, indented + indented, json.dumps([ROW, ROUTED], indent=1).encode()]
+
+
+def _parquet(**options: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    when = {"when": datetime(2026, 3, 1), "price": Decimal("1.5"), "score": float("nan"), "image": b"x", "n": None}
+    row = {**json.loads(json.dumps(ROW)), **when}  # whose text is no longer of halves of a pair
+    pq.write_table(pa.Table.from_pylist([row, row]), sink, row_group_size=1, **options)
+    return bytes(sink.getvalue())
+
+
 def seeds(target: str) -> Sequence[bytes]:
     """The first inputs of a target."""
-    if target == "dataset":
-        rows = [json.dumps(row).encode() for row in (ROW, ROUTED)]
-        return [b"\n".join(rows), b"\xef\xbb\xbf" + b"\r\n\r\n".join(rows), b'{"messages": [1e400, NaN, -0]}']
+    if target == "dataset" or target.startswith("rows"):
+        return files(target)
     if target == "hf_address":
         return [b"org/name", b"name#train", b"org/name/config#test", b"folder#split", b"org/name@main", b"../x"]
     if target == "saved_dataset":

@@ -26,6 +26,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_request, make_rollout, make_teacher
 from distillkit.types import Row
+from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.fireworks.completions import sample_completion, score_completion
 from distillkit_builtin.http.completions import parse_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError, parse_scores
@@ -70,11 +71,12 @@ def require_short(error: Exception) -> None:
     said.encode("utf-8", errors="backslashreplace")
 
 
-def dataset(data: bytes) -> None:
-    """A JSONL file, its rows routed and given their prompts."""
-    path = folder() / "rows.jsonl"
+def dataset(data: bytes, name: str = "rows.jsonl") -> None:
+    """A file of rows, which are routed and given their prompts."""
+    path = folder() / name
     path.write_bytes(data)
     try:
+        FilesDataset(path=str(path)).notes()
         rows = rows_of(path)
         rows.validate(routed)
         for row in rows.rows():
@@ -238,8 +240,11 @@ class _SdkSampler:
         return getattr(DeploymentSampler, name)
 
 
+FILES = ("rows.json", "rows.csv", "rows.tsv", "rows.parquet", "rows.jsonl.gz", "rows.jsonl.zst", "rows")
+"""Of every reader, and one whose name says nothing."""
 TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dataset": dataset,
+    **{name: functools.partial(dataset, name=name) for name in FILES},
     "hf_address": hf_inputs.address,
     "saved_dataset": hf_inputs.saved,
     "config": config,

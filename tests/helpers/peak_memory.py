@@ -19,7 +19,10 @@ except DataError as error:
     problem = str(error)
 else:
     problem = ""
-print(tracemalloc.get_traced_memory()[1])
+peak = tracemalloc.get_traced_memory()[1]
+if "pyarrow" in sys.modules:  # which allocates by itself
+    peak += sys.modules["pyarrow"].default_memory_pool().max_memory()
+print(peak)
 print(problem)
 """
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from fuzz import run, targets
 from fuzz.seeds import RESPONSES, ROUTED, ROW, VALID, YAML, seeds
-from fuzz.targets import LONGEST_MESSAGE, PROMPT, RESPONSE, TARGETS
+from fuzz.targets import FILES, LONGEST_MESSAGE, PROMPT, RESPONSE, TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
 
 from distillkit.records import Rollout
-from hostile.shapes import JSON, OVERRIDES, QUICK, as_body, wrong_in_one_place
+from hostile.shapes import JSON, OVERRIDES, QUICK, TEXTS, as_body, wrong_in_one_place
 from hostile.shapes import YAML as ANY_YAML
 
 ANSWERS = list(VALID)
@@ -41,6 +41,34 @@ def test_any_rows(lines: list[bytes]) -> None:
 @given(wrong_in_one_place(ROW) | wrong_in_one_place(ROUTED))
 def test_rows_that_are_wrong_in_one_place(row: Any) -> None:
     targets.dataset(as_body(row))
+
+
+LAYOUTS = st.sampled_from([{}, {"indent": 1}, {"indent": 0, "ensure_ascii": False}, {"separators": (",", ":")}])
+
+
+@QUICK
+@given(st.lists(JSON | wrong_in_one_place(ROUTED), max_size=3), LAYOUTS, st.binary(max_size=3), st.sampled_from(FILES))
+def test_any_rows_in_an_array(rows: list[Any], how: dict[str, Any], rest: bytes, name: str) -> None:
+    targets.dataset(json.dumps(rows, **how).encode() + rest, name)
+
+
+@QUICK
+@given(
+    st.lists(st.sampled_from(['"', ",", ";", "\t", "\n", "\r", "\0", "a", "messages", '""', "é"]) | TEXTS, max_size=20)
+)
+def test_any_table_as_text(parts: list[str]) -> None:
+    for name in ("rows.csv", "rows.tsv"):
+        targets.dataset("".join(parts).encode(errors="surrogatepass"), name)
+
+
+@QUICK
+@given(st.sampled_from(FILES), st.integers(0, 1), st.data())
+def test_any_file_that_is_damaged_in_a_few_places(name: str, which: int, data: st.DataObject) -> None:
+    content = bytearray(seeds(name)[which])
+    for _ in range(data.draw(st.integers(1, 3))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    targets.dataset(bytes(content[: data.draw(st.integers(1, len(content)))]), name)
+    targets.dataset(bytes(content), name)
 
 
 @QUICK

@@ -6,32 +6,36 @@ from typing import BinaryIO
 from distillkit import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit_builtin.datasets.file_kind import MARK
 
+READ = MAX_ROW_BYTES + len(b"\r\n")
+"""Bytes that are read of a line."""
+
 
 def read_json_lines(file: RowFile, stream: BinaryIO) -> Iterator[RawRow | UnreadableRow]:
     """Every line that is not blank. Rows have offsets where `file` has a path: there nothing has to be copied."""
     offset = 0
     placed = file.path is not None
     for number, (line, length) in enumerate(_lines(stream), start=1):
-        start = offset
+        start, cut = offset, length > len(line)
         offset += length
         if number == 1 and line.startswith(MARK):
             line, start = line[len(MARK) :], start + len(MARK)
-        if _is_cut(line):
+        text = line.rstrip(b"\r\n")
+        if cut or len(text) > MAX_ROW_BYTES:
             yield UnreadableRow(file, number, too_long(file))
-        elif line and not line.isspace():
-            yield RawRow(file, number, line.rstrip(b"\r\n"), start if placed else None)
+        elif text and not text.isspace():
+            yield RawRow(file, number, text, start if placed else None)
 
 
 def _is_cut(line: bytes) -> bool:
-    """Whether a line that was read up to the limit goes on behind it."""
-    return len(line) > MAX_ROW_BYTES and not line.endswith(b"\n")
+    """Whether a line goes on behind what was read of it."""
+    return len(line) == READ and not line.endswith(b"\n")
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """Each line, of one that is too long only the start, and its whole length."""
-    while line := stream.readline(MAX_ROW_BYTES + 1):
+    while line := stream.readline(READ):
         part, length = line, len(line)
         while _is_cut(part):
-            part = stream.readline(MAX_ROW_BYTES + 1)
+            part = stream.readline(READ)
             length += len(part)
         yield line, length

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-BATCH_ROWS, BATCH_BYTES = 256, 2**20
-"""Rows that are decoded at once at most, and what they should take; it goes by the mean of a row group."""
+BATCH_ROWS, BATCH_BYTES = 64, 2**20
+"""Rows that are decoded at once at most, and what they should take; it goes by the mean of a row group. A long value
+that many rows share is stored once, so that its row group does not say what it takes: hence no more rows than these."""
 BUFFER = 2**16
 """Bytes of a column that are read at once. Without it pyarrow reads a row group's whole columns."""
 

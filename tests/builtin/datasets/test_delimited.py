@@ -119,7 +119,9 @@ def test_a_cell_may_be_as_long_as_a_row(tmp_path: Path) -> None:
     assert fields(write(tmp_path / "a.csv", f"q\n{long}\n")) == [{"q": long}]
 
 
-@pytest.mark.parametrize("rest", [b'"' + (b"x" * 999 + b"\n") * (MAX_ROW_BYTES // 999), b"x," * (MAX_ROW_BYTES // 2 + 1)])
+@pytest.mark.parametrize(
+    "rest", [b'"' + (b"x" * 999 + b"\n") * (MAX_ROW_BYTES // 999), b"x," * (MAX_ROW_BYTES // 2 + 1)]
+)
 def test_a_row_without_end_is_refused(tmp_path: Path, rest: bytes) -> None:
     path = write(tmp_path / "a.csv", b"q,a\n1,2\n" + rest)
     with pytest.raises(DataError, match=r"a\.csv:3: the row that begins here is longer than 16 MiB, or a quote in it"):

@@ -1,6 +1,7 @@
 """JSON lines: found by their ends, numbered by their lines, and placed where the engine can read them again."""
 
 import gzip
+import io
 import json
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit import MAX_ROW_BYTES, RawRow, UnreadableRow
+from distillkit import MAX_ROW_BYTES, RawRow, RowFile
+from distillkit.data.row_index import RowIndex
 from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.datasets.json_lines import read_json_lines
 
@@ -23,10 +25,6 @@ def rows(path: Path) -> list[RawRow]:
     st.lists(st.sampled_from([b"{}", b'{"a": "\xc3\xa9"}', b"", b"  ", b"oops", b"\t"])), st.booleans(), st.booleans()
 )
 def test_what_stands_at_an_offset_is_the_row(lines: list[bytes], marked: bool, last_ends: bool) -> None:
-    import io
-
-    from distillkit import RowFile
-
     for end in (b"\n", b"\r\n"):
         data = (b"\xef\xbb\xbf" if marked else b"") + end.join(lines) + (end if last_ends else b"")
         found = list(read_json_lines(RowFile("x", unit="line", path=Path("x")), io.BytesIO(data)))
@@ -51,11 +49,10 @@ def test_rows_of_a_compressed_file_have_no_offset(tmp_path: Path) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 def test_a_line_at_the_limit_is_a_row_and_one_beyond_it_is_not(tmp_path: Path, end: bytes) -> None:
     path = tmp_path / "a.jsonl"
-    fits = MAX_ROW_BYTES - (end == b"\r\n")
-    path.write_bytes(b"x" * fits + end)
-    assert [len(row.text) for row in rows(path)] == [fits]
-    path.write_bytes(b"x" * (MAX_ROW_BYTES + 1) + end + b"{}\n")
-    first, *rest = FilesDataset(path=str(path)).read()
-    assert isinstance(first, UnreadableRow)
-    assert str(first.problem) == "line: is longer than 16 MiB; each row is a line of its own"
-    assert [row.number for row in rest] == ([2] if end else [])
+    path.write_bytes(b"x" * MAX_ROW_BYTES + end + b"{}"[: 2 * len(end)])
+    assert [len(row.text) for row in rows(path)] == [MAX_ROW_BYTES, 2][: 1 + bool(end)]
+    for beyond in (1, 2, 3, MAX_ROW_BYTES):
+        path.write_bytes(b"x" * (MAX_ROW_BYTES + beyond) + end + b"{}\n")
+        index = RowIndex(FilesDataset(path=str(path)))
+        assert index.unreadable.shown == [f"{path}:1: line: is longer than 16 MiB; each row is a line of its own"]
+        assert len(index) == bool(end)
