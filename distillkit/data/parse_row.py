@@ -5,7 +5,13 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from distillkit.data.tool_calls import is_given, parse_tool_calls, require_answers_to_calls, without_nulls
+from distillkit.data.tool_calls import (
+    from_json_text,
+    is_given,
+    parse_tool_calls,
+    require_answers_to_calls,
+    without_nulls,
+)
 from distillkit.errors import RowError
 from distillkit.files.strict_json import ContentError, Location, json_type, parse_json, shortened
 from distillkit.raw_row import RawRow
@@ -63,7 +69,9 @@ def _field(location: Location) -> str:
 
 
 def parse_messages(value: JsonValue, name: str) -> Messages:
-    """A row's list of chat messages, ready to be answered by the assistant. Raises RowError."""
+    """A row's list of chat messages, or its JSON text, ready to be answered by the assistant. Raises RowError."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV has it
+        value = from_json_text(value, name)
     if not isinstance(value, list):
         raise RowError(name, f"is a JSON {json_type(value)}, not a list of messages")
     if not value:

@@ -50,7 +50,7 @@ class MessagesPrompts(PromptBuilder):
         """The teacher's own messages; None where absent, null or empty, and the teacher allows that."""
         key = teacher.messages_key
         value = row.fields.get(key)
-        if value is not None and value != []:
+        if value is not None and value not in ([], ""):  # an empty cell of CSV is as null elsewhere
             return parse_messages(value, key)
         if teacher.missing_messages == "error":
             raise RowError(

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import pytest
@@ -51,7 +52,7 @@ def test_each_teacher_may_have_a_key_of_its_own() -> None:
     assert MessagesPrompts().build(row, Route.to("math"), [mine]).teachers["math"][0].content == "with the answer"
 
 
-@pytest.mark.parametrize("fields", [{}, {"teacher_messages": None}, {"teacher_messages": []}])
+@pytest.mark.parametrize("fields", [{}, {"teacher_messages": None}, {"teacher_messages": []}, {"teacher_messages": ""}])
 def test_absent_null_and_empty_are_missing(fields: dict[str, object]) -> None:
     row = make_row("plain", **fields)  # type: ignore[arg-type]
     chat = MessagesPrompts().build(row, Route.to("math"), TEACHERS)
@@ -62,7 +63,12 @@ def test_absent_null_and_empty_are_missing(fields: dict[str, object]) -> None:
         MessagesPrompts().build(row, Route.to("math"), strict)
 
 
-@pytest.mark.parametrize("value", ["text", [{"role": "user"}], {"role": "user", "content": "x"}, 0, False, ""])
+def test_json_text_of_messages_is_what_it_holds() -> None:
+    row = make_row("plain", teacher_messages=" " + json.dumps(PRIVILEGED))
+    assert MessagesPrompts().build(row, Route.to("math"), TEACHERS).teachers["math"][0].content == "with the answer"
+
+
+@pytest.mark.parametrize("value", ["text", [{"role": "user"}], {"role": "user", "content": "x"}, 0, False, "[", "{}"])
 def test_malformed_teacher_messages_are_an_error_and_no_fallback(value: object) -> None:
     with pytest.raises(RowError, match="teacher_messages"):
         MessagesPrompts().build(make_row(teacher_messages=value), Route.to("math"), TEACHERS)  # type: ignore[arg-type]

@@ -66,7 +66,9 @@ class FilesDataset(Dataset):
     def notes(self) -> Sequence[str]:
         """Files of a folder that are not read, files without content, columns that are left out."""
         found = find_files(self._paths())
-        return [*_of_files(self.place(), found), *(note for file in found.files for note in _of_file(file))]
+        several = len(found.files) > 1
+        each = [(file.path, note) for file in found.files for note in _of_file(file)]
+        return [*_of_files(found), *(f"{path}: {note}" if several else note for path, note in each)]
 
     def _paths(self) -> Sequence[str]:
         return (self.path,) if isinstance(self.path, str) else self.path
@@ -91,18 +93,18 @@ class FilesDataset(Dataset):
                 yield from read_json_values(RowFile(name, key), stream, layout)
 
 
-def _of_files(place: str, found: FoundFiles) -> Iterator[str]:
+def _of_files(found: FoundFiles) -> Iterator[str]:
     if len(found.files) > 1:
-        yield f"{place}: {len(found.files)} files, {_names([file.path for file in found.files])}"
+        yield f"{len(found.files)} files, {_names([file.path for file in found.files])}"
     if found.skipped:
-        yield f"{place}: not read, since the suffix is not known: {_names(found.skipped)}"
+        yield f"not read, since the suffix is not known: {_names(found.skipped)}"
 
 
 def _of_file(file: FoundFile) -> Iterator[str]:
     if not file.path.stat().st_size:
-        yield f"{file.path}: is empty"
+        yield "is empty"
     elif file.format.content == "Parquet" and (columns := left_out(file.path)):
-        yield f"{file.path}: left out, since such values have no form in JSON: {', '.join(columns)}"
+        yield f"left out, since such values have no form in JSON: {', '.join(columns)}"
 
 
 def _names(paths: Sequence[Path]) -> str:

@@ -48,7 +48,7 @@ def _opened(path: Path) -> "Iterator[pq.ParquetFile]":
     try:
         with pq.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False, page_checksum_verification=True) as table:
             yield table
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last of names of columns
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         reason = " ".join(str(error).split())[:200]

@@ -44,8 +44,8 @@ def test_a_folder_is_all_that_is_below_it_in_the_order_of_the_names(folder: Path
 
 def test_what_is_not_read_of_a_folder_is_said(folder: Path) -> None:
     some, skipped = FilesDataset(path=str(folder)).notes()
-    assert some == f"{folder}: 5 files, {folder}/B/e.ndjson, {folder}/a.jsonl, {folder}/b.jsonl and 2 more"
-    assert skipped == f"{folder}: not read, since the suffix is not known: {folder}/README.md, {folder}/sub/run.sh"
+    assert some == f"5 files, {folder}/B/e.ndjson, {folder}/a.jsonl, {folder}/b.jsonl and 2 more"
+    assert skipped == f"not read, since the suffix is not known: {folder}/README.md, {folder}/sub/run.sh"
     assert FilesDataset(path=str(folder / "a.jsonl")).notes() == []
 
 

@@ -82,7 +82,7 @@ def test_a_column_that_json_cannot_hold_is_left_out_and_said(tmp_path: Path, kin
     path = table(tmp_path / "a.parquet", {"image": pa.array([value], kind), "n": pa.array([1])})
     assert fields(path) == [{"n": 1}]
     (note,) = FilesDataset(path=str(path)).notes()
-    assert note.startswith(f"{path}: left out, since such values have no form in JSON: image (")
+    assert note.startswith("left out, since such values have no form in JSON: image (")
     with pytest.raises(DataError, match="has no column of text, numbers, lists or structs, but image"):
         read(table(tmp_path / "b.parquet", {"image": pa.array([value], kind)}))
 
@@ -140,6 +140,13 @@ def test_a_damaged_page_is_refused(tmp_path: Path) -> None:
     data[60:90] = bytes(30)
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"a\.parquet: is no whole Parquet file"):
+        read(path)
+
+
+def test_a_column_whose_name_is_no_text(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", {"column": pa.array([1])})
+    path.write_bytes(path.read_bytes().replace(b"column", b"\xff" * 6))
+    with pytest.raises(DataError, match=r"a\.parquet: is no whole Parquet file: 'utf-8' codec can't decode"):
         read(path)
 
 
