@@ -12,14 +12,17 @@ from typing import Any, ClassVar
 import pytest
 from conftest import question, read_jsonl
 from pydantic import PrivateAttr
+from typer.testing import CliRunner
 
 from distillkit import Batch, DataError, InputError, MissingExtraError, RunConfig, StepResult, run
+from distillkit.cli.main import app
 from distillkit.raw_row import RawRow, UnreadableRow
 from distillkit.testing import FakeStudent, check_plugin
 from distillkit_builtin.datasets.hf import HuggingFaceDataset
 
 datasets = pytest.importorskip("datasets")
 Rows = list[dict[str, Any]]
+HELPERS = Path(__file__).parent.parent.parent / "helpers"
 
 
 @pytest.fixture
@@ -52,6 +55,17 @@ def test_a_folder_holds_its_rows_in_order(saved: Callable[..., str]) -> None:
     assert found[0].file.key == ""
     assert not source.notes()
     check_plugin(source)
+
+
+def test_it_takes_no_more_memory_for_more_rows(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    table = pa.table({"q": ["x" * 2000] * 15_000})  # 30 MB
+    datasets.Dataset(table).save_to_disk(str(tmp_path / "large"))
+    del table
+    before = pa.total_allocated_bytes()
+    most = max(pa.total_allocated_bytes() for _ in HuggingFaceDataset(path=str(tmp_path / "large")).read())
+    assert most - before < 8_000_000
 
 
 def test_of_several_splits_one_is_named(saved: Callable[..., str]) -> None:
@@ -298,6 +312,25 @@ def test_a_config_names_the_folder_alone_and_the_splits_behind_it(
     )
     assert result.summary["trained_rows"] == 4
     assert "after" in result.eval
+
+
+def test_check_says_what_is_left_out_and_nothing_else_of_the_library(
+    saved: Callable[..., str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = saved(train=[question(f"number {i}", raw=b"\0") for i in range(4)])
+    capfd.readouterr()
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"data: {{path: '{folder}#train'}}\nstudent: {{name: fake}}\nteachers: [{{model: made-up}}]\n"
+        f"plugins: [{HELPERS / 'fake_plugins.py'}]\nlog_path: {tmp_path}/runs\n",
+        encoding="utf-8",
+    )
+    done = CliRunner().invoke(app, ["check", str(config)])
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.output.split())
+    assert "columns that JSON does not hold are left out: raw (binary)" in said
+    assert f"{Path(folder).name}#train row 1" in said
+    assert not capfd.readouterr().err
 
 
 class Mortal(FakeStudent):
