@@ -12,7 +12,7 @@ from distillkit_builtin.file_errors import one_line
 if TYPE_CHECKING:
     from datasets import DatasetBuilder
 
-SECONDS = 20.0
+SECONDS = 10.0
 """How long the hub may take to answer the first request."""
 
 
