@@ -16,7 +16,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engine import data, saving, steps
-from benchmarks.engine.inputs import write_rows, write_tokenizer
+from benchmarks.engine.inputs import write_rows, write_table, write_tokenizer
 
 MIB = 2**20
 EARLY_AND_LATE = 500, 4000
@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("case", "measured", "target", title="What the engine itself costs")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for line in track(_lines(Path(folder), options.rows, options.repeats), "measuring ...", total=9):
+        for line in track(_lines(Path(folder), options.rows, options.repeats), "measuring ...", total=11):
             table.add_row(*line)
     Console(width=120).print(table)
 
@@ -45,14 +45,18 @@ def _lines(folder: Path, rows: int, repeats: int) -> Iterator[Line]:
     completion, row = steps.measure(few, tokenizer, repeats)
     yield "a completion of 256 tokens, whole step", f"{completion * 1e6:.0f} us", "100 us"
     yield "a row besides, rendered for two sides", f"{row * 1e3:.2f} ms", "0.5 ms"
-    seconds = data.schema_and_routes(large, 1)
-    yield f"schema and routes of {rows:,} rows", f"{seconds:.1f} s", f"{20 * rows / 1e6:g} s"
+    few_table, large_table = write_table(folder / "few.parquet", few), write_table(folder / "large.parquet", large)
+    for file, form in ((large, "JSON lines"), (large_table, "Parquet")):
+        seconds = data.schema_and_routes(file, 1)
+        yield f"schema and routes of {rows:,} rows, {form}", f"{seconds:.1f} s", f"{20 * rows / 1e6:g} s"
     for privileged, name in ((False, "one prompt"), (True, "with a privileged prompt")):
         each, tokens = data.lengths(few, tokenizer, 10_000, repeats, privileged=privileged)
         yield f"prompt lengths of a row, {name} ({tokens:.0f} tokens)", f"{each * 1e6:.0f} us", "150 us"
-    before, after = (_in_a_process("data", file, tokenizer)[0] for file in (few, large))
-    each = (after - before) / max(1, rows - 100_000)
-    yield f"peak memory, 100,000 to {rows:,} rows", _growth(before, after, each, "row"), "17 bytes a row, 8 shuffled"
+    for files, form in (((few, large), "JSON lines"), ((few_table, large_table), "Parquet")):
+        before, after = (_in_a_process("data", file, tokenizer)[0] for file in files)
+        each = (after - before) / max(1, rows - 100_000)
+        growth = _growth(before, after, each, "row")
+        yield f"peak memory, 100,000 to {rows:,} rows, {form}", growth, "21 bytes a row, 8 shuffled"
     early, late = EARLY_AND_LATE
     before, after = _in_a_process("steps", few, early, late)
     yield (

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -24,6 +26,17 @@ def write_rows(path: Path, count: int) -> Path:
     """`count` rows of about 1.1 kB: a question of some 60 tokens, and a privileged prompt of some 150."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(islice(_lines(), count))
+    return path
+
+
+def write_table(path: Path, lines: Path) -> Path:
+    """The rows of a file of JSON lines as one Parquet file."""
+    with lines.open("rb") as file:
+        schema = pa.Table.from_pylist([json.loads(file.readline())]).schema
+        file.seek(0)
+        with pq.ParquetWriter(path, schema) as writer:
+            while batch := [json.loads(line) for line in islice(file, 50_000)]:
+                writer.write_table(pa.Table.from_pylist(batch, schema))
     return path
 
 

@@ -1,5 +1,6 @@
 """Rows in files: JSON lines, JSON arrays, CSV, TSV, Parquet."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +19,8 @@ from distillkit_builtin.datasets.text_stream import text_stream
 
 SHOWN = 3
 """Names of files that a note gives."""
+SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|val|dev|eval|heldout)(?![a-z])")
+"""What is part of a file's name where one folder holds a dataset's splits."""
 
 
 class FilesDataset(Dataset):
@@ -96,6 +99,9 @@ class FilesDataset(Dataset):
 def _of_files(found: FoundFiles) -> Iterator[str]:
     if len(found.files) > 1:
         yield f"{len(found.files)} files, {_names([file.path for file in found.files])}"
+    splits = sorted({word for key in found.keys() for word in SPLIT.findall(key.lower())})
+    if len(splits) > 1:
+        yield f"files of several splits are read together, as {' and '.join(splits)} in their names say"
     if found.skipped:
         yield f"not read, since the suffix is not known: {_names(found.skipped)}"
 

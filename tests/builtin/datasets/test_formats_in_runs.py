@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 from distillkit import RunConfig, RunResult, run
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
+from distillkit_builtin.datasets.files import FilesDataset
 
 ROWS = [question(f"row é {n}", teacher="t", expected_answer=f"{n}") for n in range(24)]
 HELD_OUT = [question(f"held out {n}", teacher="t", expected_answer=f"{n}") for n in range(3)]
@@ -84,6 +85,15 @@ def test_a_run_over_a_folder_that_stopped_goes_on_too(make: Callable[..., RunCon
     ids = {entry["row_id"].partition("-")[0] for entry in read_jsonl(whole.run_dir / "ledger.jsonl")}
     assert len(ids) == 24
     assert "2/rows.json:3" in ids
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_reading_that_ends_early_leaves_nothing_open(tmp_path: Path, name: str) -> None:
+    rows = FilesDataset(path=write_rows(tmp_path, name, ROWS)).read()
+    next(rows)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    rows.close()  # type: ignore[attr-defined]  # a generator
+    assert len(list(Path("/proc/self/fd").iterdir())) == before - 1
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -49,6 +49,14 @@ def test_what_is_not_read_of_a_folder_is_said(folder: Path) -> None:
     assert FilesDataset(path=str(folder / "a.jsonl")).notes() == []
 
 
+def test_splits_that_are_read_together_are_said(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001", "retested"):
+        write(tmp_path / f"x/{name}.jsonl")
+    notes = FilesDataset(path=str(tmp_path / "x")).notes()
+    assert "files of several splits are read together, as test and train in their names say" in notes
+    assert len(FilesDataset(path=str(tmp_path / "x/train-*")).notes()) == 1
+
+
 def test_empty_files_are_said(folder: Path) -> None:
     (folder / "sub/empty.jsonl").touch()
     assert f"{folder}/sub/empty.jsonl: is empty" in FilesDataset(path=str(folder)).notes()

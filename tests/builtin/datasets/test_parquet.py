@@ -31,7 +31,6 @@ def table(path: Path, columns: dict[str, pa.Array], **options: Any) -> Path:
     [
         (pa.string(), "é\n\u2028\0", "é\n\u2028\0"),
         (pa.large_string(), "x", "x"),
-        (pa.string_view(), "x", "x"),
         (pa.dictionary(pa.int8(), pa.string()), "x", "x"),
         (pa.bool_(), True, True),
         (pa.uint64(), 2**64 - 1, 2**64 - 1),
@@ -50,7 +49,6 @@ def table(path: Path, columns: dict[str, pa.Array], **options: Any) -> Path:
         (CHAT, [{"role": "user", "content": "hi"}], [{"role": "user", "content": "hi"}]),
         (pa.list_(pa.date32()), [WHEN.date(), None], ["2026-03-01", None]),
         (pa.large_list(pa.int64()), [1, None], [1, None]),
-        (pa.list_(pa.float32(), 2), [0.5, float("nan")], [0.5, None]),
         (pa.struct({"a": pa.struct({"b": pa.float64()}), "c": pa.string()}), {"a": {"b": float("nan")}, "c": "x"},
          {"a": {"b": None}, "c": "x"}),
         (pa.struct({"a": pa.date32()}), {"a": None}, {"a": None}),
@@ -64,6 +62,13 @@ def test_every_type_that_json_can_hold(tmp_path: Path, kind: pa.DataType, value:
     path = table(tmp_path / "a.parquet", {"it": pa.array([value, None], kind), "n": pa.array([1, 2])})
     assert fields(path) == [{"it": as_json, "n": 1}, {"it": None, "n": 2}]
     assert FilesDataset(path=str(path)).notes() == []
+
+
+def test_lists_of_one_length(tmp_path: Path) -> None:
+    """Without null among them, which pyarrow reads from some version on, and refuses before."""
+    kind = pa.list_(pa.float32(), 2)
+    path = table(tmp_path / "a.parquet", {"it": pa.array([[0.5, float("nan")], [1, 2]], kind)})
+    assert fields(path) == [{"it": [0.5, None]}, {"it": [1.0, 2.0]}]
 
 
 @pytest.mark.parametrize(
