@@ -3,9 +3,11 @@
 import json
 import re
 import runpy
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,26 @@ def test_the_routed_example_runs(write: Callable[[str], None]) -> None:
     prompts = {sample["route"]: sample["teacher_prompts"] for sample in read_jsonl(Path("runs/routed/samples.jsonl"))}
     assert set(prompts) == {"math-teacher", "arithmetic-teacher"}
     assert "The correct answer is 42" in prompts["math-teacher"]["math-teacher"]
+
+
+def test_the_dataset_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-a-dataset.md")
+    runs_alone("make_database.py")
+    assert "query" in call("plugins", "show", "dataset", "sqlite", "-p", "my_dataset.py")
+    assert "questions.db row 1" in call("check", "sqlite.yaml")
+    call("run", "sqlite.yaml", "train.max_steps=2")
+    first = read_jsonl(Path("runs/sqlite/ledger.jsonl"))
+    call("run", "sqlite.yaml", "train.max_steps=3", "--resume")
+    trained = read_jsonl(Path("runs/sqlite/ledger.jsonl"))
+    assert trained[:2] == first
+    assert sorted(entry["row_id"].partition("-")[0] for entry in trained) == ["1", "2", "3"]
+    with closing(sqlite3.connect("questions.db")) as database, database:
+        database.execute("UPDATE questions SET answer = '43' WHERE id = 1")
+    refused = CliRunner().invoke(app, ["run", "sqlite.yaml", "train.max_steps=4", "--resume"])
+    assert refused.exit_code == 2
+    assert "the rows changed" in refused.output
+    passes_its_own_tests("test_my_dataset.py")
 
 
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import question, read_jsonl
+from conftest import read_jsonl
 
 HERE = Path(__file__).parent
 FAKES = str(HERE / "helpers" / "fake_plugins.py")
@@ -52,7 +52,7 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_error(
 ) -> None:
     listed = json.loads(distillkit("plugins", "list", "--json").stdout)
     mine = {(p["role"], p["name"]): p for p in listed["plugins"] if p["distribution"] == "weather-distill"}
-    assert set(mine) == {("router", "keyword"), ("scorer", "vowels"), ("sink", "csv")}
+    assert set(mine) == {("dataset", "reports"), ("router", "keyword"), ("scorer", "vowels"), ("sink", "csv")}
     assert mine["router", "keyword"]["version"] == "1.2.3"
     assert mine["router", "keyword"]["class"] == "weather_distill.router.KeywordRouter"
     assert listed["broken"] == [
@@ -64,13 +64,14 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_error(
     assert "option" in distillkit("plugins", "show", "router", "keyword").stdout
 
 
-def test_a_config_chooses_all_three_by_name(
-    distillkit: Callable[..., subprocess.CompletedProcess[str]], jsonl: Callable[..., str], tmp_path: Path
+def test_a_config_chooses_all_four_by_name(
+    distillkit: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    questions: Sequence[str] = ("sun", "rain at noon", "wind", "more rain")
+    reports = "EDDF: sun\n\nEGLL: rain\nat noon\n\n\nLFPG: wind\n\nEHAM: more rain\n"
+    (tmp_path / "reports.txt").write_text(reports, encoding="utf-8")
     config = {
         "name": "weather",
-        "data": jsonl([question(text) for text in questions]),
+        "data": {"source": {"name": "reports", "path": "reports.txt"}},
         "plugins": [FAKES],
         "student": {"name": "fake"},
         "teachers": [{"model": "m", "route_value": name, "scorer": {"name": "vowels"}} for name in ("dry", "wet")],
@@ -102,9 +103,10 @@ def test_a_name_that_is_not_found_points_to_the_broken_package(
     assert "broken-distill:broken could not be loaded: ModuleNotFoundError" in done.stderr
 
 
-def test_the_contracts_hold() -> None:
+def test_the_contracts_hold(tmp_path: Path) -> None:
     sys.path.insert(0, str(HERE / "plugin_package" / "src"))
     try:
+        from weather_distill.dataset import ReportsDataset
         from weather_distill.router import KeywordRouter
         from weather_distill.scorer import VowelScorer
         from weather_distill.sink import CsvSink
@@ -112,5 +114,7 @@ def test_the_contracts_hold() -> None:
         sys.path.pop(0)
     from distillkit.testing import check_plugin
 
-    for plugin in (KeywordRouter(), VowelScorer(), CsvSink()):
+    reports = tmp_path / "reports.txt"
+    reports.write_text("EDDF: sun\n\nno station\n\nEGLL: rain\nat noon", encoding="utf-8")
+    for plugin in (ReportsDataset(path=str(reports)), KeywordRouter(), VowelScorer(), CsvSink()):
         check_plugin(plugin)

@@ -49,7 +49,9 @@ def default_source(path: Paths) -> str:
     """The dataset plugin for a path: `hf` for `hf://...` and for a folder that `save_to_disk` of `datasets` wrote."""
     if not isinstance(path, str):
         return "files"
-    return "hf" if path.startswith("hf://") or _is_saved_dataset(Path(path)) else "files"
+    folder, mark, _ = path.rpartition("#")  # a split behind it, if the `#` is not of the folder's own name
+    saved = _is_saved_dataset(Path(path)) or (mark and _is_saved_dataset(Path(folder)))
+    return "hf" if path.startswith("hf://") or saved else "files"
 
 
 def _is_saved_dataset(folder: Path) -> bool:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.config.default_plugins import default_source
+from distillkit.config.option_problems import PluginOptionsError
 from distillkit.config.run_config import RunConfig
-from distillkit.errors import InputError, suggest
+from distillkit.errors import ConfigError, InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
@@ -51,16 +52,19 @@ def plugins_of(config: RunConfig, registry: Registry) -> RunPlugins:
 
 def _datasets(data: DataConfig, registry: Registry) -> tuple[Dataset, Dataset | None]:
     """Where the rows to train on, and those to evaluate, come from."""
-    train = _dataset(data.path, data.source, registry)
+    train = _dataset("data.path", data.path, data.source, registry)
     if train is None:
         raise AssertionError("a config has a path or a source")
-    return train, _dataset(data.eval_path, data.eval_source, registry)
+    return train, _dataset("data.eval_path", data.eval_path, data.eval_source, registry)
 
 
-def _dataset(path: Paths | None, source: Dataset | None, registry: Registry) -> Dataset | None:
+def _dataset(key: str, path: Paths | None, source: Dataset | None, registry: Registry) -> Dataset | None:
     if path is None:
         return source
-    found = registry.build("dataset", {"name": default_source(path), "path": path})
+    try:
+        found = registry.build("dataset", {"name": default_source(path), "path": path})
+    except PluginOptionsError as error:
+        raise ConfigError(f"{key}: {'; '.join(problem.message for problem in error.problems)}") from error
     if not isinstance(found, Dataset):
         raise AssertionError("the registry builds plugins of the role that it is asked for")
     return found

@@ -11,6 +11,7 @@ from distillkit.errors import PluginError, RowError
 from distillkit.loop.blocking import run_blocking
 from distillkit.records import Batch, ScoredRollout
 from distillkit.registry import Registry
+from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
@@ -18,6 +19,7 @@ from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.scorer import Scorer
 from distillkit.testing.builders import make_row, make_teacher, require
+from distillkit.testing.dataset_contract import check_dataset
 from distillkit.testing.loss_contract import check_loss
 from distillkit.testing.open_contract import check_open
 from distillkit.types import ChatPrompts, Route, RoutedRow, Row, Teacher
@@ -50,6 +52,8 @@ def check_plugin(
     if isinstance(plugin, Scorer) and not plugin.is_bound:
         plugin.bind(teachers[0])
     check_options(plugin)
+    if isinstance(plugin, Dataset):
+        check_dataset(plugin)
     if isinstance(plugin, Router):
         check_router(plugin, teachers, rows)
     if isinstance(plugin, PromptBuilder):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from distillkit import Dataset, Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
 from distillkit_builtin.datasets.files import FilesDataset
+from distillkit_builtin.datasets.hf import HuggingFaceDataset
 from distillkit_builtin.evaluators.exact_match import ExactMatch
 from distillkit_builtin.evaluators.pattern import Pattern
 from distillkit_builtin.evaluators.reverse_kl import ReverseKL
@@ -23,8 +24,8 @@ from distillkit_builtin.vllm.sampler import VllmSampler
 
 @hookimpl
 def distillkit_datasets() -> Sequence[type[Dataset]]:
-    """`files`."""
-    return [FilesDataset]
+    """`files` and `hf`."""
+    return [FilesDataset, HuggingFaceDataset]
 
 
 @hookimpl

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distillkit.testing import make_request
+from fuzz.hf_inputs import saved_seeds
 
 ROW = {"messages": [{"role": "user", "content": "Why? é \ud83e\udd8a"}], "teacher": "a", "expected_answer": 4}
 ROUTED = {**ROW, "teacher": "b", "b_messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}
@@ -153,6 +154,10 @@ def seeds(target: str) -> Sequence[bytes]:
     if target == "row_format":
         lines = [json.dumps(row).encode() for row in (COLUMNS, ROW, *SHAPES)]
         return [b"\n".join(lines), *lines]
+    if target == "hf_address":
+        return [b"org/name", b"name#train", b"org/name/config#test", b"folder#split", b"org/name@main", b"../x"]
+    if target == "saved_dataset":
+        return saved_seeds()
     if target == "config":
         texts = (("0", YAML), ("1", TOML), ("2", json.dumps(CONFIG)))
         return [f"{kind}{line}\n{text}".encode() for kind, text in texts for line in ("", OVERRIDES)]

@@ -45,6 +45,7 @@ from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.response import read_response
 from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
+from fuzz import hf_inputs
 
 LONGEST_MESSAGE = 50_000
 """Characters of an error: the kinds of problems that are begun within 30,000, and what is around them."""
@@ -297,6 +298,8 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "dataset": dataset,
     "row_format": row_format,
     **{name: functools.partial(dataset, name=name) for name in FILES},
+    "hf_address": hf_inputs.address,
+    "saved_dataset": hf_inputs.saved,
     "config": config,
     "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
     "echo": functools.partial(scores, Echo(max_tokens=1)),

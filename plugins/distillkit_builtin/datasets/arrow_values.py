@@ -1,7 +1,8 @@
 """Arrow columns as JSON values.
 
-Dates, times and timestamps become ISO 8601 text, decimals text, NaN null, a map an object. What has no form in JSON
-that all would expect (bytes, and so images; durations; unions) has no value: such columns are left out.
+Dates, times and timestamps become ISO 8601 text, decimals text, NaN null, a map an object, a JSON text what it
+holds. What has no form in JSON that all would expect (bytes, and so images; durations; unions) has no value: such columns
+are left out.
 """
 
 import math
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
+
+from distillkit.files.strict_json import parse_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,6 +31,8 @@ def is_json(kind: "pa.DataType") -> bool:
     """Whether the values of an Arrow type have a form in JSON."""
     from pyarrow import types
 
+    if _holds_json(kind):
+        return True
     if types.is_dictionary(kind):
         return is_json(kind.value_type)
     if types.is_map(kind):
@@ -45,6 +50,8 @@ def _conversion(kind: "pa.DataType") -> Convert | None:
     """What makes JSON of a value; None where it is JSON already, as most are."""
     from pyarrow import types
 
+    if _holds_json(kind):
+        return parse_json
     if types.is_dictionary(kind):
         return _conversion(kind.value_type)
     if types.is_map(kind):
@@ -98,6 +105,11 @@ def _of_map(convert: Convert | None) -> Convert:
 
 def _fields(kind: "pa.DataType") -> list[tuple[str, "pa.DataType"]]:
     return [(kind.field(i).name, kind.field(i).type) for i in range(kind.num_fields)]
+
+
+def _holds_json(kind: "pa.DataType") -> bool:
+    """Whether the values are JSON texts, and said to be: of Parquet's type JSON, of the feature `Json` of datasets."""
+    return getattr(kind, "extension_name", None) == "arrow.json"
 
 
 def _is_list(kind: "pa.DataType") -> bool:

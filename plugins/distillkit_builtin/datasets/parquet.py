@@ -6,11 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import JsonValue
-from pydantic_core import to_json  # takes less than half of the time of the standard library's
-
-from distillkit import DataError, RawRow, RowError, RowFile, UnreadableRow
-from distillkit_builtin.datasets.arrow_values import is_json, json_column
+from distillkit import DataError, RawRow, RowFile, UnreadableRow
+from distillkit_builtin.datasets.arrow_rows import arrow_rows
+from distillkit_builtin.datasets.arrow_values import is_json
 from distillkit_builtin.datasets.data_extra import data_extra
 
 if TYPE_CHECKING:
@@ -32,7 +30,7 @@ def read_parquet(file: RowFile, path: Path) -> Iterator[RawRow | UnreadableRow]:
         for group in range(table.num_row_groups):
             rows = _rows_at_once(table.metadata.row_group(group))
             for batch in table.iter_batches(rows, [group], columns=names, use_threads=False):
-                yield from _rows(file, number, names, [batch.column(name) for name in names])
+                yield from arrow_rows(file, number, batch.select(names))
                 number += batch.num_rows
 
 
@@ -70,43 +68,3 @@ def _columns(schema: "pa.Schema", path: Path) -> list[str]:
 def _rows_at_once(group: "pq.RowGroupMetaData") -> int:
     mean: int = group.total_byte_size // max(1, group.num_rows)
     return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, mean)))
-
-
-def _rows(
-    file: RowFile, first: int, names: Sequence[str], columns: Sequence["pa.Array"]
-) -> Iterator[RawRow | UnreadableRow]:
-    import pyarrow as pa
-
-    try:
-        values = [json_column(column) for column in columns]
-    except (ValueError, OverflowError, pa.ArrowException):
-        yield from _one_by_one(file, first, names, columns)
-        return
-    for number, cells in enumerate(zip(*values, strict=True), start=first):
-        yield RawRow(file, number, to_json(dict(zip(names, cells, strict=True))))
-
-
-def _one_by_one(
-    file: RowFile, first: int, names: Sequence[str], columns: Sequence["pa.Array"]
-) -> Iterator[RawRow | UnreadableRow]:
-    """The rows of a batch in which a value is wrong."""
-    for place in range(len(columns[0])):
-        try:
-            cells = _cells(names, columns, place)
-        except RowError as error:
-            yield UnreadableRow(file, first + place, error)
-        else:
-            yield RawRow(file, first + place, to_json(dict(zip(names, cells, strict=True))))
-
-
-def _cells(names: Sequence[str], columns: Sequence["pa.Array"], place: int) -> list[JsonValue]:
-    """One row by itself. Raises RowError naming the column whose value is wrong."""
-    import pyarrow as pa
-
-    cells: list[JsonValue] = []
-    for name, column in zip(names, columns, strict=True):
-        try:
-            cells += json_column(column.slice(place, 1))
-        except (ValueError, OverflowError, pa.ArrowException) as error:
-            raise RowError(name, f"cannot be read: {' '.join(str(error).split())[:200]}") from error
-    return cells

@@ -168,3 +168,11 @@ def test_a_chat_in_a_table_is_the_chat_in_a_line(tmp_path: Path) -> None:
     assert [[message.as_dict() for message in row.messages] for row in rows.rows()] == chats
     assert [row.place for row in rows.rows()] == [f"{path} row {n}" for n in (1, 2, 3)]
     assert json.loads(json.dumps(rows.row(2).fields["messages"], default=dict)) == chats[2]
+
+
+def test_a_column_of_json_texts_is_what_they_hold(tmp_path: Path) -> None:
+    texts = pa.array(['{"a": [1, null]}', None, '{"a": 1, "a": 2}']).cast(pa.json_())
+    path = table(tmp_path / "rows.parquet", {"tools": texts})
+    first, second, third = FilesDataset(path=str(path)).read()
+    assert [json.loads(row.text) for row in (first, second)] == [{"tools": {"a": [1, None]}}, {"tools": None}]
+    assert str(third.problem) == "tools: cannot be read: holds the key 'a' twice; which one is meant is not said"

@@ -5,7 +5,7 @@ import pytest
 from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
-from distillkit.errors import InputError
+from distillkit.errors import ConfigError, InputError
 from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -60,3 +60,10 @@ def test_an_option_with_an_effect_is_refused_with_its_value(fake_config: Make) -
     student = Capped()
     run(fake_config(student=student, loss=ImportanceSampling(ratio_log_cap=5)))
     assert student.sent[0] == {"ratio_log_cap": 5.0}
+
+
+@pytest.mark.parametrize("key", ["path", "eval_path"])
+@pytest.mark.parametrize("path", ["hf://org/name#train[:3]", "hf://"])
+def test_a_path_that_its_source_refuses_is_the_users_mistake(fake_config: Make, key: str, path: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^data\.{key}: 'hf://.* is no "):
+        run(fake_config(data={key: path}))

@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
-from distillkit import Router, Scorer, Sink, hookimpl
+from distillkit import Dataset, Router, Scorer, Sink, hookimpl
+from weather_distill.dataset import ReportsDataset
 from weather_distill.router import KeywordRouter
 from weather_distill.scorer import VowelScorer
 from weather_distill.sink import CsvSink
+
+
+@hookimpl
+def distillkit_datasets() -> Sequence[type[Dataset]]:
+    """`reports`."""
+    return [ReportsDataset]
 
 
 @hookimpl
