@@ -1,8 +1,8 @@
 """Arrow columns as JSON values.
 
 Dates, times and timestamps become ISO 8601 text, decimals text, NaN null, a map an object, a JSON text what it
-holds. What has no form in JSON that all would expect (bytes, and so images; durations; unions) has no value: such columns
-are left out.
+holds. What has no form in JSON that all would expect (bytes, and so images; durations; unions) has no value: such
+columns are left out.
 """
 
 import math
