@@ -9,17 +9,16 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distillkit.cli.scaffold import ONE_TEACHER, config_of, write_files
-from distillkit.config.default_plugins import default_source
 from distillkit.data.parse_row import parse_columns
 from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_quotes, in_yaml, of_column, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import shapes_of
 from distillkit.errors import DataError, RowError
 from distillkit.files.strict_json import shortened
+from distillkit.preflight.compatibility import dataset_at
 from distillkit.raw_row import UnreadableRow
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
-from distillkit.roles.dataset import Dataset
 
 NOT_EVALUATED = """  save_every: 10
 
@@ -66,9 +65,7 @@ def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> 
 
 def _first_rows(path: str, registry: Registry) -> list[Columns]:
     """The columns of the first rows that can be read. Raises DataError where there are none."""
-    dataset = registry.build("dataset", {"name": default_source(path), "path": path})
-    if not isinstance(dataset, Dataset):
-        raise AssertionError("the registry builds plugins of the role that it is asked for")
+    dataset = dataset_at(path, "--from", registry)
     rows, problem = [], None
     with attribute_to(dataset, "in read()"):
         for raw in islice(dataset.read(), LOOKED_AT):

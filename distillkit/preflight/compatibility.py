@@ -59,8 +59,11 @@ def _datasets(data: DataConfig, registry: Registry) -> tuple[Dataset, Dataset | 
 
 
 def _dataset(key: str, path: Paths | None, source: Dataset | None, registry: Registry) -> Dataset | None:
-    if path is None:
-        return source
+    return source if path is None else dataset_at(path, key, registry)
+
+
+def dataset_at(path: Paths, key: str, registry: Registry) -> Dataset:
+    """The dataset for a path; `key` is what messages call that. Raises ConfigError for one that can be no path."""
     try:
         found = registry.build("dataset", {"name": default_source(path), "path": path})
     except PluginOptionsError as error:
