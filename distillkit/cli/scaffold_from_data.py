@@ -20,11 +20,17 @@ from distillkit.raw_row import UnreadableRow
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
 
+EVALUATED = """  eval_every: 10
+  save_every: 10
+
+evaluators: [reverse_kl]   # and exact_match, which compares `Final: <answer>` with a row's expected_answer
+"""
 NOT_EVALUATED = """  save_every: 10
 
-# With held-out rows (data.eval_path) progress is measured; exact_match compares `Final: <answer>` with expected_answer.
-# evaluators: [reverse_kl, exact_match]
+evaluators: []          # with held-out rows: [reverse_kl]
 """
+MOST_HELD_OUT, SHARE_HELD_OUT = 32, 5
+"""Rows that are held out: one of five that there are, and no more than this."""
 ROUTED = """teachers:               # each row is scored by the one teacher that {says}
   - model: Qwen/Qwen3-1.7B
     route_value: {first}
@@ -57,8 +63,10 @@ def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> 
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
     mapping = "".join(_mapping(rows, shapes, route))
-    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}  epochs: 1\n\n"
-    text = config_of(data, section, NOT_EVALUATED)
+    held_out = min(MOST_HELD_OUT, len(rows) // SHARE_HELD_OUT)
+    line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
+    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line if held_out else ''}  epochs: 1\n\n"
+    text = config_of(data, section, EVALUATED if held_out else NOT_EVALUATED)
     files = write_files(directory, {"config.yaml": text})
     return FromData(files, "" if len(shapes) == 1 else TO_SAY)
 

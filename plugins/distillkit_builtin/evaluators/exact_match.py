@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from distillkit import EvalContext, EvalResult, Evaluator, Rollout, RoutedRow, Row, Teacher
+from distillkit import EvalContext, EvalResult, Evaluator, Messages, Rollout, RoutedRow, Row, Teacher
 
 EXPECTED = "expected_answer"
 NO_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?[a-zA-Z]+|\{[^}]*\}")
@@ -44,12 +44,13 @@ class ExactMatch(Evaluator):
 
     def _note_on_prompts(self, rows: Sequence[RoutedRow]) -> Iterator[str]:
         words = literal_words(self.pattern)
-        prompts = (message.content.casefold() for routed_row in rows for message in routed_row.chat.student)
-        if words and not any(word.casefold() in prompt for prompt in prompts for word in words):
+        asked = sum(any(_holds(row.chat.student, word) for word in words) for row in rows)
+        if words and 2 * asked < len(rows):
             yield (
-                f"no held-out prompt of the student holds {' or '.join(map(repr, words))}, which its `pattern` looks "
-                "for in the last line of a completion: ask for it in the prompts (`End with exactly one line: Final: "
-                "<answer>.`), or set `pattern` to how the student ends"
+                f"{len(rows) - asked:,} of {len(rows):,} held-out prompts of the student do not hold "
+                f"{' or '.join(map(repr, words))}, which its `pattern` looks for in the last line of a completion: ask "
+                "for it in the prompts (`End with exactly one line: Final: <answer>.`), or set `pattern` to how the "
+                "student ends"
             )
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
@@ -86,6 +87,10 @@ class ExactMatch(Evaluator):
         found = re.search(self.pattern, lines[-1]) if lines else None
         answer = found.group(1) if found else None  # an optional group may match nothing
         return None if answer is None else normalised(answer)
+
+
+def _holds(chat: Messages, word: str) -> bool:
+    return any(word.casefold() in message.content.casefold() for message in chat)
 
 
 def literal_words(pattern: str) -> list[str]:

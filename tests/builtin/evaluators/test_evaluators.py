@@ -263,8 +263,11 @@ def test_prompts_that_do_not_ask_for_the_pattern_are_noticed(pattern: str, promp
     assert all("ask for it in the prompts" in note for note in found)
 
 
-def test_one_prompt_that_asks_is_enough() -> None:
-    assert said(ExactMatch(), held_out("6?", expected_answer="6"), held_out(expected_answer="42")) == []
+def test_prompts_that_mostly_ask_are_enough_and_a_word_by_chance_is_not() -> None:
+    asks, asks_not = held_out("Why? Final: <answer>", expected_answer="6"), held_out("6?", expected_answer="6")
+    assert said(ExactMatch(), asks, asks_not) == []
+    (note,) = said(ExactMatch(), held_out("Her final exam?", expected_answer="6"), asks_not, asks_not)
+    assert note.startswith("2 of 3 held-out prompts of the student do not hold 'Final'")
 
 
 def test_a_pattern_of_a_route_without_held_out_rows_is_noticed() -> None:

@@ -1,9 +1,12 @@
 """How the rows of a run are read: by the shape of each source, by filter and sort, and what is said of it."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import question
 
 from distillkit import Registry, RunConfig
@@ -87,6 +90,21 @@ def test_rows_that_cannot_be_read_at_all_are_said_one_by_one(read: Callable[...,
         read([b"{oops"])
     with pytest.raises(DataError, match=r"train\.jsonl:2: line: is not JSON"):
         read([QUESTIONS[0], b"{oops"], filter="level < 3")
+
+
+def test_the_mapping_of_the_docs(read: Callable[..., RunRows]) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "your-data.md").read_text(encoding="utf-8")
+    (block,) = (
+        block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "path: problems.parquet" in block
+    )
+    mapping = yaml.safe_load(block)["data"]["format"]
+    del mapping["teacher"]  # of a run of several teachers
+    found = read([{"problem": "6 * 7?", "solution": "It is 42.\n#### 42", "subject": "algebra"}], format=mapping)
+    (row,) = found.train.rows.rows()
+    assert [message.role for message in row.messages] == ["system", "user"]
+    assert (row.messages[1].content, row.expected_answer) == ("6 * 7?", "42")
+    (_, privileged) = row.fields["teacher_messages"]
+    assert privileged["content"] == "6 * 7?\n\nA worked solution, for you alone: It is 42.\n#### 42"
 
 
 def test_a_row_that_a_template_fails_at(read: Callable[..., RunRows]) -> None:
