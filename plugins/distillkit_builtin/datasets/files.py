@@ -63,7 +63,7 @@ class FilesDataset(Dataset):
     def read(self) -> Iterator[RawRow | UnreadableRow]:
         """Every row, one file after another. Raises DataError for what cannot be read, or is of no format that can."""
         found = find_files(self._paths())
-        for file, key in zip(found.files, found.keys(), strict=True):
+        for file, key in zip(found.files, found.row_keys(), strict=True):
             yield from self._rows_of(file, key)
 
     def notes(self) -> Sequence[str]:
@@ -99,7 +99,7 @@ class FilesDataset(Dataset):
 def _of_files(found: FoundFiles) -> Iterator[str]:
     if len(found.files) > 1:
         yield f"{len(found.files)} files, {_names([file.path for file in found.files])}"
-    splits = sorted({word for key in found.keys() for word in SPLIT.findall(key.lower())})
+    splits = sorted({word for key in found.row_keys() for word in SPLIT.findall(key.lower())})
     if len(splits) > 1:
         yield f"files of several splits are read together, as {' and '.join(splits)} in their names say"
     if found.skipped:

@@ -27,7 +27,7 @@ class FoundFiles:
     skipped: tuple[Path, ...]
     """What a folder or a glob holds besides, whose suffix is not known."""
 
-    def keys(self) -> Sequence[str]:
+    def row_keys(self) -> Sequence[str]:
         """What row ids call each file: its path below the folder that all have in common; a single one nothing."""
         if len(self.files) == 1:
             return [""]
