@@ -46,10 +46,16 @@ def read_delimited(
         except StopIteration:
             return
         except (csv.Error, RowError) as error:
-            problem = error if isinstance(error, RowError) else RowError("row", f"is not CSV: {error}")
+            problem = error if isinstance(error, RowError) else RowError("row", _reason(error))
             if header is None:
                 raise DataError(f"{file.place(number)}: {problem}") from error
             yield UnreadableRow(file, number, problem)
+
+
+def _reason(error: csv.Error) -> str:
+    if "new-line character" in str(error):
+        return "has a carriage return alone, outside of quotes; save the file with line ends \\n or \\r\\n"
+    return f"is not CSV: {error}"
 
 
 def _row(file: RowFile, number: int, header: Sequence[str], cells: Sequence[str], delimiter: str) -> RawRow:
