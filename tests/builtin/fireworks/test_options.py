@@ -84,8 +84,8 @@ def test_the_order_of_plugins_does_not_matter(
     """A teacher's tokenizer, shape and deployment id depend on the student and on the other teachers."""
     in_order = prepared_run.plugins_of
 
-    def ordered(config: RunConfig) -> Any:
-        cast = in_order(config)
+    def ordered(config: RunConfig, registry: Registry) -> Any:
+        cast = in_order(config, registry)
         return replace(cast, by_key=dict(reversed(cast.by_key.items()))) if backwards else cast
 
     monkeypatch.setattr(prepared_run, "plugins_of", ordered)
