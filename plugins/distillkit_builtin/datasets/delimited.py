@@ -75,7 +75,8 @@ def _header(file: RowFile, names: list[str], delimiter: str | None) -> list[str]
         if other != delimiter and len(parts := names[0].split(other)) > 1 and all(part.strip() for part in parts):
             raise DataError(
                 f"{where} is one column, {shortened(repr(names[0]), 200)}, if {delimiter!r} separates; it seems to be "
-                f"{other!r}: write `source: {{name: files, path: {file.name}, delimiter: {other!r}}}` in place of `path`"
+                f"{other!r}: write `source: {{name: files, path: {file.name}, delimiter: {other!r}}}` in place of "
+                "`path`"
             )
     if "" in (stripped := [name.strip() for name in names]):
         raise DataError(
