@@ -88,9 +88,7 @@ def _fix_of(value: JsonValue, name: str) -> str:
     """What to write for what is no list of messages."""
     if value is None and name == "messages":
         return LEAVE_OUT.format("messages is not none")
-    if not isinstance(value, str):
-        return ""
-    return _by_filter(name, "from_json") if value.lstrip().startswith("[") else _as_prompt(name)
+    return _as_prompt(name) if isinstance(value, str) else ""
 
 
 def _as_prompt(name: str) -> str:
