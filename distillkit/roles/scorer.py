@@ -35,7 +35,8 @@ class Scorer(Plugin):
             )
 
     def bind(self, teacher: Teacher) -> Self:
-        """Called once, with the config's teacher entry, before anything else."""
+        """Called before anything else with the config's teacher entry, and again once it is known what else the run
+        has: what the teacher is called depends on that."""
         if self._teacher is not None and self._teacher != teacher:
             raise PluginError(
                 f"one {type(self).__name__} cannot serve two teachers ({self._teacher.name!r}, {teacher.name!r}); "
