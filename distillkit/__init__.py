@@ -38,9 +38,12 @@ from distillkit.events import (
     EvalStage,
     Evaluated,
     Event,
+    Measure,
     Notice,
     PhaseProgress,
     Plan,
+    PolicyFigures,
+    RowValue,
     RunFinished,
     RunStarted,
     StepFinished,
@@ -129,8 +132,8 @@ __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingPa
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
-__all__ += ["EvalResult", "EvalStage", "Evaluated", "Event", "Notice", "PhaseProgress", "Plan"]
-__all__ += ["RunFinished", "RunStarted", "StepFinished"]
+__all__ += ["EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress", "Plan"]
+__all__ += ["PolicyFigures", "RowValue", "RunFinished", "RunStarted", "StepFinished"]
 
 # What goes wrong.
 __all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "DistillkitError", "InputError"]

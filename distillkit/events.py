@@ -96,6 +96,28 @@ class StepFinished(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class Measure(Value):
+    """What people call a metric of an evaluator, and which way is better."""
+
+    label: str
+    """Such as `reverse KL, nats a token`."""
+    better: Literal["lower", "higher"] | None = None
+    """None: neither way is."""
+    unit: Literal["number", "share", "count"] = "number"
+    """A share is shown in percent; a count is not shown where it is 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowValue(Value):
+    """One held-out row's part in a metric, which is the sum of all rows' `total` by the sum of their `count`."""
+
+    total: float
+    """What is summed: 1 where an answer is right; the summed gaps of a completion."""
+    count: float = 1.0
+    """By what it is divided: 1 answer; the tokens of a completion."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvalResult(Value):
     """What one evaluator found on the held-out rows."""
 
@@ -103,10 +125,29 @@ class EvalResult(Value):
     """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
     """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
+    by_row: Mapping[str, Mapping[str, RowValue]] = field(default_factory=FrozenDict)
+    """(optional) Of such metrics what each row gave, by `Row.row_id`: with it the run's verdict compares the same rows
+    before and after, and says how far off their difference may be."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
-        freeze_fields(self, "metrics", "routes")
+        freeze_fields(self, "metrics", "routes", "by_row")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures(Value):
+    """What an evaluation found of one policy version; checkpoints keep that of the policy before training."""
+
+    step: int
+    """Optimizer steps trained so far."""
+    results: Mapping[str, EvalResult]
+    """Evaluator name to result; what the engine measures of the students' completions is there as well."""
+    routes: Mapping[str, str] = field(default_factory=FrozenDict)
+    """The id of each held-out row to the label of its route."""
+
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "results", "routes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +158,18 @@ class Evaluated(Value):
     step: int
     """Optimizer steps trained so far."""
     results: Mapping[str, EvalResult]
-    """Evaluator name to result."""
+    """Evaluator name to result; what the engine measures of the student's completions is there as well."""
     examples: tuple[ScoredRollout, ...] = ()
     """Some completions of each route, to look at."""
+    before: Mapping[str, EvalResult] = field(default_factory=FrozenDict)
+    """The results of the evaluation before training; empty at that one, and where there was none."""
+    measures: Mapping[str, Measure] = field(default_factory=FrozenDict)
+    """What people read: metric name to what it is called."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
         object.__setattr__(self, "examples", tuple(self.examples))
-        freeze_fields(self, "results")
+        freeze_fields(self, "results", "before", "measures")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Teacher(Value):
     """How people read it: its `route_value`, or the last part of its model (`Qwen3-1.7B`), more where two would be
     called the same."""
     slug: str = field(default="", compare=False)
-    """`shown` as metric names have it (`teacher_route/<slug>/reverse_kl`), with a hash where that would be ambiguous."""
+    """`shown` as metrics have it (`teacher_route/<slug>/reverse_kl`), with a hash where that would be ambiguous."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies; without names it is called as a run's only teacher would be."""

@@ -49,7 +49,8 @@ TOPICS: Mapping[str, Topic] = {
         after training; `RunFinished` once, however the run ends. A `Notice` may come at any time. Of a run that fails
         while its plugins are opened, a sink gets notices and `RunFinished` alone.
         """,
-        "Event RunStarted Plan PhaseProgress StepFinished Evaluated EvalStage EvalResult Notice RunFinished",
+        "Event RunStarted Plan PhaseProgress StepFinished Evaluated EvalStage EvalResult RowValue Measure PolicyFigures "
+        "Notice RunFinished",
     ),
     "context.md": Topic(
         "What plugins are given, and give back",

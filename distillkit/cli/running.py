@@ -16,6 +16,7 @@ from distillkit.registry import Registry
 from distillkit.run_directory.directory import require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
+from distillkit.verdict.verdict_sentences import verdict_lines
 
 
 def run_and_report(
@@ -56,6 +57,7 @@ def run_and_report(
         f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
+    OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
     return result
 
 

@@ -130,6 +130,15 @@ class Evaluation:
         found = [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
         return [self.scheduler.turn_ends.score(score) for score in found]
 
+    @property
+    def route_labels(self) -> Mapping[str, str]:
+        """The id of each held-out row to the label of its route."""
+        return {row_id: route.label for row_id, route in self._routes.items()}
+
+    def sampled(self) -> Sequence[Rollout]:
+        """The student's completions, where evaluators asked for them."""
+        return self._rollouts or ()
+
     def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
         """The first scored completions of each route, where evaluators asked for scores."""
         first: dict[str, list[ScoredRollout]] = {}

@@ -145,6 +145,13 @@ async def _check_evaluator(evaluator: Evaluator) -> None:
     require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
     for values in (result.metrics, *result.routes.values()):
         require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
+    rows = {row.row_id for row in context.rows}
+    for name, by_row in result.by_row.items():
+        require(by_row.keys() <= rows, evaluator, f"`by_row` of {name} names rows {set(by_row) - rows}")
+        total, count = sum(row.total for row in by_row.values()), sum(row.count for row in by_row.values())
+        known = result.metrics.get(name)
+        fits = known is None or (count and math.isclose(total / count, known, rel_tol=1e-4, abs_tol=1e-6))
+        require(fits, evaluator, f"`by_row` of {name} makes {total:g} / {count:g}, which is not the metric {known}")
 
 
 def _events() -> list[Event]:

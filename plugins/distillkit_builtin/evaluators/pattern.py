@@ -6,7 +6,18 @@ from typing import ClassVar
 
 from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 
-from distillkit import Array, EvalContext, EvalResult, Evaluator, InputError, Rollout, RunContext, suggest
+from distillkit import (
+    Array,
+    EvalContext,
+    EvalResult,
+    Evaluator,
+    InputError,
+    Measure,
+    Rollout,
+    RowValue,
+    RunContext,
+    suggest,
+)
 
 Rates = dict[str, dict[str, float]]
 
@@ -15,6 +26,11 @@ class Pattern(Evaluator):
     """Share of held-out completions that match their route's regular expression, beside teacher and control."""
 
     name: ClassVar[str] = "pattern"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "pattern_rate": Measure("answers in the teacher's form", "higher", "share"),
+        "teacher_rate": Measure("the teacher itself", unit="share"),
+        "control_rate": Measure("its model without its prompt", unit="share"),
+    }
 
     patterns: dict[str, str] = Field(
         description="Route value to regular expression, searched in the stripped completion."
@@ -61,6 +77,14 @@ class Pattern(Evaluator):
                 route: {"pattern_rate": self.rate(route, rollouts), **self._compared.get(route, {})}
                 for route, rollouts in mine.items()
                 if route in self.patterns
+            },
+            {
+                "pattern_rate": {
+                    rollout.key.row_id: RowValue(float(self.matches(route, rollout)))
+                    for route, rollouts in mine.items()
+                    if route in self.patterns
+                    for rollout in rollouts
+                }
             },
         )
 
