@@ -3,6 +3,7 @@
 Each holds read-only copies of what it was made from: a sink may keep it, and cannot change what the next sink hears.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from distillkit.types import Teacher
 EvalStage = Literal["before", "during", "after"]
 """When an evaluation takes place: before training, during or after it."""
 Phase = Literal["sample", "score"]
+Activity = Literal["load", "publish", "probe", "evaluate", "sample", "train", "save", "export"]
+"""What a run does one after the other: plugins are loaded; weights published to the sampler; sampler and teachers
+probed; the policy evaluated; a step's completions sampled and scored, then trained; a checkpoint saved; the final
+weights written. Off policy the next completions are sampled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,16 @@ class RunStarted(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseStarted(Value):
+    """The run begins with something that may take a while; the one before has ended."""
+
+    phase: Activity
+    """What it does."""
+    what: str = ""
+    """With what: the plugin that is loaded, the evaluator that measures."""
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseProgress(Value):
     """Work inside a step or an evaluation moved on."""
 
@@ -105,6 +120,20 @@ class Measure(Value):
     """None: neither way is."""
     unit: Literal["number", "share", "count"] = "number"
     """A share is shown in percent; a count is not shown where it is 0."""
+
+    def text(self, value: float, *, signed: bool = False, like: float | None = None) -> str:
+        """A value as people read it: percent of a share, else three decimals of what is small and fewer of the rest.
+
+        `like` is the value beside which it stands: it has as many decimals.
+        """
+        sign = "+" if signed else ""
+        if not math.isfinite(value):
+            return "?"
+        if self.unit == "share":
+            return f"{round(100 * value):{sign}d}%"
+        size = abs(value if like is None else like)
+        digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
+        return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,4 +225,4 @@ class RunFinished(Value):
         freeze_fields(self, "summary")
 
 
-Event = RunStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished
+Event = RunStarted | PhaseStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished

@@ -44,13 +44,14 @@ TOPICS: Mapping[str, Topic] = {
         "Events",
         """
         What a [sink](sink.md) gets by `emit`, one frozen record an occasion, in the order in which they come:
-        `RunStarted` once; `Evaluated` before training, where there are held-out rows and evaluators; for each step
-        `PhaseProgress` many times, then `StepFinished`, then `Evaluated` every `train.eval_every` steps; `Evaluated`
-        after training; `RunFinished` once, however the run ends. A `Notice` may come at any time. Of a run that fails
-        while its plugins are opened, a sink gets notices and `RunFinished` alone.
+        `PhaseStarted` for each plugin that is loaded; `RunStarted` once; `Evaluated` before training, where there are
+        held-out rows and evaluators; for each step `PhaseStarted` and `PhaseProgress` many times, then `StepFinished`,
+        then `Evaluated` every `train.eval_every` steps; `Evaluated` after training; `RunFinished` once, however the run
+        ends. A `Notice` may come at any time. Of a run that fails while its plugins are opened, a sink gets
+        `PhaseStarted`, notices and `RunFinished` alone.
         """,
-        "Event RunStarted Plan PhaseProgress StepFinished Evaluated EvalStage EvalResult RowValue Measure PolicyFigures "
-        "Notice RunFinished",
+        "Event RunStarted Plan PhaseStarted Activity PhaseProgress Phase StepFinished Evaluated EvalStage EvalResult "
+        "RowValue Measure PolicyFigures Notice RunFinished",
     ),
     "context.md": Topic(
         "What plugins are given, and give back",

@@ -37,6 +37,8 @@ def run_and_report(
     if quiet:
         for sink in config.sinks:
             sink.silence()
+    else:
+        OUT.print("checking data, plugins and models ...")
     require_writable_path(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:

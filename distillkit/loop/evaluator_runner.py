@@ -66,6 +66,7 @@ class EvaluatorRunner:
         """By evaluator; what the engine measures of completions itself is there where they were asked for."""
         results: dict[str, EvalResult] = {}
         for evaluator in self.prepared.config.evaluators:
+            self.dispatcher.phase("evaluate", evaluator.name)
             with attribute_to(evaluator):
                 result = await evaluator.evaluate(evaluation)
             require_returned(evaluator, result, EvalResult, "evaluate()")

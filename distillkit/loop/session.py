@@ -36,7 +36,10 @@ async def run_session(
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
-            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn))
+            plugins = opened_plugins(
+                prepared, files.run_dir, dispatcher.warn, loading=lambda what: dispatcher.phase("load", what)
+            )
+            await stack.enter_async_context(plugins)
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
             config, first = prepared.config, engine.step + 1

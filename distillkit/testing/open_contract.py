@@ -10,7 +10,16 @@ import numpy as np
 
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
-from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
+from distillkit.events import (
+    Evaluated,
+    Event,
+    Notice,
+    PhaseProgress,
+    PhaseStarted,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import Plugin
@@ -157,8 +166,10 @@ async def _check_evaluator(evaluator: Evaluator) -> None:
 def _events() -> list[Event]:
     scored = make_scored_rollouts()
     return [
+        PhaseStarted("load", "student"),
         RunStarted("test", Path("runs/test"), TEST_PLAN, (make_teacher("teacher"),), 1, {}),
         Notice("something to know"),
+        PhaseStarted("sample"),
         PhaseProgress("sample", 1, 2),
         StepFinished(1, {"train/reverse_kl": 0.5, "train/active_tokens": 6.0, "time/step": 0.1}),
         Evaluated("after", 1, {}, tuple(scored)),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from distillkit.events import Measure
 from distillkit.frozen import Value
 
 Outcome = Literal["better", "worse", "changed", "same", "unclear", "unknown"]
@@ -40,6 +41,11 @@ class Change(Value):
     def difference(self) -> float:
         """`after - before`."""
         return self.after - self.before
+
+    @property
+    def measure(self) -> Measure:
+        """How its values are read."""
+        return Measure(self.label, unit=self.unit)
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,23 +118,18 @@ def _warning(warnings: Sequence[DecayWarning]) -> str:
 
 def _changes(changes: Sequence[Change], *, told: bool = True) -> Iterator[str]:
     for change in changes:
-        error = "" if change.standard_error is None or not told else f" ± {_number(change.standard_error, change.unit)}"
-        moved = "" if change.outcome == "same" else _number(change.difference, change.unit, signed=True) + error
+        error = (
+            ""
+            if change.standard_error is None or not told
+            else f" ± {change.measure.text(change.standard_error, like=change.difference)}"
+        )
+        moved = "" if change.outcome == "same" else change.measure.text(change.difference, signed=True) + error
         outcome = OUTCOMES[change.outcome] if told else ""
-        yield f"  {change.label[:30]:<30} {_both(change):>16}   {moved:<16} {outcome}".rstrip()
+        yield f"  {change.label[:29]:<29} {_both(change):>15}  {moved:<15} {outcome}".rstrip()
 
 
 def _both(change: Change) -> str:
-    return f"{_number(change.before, change.unit)} -> {_number(change.after, change.unit)}"
-
-
-def _number(value: float, unit: str, *, signed: bool = False) -> str:
-    """Percent of shares; elsewhere three decimals of what is small, and fewer of what is not."""
-    sign = "+" if signed else ""
-    if unit == "share":
-        return f"{round(100 * value) + 0:{sign}d}%"
-    digits = 0 if unit == "count" or abs(value) >= 1000 else 1 if abs(value) >= 10 else 3
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    return f"{change.measure.text(change.before)} -> {change.measure.text(change.after)}"
 
 
 def _wrapped(text: str) -> list[str]:

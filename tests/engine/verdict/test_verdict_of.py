@@ -146,9 +146,9 @@ def test_the_words_are_those_of_the_figures() -> None:
     assert "code" not in " ".join(lines)
     assert lines[2:6] == (
         "math, 8 rows",
-        "  reverse KL, nats a token         0.509 -> 0.214   -0.295 ± 0.005   better",
+        "  reverse KL, nats a token       0.509 -> 0.214  -0.295 ± 0.005  better",
         "big, 8 rows",
-        "  reverse KL, nats a token         0.509 -> 0.920   +0.411 ± 0.011   WORSE",
+        "  reverse KL, nats a token       0.509 -> 0.920  +0.411 ± 0.011  WORSE",
     )
     assert "What got worse: reverse KL, nats a token (big)." in lines
     assert any(line.startswith("warning: the gap to the teachers rose") for line in lines)
@@ -160,8 +160,9 @@ def test_lines_fit_a_terminal(steps_seen: Steps) -> None:
     odd = replace(MEASURES["reverse_kl"], label="a measure with a name that goes on and on")
     names = [make_teacher("a teacher with a name that is longer than any terminal " * 2), TEACHERS[1]]
     routes = dict.fromkeys(ROUTES, names[0].name)
-    before, after = (figures(step, [1234.5 * step + 0.1] * 16, routes=routes) for step in (0, 1))
+    before, after = figures(0, [0.1] * 16, routes=routes), figures(1, [-9000.0, 9999.0] * 8, routes=routes)
     verdict = verdict_of(before, after, MEASURES | {"reverse_kl": odd}, names, steps_seen)
+    assert "not told apart" in " ".join(verdict_lines(verdict))
     assert all(len(line) <= WIDTH for line in verdict_lines(verdict))
     nothing = verdict_of(None, None, MEASURES, names, steps_seen, "held-out rows")
     assert all(len(line) <= WIDTH for line in verdict_lines(nothing))
