@@ -34,6 +34,7 @@ from distillkit.errors import (
     suggest,
 )
 from distillkit.events import (
+    Activity,
     EvalResult,
     EvalStage,
     Evaluated,
@@ -133,7 +134,7 @@ __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingPa
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
-__all__ += ["EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]
+__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]
 __all__ += ["PhaseStarted", "Plan", "PolicyFigures", "RowValue", "RunFinished", "RunStarted", "StepFinished"]
 
 # What goes wrong.

@@ -50,7 +50,7 @@ TOPICS: Mapping[str, Topic] = {
         ends. A `Notice` may come at any time. Of a run that fails while its plugins are opened, a sink gets
         `PhaseStarted`, notices and `RunFinished` alone.
         """,
-        "Event RunStarted Plan PhaseStarted Activity PhaseProgress Phase StepFinished Evaluated EvalStage EvalResult "
+        "Event RunStarted Plan PhaseStarted Activity PhaseProgress StepFinished Evaluated EvalStage EvalResult "
         "RowValue Measure PolicyFigures Notice RunFinished",
     ),
     "context.md": Topic(
@@ -84,7 +84,8 @@ TOPICS: Mapping[str, Topic] = {
         "What the built-in plugins use too: arrays, numbers of an evaluation, tokenizers, seeds, secrets, files.",
         """
         Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
-        FrozenList reverse_kl mean_over_tokens eval_metrics finite token_at parse_messages parse_template_options
+        FrozenList reverse_kl mean_over_tokens eval_metrics
+        route_slug route_shown finite token_at parse_messages parse_template_options
         too_long require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing
         write_json shortened

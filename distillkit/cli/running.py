@@ -52,6 +52,12 @@ def run_and_report(
             if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
                 error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
         raise
+    _report(result)
+    return result
+
+
+def _report(result: RunResult) -> None:
+    """What the run came to: its last lines."""
     summary = result.summary
     OUT.print(
         f"done: {counted(result.steps, 'step')}, "
@@ -60,7 +66,6 @@ def run_and_report(
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
-    return result
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.metrics import eval_metrics, reverse_kl, route_metrics, step_metrics
+from distillkit.metrics import eval_metrics, reverse_kl, route_metrics, route_shown, step_metrics
 from distillkit.testing import make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
@@ -58,3 +59,18 @@ def test_routes_are_columns_that_a_user_types() -> None:
         "eval_route/math/x": 2.0,
         "eval_route/math+code/x": 3.0,
     }
+
+
+def test_a_metric_that_is_measured_twice_is_refused_by_both_names() -> None:
+    results = {"mine": EvalResult({"mean_length": 1.0}), "the student's completions": EvalResult({"mean_length": 1.0})}
+    with pytest.raises(PluginError, match="eval/mean_length is measured twice, by 'mine' and \"the student's compl"):
+        eval_metrics(results, [])
+
+
+def test_people_read_a_route_by_the_names_of_its_teachers() -> None:
+    teachers = [make_teacher("org/big", model="org/big"), make_teacher("math")]
+    assert [route_shown(label, teachers) for label in ("org/big", "math+org/big", "gone")] == [
+        "big",
+        "math+big",
+        "gone",
+    ]
