@@ -126,14 +126,20 @@ class Measure(Value):
 
         `like` is the value beside which it stands: it has as many decimals.
         """
-        sign = "+" if signed else ""
         if not math.isfinite(value):
             return "?"
-        if self.unit == "share":
-            return f"{round(100 * value):{sign}d}%"
         size = abs(value if like is None else like)
-        digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
-        return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+        sign, percent = "+" if signed else "", self.unit == "share"
+        if percent:
+            value, digits = 100 * value, int(0 < size < 0.01)
+        else:
+            digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
+        return f"{round(value, digits) + 0.0:{sign}.{digits}f}{'%' if percent else ''}"  # 0.0: no -0
+
+    def both(self, before: float, now: float) -> str:
+        """`before -> now`, with as many decimals."""
+        like = max(before, now, key=abs)
+        return f"{self.text(before, like=like)} -> {self.text(now, like=like)}"
 
 
 @dataclass(frozen=True, slots=True)

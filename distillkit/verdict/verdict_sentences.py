@@ -129,7 +129,7 @@ def _changes(changes: Sequence[Change], *, told: bool = True) -> Iterator[str]:
 
 
 def _both(change: Change) -> str:
-    return f"{change.measure.text(change.before)} -> {change.measure.text(change.after)}"
+    return change.measure.both(change.before, change.after)
 
 
 def _wrapped(text: str) -> list[str]:

@@ -50,7 +50,7 @@ def _cell(event: Evaluated, label: str, name: str, measure: Measure, *, alone: b
         return ""
     if before is None or (before == now and not any(name in result.by_row for result in event.results.values())):
         return measure.text(now)  # what is measured once, such as a teacher's own rate
-    return f"{measure.text(before)} -> {measure.text(now)}"
+    return measure.both(before, now)
 
 
 def _value(results: Mapping[str, EvalResult], label: str, name: str, *, alone: bool) -> float | None:
