@@ -34,13 +34,18 @@ from distillkit.errors import (
     suggest,
 )
 from distillkit.events import (
+    Activity,
     EvalResult,
     EvalStage,
     Evaluated,
     Event,
+    Measure,
     Notice,
     PhaseProgress,
+    PhaseStarted,
     Plan,
+    PolicyFigures,
+    RowValue,
     RunFinished,
     RunStarted,
     StepFinished,
@@ -50,7 +55,7 @@ from distillkit.files.redaction import keep_secret, redact
 from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
-from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
+from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import (
@@ -130,8 +135,8 @@ __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingPa
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
-__all__ += ["EvalResult", "EvalStage", "Evaluated", "Event", "Notice", "PhaseProgress", "Plan"]
-__all__ += ["RunFinished", "RunStarted", "StepFinished"]
+__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]
+__all__ += ["PhaseStarted", "Plan", "PolicyFigures", "RowValue", "RunFinished", "RunStarted", "StepFinished"]
 
 # What goes wrong.
 __all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "DistillkitError", "InputError"]
@@ -146,7 +151,7 @@ __all__ += ["HasTemplateVariables", "RendersMany", "Tokenizer", "TurnEnds", "fir
 __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 
 # The numbers of a step and of an evaluation.
-__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl"]
+__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl", "route_shown", "route_slug"]
 
 # Seeds, secrets, files and processes.
 __all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "write_json"]

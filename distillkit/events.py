@@ -3,6 +3,7 @@
 Each holds read-only copies of what it was made from: a sink may keep it, and cannot change what the next sink hears.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,10 @@ from distillkit.types import Teacher
 EvalStage = Literal["before", "during", "after"]
 """When an evaluation takes place: before training, during or after it."""
 Phase = Literal["sample", "score"]
+Activity = Literal["load", "publish", "probe", "evaluate", "sample", "train", "save", "export"]
+"""What a run does one after the other: plugins are loaded; weights published to the sampler; sampler and teachers
+probed; the policy evaluated; a step's completions sampled and scored, then trained; a checkpoint saved; the final
+weights written. Off policy the next completions are sampled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,16 @@ class RunStarted(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class PhaseStarted(Value):
+    """The run begins with something that may take a while; the one before has ended."""
+
+    phase: Activity
+    """What it does."""
+    what: str = ""
+    """With what: the plugin that is loaded, the evaluator that measures."""
+
+
+@dataclass(frozen=True, slots=True)
 class PhaseProgress(Value):
     """Work inside a step or an evaluation moved on."""
 
@@ -96,6 +111,48 @@ class StepFinished(Value):
 
 
 @dataclass(frozen=True, slots=True)
+class Measure(Value):
+    """What people call a metric of an evaluator, and which way is better."""
+
+    label: str
+    """Such as `reverse KL, nats a token`."""
+    better: Literal["lower", "higher"] | None = None
+    """None: neither way is."""
+    unit: Literal["number", "share", "count"] = "number"
+    """A share is shown in percent; a count is not shown where it is 0."""
+
+    def text(self, value: float, *, signed: bool = False, like: float | None = None) -> str:
+        """A value as people read it: percent of a share, else three decimals of what is small and fewer of the rest.
+
+        `like` is the value beside which it stands: it has as many decimals.
+        """
+        if not math.isfinite(value):
+            return "?"
+        size = abs(value if like is None else like)
+        sign, percent = "+" if signed else "", self.unit == "share"
+        if percent:
+            value, digits = 100 * value, int(0 < size < 0.01)
+        else:
+            digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
+        return f"{round(value, digits) + 0.0:{sign}.{digits}f}{'%' if percent else ''}"  # 0.0: no -0
+
+    def both(self, before: float, now: float) -> str:
+        """`before -> now`, with as many decimals."""
+        like = max(before, now, key=abs)
+        return f"{self.text(before, like=like)} -> {self.text(now, like=like)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RowValue(Value):
+    """One held-out row's part in a metric, which is the sum of all rows' `total` by the sum of their `count`."""
+
+    total: float
+    """What is summed: 1 where an answer is right; the summed gaps of a completion."""
+    count: float = 1.0
+    """By what it is divided: 1 answer; the tokens of a completion."""
+
+
+@dataclass(frozen=True, slots=True)
 class EvalResult(Value):
     """What one evaluator found on the held-out rows."""
 
@@ -103,10 +160,29 @@ class EvalResult(Value):
     """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
     """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
+    by_row: Mapping[str, Mapping[str, RowValue]] = field(default_factory=FrozenDict)
+    """(optional) Of such metrics what each row gave, by `Row.row_id`: with it the run's verdict compares the same rows
+    before and after, and says how far off their difference may be."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
-        freeze_fields(self, "metrics", "routes")
+        freeze_fields(self, "metrics", "routes", "by_row")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyFigures(Value):
+    """What an evaluation found of one policy version; checkpoints keep that of the policy before training."""
+
+    step: int
+    """Optimizer steps trained so far."""
+    results: Mapping[str, EvalResult]
+    """Evaluator name to result; what the engine measures of the students' completions is there as well."""
+    routes: Mapping[str, str] = field(default_factory=FrozenDict)
+    """The id of each held-out row to the label of its route."""
+
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "results", "routes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +193,18 @@ class Evaluated(Value):
     step: int
     """Optimizer steps trained so far."""
     results: Mapping[str, EvalResult]
-    """Evaluator name to result."""
+    """Evaluator name to result; what the engine measures of the student's completions is there as well."""
     examples: tuple[ScoredRollout, ...] = ()
     """Some completions of each route, to look at."""
+    before: Mapping[str, EvalResult] = field(default_factory=FrozenDict)
+    """The results of the evaluation before training; empty at that one, and where there was none."""
+    measures: Mapping[str, Measure] = field(default_factory=FrozenDict)
+    """What people read: metric name to what it is called."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
         object.__setattr__(self, "examples", tuple(self.examples))
-        freeze_fields(self, "results")
+        freeze_fields(self, "results", "before", "measures")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,4 +231,4 @@ class RunFinished(Value):
         freeze_fields(self, "summary")
 
 
-Event = RunStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished
+Event = RunStarted | PhaseStarted | PhaseProgress | StepFinished | Evaluated | Notice | RunFinished

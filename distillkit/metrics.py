@@ -120,16 +120,30 @@ def mean_of(results: Sequence[StepResult]) -> dict[str, float]:
 def eval_metrics(results: Mapping[str, EvalResult], teachers: Sequence[Teacher]) -> dict[str, float]:
     """`eval/<metric>` over all rows and `eval_route/<slug>/<metric>` for each route, by evaluator name.
 
-    Raises PluginError where two evaluators give the same metric.
+    Raises PluginError where two give the same metric.
     """
-    slugs = {teacher.name: teacher.slug for teacher in teachers}
     metrics: dict[str, float] = {}
+    owners: dict[str, str] = {}
     for evaluator, result in results.items():
         new = {f"eval/{name}": value for name, value in result.metrics.items()}
         for route, values in result.routes.items():
-            new |= {f"eval_route/{slugs.get(route, route)}/{name}": value for name, value in values.items()}
+            slug = route_slug(route, teachers)
+            new |= {f"eval_route/{slug}/{name}": value for name, value in values.items()}
         clash = sorted(metrics.keys() & new.keys())
         if clash:
-            raise PluginError(f"evaluator {evaluator!r} gives {clash[0]}, and so does another evaluator; rename one's")
+            raise PluginError(f"{clash[0]} is measured twice, by {owners[clash[0]]!r} and {evaluator!r}; rename one")
         metrics |= new
+        owners |= dict.fromkeys(new, evaluator)
     return metrics
+
+
+def route_slug(label: str, teachers: Sequence[Teacher]) -> str:
+    """What metric names call a route: its teachers' slugs, joined by `+`."""
+    slugs = {teacher.name: teacher.slug for teacher in teachers}
+    return slugs.get(label) or "+".join(slugs.get(part, part) for part in label.split("+"))
+
+
+def route_shown(label: str, teachers: Sequence[Teacher]) -> str:
+    """How people read a route: what its teachers are called, joined by `+`."""
+    shown = {teacher.name: teacher.shown for teacher in teachers}
+    return shown.get(label) or "+".join(shown.get(part, part) for part in label.split("+"))

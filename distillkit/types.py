@@ -4,15 +4,14 @@ Each value is frozen, with all that it holds, and carries its own identity, so t
 in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt's length in tokens, `R` a response's.
 """
 
-import hashlib
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import JsonValue
 
 from distillkit.arrays import INT64, IntArray, freeze_arrays, token_ids
+from distillkit.data.teacher_names import shown_names, slugs
 from distillkit.frozen import FrozenDict, Value, freeze_fields
 
 
@@ -89,16 +88,27 @@ class Teacher(Value):
     """Source of the teacher's tokenizer; None: the model."""
     chat_template_kwargs: Mapping[str, JsonValue] | None = None
     """Options for its chat template; None: the student's."""
+    shown: str = field(default="", compare=False)
+    """How people read it: its `route_value`, or the last part of its model (`Qwen3-1.7B`), more where two would be
+    called the same."""
+    slug: str = field(default="", compare=False)
+    """`shown` as metrics have it (`teacher_route/<slug>/reverse_kl`), with a hash where that would be ambiguous."""
 
     def __post_init__(self) -> None:
-        """Hold read-only copies."""
+        """Hold read-only copies; without names it is called as a run's only teacher would be."""
         freeze_fields(self, "chat_template_kwargs")
+        if not self.shown:
+            object.__setattr__(self, "shown", shown_names([self.name], [self.model])[0])
+        if not self.slug:
+            object.__setattr__(self, "slug", slugs([self.shown], [self.name])[0])
 
-    @property
-    def slug(self) -> str:
-        """The name made safe for metric names, plus 10 hex digits of its SHA-256."""
-        safe = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.name).strip("-")[:40]
-        return f"{safe}-{hashlib.sha256(self.name.encode()).hexdigest()[:10]}"
+
+def named(teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
+    """The teachers of one run, each called as no other of them is."""
+    names = [teacher.name for teacher in teachers]
+    shown = shown_names(names, [teacher.model for teacher in teachers])
+    called = zip(teachers, shown, slugs(shown, names), strict=True)
+    return tuple(replace(teacher, shown=text, slug=slug) for teacher, text, slug in called)
 
 
 @dataclass(frozen=True, slots=True)

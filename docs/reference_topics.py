@@ -44,12 +44,14 @@ TOPICS: Mapping[str, Topic] = {
         "Events",
         """
         What a [sink](sink.md) gets by `emit`, one frozen record an occasion, in the order in which they come:
-        `RunStarted` once; `Evaluated` before training, where there are held-out rows and evaluators; for each step
-        `PhaseProgress` many times, then `StepFinished`, then `Evaluated` every `train.eval_every` steps; `Evaluated`
-        after training; `RunFinished` once, however the run ends. A `Notice` may come at any time. Of a run that fails
-        while its plugins are opened, a sink gets notices and `RunFinished` alone.
+        `PhaseStarted` for each plugin that is loaded; `RunStarted` once; `Evaluated` before training, where there are
+        held-out rows and evaluators; for each step `PhaseStarted` and `PhaseProgress` many times, then `StepFinished`,
+        then `Evaluated` every `train.eval_every` steps; `Evaluated` after training; `RunFinished` once, however the run
+        ends. A `Notice` may come at any time. Of a run that fails while its plugins are opened, a sink gets
+        `PhaseStarted`, notices and `RunFinished` alone.
         """,
-        "Event RunStarted Plan PhaseProgress StepFinished Evaluated EvalStage EvalResult Notice RunFinished",
+        "Event RunStarted Plan PhaseStarted Activity PhaseProgress StepFinished Evaluated EvalStage EvalResult "
+        "RowValue Measure PolicyFigures Notice RunFinished",
     ),
     "context.md": Topic(
         "What plugins are given, and give back",
@@ -82,7 +84,8 @@ TOPICS: Mapping[str, Topic] = {
         "What the built-in plugins use too: arrays, numbers of an evaluation, tokenizers, seeds, secrets, files.",
         """
         Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
-        FrozenList reverse_kl mean_over_tokens eval_metrics finite token_at parse_messages parse_template_options
+        FrozenList reverse_kl mean_over_tokens eval_metrics
+        route_slug route_shown finite token_at parse_messages parse_template_options
         too_long require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing
         write_json shortened

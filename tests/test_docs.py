@@ -103,7 +103,7 @@ def test_the_router_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/write-a-router.md")
     assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
     assert "short 1, long 1" in call("check", "length.yaml")
-    assert "| short: 0.000 (1) | long: " in call("run", "length.yaml")
+    assert "  short 0.000 (1)  long " in call("run", "length.yaml")
     call("run", "length.yaml", "router.cutoff=50", "name=fifty")
     assert [entry["route"] for entry in read_jsonl(Path("runs/fifty/ledger.jsonl"))] == ["short", "short"]
     runs_alone("from_python.py")
@@ -143,8 +143,8 @@ def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
     assert "below" in call("plugins", "show", "evaluator", "surprise", "-p", "my_evaluator.py")
     assert "check: ok" in call("check", "surprise.yaml")
     out = call("run", "surprise.yaml")
-    assert "held-out prompts after training (step 6)" in out
-    assert all(metric in out for metric in ("surprises", "unscored", "prompt_gain"))
+    assert "held-out prompts after training (6 steps), before -> now" in out
+    assert all(measure in out for measure in ("surprising tokens", "96% -> 73%", "prompt's gain"))
     found = json.loads(Path("runs/surprise/summary.json").read_text(encoding="utf-8"))["eval"]
     assert found["after"]["surprises"] < found["before"]["surprises"]
     assert found["after"]["routes"]["made-up"]["prompt_gain"] == 0

@@ -49,6 +49,7 @@ FOLDERS = {
     "roles",
     "run_directory",
     "testing",
+    "verdict",
 }
 IMPORTED_FROM = {"distillkit/__init__.py", "distillkit/testing/__init__.py"}
 """What `from distillkit import ...` and `from distillkit.testing import ...` give."""

@@ -54,45 +54,15 @@ def free_name(stem: str) -> str:
 
 
 def show_change(run_dir: Path, console: Console) -> None:
-    """The held-out figures of each route before and after, and some answers side by side."""
+    """Some held-out answers before and after, side by side, below the run's own verdict."""
     summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
     evals = summary["eval"]
     if "before" in evals and "after" in evals:
-        console.print(figures(evals["before"]["routes"], evals["after"]["routes"]))
         console.print(
-            "teacher: the teacher's own rate under its prompt. control: the untrained model, other random numbers.\n"
             "What is taught is the form of the answers. Whether they are correct is neither trained nor measured here."
         )
         console.print(completions_table(run_dir, summary["steps"]))
     console.print(f"training took {summary['train_s']:.0f} s of {summary['wall_s']:.0f} s in all")
-
-
-Routes = Mapping[str, Mapping[str, float]]
-
-
-def figures(before: Routes, after: Routes) -> Table:
-    """One row a route and measure, of those that the run's evaluators took."""
-    table = Table("route", "held-out measure", "before", "after", "teacher", "control")
-    for route, old in before.items():
-        new = after[route]
-        measured = [measure for measure in MEASURES if measure[1] in old and measure[1] in new]
-        for number, (label, key, unit) in enumerate(measured):
-            others = [
-                f"{old[name]:.0%}" if key == "pattern_rate" and name in old else ""
-                for name in ("teacher_rate", "control_rate")
-            ]
-            name = route if number == 0 else ""
-            table.add_row(name, label, format(old[key], unit), format(new[key], unit), *others)
-        table.add_section()
-    return table
-
-
-MEASURES = (
-    ("reverse KL, nats a token", "reverse_kl", ".3f"),
-    ("reverse KL, nats a completion", "reverse_kl_per_completion", ".2f"),
-    ("mean length, tokens", "mean_length", ".1f"),
-    ("answers in the teacher's form", "pattern_rate", ".0%"),
-)
 
 
 def completions_table(run_dir: Path, last_step: int) -> Table:

@@ -1,6 +1,7 @@
 """`distillkit diagnose`: prepare a run as `check` does, measure, and report."""
 
 import asyncio
+from dataclasses import replace
 
 from distillkit.cli.diagnosis_page import as_json, show_diagnosis, show_sentences
 from distillkit.cli.reporting import ERR, OUT
@@ -38,7 +39,10 @@ def diagnose_and_report(
         found = diagnosis_of(asyncio.run(measured(prepared, rows, notify)), list(prepared.plugins.scorers))
     if json:
         OUT.print(as_json(config.name, found), emoji=False)
-    elif quiet:
-        show_sentences(found, OUT)
+        return
+    shown = {teacher.name: teacher.shown for teacher in prepared.pipeline.teachers}
+    read = replace(found, routes={shown[name]: figures for name, figures in found.routes.items()})
+    if quiet:
+        show_sentences(read, OUT)
     else:
-        show_diagnosis(config.name, found, OUT)
+        show_diagnosis(config.name, read, OUT)

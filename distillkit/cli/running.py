@@ -16,6 +16,7 @@ from distillkit.registry import Registry
 from distillkit.run_directory.directory import require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
+from distillkit.verdict.verdict_sentences import verdict_lines
 
 
 def run_and_report(
@@ -36,6 +37,8 @@ def run_and_report(
     if quiet:
         for sink in config.sinks:
             sink.silence()
+    else:
+        OUT.print("checking data, plugins and models ...")
     require_writable_path(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
@@ -49,6 +52,12 @@ def run_and_report(
             if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
                 error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
         raise
+    _report(result)
+    return result
+
+
+def _report(result: RunResult) -> None:
+    """What the run came to: its last lines."""
     summary = result.summary
     OUT.print(
         f"done: {counted(result.steps, 'step')}, "
@@ -56,7 +65,7 @@ def run_and_report(
         f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
     )
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
-    return result
+    OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -27,6 +27,7 @@ from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.types import named
 
 
 def _path_shorthand(value: object) -> object:
@@ -81,6 +82,8 @@ class RunConfig(Section):
                 f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own"
             )
         require_routes(self.data.format, names, self.router)
+        for section, teacher in zip(self.teachers, named([each.teacher for each in self.teachers]), strict=True):
+            section.scorer.bind(teacher)
         for key, plugins in (("evaluators", self.evaluators), ("sinks", self.sinks)):
             chosen = [plugin.name for plugin in plugins]
             again = sorted({name for name in chosen if chosen.count(name) > 1})

@@ -45,12 +45,15 @@ class TeacherConfig(Section):
 
     @model_validator(mode="after")
     def _bind_scorer(self) -> Self:
-        self.scorer.bind(self.teacher)
+        self.scorer.bind(self._alone())
         return self
 
     @property
     def teacher(self) -> Teacher:
-        """The teacher as routers and prompt builders see it."""
+        """The teacher as routers and prompt builders see it, called as the config that it is part of calls it."""
+        return self.scorer.teacher
+
+    def _alone(self) -> Teacher:
         missing = self.missing_teacher_messages
         if missing is None:
             missing = "student" if self.teacher_messages_key == DEFAULT_MESSAGES_KEY else "error"

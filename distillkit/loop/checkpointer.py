@@ -43,7 +43,7 @@ class Checkpointer:
             step=step,
             totals=self.ledger.totals.to_save(),
             train_seconds=train_seconds,
-            before=self.evaluations.summaries.get("before"),
+            before=self.evaluations.figures.get("before"),
             bad_in_a_row=self.trainer.bad_in_a_row,
             metrics={name: finite(value) for name, value in metrics.items()},
             files=self.files.lengths() | self.ledger.lengths(),
@@ -65,4 +65,4 @@ class Checkpointer:
         self.trainer.bad_in_a_row = state.bad_in_a_row
         self.files.write_metrics(state.step, state.metrics)
         if state.before is not None:
-            self.evaluations.summaries["before"] = dict(state.before)
+            self.evaluations.figures["before"] = state.before

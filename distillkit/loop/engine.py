@@ -52,6 +52,7 @@ class Engine:
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
+        self.dispatcher.phase("publish")
         await self.policy.publish(self.step, (), resumed=self.step > 0)
         await self.probe.run(self.step)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
@@ -85,8 +86,10 @@ class Engine:
 
     async def train(self, window: AnyWindow) -> dict[str, float]:
         """Train on a window's completions, and publish the new weights; return the step's metrics."""
+        self.dispatcher.phase("sample")
         scored = await self.windows.outcomes(window, self.step + 1)
         scored_at = time.perf_counter()
+        self.dispatcher.phase("train")
         trained = await self.trainer.train(scored)
         trained_at = time.perf_counter()
         self.step += 1
@@ -96,6 +99,7 @@ class Engine:
         self.guards.check(measured)
         interval = self.prepared.config.train.weight_sync_interval
         if self.step % interval == 0 or self.step == self.prepared.plan.steps:
+            self.dispatcher.phase("publish")
             await self.policy.publish(self.step, self.windows.in_flight)
         times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
         return {**trained.metrics, **times, **self.report.metrics(trained.outcomes), **measured}
@@ -110,6 +114,7 @@ class Engine:
             if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluations.run("during", self.step, self.policy.version)
             if last or collapse or self.stop_requested or due:
+                self.dispatcher.phase("save")
                 await self.checkpointer.save(self.step, self.train_seconds, metrics)
             if collapse:
                 raise stop_error(collapse)
@@ -122,6 +127,7 @@ class Engine:
         """Write the final weights for others to use, and evaluate them."""
         if self.stop_requested:
             self.dispatcher.notice(f"stopping after {FINISHING}")
+        self.dispatcher.phase("export")
         with attribute_to(self.prepared.config.student, "in export()"):
             self.exported = await self.prepared.config.student.export(self.files.run_dir)
         return await self.evaluations.run("after", self.step, self.policy.version)

@@ -67,7 +67,9 @@ class Evaluation:
         """The student's completions of the held-out rows, in row order."""
         if self._rollouts is None:
             asked = self._requests()
-            sampled, _ = await sample_all(self.scheduler.sampler, asked.samples, self.scheduler.vocabulary)
+            sampled, _ = await sample_all(
+                self.scheduler.sampler, asked.samples, self.scheduler.vocabulary, self.scheduler.progress
+            )
             found = (sampled[request.key] for request in asked.samples if request.key in sampled)
             self._rollouts = [rollout for rollout in found if wrong_end(rollout) is None]
         return self._rollouts
@@ -106,7 +108,7 @@ class Evaluation:
             for row_prompts in self.prompts
             if teacher in row_prompts.route.teachers
         ]
-        sampled, _ = await sample_all(scorer, requests, self.scheduler.vocabulary)
+        sampled, _ = await sample_all(scorer, requests, self.scheduler.vocabulary, self.scheduler.progress)
         return [turn_ends.rollout(sampled[request.key], teacher) for request in requests if request.key in sampled]
 
     async def score(
@@ -126,9 +128,18 @@ class Evaluation:
             for rollout in rollouts
             for row_prompts in (prompts[rollout.key.row_id],)
         ]
-        scores, _ = await score_all(scorer, requests)
+        scores, _ = await score_all(scorer, requests, self.scheduler.progress)
         found = [scores[rollout.key] for rollout in rollouts if rollout.key in scores]
         return [self.scheduler.turn_ends.score(score) for score in found]
+
+    @property
+    def route_labels(self) -> Mapping[str, str]:
+        """The id of each held-out row to the label of its route."""
+        return {row_id: route.label for row_id, route in self._routes.items()}
+
+    def sampled(self) -> Sequence[Rollout]:
+        """The student's completions, where evaluators asked for them."""
+        return self._rollouts or ()
 
     def examples(self, per_route: int) -> tuple[ScoredRollout, ...]:
         """The first scored completions of each route, where evaluators asked for scores."""

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
-from distillkit.events import EvalResult, EvalStage, Evaluated
+from distillkit.errors import PluginError
+from distillkit.events import EvalResult, EvalStage, Evaluated, Measure, PolicyFigures
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
@@ -16,6 +17,9 @@ from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
+from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
+from distillkit.verdict.run_verdict import Missing, Verdict
+from distillkit.verdict.verdict_of import Steps, verdict_of
 
 
 @dataclass(slots=True)
@@ -26,8 +30,8 @@ class EvaluatorRunner:
     scheduler: Scheduler
     files: RunFiles
     dispatcher: SinkDispatcher
-    summaries: dict[EvalStage, Mapping[str, JsonValue]] = field(default_factory=dict, init=False)
-    """The newest of each stage, as `summary.json` holds it."""
+    figures: dict[EvalStage, PolicyFigures] = field(default_factory=dict, init=False)
+    """The newest of each stage."""
     _prompts: Sequence[Prompts] | None = field(default=None, init=False)
 
     async def run(self, stage: EvalStage, step: int, policy_version: int) -> dict[str, float]:
@@ -46,23 +50,67 @@ class EvaluatorRunner:
             step,
             policy_version,
         )
-        results: dict[str, EvalResult] = {}
-        for evaluator in config.evaluators:
-            with attribute_to(evaluator):
-                result = await evaluator.evaluate(evaluation)
-            require_returned(evaluator, result, EvalResult, "evaluate()")
-            results[evaluator.name] = result
-        self.summaries[stage] = eval_summary(results)
+        results = await self._results(evaluation)
+        before = self.figures.get("before")
+        self.figures[stage] = PolicyFigures(step, results, evaluation.route_labels)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
             self.files.write_samples(step, "heldout", examples, self.prepared.renderer.student.tokenizer)
-        self.dispatcher.emit(Evaluated(stage, step, results, examples))
+        measures = self._measures(results)
+        self.dispatcher.emit(
+            Evaluated(stage, step, results, examples, {} if before is None else before.results, measures)
+        )
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
+
+    async def _results(self, evaluation: Evaluation) -> dict[str, EvalResult]:
+        """By evaluator; what the engine measures of completions itself is there where they were asked for."""
+        results: dict[str, EvalResult] = {}
+        for evaluator in self.prepared.config.evaluators:
+            self.dispatcher.phase("evaluate", evaluator.name)
+            with attribute_to(evaluator):
+                result = await evaluator.evaluate(evaluation)
+            require_returned(evaluator, result, EvalResult, "evaluate()")
+            unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()
+            if unknown:
+                raise PluginError(
+                    f"evaluator {evaluator.name!r}: `by_row` names {min(unknown)!r}, which is no held-out row's id"
+                )
+            results[evaluator.name] = result
+        completions = evaluation.sampled()
+        return results | (
+            {COMPLETIONS: completion_figures(completions, evaluation.route_labels)} if completions else {}
+        )
+
+    def _measures(self, results: Mapping[str, EvalResult]) -> dict[str, Measure]:
+        """What people read: of evaluators that do not say it, all metrics by their own names."""
+        found: dict[str, Measure] = {}
+        for evaluator in self.prepared.config.evaluators:
+            found |= evaluator.measures or {
+                name: Measure(name.replace("_", " ")) for name in _metric_names(results.get(evaluator.name))
+            }
+        return {**found, **COMPLETION_MEASURES}
+
+    def verdict(self, steps: Steps) -> Verdict:
+        """What the newest evaluation says beside the one before training; `steps` is what training itself measured."""
+        config, before = self.prepared.config, self.figures.get("before")
+        after = self.figures.get("after") or self.figures.get("during")
+        measures = self._measures({} if after is None else after.results)
+        missing: Missing | None = None
+        if not config.evaluators:
+            missing = "evaluators" if config.data.holds_out else "held-out rows"
+        return verdict_of(before, after, measures, self.prepared.pipeline.teachers, steps, missing)
 
     async def _held_out_prompts(self) -> Sequence[Prompts]:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts
+
+
+def _metric_names(result: EvalResult | None) -> Iterator[str]:
+    if result is not None:
+        yield from result.metrics
+        for values in result.routes.values():
+            yield from values
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:

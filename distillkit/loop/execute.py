@@ -11,6 +11,7 @@ from distillkit.errors import MissingExtraError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.assemble import assemble
 from distillkit.loop.engine import Engine
+from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.ledger import Ledger, Totals
 from distillkit.loop.session import run_session
 from distillkit.loop.sink_dispatcher import SinkDispatcher
@@ -79,7 +80,7 @@ async def _direct(
             summary = await run_session(engine, started, checkpoint)
     if engine.exported is None:
         raise AssertionError("a run that ended well has exported its weights")
-    stages = dict(engine.evaluations.summaries)
+    stages = {stage: eval_summary(figures.results) for stage, figures in engine.evaluations.figures.items()}
     return RunResult(run_dir, engine.exported, engine.step, stages, read_metrics(run_dir), summary)
 
 

@@ -13,13 +13,14 @@ from pydantic import JsonValue
 
 from distillkit.config.sections import GuardsConfig
 from distillkit.errors import RunFailedError
+from distillkit.verdict.verdict_of import Steps
 
 Row = Mapping[str, float | None]
 
 
 TRUNCATED, REPETITION = "completions/truncated_fraction", "completions/repetition"
 ENTROPY, GAP = "train/sampling_nll", "train/reverse_kl"
-SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP)
+SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP, "completions/mean_length")
 LEAST_RISE = 0.05
 """Nats a token: below, a rise of the reverse KL is noise."""
 
@@ -59,6 +60,11 @@ class Guards:
             self.alarm = text
         else:
             self.warn(text)
+
+    def steps_seen(self) -> Steps:
+        """The run's first steps and its newest, as many of both and none in both: at most a window's, at least two."""
+        count = min(self.config.window, self.steps // 2)
+        return Steps(self.steps, self._first[:count], list(self._last)[-count:]) if count > 1 else Steps(self.steps)
 
     def _alarms_of(self, metrics: Row) -> list[str]:
         """At most one alarm a window."""

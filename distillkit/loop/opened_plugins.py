@@ -9,7 +9,10 @@ from distillkit.context import RunContext
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun, context_for
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
+from distillkit.roles.student import Student
 
 
 @asynccontextmanager
@@ -29,20 +32,33 @@ async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDis
 
 @asynccontextmanager
 async def opened_plugins(
-    prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None], outer_dir: Path | None = None
+    prepared: PreparedRun,
+    run_dir: Path,
+    notify: Callable[[str], None],
+    outer_dir: Path | None = None,
+    loading: Callable[[str], None] = lambda what: None,
 ) -> AsyncIterator[None]:
     """Open every other plugin, and close them in reverse order however the run ends.
 
     They write in `run_dir`; where that is a temporary folder of the run's directory, `outer_dir` is that directory.
+    `loading` hears what is opened next.
     """
     async with AsyncExitStack() as stack:
         for user, plugin in prepared.plugins.by_key.items():
             if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
                 stack.push_async_callback(plugin.close)
+                loading(_called(plugin))
                 with attribute_to(plugin, "while it was opened"):
                     await plugin.open(replace(_context(user, prepared, run_dir, notify), outer_dir=outer_dir))
         yield
+
+
+def _called(plugin: Plugin) -> str:
+    """How people read which plugin of the run this is."""
+    if isinstance(plugin, Scorer):
+        return f"teacher {plugin.teacher.shown}"
+    return "student" if isinstance(plugin, Student) else f"{plugin.role} {plugin.name}"
 
 
 def _context(user: str, prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None]) -> RunContext:

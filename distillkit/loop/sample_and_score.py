@@ -1,19 +1,28 @@
 """Sampling and scoring outside of windows, as evaluations need it; one outcome a request here too."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from distillkit.errors import PluginError, RunFailedError
+from distillkit.events import PhaseProgress
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.tokenizer import unknown_id
 from distillkit.types import SampleKey, SampleRequest
 
+Progress = Callable[[PhaseProgress], None]
+
+
+def quiet(event: PhaseProgress) -> None:
+    """Tell nobody."""
+
 
 async def sample_all(
-    sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None
+    sampler: Sampler, requests: Sequence[SampleRequest], vocabulary: int | None = None, progress: Progress = quiet
 ) -> tuple[dict[SampleKey, Rollout], list[LostCompletion]]:
     """Sample completions without scoring them: those that came, by key, and those that did not.
+
+    `progress` hears of each.
 
     Raises:
         PluginError: unless there is one outcome a request.
@@ -28,6 +37,7 @@ async def sample_all(
             lost.append(LostCompletion(outcome.key, "sample", unknown, retryable=False))
         else:
             rollouts[outcome.key] = outcome
+        progress(PhaseProgress("sample", len(rollouts) + len(lost), len(requests)))
     if len(rollouts) + len(lost) != len(requests):
         raise PluginError(f"{type(sampler).__name__}: {len(requests)} requests, {len(rollouts) + len(lost)} outcomes")
     if requests and not rollouts:
@@ -36,22 +46,22 @@ async def sample_all(
 
 
 async def score_all(
-    scorer: TokenScorer, requests: Sequence[ScoreRequest]
+    scorer: TokenScorer, requests: Sequence[ScoreRequest], progress: Progress = quiet
 ) -> tuple[dict[SampleKey, Score], list[LostCompletion]]:
-    """Score given completions: the scores, by key, and those that failed.
+    """Score given completions: the scores, by key, and those that failed. `progress` hears of each.
 
     Raises:
         PluginError: unless there is one outcome a request.
         RunFailedError: if every request failed.
     """
-    scores, lost = await score_each(scorer, requests)
+    scores, lost = await score_each(scorer, requests, progress)
     if requests and not scores:
         raise RunFailedError(f"no completion could be scored; the first failure: {lost[0].reason}")
     return scores, lost
 
 
 async def score_each(
-    scorer: TokenScorer, requests: Sequence[ScoreRequest]
+    scorer: TokenScorer, requests: Sequence[ScoreRequest], progress: Progress = quiet
 ) -> tuple[dict[SampleKey, Score], list[LostCompletion]]:
     """`score_all` where all may fail. Raises PluginError unless there is one outcome a request."""
     scores: dict[SampleKey, Score] = {}
@@ -63,6 +73,7 @@ async def score_each(
             lost.append(LostCompletion(key, "score", outcome.reason, outcome.retryable, teacher))
         else:
             scores[outcome.request.key] = outcome
+        progress(PhaseProgress("score", len(scores) + len(lost), len(requests)))
     if len(scores) + len(lost) != len(requests):
         raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
     return scores, lost

@@ -13,10 +13,13 @@ from pydantic import JsonValue
 from distillkit.events import RunFinished, RunStarted
 from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
+from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
 from distillkit.roles.attribution import one_line_error
 from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
+from distillkit.run_directory.codec import to_json
+from distillkit.verdict.verdict_sentences import verdict_lines
 
 log = logging.getLogger("distillkit")
 T = TypeVar("T")
@@ -33,7 +36,10 @@ async def run_session(
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
-            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn))
+            plugins = opened_plugins(
+                prepared, files.run_dir, dispatcher.warn, loading=lambda what: dispatcher.phase("load", what)
+            )
+            await stack.enter_async_context(plugins)
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
             config, first = prepared.config, engine.step + 1
@@ -49,7 +55,10 @@ async def run_session(
                 log.exception("the run ended at step %d", engine.step + 1)
             raise
         finally:
-            summary = summarize(engine, time.perf_counter() - started, ended)
+            verdict = engine.evaluations.verdict(engine.guards.steps_seen())
+            for line in verdict_lines(verdict):
+                log.info("%s", line)
+            summary = {**summarize(engine, time.perf_counter() - started, ended), "verdict": to_json(verdict)}
             files.write_summary(summary)
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
@@ -109,9 +118,8 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "sink_errors": dict(engine.dispatcher.failures),
         "adapter_path": None if engine.exported is None else str(engine.exported),
     }
-    evals: dict[str, JsonValue] = {
-        stage: dict(result) for stage, result in engine.evaluations.summaries.items() if stage != "during"
-    }
+    found = engine.evaluations.figures.items()
+    evals: dict[str, JsonValue] = {stage: eval_summary(each.results) for stage, each in found if stage != "during"}
     return {**summary, "eval": evals}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from distillkit.context import RunContext
-from distillkit.events import Event, Notice
+from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
 from distillkit.roles.sink import Sink
 
@@ -64,6 +64,10 @@ class SinkDispatcher:
                 self.failures[sink.name] += 1
                 if self.failures[sink.name] <= LOGGED:
                     log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+
+    def phase(self, phase: Activity, what: str = "") -> None:
+        """Tell the sinks what the run begins with."""
+        self.emit(PhaseStarted(phase, what))
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
         """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""

@@ -46,6 +46,7 @@ class StartProbe:
         if not (always or self._is_affordable(probe.tokens, exact=True)):
             return
         started = time.perf_counter()
+        self.dispatcher.phase("probe")
         report = ProbeReport.of(await probe.measured())
         self._forget_metrics()
         report.write(self.run_dir)

@@ -1,10 +1,11 @@
 """Role `evaluator`: is the student getting better?"""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
-from distillkit.events import EvalResult, EvalStage
+from distillkit.events import EvalResult, EvalStage, Measure
+from distillkit.frozen import FrozenDict
 from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.roles.plugin import Plugin
 from distillkit.types import Route, RoutedRow, Row, Teacher
@@ -77,6 +78,8 @@ class Evaluator(Plugin):
     role: ClassVar[str] = "evaluator"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset()
     """What a run must offer, or `distillkit check` refuses it."""
+    measures: ClassVar[Mapping[str, Measure]] = FrozenDict()
+    """What people read of its metrics, by metric name; empty: all of them, by their own names. Files hold them all."""
 
     def notes(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Sequence[str]:
         """What of the held-out `rows` makes its metrics mean less than they seem to: a sentence each, with what to do.

@@ -35,7 +35,7 @@ class Scorer(Plugin):
             )
 
     def bind(self, teacher: Teacher) -> Self:
-        """Called once, with the config's teacher entry, before anything else."""
+        """Called before anything else with the config's teacher entry; again once all teachers have names."""
         if self._teacher is not None and self._teacher != teacher:
             raise PluginError(
                 f"one {type(self).__name__} cannot serve two teachers ({self._teacher.name!r}, {teacher.name!r}); "

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from distillkit.errors import InputError
+from distillkit.events import PolicyFigures
 from distillkit.files.atomic import checksums, flush
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.roles.plugin import Plugin
@@ -26,7 +27,7 @@ from distillkit.roles.student import Student
 from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
 
-FORMAT = 4
+FORMAT = 5
 CHECKSUMS = "checksums.json"
 
 
@@ -37,8 +38,8 @@ class EngineState:
     step: int
     totals: Mapping[str, JsonValue]
     train_seconds: float
-    before: Mapping[str, JsonValue] | None
-    """The evaluation before training, as in `summary.json`."""
+    before: PolicyFigures | None
+    """The evaluation before training: what later ones are compared with, row by row."""
     bad_in_a_row: int
     """Refused optimizer steps since the last good one."""
     metrics: Mapping[str, float | None]

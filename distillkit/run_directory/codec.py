@@ -4,6 +4,7 @@ A float32 that is written as the shortest decimal of its value comes back as the
 """
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Collection, Hashable, Mapping, Sequence
@@ -62,6 +63,8 @@ def _encoded(value: object) -> JsonValue:
         return _array_to_json(value)
     if isinstance(value, np.generic):  # a plugin's number may be numpy's
         value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON knows no NaN; where a float is expected, `float` reads it again
     if isinstance(value, PLAIN):
         return value
     if dataclasses.is_dataclass(value):
@@ -86,6 +89,8 @@ def _decoded(hint: Any, value: Any) -> Any:  # noqa: ANN401 - a type, and what J
         return None if value is None else _decoded(inner, value)
     if origin is np.ndarray:
         return _array_from_json(value)
+    if hint is float:
+        return float(value)
     if hint is Any or hint in PLAIN or origin is Literal:
         return value
     if dataclasses.is_dataclass(hint):

@@ -9,8 +9,10 @@ from pydantic import JsonValue
 
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalStage
+from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.directory import read_summary
 from distillkit.run_directory.run_files import read_metrics
+from distillkit.verdict.run_verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class RunResult:
     """One row a step, ready for `pandas.DataFrame(result.metrics)`."""
     summary: Mapping[str, JsonValue]
     """The content of `summary.json`."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether it worked, as far as it was measured: `verdict` of the summary."""
+        return from_json(Verdict, cast(Mapping[str, Any], self.summary["verdict"]))
 
 
 def finished_run(run_dir: Path) -> RunResult:

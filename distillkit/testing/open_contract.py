@@ -10,7 +10,16 @@ import numpy as np
 
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
-from distillkit.events import Evaluated, Event, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
+from distillkit.events import (
+    Evaluated,
+    Event,
+    Notice,
+    PhaseProgress,
+    PhaseStarted,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import Plugin
@@ -145,13 +154,22 @@ async def _check_evaluator(evaluator: Evaluator) -> None:
     require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
     for values in (result.metrics, *result.routes.values()):
         require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
+    rows = {row.row_id for row in context.rows}
+    for name, by_row in result.by_row.items():
+        require(by_row.keys() <= rows, evaluator, f"`by_row` of {name} names rows {set(by_row) - rows}")
+        total, count = sum(row.total for row in by_row.values()), sum(row.count for row in by_row.values())
+        known = result.metrics.get(name)
+        fits = known is None or (count and math.isclose(total / count, known, rel_tol=1e-4, abs_tol=1e-6))
+        require(fits, evaluator, f"`by_row` of {name} makes {total:g} / {count:g}, which is not the metric {known}")
 
 
 def _events() -> list[Event]:
     scored = make_scored_rollouts()
     return [
+        PhaseStarted("load", "student"),
         RunStarted("test", Path("runs/test"), TEST_PLAN, (make_teacher("teacher"),), 1, {}),
         Notice("something to know"),
+        PhaseStarted("sample"),
         PhaseProgress("sample", 1, 2),
         StepFinished(1, {"train/reverse_kl": 0.5, "train/active_tokens": 6.0, "time/step": 0.1}),
         Evaluated("after", 1, {}, tuple(scored)),

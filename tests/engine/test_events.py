@@ -1,13 +1,14 @@
+import math
 from collections.abc import Callable
 from copy import deepcopy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from conftest import question
 from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
-from distillkit.events import Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.events import Evaluated, Event, Measure, RunFinished, RunStarted, StepFinished
 from distillkit.testing import ListSink
 
 
@@ -59,3 +60,29 @@ def test_what_sinks_hear_stays_what_it_was(fake_config: Callable[..., RunConfig]
     assert {"RunStarted", "StepFinished", "Evaluated", "RunFinished"} == set(meddler.refused)
     assert [repr(event) for event in copier.events] == copier.then
     assert "meddled" not in "".join(copier.then)
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "text"),
+    [
+        ("number", 0.4321, "0.432"),
+        ("number", -0.00001, "0.000"),
+        ("number", 12.345, "12.3"),
+        ("number", 1234.5, "1234"),
+        ("count", 3.0, "3"),
+        ("share", 0.125, "12%"),
+        ("share", 0.004, "0.4%"),
+        ("share", 0.0, "0%"),
+        ("share", 1.0, "100%"),
+        ("number", math.nan, "?"),
+    ],
+)
+def test_a_measure_is_written_as_people_read_it(unit: Any, value: float, text: str) -> None:
+    assert Measure("m", unit=unit).text(value) == text
+
+
+def test_what_stands_beside_each_other_has_as_many_decimals() -> None:
+    assert Measure("m").both(21.8, 3.077) == "21.8 -> 3.1"
+    assert Measure("m").both(0.5, 110.1) == "0.5 -> 110.1"
+    assert Measure("m", unit="share").both(0.5, 0.004) == "50% -> 0%"
+    assert Measure("m").text(0.25, signed=True, like=-14.8) == "+0.2"

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from distillkit.metrics import reverse_kl, route_metrics, step_metrics
+from distillkit.errors import PluginError
+from distillkit.events import EvalResult
+from distillkit.metrics import eval_metrics, reverse_kl, route_metrics, route_shown, step_metrics
 from distillkit.testing import make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
@@ -47,3 +49,28 @@ def test_route_metrics_are_there_for_every_teacher() -> None:
     assert metrics[f"teacher_route/{slugs[2]}/scored"] == 0
     assert f"teacher_route/{slugs[2]}/reverse_kl" not in metrics
     assert all(np.isfinite(list(metrics.values())))
+
+
+def test_routes_are_columns_that_a_user_types() -> None:
+    teachers = [make_teacher("math"), make_teacher("code")]
+    result = EvalResult({"x": 1.0}, {"math": {"x": 2.0}, "math+code": {"x": 3.0}})
+    assert eval_metrics({"e": result}, teachers) == {
+        "eval/x": 1.0,
+        "eval_route/math/x": 2.0,
+        "eval_route/math+code/x": 3.0,
+    }
+
+
+def test_a_metric_that_is_measured_twice_is_refused_by_both_names() -> None:
+    results = {"mine": EvalResult({"mean_length": 1.0}), "the student's completions": EvalResult({"mean_length": 1.0})}
+    with pytest.raises(PluginError, match="eval/mean_length is measured twice, by 'mine' and \"the student's compl"):
+        eval_metrics(results, [])
+
+
+def test_people_read_a_route_by_the_names_of_its_teachers() -> None:
+    teachers = [make_teacher("org/big", model="org/big"), make_teacher("math")]
+    assert [route_shown(label, teachers) for label in ("org/big", "math+org/big", "gone")] == [
+        "big",
+        "math+big",
+        "gone",
+    ]

@@ -36,6 +36,7 @@ from distillkit.types import (
     SampleRequest,
     SamplingParams,
     Teacher,
+    named,
 )
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
@@ -107,11 +108,18 @@ def test_ids_that_were_not_echoed_are_not_proved() -> None:
     assert Score(request, logprob_array([-1]), token_ids([5])).ids_proved
 
 
-def test_slugs_are_safe_and_never_clash() -> None:
-    slashed, dashed = Teacher("a/b c", "m"), Teacher("a-b c", "m")
-    assert slashed.slug.startswith("a-b-c-")
+def test_teachers_of_a_run_are_never_called_the_same() -> None:
+    alone = Teacher("a/b c", "m")
+    assert (alone.shown, alone.slug) == ("a/b c", "a-b-c")
+    slashed, dashed = named([alone, Teacher("a-b c", "m")])
     assert slashed.slug != dashed.slug
-    assert len(slashed.slug.rpartition("-")[2]) == 10
+    assert slashed.slug.startswith("a-b-c-")
+    assert slashed == alone  # what it is called does not make it another teacher
+
+
+def test_a_teacher_is_called_by_the_last_part_of_its_model_and_known_by_all_of_it() -> None:
+    teacher = Teacher("Qwen/Qwen3-1.7B", "Qwen/Qwen3-1.7B")
+    assert (teacher.name, teacher.shown, teacher.slug) == ("Qwen/Qwen3-1.7B", "Qwen3-1.7B", "Qwen3-1.7B")
 
 
 def datum(inputs: Mapping[str, object], ids: Sequence[int] = (5, 6, 7)) -> Datum:

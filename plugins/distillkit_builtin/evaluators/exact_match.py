@@ -1,12 +1,23 @@
 """The share of final answers that equal the expected one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
-from distillkit import EvalContext, EvalResult, Evaluator, Messages, Rollout, RoutedRow, Row, Teacher
+from distillkit import (
+    EvalContext,
+    EvalResult,
+    Evaluator,
+    Measure,
+    Messages,
+    Rollout,
+    RoutedRow,
+    Row,
+    RowValue,
+    Teacher,
+)
 
 EXPECTED = "expected_answer"
 NO_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?P?<\w+>|\(\?[a-zA-Z]+|\{[^}]*\}")
@@ -21,6 +32,11 @@ class ExactMatch(Evaluator):
     """
 
     name: ClassVar[str] = "exact_match"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "exact_match": Measure("right answers", "higher", "share"),
+        "no_answer_fraction": Measure("without an answer", "lower", "share"),
+        "no_expected_answer": Measure("no row has an expected_answer", unit="count"),
+    }
 
     pattern: str = Field(
         r"^\s*Final:\s*(.+?)\s*$",
@@ -64,16 +80,21 @@ class ExactMatch(Evaluator):
         by_route: dict[str, list[tuple[Rollout, Row]]] = {}
         for rollout, row in compared:
             by_route.setdefault(context.route(row).label, []).append((rollout, row))
-        return EvalResult(self._measure(compared), {route: self._measure(mine) for route, mine in by_route.items()})
+        routes = {route: self._measure(mine) for route, mine in by_route.items()}
+        return EvalResult(self._measure(compared), routes, self._by_row(compared))
+
+    def _by_row(self, compared: list[tuple[Rollout, Row]]) -> dict[str, dict[str, RowValue]]:
+        answers = {row.row_id: self.answer(rollout.text) for rollout, row in compared}
+        return {
+            "exact_match": {row.row_id: RowValue(float(_is_right(answers[row.row_id], row))) for _, row in compared},
+            "no_answer_fraction": {row_id: RowValue(float(answer is None)) for row_id, answer in answers.items()},
+        }
 
     def _measure(self, compared: list[tuple[Rollout, Row]]) -> dict[str, float]:
         answers = [self.answer(rollout.text) for rollout, _ in compared]
         if not answers:
             return {}
-        right = [
-            answer is not None and answer == normalised(row.expected_answer or "")
-            for answer, (_, row) in zip(answers, compared, strict=True)
-        ]
+        right = [_is_right(answer, row) for answer, (_, row) in zip(answers, compared, strict=True)]
         unanswered = sum(answer is None for answer in answers)
         return {
             "exact_match": sum(right) / len(right),
@@ -87,6 +108,10 @@ class ExactMatch(Evaluator):
         found = re.search(self.pattern, lines[-1]) if lines else None
         answer = found.group(1) if found else None  # an optional group may match nothing
         return None if answer is None else normalised(answer)
+
+
+def _is_right(answer: str | None, row: Row) -> bool:
+    return answer is not None and answer == normalised(row.expected_answer or "")
 
 
 def _holds(chat: Messages, word: str) -> bool:

@@ -12,8 +12,10 @@ from distillkit import (
     EvalResult,
     Evaluator,
     InputError,
+    Measure,
     Rollout,
     RoutedRow,
+    RowValue,
     RunContext,
     Teacher,
     suggest,
@@ -26,6 +28,11 @@ class Pattern(Evaluator):
     """Share of held-out completions that match their route's regular expression, beside teacher and control."""
 
     name: ClassVar[str] = "pattern"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "pattern_rate": Measure("answers in the teacher's form", "higher", "share"),
+        "teacher_rate": Measure("the teacher itself", unit="share"),
+        "control_rate": Measure("its model without its prompt", unit="share"),
+    }
 
     patterns: dict[str, str] = Field(
         description="Route value to regular expression, searched in the stripped completion."
@@ -82,6 +89,14 @@ class Pattern(Evaluator):
                 route: {"pattern_rate": self.rate(route, rollouts), **self._compared.get(route, {})}
                 for route, rollouts in mine.items()
                 if route in self.patterns
+            },
+            {
+                "pattern_rate": {
+                    rollout.key.row_id: RowValue(float(self.matches(route, rollout)))
+                    for route, rollouts in mine.items()
+                    if route in self.patterns
+                    for rollout in rollouts
+                }
             },
         )
 

@@ -1,17 +1,22 @@
 """The evaluator that every on-policy distillation run wants: how far the student still is from its teachers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
-from distillkit import EvalContext, EvalResult, Evaluator, ScoredRollout, reverse_kl
+from distillkit import EvalContext, EvalResult, Evaluator, Measure, RowValue, ScoredRollout, reverse_kl
 
 
 class ReverseKL(Evaluator):
     """Held-out reverse KL of student and teacher, in nats a token and nats a completion, over all and by route."""
 
     name: ClassVar[str] = "reverse_kl"
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "reverse_kl": Measure("reverse KL, nats a token", "lower"),
+        "reverse_kl_per_completion": Measure("reverse KL, nats a completion"),
+        "failed": Measure("rows without a score", unit="count"),
+    }
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """The metrics of all scored completions, and of each route's; `failed` counts rows without a score."""
@@ -20,15 +25,23 @@ class ReverseKL(Evaluator):
         for scored in completions:
             routes.setdefault(scored.prompts.route.label, []).append(scored)
         overall = {**_measure(completions), "failed": float(len(context.rows) - len(completions))}
-        return EvalResult(overall, {route: _measure(mine) for route, mine in routes.items()})
+        return EvalResult(
+            overall,
+            {route: _measure(mine) for route, mine in routes.items()},
+            {
+                "reverse_kl": {scored.key.row_id: _gap(scored) for scored in completions},
+                "reverse_kl_per_completion": {scored.key.row_id: _gap(scored, each=True) for scored in completions},
+            },
+        )
 
 
 def _measure(completions: Sequence[ScoredRollout]) -> dict[str, float]:
-    lengths = [len(scored.rollout.token_ids) for scored in completions]
-    cut = [scored.rollout.finish_reason == "length" for scored in completions]
-    return {
-        **reverse_kl(completions),
-        "mean_length": float(np.mean(lengths)),
-        "truncated_fraction": float(np.mean(cut)),
-        "completions": float(len(completions)),
-    }
+    return {**reverse_kl(completions), "completions": float(len(completions))}
+
+
+def _gap(scored: ScoredRollout, *, each: bool = False) -> RowValue:
+    """A completion's gaps to all its teachers, summed, by the number of tokens; `each`: of scores."""
+    own = scored.rollout.at_active(scored.rollout.logprobs)
+    gaps = [own - scored.rollout.at_active(score.logprobs) for score in scored.scores.values()]
+    total = sum(float(gap.sum(dtype=np.float64)) for gap in gaps)
+    return RowValue(total, float(len(gaps) if each else sum(map(len, gaps))))

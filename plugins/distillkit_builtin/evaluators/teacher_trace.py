@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 from pydantic import PrivateAttr
 
 from distillkit import (
@@ -10,8 +11,10 @@ from distillkit import (
     EvalNeed,
     EvalResult,
     Evaluator,
+    Measure,
     PluginError,
     Rollout,
+    RowValue,
     RunContext,
     Score,
     mean_over_tokens,
@@ -33,6 +36,10 @@ class TeacherTrace(Evaluator):
 
     name: ClassVar[str] = "teacher_trace"
     needs: ClassVar[frozenset[EvalNeed]] = frozenset({"teacher_samples", "student_scores"})
+    measures: ClassVar[Mapping[str, Measure]] = {
+        "trace_nll_gap": Measure("NLL gap on teachers' texts", "lower"),
+        "traces_missing": Measure("teachers' texts missing", unit="count"),
+    }
 
     _traces: Mapping[str, Sequence[Rollout]] = PrivateAttr(default_factory=dict)
 
@@ -57,7 +64,8 @@ class TeacherTrace(Evaluator):
             pairs += mine
         expected = sum(len(context.route(row).teachers) for row in context.rows)
         overall = measure(pairs) if pairs else {}
-        return EvalResult({**overall, "traces_missing": float(expected - len(pairs))}, routes)
+        metrics = {**overall, "traces_missing": float(expected - len(pairs))}
+        return EvalResult(metrics, routes, {"trace_nll_gap": _by_row(pairs)} if pairs else {})
 
 
 async def _sample(context: EvalContext, teacher: str) -> Sequence[Rollout]:
@@ -65,6 +73,17 @@ async def _sample(context: EvalContext, teacher: str) -> Sequence[Rollout]:
     if traces is None:
         raise PluginError(f"teacher_trace: the scorer of teacher {teacher!r} cannot sample, which `needs` asks for")
     return traces
+
+
+def _by_row(traces: Sequence[tuple[Rollout, Score]]) -> dict[str, RowValue]:
+    """Of each row the gaps summed over all tokens of its teachers' traces, and how many those are."""
+    found: dict[str, RowValue] = {}
+    for trace, score in traces:
+        gaps = trace.at_active(trace.logprobs) - trace.at_active(score.logprobs)
+        so_far = found.get(trace.key.row_id, RowValue(0.0, 0.0))
+        total = so_far.total + float(gaps.sum(dtype=np.float64))
+        found[trace.key.row_id] = RowValue(total, so_far.count + len(gaps))
+    return found
 
 
 def measure(traces: Sequence[tuple[Rollout, Score]]) -> dict[str, float]:

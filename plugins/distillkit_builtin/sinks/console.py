@@ -1,41 +1,50 @@
 """Sink `console`: the run on a terminal, or in plain lines where stdout is no terminal."""
 
+import time
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from distillkit import (
-    EvalResult,
     Evaluated,
     Event,
     Notice,
     PhaseProgress,
+    PhaseStarted,
     RunContext,
     RunFinished,
     RunStarted,
-    ScoredRollout,
     Sink,
     StepFinished,
 )
+from distillkit_builtin.sinks.evaluation_tables import evaluation_tables, examples, title
+from distillkit_builtin.sinks.heartbeat import Heartbeat
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
+from distillkit_builtin.sinks.step_line import step_line
 
 
 class ConsoleSink(Sink):
-    """Progress with step, reverse KL, tokens a second and ETA; a row a teacher; evaluations as tables.
+    """A line a step with the time of day, evaluations as tables of before -> now, and what the run waits for.
 
-    On a terminal the progress stays at its foot. Elsewhere (a file, a notebook) each step is a line.
+    On a terminal the progress stays at its foot: what the run does now and for how long, steps, pace, time left, a row
+    a teacher. Elsewhere (a file, a notebook) what it does is a line every so often.
     """
 
     name: ClassVar[str] = "console"
 
     show_examples: bool = Field(True, description="Show one completion a route at each evaluation.")
+    heartbeat_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Without a terminal: write what the run does when nothing was written for so many seconds.",
+    )
 
     _console: Console = PrivateAttr(default_factory=Console)
     _live: Live | None = PrivateAttr(None)
+    _heartbeat: Heartbeat | None = PrivateAttr(None)
     _display: ProgressDisplay = PrivateAttr(default_factory=lambda: ProgressDisplay(0, ()))
 
     def silence(self) -> None:
@@ -43,102 +52,83 @@ class ConsoleSink(Sink):
         self._console.quiet = True
 
     async def open(self, run: RunContext) -> None:
-        """Write that loading begins."""
-        self._console.print("loading ...", style="dim")
+        """Begin the display at the foot of the terminal, or elsewhere the lines that say what the run does."""
+        console = self._console
+        self._show(ProgressDisplay(0, ()))
+        if console.quiet:
+            return
+        if console.is_interactive and not console.is_jupyter:
+            self._live = Live(get_renderable=lambda: self._display, console=console)
+            self._live.start()
+        else:
+            self._say("loading ...", style="dim")
+            self._heartbeat = Heartbeat(self._beat, self.heartbeat_seconds)
+            self._heartbeat.start()
 
     async def close(self) -> None:
-        """Stop the display at the foot of the terminal, so that other output follows below it."""
+        """End what `open` began, so that other output follows below it."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._heartbeat is not None:
+            self._heartbeat.stop()
+            self._heartbeat = None
 
     def emit(self, event: Event) -> None:
         """Print what an event holds for people, or change the display at the terminal's foot."""
         match event:
             case RunStarted():
                 self._start(event)
-            case PhaseProgress():
+            case PhaseStarted():
                 self._show(self._display.with_phase(event))
+            case PhaseProgress():
+                self._show(self._display.with_progress(event))
             case StepFinished():
-                self._step(event)
+                self._show(self._display.after_step(event))
+                width = None if self._live is None else self._console.width - len(clock_time())
+                self._say(step_line(event.metrics, self._display, width))
             case Evaluated():
-                self._show(self._display.without_phases())
+                self._show(self._display.without_phase())
                 self._evaluated(event)
             case Notice():
-                self._console.print(f"{event.level}: {escape(event.message)}", style="yellow", soft_wrap=True)
+                self._say(f"{event.level}: {event.message}", style="yellow")
             case RunFinished():
-                self._show(self._display.without_phases())
+                self._show(self._display.without_phase())
                 if self._live is not None:
                     self._live.stop()
 
     def _start(self, event: RunStarted) -> None:
         plan, teachers = event.plan, event.teachers
         sizes = {"row": plan.rows, "step": plan.steps, "completion": plan.completions, "teacher": len(teachers)}
-        said = ", ".join(f"{number} {noun}{'' if number == 1 else 's'}" for noun, number in sizes.items())
-        self._console.print(f"{said}: {escape(', '.join(teacher.name for teacher in teachers))}")
-        self._display = ProgressDisplay(plan.steps, teachers, step=event.first_step - 1)
-        console = self._console
-        if console.is_interactive and not console.is_jupyter and not console.quiet:
-            self._live = Live(get_renderable=lambda: self._display, console=console)
-            self._live.start()
+        said = ", ".join(f"{number:,} {noun}{'' if number == 1 else 's'}" for noun, number in sizes.items())
+        display = self._display
+        self._show(display.planned(plan.steps, teachers, event.first_step - 1))
+        self._say(f"loaded in {duration(display.clock() - display.started)}")
+        self._say(f"{said}: {', '.join(teacher.shown for teacher in teachers)}")
+
+    def _beat(self) -> None:
+        display = self._display
+        if display.doing:
+            self._say(f"{display.doing} (for {duration(display.seconds_doing)})", style="dim")
 
     def _show(self, display: ProgressDisplay) -> None:
         """From now on this stands at the foot of the terminal."""
         self._display = display
 
-    def _step(self, event: StepFinished) -> None:
-        self._show(self._display.after_step(event))
-        if self._live is None:
-            self._console.print(escape(" ".join(self._parts(event))), highlight=False, soft_wrap=True)
-
-    def _parts(self, event: StepFinished) -> list[str]:
-        metrics = event.metrics
-        parts = [f"step {event.step}/{self._display.total}"]
-        if "train/reverse_kl" in metrics:
-            parts.append(f"reverse KL {metrics['train/reverse_kl']:.4f}")
-        for teacher in self._display.teachers:
-            kl = metrics.get(f"teacher_route/{teacher.slug}/reverse_kl")
-            scored = metrics.get(f"teacher_route/{teacher.slug}/scored", 0.0)
-            parts.append(f"| {teacher.name}: {'-' if kl is None else f'{kl:.3f}'} ({scored:.0f})")
-        tokens, seconds = metrics.get("train/active_tokens", 0.0), metrics.get("time/step", 0.0)
-        if seconds:
-            parts.append(f"| length {metrics.get('completions/mean_length', 0.0):.0f}, {tokens / seconds:.0f} tok/s")
-            parts.append(f"| {seconds:.1f} s, ETA {duration(self._display.seconds_left or 0.0)}")
-        if metrics.get("completions/failed"):
-            parts.append(f"| {metrics['completions/failed']:.0f} FAILED")
-        return parts
+    def _say(self, text: str, style: str = "") -> None:
+        """Print a line behind the time of day."""
+        if self._heartbeat is not None:
+            self._heartbeat.written()
+        self._console.print(Text(clock_time(), "dim"), Text(text, style), sep="", soft_wrap=self._live is None)
 
     def _evaluated(self, event: Evaluated) -> None:
-        """One row a metric, one column a route, so that many metrics stay readable."""
-        routes = list(dict.fromkeys(route for result in event.results.values() for route in result.routes))
-        self._console.print(
-            f"held-out prompts {event.stage} training (step {event.step})", style="italic", soft_wrap=True
-        )
-        table = Table("metric")
-        for label in ("all", *routes):
-            table.add_column(escape(label), justify="right")
-        for name in dict.fromkeys(name for result in event.results.values() for name in _names(result)):
-            table.add_row(name, *(_value(event, label, name) for label in ("all", *routes)))
-        self._console.print(table)
-        shown: set[str] = set()
-        for scored in event.examples:
-            if self.show_examples and scored.prompts.route.label not in shown:
-                shown.add(scored.prompts.route.label)
-                self._example(scored)
-
-    def _example(self, scored: ScoredRollout) -> None:
-        question = scored.prompts.row.messages[-1].content
-        self._console.print(f"[dim]{escape(scored.prompts.route.label)}[/dim] > {escape(question)}", highlight=False)
-        self._console.print(f"  {escape(scored.rollout.text.strip())}", highlight=False, style="cyan")
+        self._say(title(event), style="bold")
+        self._console.print(evaluation_tables(event, self._display.teachers, self._console.width))
+        if self.show_examples:
+            for text in examples(event, self._display.teachers, self._console):
+                self._console.print(text)
 
 
-def _names(result: EvalResult) -> list[str]:
-    return [*result.metrics, *(name for values in result.routes.values() for name in values)]
-
-
-def _value(event: Evaluated, label: str, name: str) -> str:
-    for result in event.results.values():
-        values = result.metrics if label == "all" else result.routes.get(label, {})
-        if name in values:
-            return f"{values[name]:.4g}"
-    return ""
+def clock_time() -> str:
+    """The time of day, and a space."""
+    return time.strftime("%H:%M:%S ")

@@ -1,4 +1,4 @@
-"""What sink `console` keeps at the foot of a terminal: the progress of the run, and a row a teacher."""
+"""What sink `console` keeps at the foot of a terminal: what the run does now, how far it is, and a row a teacher."""
 
 import math
 import time
@@ -11,7 +11,19 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from distillkit import PhaseProgress, StepFinished, Teacher
+from distillkit import PhaseProgress, PhaseStarted, StepFinished, Teacher
+
+DOES: Mapping[str, str] = {
+    "load": "loading",
+    "publish": "publishing the weights",
+    "probe": "probing sampler and teachers",
+    "evaluate": "evaluating",
+    "sample": "sampling and scoring",
+    "train": "training",
+    "save": "saving a checkpoint",
+    "export": "writing the final weights",
+}
+DONE: Mapping[str, str] = {"sample": "sampled", "score": "scored"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +49,17 @@ class ProgressDisplay:
     """The state of a run as it is shown; another thread renders it several times a second."""
 
     total: int
-    """Steps."""
+    """Steps; 0 until everything is loaded."""
     teachers: tuple[Teacher, ...]
     step: int = 0
     reverse_kl: float | None = None
     tokens_a_second: float | None = None
-    phases: Mapping[str, str] = field(default_factory=dict)
-    """`sample` to `3/16`, of the window that is sampled and scored now."""
+    phase: PhaseStarted | None = None
+    """What the run does now."""
+    phase_started: float = 0.0
+    """Since when, by `clock`."""
+    counts: Mapping[str, str] = field(default_factory=dict)
+    """`sample` to `3/16`, of what is sampled and scored now."""
     rows: Mapping[str, TeacherRow] = field(default_factory=dict)
     """Teacher name to that teacher's figures."""
     steps_here: int = 0
@@ -55,20 +71,28 @@ class ProgressDisplay:
     last_step_at: float | None = None
     """When the newest step of this process ended, by `clock`."""
 
-    def with_phase(self, event: PhaseProgress) -> "ProgressDisplay":
-        """The display while a window is sampled and scored."""
-        return replace(self, phases={**self.phases, event.phase: f"{event.done}/{event.total}"})
+    def planned(self, total: int, teachers: tuple[Teacher, ...], step: int) -> "ProgressDisplay":
+        """The display once everything is loaded: so many steps in all, `step` of them trained before."""
+        return replace(self, total=total, teachers=teachers, step=step)
 
-    def without_phases(self) -> "ProgressDisplay":
-        """The display while no window is sampled or scored."""
-        return replace(self, phases={})
+    def with_phase(self, event: PhaseStarted) -> "ProgressDisplay":
+        """The display from the beginning of a phase on."""
+        return replace(self, phase=event, phase_started=self.clock(), counts={})
+
+    def with_progress(self, event: PhaseProgress) -> "ProgressDisplay":
+        """The display while completions are sampled and scored."""
+        return replace(self, counts={**self.counts, event.phase: f"{event.done}/{event.total}"})
+
+    def without_phase(self) -> "ProgressDisplay":
+        """The display while nothing is waited for."""
+        return replace(self, phase=None, counts={})
 
     def after_step(self, event: StepFinished) -> "ProgressDisplay":
         """The display with one more step."""
         metrics = event.metrics
         seconds = metrics.get("time/step", 0.0)
         return replace(
-            self.without_phases(),
+            self.without_phase(),
             step=event.step,
             reverse_kl=metrics.get("train/reverse_kl"),
             tokens_a_second=metrics.get("train/active_tokens", 0.0) / seconds if seconds else None,
@@ -92,10 +116,27 @@ class ProgressDisplay:
         left = (self.total - self.step) * self.seconds_here / self.steps_here
         return max(0.0, left - (self.clock() - self.last_step_at))
 
+    @property
+    def doing(self) -> str:
+        """What the run does now, in words: `step 3: sampling and scoring, sampled 3/16`; empty while it is unknown."""
+        if self.phase is None:
+            return ""
+        words = DOES[self.phase.phase]
+        if self.phase.phase in ("sample", "train"):
+            words = f"step {self.step + 1}: {words}"
+        named = f"{words} {self.phase.what}" if self.phase.what else words
+        return ", ".join([named, *(f"{DONE[name]} {count}" for name, count in self.counts.items())])
+
+    @property
+    def seconds_doing(self) -> float:
+        """How long that has lasted."""
+        return self.clock() - self.phase_started
+
     def __rich__(self) -> Group:
-        """Three parts, one below the other: the run's progress, the phases of the window, a table of the teachers."""
-        phases = "  ".join(f"{phase} {count}" for phase, count in self.phases.items())
-        return Group(self._progress(), Text(phases or " ", style="dim"), self._teacher_table())
+        """What the run does now; then, once it is loaded, how far it is, and a table of the teachers."""
+        doing = f"{self.doing}  {duration(self.seconds_doing)}" if self.doing else " "
+        now = Text(doing, style="dim", no_wrap=True, overflow="ellipsis")
+        return Group(now, self._progress(), self._teacher_table()) if self.total else Group(now)
 
     def _progress(self) -> Table:
         kl, pace, left = self.reverse_kl, self.tokens_a_second, self.seconds_left
@@ -120,7 +161,7 @@ class ProgressDisplay:
             row = self._row(teacher)
             kl = "-" if row.reverse_kl is None else f"{row.reverse_kl:.4f}"
             failed = Text(f"{row.failed:,}", style="bold red" if row.failed else "")
-            table.add_row(Text(teacher.name), kl, f"{row.scored:,}", failed)
+            table.add_row(Text(teacher.shown), kl, f"{row.scored:,}", failed)
         return table
 
 

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from distillkit import ChatPrompts, Evaluator, Registry, RoutedRow, RunConfig
 from distillkit.errors import ConfigError, InputError
+from distillkit.events import RowValue
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.testing import (
@@ -87,6 +88,11 @@ async def test_exact_match_counts_what_had_no_answer_and_leaves_out_rows_without
         "a": {"exact_match": 0.5, "no_answer": 0.0, "no_answer_fraction": 0.0},
         "b": {"exact_match": 0.0, "no_answer": 1.0, "no_answer_fraction": 1.0},
     }
+    rows = [scored.prompts.row.row_id for scored in held_out.completions[:3]]
+    assert result.by_row == {
+        "exact_match": dict(zip(rows, map(RowValue, (1.0, 0.0, 0.0)), strict=True)),
+        "no_answer_fraction": dict(zip(rows, map(RowValue, (0.0, 0.0, 1.0)), strict=True)),
+    }
 
 
 async def test_exact_match_with_an_optional_group_takes_what_did_not_match_for_no_answer() -> None:
@@ -134,7 +140,22 @@ async def test_reverse_kl_is_in_nats_a_token_and_a_completion() -> None:
     assert result.metrics["reverse_kl"] == pytest.approx(0.5)
     assert result.metrics["reverse_kl_per_completion"] == pytest.approx(1.5)
     assert result.routes["a"]["reverse_kl_per_completion"] == pytest.approx(2.0)
-    assert result.routes["b"]["mean_length"] == 2.0
+    assert result.routes["b"]["completions"] == 1.0
+    first, second = (line.prompts.row.row_id for line in (completion("abcd", line=1), completion("ab", line=2)))
+    assert result.by_row == {
+        "reverse_kl": {first: RowValue(2.0, 4.0), second: RowValue(1.0, 2.0)},
+        "reverse_kl_per_completion": {first: RowValue(2.0), second: RowValue(1.0)},
+    }
+
+
+async def test_a_row_of_several_teachers_has_all_their_gaps() -> None:
+    one, other = completion("abcd"), completion("abcd", teacher="b")
+    prompts = replace(one.prompts, route=Route({"a": 0.5, "b": 0.5}))
+    result = await ReverseKL().evaluate(context(replace(one, prompts=prompts, scores={**one.scores, **other.scores})))
+    row = one.prompts.row.row_id
+    assert result.by_row["reverse_kl"] == {row: RowValue(4.0, 8.0)}
+    assert result.by_row["reverse_kl_per_completion"] == {row: RowValue(4.0, 2.0)}
+    assert result.metrics["reverse_kl_per_completion"] == pytest.approx(2.0)
 
 
 async def test_pattern_counts_matches_of_each_route() -> None:
@@ -143,6 +164,8 @@ async def test_pattern_counts_matches_of_each_route() -> None:
     )
     result = await Pattern(patterns={"a": r"^1\. "}).evaluate(held_out)
     assert result.routes == {"a": {"pattern_rate": 0.5}}
+    first, second, _ = (scored.prompts.row.row_id for scored in held_out.completions)
+    assert result.by_row == {"pattern_rate": {first: RowValue(1.0), second: RowValue(0.0)}}
 
 
 def test_pattern_refuses_a_route_that_is_not_there() -> None:
@@ -183,6 +206,8 @@ async def test_teacher_trace_is_the_gap_of_the_nlls_over_all_tokens() -> None:
         {"trace_nll_gap": 0.5, "trace_student_nll": teacher + 0.5, "trace_teacher_nll": teacher}
     )
     assert set(result.routes) == {"a", "b"}
+    assert [value for row, value in result.by_row["trace_nll_gap"].items() if row[0] == "1"] == [RowValue(2.0, 4.0)]
+    assert len(result.by_row["trace_nll_gap"]) == 2  # row 2 could not be scored
     assert (result.metrics["trace_nll_gap"], result.metrics["traces_missing"]) == (pytest.approx(0.5), 1.0)
 
 

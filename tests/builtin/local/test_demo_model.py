@@ -69,7 +69,13 @@ def test_the_demo_runs_and_shows_what_changed(
     less = ["data.max_eval_rows=4", "sampling.max_completion_tokens=8", "train.max_steps=1"]
     done = CliRunner().invoke(app, ["demo", *less, "train.prompt_groups_per_step=2"])
     assert done.exit_code == 0, done.output
-    for part in ("run directory: runs/demo", "held-out measure", "reverse KL, nats a token", "teacher", "control"):
+    for part in (
+        "run directory: runs/demo",
+        "held-out prompts before training",
+        "reverse KL, nats a token",
+        "the teacher itself",
+        "its model without",
+    ):
         assert part in done.output
     summary = json.loads(Path("runs/demo/summary.json").read_text())
     assert set(summary["eval"]["after"]["routes"]) == {"short", "list"}

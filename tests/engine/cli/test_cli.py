@@ -1,5 +1,6 @@
 import json
 import logging
+import re
 import shlex
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from conftest import question, read_jsonl
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
+from distillkit.run_directory.result import finished_run
+from distillkit.verdict.verdict_sentences import verdict_lines
 
 FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 FAKE_TEACHER = [{"model": "m", "route_value": "a", "scorer": "fake"}]
@@ -47,16 +50,24 @@ def config(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.Monkey
     return write
 
 
+def verdict_of(folder: str) -> list[str]:
+    """What the last lines of a run say, made anew of its files."""
+    return [*verdict_lines(finished_run(Path(folder)).verdict)]
+
+
 def test_run_prints_where_it_writes_first_and_what_to_do_next_last(config: Callable[..., str]) -> None:
     done = call("run", config())
     assert done.exit_code == 0, done.output
     lines = done.output.strip().splitlines()
     assert lines[0] == "run directory: runs/fake"
-    assert lines[-2].startswith("done: 3 steps, 6 completions trained, 0 failed, ")
-    assert lines[-1] == "adapter: runs/fake/adapter (its README.md shows how to load it)"
-    steps = [line for line in lines if line.startswith("step ")]
+    said = verdict_of("runs/fake")
+    assert lines[-len(said) :] == said
+    done_at = len(lines) - len(said) - 2
+    assert lines[done_at].startswith("done: 3 steps, 6 completions trained, 0 failed, ")
+    assert lines[done_at + 1] == "adapter: runs/fake/adapter (its README.md shows how to load it)"
+    steps = [line for line in lines if re.match(r"\d\d:\d\d:\d\d step ", line)]
     assert len(steps) == 3
-    assert all("reverse KL" in line and "| a: " in line and "tok/s" in line and "ETA" in line for line in steps)
+    assert all("reverse KL" in line and "length" in line and "tok/s" in line and "ETA" in line for line in steps)
     assert "held-out prompts before training" in done.output
     assert "held-out prompts after training" in done.output
 
@@ -66,7 +77,7 @@ def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
     done = call("run", name, "train.max_steps=1", "name=short", "-p", FAKES, "-q")
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "run directory: runs/short"
-    assert len(done.output.splitlines()) == 3
+    assert done.output.splitlines()[3:] == verdict_of("runs/short")  # a result is no progress
     assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
     written = yaml.safe_load(Path("runs/short/config.yaml").read_text(encoding="utf-8"))
     assert [sink["name"] for sink in written["sinks"]] == ["console"]

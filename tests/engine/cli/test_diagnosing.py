@@ -153,3 +153,15 @@ def test_without_any_score_there_is_no_diagnosis(config: Callable[..., str]) -> 
     assert done.exit_code == 1
     assert "failed: no completion could be scored; the first failure: out of order" in done.output
     assert not done.stdout
+
+
+def test_people_read_the_last_part_of_a_model_and_programs_all_of_it(
+    config: Callable[..., str], jsonl: Callable[..., str]
+) -> None:
+    models = [f"/models/of/somebody/{name}" for name in ("big", "bigger")]
+    data = jsonl([question(f"number {i}", teacher=models[i % 2]) for i in range(4)], "paths.jsonl")
+    name = config(teachers=[{"model": model, "scorer": "fake"} for model in models], data={"path": data})
+    page, as_json = call(name).stdout, call(name, "--json").stdout
+    assert "teacher bigger\n" in page
+    assert "/models" not in page
+    assert list(json.loads(as_json)["routes"]) == models

@@ -37,6 +37,26 @@ def test_several_teachers_are_routed_by_field_and_held_out_rows_evaluated() -> N
     assert [evaluator.name for evaluator in config.evaluators] == ["reverse_kl"]
 
 
+def test_teachers_are_called_as_no_other_of_the_run_is_and_routed_by_their_models() -> None:
+    def teachers(*models: str) -> list[tuple[str, str, str]]:
+        sections = [{"model": model} for model in models]
+        config = RunConfig(data="a", student={"name": "local", "model": "m"}, teachers=sections)
+        assert all(section.teacher is section.scorer.teacher for section in config.teachers)
+        return [(section.teacher.name, section.teacher.shown, section.teacher.slug) for section in config.teachers]
+
+    assert teachers("org/big") == [("org/big", "big", "big")]
+    assert teachers("org/big", "own/big") == [("org/big", "org/big", "org-big"), ("own/big", "own/big", "own-big")]
+
+
+def test_a_scorer_that_two_configs_use_is_called_as_the_newer_one_calls_it() -> None:
+    first = RunConfig(data="a", student={"name": "local", "model": "m"}, teachers=[{"model": "org/big"}])
+    section = first.teachers[0]
+    assert section.teacher.shown == "big"
+    both = [section, {"model": "own/big"}]
+    RunConfig(data="a", student={"name": "local", "model": "m"}, teachers=both)
+    assert section.teacher.shown == "org/big"
+
+
 def test_missing_teacher_messages_mean_what_the_recipe_says() -> None:
     config = RunConfig(
         data="a",

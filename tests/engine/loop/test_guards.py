@@ -111,3 +111,28 @@ def test_a_resumed_run_does_not_tell_again_what_was_told(souring: Callable[..., 
     for row in result.metrics[7:]:
         guards.check({name: value for name, value in row.items() if isinstance(value, float)})
     assert len(heard) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "first", "newest"),
+    [
+        (1, [], []),
+        (3, [1], [3]),
+        (4, [1, 2], [3, 4]),
+        (9, [1, 2, 3, 4], [6, 7, 8, 9]),
+        (30, [*range(1, 6)], [*range(26, 31)]),
+    ],
+)
+@pytest.mark.parametrize("action", ["off", "warn"])
+def test_the_first_steps_and_the_newest_are_kept_and_no_step_is_in_both(
+    steps: int, first: list[int], newest: list[int], action: Any
+) -> None:
+    guards = Guards(GuardsConfig(window=5, action=action), print)
+    half = [{"step": step, "train/reverse_kl": float(step)} for step in range(1, steps + 1)]
+    guards.remember(half[:2])  # as a resumed run does
+    for row in half[2:]:
+        guards.check(row)
+    seen = guards.steps_seen()
+    gaps = [[row["train/reverse_kl"] for row in rows] for rows in (seen.first, seen.newest)]
+    assert gaps == ([first, newest] if len(first) > 1 else [[], []])
+    assert seen.trained == steps

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from distillkit.arrays import FloatArray
+from distillkit.events import EvalResult, PolicyFigures, RowValue
 from distillkit.loop.ledger import Totals
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.records import Rollout, Score, ScoredRollout
@@ -37,7 +39,7 @@ def assert_same(found: Any, wanted: Any, path: str = "") -> None:
         for index, inner in enumerate(wanted):
             assert_same(found[index], inner, f"{path}[{index}]")
     else:
-        assert found == wanted, path
+        assert found == wanted or (found != found and wanted != wanted), path
 
 
 def through_json(fields: Any) -> Any:
@@ -58,10 +60,16 @@ SCORE = dataclasses.replace(
         "flags": np.ones((3, 2, 2), bool),
     },
 )
+BEFORE = PolicyFigures(
+    0,
+    {"kl": EvalResult({"kl": 0.5, "y": math.nan}, {"t": {"kl": 0.5}}, {"kl": {"1-a": RowValue(1 / 3, 7.0)}})},
+    {"1-a": "t"},
+)
 VALUES: list[tuple[Any, dict[str, Any]]] = [
     (ROLLOUT, {"request": ROLLOUT.request}),
     (SCORE, {"request": SCORE.request}),
     (SampleKey("3-abc", 1, 2), {}),
+    (BEFORE, {}),
     (LostCompletion(SampleKey("3-abc", 1, 2), "score", "busy", True, "teacher"), {}),
     (Totals(*range(1, 1 + len(dataclasses.fields(Totals)))), {}),
     (
@@ -69,7 +77,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             7,
             {"rows": 3},
             1.5,
-            {"reverse_kl": None},
+            BEFORE,
             2,
             {"train/loss": 0.1, "x": None},
             {"metrics.jsonl": 10},

@@ -11,7 +11,7 @@ from distillkit import EvalContext, Evaluator, Loss, Router, Sink, Student
 from distillkit.arrays import logprob_array
 from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, PluginError
-from distillkit.events import EvalResult, Event
+from distillkit.events import EvalResult, Event, RowValue
 from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoredRollout, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.testing import (
@@ -320,6 +320,20 @@ class Elsewhere(NotANumber):
         return EvalResult({}, {"mars": {"x": 1.0}})
 
 
+class OtherSum(NotANumber):
+    """Its rows do not make its metric."""
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        return EvalResult({"x": 1.0}, {}, {"x": {row.row_id: RowValue(0.5) for row in context.rows}})
+
+
+class OtherRows(NotANumber):
+    """Has values of rows that are not held out."""
+
+    async def evaluate(self, context: EvalContext) -> EvalResult:
+        return EvalResult({"x": 1.0}, {}, {"x": {"mars": RowValue(1.0)}})
+
+
 class Restless(FakeScorer):
     """Is another model each time."""
 
@@ -360,6 +374,8 @@ class Changing(ListSink):
         (Forgetful(), "`save` wrote nothing"),
         (NotANumber(), "found {'x': nan}"),
         (Elsewhere(), r"names routes {'mars'}"),
+        (OtherSum(), r"`by_row` of x makes 1\.5 / 3, which is not the metric 1\.0"),
+        (OtherRows(), r"`by_row` of x names rows {'mars'}"),
         (Restless(), "has a fingerprint that is not of texts, or changes"),
         (Changing(), "its options change when written and read again"),
     ],
