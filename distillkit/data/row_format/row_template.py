@@ -13,6 +13,7 @@ from jinja2.runtime import Context
 from pydantic import JsonValue
 
 from distillkit.data.row_format.sandbox import environment, plain
+from distillkit.data.row_format.text_filters import TEXT
 from distillkit.errors import RowError
 from distillkit.files.strict_json import LONE_SURROGATE, NO_TEXT, shortened
 
@@ -166,14 +167,18 @@ def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:
             raise ValueError(NO_TEXT)
     if any(True for _ in meta.find_referenced_templates(tree)):
         raise ValueError("includes or imports another template, and there is none; write it out here")
+    for joined in tree.find_all(nodes.Concat):  # `~`, which prints null and lists as Python writes them
+        joined.nodes = [nodes.Filter(part, TEXT, [], [], None, None, lineno=part.lineno) for part in joined.nodes]
     free = _checked(lambda: meta.find_undeclared_variables(tree)) - environment().globals.keys() - {ROW}
-    of_row = {name for node in tree.find_all(nodes.Getitem) if (name := _column_of(node)) is not None}
+    of_row = {name for node in tree.find_all((nodes.Getitem, nodes.Getattr)) if (name := _column_of(node)) is not None}
     return frozenset(free | of_row), _checked(lambda: environment().from_string(tree))
 
 
-def _column_of(node: nodes.Getitem) -> str | None:
-    """The name in `row["name"]`."""
+def _column_of(node: nodes.Expr) -> str | None:
+    """The name in `row["name"]` and `row.name`."""
     match node:
+        case nodes.Getattr(node=nodes.Name(name="row"), attr=str(name)):
+            return name
         case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))):
             return name
     return None
