@@ -68,6 +68,8 @@ def _said_of(error: Exception) -> str:
     said = shortened(str(error), SHOWN)
     if isinstance(error, TypeError) and "NoneType" in said:
         said += "; a column is null there, which `column is not none` asks for"
+    elif isinstance(error, TypeError) and "'str' and '" in said:
+        said += "; a column is a text there, as every cell of CSV is: `column | float` is its number"
     return said if isinstance(error, TemplateError | ValueError) and said else f"{type(error).__name__}: {said}"
 
 

@@ -101,6 +101,10 @@ def test_a_rows_text_is_never_a_template() -> None:
             "{{ nothing > 3 }}",
             "TypeError: '>' not supported between instances of 'NoneType' and 'int'; a column is null",
         ),
+        (
+            "{{ answer > 3 }}",
+            "TypeError: '>' not supported between instances of 'str' and 'int'; a column is a text there, as every",
+        ),
         ("{{ level / 0 }}", "ZeroDivisionError: division by zero"),
         ("It is {{ nothing }}", "prints null within a text; say what stands there then"),
         ("They are {{ turns }}", "prints a JSON array within a text; say how: `| join(', ')`, `| tojson`"),
