@@ -54,5 +54,6 @@ def test_a_line_at_the_limit_is_a_row_and_one_beyond_it_is_not(tmp_path: Path, e
     for beyond in (1, 2, 3, MAX_ROW_BYTES):
         path.write_bytes(b"x" * (MAX_ROW_BYTES + beyond) + end + b"{}\n")
         index = RowIndex(FilesDataset(path=str(path)))
-        assert index.unreadable.shown == [f"{path}:1: line: is longer than 16 MiB; each row is a line of its own"]
+        (kind,) = index.unreadable.kinds.values()
+        assert kind.examples == [f"{path}:1: line: is longer than 16 MiB; each row is a line of its own"]
         assert len(index) == bool(end)

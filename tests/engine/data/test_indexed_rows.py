@@ -196,7 +196,6 @@ def filtered(filters: str) -> str:
     [
         ({"messages": [*GOOD["messages"], {"role": "assistant", "content": "hi"}]}, filtered("without_answer")),
         ({"messages": [{"from": "human", "value": "hi"}]}, filtered("from_sharegpt | without_answer")),
-        ({"messages": json.dumps(GOOD["messages"])}, filtered("from_json")),
         ({"messages": "Why?"}, 'data.format: {prompt: "{{ messages }}"}'),
         ({"messages": None}, 'data.filter: "messages is not none" leaves such rows out'),
         ({"messages": []}, 'data.filter: "messages | length > 0" leaves such rows out'),
