@@ -44,3 +44,17 @@ def test_rows_that_would_have_one_id_are_refused(places: Any, message: str) -> N
     with pytest.raises(PluginError) as caught:
         index_of(*places)
     assert str(caught.value).startswith(f"dataset 'placed' (Placed) {message}")
+
+
+def test_the_digest_is_of_numbers_keys_and_order_and_not_of_where_the_source_is() -> None:
+    first = index_of(("here/a", "a", 1), ("here/b", "b", 1)).digest
+    assert index_of(("there/a", "a", 1), ("there/b", "b", 1)).digest == first
+    assert index_of(("here/a", "a", 1), ("here/c", "c", 1)).digest != first  # ids, and so seeds, hold the key
+    assert index_of(("here/a", "a", 2), ("here/b", "b", 1)).digest != first
+    assert index_of(("here/b", "b", 1), ("here/a", "a", 1)).digest != first
+    assert index_of(("here/a", "a", 1), ("here/a", "a", 2)).digest != first
+
+
+def test_rows_are_read_from_any_place_to_any_place() -> None:
+    index = index_of(("a", "a", 1), ("b", "b", 5), ("a", "a", 2))
+    assert [raw.place for _, raw in index.read([2, 0, 1, 0])] == ["a row 2", "a row 1", "b row 5", "a row 1"]
