@@ -11,7 +11,7 @@ from conftest import question
 TOP = Path(__file__).parent.parent
 WITHOUT_EXTRAS = (
     "import sys\n"
-    "absent = ('torch', 'peft', 'gguf', 'accelerate')\n"
+    "absent = ('torch', 'peft', 'gguf', 'accelerate', 'pyarrow')\n"
     "sys.modules.update(dict.fromkeys(absent))\n"  # find_spec says None, import raises
     "from distillkit.cli.main import main\n"
     "main()\n"
@@ -78,3 +78,9 @@ def test_with_the_core_alone_plugins_are_listed_and_runs_checked(tmp_path: Path,
     assert run.returncode == 2
     assert "student (LoRA of rank 16) needs torch, peft: pip install 'distillkit[local]'" in run.stderr
     assert "Traceback" not in run.stderr
+    table = rows.with_suffix(".parquet")
+    table.write_bytes(b"PAR1\x15")
+    checked = without_extras("check", str(config), f"data.path={table}")
+    assert checked.returncode == 2
+    assert f"{table}: reading Parquet needs pyarrow: pip install 'distillkit[data]'" in checked.stderr
+    assert "Traceback" not in checked.stderr

@@ -88,8 +88,12 @@ def _fix_of(value: JsonValue, name: str) -> str:
     """What to write for what is no list of messages."""
     if value is None and name == "messages":
         return LEAVE_OUT.format("messages is not none")
+    return _as_prompt(name) if isinstance(value, str) else ""
+
+
+def _as_prompt(name: str) -> str:
     key = {"messages": "prompt", "teacher_messages": "teacher_prompt"}.get(name)
-    return "" if key is None or not isinstance(value, str) else f'data.format: {{{key}: "{{{{ {name} }}}}"}}'
+    return "" if key is None else f'data.format: {{{key}: "{{{{ {name} }}}}"}}'
 
 
 def _by_filter(name: str, *filters: str) -> str:

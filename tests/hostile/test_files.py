@@ -118,6 +118,14 @@ def test_a_parquet_file_of_one_row_group_takes_no_more_memory_than_a_batch(
     assert peak < 20 * MIB
 
 
+def test_long_rows_are_decoded_a_few_at_a_time(tmp_path: Path) -> None:
+    chats = pa.array([[{"role": "user", "content": f"{n} " + "Why? " * 100_000}] for n in range(16)], CHAT)
+    path = table(tmp_path / "rows.parquet", 160, chats, use_dictionary=False)
+    peak, problem = peak_memory.reading(path)
+    assert problem == ""
+    assert peak < 24 * MIB
+
+
 def test_a_long_value_that_is_stored_once_is_not_decoded_for_all_rows_at_once(tmp_path: Path) -> None:
     path = table(tmp_path / "rows.parquet", 500, pa.array([[{"role": "user", "content": "x" * 900_000}]] * 10, CHAT))
     assert path.stat().st_size < MIB

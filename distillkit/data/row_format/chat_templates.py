@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import JsonValue
 
 from distillkit.data.row_format.row_template import RowTemplate, compile_template
-from distillkit.data.tool_calls import is_given
+from distillkit.data.tool_calls import from_json_text, is_given
 from distillkit.errors import RowError
 from distillkit.files.strict_json import json_type
 from distillkit.types import Teacher
@@ -146,13 +146,14 @@ def _prompt(template: RowTemplate, columns: Columns) -> Turns | None:
 
 
 def _chat(template: RowTemplate, columns: Columns) -> Turns | None:
-    """A list as it is; None for null and an empty text."""
+    """A list, or the JSON text of one; None for null and an empty text."""
     value = template.of(columns)
     if not is_given(value):
         return None
+    if isinstance(value, str) and value.lstrip().startswith("["):  # as rows without a mapping may have it
+        value = from_json_text(value, template.key)
     if not isinstance(value, list):
-        hint = "; JSON in a text is read by `| from_json`" if isinstance(value, str) else ""
-        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a list of messages{hint}")
+        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a list of messages")
     return value
 
 

@@ -47,12 +47,13 @@ def _conversations(rows: Sequence[Columns]) -> Mapped:
 
 def _read(column: str, chats: Sequence[JsonValue]) -> str:
     """An expression for a column of chats: lists or JSON text, of ShareGPT's turns or messages, answered or not."""
-    expression, turns = column, [*chats]
-    if all(isinstance(chat, str) for chat in chats):
-        expression, turns = f"{column} | from_json", [_parsed(chat) for chat in chats]
+    as_text = all(isinstance(chat, str) for chat in chats)
+    turns = [_parsed(chat) for chat in chats] if as_text else chats
     sharegpt = any(_key_of_first(chat, "from") and _key_of_first(chat, "value") for chat in turns)
-    answered = all(_ends_with_answer(chat) for chat in turns)
-    return f"{expression}{' | from_sharegpt' if sharegpt else ''}{' | without_answer' if answered or sharegpt else ''}"
+    answered = sharegpt or all(_ends_with_answer(chat) for chat in turns)
+    if not answered:  # JSON text is a chat as it stands
+        return column
+    return f"{column}{' | from_json' if as_text else ''}{' | from_sharegpt' if sharegpt else ''} | without_answer"
 
 
 def _parsed(text: JsonValue) -> JsonValue:

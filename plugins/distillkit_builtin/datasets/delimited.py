@@ -46,10 +46,16 @@ def read_delimited(
         except StopIteration:
             return
         except (csv.Error, RowError) as error:
-            problem = error if isinstance(error, RowError) else RowError("row", f"is not CSV: {error}")
+            problem = error if isinstance(error, RowError) else RowError("row", _reason(error))
             if header is None:
                 raise DataError(f"{file.place(number)}: {problem}") from error
             yield UnreadableRow(file, number, problem)
+
+
+def _reason(error: csv.Error) -> str:
+    if "new-line character" in str(error):
+        return "has a carriage return alone, outside of quotes; save the file with line ends \\n or \\r\\n"
+    return f"is not CSV: {error}"
 
 
 def _row(file: RowFile, number: int, header: Sequence[str], cells: Sequence[str], delimiter: str) -> RawRow:
@@ -69,7 +75,8 @@ def _header(file: RowFile, names: list[str], delimiter: str | None) -> list[str]
         if other != delimiter and len(parts := names[0].split(other)) > 1 and all(part.strip() for part in parts):
             raise DataError(
                 f"{where} is one column, {shortened(repr(names[0]), 200)}, if {delimiter!r} separates; it seems to be "
-                f"{other!r}: write `data.source: {{name: files, path: {file.name}, delimiter: {other!r}}}`"
+                f"{other!r}: write `source: {{name: files, path: {file.name}, delimiter: {other!r}}}` in place of "
+                "`path`"
             )
     if "" in (stripped := [name.strip() for name in names]):
         raise DataError(

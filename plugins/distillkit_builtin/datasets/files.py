@@ -17,6 +17,7 @@ from distillkit_builtin.datasets.parquet import left_out, read_parquet
 from distillkit_builtin.datasets.settled_format import settled_content
 from distillkit_builtin.datasets.text_stream import text_stream
 
+TABLES = ("CSV", "TSV")
 SHOWN = 3
 """Names of files that a note gives."""
 SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|val|dev|eval|heldout)(?![a-z])")
@@ -63,7 +64,9 @@ class FilesDataset(Dataset):
     def read(self) -> Iterator[RawRow | UnreadableRow]:
         """Every row, one file after another. Raises DataError for what cannot be read, or is of no format that can."""
         found = find_files(self._paths())
-        for file, key in zip(found.files, found.id_parts(), strict=True):
+        if self.delimiter is not None and not any(file.format.content in TABLES for file in found.files):
+            raise DataError(f"{self.place()}: no file is CSV or TSV, so `delimiter` does nothing; take the option out")
+        for file, key in zip(found.files, found.row_keys(), strict=True):
             yield from self._rows_of(file, key)
 
     def notes(self) -> Sequence[str]:
@@ -79,13 +82,11 @@ class FilesDataset(Dataset):
     def _rows_of(self, file: FoundFile, key: str) -> Iterator[RawRow | UnreadableRow]:
         path, name = file.path, str(file.path)
         content, head = settled_content(file)
-        if self.delimiter is not None and content not in ("CSV", "TSV"):
-            raise DataError(f"{path}: is {content}, and `delimiter` is for CSV and TSV; take the option out")
         if content == "Parquet":
             yield from read_parquet(RowFile(name, key), path)
             return
         with text_stream(path, file.format.packing) as stream:
-            if content != "JSON":
+            if content in TABLES:
                 delimiter = self.delimiter or ("," if content == "CSV" else "\t")
                 chosen = self.delimiter is not None
                 yield from read_delimited(RowFile(name, key, "line"), stream, delimiter, chosen=chosen)
@@ -99,7 +100,7 @@ class FilesDataset(Dataset):
 def _of_files(found: FoundFiles) -> Iterator[str]:
     if len(found.files) > 1:
         yield f"{len(found.files)} files, {_names([file.path for file in found.files])}"
-    splits = sorted({word for key in found.id_parts() for word in SPLIT.findall(key.lower())})
+    splits = sorted({word for key in found.row_keys() for word in SPLIT.findall(key.lower())})
     if len(splits) > 1:
         yield f"files of several splits are read together, as {' and '.join(splits)} in their names say"
     if found.skipped:

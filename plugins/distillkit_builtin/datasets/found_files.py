@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,8 @@ from stat import S_ISDIR, S_ISREG
 
 from distillkit import DataError
 from distillkit_builtin.datasets.file_format import KNOWN, Content, FileFormat, format_of
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class FoundFiles:
     skipped: tuple[Path, ...]
     """What a folder or a glob holds besides, whose suffix is not known."""
 
-    def id_parts(self) -> Sequence[str]:
+    def row_keys(self) -> Sequence[str]:
         """What row ids call each file: its path below the folder that all have in common; a single one nothing."""
         if len(self.files) == 1:
             return [""]
@@ -66,7 +69,8 @@ def _status(path: Path) -> os.stat_result:
     try:
         return path.stat()
     except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file (looked from {Path.cwd()})") from error
+        home = "; ~ is not replaced, write the whole path" if str(path).startswith("~") else ""
+        raise DataError(f"{path}: no such file (looked from {Path.cwd()}){home}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL or half of a character in the name
@@ -76,6 +80,8 @@ def _status(path: Path) -> os.stat_result:
 def _files_of(given: str) -> FoundFiles:
     if given.startswith("hf://"):
         raise DataError(f"{given}: is no file; source `hf` reads it: `data.source: {{name: hf, path: {given!r}}}`")
+    if ADDRESS.match(given):
+        raise DataError(f"{given}: is an address, and files are read on this machine: fetch it, and give its path")
     path = Path(given)
     if _is_pattern(given) and not os.path.lexists(path):
         return _matched(given)
@@ -104,7 +110,10 @@ def _known(given: str, paths: Iterable[Path], verb: str) -> FoundFiles:
     skipped = tuple(file.path for file in files if file.format.content is None)
     if not known:
         others = f" but {', '.join(path.name for path in skipped[:3])}" if skipped else ""
-        raise DataError(f"{given}: {verb} no file of a suffix that is known{others}; these are: {KNOWN}")
+        raise DataError(
+            f"{given}: {verb} no file of a suffix that is known{others}; these are: {KNOWN}. One that begins as JSON "
+            "is read under any name, if it is named itself"
+        )
     first: dict[Content | None, Path] = {}
     for file in known:
         first.setdefault(file.format.content, file.path)

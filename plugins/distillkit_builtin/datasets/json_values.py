@@ -137,7 +137,8 @@ class _Text:
             if found and found.end() < len(self.buffer):
                 return found.end()
             if not found and first != b'"':
-                raise self.problem(f"has {first.decode(errors='replace')} where a row should be" if first else CUT)
+                shown = first.decode(errors="replace")
+                raise self.problem(f"has {shown} where a row should be; is there a comma too many?" if first else CUT)
             self._hold_more(self.here)
 
     def problem(self, what: str) -> DataError:

@@ -118,6 +118,9 @@ def test_what_stands_for_no_file(folder: Path) -> None:
     assert "matches no file of a suffix that is known but run.sh; these are" in refusal(f"{folder}/sub/*.sh")
     assert refusal(f"{folder}/*.parquet") == f"{folder}/*.parquet: no file matches (looked from {Path.cwd()})"
     assert refusal(folder / "gone.jsonl") == f"{folder}/gone.jsonl: no such file (looked from {Path.cwd()})"
+    assert refusal("~/x.jsonl").endswith("; ~ is not replaced, write the whole path")
+    for address in ("s3://bucket/a.jsonl", "https://a.b/c.parquet", "gs://x/*.csv"):
+        assert refusal(address).startswith(f"{address}: is an address, and files are read on this machine: fetch it")
     assert refusal("hf://org/name").startswith(
         "hf://org/name: is no file; source `hf` reads it: `data.source: {name: hf"
     )

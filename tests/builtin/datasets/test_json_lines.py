@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit import MAX_ROW_BYTES, RawRow, RowFile
+from distillkit import MAX_ROW_BYTES, DataError, RawRow, RowFile
 from distillkit.data.row_index import RowIndex
 from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.datasets.json_lines import read_json_lines
@@ -51,9 +51,10 @@ def test_a_line_at_the_limit_is_a_row_and_one_beyond_it_is_not(tmp_path: Path, e
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"x" * MAX_ROW_BYTES + end + b"{}"[: 2 * len(end)])
     assert [len(row.text) for row in rows(path)] == [MAX_ROW_BYTES, 2][: 1 + bool(end)]
-    for beyond in (1, 2, 3, MAX_ROW_BYTES):
-        path.write_bytes(b"x" * (MAX_ROW_BYTES + beyond) + end + b"{}\n")
+    for beyond in (b"x", b"xx", b"xxx", b"\r\rx", b"x" * MAX_ROW_BYTES):
+        path.write_bytes(b"x" * MAX_ROW_BYTES + beyond + end + b"{}\n")
         index = RowIndex(FilesDataset(path=str(path)))
-        (kind,) = index.unreadable.kinds.values()
-        assert kind.examples == [f"{path}:1: line: is longer than 16 MiB; each row is a line of its own"]
+        with pytest.raises(DataError) as caught:
+            index.unreadable.raise_if_any(2)
+        assert str(caught.value) == f"{path}:1: line: is longer than 16 MiB; each row is a line of its own"
         assert len(index) == bool(end)

@@ -82,7 +82,7 @@ def test_the_system_message_of_rows_that_hold_messages() -> None:
         ({"prompt": "x", "system": "{{ 3 }}"}, "data.format.system: makes a JSON number, not a text"),
         (
             {"messages": "{{ question }}"},
-            "data.format.messages: makes a JSON string, not a list of messages; JSON in a",
+            "data.format.messages: makes a JSON string, not a list of messages",
         ),
         (
             {"prompt": "x", "teacher_messages": "{{ 3 }}"},

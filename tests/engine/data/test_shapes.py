@@ -21,7 +21,7 @@ QUESTION = {"question": "Why?", "answer": "So.", "source": "x"}
         (
             {"messages": '[{"role": "user", "content": "Why?"}]'},
             "messages",
-            {"messages": "{{ messages | from_json }}"},
+            {"messages": "{{ messages }}"},
         ),
         (
             {"messages": [HUMAN, GPT]},
