@@ -1,6 +1,7 @@
 """A template over a row's columns, compiled once: the value of one expression, a text, or a literal."""
 
 import difflib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -112,7 +113,8 @@ def _compile_text(text: str, key: str) -> RowTemplate:
         case [nodes.Output(nodes=[expression])]:
             return _compile_value(expression, key)
     reads, template = _compiled(tree)
-    return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(_context(template, fields))))
+    context = _Contexts(template)
+    return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(context.of(fields))))
 
 
 def compile_expression(text: str, key: str) -> RowTemplate:
@@ -138,9 +140,10 @@ def _compile_value(expression: nodes.Expr, key: str) -> RowTemplate:
     tree = nodes.Template([nodes.Assign(nodes.Name(VALUE, "store"), expression, lineno=1)], lineno=1)
     tree.set_environment(environment())
     reads, template = _compiled(tree)
+    contexts = _Contexts(template)
 
     def make(fields: Fields) -> JsonValue:
-        context = _context(template, fields)
+        context = contexts.of(fields)
         deque(template.root_render_func(context), maxlen=0)
         return cast(JsonValue, plain(context.vars[VALUE]))
 
@@ -157,9 +160,18 @@ def _column(name: str) -> Make:
     return make
 
 
-def _context(template: Template, fields: Fields) -> Context:
-    """Of one template at one row: `{% set %}` writes into it. Columns hide what Jinja calls by their names."""
-    return template.new_context({**environment().globals, ROW: fields, **fields}, shared=True)
+class _Contexts(threading.local):
+    """What a template renders in: one context a thread, used again, since making it takes longer than rendering."""
+
+    def __init__(self, template: Template) -> None:
+        """Of one template."""
+        self._context = template.new_context()
+
+    def of(self, fields: Fields) -> Context:
+        """For one row, without what `{% set %}` wrote at others. Columns hide what Jinja calls by their names."""
+        self._context.parent = {**environment().globals, ROW: fields, **fields}
+        self._context.vars, self._context.exported_vars = {}, set()
+        return self._context
 
 
 def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:

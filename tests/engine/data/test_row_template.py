@@ -1,5 +1,7 @@
 """Templates over a row's columns: what they give, what is refused and when, and that the sandbox holds."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -254,3 +256,17 @@ def test_turns_of_sharegpt() -> None:
 )
 def test_a_chat_without_its_answer(turns: list[Any], left: int) -> None:
     assert compile_template("{{ turns | without_answer }}", "k").of({"turns": turns}) == turns[:left]
+
+
+def test_nothing_of_one_row_is_seen_at_the_next() -> None:
+    template = compile_template("{% if a is defined %}{% set b = a %}{% endif %}{{ b | default('none') }}.", "k")
+    assert [template.of({"a": "x"}), template.of({"c": "y"}), template.of({"b": "z"})] == ["x.", "none.", "z."]
+
+
+def test_a_template_makes_rows_in_several_threads_at_once() -> None:
+    template = compile_template("{% set b = a %}{{ b }}{{ pause() }}{{ b }}", "k")
+    both_inside = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda a: template.of({"a": a, "pause": lambda: both_inside.wait(10) and ""}), ("x", "y")))
+    assert sorted(str(text)[0] for text in made) == ["x", "y"]
+    assert all(str(text)[0] == str(text)[-1] for text in made)
