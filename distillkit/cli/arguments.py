@@ -10,10 +10,10 @@ from distillkit.cli.reporting import ERR
 from distillkit.errors import InputError
 
 ANY_WORDS: Mapping[str, Any] = {"ignore_unknown_options": True}
-"""The context settings of a command with `key=value` words: what is no option of its own comes to `_only_words`."""
+"""The context settings of a command with `key=value` words: what is no option of its own comes to `words_alone`."""
 
 
-def _only_words(context: typer.Context, words: list[str] | None) -> list[str] | None:
+def words_alone(context: typer.Context, words: list[str] | None) -> list[str] | None:
     """Words that are no options; names of other tools' are answered with our key."""
     try:
         require_no_options(
@@ -29,12 +29,12 @@ ConfigArguments = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG... [KEY=VALUE...]",
-        callback=_only_words,
+        callback=words_alone,
         help="Config files, later ones over earlier ones, and overrides.",
     ),
 ]
 OverrideArguments = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", callback=_only_words, help="Overrides of its config.")
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", callback=words_alone, help="Overrides of its config.")
 ]
 ScriptOptions = Annotated[
     list[str] | None, typer.Option("-p", "--plugin", metavar="FILE.py", help="A Python file with plugins of your own.")

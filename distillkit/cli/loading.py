@@ -1,4 +1,4 @@
-"""The words behind a command: config files, `key=value` overrides, and what users of other tools write in their place."""
+"""The words behind a command: config files, overrides, and what users of other tools write in their place."""
 
 import re
 from collections.abc import Collection, Sequence

@@ -18,6 +18,7 @@ from distillkit.cli.loading import load
 from distillkit.cli.plugin_commands import config_app, plugins_app
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
+from distillkit.cli.saved_run_commands import evaluate, export, generate
 from distillkit.errors import RunFailedError
 from distillkit.loop.execute import execute
 from distillkit.run_directory.run_start import RunStart
@@ -36,6 +37,12 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 
     distillkit run config.yaml train.max_steps=5
+
+    distillkit eval runs/my-run        the evaluators on its newest weights, or on a config's student as it starts
+
+    distillkit generate runs/my-run    what its student writes, before and after
+
+    distillkit export runs/my-run --merge my-model   its LoRA merged into a whole model
 
     distillkit demo                    see it work on a real model, on a CPU, in a few minutes
 """
@@ -135,6 +142,11 @@ def diagnose(
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
         diagnose_and_report(config, registry, rank, rows, json=as_json, quiet=quiet)
+
+
+app.command("eval", context_settings=ANY_WORDS)(evaluate)
+app.command(context_settings=ANY_WORDS)(generate)
+app.command(context_settings=ANY_WORDS)(export)
 
 
 @app.command()

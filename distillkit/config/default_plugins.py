@@ -7,10 +7,11 @@ from typing import Any
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.roles.student import Student
 
+DEFAULT_PROMPTS = "messages"
 FILLED_IN: Mapping[str, str] = {
     "data.source": "`hf` for `hf://...` and folders that `save_to_disk` wrote, else `files`",
     "router": "`single` for one teacher, `field` for several",
-    "prompts": "`messages`",
+    "prompts": f"`{DEFAULT_PROMPTS}`",
     "loss": "`importance_sampling`",
     "evaluators": "`[reverse_kl]` where there are held-out rows, else `[]`",
     "sinks": "`[console]`",
@@ -36,7 +37,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     if _holds_out(filled.get("data")):
         filled.setdefault("evaluators", ["reverse_kl"])
     filled.setdefault("sinks", ["console"])
-    filled["prompts"] = _named(filled.get("prompts"), "messages")
+    filled["prompts"] = _named(filled.get("prompts"), DEFAULT_PROMPTS)
     filled["loss"] = _named(filled.get("loss"), "importance_sampling")
     return filled
 

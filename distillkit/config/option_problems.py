@@ -102,8 +102,11 @@ def _written(value: object) -> str:
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
-    """A key that `model` does not have: with its new location where it moved, with ours where another tool calls
-    something so, else with the closest that there is."""
+    """A key that `model` does not have.
+
+    It comes with its new location where it moved, with ours where another tool calls something so, else with the
+    closest that there is.
+    """
     if new := _new_location(location, model):
         return Problem.moved(location, new)
     here = _named_here(location, model)

@@ -14,6 +14,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to, require_returned
+from distillkit.roles.evaluator import Evaluator
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 
@@ -46,12 +47,7 @@ class EvaluatorRunner:
             step,
             policy_version,
         )
-        results: dict[str, EvalResult] = {}
-        for evaluator in config.evaluators:
-            with attribute_to(evaluator):
-                result = await evaluator.evaluate(evaluation)
-            require_returned(evaluator, result, EvalResult, "evaluate()")
-            results[evaluator.name] = result
+        results = await run_evaluators(config.evaluators, evaluation)
         self.summaries[stage] = eval_summary(results)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
@@ -63,6 +59,17 @@ class EvaluatorRunner:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts
+
+
+async def run_evaluators(evaluators: Sequence[Evaluator], evaluation: Evaluation) -> dict[str, EvalResult]:
+    """What each finds of one policy version, by its name."""
+    results: dict[str, EvalResult] = {}
+    for evaluator in evaluators:
+        with attribute_to(evaluator):
+            result = await evaluator.evaluate(evaluation)
+        require_returned(evaluator, result, EvalResult, "evaluate()")
+        results[evaluator.name] = result
+    return results
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:
