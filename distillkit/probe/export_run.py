@@ -42,8 +42,7 @@ def plan_export(
         raise InputError(f"{folder} is there already; name a directory that is not, or an empty one")
     with attribute_to(config.student, "in require_exportable()"):
         config.student.require_exportable(merged=merged)
-    own = exported_weights(run_dir)
-    weights = own if own is not None and step in (None, own.step) else saved_weights(run_dir, step, notify)
+    weights = _chosen(run_dir, step, notify, merged=merged)
     if weights is None:
         raise InputError("--step 0: nothing was trained then; the model of the config is what there is")
     if weights.exported and not merged:
@@ -52,6 +51,14 @@ def plan_export(
             "another checkpoint"
         )
     return ExportPlan(checked_student(config, notify, ONLY, weights), registry, weights, folder, merged)
+
+
+def _chosen(run_dir: Path, step: int | None, notify: Callable[[str], None], *, merged: bool) -> SavedWeights | None:
+    """What the run exported itself, unless a checkpoint is asked for that is kept and need not be merged."""
+    own = exported_weights(run_dir)
+    if own is not None and (step is None or (merged and step == own.step)):
+        return own
+    return saved_weights(run_dir, step, notify)
 
 
 async def write_export(plan: ExportPlan, say: Callable[[str], None] = lambda doing: None) -> Path:

@@ -90,7 +90,7 @@ def noting_where_it_began(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        began = _paths_start_at(run_dir)
+        began = _paths_start_at(run_dir) if is_run(run_dir) else None
         if began is not None and began != Path.cwd():
             error.add_note(f"the run began in {began}, where its relative paths start: go there for this command")
         raise
