@@ -36,8 +36,8 @@ def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str
         raise InputError(f"{run_dir}: no such directory; name the directory of a run, such as runs/my-run")
     if not is_run(run_dir):
         raise InputError(f"{run_dir} holds no run: it has no {MARKER} that a run wrote; name one such as runs/my-run")
-    extra = {"log_path": str(run_dir), "sinks": []}
-    return load_config([run_dir / MARKER], overrides, scripts=list(scripts), extra=extra)
+    here = {"log_path": str(run_dir), "sinks": []}
+    return load_config([run_dir / MARKER], overrides, scripts=list(scripts), defaults=here)
 
 
 def saved_weights(run_dir: Path, step: int | None, warn: Callable[[str], None]) -> SavedWeights | None:

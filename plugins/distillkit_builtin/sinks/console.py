@@ -21,13 +21,14 @@ from distillkit import (
     Sink,
     StepFinished,
 )
+from distillkit_builtin.sinks.notebook_cell import NotebookCell
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 
 
 class ConsoleSink(Sink):
     """Progress with step, reverse KL, tokens a second and ETA; a row a teacher; evaluations as tables.
 
-    On a terminal the progress stays at its foot. Elsewhere (a file, a notebook) each step is a line.
+    On a terminal the progress stays at its foot, in a notebook in one output of the cell; elsewhere a step is a line.
     """
 
     name: ClassVar[str] = "console"
@@ -36,6 +37,7 @@ class ConsoleSink(Sink):
 
     _console: Console = PrivateAttr(default_factory=Console)
     _live: Live | None = PrivateAttr(None)
+    _cell: NotebookCell | None = PrivateAttr(None)
     _display: ProgressDisplay = PrivateAttr(default_factory=lambda: ProgressDisplay(0, ()))
 
     def silence(self) -> None:
@@ -51,6 +53,9 @@ class ConsoleSink(Sink):
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._cell is not None:
+            self._cell.show(self._display, last=True)
+            self._cell = None
 
     def emit(self, event: Event) -> None:
         """Print what an event holds for people, or change the display at the terminal's foot."""
@@ -78,17 +83,22 @@ class ConsoleSink(Sink):
         self._console.print(f"{said}: {escape(', '.join(teacher.name for teacher in teachers))}")
         self._display = ProgressDisplay(plan.steps, teachers, step=event.first_step - 1)
         console = self._console
-        if console.is_interactive and not console.is_jupyter and not console.quiet:
+        if console.is_jupyter and not console.quiet:
+            self._cell = NotebookCell()
+            self._show(self._display)
+        elif console.is_interactive and not console.quiet:
             self._live = Live(get_renderable=lambda: self._display, console=console)
             self._live.start()
 
     def _show(self, display: ProgressDisplay) -> None:
-        """From now on this stands at the foot of the terminal."""
+        """From now on this stands at the foot of the terminal, or in the notebook's cell."""
         self._display = display
+        if self._cell is not None:
+            self._cell.show(display)
 
     def _step(self, event: StepFinished) -> None:
         self._show(self._display.after_step(event))
-        if self._live is None:
+        if self._live is None and self._cell is None:
             self._console.print(escape(" ".join(self._parts(event))), highlight=False, soft_wrap=True)
 
     def _parts(self, event: StepFinished) -> list[str]:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import distillkit
-from distillkit.errors import InputError
+from distillkit.errors import DistillkitError, InputError
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import holds_run, run_directory
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate
+from distillkit_builtin.fireworks.recipe.uncaught import end_without_traceback
 
 EXTRA_HEADERS = "FIREWORKS_API_EXTRA_HEADERS"
 
@@ -27,6 +28,9 @@ def main(
     cleanup_on_exit: bool | None = None,
 ) -> dict[str, Any]:
     """Distil as `config` says; go on from the last checkpoint where `log_path` holds one. Works in a notebook too.
+
+    The last line that it prints says what was done. A program in which nobody catches its error ends with the error's
+    message, and no traceback.
 
     Args:
         config: the recipe's config.
@@ -54,10 +58,12 @@ def main(
         resume = _resumes(run_directory(run.config))
         with _sigterm_interrupts():
             done = distillkit.run(run.config, resume=resume)
-    except InputError as error:
-        if isinstance(config, Config):
+    except DistillkitError as error:
+        if isinstance(error, InputError) and isinstance(config, Config):
             RunnerFiles.of(config.runner).refused(str(error))
+        end_without_traceback(error)
         raise
+    print(done.last_line, f"{done.adapter_path.name}: {done.adapter_path}", sep="\n", flush=True)
     return _result(config, run, done.steps)
 
 
