@@ -36,7 +36,7 @@ NAMES: Mapping[str, str] = {
     "student.grad_clip_norm": "grad_clip_norm max_grad_norm grad_clip clip_grad gradient_clipping",
     "student.gradient_checkpointing": "gradient_checkpointing enable_gradient_checkpointing",
     "student.micro_batch_tokens": "micro_batch_tokens ppo_max_token_len_per_gpu max_token_len_per_gpu",
-    "student.lora_rank": "lora_rank lora_r lora_config.r peft_config.r",
+    "student.lora_rank": "lora_rank lora_r r",
     "student.lora_alpha": "lora_alpha",
     "student.lora_dropout": "lora_dropout",
     "teachers.0.model": "teacher_model teacher_model_name_or_path teacher_name teacher_config.base_model",

@@ -12,6 +12,7 @@ from distillkit.config.parse import Tree, parse_yaml
 from distillkit.errors import ConfigError
 from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
 from distillkit.registry import Registry
+from distillkit.roles.plugin import Plugin
 
 PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
 SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
@@ -90,7 +91,7 @@ def _replaced(
     model: BaseModel, parts: Sequence[str], value: object, what: str, registry: Registry | None, here: tuple[str, ...]
 ) -> BaseModel:
     """A section or plugin made in Python, which stands at `here`, with one option otherwise; models are frozen."""
-    options: Tree = {name: getattr(model, name) for name in model.model_fields_set}
+    options = {name: _unbound(option, registry) for name, option in _options(model).items()}
     if len(parts) > 1 and isinstance(getattr(model, parts[0], None), BaseModel):
         options[parts[0]] = getattr(model, parts[0])  # also where it is at its default
     _set(options, parts, value, what, registry, here)
@@ -99,6 +100,17 @@ def _replaced(
     except ValidationError as error:
         problems = [problem.below(here) for problem in option_problems(error, type(model))]
         raise ConfigError("\n".join(f"{what}: {problem}" for problem in problems)) from error
+
+
+def _options(model: BaseModel) -> Tree:
+    return {name: getattr(model, name) for name in model.model_fields_set}
+
+
+def _unbound(option: object, registry: Registry | None) -> object:
+    """A plugin of the same options that is bound to nothing yet: a scorer keeps the teacher that it was given to."""
+    if not isinstance(option, Plugin):
+        return option
+    return type(option).model_validate(_options(option), context={"registry": registry})
 
 
 def _index(items: list[Any], part: str, what: str) -> int:

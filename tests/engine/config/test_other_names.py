@@ -1,6 +1,7 @@
 """Names of other tools are answered with our key, and each of those keys is there."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -75,3 +76,15 @@ def test_a_section_that_holds_itself_ends() -> None:
 def test_a_name_with_dots_is_matched_by_its_end() -> None:
     assert key_of("actor_rollout_ref.actor.optim.lr") == "student.learning_rate"
     assert key_of("n") is None
+
+
+def test_the_page_of_other_names_says_what_the_errors_say() -> None:
+    page = Path(__file__).parents[3] / "docs" / "names-of-other-tools.md"
+    rows = [line.split("|")[1:3] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) > 15
+    for there, here in rows:
+        for name in re.findall(r"`([\w.]+)`", there):
+            said = INSTEAD.get(name) or key_of(name)
+            assert said, name
+            keys = re.findall(r"`([\w.]+)`", here)
+            assert not keys or any(key in said for key in keys), (name, said)
