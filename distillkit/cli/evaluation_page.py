@@ -16,15 +16,18 @@ ALL = "all"
 
 def show_evaluation(found: Evaluated, before: Mapping[str, JsonValue] | None, console: Console) -> None:
     """Print a table that fits into 80 columns; beside the values those from before training, where they are known."""
-    console.print(f"{counted(found.rows, 'held-out row')}, after step {found.step}")
+    when = f"after step {found.step}" if found.step else "as the student starts"
+    console.print(f"{counted(found.rows, 'held-out row')}, {when}")
     table = Table(box=None, pad_edge=False)
-    table.add_column("metric")
-    table.add_column("route")
+    values = list(_values(found))
+    routed = any(route != ALL for _, route, _ in values)
+    for title in ("metric", *(["route"] if routed else [])):
+        table.add_column(title)
     for title in ("before", "now") if before else ("now",):
         table.add_column(title, justify="right")
-    for metric, route, value in _values(found):
-        then = [_shown(_before(before, metric, route))] if before else []
-        table.add_row(*(Text(redact(cell)) for cell in (metric, route, *then, _shown(value))))
+    for metric, route, value in values:
+        cells = [metric, *([route] if routed else []), *([_shown(_before(before, metric, route))] if before else [])]
+        table.add_row(*(Text(redact(cell)) for cell in (*cells, _shown(value))))
     console.print(table)
 
 
