@@ -1,6 +1,5 @@
 """Arguments that several commands take."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +8,7 @@ from distillkit.cli.loading import require_no_options
 from distillkit.cli.reporting import ERR
 from distillkit.errors import InputError
 
-ANY_WORDS: Mapping[str, Any] = {"ignore_unknown_options": True}
+ANY_WORDS: dict[str, Any] = {"ignore_unknown_options": True}
 """The context settings of a command with `key=value` words: what is no option of its own comes to `words_alone`."""
 
 

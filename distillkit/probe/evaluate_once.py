@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
-from distillkit.events import EvalResult, PhaseProgress
+from distillkit.events import EvalResult, EvalStage, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.evaluator_runner import eval_summary, run_evaluators
 from distillkit.loop.session import unless_broken
@@ -82,7 +82,8 @@ async def evaluate_once(
     """
     prompts = await asyncio.to_thread(prepared.render, prepared.eval_rows)
     config, teachers = prepared.config, prepared.pipeline.teachers
-    step, stage = (0, "before") if weights is None else (weights.step, "after")
+    step = 0 if weights is None else weights.step
+    stage: EvalStage = "before" if weights is None else "after"
     async with opened(prepared, notify, progress, weights) as run:
         evaluation = Evaluation(
             prompts, teachers, run.scheduler, prepared.sampling, config.seed, stage, step, run.policy_version

@@ -90,7 +90,9 @@ def checked_student(
     if not isinstance(sampler, Sampler):
         raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
     today = config.sampling.template_date or (None if weights is None else day_of(weights.path))
-    keys: dict[str, Plugin] = {"student": student} | ({} if sampler is student else {"student.sampler": sampler})
+    keys: dict[str, Plugin] = {"student": student}
+    if student.sampler is not None:
+        keys["student.sampler"] = student.sampler
     contexts = {key: context_for(key, config, shared, notify, rank, today) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])

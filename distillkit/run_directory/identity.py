@@ -81,7 +81,9 @@ def require_same_student(then: Mapping[str, JsonValue], config: RunConfig) -> No
         known = config.student.fingerprint()
     now = {key: value for key, value in settings_of(config).items() if key.startswith("student.")}
     now |= {f"the {what} of student": value for what, value in known.items()}
-    changed = list(changes({name: then[name] for name in now if name in then}, now | {AT_DEFAULT: at_default(config)}))
+    before = {name: then[name] for name in now if name in then}
+    now[AT_DEFAULT] = [*at_default(config)]
+    changed = list(changes(before, now))
     if changed:
         raise InputError("\n".join(["the weights are those of another student:", *(f"  {line}" for line in changed)]))
 

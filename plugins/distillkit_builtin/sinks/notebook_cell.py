@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 from rich.console import RenderableType
@@ -35,9 +36,8 @@ class NotebookCell:
         """Let this stand in the cell; it is left out if the one before is hardly older, unless it is the `last`."""
         now = self.clock()
         if self._handle is None:
-            from IPython.display import display
-
-            self._handle = display(_Shown(content), display_id=True)
+            notebook = import_module("IPython.display")  # there wherever a notebook is
+            self._handle = notebook.display(_Shown(content), display_id=True)
         elif last or now - self._sent_at >= SECONDS_BETWEEN:
             self._handle.update(_Shown(content))
         else:

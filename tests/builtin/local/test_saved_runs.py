@@ -23,7 +23,7 @@ import distillkit
 from distillkit import InputError, RunConfig, RunResult
 from distillkit.cli.main import app
 from distillkit.testing import make_context
-from distillkit_builtin.local import merged_export
+from distillkit_builtin.local import export_check, merged_export
 from distillkit_builtin.local.student import LocalStudent
 
 Make = Callable[..., RunConfig]
@@ -84,7 +84,8 @@ def weights(folder: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 def logits(model: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model(input_ids=torch.arange(3, 40)[None]).logits
+        found: torch.Tensor = model(input_ids=torch.arange(3, 40)[None]).logits
+    return found
 
 
 @pytest.mark.parametrize("rank", [4, 0])
@@ -203,7 +204,7 @@ def test_what_is_read_back_as_something_else_is_no_export(
     trained: Callable[[int], RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result, out = trained(4), tmp_path / "merged"
-    proven = merged_export.model_problem
+    proven = export_check.model_problem
 
     def damaged(path: Path, expected: Any) -> str | None:
         change_tensors(

@@ -5,9 +5,9 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from builtin.sinks.test_console import STARTED, step
 from rich.console import Console
 
+from builtin.sinks.test_console import STARTED, step
 from distillkit.events import RunFinished
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.notebook_cell import NotebookCell

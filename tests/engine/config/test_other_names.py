@@ -52,7 +52,7 @@ def test_no_name_has_two_answers() -> None:
     ],
 )
 def test_the_error_names_our_key(over: dict[str, Any], message: str) -> None:
-    values = {
+    values: dict[str, Any] = {
         key: {**MINE.get(key, {}), **value} if key == "student" else value for key, value in {**MINE, **over}.items()
     }
     with pytest.raises(ConfigError) as error:
