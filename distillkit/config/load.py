@@ -51,15 +51,20 @@ def load_config(
     for key, value in (values or {}).items():
         apply_value(tree, key, value, registry)
     tree["plugins"] = list(dict.fromkeys([*_script_list(tree.get("plugins", ())), *scripts]))
+    try:
+        return _config_of(tree, registry), registry
+    except ConfigProblemsError as error:
+        said = [*overrides, *(f"{key}=" for key in values or {})]
+        raise ConfigError("\n".join(at_line(problem, files, said) for problem in error.problems)) from error
+
+
+def _config_of(tree: Tree, registry: Registry) -> RunConfig:
+    """The config; the scripts that it names are added to `registry`."""
     for script in tree["plugins"]:
         registry.add_script(Path(script))
-    said = [*overrides, *(f"{key}=" for key in values or {})]
-    try:
-        if "registry" in tree:  # an argument of RunConfig's, and no key
-            raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
-        return RunConfig(registry=registry, **tree), registry
-    except ConfigProblemsError as error:
-        raise ConfigError("\n".join(at_line(problem, files, said) for problem in error.problems)) from error
+    if "registry" in tree:  # an argument of RunConfig's, and no key
+        raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
+    return RunConfig(registry=registry, **tree)
 
 
 def _script_list(value: object) -> list[str]:
