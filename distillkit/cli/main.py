@@ -38,11 +38,11 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
 
     distillkit run config.yaml train.max_steps=5
 
-    distillkit eval runs/my-run        the evaluators on its newest weights, or on a config's student as it starts
+    distillkit eval runs/my-run        evaluate what a run trained
 
-    distillkit generate runs/my-run    what its student writes, before and after
+    distillkit generate runs/my-run    what it writes, before and after
 
-    distillkit export runs/my-run --merge my-model   its LoRA merged into a whole model
+    distillkit export runs/my-run --merge my-model   as a whole model
 
     distillkit demo                    see it work on a real model, on a CPU, in a few minutes
 """

@@ -46,14 +46,19 @@ def evaluate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Evaluate a config's student as it starts, or the weights of a run; trains nothing.
+    """Evaluate what a run trained, or a config's student.
+
+    Of a config, the student as it starts; of a run, its newest weights or those of a step. Trains nothing.
 
     distillkit eval config.yaml
+
     distillkit eval runs/my-run --step 20 data.eval_path=other.jsonl
     """
     with reporting(verbose=verbose) as rank:
         files, overrides = split(arguments)
-        run_dir = files[0] if len(files) == 1 and files[0].is_dir() else None
+        run_dir = next((file for file in files if file.is_dir()), None)
+        if run_dir is not None and len(files) > 1:
+            raise InputError("name the directory of one run, such as runs/my-run, or config files")
         if run_dir is None:
             if step:
                 raise InputError("--step N goes with the directory of a run, such as runs/my-run")
@@ -81,7 +86,9 @@ def generate(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Let a run's student write, as it started and as it is, side by side and with the same seeds.
+    """Show what a run's student writes, before and after.
+
+    The same prompts with the same seeds, by the student as it started and as it is.
 
     distillkit generate runs/my-run --question "What is 6 * 7?" sampling.temperature=0
     """
@@ -117,9 +124,10 @@ def export(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run's weights for others to use: merged into a whole model, or those of a checkpoint.
+    """Write a run's weights as a whole model, or of a step.
 
     distillkit export runs/my-run --merge my-model
+
     distillkit export runs/my-run --step 20 --to my-adapter
     """
     with reporting(verbose=verbose) as rank:
