@@ -4,7 +4,7 @@ This is the whole public surface: what runs a config, and all that a plugin need
 `distillkit.testing` (its tests).
 """
 
-from distillkit.api import arun, run
+from distillkit.api import arun, check, run
 from distillkit.arrays import (
     LOGPROB_ROUNDING,
     Array,
@@ -56,6 +56,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
+from distillkit.preflight.check_result import CheckResult
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import (
@@ -109,7 +110,7 @@ from distillkit.types import (
 )
 
 # Running a config.
-__all__ = ["Registry", "RunConfig", "RunResult", "arun", "run"]
+__all__ = ["CheckResult", "Registry", "RunConfig", "RunResult", "arun", "check", "run"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
 __all__ += ["Dataset", "Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]

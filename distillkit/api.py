@@ -1,4 +1,4 @@
-"""`run` and `arun`: one run from config to result. A library call raises; it never exits or prints by itself."""
+"""`run`, `arun` and `check`: what a config does, from Python. A library call raises; it never exits."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -9,9 +9,12 @@ from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.execute import execute
+from distillkit.preflight.check_result import CheckResult
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
+from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
 
@@ -22,6 +25,7 @@ ConfigLike = RunConfig | Mapping[str, Any] | str | Path
 def run(
     config: ConfigLike,
     *,
+    overrides: Mapping[str, object] | None = None,
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
     from_step: int | None = None,
@@ -35,6 +39,7 @@ def run(
 
     Args:
         config: a `RunConfig`, a mapping as in a config file, or the path of one.
+        overrides: single keys over it, as on the command line: `{"train.max_steps": 5}`.
         plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
         resume: go on from the newest checkpoint in the run's directory.
         from_step: with `resume`, go on from the checkpoint of this step instead, and forget what came after.
@@ -46,12 +51,13 @@ def run(
         KeyboardInterrupt: if it was interrupted.
     """
     start = RunStart(resume, from_step, overwrite, force)
-    return run_blocking(_resolved(config, plugins, start))
+    return run_blocking(_resolved(config, overrides, plugins, start))
 
 
 async def arun(
     config: ConfigLike,
     *,
+    overrides: Mapping[str, object] | None = None,
     plugins: Sequence[type[Plugin] | str | Path] = (),
     resume: bool = False,
     from_step: int | None = None,
@@ -59,26 +65,63 @@ async def arun(
     force: bool = False,
 ) -> RunResult:
     """`run` for code that is asynchronous itself; cancelling it is the interrupt."""
-    return await _resolved(config, plugins, RunStart(resume, from_step, overwrite, force))
+    return await _resolved(config, overrides, plugins, RunStart(resume, from_step, overwrite, force))
 
 
-async def _resolved(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path], start: RunStart) -> RunResult:
-    resolved, registry = resolve(config, plugins)
+async def _resolved(
+    config: ConfigLike,
+    overrides: Mapping[str, object] | None,
+    plugins: Sequence[type[Plugin] | str | Path],
+    start: RunStart,
+) -> RunResult:
+    resolved, registry = resolve(config, plugins, overrides)
     return await execute(resolved, registry, start, Rank.from_environment())
 
 
-def resolve(config: ConfigLike, plugins: Sequence[type[Plugin] | str | Path] = ()) -> tuple[RunConfig, Registry]:
+def check(
+    config: ConfigLike,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    plugins: Sequence[type[Plugin] | str | Path] = (),
+) -> CheckResult:
+    """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing.
+
+    It reads every row, asks tokenizers and servers, as `distillkit check` does.
+
+    Args:
+        config: as for `run`.
+        overrides: as for `run`.
+        plugins: as for `run`.
+
+    Raises:
+        InputError: naming everything that is wrong at the first stage where something is.
+    """
+    resolved, registry = resolve(config, plugins, overrides)
+    run_dir = run_directory(resolved)
+    require_writable_path(run_dir)
+    notices: list[str] = []
+    prepared = prepare_run(resolved, registry, notices.append, Rank.from_environment())
+    return CheckResult.of(prepared, run_dir, holds_run=holds_run(run_dir), notices=tuple(notices))
+
+
+def resolve(
+    config: ConfigLike,
+    plugins: Sequence[type[Plugin] | str | Path] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[RunConfig, Registry]:
     """A `RunConfig` and the registry that its names come from. Raises ConfigError."""
     registry = Registry.discover()
     scripts = [str(plugin) for plugin in plugins if isinstance(plugin, str | Path)]
     for plugin in plugins:
         if not isinstance(plugin, str | Path):
             registry.add(plugin)
+    if isinstance(config, str | Path):
+        return load_config([Path(config)], scripts=scripts, values=overrides, registry=registry)
+    if isinstance(config, RunConfig) and overrides:
+        config = {name: getattr(config, name) for name in config.model_fields_set}
     if isinstance(config, RunConfig):
         config = config.model_copy(update={"plugins": tuple(dict.fromkeys([*config.plugins, *scripts]))})
         for script in config.plugins:
             registry.add_script(Path(script))
         return config, registry
-    if isinstance(config, str | Path):
-        return load_config([Path(config)], scripts=scripts, registry=registry)
-    return load_config([], scripts=scripts, extra=config, registry=registry)
+    return load_config([], scripts=scripts, extra=config, values=overrides, registry=registry)

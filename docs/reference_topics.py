@@ -66,7 +66,7 @@ TOPICS: Mapping[str, Topic] = {
     "running.md": Topic(
         "Running from Python",
         "The keys of a config are on [their page](config.md).",
-        "run arun RunConfig RunResult Registry hookimpl",
+        "run arun check RunConfig RunResult CheckResult Registry hookimpl",
     ),
     "errors.md": Topic(
         "Errors",

@@ -9,6 +9,7 @@ from distillkit.cli.row_page import show_row
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.events import Plan
+from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
@@ -77,18 +78,6 @@ def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
     counted = ", ".join([total, *(f"{name} {value:,.2f}" for name, value in costs.items())])
     left_out = [*(f"{name} (no price)" for name in parts if name not in costs), "what is paid by the hour"]
     return counted, ", ".join(left_out)
-
-
-def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
-    """The first row of each route."""
-    first: dict[str, Prompts] = {}
-    wanted = {teacher.name for teacher in prepared.pipeline.teachers if prepared.pipeline.rows_of[teacher.name]}
-    for row in prepared.dataset.rows():
-        (prompts,) = prepared.render([row])
-        first.setdefault(prompts.route.label, prompts)
-        if wanted <= {name for prompts in first.values() for name in prompts.route.teachers}:
-            break
-    return first
 
 
 def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: Console) -> None:

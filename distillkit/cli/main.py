@@ -8,19 +8,18 @@ from typing import Annotated
 
 import typer
 
-from distillkit.cli import plugin_pages, schema
-from distillkit.cli.arguments import ConfigArguments, Quiet, ScriptOptions, Verbose
+from distillkit.cli.arguments import ANY_WORDS, ConfigArguments, OverrideArguments, Quiet, ScriptOptions, Verbose
 from distillkit.cli.checking import check_and_report
 from distillkit.cli.demo import run_demo
 from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.initializing import init_and_report
+from distillkit.cli.loading import load
+from distillkit.cli.plugin_commands import config_app, plugins_app
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
-from distillkit.config.load import load_config
-from distillkit.config.run_config import RunConfig
-from distillkit.errors import InputError, RunFailedError
+from distillkit.cli.saved_run_commands import evaluate, export, generate
+from distillkit.errors import RunFailedError
 from distillkit.loop.execute import execute
-from distillkit.registry import Registry
 from distillkit.run_directory.run_start import RunStart
 
 HELP = """On-policy distillation of language models.
@@ -38,11 +37,15 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
 
     distillkit run config.yaml train.max_steps=5
 
+    distillkit eval runs/my-run        evaluate what a run trained
+
+    distillkit generate runs/my-run    what it writes, before and after
+
+    distillkit export runs/my-run --merge my-model   as a whole model
+
     distillkit demo                    see it work on a real model, on a CPU, in a few minutes
 """
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
-plugins_app = typer.Typer(help="The plugins that a config can choose by name.", no_args_is_help=True)
-config_app = typer.Typer(help="About config files.", no_args_is_help=True)
 app.add_typer(plugins_app, name="plugins")
 app.add_typer(config_app, name="config")
 
@@ -64,15 +67,7 @@ def _root(
     """Options before the command."""
 
 
-def _flags(verbose: Verbose = False, quiet: Quiet = False) -> None:
-    """Options before a command of a group."""
-
-
-plugins_app.callback()(_flags)
-config_app.callback()(_flags)
-
-
-@app.command()
+@app.command(context_settings=ANY_WORDS)
 def run(
     arguments: ConfigArguments,
     plugin: ScriptOptions = None,
@@ -107,7 +102,7 @@ def run(
         run_and_report(config, registry, words, rank, start, quiet=quiet)
 
 
-@app.command()
+@app.command(context_settings=ANY_WORDS)
 def check(
     arguments: ConfigArguments,
     plugin: ScriptOptions = None,
@@ -130,7 +125,7 @@ def check(
         check_and_report(config, registry, rank, probe=probe, quiet=quiet)
 
 
-@app.command()
+@app.command(context_settings=ANY_WORDS)
 def diagnose(
     arguments: ConfigArguments,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Rows of the training data, one completion each.")] = 64,
@@ -146,6 +141,11 @@ def diagnose(
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
         diagnose_and_report(config, registry, rank, rows, json=as_json, quiet=quiet)
+
+
+app.command("eval", context_settings=ANY_WORDS)(evaluate)
+app.command(context_settings=ANY_WORDS)(generate)
+app.command(context_settings=ANY_WORDS)(export)
 
 
 @app.command()
@@ -169,74 +169,15 @@ def init(
         init_and_report(directory, teachers, data, quiet=quiet)
 
 
-@app.command()
+@app.command(context_settings=ANY_WORDS)
 def demo(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Overrides of its config.")
-    ] = None,
+    overrides: OverrideArguments = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Distil two teachers into a 135 M student on this machine, and show what changed."""
     with reporting(verbose=verbose) as rank:
         run_demo(overrides or [], OUT, rank, quiet=quiet)
-
-
-@plugins_app.command("list")
-def plugins_list(
-    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-    plugin: ScriptOptions = None,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """All plugins by role, and the entry points that could not be loaded."""
-    with reporting(verbose=verbose):
-        registry = _registry(plugin or [])
-        OUT.print(plugin_pages.as_json(registry)) if as_json else plugin_pages.show_list(registry, OUT)
-
-
-@plugins_app.command("show")
-def plugins_show(
-    role: str, name: str, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
-) -> None:
-    """One plugin's options, each with its type, default and meaning."""
-    with reporting(verbose=verbose):
-        plugin_pages.show_one(_registry(plugin or []), role, name, OUT)
-
-
-@config_app.command("schema")
-def config_schema(plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False) -> None:
-    """The JSON schema of config files, for editors to complete and check them.
-
-    distillkit config schema > distillkit.schema.json
-    and as the first line of config.yaml: # yaml-language-server: $schema=distillkit.schema.json
-    """
-    with reporting(verbose=verbose):
-        OUT.print(schema.as_json(_registry(plugin or [])))
-
-
-def load(arguments: list[str], scripts: list[str], **extra: object) -> tuple[RunConfig, Registry]:
-    """Split files from overrides, and load them. Raises InputError."""
-    files = [Path(argument) for argument in arguments if "=" not in argument or _is_file(argument)]
-    overrides = [argument for argument in arguments if Path(argument) not in files]
-    if not files:
-        raise InputError("name a config file; `distillkit init` writes one to start from")
-    return load_config(files, overrides, scripts=scripts, extra=extra)
-
-
-def _is_file(argument: str) -> bool:
-    """Not so for an override that is too long for a file's name."""
-    try:
-        return Path(argument).is_file()
-    except OSError:
-        return False
-
-
-def _registry(scripts: list[str]) -> Registry:
-    registry = Registry.discover()
-    for script in scripts:
-        registry.add_script(Path(script))
-    return registry
 
 
 def main() -> None:

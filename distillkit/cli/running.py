@@ -7,7 +7,6 @@ from pathlib import Path
 from distillkit.cli.reporting import OUT
 from distillkit.cli.signals import Stopping
 from distillkit.config.run_config import RunConfig
-from distillkit.data.counted import counted
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.execute import NEW_RUN, execute
@@ -52,20 +51,10 @@ def run_and_report(
             if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
                 error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
         raise
-    _report(result)
-    return result
-
-
-def _report(result: RunResult) -> None:
-    """What the run came to: its last lines."""
-    summary = result.summary
-    OUT.print(
-        f"done: {counted(result.steps, 'step')}, "
-        f"{counted(int(str(summary['trained_completions'])), 'completion')} trained, "
-        f"{summary['failed_completions']} failed, {float(str(summary['wall_s'])):.0f} s"
-    )
+    OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
+    return result
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

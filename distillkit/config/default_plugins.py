@@ -11,10 +11,11 @@ SAVED_SPLIT = ("dataset_info.json", "state.json")
 """What `Dataset.save_to_disk` writes beside the rows."""
 SAVED_DICT = "dataset_dict.json"
 """What `DatasetDict.save_to_disk` writes beside the folders of its splits."""
+DEFAULT_PROMPTS = "messages"
 FILLED_IN: Mapping[str, str] = {
     "data.source": "`hf` for `hf://...` and folders that `save_to_disk` wrote, else `files`",
     "router": "`single` for one teacher, `field` for several",
-    "prompts": "`messages`",
+    "prompts": f"`{DEFAULT_PROMPTS}`",
     "loss": "`importance_sampling`",
     "evaluators": "`[reverse_kl]` where there are held-out rows, else `[]`",
     "sinks": "`[console]`",
@@ -44,7 +45,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     if _holds_out(filled.get("data")):
         filled.setdefault("evaluators", ["reverse_kl"])
     filled.setdefault("sinks", ["console"])
-    filled["prompts"] = _named(filled.get("prompts"), "messages")
+    filled["prompts"] = _named(filled.get("prompts"), DEFAULT_PROMPTS)
     filled["loss"] = _named(filled.get("loss"), "importance_sampling")
     return filled
 

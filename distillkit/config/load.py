@@ -1,7 +1,6 @@
 """Configs: files merged, overridden from the command line, and turned into a `RunConfig`."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,16 +8,12 @@ import yaml
 
 from distillkit.config.lines import at_line
 from distillkit.config.option_problems import Problem, unknown_key
+from distillkit.config.override import SHORT_FOR, UNREADABLE, apply_override, apply_value
 from distillkit.config.parse import PARSERS, Tree, parse_yaml, read_text
 from distillkit.config.run_config import ConfigProblemsError, RunConfig
 from distillkit.errors import ConfigError
-from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
+from distillkit.files.strict_json import ContentError, shortened
 from distillkit.registry import Registry
-
-PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
-SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
-"""The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
-UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
 
 
 def load_config(
@@ -28,6 +23,7 @@ def load_config(
     scripts: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     registry: Registry | None = None,
 ) -> tuple[RunConfig, Registry]:
     """The config that `files` describe, later ones over earlier ones, `key=value` overrides over all.
@@ -37,7 +33,8 @@ def load_config(
         overrides: such as `train.max_steps=10` or `teachers.0.model=org/name`; values are YAML.
         scripts: Python files with plugins, besides those that the config names under `plugins`.
         defaults: values over the files and under the overrides, from code.
-        extra: values over everything else, from code.
+        extra: sections over all that, from code.
+        values: single keys over everything else, from code: `{"train.max_steps": 10}`.
         registry: where plugins are looked up; scripts are added to it. Default: everything installed.
 
     Raises:
@@ -50,16 +47,24 @@ def load_config(
     for override in overrides:
         apply_override(tree, override)
     tree = merge(tree, extra or {})
-    tree["plugins"] = list(dict.fromkeys([*_script_list(tree.get("plugins", ())), *scripts]))
     registry = registry or Registry.discover()
+    for key, value in (values or {}).items():
+        apply_value(tree, key, value, registry)
+    tree["plugins"] = list(dict.fromkeys([*_script_list(tree.get("plugins", ())), *scripts]))
+    try:
+        return _config_of(tree, registry), registry
+    except ConfigProblemsError as error:
+        said = [*overrides, *(f"{key}=" for key in values or {})]
+        raise ConfigError("\n".join(at_line(problem, files, said) for problem in error.problems)) from error
+
+
+def _config_of(tree: Tree, registry: Registry) -> RunConfig:
+    """The config; the scripts that it names are added to `registry`."""
     for script in tree["plugins"]:
         registry.add_script(Path(script))
-    try:
-        if "registry" in tree:  # an argument of RunConfig's, and no key
-            raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
-        return RunConfig(registry=registry, **tree), registry
-    except ConfigProblemsError as error:
-        raise ConfigError("\n".join(at_line(problem, files, overrides) for problem in error.problems)) from error
+    if "registry" in tree:  # an argument of RunConfig's, and no key
+        raise ConfigProblemsError([unknown_key(("registry",), RunConfig)])
+    return RunConfig(registry=registry, **tree)
 
 
 def _script_list(value: object) -> list[str]:
@@ -154,53 +159,3 @@ def _merge_teachers(mine: list[Any], theirs: list[Any]) -> list[Any]:
 def _route_of(teacher: Mapping[str, Any]) -> str:
     """What two files may mean the same teacher by, in writing: a wrong one may be a list, which no dict takes."""
     return repr(teacher.get("route_value", teacher.get("model")))
-
-
-def apply_override(tree: Tree, override: str) -> None:
-    """Set one `section.key=value` in place; list items are named by their number."""
-    key, equals, text = override.partition("=")
-    what, parts = _what(override), key.split(".")
-    if not equals or not key:
-        raise ConfigError(f"{what}: wants section.key=value, such as train.max_steps=10")
-    if len(parts) > MAX_DEPTH:
-        raise ConfigError(f"{what}: the key has more than {MAX_DEPTH} parts")
-    try:
-        value = parse_yaml(text)
-    except ContentError as error:
-        raise ConfigError(f"{what}: the value {error}") from error
-    except UNREADABLE as error:
-        raise ConfigError(f"{what}: the value is not YAML; quote it") from error
-    node: Any = tree
-    for part, below in pairwise(parts):
-        node = _descend(node, part, below, what)
-    if isinstance(node, list):
-        node[_index(node, parts[-1], what)] = value
-    else:
-        node[parts[-1]] = value
-
-
-def _what(override: str) -> str:
-    """An override without its value, which may be a secret: the command line is not repeated."""
-    key, equals, _ = override.partition("=")
-    return f"override {shortened(repr(f'{key}=...' if equals else key), 200)}"
-
-
-def _descend(node: Any, part: str, below: str, what: str) -> Any:  # noqa: ANN401 - parsed YAML
-    key: Any = _index(node, part, what) if isinstance(node, list) else part
-    inner = node[key] if isinstance(node, list) else node.get(key)
-    if isinstance(inner, str):  # `student: local` and `sinks: [console]` are short for mappings
-        inner = {SHORT_FOR.get(part, "name"): inner}
-    if inner is None:
-        inner = {}
-    if not isinstance(inner, dict | list):
-        raise ConfigError(f"{what}: {part!r} has no key {below!r}")
-    node[key] = inner
-    return inner
-
-
-def _index(items: list[Any], part: str, what: str) -> int:
-    known = [str(index) for index in range(len(items))]
-    if part not in known:
-        there = f"items 0 to {len(items) - 1}" if items else "no items"
-        raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}")
-    return known.index(part)

@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from distillkit.config.other_names import named_here
 from distillkit.errors import suggest
 from distillkit.files.strict_json import Location, shortened
 
 SHOWN_PROBLEMS = 20
+DEEPEST_KEY, MOST_KEYS = 6, 1000
+"""How far a section that is not known is searched for names of other tools."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     if isinstance(cause, PluginOptionsError):
         yield from (problem.below(location) for problem in cause.problems)
     elif details["type"] == "extra_forbidden":
-        yield unknown_key(location, model)
+        yield from _unknown_keys(location, model, details["input"])
     elif cause is not None:
         yield Problem(location, str(cause))
     elif details["type"] == "missing":
@@ -98,10 +102,35 @@ def _written(value: object) -> str:
 
 
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
-    """A key that `model` does not have, with its new location where it moved, else with the closest that there is."""
+    """A key that `model` does not have.
+
+    It comes with its new location where it moved, with ours where another tool calls something so, else with the
+    closest that there is.
+    """
     if new := _new_location(location, model):
         return Problem.moved(location, new)
-    return Problem(location, f"unknown key; {suggest(str(location[-1]), _fields(model, location[:-1]))}")
+    here = _named_here(location, model)
+    return Problem(location, f"unknown key; {here or suggest(str(location[-1]), _fields(model, location[:-1]))}")
+
+
+def _unknown_keys(location: Location, model: type[BaseModel], value: object) -> Iterator[Problem]:
+    """The key itself, or the keys in it that another tool calls so: `actor_rollout_ref` holds `rollout.n`."""
+    inside = (tuple(keys) for keys in islice(_keys_in(value), MOST_KEYS) if keys)
+    named = ((keys, _named_here((*location, *keys), model, ours=False)) for keys in inside)
+    problems = [Problem((*location, *keys), f"unknown key; {here}") for keys, here in named if here]
+    yield from problems or [unknown_key(location, model)]
+
+
+def _keys_in(value: object, depth: int = 0) -> Iterator[list[str]]:
+    """The way to each value in a section of sections; code may pass one that holds itself."""
+    if not isinstance(value, Mapping) or depth == DEEPEST_KEY:
+        yield []
+        return
+    yield from ([str(key), *rest] for key, inner in value.items() for rest in _keys_in(inner, depth + 1))
+
+
+def _named_here(location: Location, model: type[BaseModel], *, ours: bool = True) -> str | None:
+    return named_here(location, list(model.model_fields), getattr(model, "role", ""), ours=ours)
 
 
 def _new_location(location: Location, model: type[BaseModel]) -> Location:

@@ -60,6 +60,9 @@ def _read_bytes(path: Path) -> bytes:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL or half of a character in the name
         raise ConfigError(f"{str(path)!r}: no such config file; no file can be called that") from error
+    if stat.S_ISDIR(mode):
+        inside = f"; the config in it is {path / 'config.yaml'}" if (path / "config.yaml").is_file() else ""
+        raise ConfigError(f"{path}: is a directory, and a config is a file{inside}")
     raise ConfigError(f"{path}: cannot be read: it is no regular file, and a config is read more than once")
 
 

@@ -95,6 +95,14 @@ class RunConfig(Section):
             )
         return self
 
+    def __repr_args__(self) -> Iterator[tuple[str, object]]:
+        """What it shows of itself in a notebook or a log; `dump` gives all of it."""
+        yield "name", self.name
+        yield "data", self.data.path if self.data.source is None else self.data.source.name
+        yield "student", _in_short(self.student)
+        yield "teachers", [f"{teacher.scorer.name} {teacher.model}" for teacher in self.teachers]
+        yield "log_path", self.log_path.replace("{name}", self.name)
+
     def dump(self) -> dict[str, JsonValue]:
         """The resolved config as plain JSON values; complete, so that it can be run again."""
         return self.model_dump(mode="json")
@@ -128,6 +136,11 @@ def plugins_in(value: object, key: str = "", role: str = "") -> Iterator[tuple[s
         parts = ((part, role, inner) for part, inner in enumerate(value))
     for part, its_role, inner in parts:
         yield from plugins_in(inner, f"{key}.{part}" if key else str(part), its_role)
+
+
+def _in_short(plugin: Plugin) -> str:
+    """A plugin's name, and its model if it has one."""
+    return " ".join([plugin.name, *(str(part) for part in [getattr(plugin, "model", None)] if part)])
 
 
 def _role_in(annotation: object) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
@@ -15,6 +15,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import attribute_to, require_returned
+from distillkit.roles.evaluator import Evaluator
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
@@ -50,7 +51,9 @@ class EvaluatorRunner:
             step,
             policy_version,
         )
-        results = await self._results(evaluation)
+        results = await run_evaluators(
+            config.evaluators, evaluation, lambda name: self.dispatcher.phase("evaluate", name)
+        )
         before = self.figures.get("before")
         self.figures[stage] = PolicyFigures(step, results, evaluation.route_labels)
         examples = evaluation.examples(config.train.samples_per_route)
@@ -61,25 +64,6 @@ class EvaluatorRunner:
             Evaluated(stage, step, results, examples, {} if before is None else before.results, measures)
         )
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
-
-    async def _results(self, evaluation: Evaluation) -> dict[str, EvalResult]:
-        """By evaluator; what the engine measures of completions itself is there where they were asked for."""
-        results: dict[str, EvalResult] = {}
-        for evaluator in self.prepared.config.evaluators:
-            self.dispatcher.phase("evaluate", evaluator.name)
-            with attribute_to(evaluator):
-                result = await evaluator.evaluate(evaluation)
-            require_returned(evaluator, result, EvalResult, "evaluate()")
-            unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()
-            if unknown:
-                raise PluginError(
-                    f"evaluator {evaluator.name!r}: `by_row` names {min(unknown)!r}, which is no held-out row's id"
-                )
-            results[evaluator.name] = result
-        completions = evaluation.sampled()
-        return results | (
-            {COMPLETIONS: completion_figures(completions, evaluation.route_labels)} if completions else {}
-        )
 
     def _measures(self, results: Mapping[str, EvalResult]) -> dict[str, Measure]:
         """What people read: of evaluators that do not say it, all metrics by their own names."""
@@ -111,6 +95,30 @@ def _metric_names(result: EvalResult | None) -> Iterator[str]:
         yield from result.metrics
         for values in result.routes.values():
             yield from values
+
+
+async def run_evaluators(
+    evaluators: Sequence[Evaluator], evaluation: Evaluation, begins: Callable[[str], None] = lambda name: None
+) -> dict[str, EvalResult]:
+    """What each finds of one policy version, by its name; `begins` hears which one it is.
+
+    What the engine measures of completions itself is there where they were asked for.
+    """
+    results: dict[str, EvalResult] = {}
+    for evaluator in evaluators:
+        begins(evaluator.name)
+        with attribute_to(evaluator):
+            result = await evaluator.evaluate(evaluation)
+        require_returned(evaluator, result, EvalResult, "evaluate()")
+        unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()
+        if unknown:
+            raise PluginError(
+                f"evaluator {evaluator.name!r}: `by_row` names {min(unknown)!r}, which is no held-out row's id"
+            )
+        results[evaluator.name] = result
+    completions = evaluation.sampled()
+    found = {COMPLETIONS: completion_figures(completions, evaluation.route_labels)} if completions else {}
+    return results | found
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:

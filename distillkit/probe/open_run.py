@@ -1,4 +1,4 @@
-"""A prepared run with its plugins open and its first policy published, to measure and not to train.
+"""A prepared run with its plugins open and a policy published, to measure and not to train.
 
 Whoever wants to sample and score a few rows for real, without a run, does so:
 
@@ -13,7 +13,7 @@ Nothing of a run that the directory holds is touched: plugins write into the fol
 """
 
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +26,24 @@ from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.window import Scheduler
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.rows import window_requests
-from distillkit.roles.plugin import PENDING_CLEANUP
+from distillkit.registry import Registry
+from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
+from distillkit.run_directory.checkpoint import load
 from distillkit.run_directory.directory import PROBE_FOLDER, claim_directory, run_directory
 from distillkit.run_directory.run_start import RunStart
+from distillkit.run_directory.saved_run import SavedWeights
 from distillkit.tokenizer import vocabulary_size
 from distillkit.types import Prompts
 
 
 @dataclass(frozen=True, slots=True)
 class OpenRun:
-    """A run whose plugins are open, with the student's weights published as version 0."""
+    """A run whose plugins are open, with the student's weights published."""
 
     prepared: PreparedRun
     scheduler: Scheduler
+    policy_version: int
+    """The steps that those weights were trained for: 0 as the student starts."""
 
     async def sampled_and_scored(self, prompts: list[Prompts], purpose: str, each: int = 1) -> Outcomes:
         """`each` completions a row, sampled as the run would and scored by the teachers of its route.
@@ -53,13 +58,15 @@ async def opened(
     prepared: PreparedRun,
     notify: Callable[[str], None],
     progress: Callable[[PhaseProgress], None] = lambda event: None,
+    weights: SavedWeights | None = None,
 ) -> AsyncIterator[OpenRun]:
-    """Open the plugins but the sinks, publish version 0, and close everything behind the block.
+    """Open the plugins but the sinks, publish the student's weights, and close everything behind the block.
 
     Args:
         prepared: what `prepare_run` gave; a run can be opened once.
         notify: what plugins tell the user.
         progress: hears of every completion and score of `sampled_and_scored`.
+        weights: what the student has in the place of what it starts with; an export, its config starts from already.
 
     Raises:
         MissingExtraError: if something has to be installed first.
@@ -69,23 +76,28 @@ async def opened(
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
     run_dir, plugins = run_directory(prepared.config), prepared.plugins
-    with _folder(run_dir, prepared) as folder:
+    with probe_folder(run_dir, plugins.by_key.values(), prepared.registry) as folder:
         async with opened_plugins(prepared, folder, notify, outer_dir=run_dir):
+            if weights is not None and not weights.exported:
+                await load(weights.path, prepared.config.student, plugins.by_key)
+            version = 0 if weights is None else weights.step
             policy = PolicySync(prepared.config.student, plugins.sampler, plugins.scorers)
-            await policy.publish(0, ())
+            await policy.publish(version, (), resumed=version > 0)
             vocabulary = vocabulary_size(prepared.renderer.student.tokenizer)
-            yield OpenRun(
-                prepared, Scheduler(plugins.sampler, plugins.scorers, progress, vocabulary, prepared.turn_ends)
-            )
+            scheduler = Scheduler(plugins.sampler, plugins.scorers, progress, vocabulary, prepared.turn_ends)
+            yield OpenRun(prepared, scheduler, version)
 
 
 @contextmanager
-def _folder(run_dir: Path, prepared: PreparedRun) -> Iterator[Path]:
-    """The folder that plugins may write in, in the run's directory: servers may see that alone. It is gone behind."""
+def probe_folder(run_dir: Path, used: Iterable[Plugin], registry: Registry) -> Iterator[Path]:
+    """The folder that plugins may write in, in the run's directory: servers may see that alone. It is gone behind.
+
+    `used` are the plugins that will be opened. Raises InputError as `opened`.
+    """
     folder = run_dir / PROBE_FOLDER
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    plugins = {type(plugin) for plugin in prepared.plugins.by_key.values()}
-    known = {info.cls for info in prepared.registry.infos()}
+    plugins = {type(plugin) for plugin in used}
+    known = {info.cls for info in registry.infos()}
     try:
         with claim_directory(folder, RunStart(overwrite=True), plugins=plugins, known=known):
             try:

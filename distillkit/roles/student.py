@@ -10,7 +10,7 @@ from pydantic import Field
 
 from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
-from distillkit.errors import PluginError
+from distillkit.errors import InputError, PluginError
 from distillkit.records import Batch, Datum, Rollout, StepResult, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
@@ -63,6 +63,32 @@ class Student(Plugin):
     @abstractmethod
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use, into `run_dir`; return the directory or file."""
+
+    def from_export(self, path: Path) -> "Student":
+        """This student as it starts from what `export` wrote to `path`, for evaluations where no checkpoint is kept.
+
+        Raises InputError, with the reason, where that cannot be: by default it cannot.
+        """
+        raise InputError(f"student {self.name!r} does not start from what it exported ({path}); keep a checkpoint")
+
+    def require_exportable(self, *, merged: bool) -> None:
+        """Raise InputError, with the reason, unless `distillkit export` can write the weights of a run that has ended.
+
+        That opens this student, loads a checkpoint and calls `export`, and for a whole model (`merged`) `merge`. It may
+        create nothing elsewhere and cost nothing. By default it cannot be.
+        """
+        where = "as a whole model" if merged else "of a checkpoint"
+        raise InputError(
+            f"student {self.name!r} ({type(self).__name__}) writes no weights {where} onto this machine: what its run "
+            "exported says where they are"
+        )
+
+    async def merge(self, run: RunContext, exported: Path, folder: Path) -> None:
+        """Write what `export` wrote to `exported` as a whole model into the empty directory `folder`.
+
+        Called only where `require_exportable` let it, on a student that need not be open. Raises InputError.
+        """
+        raise PluginError(f"{type(self).__name__} lets whole models be exported, and has no `merge`")
 
     async def until_broken(self) -> None:
         """Wait until the student cannot go on, and raise why; the run ends then, whatever it is waiting for.

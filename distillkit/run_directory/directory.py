@@ -22,12 +22,16 @@ from distillkit.run_directory.run_start import RunStart
 MARKER = "config.yaml"
 HEADER = "# The resolved config of this run"
 """A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
+PATHS_START_AT = "# Relative paths start at "
+"""How the second line of that file begins."""
 LOCK = ".lock"
 PROBE_FOLDER = ".probe"
 """Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed."""
+EVALUATIONS = "evaluations"
+"""What `distillkit eval` finds of a run, a file a step."""
 WRITTEN = frozenset(
     {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
-    | {"checkpoints", "probe.json"}
+    | {"checkpoints", "probe.json", EVALUATIONS}
 )
 """What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
 ASIDE = frozenset({LOCK, PENDING_CLEANUP, PROBE_FOLDER})
@@ -87,7 +91,7 @@ def require_startable(run_dir: Path, start: RunStart) -> None:
             f"{run_dir} already holds a run. {go_on} it by --overwrite, "
             "or write elsewhere by name=another-name (in Python: resume=True, overwrite=True, name=...)"
         )
-    elif _content(run_dir) and not _is_run(run_dir):
+    elif _content(run_dir) and not is_run(run_dir):
         raise InputError(f"{run_dir} holds files that are no run of distillkit's; choose another log_path or name")
 
 
@@ -96,10 +100,11 @@ def holds_run(run_dir: Path) -> bool:
     with _looking(run_dir):
         metrics = run_dir / "metrics.jsonl"
         measured = metrics.is_file() and metrics.stat().st_size > 0
-        return _is_run(run_dir) and (measured or bool(checkpoints(run_dir)))
+        return is_run(run_dir) and (measured or bool(checkpoints(run_dir)))
 
 
-def _is_run(run_dir: Path) -> bool:
+def is_run(run_dir: Path) -> bool:
+    """Whether a run wrote the config that stands in a directory."""
     if not (run_dir / MARKER).is_file():
         return False
     with (run_dir / MARKER).open("rb") as file:

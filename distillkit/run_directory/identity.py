@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.config.run_config import RunConfig
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
@@ -70,6 +71,22 @@ def require_same(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue], ch
                 ]
             )
         )
+
+
+def require_same_student(then: Mapping[str, JsonValue], config: RunConfig) -> None:
+    """Raise InputError unless weights that a run of identity `then` saved are of this config's student.
+
+    Its options and what is known of its model count, and not what a run does with it.
+    """
+    with attribute_to(config.student, "in fingerprint()"):
+        known = config.student.fingerprint()
+    now = {key: value for key, value in settings_of(config).items() if key.startswith("student.")}
+    now |= {f"the {what} of student": value for what, value in known.items()}
+    before = {name: then[name] for name in now if name in then}
+    now[AT_DEFAULT] = [*at_default(config)]
+    changed = list(changes(before, now))
+    if changed:
+        raise InputError("\n".join(["the weights are those of another student:", *(f"  {line}" for line in changed)]))
 
 
 def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iterator[str]:

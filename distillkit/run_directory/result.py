@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from pydantic import JsonValue
 
+from distillkit.data.counted import counted
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalStage
 from distillkit.run_directory.codec import from_json
@@ -14,8 +15,11 @@ from distillkit.run_directory.directory import read_summary
 from distillkit.run_directory.run_files import read_metrics
 from distillkit.verdict.run_verdict import Verdict
 
+SHOWN = ("reverse_kl", "exact_match")
+"""Metrics of evaluations that a result shows of itself."""
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """The result of a finished run, read from its directory."""
 
@@ -36,6 +40,28 @@ class RunResult:
     def verdict(self) -> Verdict:
         """Whether it worked, as far as it was measured: `verdict` of the summary."""
         return from_json(Verdict, cast(Mapping[str, Any], self.summary["verdict"]))
+
+    @property
+    def last_line(self) -> str:
+        """What was done, in one line: `done: 3 steps, 6 completions trained, 0 failed, 12 s`."""
+        trained, failed, seconds = (
+            self.summary[name] for name in ("trained_completions", "failed_completions", "wall_s")
+        )
+        return (
+            f"done: {counted(self.steps, 'step')}, {counted(int(str(trained)), 'completion')} trained, "
+            f"{failed} failed, {float(str(seconds)):.0f} s"
+        )
+
+    def __repr__(self) -> str:
+        """One line for a notebook or a log; the fields hold the rest."""
+        before, after = self.eval.get("before", {}), self.eval.get("after", {})
+        moved = [
+            f"{name} {before[name]:.4g} -> {after[name]:.4g}"
+            for name in SHOWN
+            if isinstance(before.get(name), int | float) and isinstance(after.get(name), int | float)
+        ]
+        parts = [counted(self.steps, "step"), *moved, str(self.adapter_path)]
+        return f"<RunResult {self.run_dir}: {', '.join(parts)}>"
 
 
 def finished_run(run_dir: Path) -> RunResult:

@@ -18,7 +18,7 @@ from distillkit.files.redaction import RedactingFormatter
 from distillkit.metrics import finite
 from distillkit.records import ScoredRollout
 from distillkit.registry import Registry
-from distillkit.run_directory.directory import HEADER, MARKER
+from distillkit.run_directory.directory import HEADER, MARKER, PATHS_START_AT
 from distillkit.tokenizer import Tokenizer
 
 log = logging.getLogger("distillkit")
@@ -69,7 +69,7 @@ class RunFiles:
         """The resolved config, complete; what a file cannot choose by name is marked."""
         lines = [
             HEADER + ": `distillkit run config.yaml name=again` runs it once more.",
-            f"# Relative paths start at {Path.cwd()}",
+            f"{PATHS_START_AT}{Path.cwd()}",
         ]
         for key in config.unreproducible(registry):
             lines.append(f"# NOT RE-RUNNABLE: {key} was passed in Python; no installed package has it, nor a script.")

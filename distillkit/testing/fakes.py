@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext
+from distillkit.errors import InputError
 from distillkit.events import Event
 from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.roles.sampler import Sampler
@@ -107,6 +108,11 @@ class FakeStudent(Student, Sampler):
         folder.mkdir(exist_ok=True)
         await self.save(folder)
         return folder
+
+    def require_exportable(self, *, merged: bool) -> None:
+        """Logits of any step, and no model that they could be merged into."""
+        if merged:
+            raise InputError("student 'fake' has logits and no model that they could be merged into")
 
 
 class FakeScorer(Scorer):

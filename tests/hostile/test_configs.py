@@ -127,8 +127,9 @@ def test_anchors_and_merge_keys_are_for_those_who_use_them_in_moderation(tmp_pat
 def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.yaml"
     os.mkfifo(pipe)
-    for path in (pipe, Path("/dev/zero"), tmp_path):
+    for path in (pipe, Path("/dev/zero")):
         assert refusal(path) == f"{path}: cannot be read: it is no regular file, and a config is read more than once"
+    assert refusal(tmp_path) == f"{tmp_path}: is a directory, and a config is a file"
     assert refusal(Path("a\0.yaml")) == "'a\\x00.yaml': no such config file; no file can be called that"
 
 

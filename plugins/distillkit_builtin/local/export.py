@@ -1,6 +1,5 @@
 """The trained weights as others load them: a PEFT adapter, or a whole model; in an export with tokenizer and card."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,45 +7,14 @@ from torch import Tensor
 
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.export_check import export_problem
+from distillkit_builtin.local.export_dtype import in_formats_of, say_dtype, written_dtype
 from distillkit_builtin.local.load_weights import load_weights
 from distillkit_builtin.local.lora import ADAPTER
+from distillkit_builtin.local.model_card import ends_note, model_card
+from distillkit_builtin.local.option_types import ExportDType
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.model_source import ModelSource, resolve_model
+from distillkit_builtin.model_source import resolve_model
 
-CARD = """---
-{base_model}library_name: {library}
-pipeline_tag: text-generation
-tags:
-- distillkit
-- on-policy-distillation
----
-
-# {title}
-
-{base} trained by on-policy distillation with distillkit: the student sampled its own completions, a frozen teacher
-scored exactly those tokens, and `teacher_logprob - sampling_logprob` trained it through an importance-sampling loss.
-
-```python
-{usage}
-```
-{notes}
-`config.yaml` and `summary.json` of the run say what it was trained on and how it did on held-out prompts. State here,
-before publishing, what the model is for, what data it saw, and its licence.
-"""
-ADAPTER_USAGE = """from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/adapter")"""
-MODEL_USAGE = """from transformers import AutoModelForCausalLM
-
-model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
-MERGED_BASE = """
-The adapter is for the model in `base/`, which the run wrote beside `adapter/`: {base}. Keep the two together.
-"""
-ENDS = """
-In training completions also ended at {ends}, none of the model's own ends, which the files here do not say: whoever
-serves it has to (`stop_token_ids: {ids}` in vLLM's requests, `eos_token_id={all_ids}` for `generate` of transformers).
-"""
 BAD_EXPORT = "what others load from {path} is not what was trained: {problem}. The weights are there; please report it"
 
 
@@ -77,7 +45,12 @@ class Exported:
 
 
 def export(
-    policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: str, stop_ids: tuple[int, ...] = ()
+    policy: Policy,
+    tokenizer: HFTokenizer,
+    run_dir: Path,
+    base: str,
+    stop_ids: tuple[int, ...] = (),
+    export_dtype: ExportDType | None = None,
 ) -> Exported:
     """Write weights, tokenizer and model card below `run_dir`, and read the weights back. `base`: `student.model`.
 
@@ -91,11 +64,16 @@ def export(
         policy.causal_lm.adapter.peft_config[ADAPTER].base_model_name_or_path = _written_base(
             policy, tokenizer, run_dir, base
         )
+    dtype = written_dtype(export_dtype, "float32", resolve_model(base).base)
+    if whole is not None:
+        whole = in_formats_of(resolve_model(base).base, whole, dtype)
     path = write_weights(policy, run_dir, whole)
+    if whole is not None:
+        say_dtype(path, dtype)
     tokenizer.inner.save_pretrained(path)
     problem = export_problem(policy, path, whole)
     said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem)
-    card = _card(base, _ends(tokenizer, stop_ids), is_adapter=policy.causal_lm.adapter is not None)
+    card = model_card(base, ends_note(tokenizer, stop_ids), is_adapter=policy.causal_lm.adapter is not None)
     (path / "README.md").write_text(card if said is None else f"{card}\n**{said}**\n", encoding="utf-8")
     return Exported(path, said)
 
@@ -109,42 +87,3 @@ def _written_base(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: s
     load_weights(source, policy.causal_lm.dtype).save_pretrained(folder)
     tokenizer.inner.save_pretrained(folder)
     return str(folder)
-
-
-def _ends(tokenizer: HFTokenizer, stop_ids: tuple[int, ...]) -> str:
-    """What the card says of ids that ended completions, and are none of the model's own ends; nothing without any."""
-    ids = [index for index in stop_ids if index not in tokenizer.eos_ids]
-    if not ids:
-        return ""
-    ends = ", ".join(f"`{tokenizer.show([index])}` (id {index})" for index in ids)
-    return ENDS.format(ends=ends, ids=ids, all_ids=[*tokenizer.eos_ids, *ids])
-
-
-def _card(base: str, ends: str, *, is_adapter: bool) -> str:
-    """A card that holds on every machine: a model in a directory is named, and where the directory is, is not said."""
-    source = resolve_model(base)
-    hub_name = _hub_name(source.base)
-    name = hub_name or Path(source.base).resolve().name
-    merged = f"{name} with {_adapters(source)} merged into it" if source.adapters else name
-    needed = "path/to/base" if source.adapters else hub_name or f"path/to/{name}"
-    return CARD.format(
-        base=f"{merged}," if source.adapters else name,
-        base_model=f"base_model: {hub_name}\n" if hub_name else "",
-        library="peft" if is_adapter else "transformers",
-        title=f"{Path(name).name}, distilled on-policy",
-        usage=(ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=needed),
-        notes=(MERGED_BASE.format(base=merged) if source.adapters and is_adapter else "") + ends,
-    )
-
-
-def _adapters(source: ModelSource) -> str:
-    names = [f"`{folder.name}`" for folder in source.adapters]
-    return f"the adapter {names[0]}" if len(names) == 1 else f"the adapters {', '.join(names)}"
-
-
-def _hub_name(base: str) -> str | None:
-    """The hub's name of the base model; a directory has none, unless distillkit wrote down where it came from."""
-    if not Path(base).is_dir():
-        return base
-    provenance = Path(base) / "PROVENANCE.json"
-    return str(json.loads(provenance.read_text(encoding="utf-8"))["model"]) if provenance.is_file() else None

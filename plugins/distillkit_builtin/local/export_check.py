@@ -1,6 +1,6 @@
 """Whether what was exported is what was trained: it is read back as PEFT and transformers read it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -22,14 +22,24 @@ def export_problem(policy: Policy, path: Path, whole_weights: dict[str, Tensor] 
     An adapter is put onto the model by PEFT, on the meta device, where only the adapter has data. A whole model's files
     are compared tensor by tensor with `whole_weights`, and by name and shape with what transformers would load.
     """
+    if policy.causal_lm.adapter is None:
+        return model_problem(path, whole_weights or {})
     try:
-        if policy.causal_lm.adapter is None:
-            require_weights(str(path))
-            different = list(_different_weights(path, whole_weights or {}))
-        else:
-            different = list(_different_layers(policy, path))
+        return _said_of(list(_different_layers(policy, path)))
     except InputError as error:
         return str(error)
+
+
+def model_problem(path: Path, weights: Mapping[str, Tensor]) -> str | None:
+    """The same of a whole model with these weights, by their names in the model."""
+    try:
+        require_weights(str(path))
+        return _said_of(list(_different_weights(path, weights)))
+    except InputError as error:
+        return str(error)
+
+
+def _said_of(different: list[str]) -> str | None:
     if not different:
         return None
     return f"{len(different)} tensors come back as others than they were: {first_names(different)}"
@@ -48,7 +58,7 @@ def _different_layers(policy: Policy, path: Path) -> Iterator[str]:
             yield name
 
 
-def _different_weights(path: Path, weights: dict[str, Tensor]) -> Iterator[str]:
+def _different_weights(path: Path, weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Names of a model's tensors that stand in its files with other values; some have other names there."""
     for file in model_files(str(path)) or ():
         with safe_open(file, "pt") as opened:

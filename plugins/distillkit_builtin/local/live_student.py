@@ -142,12 +142,12 @@ class LiveLocalStudent:
     async def load(self, path: Path) -> None:
         """Set weights, optimizer and scheduler to what `save` wrote into `path`; notifies if the plan has changed."""
         note = await self.device.run(self.trainer.load, path)
-        if note is not None:
+        if note is not None and self.run.plan is not None:  # without a plan nothing is going to be trained
             self.run.notify(note)
 
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights for others to use; returns their directory."""
-        what = self.policy, self.tokenizer, run_dir, self.options.model, self.run.stop_ids
+        what = self.policy, self.tokenizer, run_dir, self.options.model, self.run.stop_ids, self.options.export_dtype
         exported = await self.device.run(export, *what)
         if exported.problem is not None:
             self.run.notify(exported.problem)

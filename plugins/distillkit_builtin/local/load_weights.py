@@ -77,6 +77,15 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
     return model
 
 
+def loaded_formats(base: str, dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """The format that each weight has once transformers has loaded the model `base` as `dtype`."""
+    files = model_files(base)
+    if files is None:
+        raise InputError(f"the files of {base!r} were there, and are not any more")
+    model, _ = load_on_meta(base, stored_tensors(files), dtype)
+    return {name: tensor.dtype for name, tensor in model.state_dict().items()}
+
+
 def _cast(model: PreTrainedModel, base: str, dtype: torch.dtype) -> None:
     """Bring float32 weights into the formats in which transformers would have loaded them as `dtype`.
 
@@ -84,12 +93,7 @@ def _cast(model: PreTrainedModel, base: str, dtype: torch.dtype) -> None:
     """
     if dtype == torch.float32:
         return
-    files = model_files(base)
-    if files is None:
-        raise InputError(f"the files of {base!r} were there, and are not any more")
-    formats = {
-        name: tensor.dtype for name, tensor in load_on_meta(base, stored_tensors(files), dtype)[0].state_dict().items()
-    }
+    formats = loaded_formats(base, dtype)
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name in formats:
             tensor.data = tensor.data.to(formats[name])

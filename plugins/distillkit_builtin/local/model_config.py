@@ -57,6 +57,16 @@ def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
     return config
 
 
+def require_mergeable(source: str) -> None:
+    """Raise InputError where a LoRA cannot be merged into the model `source`: its weights are in few bits."""
+    if getattr(read_config(source), "quantization_config", None) is not None:
+        raise InputError(
+            f"a LoRA cannot be merged into {resolve_model(source).base!r}, whose weights are quantized: rounding the "
+            "sum to few bits would lose what was trained. Serve the adapter beside it, or merge into the model that it "
+            "was made of: student.model=org/that-model"
+        )
+
+
 def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":
     """The part of a config that its language model reads: without values in the file that its class does not have.
 

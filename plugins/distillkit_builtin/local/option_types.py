@@ -13,3 +13,4 @@ FORWARD = (
     "start, to compute the same. auto: fast where it is, else plain."
 )
 """The description of the option `forward`."""
+ExportDType = Literal["float32", "base"]

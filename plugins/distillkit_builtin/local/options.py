@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from distillkit_builtin.local.option_types import FORWARD, DeviceName, DTypeName, ForwardName
+from distillkit_builtin.local.option_types import FORWARD, DeviceName, DTypeName, ExportDType, ForwardName
 
 LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 1e-5
@@ -66,6 +66,12 @@ class LocalStudentOptions(BaseModel):
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are sampled at once.")
     forward: ForwardName = Field("auto", description=FORWARD)
+    export_dtype: ExportDType | None = Field(
+        None,
+        description="The format of whole models that are written. float32: all that was trained; base: as the base "
+        "model's weights are (bfloat16 takes half the space). null: float32 where all weights were trained, base where "
+        "`distillkit export --merge` merges a LoRA.",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -1,5 +1,6 @@
 """Student `local`: trained and sampled in this process."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +17,7 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint, number_format
-from distillkit_builtin.local.model_config import context_length, read_config
+from distillkit_builtin.local.model_config import context_length, read_config, require_mergeable
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import local_report
 from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
@@ -36,6 +37,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "base", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
+        | {"export_dtype"}
     )
 
     _live: "LiveLocalStudent | DataParallelStudent | None" = PrivateAttr(None)
@@ -159,6 +161,26 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     async def export(self, run_dir: Path) -> Path:
         """`adapter/` in PEFT format, or `model/` where all weights were trained."""
         return await self._opened().export(run_dir)
+
+    def from_export(self, path: Path) -> Student:
+        """Starts from the adapter, on the model that it was trained on; or from the whole model."""
+        if not self.lora_rank:
+            return self.model_copy(update={"model": str(path)})
+        base = path.parent / "base"  # where adapters had been merged into the model
+        return self.model_copy(update={"adapter": str(path), **({"model": str(base)} if base.is_dir() else {})})
+
+    def require_exportable(self, *, merged: bool) -> None:
+        """Everything but a LoRA merged into a model in few bits."""
+        if merged and self.lora_rank:
+            require_mergeable(self.model)
+
+    async def merge(self, run: RunContext, exported: Path, folder: Path) -> None:
+        """A LoRA merged into `model`, or all weights; computed on the CPU."""
+        from distillkit_builtin.local.merged_export import WholeExport, write_whole_model
+
+        tokenizer = model_tokenizer(run, self.tokenizer_model or self.model, self.model)
+        export = WholeExport(exported, self.model, self.export_dtype, tokenizer, run.stop_ids)
+        await asyncio.to_thread(write_whole_model, export, folder)
 
     def _opened(self) -> "LiveLocalStudent | DataParallelStudent":
         if self._live is None:

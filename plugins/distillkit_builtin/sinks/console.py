@@ -22,6 +22,7 @@ from distillkit import (
 )
 from distillkit_builtin.sinks.evaluation_tables import evaluation_tables, examples, title
 from distillkit_builtin.sinks.heartbeat import Heartbeat
+from distillkit_builtin.sinks.notebook_cell import NotebookCell
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 from distillkit_builtin.sinks.step_line import step_line
 
@@ -29,8 +30,8 @@ from distillkit_builtin.sinks.step_line import step_line
 class ConsoleSink(Sink):
     """A line a step with the time of day, evaluations as tables of before -> now, and what the run waits for.
 
-    On a terminal the progress stays at its foot: what the run does now and for how long, steps, pace, time left, a row
-    a teacher. Elsewhere (a file, a notebook) what it does is a line every so often.
+    On a terminal the progress stays at its foot, in a notebook in one output of the cell: what the run does now and for
+    how long, steps, pace, time left, a row a teacher. In a file what it does is a line every so often.
     """
 
     name: ClassVar[str] = "console"
@@ -45,6 +46,7 @@ class ConsoleSink(Sink):
     _console: Console = PrivateAttr(default_factory=Console)
     _live: Live | None = PrivateAttr(None)
     _heartbeat: Heartbeat | None = PrivateAttr(None)
+    _cell: NotebookCell | None = PrivateAttr(None)
     _display: ProgressDisplay = PrivateAttr(default_factory=lambda: ProgressDisplay(0, ()))
 
     def silence(self) -> None:
@@ -52,12 +54,15 @@ class ConsoleSink(Sink):
         self._console.quiet = True
 
     async def open(self, run: RunContext) -> None:
-        """Begin the display at the foot of the terminal, or elsewhere the lines that say what the run does."""
+        """Begin the display at the foot of the terminal or in the cell, or elsewhere the lines of what the run does."""
         console = self._console
         self._show(ProgressDisplay(0, ()))
         if console.quiet:
             return
-        if console.is_interactive and not console.is_jupyter:
+        if console.is_jupyter:
+            self._cell = NotebookCell()
+            self._show(self._display)
+        elif console.is_interactive:
             self._live = Live(get_renderable=lambda: self._display, console=console)
             self._live.start()
         else:
@@ -73,6 +78,9 @@ class ConsoleSink(Sink):
         if self._heartbeat is not None:
             self._heartbeat.stop()
             self._heartbeat = None
+        if self._cell is not None:
+            self._cell.show(self._display, last=True)
+            self._cell = None
 
     def emit(self, event: Event) -> None:
         """Print what an event holds for people, or change the display at the terminal's foot."""
@@ -85,8 +93,9 @@ class ConsoleSink(Sink):
                 self._show(self._display.with_progress(event))
             case StepFinished():
                 self._show(self._display.after_step(event))
-                width = None if self._live is None else self._console.width - len(clock_time())
-                self._say(step_line(event.metrics, self._display, width))
+                if self._cell is None:
+                    width = None if self._live is None else self._console.width - len(clock_time())
+                    self._say(step_line(event.metrics, self._display, width))
             case Evaluated():
                 self._show(self._display.without_phase())
                 self._evaluated(event)
@@ -112,8 +121,10 @@ class ConsoleSink(Sink):
             self._say(f"{display.doing} (for {duration(display.seconds_doing)})", style="dim")
 
     def _show(self, display: ProgressDisplay) -> None:
-        """From now on this stands at the foot of the terminal."""
+        """From now on this stands at the foot of the terminal, or in the notebook's cell."""
         self._display = display
+        if self._cell is not None:
+            self._cell.show(display)
 
     def _say(self, text: str, style: str = "") -> None:
         """Print a line behind the time of day."""

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import read_jsonl
+from conftest import question, read_jsonl
+from typer.testing import CliRunner
 
 import distillkit
 from builtin.fireworks.conftest import STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers, write_rows
+from distillkit.cli.main import app
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.testing import check_plugin, make_context, make_scored_rollouts
 from distillkit_builtin.fireworks.batch_codec import as_datums
@@ -387,3 +389,28 @@ def test_a_teachers_own_model_needs_no_tokenizer_named(
     config = make_config(service, tmp_path, tiny_model, teachers=[{**teacher(service, TEACHER)}])
     assert config.teachers[0].tokenizer_model is None
     assert distillkit.run(config).steps == 2
+
+
+def test_its_run_is_evaluated_and_asked_again_and_what_it_cannot_write_is_said(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [question(f"number {i}") for i in range(2)]
+    held_out = write_rows(tmp_path, [question("held out")], "heldout.jsonl")
+    config = make_config(service, tmp_path, tiny_model, rows=rows, data={"eval_path": held_out})
+    result = distillkit.run(config)
+
+    def call(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(app, [words[0], str(result.run_dir), *words[1:]])
+        assert done.exit_code == code, done.output
+        return done.output
+
+    call("eval", "--out", "e.json")
+    found = json.loads(Path("e.json").read_text())["eval"]
+    assert found["completions"] == result.eval["after"]["completions"]
+    assert found["reverse_kl"] == pytest.approx(result.eval["after"]["reverse_kl"], abs=1e-3)
+    assert "after step 1 (" in call("generate", "--rows", "1")
+    message = call("export", "--merge", "merged", code=2)
+    assert "student 'fireworks' (FireworksStudent) writes no weights as a whole model onto this machine" in message
+    assert not Path("merged").exists()
+    assert nothing_is_left(service)

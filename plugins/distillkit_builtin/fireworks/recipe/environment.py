@@ -16,6 +16,7 @@ from distillkit_builtin.fireworks.recipe.config import (
     TrainerConfig,
 )
 from distillkit_builtin.fireworks.recipe.main import main
+from distillkit_builtin.fireworks.recipe.uncaught import error_lines
 
 LOG_PATH = "./distillation_logs"
 MODEL = "accounts/fireworks/models/qwen3-8b"
@@ -61,8 +62,7 @@ def run_from_environment() -> int:
     try:
         result = main(config_from_environment(os.environ))
     except DistillkitError as error:
-        wrong = isinstance(error, InputError)
-        print(f"{'error' if wrong else 'failed'}: {error}", *getattr(error, "__notes__", ()), sep="\n", file=sys.stderr)
-        return 2 if wrong else 1
+        print(*error_lines(error), sep="\n", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
     print(json.dumps(result, default=str))
     return 0

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import distillkit
-from distillkit.errors import InputError
+from distillkit.errors import DistillkitError, InputError
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import holds_run, run_directory
+from distillkit.run_directory.result import RunResult
 from distillkit_builtin.fireworks.recipe.config import Config
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import Translation, translate
+from distillkit_builtin.fireworks.recipe.uncaught import end_without_traceback
 
 EXTRA_HEADERS = "FIREWORKS_API_EXTRA_HEADERS"
 
@@ -27,6 +29,8 @@ def main(
     cleanup_on_exit: bool | None = None,
 ) -> dict[str, Any]:
     """Distil as `config` says; go on from the last checkpoint where `log_path` holds one. Works in a notebook too.
+
+    The last lines that it prints say what was done; an error that nobody catches ends the program without a traceback.
 
     Args:
         config: the recipe's config.
@@ -51,14 +55,19 @@ def main(
     try:
         _require_honoured(rlor_mgr)
         run = translate(config, keep=not cancel_on_exit)
-        resume = _resumes(run_directory(run.config))
         with _sigterm_interrupts():
-            done = distillkit.run(run.config, resume=resume)
-    except InputError as error:
-        if isinstance(config, Config):
-            RunnerFiles.of(config.runner).refused(str(error))
+            done = distillkit.run(run.config, resume=_resumes(run_directory(run.config)))
+    except DistillkitError as error:
+        _say_of(error, config)
         raise
-    return _result(config, run, done.steps)
+    return _report(config, run, done)
+
+
+def _say_of(error: DistillkitError, config: Config) -> None:
+    """Write a refusal into the runner's files; whoever catches no error reads its message alone."""
+    if isinstance(error, InputError) and isinstance(config, Config):
+        RunnerFiles.of(config.runner).refused(str(error))
+    end_without_traceback(error)
 
 
 def _require_honoured(rlor_mgr: object | None) -> None:
@@ -105,13 +114,15 @@ def _sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _result(config: Config, run: Translation, steps: int) -> dict[str, Any]:
+def _report(config: Config, run: Translation, done: RunResult) -> dict[str, Any]:
+    """Say what was done; gives what `main` returns."""
+    print(done.last_line, f"{done.adapter_path.name}: {done.adapter_path}", sep="\n", flush=True)
     service = run.log.service
     connection = None if service is None else service.connection
     if connection is None:
         raise AssertionError("a run that ended well had a trainer")
     return {
-        "steps": steps,
+        "steps": done.steps,
         "policy_job_id": connection.trainer_job,
         "deployment_id": connection.deployment,
         "eval": dict(run.callbacks.latest),

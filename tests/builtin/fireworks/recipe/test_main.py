@@ -426,3 +426,39 @@ def test_sigterm_leaves_nothing_running(fireworks: "LoopbackService", tmp_path: 
             process.kill()
             process.communicate()
     assert nothing_is_left(fireworks)
+
+
+WRONG = """from distillkit.recipes.distillation_loop import Config, main
+import sys
+try:
+    main(Config(log_path="logs", dataset=""))
+except ValueError as error:
+    print("caught:", type(error).__name__)
+if "typo" in sys.argv:
+    main(Config(log_path="logs", dataset="")).absent
+raise KeyError("mine")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "last", "traceback"),
+    [(["typo"], "error: dataset: is empty", False), ([], "KeyError: 'mine'", True)],
+)
+def test_a_users_error_ends_a_program_with_its_message_and_no_traceback(
+    tmp_path: Path, arguments: list[str], last: str, traceback: bool
+) -> None:
+    command = [sys.executable, "-c", WRONG, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert done.stdout == "caught: InputError\n"
+    assert ("Traceback" in done.stderr) is traceback
+    assert any(line.startswith(last) for line in done.stderr.splitlines())
+
+
+def test_the_last_lines_say_what_was_done(
+    fireworks: "LoopbackService", tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(make(tmp_path))
+    done, where = capsys.readouterr().out.splitlines()[-2:]
+    assert done.startswith("done: 4 steps, 4 completions trained, ")
+    assert where == f"model: {tmp_path}/logs/run/model"

@@ -1,0 +1,45 @@
+"""`distillkit export`: a run's weights for others to use, of any checkpoint, or merged into a whole model."""
+
+import asyncio
+from pathlib import Path
+
+from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.working import Working
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
+from distillkit.files.jsonl import explain_write_errors
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.probe.export_run import plan_export, write_export
+from distillkit.ranks import Rank
+from distillkit.registry import Registry
+
+
+def export_and_report(
+    config: RunConfig,
+    registry: Registry,
+    rank: Rank,
+    run_dir: Path,
+    folder: Path,
+    step: int | None,
+    *,
+    merged: bool,
+    quiet: bool = False,
+) -> None:
+    """Write the weights, and say where. Raises InputError, with the reason, where that cannot be."""
+    if rank.count > 1:
+        raise InputError("export works in one process; start it without torchrun")
+
+    def notify(note: str) -> None:
+        if not quiet:
+            ERR.print(f"note: {note}")
+
+    plan = plan_export(config, registry, run_dir, folder, step, notify, merged=merged)
+    with explain_os_errors(), explain_write_errors(folder), Working(quiet=quiet) as working:
+        path = asyncio.run(write_export(plan, working.say))
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    what = "the whole model" if merged else path.name
+    OUT.print(f"{what} after step {plan.weights.step}: {path} ({_bytes(size)}; its README.md shows how to load it)")
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -1,0 +1,73 @@
+"""`distillkit generate`: what a run's student writes now, beside what it wrote before it was trained."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from distillkit.cli.generation_page import show_before_and_after
+from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.working import Working
+from distillkit.config.default_plugins import DEFAULT_PROMPTS
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
+from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.execute import work_beside
+from distillkit.probe.before_and_after import BeforeAndAfter, asked, completed, rows_asked
+from distillkit.probe.open_student import checked_student
+from distillkit.ranks import Rank
+from distillkit.records import Rollout
+from distillkit.registry import Registry
+from distillkit.run_directory.saved_run import saved_weights, starting_from
+
+
+def generate_and_report(
+    config: RunConfig,
+    registry: Registry,
+    rank: Rank,
+    run_dir: Path,
+    step: int | None,
+    questions: Sequence[str],
+    rows: int,
+    *,
+    full: bool = False,
+    as_json: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Sample both sides and print them. Raises InputError before anything is loaded."""
+    if not rank.runs_engine:
+        asyncio.run(work_beside(config, rank))
+        return
+
+    def notify(note: str) -> None:
+        if not quiet:
+            ERR.print(f"note: {note}")
+
+    weights = saved_weights(run_dir, step, notify)
+    if weights is None:
+        raise InputError("--step 0 is the student as it started, which stands beside any other step")
+    alone = checked_student(config, notify, rank, weights)
+    trained = checked_student(starting_from(config, weights), notify, rank) if weights.exported else alone
+    if questions and config.prompts.name != DEFAULT_PROMPTS:
+        notify(f"prompts: {config.prompts.name!r} builds prompts of rows; a --question is read as it is")
+    prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
+    with explain_os_errors(), Working(quiet=quiet) as working:
+        found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
+    if as_json:
+        OUT.print(json.dumps([_record(each, weights.step) for each in found], indent=2, ensure_ascii=False))
+    else:
+        show_before_and_after(found, weights.step, OUT, full=full)
+
+
+def _record(found: BeforeAndAfter, step: int) -> dict[str, JsonValue]:
+    question = found.question
+    sides = {"before": _side(found.before), "after": _side(found.after)}
+    return {"place": question.place, "question": question.text, "step": step, **sides}
+
+
+def _side(rollout: Rollout | None) -> JsonValue:
+    if rollout is None:
+        return None
+    return {"text": rollout.text, "tokens": len(rollout.token_ids), "finish_reason": rollout.finish_reason}

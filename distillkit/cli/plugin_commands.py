@@ -1,0 +1,62 @@
+"""The commands `distillkit plugins ...` and `distillkit config ...`: what there is to choose from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillkit.cli import plugin_pages, schema
+from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose
+from distillkit.cli.reporting import OUT, reporting
+from distillkit.registry import Registry
+
+plugins_app = typer.Typer(help="The plugins that a config can choose by name.", no_args_is_help=True)
+config_app = typer.Typer(help="About config files.", no_args_is_help=True)
+
+
+def _flags(verbose: Verbose = False, quiet: Quiet = False) -> None:
+    """Options before a command of a group."""
+
+
+plugins_app.callback()(_flags)
+config_app.callback()(_flags)
+
+
+@plugins_app.command("list")
+def plugins_list(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """All plugins by role, and the entry points that could not be loaded."""
+    with reporting(verbose=verbose):
+        registry = _registry(plugin or [])
+        OUT.print(plugin_pages.as_json(registry)) if as_json else plugin_pages.show_list(registry, OUT)
+
+
+@plugins_app.command("show")
+def plugins_show(
+    role: str, name: str, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+) -> None:
+    """One plugin's options, each with its type, default and meaning."""
+    with reporting(verbose=verbose):
+        plugin_pages.show_one(_registry(plugin or []), role, name, OUT)
+
+
+@config_app.command("schema")
+def config_schema(plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False) -> None:
+    """The JSON schema of config files, for editors to complete and check them.
+
+    distillkit config schema > distillkit.schema.json
+    and as the first line of config.yaml: # yaml-language-server: $schema=distillkit.schema.json
+    """
+    with reporting(verbose=verbose):
+        OUT.print(schema.as_json(_registry(plugin or [])))
+
+
+def _registry(scripts: list[str]) -> Registry:
+    registry = Registry.discover()
+    for script in scripts:
+        registry.add_script(Path(script))
+    return registry

@@ -1,0 +1,148 @@
+"""The commands `eval`, `generate` and `export`: what a run left, looked at and taken elsewhere; nothing is trained."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose, words_alone
+from distillkit.cli.evaluating import evaluate_and_report, result_file
+from distillkit.cli.exporting import export_and_report
+from distillkit.cli.generating import generate_and_report
+from distillkit.cli.loading import load, split
+from distillkit.cli.reporting import ERR, reporting
+from distillkit.errors import InputError
+from distillkit.run_directory.saved_run import load_run, noting_where_it_began, saved_weights
+
+EvalArguments = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG|RUN [KEY=VALUE...]",
+        callback=words_alone,
+        help="Config files, or the directory of a run; and overrides.",
+    ),
+]
+RunArguments = Annotated[
+    list[str],
+    typer.Argument(metavar="RUN [KEY=VALUE...]", callback=words_alone, help="The directory of a run; and overrides."),
+]
+Step = Annotated[
+    int | None,
+    typer.Option("--step", metavar="N", min=0, help="The weights of step N, by default the newest."),
+]
+
+
+def evaluate(
+    arguments: EvalArguments,
+    step: Step = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE", help="Where the result goes, by default evaluations/step-N.json of the run."
+        ),
+    ] = None,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Evaluate what a run trained, or a config's student.
+
+    Of a config, the student as it starts; of a run, its newest weights or those of a step. Trains nothing.
+
+    distillkit eval config.yaml
+
+    distillkit eval runs/my-run --step 20 data.eval_path=other.jsonl
+    """
+    with reporting(verbose=verbose) as rank:
+        files, overrides = split(arguments)
+        run_dir = next((file for file in files if file.is_dir()), None)
+        if run_dir is not None and len(files) > 1:
+            raise InputError("name the directory of one run, such as runs/my-run, or config files")
+        if run_dir is None:
+            if step:
+                raise InputError("--step N goes with the directory of a run, such as runs/my-run")
+            config, registry = load(arguments, plugin or [])
+            evaluate_and_report(config, registry, rank, None, result_file(config, None, out, of_run=False), quiet=quiet)
+            return
+        with noting_where_it_began(run_dir):
+            config, registry = load_run(run_dir, overrides, plugin or [])
+            weights = saved_weights(run_dir, step, lambda note: ERR.print(f"note: {note}"))
+            file = result_file(config, weights, out, of_run=True)
+            evaluate_and_report(config, registry, rank, weights, file, quiet=quiet)
+
+
+def generate(
+    arguments: RunArguments,
+    question: Annotated[
+        list[str] | None,
+        typer.Option("--question", metavar="TEXT", help="What is asked; may be given several times."),
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Without a question: so many held-out rows.")] = 3,
+    step: Step = None,
+    full: Annotated[bool, typer.Option("--full", help="Whole completions, not their first lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Show what a run's student writes, before and after.
+
+    The same prompts with the same seeds, by the student as it started and as it is.
+
+    distillkit generate runs/my-run --question "What is 6 * 7?" sampling.temperature=0
+    """
+    with reporting(verbose=verbose) as rank:
+        run_dir, overrides = _run_of(arguments)
+        with noting_where_it_began(run_dir):
+            config, registry = load_run(run_dir, overrides, plugin or [])
+            generate_and_report(
+                config,
+                registry,
+                rank,
+                run_dir,
+                step,
+                question or [],
+                rows,
+                full=full,
+                as_json=as_json,
+                quiet=quiet,
+            )
+
+
+def export(
+    arguments: RunArguments,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="Write what the run exports, of a checkpoint: --step N.")
+    ] = None,
+    merge: Annotated[
+        Path | None,
+        typer.Option("--merge", metavar="DIR", help="Write a whole model, the LoRA merged into its base."),
+    ] = None,
+    step: Step = None,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run's weights as a whole model, or of a step.
+
+    distillkit export runs/my-run --merge my-model
+
+    distillkit export runs/my-run --step 20 --to my-adapter
+    """
+    with reporting(verbose=verbose) as rank:
+        run_dir, overrides = _run_of(arguments)
+        folder = merge or to
+        if folder is None or (merge and to):
+            raise InputError("name where to write: --merge DIR for a whole model, or --to DIR for what the run exports")
+        with noting_where_it_began(run_dir):
+            config, registry = load_run(run_dir, overrides, plugin or [])
+            export_and_report(config, registry, rank, run_dir, folder, step, merged=merge is not None, quiet=quiet)
+
+
+def _run_of(arguments: Sequence[str]) -> tuple[Path, list[str]]:
+    """The run's directory, and overrides. Raises InputError."""
+    files, overrides = split(arguments)
+    if len(files) != 1:
+        raise InputError("name the directory of one run, such as runs/my-run")
+    return files[0], overrides

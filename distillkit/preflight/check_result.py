@@ -1,0 +1,94 @@
+"""What `distillkit.check` gives: everything that is known of a run before it, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from distillkit.config.run_config import RunConfig
+from distillkit.data.counted import counted
+from distillkit.events import Plan
+from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.types import Prompts
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckResult:
+    """A run that is valid, and what it will do and take."""
+
+    config: RunConfig
+    """The config, resolved."""
+    run_dir: Path
+    """Where it will write."""
+    holds_run: bool
+    """Whether a run is there already, which `resume` goes on with and `overwrite` replaces."""
+    plan: Plan
+    """Upper bounds of its rows, steps and tokens."""
+    rows: int
+    """Rows of the data, each of which is trained in every epoch."""
+    routes: Mapping[str, int]
+    """Teacher name to the rows that it scores."""
+    prompts: Mapping[str, Mapping[str, str]]
+    """Of the first row of each route, by the route's label: what `student` and each teacher by its name will read."""
+    memory_bytes: int | None
+    """What weights and optimizers are expected to take at their peak, as far as is known; activations come on top."""
+    plugin_notes: tuple[str, ...]
+    """What will be loaded, created or reused, a line each."""
+    notes: tuple[str, ...]
+    """What a user should know of data and settings, a sentence each."""
+    missing: tuple[str, ...]
+    """What has to be installed before the run, a line each with the pip command."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run can start as it is."""
+        return not self.missing
+
+    def __repr__(self) -> str:
+        """One line for a notebook or a log; the fields hold the rest."""
+        rows = ", ".join(f"{teacher} {number}" for teacher, number in self.routes.items())
+        parts = [
+            "ok" if self.ok else f"{counted(len(self.missing), 'package')} missing",
+            f"{counted(self.rows, 'row')} ({rows})",
+            counted(self.plan.steps, "step"),
+            counted(len(self.notes), "note"),
+        ]
+        return f"<CheckResult {self.config.name}: {', '.join(parts)}>"
+
+    @classmethod
+    def of(cls, prepared: PreparedRun, run_dir: Path, *, holds_run: bool, notices: tuple[str, ...]) -> "CheckResult":
+        """What is known of a prepared run; `notices` is what plugins said meanwhile."""
+        reports = prepared.reports.values()
+        memory = [report.memory_bytes for report in reports if report.memory_bytes is not None]
+        pipeline = prepared.pipeline
+        return cls(
+            prepared.config,
+            run_dir,
+            holds_run,
+            prepared.plan,
+            len(prepared.dataset),
+            {teacher.name: pipeline.rows_of[teacher.name] for teacher in pipeline.teachers},
+            {label: _shown(prepared, prompts) for label, prompts in first_of_each_route(prepared).items()},
+            sum(memory) if memory else None,
+            tuple(note for report in reports for note in report.notes),
+            (*notices, *prepared.notes),
+            prepared.missing,
+        )
+
+
+def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
+    """The first row of each route."""
+    first: dict[str, Prompts] = {}
+    wanted = {teacher.name for teacher in prepared.pipeline.teachers if prepared.pipeline.rows_of[teacher.name]}
+    for row in prepared.dataset.rows():
+        (prompts,) = prepared.render([row])
+        first.setdefault(prompts.route.label, prompts)
+        if wanted <= {name for prompts in first.values() for name in prompts.route.teachers}:
+            break
+    return first
+
+
+def _shown(prepared: PreparedRun, prompts: Prompts) -> dict[str, str]:
+    """What each side reads, special tokens visible."""
+    sides = prepared.renderer.teachers
+    texts = {"student": prepared.renderer.student.tokenizer.show(prompts.student.tolist())}
+    return texts | {name: sides[name].tokenizer.show(ids.tolist()) for name, ids in prompts.teachers.items()}

@@ -1,0 +1,90 @@
+"""Names of other tools are answered with our key, and each of those keys is there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distillkit import ConfigError, RunConfig
+from distillkit.config.other_names import INSTEAD, NAMES, key_of, named_here
+
+MINE: dict[str, Any] = {"data": "x.jsonl", "student": {"name": "local", "model": "m"}, "teachers": [{"model": "t"}]}
+KEY = re.compile(r"\b(?:data|student|sampling|train|loss|teachers|sinks)\.[a-z_0-9.]*[a-z_0-9]")
+
+
+def value_at(config: Any, key: str) -> object:
+    for part in key.split("."):
+        config = config[int(part)] if part.isdigit() else getattr(config, part)
+    return config
+
+
+def test_every_key_that_is_named_is_there() -> None:
+    config = RunConfig(**MINE)
+    said = {key for text in INSTEAD.values() for key in KEY.findall(text)}
+    assert {"student.micro_batch_tokens", "loss.scale", "train.num_substeps"} <= said
+    for key in {*NAMES, *said}:
+        value_at(config, key)
+
+
+def test_no_name_has_two_answers() -> None:
+    names = [name for text in NAMES.values() for name in text.split()] + list(INSTEAD)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"lr": 1}, "lr: unknown key; here it is student.learning_rate"),
+        ({"student": {"lr": 1}}, "student.lr: unknown key; here it is student.learning_rate"),
+        ({"student": {"batch_size": 1}}, "student.batch_size: unknown key; here it is train.prompt_groups_per_step"),
+        ({"train": {"batch_size": 1}}, "train.batch_size: unknown key; here it is train.prompt_groups_per_step"),
+        ({"train": {"num_generations": 1}}, "here it is sampling.completions_per_prompt"),
+        ({"sampling": {"max_new_tokens": 1}}, "here it is sampling.max_completion_tokens"),
+        ({"loss": {"beta": 1}}, "loss.beta: unknown key; the loss is the gap to the teacher itself"),
+        ({"temperature": 1}, "temperature: unknown key; here it is sampling.temperature"),
+        ({"teachers": [{"model": "t", "scorer": {"lr": 1}}]}, "teachers.0.scorer.lr: unknown key; here it is student."),
+        ({"actor_rollout_ref": {"actor": {"optim": {"lr": 1}}}}, "actor_rollout_ref.actor.optim.lr: unknown key; here"),
+        ({"actor_rollout_ref": {"rollout": {"n": 4}}}, "here it is sampling.completions_per_prompt"),
+        ({"trainer": {"save_freq": 4}}, "trainer.save_freq: unknown key; here it is train.save_every"),
+        ({"trainer": {"nobody": 4}}, "trainer: unknown key; did you mean 'train'?"),
+        ({"student": {"modle": "m"}}, "student.modle: unknown key; did you mean 'model'?"),
+    ],
+)
+def test_the_error_names_our_key(over: dict[str, Any], message: str) -> None:
+    values: dict[str, Any] = {
+        key: {**MINE.get(key, {}), **value} if key == "student" else value for key, value in {**MINE, **over}.items()
+    }
+    with pytest.raises(ConfigError) as error:
+        RunConfig(**values)
+    assert message in str(error.value)
+
+
+def test_a_student_without_an_option_is_not_sent_to_it() -> None:
+    assert named_here(["lora_rank"], ["learning_rate"], "student") is None
+    assert named_here(["lr"], ["learning_rate"], "student") == "here it is student.learning_rate"
+    assert named_here(["student", "learning_rate"]) is None
+
+
+def test_a_section_that_holds_itself_ends() -> None:
+    section: dict[str, Any] = {"nobody": 1}
+    section |= {"a": section, "b": section}
+    with pytest.raises(ConfigError, match="verl: unknown key; Known: "):
+        RunConfig(**MINE, verl=section)
+
+
+def test_a_name_with_dots_is_matched_by_its_end() -> None:
+    assert key_of("actor_rollout_ref.actor.optim.lr") == "student.learning_rate"
+    assert key_of("n") is None
+
+
+def test_the_page_of_other_names_says_what_the_errors_say() -> None:
+    page = Path(__file__).parents[3] / "docs" / "names-of-other-tools.md"
+    rows = [line.split("|")[1:3] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    assert len(rows) > 15
+    for there, here in rows:
+        for name in re.findall(r"`([\w.]+)`", there):
+            said = INSTEAD.get(name) or key_of(name)
+            assert said, name
+            keys = re.findall(r"`([\w.]+)`", here)
+            assert not keys or any(key in said for key in keys), (name, said)
