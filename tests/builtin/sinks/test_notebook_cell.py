@@ -9,6 +9,7 @@ from rich.console import Console
 
 from builtin.sinks.test_console import STARTED, step
 from distillkit.events import RunFinished
+from distillkit.testing import make_context
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.notebook_cell import NotebookCell
 
@@ -52,6 +53,7 @@ def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
 async def test_steps_change_one_output_and_the_last_one_stays(notebook: Notebook) -> None:
     sink = ConsoleSink()
     sink._console = Console(force_jupyter=True, width=80, color_system=None)
+    await sink.open(make_context())
     sink.emit(STARTED)
     outputs = len(notebook.outputs)
     for number in range(1, 5):
@@ -59,13 +61,14 @@ async def test_steps_change_one_output_and_the_last_one_stays(notebook: Notebook
     sink.emit(RunFinished({}))
     await sink.close()
     assert len(notebook.outputs) == outputs
-    assert "step 4/4" in notebook.text(outputs - 1)
+    assert "step 4/4" in notebook.text(0)
 
 
 async def test_a_quiet_run_has_no_output(notebook: Notebook) -> None:
     sink = ConsoleSink()
     sink._console = Console(force_jupyter=True, width=80)
     sink.silence()
+    await sink.open(make_context())
     sink.emit(STARTED)
     sink.emit(step(1))
     await sink.close()
