@@ -8,6 +8,7 @@ from rich.table import Table
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.events import Plan
+from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
@@ -51,6 +52,7 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
         table.add_row(
             "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
         )
+    table.add_row("a kill costs", kill_cost(prepared.config.train))
     if prepared.config.prices is not None:
         total_cost, left_out = cost(plan, prepared.config.prices)
         table.add_row("cost", total_cost)

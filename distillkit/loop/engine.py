@@ -2,10 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.events import StepFinished
+from distillkit.files.jsonl import explain_write_errors
+from distillkit.files.permissions import apply_umask
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.guards import Guards, stop_error
@@ -49,6 +53,8 @@ class Engine:
     """Whether the run is to end after the step in hand, with a checkpoint."""
     training: bool = False
     """Whether there is, or comes at once, a step in hand."""
+    to_follow_up: Mapping[str, float] | None = None
+    """Metrics of the step that a resumed run goes on from, where the run ended before it looked and saved."""
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
@@ -59,13 +65,18 @@ class Engine:
         self.windows.open(self.step + 1, self.ledger.totals.rows_settled)
         ended = "interrupted"
         try:
+            if self.to_follow_up is not None:
+                self.guards.check(self.to_follow_up)
+                await self.look_and_save(dict(self.to_follow_up))
             await self.train_all()
             self.ledger.require_balance()
             if self.exported is None:  # all steps were trained before this process began
                 metrics = self.files.take_back_metrics(self.step)
                 self.files.write_metrics(self.step, metrics | await self.finish())
-        except Exception as error:
-            ended = one_line_error(error)
+        except (Exception, asyncio.CancelledError) as error:
+            ended = one_line_error(error) if isinstance(error, Exception) else ended
+            with suppress(asyncio.CancelledError):  # a further interrupt: it is given up
+                await self.checkpointer.rescue()
             raise
         finally:
             await self.windows.close(self.step + 1, ended)
@@ -74,18 +85,18 @@ class Engine:
         """One window after another; with steps off policy the next ones are sampled and scored meanwhile."""
         self.training, started = True, time.perf_counter()
         while (window := await self.windows.next()) is not None:
-            metrics = await self.train(window)
-            seconds = time.perf_counter() - started
-            self.train_seconds += seconds
-            await self.look_and_save(metrics | {"time/step": seconds})
+            metrics = await self.train(window, started)
+            self.train_seconds += metrics["time/step"]
+            await self.look_and_save(metrics)
             if self.stop_requested and self.step < self.prepared.plan.steps:
                 raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
             started = time.perf_counter()
         self.training = False
 
-    async def train(self, window: AnyWindow) -> dict[str, float]:
+    async def train(self, window: AnyWindow, started: float) -> dict[str, float]:
         """Train on a window's completions, and publish the new weights; return the step's metrics."""
         scored = await self.windows.outcomes(window, self.step + 1)
+        self.ledger.require_few_failures(window.requests, scored)
         scored_at = time.perf_counter()
         trained = await self.trainer.train(scored)
         trained_at = time.perf_counter()
@@ -94,11 +105,14 @@ class Engine:
         self.report.keep_samples(self.step, trained.outcomes.scored)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
         self.guards.check(measured)
+        metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured}
+        metrics |= {"time/train": trained_at - scored_at, "time/step": time.perf_counter() - started}
+        self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
         interval = self.prepared.config.train.weight_sync_interval
         if self.step % interval == 0 or self.step == self.prepared.plan.steps:
             await self.policy.publish(self.step, self.windows.in_flight)
-        times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **self.report.metrics(trained.outcomes), **measured}
+        ended_at = time.perf_counter()
+        return metrics | {"time/sync": ended_at - trained_at, "time/step": ended_at - started}
 
     async def look_and_save(self, metrics: dict[str, float]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
@@ -106,11 +120,12 @@ class Engine:
         due = train.save_every and self.step % train.save_every == 0
         self.dispatcher.emit(StepFinished(self.step, metrics))
         try:
-            self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluations.run("during", self.step, self.policy.version)
-            if last or collapse or self.stop_requested or due:
+            if last or collapse or self.stop_requested or due or self.checkpointer.is_due:
                 await self.checkpointer.save(self.step, self.train_seconds, metrics)
+            else:
+                self.checkpointer.mark(self.step, self.train_seconds, metrics)
             if collapse:
                 raise stop_error(collapse)
             if last:
@@ -124,6 +139,8 @@ class Engine:
             self.dispatcher.notice(f"stopping after {FINISHING}")
         with attribute_to(self.prepared.config.student, "in export()"):
             self.exported = await self.prepared.config.student.export(self.files.run_dir)
+        with explain_write_errors(self.exported):
+            await asyncio.to_thread(apply_umask, self.exported)
         return await self.evaluations.run("after", self.step, self.policy.version)
 
     def request_stop(self) -> str | None:

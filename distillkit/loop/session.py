@@ -3,10 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -14,12 +12,11 @@ from distillkit.events import RunFinished, RunStarted
 from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
-from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
 
 log = logging.getLogger("distillkit")
-T = TypeVar("T")
 
 
 async def run_session(
@@ -53,30 +50,6 @@ async def run_session(
             files.write_summary(summary)
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
-
-
-async def unless_broken(work: Coroutine[Any, Any, T], student: Student) -> T:
-    """The result of `work`; raises why the student cannot go on, as soon as it says so."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
-    try:
-        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await broken
-        return await working
-    finally:
-        await _cancel_and_wait(working, broken)
-
-
-async def _cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
-    for task in tasks:
-        task.cancel()
-    while not all(task.done() for task in tasks):
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # so that it counts as seen
 
 
 def _where_a_resume_goes_on(run_dir: Path) -> str:
