@@ -61,7 +61,8 @@ class Engine:
         await self.policy.publish(self.step, (), resumed=self.step > 0)
         await self.probe.run(self.step)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
-            self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))
+            measured = await self.evaluations.run("before", 0, self.policy.version)
+            self.files.write_metrics(0, {"time/unix": time.time(), **measured})
         self.windows.open(self.step + 1, self.ledger.totals.rows_settled)
         ended = "interrupted"
         try:
@@ -106,7 +107,8 @@ class Engine:
         measured = step_metrics(trained.outcomes.scored, trained.batches)
         self.guards.check(measured)
         metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured}
-        metrics |= {"time/train": trained_at - scored_at, "time/step": time.perf_counter() - started}
+        metrics |= {"time/unix": time.time(), "time/train": trained_at - scored_at}
+        metrics["time/step"] = time.perf_counter() - started
         self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
         interval = self.prepared.config.train.weight_sync_interval
         if self.step % interval == 0 or self.step == self.prepared.plan.steps:

@@ -1,5 +1,7 @@
 """A run's plugins, open inside a block and closed behind it, whatever ends it."""
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -9,7 +11,10 @@ from distillkit.context import RunContext
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun, context_for
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.plugin import Plugin
 from distillkit.roles.sink import Sink
+
+log = logging.getLogger("distillkit")
 
 
 @asynccontextmanager
@@ -40,8 +45,11 @@ async def opened_plugins(
             if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
                 stack.push_async_callback(plugin.close)
+                started = time.perf_counter()
                 with attribute_to(plugin, "while it was opened"):
                     await plugin.open(replace(_context(user, prepared, run_dir, notify), outer_dir=outer_dir))
+                if type(plugin).open is not Plugin.open:
+                    log.info("opened %s (%s) in %.1f s", user, plugin.name, time.perf_counter() - started)
         yield
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -15,6 +16,7 @@ from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
+from distillkit.run_directory.provenance import Provenance
 
 log = logging.getLogger("distillkit")
 
@@ -24,6 +26,9 @@ async def run_session(
 ) -> dict[str, JsonValue]:
     """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and the sinks hear it."""
     prepared, files, dispatcher = engine.prepared, engine.files, engine.dispatcher
+    began = datetime.now().astimezone() - timedelta(seconds=time.perf_counter() - started)
+    provenance = Provenance(prepared, began, None if checkpoint is None else checkpoint[1].step)
+    provenance.log_beginning()
     for note in prepared.notes:
         dispatcher.warn(note)
     ended: BaseException | None = None
@@ -31,8 +36,12 @@ async def run_session(
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
             await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn))
+            provenance.opened()
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
+            files.write_summary(
+                {**summarize(engine, 0.0, None), "status": "running", "provenance": provenance.to_json()}
+            )
             config, first = prepared.config, engine.step + 1
             dispatcher.emit(
                 RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
@@ -47,6 +56,7 @@ async def run_session(
             raise
         finally:
             summary = summarize(engine, time.perf_counter() - started, ended)
+            summary["provenance"] = provenance.to_json(datetime.now().astimezone())
             files.write_summary(summary)
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary

@@ -8,6 +8,7 @@ from typing import Literal
 from distillkit.context import RunContext
 from distillkit.events import Event, Notice
 from distillkit.files.redaction import redact
+from distillkit.loop.run_story import story_line
 from distillkit.roles.sink import Sink
 
 log = logging.getLogger("distillkit")
@@ -56,7 +57,10 @@ class SinkDispatcher:
             self.emit(notice)
 
     def emit(self, event: Event) -> None:
-        """Hand an event to every sink. Never raises."""
+        """Hand an event to every sink, and its line to `run.log`. Never raises."""
+        line = story_line(event)
+        if line is not None:
+            log.info("%s", redact(line), extra={"shown_by_sinks": True})
         for sink in self._sinks or ():
             try:
                 sink.emit(event)

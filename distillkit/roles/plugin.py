@@ -76,6 +76,9 @@ class Plugin(BaseModel, ABC):
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""
 
+    libraries: ClassVar[frozenset[str]] = frozenset()
+    """Distributions (`torch`, `httpx`) that it computes or connects with: `summary.json` has their versions."""
+
     @classmethod
     def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
         """What earlier runs in `run_dir` have outside of this machine, as far as a plugin of this class cleans it up.
@@ -105,6 +108,13 @@ class Plugin(BaseModel, ABC):
 
     async def open(self, run: RunContext) -> None:
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """What its options were resolved to, for `summary.json`: device, number format, sizes; server, model, version.
+
+        Called once, after every plugin is open. Cheap, and without anything that names the host or holds a secret.
+        """
+        return {}
 
     async def close(self) -> None:
         """Release what `open` made; called once, also after an error."""

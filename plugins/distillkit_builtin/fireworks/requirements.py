@@ -13,6 +13,9 @@ BASE_URL = "FIREWORKS_BASE_URL"
 DEFAULT_BASE_URL = "https://api.fireworks.ai"
 
 
+LIBRARIES = frozenset({"fireworks-ai", "transformers"})
+
+
 def missing_extra(who: str) -> str | None:
     """One line that says what to install, or None."""
     try:

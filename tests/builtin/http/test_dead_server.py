@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
-from builtin.http.test_runs import teacher
 from conftest import read_jsonl
 from loopback.openai.wire import Serve
 from pydantic import PrivateAttr
 
 import distillkit
+from builtin.http.test_runs import teacher
 from distillkit import RunConfig, Sink
 from distillkit.errors import RunFailedError
 from distillkit.events import Event, PhaseProgress, StepFinished
