@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.events import StepFinished
-from distillkit.files.jsonl import explain_write_errors
-from distillkit.files.permissions import apply_umask
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.evaluator_runner import EvaluatorRunner
+from distillkit.loop.final_weights import export_weights
 from distillkit.loop.guards import Guards, stop_error
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
@@ -23,7 +22,7 @@ from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.at_start import StartProbe
-from distillkit.roles.attribution import attribute_to, one_line_error
+from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.run_files import RunFiles
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
@@ -98,12 +97,12 @@ class Engine:
         """Train on a window's completions, and publish the new weights; return the step's metrics."""
         scored = await self.windows.outcomes(window, self.step + 1)
         self.ledger.require_few_failures(window.requests, scored)
+        self.report.keep_samples(self.step + 1, scored.scored)
         scored_at = time.perf_counter()
         trained = await self.trainer.train(scored)
         trained_at = time.perf_counter()
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
-        self.report.keep_samples(self.step, trained.outcomes.scored)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
         self.guards.check(measured)
         metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured}
@@ -139,10 +138,7 @@ class Engine:
         """Write the final weights for others to use, and evaluate them."""
         if self.stop_requested:
             self.dispatcher.notice(f"stopping after {FINISHING}")
-        with attribute_to(self.prepared.config.student, "in export()"):
-            self.exported = await self.prepared.config.student.export(self.files.run_dir)
-        with explain_write_errors(self.exported):
-            await asyncio.to_thread(apply_umask, self.exported)
+        self.exported = await export_weights(self.prepared.config.student, self.files.run_dir)
         return await self.evaluations.run("after", self.step, self.policy.version)
 
     def request_stop(self) -> str | None:

@@ -68,7 +68,7 @@ def test_the_summary_says_what_was_resolved_by_which_versions_and_when(
     assert found["started"].endswith("+05:30")
     assert (found["resumed_after"], found["processes"], found["scripts"]) == (None, 1, {})
     assert socket.gethostname() not in json.dumps(found)
-    assert os.getcwd() not in json.dumps(found)
+    assert str(Path.cwd()) not in json.dumps(found)
 
 
 def test_a_script_is_there_by_the_hash_of_its_content(
@@ -79,7 +79,7 @@ def test_a_script_is_there_by_the_hash_of_its_content(
         "from distillkit.testing import FakeScorer, FakeStudent\n\n\nclass Mine(FakeScorer):\n    name = 'm'\n"
     )
     fakes = Path(__file__).parents[2] / "helpers" / "fake_plugins.py"
-    config, registry = load_config(
+    config, _ = load_config(
         [],
         scripts=[str(script), str(fakes)],
         extra={
