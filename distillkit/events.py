@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from distillkit.frozen import FrozenDict, Value, freeze_fields
+from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
@@ -105,7 +105,9 @@ class EvalResult(Value):
     """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
 
     def __post_init__(self) -> None:
-        """Hold read-only copies."""
+        """Hold read-only copies. Raises TypeError for a metric that is no number."""
+        for metrics in (self.metrics, *self.routes.values()):
+            require_numbers(metrics)
         freeze_fields(self, "metrics", "routes")
 
 

@@ -48,7 +48,7 @@ class EvaluatorRunner:
         )
         results: dict[str, EvalResult] = {}
         for evaluator in config.evaluators:
-            with attribute_to(evaluator):
+            with attribute_to(evaluator, "in evaluate()"):
                 result = await evaluator.evaluate(evaluation)
             require_returned(evaluator, result, EvalResult, "evaluate()")
             results[evaluator.name] = result

@@ -58,6 +58,7 @@ async def run_session(
             summary = summarize(engine, time.perf_counter() - started, ended)
             summary["provenance"] = provenance.to_json(datetime.now().astimezone())
             files.write_summary(summary)
+            dispatcher.report_failures()
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
 

@@ -9,6 +9,7 @@ from distillkit.context import RunContext
 from distillkit.events import Event, Notice
 from distillkit.files.redaction import redact
 from distillkit.loop.run_story import story_line
+from distillkit.roles.attribution import named
 from distillkit.roles.sink import Sink
 
 log = logging.getLogger("distillkit")
@@ -23,6 +24,8 @@ class SinkDispatcher:
         """No sinks yet: notices go to the log alone, and are repeated once sinks are attached."""
         self._sinks: list[Sink] | None = None
         self._early: list[Notice] = []
+        self._told: set[int] = set()
+        """The sinks of which the user knows that they fail."""
         self.failures: Counter[str] = Counter()
 
     async def open_sink(self, sink: Sink, run: RunContext) -> bool:
@@ -61,13 +64,29 @@ class SinkDispatcher:
         line = story_line(event)
         if line is not None:
             log.info("%s", redact(line), extra={"shown_by_sinks": True})
-        for sink in self._sinks or ():
-            try:
-                sink.emit(event)
-            except Exception:
-                self.failures[sink.name] += 1
-                if self.failures[sink.name] <= LOGGED:
-                    log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+        new = [told for sink in self._sinks or () if (told := self._hand(event, sink)) is not None]
+        for told in new:
+            self.warn(told)
+
+    def _hand(self, event: Event, sink: Sink) -> str | None:
+        """Hand an event to one sink. What the user is to read where it fails at an event for the first time."""
+        try:
+            sink.emit(event)
+        except Exception as error:
+            first = id(sink) not in self._told
+            self._told.add(id(sink))
+            self.failures[sink.name] += 1
+            if self.failures[sink.name] <= LOGGED:
+                log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+            why = f"{type(error).__name__}: {error}"
+            return f"{named(sink)} failed at {type(event).__name__}, and the run goes on: {why}" if first else None
+        return None
+
+    def report_failures(self) -> None:
+        """Tell how often each sink failed, when the run is about to end."""
+        for name, count in tuple(self.failures.items()):
+            times = "once" if count == 1 else f"{count} times"
+            self.warn(f"sink {name!r} failed {times}: what it was to show or keep may be missing; run.log says why")
 
     def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
         """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""

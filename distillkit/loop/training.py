@@ -9,6 +9,7 @@ import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
+from distillkit.loop.checked_torch_loss import torch_loss_of
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
 from distillkit.records import Batch, ScoredRollout, StepResult
@@ -102,7 +103,7 @@ class WindowTrainer:
         for batch in await asyncio.to_thread(self.batches, outcomes.scored):
             before = self.moved
             try:
-                with attribute_to(self.student):
+                with attribute_to(self.student, "in train()"):
                     require_finite(batch)
                     self.moved = True
                     results.append(await self.student.train(batch))
@@ -132,7 +133,7 @@ class WindowTrainer:
             require_returned(self.loss, batch, Batch, "batch()")
         taken = self.student.loss_functions().get(self.loss.loss_function)
         options = self.loss.options() if taken is None else self.loss.options_for(taken)
-        return [replace(batch, options=options, torch_loss=self.loss.torch_loss()) for batch in made]
+        return [replace(batch, options=options, torch_loss=torch_loss_of(self.loss)) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1

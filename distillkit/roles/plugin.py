@@ -134,7 +134,7 @@ class Plugin(BaseModel, ABC):
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         """Refuse a class of several roles that does not say which one it is chosen for. Raises PluginError."""
         super().__pydantic_init_subclass__(**kwargs)
-        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base._is_role()]
+        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base.is_role()]
         says = next(base for base in cls.__mro__ if "role" in vars(base))
         where = f"{cls.__module__}.{cls.__qualname__} is a {' and a '.join(role.__name__ for role in roles)}"
         if not all(issubclass(says, role) for role in roles):
@@ -145,7 +145,7 @@ class Plugin(BaseModel, ABC):
             raise PluginError(f"{where}, and its `role` is {cls.role!r}")
 
     @classmethod
-    def _is_role(cls) -> bool:
+    def is_role(cls) -> bool:
         """Whether this class is a role itself, which plugins derive from."""
         return "role" in vars(cls) and sum("role" in vars(base) for base in cls.__mro__) == 2  # the other is Plugin
 
@@ -162,7 +162,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         """In a config, a field annotated with a role takes a name, options with a `name`, or an instance."""
-        if not cls._is_role():
+        if not cls.is_role():
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve, serialization=core_schema.plain_serializer_function_ser_schema(cls._dump)
@@ -171,7 +171,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Leave a mark where a role stands, which `distillkit config schema` replaces by the known plugins."""
-        return {"x-distillkit-role": cls.role} if cls._is_role() else handler(schema)
+        return {"x-distillkit-role": cls.role} if cls.is_role() else handler(schema)
 
     @classmethod
     def _resolve(cls, value: object, info: ValidationInfo) -> "Plugin":

@@ -57,7 +57,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         who = f"teacher {self.teacher.name!r}"
         missing = missing_extra("scorer 'fireworks'")
         service = self._declared()
-        require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)])
+        require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)], missing)
         if missing:
             return CheckReport((f"{who}: {self.teacher.model}",), missing=missing)
         notes = [f"{who}: {teacher_note(service, self._teacher_request())}"]

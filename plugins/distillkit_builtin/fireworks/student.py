@@ -75,7 +75,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
                 "it samples from its own deployment: its weights stay at the service, so student.sampler cannot get "
                 "them"
             )
-        require("student", problems)
+        require("student", problems, missing)
         if missing:
             return CheckReport((f"student: {self.model}",), missing=missing)
         report, self._context_length = student_report(self, service)
