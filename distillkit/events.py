@@ -59,7 +59,7 @@ class RunStarted(Value):
     teachers: tuple[Teacher, ...]
     """All teachers, in the config's order."""
     first_step: int
-    """1, or the step after the checkpoint that was resumed."""
+    """1, or the step after the checkpoint that was resumed; or its own, if that was not told of to its end."""
     config: Mapping[str, object]
     """The resolved config, as it stands in `config.yaml`."""
 

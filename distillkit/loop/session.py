@@ -42,7 +42,7 @@ async def run_session(
             files.write_summary(
                 {**summarize(engine, 0.0, None), "status": "running", "provenance": provenance.to_json()}
             )
-            config, first = prepared.config, engine.step + 1
+            config, first = prepared.config, engine.step + (engine.to_follow_up is None)
             dispatcher.emit(
                 RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
             )
@@ -67,7 +67,7 @@ def _where_a_resume_goes_on(run_dir: Path) -> str:
     """Text that says which step a resume would go on from, or that there is no checkpoint."""
     saved = checkpoints(run_dir)
     if not saved:
-        return "there is no checkpoint to resume from (train.save_every writes some on the way)"
+        return "there is no checkpoint to resume from (train.save_every and save_every_minutes write some on the way)"
     return f"a resume goes on after step {step_of(saved[-1])}"
 
 

@@ -89,8 +89,8 @@ def test_what_it_raises_is_attributed_to_the_loss_with_what_its_role_promises(tr
         trained("key")
     (note,) = caught.value.__notes__
     promise = (
-        "It gets logprobs [N], the inputs advantages, sampling_logprobs, weights [N] and the options (none), and returns "
-        "the loss of each token [N]"
+        "It gets logprobs [N], the inputs advantages, sampling_logprobs, weights [N] and the options (none), and "
+        "returns the loss of each token [N]"
     )
     assert re.fullmatch(rf"raised by {WHO} in its torch loss\. {re.escape(promise)}", note)
 
