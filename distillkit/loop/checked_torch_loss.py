@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit.errors import PluginError
-from distillkit.roles.attribution import attribute_by_name, named
+from distillkit.errors import DistillkitError, PluginError
+from distillkit.roles.attribution import named, note_origin
 from distillkit.roles.loss import Loss, TorchLoss
 
 
@@ -22,10 +22,17 @@ class CheckedTorchLoss:
 
     def __call__(self, logprobs: Any, inputs: Mapping[str, Any], options: Mapping[str, float]) -> Any:  # noqa: ANN401 - torch tensors
         """The function's result. Raises PluginError unless it is the loss of each token [N], with gradient."""
-        gets = f"the inputs {', '.join(sorted(inputs))} [N] and the options {', '.join(sorted(options)) or '(none)'}"
-        promised = f"It gets logprobs [N], {gets}, and returns the loss of each token [N]"
-        with attribute_by_name(self.who, "in its torch loss", promised):
+        try:
             losses = self.function(logprobs, inputs, options)
+        except DistillkitError:
+            raise
+        except Exception as error:
+            gets = (
+                f"the inputs {', '.join(sorted(inputs))} [N] and the options {', '.join(sorted(options)) or '(none)'}"
+            )
+            promised = f"It gets logprobs [N], {gets}, and returns the loss of each token [N]"
+            note_origin(error, self.who, "in its torch loss", promised)
+            raise
         shape, wanted = getattr(losses, "shape", None), tuple(logprobs.shape)
         if shape is None or tuple(shape) != wanted:
             found = type(losses).__name__ if shape is None else f"a tensor of shape {[*shape]}"

@@ -63,7 +63,7 @@ class SinkDispatcher:
         """Hand an event to every sink, and its line to `run.log`. Never raises."""
         line = story_line(event)
         if line is not None:
-            log.info("%s", redact(line), extra={"shown_by_sinks": True})
+            log.info("%s", line, extra={"shown_by_sinks": True})
         new = [told for sink in self._sinks or () if (told := self._hand(event, sink)) is not None]
         for told in new:
             self.warn(told)

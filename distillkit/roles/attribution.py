@@ -34,29 +34,31 @@ def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
 
     Where `doing` names a method, the note says what the role promises of it.
     """
-    method = METHOD.search(doing)
-    with attribute_by_name(named(plugin), doing, "" if method is None else promise(type(plugin), method[1])):
-        yield
-
-
-@contextmanager
-def attribute_by_name(who: str, doing: str, promised: str) -> Iterator[None]:
-    """As `attribute_to`, of a plugin that is known by what `named` gave. What is attributed already stays so."""
     try:
         yield
     except DistillkitError:
         raise
     except Exception as error:
-        if not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
-            error.add_note(f"{RAISED}{who} {doing}".rstrip() + (f". {promised}" if promised else ""))
+        note_origin(error, named(plugin), doing, _promised(plugin, doing))
         raise
+
+
+def note_origin(error: Exception, who: str, doing: str, promised: str) -> None:
+    """Note on an error where it comes from, unless that is noted already: `who` is what `named` gives."""
+    if not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
+        error.add_note(f"{RAISED}{who} {doing}".rstrip() + (f". {promised}" if promised else ""))
+
+
+def _promised(plugin: Plugin, doing: str) -> str:
+    """What the role promises of the method that `doing` names; empty where it names none."""
+    method = METHOD.search(doing)
+    return "" if method is None else promise(type(plugin), method[1])
 
 
 def require_returned(plugin: Plugin, value: object, wanted: type, doing: str) -> None:
     """Raise PluginError, with the class, unless what `doing` names (`route() at line 3`) returned a `wanted`."""
     if not isinstance(value, wanted):
-        method = METHOD.search(doing)
-        promised = "" if method is None else promise(type(plugin), method[1])
+        promised = _promised(plugin, doing)
         raise PluginError(
             f"{named(plugin)}: {doing} returned {type(value).__name__}, not {wanted.__name__}"
             f"{f'. {promised}' if promised else ''}"

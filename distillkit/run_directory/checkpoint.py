@@ -76,6 +76,8 @@ def states_of(plugins: Mapping[str, Plugin]) -> PluginStates:
     """What plugins are to keep now, of those that keep anything; a copy, which does not change with them."""
     found: dict[str, Mapping[str, JsonValue]] = {}
     for key, plugin in plugins.items():
+        if type(plugin).state is Plugin.state:
+            continue
         with attribute_to(plugin, "in state()"):
             state = json.loads(json.dumps(dict(plugin.state())))
         if state:

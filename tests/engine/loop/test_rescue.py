@@ -83,7 +83,7 @@ class Teacher(FakeScorer):
 
 
 class Loss(ImportanceSampling):
-    """Counts its batches, which a checkpoint must know."""
+    """Counts its batches, and its numbers depend on that: a checkpoint must know how many there were."""
 
     name: ClassVar[str] = "counting"
     _fuse: Fuse = PrivateAttr(default_factory=Fuse)
@@ -98,7 +98,7 @@ class Loss(ImportanceSampling):
     def batch(self, scored: Any) -> Batch:
         self._batches += 1
         self._fuse.use()
-        return super().batch(scored)
+        return ImportanceSampling.batch(self.model_copy(update={"scale": 1 + 0.1 * self._batches}), scored)
 
 
 class Looking(Evaluator):
