@@ -34,8 +34,8 @@ def run(
 ) -> RunResult:
     """Run `config` to its end. Works in a notebook too, where an event loop is running already.
 
-    An interrupt (Ctrl-C, a notebook's stop button) ends it at once, with what it opened closed: unlike `distillkit run`
-    it does not finish the step in hand. `resume=True` goes on from the last save (`train.save_every`).
+    An interrupt (Ctrl-C, a notebook's stop button) ends it, with what it opened closed: unlike `distillkit run` it does
+    not finish the step in hand, but saves the one before. `resume=True` goes on from the newest checkpoint.
 
     Args:
         config: a `RunConfig`, a mapping as in a config file, or the path of one.

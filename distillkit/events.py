@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from distillkit.frozen import FrozenDict, Value, freeze_fields
+from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.records import ScoredRollout
 from distillkit.types import Teacher
 
@@ -64,7 +64,7 @@ class RunStarted(Value):
     teachers: tuple[Teacher, ...]
     """All teachers, in the config's order."""
     first_step: int
-    """1, or the step after the checkpoint that was resumed."""
+    """1, or the step after the checkpoint that was resumed; or its own, if that was not told of to its end."""
     config: Mapping[str, object]
     """The resolved config, as it stands in `config.yaml`."""
 
@@ -165,7 +165,9 @@ class EvalResult(Value):
     before and after, and says how far off their difference may be."""
 
     def __post_init__(self) -> None:
-        """Hold read-only copies."""
+        """Hold read-only copies. Raises TypeError for a metric that is no number."""
+        for metrics in (self.metrics, *self.routes.values()):
+            require_numbers(metrics)
         freeze_fields(self, "metrics", "routes", "by_row")
 
 

@@ -5,7 +5,7 @@ copies what it is given into these, and whoever gets it can keep it.
 """
 
 from collections.abc import Mapping
-from typing import Any, NoReturn, Self, TypeVar
+from typing import Any, NoReturn, Self, SupportsFloat, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -90,3 +90,10 @@ def freeze_fields(value: object, *names: str) -> None:
     """Replace the named fields of a frozen value by read-only copies; for its constructor."""
     for name in names:
         object.__setattr__(value, name, _frozen(getattr(value, name)))
+
+
+def require_numbers(values: Mapping[str, object]) -> None:
+    """Raise TypeError naming the first metric that is no number: a text, a list, None."""
+    for name, value in values.items():
+        if not isinstance(value, int | float | SupportsFloat):
+            raise TypeError(f"metric {name!r} is {value!r}, which is no number")

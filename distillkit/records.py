@@ -24,7 +24,7 @@ from distillkit.arrays import (
     require_same_ids,
 )
 from distillkit.errors import AlignmentError
-from distillkit.frozen import FrozenDict, Value, freeze_fields
+from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
 FinishReason = Literal["stop", "length"]
@@ -221,7 +221,8 @@ class StepResult(Value):
     """Full names, such as `train/loss` and `train/grad_norm`."""
 
     def __post_init__(self) -> None:
-        """Hold a read-only copy of `metrics`."""
+        """Hold a read-only copy of `metrics`. Raises TypeError for one that is no number."""
+        require_numbers(self.metrics)
         freeze_fields(self, "metrics")
 
 

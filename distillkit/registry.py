@@ -1,13 +1,9 @@
 """Finding plugins (pluggy and entry points) and looking them up by role and name."""
 
-import hashlib
-import importlib.util
 import inspect
-import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Self, cast
 
 import importlib_metadata
@@ -16,6 +12,7 @@ from pydantic import ValidationError
 
 from distillkit import hookspecs
 from distillkit.config.option_problems import PluginOptionsError, option_problems
+from distillkit.config.script_modules import complete_classes, import_script, incomplete_classes, what_it_lacks
 from distillkit.errors import ConfigError, DistillkitError, InputError, PluginError, PluginNotFoundError, suggest
 from distillkit.roles.by_name import ROLES
 from distillkit.roles.plugin import Plugin
@@ -49,6 +46,18 @@ class BrokenEntryPoint:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class IncompletePlugin:
+    """A class of a script that has a name and a role, and cannot be chosen."""
+
+    role: str
+    name: str
+    cls: str
+    """Its module and name."""
+    lacks: str
+    """Which methods of its role it does not implement."""
+
+
 class Registry:
     """The plugins that a run can choose from. An object, not a global: runs with different plugins do not mix."""
 
@@ -58,7 +67,7 @@ class Registry:
         self._manager.add_hookspecs(hookspecs)
         self._plugins: dict[tuple[str, str], PluginInfo] = {}
         self._scripts: set[Path] = set()
-        self._incomplete: dict[tuple[str, str], str] = {}
+        self.incomplete: list[IncompletePlugin] = []
         self.broken: list[BrokenEntryPoint] = []
 
     @classmethod
@@ -79,7 +88,7 @@ class Registry:
             self.broken.append(BrokenEntryPoint(key, _reason(error)))
 
     def _register(self, module: object, key: str, distribution: str, version: str, script: Path | None = None) -> None:
-        before = dict(self._plugins)
+        before, incomplete = dict(self._plugins), list(self.incomplete)
         self._manager.register(module, key)
         try:
             self._manager.check_pending()  # a hook of ours, misspelt
@@ -87,13 +96,12 @@ class Registry:
                 for cls in self._classes_of(hook, key):
                     mine = _require_role(cls, role, key)
                     self._add(PluginInfo(role, mine.name, mine, distribution, version, script))
-            for cls in _incomplete_in(module) if script else ():
-                missing = ", ".join(sorted(cls.__abstractmethods__))
-                self._incomplete[cls.role, cls.name] = f"\n{_path(cls)} has that name, and does not implement {missing}"
-            for mine in _defined_in(module) if script else ():
+            for cls in incomplete_classes(module) if script else ():
+                self.incomplete.append(IncompletePlugin(cls.role, cls.name, _path(cls), what_it_lacks(cls)))
+            for mine in complete_classes(module) if script else ():
                 self._add(PluginInfo(mine.role, mine.name, mine, distribution, version, script))
         except Exception:
-            self._plugins = before
+            self._plugins, self.incomplete = before, incomplete
             self._manager.unregister(name=key)
             raise
 
@@ -119,7 +127,7 @@ class Registry:
         script = path.resolve()
         if script in self._scripts:
             return
-        module = _import_script(path)
+        module = import_script(path)
         try:
             self._register(module, f"script:{script}", str(path), "", script)
         except pluggy.PluginValidationError as error:
@@ -156,7 +164,8 @@ class Registry:
             return info.cls
         broken = "".join(f"\n  {b.entry_point} could not be loaded: {b.error}" for b in self.broken)
         hint = f"\nIt may be in a package that is broken:{broken}" if broken else ""
-        hint += self._incomplete.get((role, name), "")
+        of_that_name = (each for each in self.incomplete if (each.role, each.name) == (role, name))
+        hint += "".join(f"\n{each.cls} has that name, and {each.lacks}" for each in of_that_name)
         hint = hint or " (one of your own: -p FILE.py, or `plugins: [FILE.py]` in the config)"
         raise PluginNotFoundError(f"no {role} is named {name!r}; {suggest(name, self.names(role))}{hint}")
 
@@ -192,8 +201,7 @@ def _require_role(cls: object, role: str, source: str) -> type[Plugin]:
     if cls.role != role:
         raise PluginError(f"{source}: {_path(cls)} is given as a {role}, and its `role` says {cls.role!r}")
     if inspect.isabstract(cls):
-        missing = ", ".join(sorted(cls.__abstractmethods__))
-        raise PluginError(f"{source}: {_path(cls)} does not implement {missing}")
+        raise PluginError(f"{source}: {_path(cls)} {what_it_lacks(cls)}")
     if not cls.name:
         raise PluginError(f"{source}: {_path(cls)} has no `name`; add `name: ClassVar[str] = ...`")
     return cls
@@ -205,43 +213,3 @@ def _path(cls: type) -> str:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
-
-
-def _defined_in(module: object) -> Iterator[type[Plugin]]:
-    """The complete role subclasses that a module itself defines."""
-    for value in list(vars(module).values()):
-        mine = inspect.isclass(value) and value.__module__ == vars(module)["__name__"]
-        if mine and issubclass(value, Plugin) and value.is_complete():
-            yield value
-
-
-def _incomplete_in(module: object) -> Iterator[type[Plugin]]:
-    """The role subclasses with a name that a module defines, and that lack a method of their role."""
-    for value in list(vars(module).values()):
-        mine = inspect.isclass(value) and value.__module__ == vars(module)["__name__"]
-        if mine and issubclass(value, Plugin) and inspect.isabstract(value) and value.name:
-            yield value
-
-
-def _import_script(path: Path) -> ModuleType:
-    """The file as a module: the same one, with the same classes, as long as the file does not change."""
-    if not path.is_file():
-        raise InputError(f"plugin script {path} is not there (looked for at {path.resolve()})")
-    resolved, stat = path.resolve(), path.stat()
-    stamp = hashlib.sha256(repr((resolved, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
-    name = f"distillkit_script_{resolved.stem}_{stamp}"
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.spec_from_file_location(name, resolved)
-    if spec is None or spec.loader is None:
-        raise InputError(f"plugin script {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException as error:
-        del sys.modules[name]  # what is half loaded must not be found again
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        raise InputError(f"plugin script {path} failed to load: {type(error).__name__}: {error}") from error
-    return module

@@ -1,9 +1,10 @@
 """Fixtures that every test may use: data files, runs of the fakes, a tiny real model, the demo's model."""
 
 import json
+import os
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,16 @@ def fake_config(tmp_path: Path, registry: Registry, jsonl: Callable[..., str]) -
         return RunConfig(registry=registry, **values)
 
     return make
+
+
+@pytest.fixture(params=[0o022, 0o077], ids=oct)
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The process's umask, for one test."""
+    before = os.umask(request.param)
+    try:
+        yield request.param
+    finally:
+        os.umask(before)
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.events import Plan
 from distillkit.preflight.check_result import first_of_each_route
+from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
@@ -55,6 +56,7 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
         table.add_row(
             "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
         )
+    table.add_row("a kill costs", kill_cost(prepared.config.train))
     if prepared.config.prices is not None:
         total_cost, left_out = cost(plan, prepared.config.prices)
         table.add_row("cost", total_cost)

@@ -16,7 +16,7 @@ from distillkit.roles.plugin import Plugin
 
 
 def as_json(registry: Registry) -> str:
-    """All plugins, and entry points that failed to load, as JSON text for programs."""
+    """All plugins, and what cannot be loaded or chosen, as JSON text for programs."""
     plugins = [
         {
             "role": info.role,
@@ -29,17 +29,22 @@ def as_json(registry: Registry) -> str:
         for info in registry.infos()
     ]
     broken = [{"entry_point": broken.entry_point, "error": broken.error} for broken in registry.broken]
-    return json.dumps({"plugins": plugins, "broken": broken}, indent=2)
+    incomplete = [
+        {"role": each.role, "name": each.name, "class": each.cls, "error": each.lacks} for each in registry.incomplete
+    ]
+    return json.dumps({"plugins": plugins, "broken": broken, "incomplete": incomplete}, indent=2)
 
 
 def show_list(registry: Registry, console: Console) -> None:
-    """Print all plugins as a table, and entry points that failed to load."""
+    """Print all plugins as a table, then entry points that failed to load, and classes that lack a method."""
     table = Table("role", "name", "from", "what it does", box=None)
     for info in registry.infos():
         table.add_row(info.role, info.name, f"{info.distribution} {info.version}".strip(), info.cls.describe())
     console.print(table)
     for broken in registry.broken:
         console.print(f"broken: {broken.entry_point}: {broken.error}")
+    for each in registry.incomplete:
+        console.print(f"cannot be chosen: {each.role} {each.name}: {each.cls} {each.lacks}")
 
 
 def show_one(registry: Registry, role: str, name: str, console: Console) -> None:

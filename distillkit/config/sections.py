@@ -137,7 +137,17 @@ class TrainConfig(Section):
         1, ge=1, description="Optimizer steps on the rollouts of one step; the completions of a row stay together."
     )
     eval_every: int = Field(0, ge=0, description="Evaluate every so many steps; 0: only before and after.")
-    save_every: int = Field(0, ge=0, description="Write a checkpoint every so many steps; 0: only the last.")
+    save_every: int = Field(
+        0,
+        ge=0,
+        description="Write a checkpoint every so many steps, and after the last; 0: as `save_every_minutes` says.",
+    )
+    save_every_minutes: float = Field(
+        10.0,
+        ge=0,
+        description="Write a checkpoint, too, once so many minutes have passed since the last one; 0: never by time. "
+        "No number depends on when that is: it waits for a step after which weights are published.",
+    )
     keep_last: int = Field(2, ge=1, description="How many checkpoints are kept.")
     sample_every: int = Field(
         1, ge=0, description="Write completions to samples.jsonl every so many steps and at evaluations; 0: never."

@@ -52,7 +52,7 @@ class RowPipeline:
         try:
             route = self.config.router.route(row, self.teachers)
         except Exception:  # attributed only after a failure, since there are millions of rows
-            with attribute_to(self.config.router, f"at {row.place}"):
+            with attribute_to(self.config.router, f"in route() at {row.place}"):
                 raise
         require_returned(self.config.router, route, Route, f"route() at {row.place}")
         self._require_known(route)
@@ -62,7 +62,7 @@ class RowPipeline:
         try:
             chat = self.config.prompts.build(row, route, self.teachers)
         except Exception:
-            with attribute_to(self.config.prompts, f"at {row.place}"):
+            with attribute_to(self.config.prompts, f"in build() at {row.place}"):
                 raise
         require_returned(self.config.prompts, chat, ChatPrompts, f"build() at {row.place}")
         return chat

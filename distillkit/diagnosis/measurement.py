@@ -7,7 +7,7 @@ from distillkit.diagnosis.figures_of import Measured, TokenNames
 from distillkit.errors import RunFailedError
 from distillkit.events import PhaseProgress
 from distillkit.loop.evaluation import Evaluation
-from distillkit.loop.session import unless_broken
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.open_run import OpenRun, opened
 from distillkit.probe.rows import spread_rows

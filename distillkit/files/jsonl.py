@@ -41,15 +41,18 @@ class JsonLines:
                 self._file.truncate(before)
                 raise
 
-    def flushed_length(self) -> int:
-        """Bytes of the file, once all of it is on the disk."""
+    def length(self) -> int:
+        """Bytes of the file so far."""
+        return os.fstat(self._file.fileno()).st_size
+
+    def flush(self) -> None:
+        """Return once all that was written is on the disk. Raises RunFailedError if it cannot be."""
         with explain_write_errors(self.path):
             os.fsync(self._file.fileno())
-            return os.fstat(self._file.fileno()).st_size
 
     def cut(self, length: int) -> None:
         """Truncate to a length that it had; one that is shorter by now has lost lines, which the log says."""
-        found = os.fstat(self._file.fileno()).st_size
+        found = self.length()
         if found < length:
             log.warning("%s is %d bytes shorter than at the checkpoint: lines are missing", self.path, length - found)
             return

@@ -54,7 +54,7 @@ def assemble(
         Guards(config.guards, warn),
         evaluations,
         StepReport(prepared, scheduler, files),
-        Checkpointer(prepared, files, ledger, policy, windows, trainer, evaluations, identity),
+        Checkpointer(prepared, files, ledger, policy, windows, trainer, evaluations, dispatcher, identity),
     )
 
 
@@ -63,4 +63,6 @@ async def resume(engine: Engine, path: Path, state: EngineState) -> None:
     await engine.checkpointer.restore(path, state)
     engine.step, engine.train_seconds = state.step, state.train_seconds
     engine.guards.remember(read_metrics(engine.files.run_dir))
+    if not state.followed_up:
+        engine.to_follow_up = {name: value for name, value in state.metrics.items() if value is not None}
     engine.dispatcher.notice(f"resumed after step {state.step} from {path}")

@@ -2,12 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.events import StepFinished
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.evaluator_runner import EvaluatorRunner
+from distillkit.loop.final_weights import export_weights
 from distillkit.loop.guards import Guards, stop_error
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
@@ -19,7 +22,7 @@ from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.at_start import StartProbe
-from distillkit.roles.attribution import attribute_to, one_line_error
+from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.run_files import RunFiles
 
 FINISHING = "the final weights and their evaluation: all steps are trained, and with these the run is complete"
@@ -49,6 +52,8 @@ class Engine:
     """Whether the run is to end after the step in hand, with a checkpoint."""
     training: bool = False
     """Whether there is, or comes at once, a step in hand."""
+    to_follow_up: Mapping[str, float] | None = None
+    """Metrics of the step that a resumed run goes on from, where the run ended before it looked and saved."""
 
     async def run(self) -> None:
         """Train until the plan is fulfilled, and finish. An exception of a plugin ends the run."""
@@ -56,17 +61,23 @@ class Engine:
         await self.policy.publish(self.step, (), resumed=self.step > 0)
         await self.probe.run(self.step)
         if self.step == 0 and self.prepared.config.evaluators:  # later there is no policy from before training any more
-            self.files.write_metrics(0, await self.evaluations.run("before", 0, self.policy.version))
+            measured = await self.evaluations.run("before", 0, self.policy.version)
+            self.files.write_metrics(0, {"time/unix": time.time(), **measured})
         self.windows.open(self.step + 1, self.ledger.totals.rows_settled)
         ended = "interrupted"
         try:
+            if self.to_follow_up is not None:
+                self.guards.check(self.to_follow_up)
+                await self.look_and_save(dict(self.to_follow_up))
             await self.train_all()
             self.ledger.require_balance()
             if self.exported is None:  # all steps were trained before this process began
                 metrics = self.files.take_back_metrics(self.step)
                 self.files.write_metrics(self.step, metrics | await self.finish())
-        except Exception as error:
-            ended = one_line_error(error)
+        except (Exception, asyncio.CancelledError) as error:
+            ended = one_line_error(error) if isinstance(error, Exception) else ended
+            with suppress(asyncio.CancelledError):  # a further interrupt: it is given up
+                await self.checkpointer.rescue()
             raise
         finally:
             await self.windows.close(self.step + 1, ended)
@@ -75,47 +86,47 @@ class Engine:
         """One window after another; with steps off policy the next ones are sampled and scored meanwhile."""
         self.training, started = True, time.perf_counter()
         while (window := await self.windows.next()) is not None:
-            metrics = await self.train(window)
-            seconds = time.perf_counter() - started
-            self.train_seconds += seconds
-            await self.look_and_save(metrics | {"time/step": seconds})
+            metrics = await self.train(window, started)
+            self.train_seconds += metrics["time/step"]
+            await self.look_and_save(metrics)
             if self.stop_requested and self.step < self.prepared.plan.steps:
                 raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
             started = time.perf_counter()
         self.training = False
 
-    async def train(self, window: AnyWindow) -> dict[str, float]:
+    async def train(self, window: AnyWindow, started: float) -> dict[str, float]:
         """Train on a window's completions, and publish the new weights; return the step's metrics."""
         self.dispatcher.phase("sample")
         scored = await self.windows.outcomes(window, self.step + 1)
+        self.ledger.require_few_failures(window.requests, scored)
+        self.report.keep_samples(self.step + 1, scored.scored)
         scored_at = time.perf_counter()
         self.dispatcher.phase("train")
         trained = await self.trainer.train(scored)
         trained_at = time.perf_counter()
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
-        self.report.keep_samples(self.step, trained.outcomes.scored)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
         self.guards.check(measured)
-        interval = self.prepared.config.train.weight_sync_interval
-        if self.step % interval == 0 or self.step == self.prepared.plan.steps:
+        times = {"time/unix": time.time(), "time/train": trained_at - scored_at, "time/step": trained_at - started}
+        metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured, **times}
+        self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
+        if self.step % self.prepared.config.train.weight_sync_interval == 0 or self.step == self.prepared.plan.steps:
             self.dispatcher.phase("publish")
             await self.policy.publish(self.step, self.windows.in_flight)
-        times = {"time/train": trained_at - scored_at, "time/sync": time.perf_counter() - trained_at}
-        return {**trained.metrics, **times, **self.report.metrics(trained.outcomes), **measured}
+        return metrics | {"time/sync": time.perf_counter() - trained_at, "time/step": time.perf_counter() - started}
 
     async def look_and_save(self, metrics: dict[str, float]) -> None:
         """Evaluate and save when it is time; what a checkpoint follows is in it, so that a resume repeats nothing."""
         train, last, collapse = self.prepared.config.train, self.step == self.prepared.plan.steps, self.guards.alarm
-        due = train.save_every and self.step % train.save_every == 0
         self.dispatcher.emit(StepFinished(self.step, metrics))
         try:
-            self.ledger.require_few_failures()
             if train.eval_every and self.step % train.eval_every == 0 and not last:
                 metrics |= await self.evaluations.run("during", self.step, self.policy.version)
-            if last or collapse or self.stop_requested or due:
-                self.dispatcher.phase("save")
+            if last or collapse or self.stop_requested or self.checkpointer.is_due(self.step):
                 await self.checkpointer.save(self.step, self.train_seconds, metrics)
+            else:
+                self.checkpointer.mark(self.step, self.train_seconds, metrics)
             if collapse:
                 raise stop_error(collapse)
             if last:
@@ -128,8 +139,7 @@ class Engine:
         if self.stop_requested:
             self.dispatcher.notice(f"stopping after {FINISHING}")
         self.dispatcher.phase("export")
-        with attribute_to(self.prepared.config.student, "in export()"):
-            self.exported = await self.prepared.config.student.export(self.files.run_dir)
+        self.exported = await export_weights(self.prepared.config.student, self.files.run_dir)
         return await self.evaluations.run("after", self.step, self.policy.version)
 
     def request_stop(self) -> str | None:

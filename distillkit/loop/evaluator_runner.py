@@ -107,7 +107,7 @@ async def run_evaluators(
     results: dict[str, EvalResult] = {}
     for evaluator in evaluators:
         begins(evaluator.name)
-        with attribute_to(evaluator):
+        with attribute_to(evaluator, "in evaluate()"):
             result = await evaluator.evaluate(evaluation)
         require_returned(evaluator, result, EvalResult, "evaluate()")
         unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()

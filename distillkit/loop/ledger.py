@@ -82,8 +82,12 @@ class Ledger:
             self._reasons = Counter(dict(self._reasons.most_common(KEPT_REASONS // 2)))
 
     def lengths(self) -> dict[str, int]:
-        """How long, in bytes, the file is, all of it on the disk."""
-        return {self._file.path.name: self._file.flushed_length()}
+        """How long, in bytes, the file is."""
+        return {self._file.path.name: self._file.length()}
+
+    def flush(self) -> None:
+        """Return once all of the file is on the disk."""
+        self._file.flush()
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
         """Forget the entries since it had this length: a resumed run trains them again."""
@@ -110,13 +114,18 @@ class Ledger:
         totals.failed_completions += completions - trained
         totals.completion_tokens += tokens
 
-    def require_few_failures(self) -> None:
-        """Raise RunFailedError if more of the rows admitted so far have failed than `train.max_failed_fraction`."""
-        totals = self.totals
-        failed = totals.rows_failed - totals.rows_refused
-        if failed > self._max_failed_fraction * totals.rows_settled:
+    def require_few_failures(self, requests: WindowRequests, outcomes: Outcomes) -> None:
+        """Raise RunFailedError if more rows than `train.max_failed_fraction` have failed, counting a window's in.
+
+        The window is not settled yet, nor trained: what is left of it when a teacher dies must not move the weights.
+        """
+        totals, alive = self.totals, {(scored.key.row_id, scored.key.epoch) for scored in outcomes.scored}
+        failed = totals.rows_failed - totals.rows_refused + len(requests.prompts.keys() - alive)
+        rows = totals.rows_settled + len(requests.prompts)
+        if failed > self._max_failed_fraction * rows:
+            self._reasons.update(loss.reason for loss in outcomes.lost)
             raise RunFailedError(
-                f"{failed} of {totals.rows_settled} rows failed, more than "
+                f"{failed} of {rows} rows failed, more than "
                 f"train.max_failed_fraction={self._max_failed_fraction:g} allows{self.reasons()}"
             )
 

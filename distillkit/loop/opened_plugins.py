@@ -1,5 +1,7 @@
 """A run's plugins, open inside a block and closed behind it, whatever ends it."""
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -13,6 +15,8 @@ from distillkit.roles.plugin import Plugin
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+
+log = logging.getLogger("distillkit")
 
 
 @asynccontextmanager
@@ -48,9 +52,12 @@ async def opened_plugins(
             if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
                 stack.push_async_callback(plugin.close)
+                started = time.perf_counter()
                 loading(_called(plugin))
                 with attribute_to(plugin, "while it was opened"):
                     await plugin.open(replace(_context(user, prepared, run_dir, notify), outer_dir=outer_dir))
+                if type(plugin).open is not Plugin.open:
+                    log.info("opened %s (%s) in %.1f s", user, plugin.name, time.perf_counter() - started)
         yield
 
 

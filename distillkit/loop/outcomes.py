@@ -37,6 +37,10 @@ class Outcomes:
     score_seconds: float
     """From the first request to the last score; overlaps sampling where scoring starts early."""
 
+    def unscored(self) -> "Outcomes":
+        """What was sampled, as if no score had come yet: of nothing else lost than what could not be sampled."""
+        return replace(self, scored=(), lost=tuple(lost for lost in self.lost if lost.stage == "sample"))
+
     def without(self, refused: Iterable[LostCompletion]) -> "Outcomes":
         """The same, with some of the scored completions lost after all."""
         more = tuple(refused)

@@ -3,10 +3,10 @@
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pydantic import JsonValue
 
@@ -15,14 +15,14 @@ from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
-from distillkit.roles.student import Student
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
 from distillkit.run_directory.codec import to_json
+from distillkit.run_directory.provenance import Provenance
 from distillkit.verdict.verdict_sentences import verdict_lines
 
 log = logging.getLogger("distillkit")
-T = TypeVar("T")
 
 
 async def run_session(
@@ -30,19 +30,24 @@ async def run_session(
 ) -> dict[str, JsonValue]:
     """Open the plugins and run; whatever comes of it is in `run.log` and `summary.json`, and the sinks hear it."""
     prepared, files, dispatcher = engine.prepared, engine.files, engine.dispatcher
+    began = datetime.now().astimezone() - timedelta(seconds=time.perf_counter() - started)
+    provenance = Provenance(prepared, began, None if checkpoint is None else checkpoint[1].step)
+    provenance.log_beginning()
     for note in prepared.notes:
         dispatcher.warn(note)
     ended: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
-            plugins = opened_plugins(
-                prepared, files.run_dir, dispatcher.warn, loading=lambda what: dispatcher.phase("load", what)
-            )
-            await stack.enter_async_context(plugins)
+            loading = partial(dispatcher.phase, "load")
+            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn, loading=loading))
+            provenance.opened()
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
-            config, first = prepared.config, engine.step + 1
+            files.write_summary(
+                {**summarize(engine, 0.0, None), "status": "running", "provenance": provenance.to_json()}
+            )
+            config, first = prepared.config, engine.step + (engine.to_follow_up is None)
             dispatcher.emit(
                 RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
             )
@@ -55,44 +60,27 @@ async def run_session(
                 log.exception("the run ended at step %d", engine.step + 1)
             raise
         finally:
-            verdict = engine.evaluations.verdict(engine.guards.steps_seen())
-            for line in verdict_lines(verdict):
-                log.info("%s", line)
-            summary = {**summarize(engine, time.perf_counter() - started, ended), "verdict": to_json(verdict)}
+            summary = summarize(engine, time.perf_counter() - started, ended)
+            summary |= {"verdict": _verdict(engine), "provenance": provenance.to_json(datetime.now().astimezone())}
             files.write_summary(summary)
+            dispatcher.report_failures()
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
 
 
-async def unless_broken(work: Coroutine[Any, Any, T], student: Student) -> T:
-    """The result of `work`; raises why the student cannot go on, as soon as it says so."""
-    working, broken = asyncio.ensure_future(work), asyncio.ensure_future(student.until_broken())
-    try:
-        await asyncio.wait((working, broken), return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            await broken
-        return await working
-    finally:
-        await _cancel_and_wait(working, broken)
-
-
-async def _cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what is not done, and wait until it has come to its end, however often this is cancelled meanwhile."""
-    for task in tasks:
-        task.cancel()
-    while not all(task.done() for task in tasks):
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait(tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # so that it counts as seen
+def _verdict(engine: Engine) -> JsonValue:
+    """Whether it worked, as `summary.json` has it; `run.log` has it in words."""
+    verdict = engine.evaluations.verdict(engine.guards.steps_seen())
+    for line in verdict_lines(verdict):
+        log.info("%s", line)
+    return to_json(verdict)
 
 
 def _where_a_resume_goes_on(run_dir: Path) -> str:
     """Text that says which step a resume would go on from, or that there is no checkpoint."""
     saved = checkpoints(run_dir)
     if not saved:
-        return "there is no checkpoint to resume from (train.save_every writes some on the way)"
+        return "there is no checkpoint to resume from (train.save_every and save_every_minutes write some on the way)"
     return f"a resume goes on after step {step_of(saved[-1])}"
 
 

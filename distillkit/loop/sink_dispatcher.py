@@ -8,6 +8,8 @@ from typing import Literal
 from distillkit.context import RunContext
 from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
+from distillkit.loop.run_story import story_line
+from distillkit.roles.attribution import named
 from distillkit.roles.sink import Sink
 
 log = logging.getLogger("distillkit")
@@ -22,6 +24,8 @@ class SinkDispatcher:
         """No sinks yet: notices go to the log alone, and are repeated once sinks are attached."""
         self._sinks: list[Sink] | None = None
         self._early: list[Notice] = []
+        self._told: set[int] = set()
+        """The sinks of which the user knows that they fail."""
         self.failures: Counter[str] = Counter()
 
     async def open_sink(self, sink: Sink, run: RunContext) -> bool:
@@ -56,14 +60,33 @@ class SinkDispatcher:
             self.emit(notice)
 
     def emit(self, event: Event) -> None:
-        """Hand an event to every sink. Never raises."""
-        for sink in self._sinks or ():
-            try:
-                sink.emit(event)
-            except Exception:
-                self.failures[sink.name] += 1
-                if self.failures[sink.name] <= LOGGED:
-                    log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+        """Hand an event to every sink, and its line to `run.log`. Never raises."""
+        line = story_line(event)
+        if line is not None:
+            log.info("%s", line, extra={"shown_by_sinks": True})
+        new = [told for sink in self._sinks or () if (told := self._hand(event, sink)) is not None]
+        for told in new:
+            self.warn(told)
+
+    def _hand(self, event: Event, sink: Sink) -> str | None:
+        """Hand an event to one sink. What the user is to read where it fails at an event for the first time."""
+        try:
+            sink.emit(event)
+        except Exception as error:
+            first = id(sink) not in self._told
+            self._told.add(id(sink))
+            self.failures[sink.name] += 1
+            if self.failures[sink.name] <= LOGGED:
+                log.exception("sink %r failed at %s", sink.name, type(event).__name__)
+            why = f"{type(error).__name__}: {error}"
+            return f"{named(sink)} failed at {type(event).__name__}, and the run goes on: {why}" if first else None
+        return None
+
+    def report_failures(self) -> None:
+        """Tell how often each sink failed, when the run is about to end."""
+        for name, count in tuple(self.failures.items()):
+            times = "once" if count == 1 else f"{count} times"
+            self.warn(f"sink {name!r} failed {times}: what it was to show or keep may be missing; run.log says why")
 
     def phase(self, phase: Activity, what: str = "") -> None:
         """Tell the sinks what the run begins with."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distillkit.frozen import require_numbers
 from distillkit.loop.ledger import failed_by_teacher
 from distillkit.loop.outcomes import Outcomes
 from distillkit.loop.window import Scheduler
@@ -41,7 +42,9 @@ class StepReport:
         sources: list[Sampler | Scorer] = [self.scheduler.sampler, *self.scheduler.scorers.values()]
         for source in sources:
             with attribute_to(source, "in metrics()"):
-                measured |= source.metrics()
+                found = source.metrics()
+                require_numbers(found)
+            measured |= found
         return measured
 
     def keep_samples(self, step: int, scored: Sequence[ScoredRollout]) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
+from distillkit.loop.checked_torch_loss import torch_loss_of
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
 from distillkit.records import Batch, ScoredRollout, StepResult
 from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.roles.loss import Loss
+from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
 
 MISMATCH = "rollout/logprob_mismatch"
@@ -85,6 +87,8 @@ class WindowTrainer:
     warn: Callable[[str], None]
     bad_in_a_row: int = field(default=0)
     """Refused optimizer steps since the last good one."""
+    moved: bool = field(default=False)
+    """Whether weights, or what a loss keeps as arrays, may be others than after the last step that was complete."""
 
     async def train(self, outcomes: Outcomes) -> Trained:
         """Train what was scored.
@@ -95,12 +99,16 @@ class WindowTrainer:
         results: list[StepResult] = []
         trained: list[Batch] = []
         refused: list[LostCompletion] = []
+        self.moved = type(self.loss).tensors is not Plugin.tensors
         for batch in await asyncio.to_thread(self.batches, outcomes.scored):
+            before = self.moved
             try:
-                with attribute_to(self.student):
+                with attribute_to(self.student, "in train()"):
                     require_finite(batch)
+                    self.moved = True
                     results.append(await self.student.train(batch))
             except BadStepError as error:
+                self.moved = before
                 refused += [LostCompletion(datum.key, "train", str(error), retryable=False) for datum in batch.datums]
                 self._count(error)
             else:
@@ -125,7 +133,7 @@ class WindowTrainer:
             require_returned(self.loss, batch, Batch, "batch()")
         taken = self.student.loss_functions().get(self.loss.loss_function)
         options = self.loss.options() if taken is None else self.loss.options_for(taken)
-        return [replace(batch, options=options, torch_loss=self.loss.torch_loss()) for batch in made]
+        return [replace(batch, options=options, torch_loss=torch_loss_of(self.loss)) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1

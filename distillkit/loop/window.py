@@ -63,9 +63,9 @@ class Scheduler:
         """Sample and score in the background; needs a running event loop."""
         return Window(requests, self, self.sampler.sample(requests.samples))
 
-    def rescore(self, requests: WindowRequests, rollouts: Sequence[Rollout]) -> "Window":
+    def rescore(self, requests: WindowRequests, sampled: Sequence[Rollout | Failure]) -> "Window":
         """Score completions that were sampled already."""
-        return Window(requests, self, _replay(rollouts))
+        return Window(requests, self, _replay(sampled))
 
 
 class Window:
@@ -100,6 +100,16 @@ class Window:
         await self._task
         score_seconds = 0.0 if self._score_started is None else self._score_ended - self._score_started
         return self._results.outcomes(self._sample_seconds, score_seconds)
+
+    def result(self) -> Outcomes | None:
+        """What `finished` gives, if that is there already; None of a window that goes on, or has failed."""
+        if not self._task.done() or self._task.cancelled() or self._task.exception() is not None:
+            return None
+        return self._results.outcomes(self._sample_seconds, 0.0)
+
+    def sampled(self) -> Outcomes | None:
+        """All that was sampled, without scores; None before it is all there."""
+        return self._results.sampled() if self._sampled.is_set() else None
 
     async def abandon(self, reason: str) -> Outcomes:
         """Stop, wait until everything has stopped, and give every completion an end: its own failure, or `reason`."""
@@ -161,10 +171,32 @@ class Window:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class KeptWindow:
-    """A window that came to its end before the run was resumed: its outcomes are those that the checkpoint held."""
+    """A window that was sampled before the run was resumed: its outcomes are those that the checkpoint held."""
 
     requests: WindowRequests
     outcomes: Outcomes
+
+    @property
+    def to_score(self) -> list[Rollout | Failure]:
+        """All that was sampled, or failed then, if the run ended before all of it was scored; else nothing."""
+        lost = {completion.key: completion for completion in self.outcomes.lost}
+        ended = lost.keys() | {scored.key for scored in self.outcomes.scored}
+        if all(rollout.key in ended for rollout in self.outcomes.rollouts):
+            return []
+        failures = (
+            Failure(request, lost[request.key].reason, retryable=lost[request.key].retryable)
+            for request in self.requests.samples
+            if request.key in lost
+        )
+        return [*self.outcomes.rollouts, *failures]
+
+    def result(self) -> Outcomes | None:
+        """The outcomes that the checkpoint held."""
+        return self.outcomes
+
+    def sampled(self) -> Outcomes | None:
+        """The completions that the checkpoint held, without scores."""
+        return self.outcomes.unscored()
 
     async def until_sampled(self) -> None:
         """Return at once: the window was sampled before the run was resumed."""
@@ -183,6 +215,6 @@ class KeptWindow:
 AnyWindow = Window | KeptWindow
 
 
-async def _replay(rollouts: Sequence[Rollout]) -> AsyncIterator[Rollout | Failure]:
-    for rollout in rollouts:
-        yield rollout
+async def _replay(sampled: Sequence[Rollout | Failure]) -> AsyncIterator[Rollout | Failure]:
+    for outcome in sampled:
+        yield outcome

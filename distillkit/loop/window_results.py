@@ -118,6 +118,11 @@ class WindowResults:
         rollouts = tuple(self._rollouts[key] for key in self._order if key in self._rollouts)
         return Outcomes(tuple(scored), tuple(self._lost.values()), rollouts, sample_seconds, score_seconds)
 
+    def sampled(self) -> Outcomes:
+        """What the sampler gave, as if no score had come yet."""
+        rollouts = tuple(self._rollouts[key] for key in self._order if key in self._rollouts)
+        return Outcomes((), tuple(self._lost.values()), rollouts, 0.0, 0.0).unscored()
+
     def abandoned(self, reason: str) -> Outcomes:
         """Every completion lost: by its own failure where it had one, else by `reason` at the stage that it reached."""
         lost = tuple(

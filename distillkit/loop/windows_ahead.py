@@ -51,8 +51,11 @@ class WindowsAhead:
 
     def _start(self, prompts: Sequence[Prompts]) -> AnyWindow:
         """Sample and score a step's rows, unless the checkpoint holds what came of that."""
-        kept = take_window(self.kept, partial(self._batches.requests, prompts), self.warn)
-        window = kept or self.scheduler.start(self._batches.requests(prompts, self.policy.version))
+        window: AnyWindow | None = take_window(self.kept, partial(self._batches.requests, prompts), self.warn)
+        if window is None:
+            window = self.scheduler.start(self._batches.requests(prompts, self.policy.version))
+        elif isinstance(window, KeptWindow) and window.to_score:
+            window = self.scheduler.rescore(window.requests, window.to_score)
         self.ledger.admit(window.requests)
         return window
 
@@ -75,6 +78,24 @@ class WindowsAhead:
         """What a checkpoint holds of the windows in flight, once all of them have come to their end."""
         saved = [InFlight.of(window.requests, await window.finished()) for window in self.in_flight]
         self._checkpointed = tuple(self.in_flight)
+        return saved
+
+    def rescued(self, step: int) -> list[InFlight] | None:
+        """What a checkpoint of `step` is to hold where the run has failed since; None where that cannot be had again.
+
+        What policy `step` samples is sampled again as it was. An older policy is gone, so what it sampled is kept; that
+        is scored again, since a score may be why the run fails, but by teachers that have moved since.
+        """
+        saved: list[InFlight] = []
+        moved = any(scorer.moves() for scorer in self.scheduler.scorers.values())
+        for window in self.in_flight:
+            if window.requests.policy_version == step:
+                break
+            outcomes = window.result() if moved else window.sampled()
+            if outcomes is None:
+                return None
+            saved.append(InFlight.of(window.requests, outcomes))
+        self._checkpointed = tuple(self.in_flight)[: len(saved)]
         return saved
 
     async def close(self, next_step: int, ended: str) -> None:

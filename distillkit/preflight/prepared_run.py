@@ -12,6 +12,7 @@ from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
+from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import (
     RunPlugins,
     plugins_of,
@@ -67,7 +68,7 @@ class PreparedRun:
     @property
     def missing(self) -> tuple[str, ...]:
         """What has to be installed before the run, one line each."""
-        return tuple(dict.fromkeys(report.missing for report in self.reports.values() if report.missing))
+        return missing_in(self.reports)
 
     def continued(self, step: int, rows_done: int) -> "PreparedRun":
         """The same for a run that goes on: a step before may have held fewer rows, so more may be left than planned."""
@@ -115,9 +116,10 @@ def prepare_run(
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
     contexts = {user: context_for(user, config, shared, notify, rank, today) for user in plugins.by_key}
-    reports = _reports(plugins, contexts)
-    require_capabilities(config)
-    renderer = make_renderer(config, contexts)
+    reports = check_reports(plugins, contexts)
+    with missing_said_first(reports):
+        require_capabilities(config)
+        renderer = make_renderer(config, contexts)
     require_room(renderer)
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
@@ -137,13 +139,6 @@ def prepare_run(
     read = (train.rows, rows.train.read_as, eval_rows)
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notes)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
-
-
-def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:
-    """What every plugin found out, once all have declared what they want of what they share."""
-    for user, plugin in plugins.by_key.items():
-        plugin.declare(contexts[user])
-    return {user: plugin.check(contexts[user]) or CheckReport() for user, plugin in plugins.by_key.items()}
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:

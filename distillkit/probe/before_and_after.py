@@ -11,7 +11,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.data.render import render_side
 from distillkit.errors import InputError, RowError
 from distillkit.frozen import FrozenDict
-from distillkit.loop.session import unless_broken
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.preflight.run_rows import read_rows
 from distillkit.probe.open_student import StudentAlone, opened_student

@@ -11,7 +11,7 @@ from distillkit.errors import InputError
 from distillkit.events import EvalResult, EvalStage, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.evaluator_runner import eval_summary, run_evaluators
-from distillkit.loop.session import unless_broken
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.metrics import eval_metrics
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.probe.open_run import opened

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from distillkit.loop.session import unless_broken
+from distillkit.loop.unless_broken import unless_broken
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.measure import Probe
 from distillkit.probe.open_run import opened

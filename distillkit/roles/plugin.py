@@ -76,6 +76,9 @@ class Plugin(BaseModel, ABC):
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""
 
+    libraries: ClassVar[frozenset[str]] = frozenset()
+    """Distributions (`torch`, `httpx`) that it computes or connects with: `summary.json` has their versions."""
+
     @classmethod
     def leftovers(cls, run_dir: Path) -> Sequence[Leftover]:
         """What earlier runs in `run_dir` have outside of this machine, as far as a plugin of this class cleans it up.
@@ -106,6 +109,13 @@ class Plugin(BaseModel, ABC):
     async def open(self, run: RunContext) -> None:
         """Load or connect. Whatever is made here belongs to this plugin, or to `run.share`."""
 
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """What its options were resolved to, for `summary.json`: device, number format, sizes; server, model, version.
+
+        Called once, after every plugin is open. Cheap, and without anything that names the host or holds a secret.
+        """
+        return {}
+
     async def close(self) -> None:
         """Release what `open` made; called once, also after an error."""
 
@@ -124,7 +134,7 @@ class Plugin(BaseModel, ABC):
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         """Refuse a class of several roles that does not say which one it is chosen for. Raises PluginError."""
         super().__pydantic_init_subclass__(**kwargs)
-        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base._is_role()]
+        roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base.is_role()]
         says = next(base for base in cls.__mro__ if "role" in vars(base))
         where = f"{cls.__module__}.{cls.__qualname__} is a {' and a '.join(role.__name__ for role in roles)}"
         if not all(issubclass(says, role) for role in roles):
@@ -135,7 +145,7 @@ class Plugin(BaseModel, ABC):
             raise PluginError(f"{where}, and its `role` is {cls.role!r}")
 
     @classmethod
-    def _is_role(cls) -> bool:
+    def is_role(cls) -> bool:
         """Whether this class is a role itself, which plugins derive from."""
         return "role" in vars(cls) and sum("role" in vars(base) for base in cls.__mro__) == 2  # the other is Plugin
 
@@ -152,7 +162,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:  # noqa: ANN401
         """In a config, a field annotated with a role takes a name, options with a `name`, or an instance."""
-        if not cls._is_role():
+        if not cls.is_role():
             return handler(source)
         return core_schema.with_info_plain_validator_function(
             cls._resolve, serialization=core_schema.plain_serializer_function_ser_schema(cls._dump)
@@ -161,7 +171,7 @@ class Plugin(BaseModel, ABC):
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         """Leave a mark where a role stands, which `distillkit config schema` replaces by the known plugins."""
-        return {"x-distillkit-role": cls.role} if cls._is_role() else handler(schema)
+        return {"x-distillkit-role": cls.role} if cls.is_role() else handler(schema)
 
     @classmethod
     def _resolve(cls, value: object, info: ValidationInfo) -> "Plugin":

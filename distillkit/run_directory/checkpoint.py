@@ -22,6 +22,8 @@ from distillkit.errors import InputError
 from distillkit.events import PolicyFigures
 from distillkit.files.atomic import checksums, flush
 from distillkit.files.jsonl import explain_write_errors
+from distillkit.files.permissions import apply_umask
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
 from distillkit.run_directory.codec import from_json, to_json
@@ -52,6 +54,8 @@ class EngineState:
     """The run's identity, as `identity_of` gives it."""
     today: str
     """What chat templates take for today, as `2026-11-29`."""
+    followed_up: bool = True
+    """Whether the evaluation, and what else follows the step, was made. False: a resume begins with that."""
 
 
 def checkpoints(run_dir: Path) -> list[Path]:
@@ -65,8 +69,30 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
+PluginStates = Mapping[str, Mapping[str, JsonValue]]
+"""What `Plugin.state` gave, by the plugin's key in the config."""
+
+
+def states_of(plugins: Mapping[str, Plugin]) -> PluginStates:
+    """What plugins are to keep now, of those that keep anything; a copy, which does not change with them."""
+    found: dict[str, Mapping[str, JsonValue]] = {}
+    for key, plugin in plugins.items():
+        if type(plugin).state is Plugin.state:
+            continue
+        with attribute_to(plugin, "in state()"):
+            state = json.loads(json.dumps(dict(plugin.state())))
+        if state:
+            found[key] = state
+    return found
+
+
 async def save(
-    run_dir: Path, state: EngineState, student: Student, plugins: Mapping[str, Plugin], keep_last: int
+    run_dir: Path,
+    state: EngineState,
+    student: Student,
+    plugins: Mapping[str, Plugin],
+    states: PluginStates,
+    keep_last: int,
 ) -> Path:
     """Write a checkpoint aside and rename it, so that what has its final name is whole; keep the `keep_last` newest."""
     final = run_dir / "checkpoints" / f"step-{state.step}"
@@ -75,10 +101,9 @@ async def save(
         shutil.rmtree(aside, ignore_errors=True)
         (aside / "student").mkdir(parents=True)
     await student.save(aside / "student")  # whose errors are its own: it may write elsewhere
-    states = {key: dict(plugin.state()) for key, plugin in plugins.items()}
     tensors = {f"{key}/{name}": array for key, plugin in plugins.items() for name, array in plugin.tensors().items()}
     with explain_write_errors(final):
-        _write_json(aside / "plugins.json", {key: value for key, value in states.items() if value})
+        _write_json(aside / "plugins.json", {key: dict(value) for key, value in states.items()})
         if tensors:
             save_file(tensors, aside / "plugins.safetensors")
         _write_json(aside / "engine.json", {"format": FORMAT, **to_json(state)})
@@ -93,6 +118,7 @@ def _seal(aside: Path, final: Path) -> None:
 
     The disk writes while the sums are made, so the last flush finds little left to do.
     """
+    apply_umask(aside)
     with ThreadPoolExecutor(1) as pool:
         flushed = pool.submit(_flush, aside)
         sums = checksums(aside, CHECKSUMS)
@@ -135,7 +161,7 @@ def require_kept(run_dir: Path, step: int) -> Path:
     if step not in kept:
         raise InputError(
             f"{run_dir} keeps no checkpoint of step {step}; there are those of {_steps(kept)} "
-            "(train.save_every says how often one is written, train.keep_last how many are kept)"
+            "(train.save_every and save_every_minutes say how often one is written, train.keep_last how many are kept)"
         )
     return run_dir / "checkpoints" / f"step-{step}"
 

@@ -78,8 +78,13 @@ class RunFiles:
             (self.run_dir / MARKER).write_text("\n".join(lines) + "\n" + text, encoding="utf-8")
 
     def lengths(self) -> dict[str, int]:
-        """How long, in bytes, the growing files are, all of it on the disk."""
-        return {file.path.name: file.flushed_length() for file in (self._metrics, self._samples)}
+        """How long, in bytes, the growing files are."""
+        return {file.path.name: file.length() for file in (self._metrics, self._samples)}
+
+    def flush(self) -> None:
+        """Return once all of the growing files is on the disk."""
+        for file in (self._metrics, self._samples):
+            file.flush()
 
     def rewind(self, lengths: Mapping[str, int]) -> None:
         """Forget what was written since they had these lengths: a resumed run writes it again."""

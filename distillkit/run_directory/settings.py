@@ -28,6 +28,7 @@ MAY_CHANGE = frozenset(
         "train.max_steps",
         "train.eval_every",
         "train.save_every",
+        "train.save_every_minutes",
         "train.keep_last",
         "train.sample_every",
         "train.samples_per_route",

@@ -1,10 +1,13 @@
 """What a loss owes the engine: one datum a rollout, with what students need."""
 
 from collections.abc import Sequence
+from importlib import import_module
+from importlib.util import find_spec
 
 import numpy as np
 
 from distillkit.errors import DistillkitError, PluginError
+from distillkit.loop.checked_torch_loss import torch_loss_of
 from distillkit.records import Batch, Datum, Rollout, ScoredRollout
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
@@ -28,6 +31,27 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     require([datum.key for datum in batch.datums] == keys, loss, "changes the order of the data, or leaves some out")
     for datum, completion in zip(batch.datums, scored, strict=True):
         _check_datum(loss, datum, completion.rollout)
+    _check_torch_loss(loss, batch)
+
+
+def _check_torch_loss(loss: Loss, batch: Batch) -> None:
+    """Its own torch function, where it has one and torch is installed, gives the loss of each token, with gradient.
+
+    torch is imported by its name, when a loss needs it: the engine and its kit do without.
+    """
+    function = torch_loss_of(loss)
+    if function is None or not batch.datums or find_spec("torch") is None:
+        return
+    torch = import_module("torch")
+    inputs = {
+        name: torch.cat([torch.tensor(datum.inputs[name]) for datum in batch.datums]) for name in batch.datums[0].inputs
+    }
+    tokens = sum(len(datum.response_ids) for datum in batch.datums)
+    logprobs = torch.linspace(-3.0, -0.1, tokens).requires_grad_()
+    losses = function(logprobs, inputs, loss.options())
+    weighed = (losses * inputs["weights"]).sum()
+    require(bool(torch.isfinite(weighed)), loss, "its torch loss is not finite for made-up logprobs")
+    weighed.backward()
 
 
 def _synthetic_batch(loss: Loss) -> Batch:

@@ -309,6 +309,36 @@ def test_a_name_that_an_incomplete_class_of_a_file_has_is_said_with_what_it_lack
         registry.find("router", "half")
 
 
+def test_a_method_that_is_misspelt_is_named(tmp_path: Path) -> None:
+    script = tmp_path / "half.py"
+    script.write_text(
+        "from distillkit import Evaluator, Router\n\n\nclass Half(Router):\n    name = 'half'\n"
+        "    def rout(self, *_): ...\n"
+        "\n\nclass Other(Evaluator):\n    name = 'half'\n\n    def measure(self, *_): ...\n"
+    )
+    registry = Registry()
+    registry.add_script(script)
+    lacks = {(each.role, each.cls.rpartition(".")[2]): each.lacks for each in registry.incomplete}
+    assert lacks == {
+        ("router", "Half"): "does not implement route (it has rout: misspelt?)",
+        ("evaluator", "Other"): "does not implement evaluate",
+    }
+    with pytest.raises(PluginNotFoundError, match=r"has that name, and does not implement route \(it has rout: miss"):
+        registry.find("router", "half")
+
+
+def test_a_file_that_fails_leaves_no_incomplete_class_behind(tmp_path: Path) -> None:
+    script = tmp_path / "half.py"
+    script.write_text(
+        "from distillkit import Router\n\n\nclass Half(Router):\n    name = 'half'\n\n\nclass Single(Router):\n"
+        "    name = 'single'\n\n    def route(self, *_): ...\n"
+    )
+    registry = Registry.discover()
+    with pytest.raises(InputError, match="two router plugins are named 'single'"):
+        registry.add_script(script)
+    assert registry.incomplete == []
+
+
 def test_a_file_that_is_not_there_is_named_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=re.escape(f"half.py is not there (looked for at {tmp_path / 'half.py'})")):

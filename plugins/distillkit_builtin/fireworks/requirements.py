@@ -13,6 +13,9 @@ BASE_URL = "FIREWORKS_BASE_URL"
 DEFAULT_BASE_URL = "https://api.fireworks.ai"
 
 
+LIBRARIES = frozenset({"fireworks-ai", "transformers"})
+
+
 def missing_extra(who: str) -> str | None:
     """One line that says what to install, or None."""
     try:
@@ -50,8 +53,8 @@ def address_problem(option: str, url: str) -> str | None:
     return None
 
 
-def require(who: str, problems: Sequence[str | None]) -> None:
-    """Raise InputError with all the problems there are."""
-    found = [problem for problem in problems if problem]
+def require(who: str, problems: Sequence[str | None], missing: str | None) -> None:
+    """Raise InputError with all the problems there are, first with what is not installed, as `missing_extra` says."""
+    found = [f"{who}: {problem}" for problem in problems if problem]
     if found:
-        raise InputError("\n".join(f"{who}: {problem}" for problem in found))
+        raise InputError("\n".join([missing, *found] if missing else found))

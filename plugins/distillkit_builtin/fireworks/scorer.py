@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
@@ -16,7 +16,13 @@ from distillkit_builtin.fireworks.completions import Endpoint, sample_completion
 from distillkit_builtin.fireworks.leftovers import leftovers_in
 from distillkit_builtin.fireworks.options import FireworksScorerOptions
 from distillkit_builtin.fireworks.provision_teacher import TeacherRequest
-from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
+from distillkit_builtin.fireworks.requirements import (
+    LIBRARIES,
+    access_problems,
+    missing_extra,
+    require,
+    resolve_base_url,
+)
 from distillkit_builtin.fireworks.scorer_check import option_problems, teacher_note
 from distillkit_builtin.fireworks.service import FireworksService, shared_service
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
@@ -30,6 +36,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
     name: ClassVar[str] = "fireworks"
     volatile: ClassVar[frozenset[str]] = frozenset(FireworksScorerOptions.model_fields)
     """Where and how long, not what: a resumed run may have them otherwise."""
+    libraries: ClassVar[frozenset[str]] = LIBRARIES
 
     _service: FireworksService | None = PrivateAttr(None)
     _run: RunContext | None = PrivateAttr(None)
@@ -50,7 +57,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         who = f"teacher {self.teacher.name!r}"
         missing = missing_extra("scorer 'fireworks'")
         service = self._declared()
-        require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)])
+        require(who, [*option_problems(self.teacher.model, self), *access_problems(service.base_url)], missing)
         if missing:
             return CheckReport((f"{who}: {self.teacher.model}",), missing=missing)
         notes = [f"{who}: {teacher_note(service, self._teacher_request())}"]
@@ -80,6 +87,10 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         self._run = run
         provisioning = await self._declared().attach(run)
         self._endpoint = await provisioning.teacher(self._teacher_request().key)
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """Model and service."""
+        return {"model": self.teacher.model, "service": self._declared().base_url}
 
     async def close(self) -> None:
         """Clean up what the run made, with the last plugin that uses the service."""

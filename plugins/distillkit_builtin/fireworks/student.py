@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
@@ -17,7 +17,13 @@ from distillkit_builtin.fireworks.leftovers import leftovers_in
 from distillkit_builtin.fireworks.live_student import LiveFireworksStudent
 from distillkit_builtin.fireworks.options import FireworksStudentOptions, TrainerOptions
 from distillkit_builtin.fireworks.owned_resources import STUDENT_FILE
-from distillkit_builtin.fireworks.requirements import access_problems, missing_extra, require, resolve_base_url
+from distillkit_builtin.fireworks.requirements import (
+    LIBRARIES,
+    access_problems,
+    missing_extra,
+    require,
+    resolve_base_url,
+)
 from distillkit_builtin.fireworks.service import FireworksService, shared_service
 from distillkit_builtin.fireworks.student_check import option_problems, student_report
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
@@ -41,6 +47,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
     stops_at_any_id: ClassVar[bool] = False
     volatile: ClassVar[frozenset[str]] = VOLATILE
     writes: ClassVar[frozenset[str]] = frozenset({"model", STUDENT_FILE, f".{STUDENT_FILE}.new"})
+    libraries: ClassVar[frozenset[str]] = LIBRARIES
 
     _service: FireworksService | None = PrivateAttr(None)
     _run: RunContext | None = PrivateAttr(None)
@@ -68,7 +75,7 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
                 "it samples from its own deployment: its weights stay at the service, so student.sampler cannot get "
                 "them"
             )
-        require("student", problems)
+        require("student", problems, missing)
         if missing:
             return CheckReport((f"student: {self.model}",), missing=missing)
         report, self._context_length = student_report(self, service)
@@ -91,6 +98,18 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
         """Make or reuse trainer and deployments, all of the run's at once, and wait until they are there."""
         self._run = run
         self._live = await LiveFireworksStudent.open(run, self, self._declared())
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """Model, service, trainer and deployment."""
+        connection = self._require_live().connection
+        return {
+            "model": self.model,
+            "service": self._declared().base_url,
+            "trainer": connection.trainer_job,
+            "deployment": connection.deployment,
+            "deployment_shape": connection.deployment_shape,
+            "lora_rank": self.lora_rank,
+        }
 
     async def close(self) -> None:
         """Clean up what the run made, with the last plugin that uses the service.

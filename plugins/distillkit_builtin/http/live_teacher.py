@@ -23,6 +23,7 @@ from distillkit_builtin.http.probe import (
     probe_query,
     require_same_tokenizer,
     served_weights,
+    server_version,
 )
 from distillkit_builtin.http.score_file import ScoreFile
 from distillkit_builtin.remote.as_completed import as_completed
@@ -40,6 +41,7 @@ class HttpTeacher:
     dialect: Dialect
     topk: int
     cache: ScoreCache | None
+    server_version: str | None = None
 
     @classmethod
     async def open(
@@ -54,12 +56,13 @@ class HttpTeacher:
                 dialect = await find_dialect(client, options.dialect, query)
                 await require_same_tokenizer(client, teacher.model, tokenizer)
                 cache = await _open_cache(run, teacher, options, client, served)
+                version = await server_version(client)
             except BaseException:
                 await client.close()
                 raise
         if isinstance(dialect, SGLang) and (run.plan is None or run.plan.evaluations):
             run.notify(f"{who} at {client.roots[0]}: {ONLY_SCORES}")
-        return cls(teacher.name, teacher.model, client, dialect, options.topk, cache)
+        return cls(teacher.name, teacher.model, client, dialect, options.topk, cache, version)
 
     async def close(self) -> None:
         """Close connections; the cache's file belongs to all teachers that use it."""

@@ -29,6 +29,12 @@ class ServedModel(BaseModel):
     parent: str | None = None
     """The base model of an adapter; None for a base model."""
 
+    def provenance(self, roots: Sequence[str], version: str | None) -> dict[str, JsonValue]:
+        """What `summary.json` says of it; `version` is the server's own, where it is known."""
+        known: dict[str, JsonValue] = {"model": self.id, "servers": [*roots], "served_from": self.root}
+        known |= {"max_model_len": self.max_model_len, "server_version": version}
+        return {name: value for name, value in known.items() if value is not None}
+
     @property
     def identity(self) -> Mapping[str, JsonValue]:
         """What distinguishes it from another model. `created` does not: vLLM gives the time of the request."""

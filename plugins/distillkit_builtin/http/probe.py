@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
+from distillkit.files.strict_json import shortened
 from distillkit.tokenizer import PROBE, Tokenizer
 from distillkit.types import Message
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError
@@ -24,6 +25,8 @@ DIALECTS: Sequence[Dialect] = (
     Echo(max_tokens=1),
     SGLang(),
 )
+VERSION_SECONDS = 5.0
+"""Within which a server is to say its version; that is good to know, and no more."""
 WEIGHTS_PATHS = ("/get_model_info", "/weight_info")
 """Where SGLang, and vLLM in its development mode, say which weights they hold now."""
 HOW_TO_START = (
@@ -102,6 +105,13 @@ async def served_weights(client: ServiceClient) -> Mapping[str, JsonValue]:
         if isinstance(result.value, dict):
             found |= {name: result.value[name] for name in ("model_path", "weight_version") if name in result.value}
     return found
+
+
+async def server_version(client: ServiceClient) -> str | None:
+    """What the first replica says of its own version (vLLM's `/version`); None where it has no such endpoint."""
+    result = await client.get_once(client.roots[0], "/version", VERSION_SECONDS)
+    version = result.value.get("version") if result is not None and isinstance(result.value, dict) else None
+    return shortened(version, 100) if isinstance(version, str) else None
 
 
 def _first_difference(ours: Sequence[object], theirs: Sequence[object]) -> int:

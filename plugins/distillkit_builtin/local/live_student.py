@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
@@ -20,6 +22,7 @@ from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.own_logprobs import own_logprobs
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import broadcast_weights
+from distillkit_builtin.local.resolved import resolved_policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import GradientShare, Trainer
 
@@ -68,6 +71,10 @@ class LiveLocalStudent:
     def policy(self) -> Policy:
         """The policy that is trained, which the trainer holds."""
         return self.trainer.policy
+
+    def provenance(self) -> dict[str, JsonValue]:
+        """Device, number formats and sizes."""
+        return resolved_policy(self.policy, None if self.sampling is None else self.sampling.inference)
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step. Raises BadStepError, with the weights as they were."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest
@@ -14,6 +15,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.options import LocalScorerOptions
+from distillkit_builtin.local.resolved import resolved_forward, resolved_model
 from distillkit_builtin.local.sequence_proof import proved
 
 SAMPLED_AT_ONCE = 64
@@ -51,6 +53,10 @@ class LiveLocalTeacher:
             notify=run.notify,
         )
         return cls(inference)
+
+    def provenance(self) -> dict[str, JsonValue]:
+        """Device, number format and size."""
+        return {**resolved_model(self.inference.causal_lm), "forward": resolved_forward(self.inference)}
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""

@@ -12,6 +12,8 @@ from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors")
+LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
+"""What numbers depend on; bitsandbytes and others that a model may need are not imported by every run."""
 BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
 SERVED = "a server that samples for it must serve that merged model, not the bare one"
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
@@ -15,7 +15,7 @@ from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import model_fingerprint, number_format
 from distillkit_builtin.local.model_config import context_length, embedding_rows, read_config
 from distillkit_builtin.local.options import LocalScorerOptions
-from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.requirements import LIBRARIES, local_report
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.live_teacher import LiveLocalTeacher
@@ -29,6 +29,8 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
     name: ClassVar[str] = "local"
     whole_windows: ClassVar[bool] = True
     volatile: ClassVar[frozenset[str]] = frozenset({"device", "micro_batch_tokens", "forward"})
+
+    libraries: ClassVar[frozenset[str]] = LIBRARIES
 
     _live: "LiveLocalTeacher | DataParallelTeacher | None" = PrivateAttr(None)
 
@@ -56,6 +58,10 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
         # Options alone: they travel to other ranks, where the class of a plugin from a script could not be found.
         options = LocalScorerOptions(**{name: getattr(self, name) for name in LocalScorerOptions.model_fields})
         self._live = await open_teacher(run, self.teacher, options)
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """Model, device, number format and parameters."""
+        return {"model": self.teacher.model, **self._opened().provenance()}
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Student
 from distillkit.arrays import FloatArray
@@ -19,7 +19,7 @@ from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint, number_format
 from distillkit_builtin.local.model_config import context_length, read_config, require_mergeable
 from distillkit_builtin.local.options import LocalStudentOptions
-from distillkit_builtin.local.requirements import local_report
+from distillkit_builtin.local.requirements import LIBRARIES, local_report
 from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
         | {"export_dtype"}
     )
+
+    libraries: ClassVar[frozenset[str]] = LIBRARIES
 
     _live: "LiveLocalStudent | DataParallelStudent | None" = PrivateAttr(None)
 
@@ -109,6 +111,10 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         from distillkit_builtin.local.ranks.data_parallel import open_student
 
         self._live = await open_student(run, self, samples=self._samples)
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """Model, device, number formats, parameters trained and in all."""
+        return {"model": self.model, **self._opened().provenance()}
 
     async def until_broken(self) -> None:
         """Return when a rank is gone; wait forever where there is one process."""

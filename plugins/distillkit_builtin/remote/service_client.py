@@ -16,7 +16,7 @@ from distillkit_builtin.remote.hedging import Hedging
 from distillkit_builtin.remote.options import RemoteOptions
 from distillkit_builtin.remote.replicas import Replicas
 from distillkit_builtin.remote.request import Counters, Request, SharedState
-from distillkit_builtin.remote.results import Result
+from distillkit_builtin.remote.results import AttemptError, RefusedError, Result
 from distillkit_builtin.remote.retries import Budget, backoff, backoff_with_retry_after, with_retries
 
 
@@ -88,6 +88,13 @@ class ServiceClient:
         """GET from one replica, as `post_to`; `timeout`: seconds for one attempt, None: `timeouts.request`."""
         send = partial(self._shared.connection.send, "GET", self._known(root), path, timeout=timeout, lenient=True)
         return await self._control(send)
+
+    async def get_once(self, root: str, path: str, timeout: float) -> Result | None:
+        """GET from one replica in one attempt of `timeout` seconds, for what a run can do without; None: no result."""
+        try:
+            return await self._shared.connection.send("GET", self._known(root), path, timeout=timeout, lenient=True)
+        except (RefusedError, AttemptError):
+            return None
 
     def metrics(self) -> Mapping[str, float]:
         """Since the last call, as `concurrency/<name>/...`.

@@ -48,6 +48,7 @@ class WandbSink(Sink):
     """
 
     name: ClassVar[str] = "wandb"
+    libraries: ClassVar[frozenset[str]] = frozenset({"wandb"})
     writes: ClassVar[frozenset[str]] = frozenset({"wandb", ID_FILE})
 
     project: str = Field("distillkit", min_length=1, description="The project.")

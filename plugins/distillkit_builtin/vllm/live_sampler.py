@@ -17,6 +17,7 @@ from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
+from distillkit_builtin.http.probe import server_version
 from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
@@ -44,6 +45,7 @@ class LiveVllmSampler:
     base_model: str
     client: ServiceClient
     nonce: str
+    server_version: str | None = None
     weight_push: WeightPush | None = None
     _scoring: asyncio.Lock = field(default_factory=asyncio.Lock)
     """One request for prompt logprobs at a time: vLLM 0.32 with --enable-lora (CPU build, punica's einsum) computes
@@ -62,13 +64,14 @@ class LiveVllmSampler:
                 for probe in probes:
                     await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)
                 await require_untouched_sampling(client, base_model, PROBE_IDS)
+                version = await server_version(client)
             except RefusedError as error:
                 await client.close()
                 raise InputError(failure_of(probes[0], error).reason) from error
             except BaseException:
                 await client.close()
                 raise
-        return cls(options, run, base_model, client, secrets.token_hex(3))
+        return cls(options, run, base_model, client, secrets.token_hex(3), version)
 
     async def close(self) -> None:
         """Unload the last adapter, and one whose load was interrupted; close connections."""

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import PrivateAttr
+from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler
 from distillkit.context import RunContext
@@ -26,6 +26,7 @@ class VllmSampler(VllmSamplerOptions, Sampler):
 
     name: ClassVar[str] = "vllm"
     volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
+    libraries: ClassVar[frozenset[str]] = frozenset({"httpx"})
 
     _served: ServedModel | None = PrivateAttr(None)
     _live: "LiveVllmSampler | None" = PrivateAttr(None)
@@ -67,6 +68,12 @@ class VllmSampler(VllmSamplerOptions, Sampler):
                 f"sampler 'vllm': prompt and completion take up to {longest} tokens, and {served.id} is served with "
                 f"--max-model-len {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
             )
+
+    def provenance(self) -> Mapping[str, JsonValue]:
+        """What is served, where, and by which version of vLLM."""
+        if self._served is None or self._live is None:
+            return {}
+        return self._served.provenance(self.roots, self._live.server_version)
 
     async def close(self) -> None:
         """Unload the last adapter and close connections."""

@@ -194,3 +194,17 @@ def test_the_key_is_in_no_message(
     assert explain(httpx.HTTPStatusError("x", request=httpx.Request("GET", "http://x"), response=response)) == (
         "HTTP 500 no *** here"
     )
+
+
+def test_a_missing_sdk_is_said_before_the_key_that_is_missing_too(
+    scorer: Callable[..., FireworksScorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FIREWORKS_API_KEY")
+    monkeypatch.setattr("distillkit_builtin.fireworks.requirements.find_spec", lambda name: None)
+    plugin, context = scorer(), make_context()
+    plugin.declare(context)
+    with pytest.raises(InputError) as caught:
+        plugin.check(context)
+    first, second = str(caught.value).splitlines()
+    assert first == "scorer 'fireworks' needs fireworks-ai[training-sdk]: pip install 'distillkit[fireworks]'"
+    assert "FIREWORKS_API_KEY is not set" in second

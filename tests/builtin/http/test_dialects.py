@@ -222,4 +222,4 @@ async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serv
     async with opened(scorer(server)) as plugin:
         await outcomes(plugin, score_requests())
     assert bodies(server)[-1]["prompt"] == [*PROMPT, *RESPONSE]
-    assert set(server.traffic.counts) == {"/v1/models", "/tokenize", COMPLETIONS}
+    assert set(server.traffic.counts) == {"/v1/models", "/tokenize", "/version", COMPLETIONS}

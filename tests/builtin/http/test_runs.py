@@ -274,6 +274,25 @@ def test_the_only_server_may_be_away_for_a_while(
     assert trained(distillkit.run(config)) == untroubled
 
 
+def test_the_summary_names_server_model_and_version(serve: Serve, fake_config: Make) -> None:
+    server = serve()
+    result = distillkit.run(fake_config(teachers=[teacher(server)], train={"max_steps": 1}))
+    provenance: Any = result.summary["provenance"]
+    found = provenance["plugins"]["teachers.loopback.scorer"]
+    assert (found["model"], found["servers"], found["server_version"]) == ("loopback", [server.url], "0.32.0")
+    assert found["dialect"] == "PromptLogprobs"
+    assert "httpx" in provenance["versions"]
+
+
+def test_a_server_that_says_no_version_is_no_fault(serve: Serve, fake_config: Make) -> None:
+    server = serve()
+    server.faults.add(faults.Status(503), where="/version", times=None)
+    result = distillkit.run(fake_config(teachers=[teacher(server)], train={"max_steps": 1}))
+    found: Any = result.summary["provenance"]
+    assert "server_version" not in found["plugins"]["teachers.loopback.scorer"]
+    assert server.traffic.counts["/version"] == 1  # it is not asked again
+
+
 def test_a_second_run_with_a_cache_asks_only_for_what_is_new(
     serve: Serve, fake_config: Make, tmp_path: Any, untroubled: list[dict[str, Any]]
 ) -> None:

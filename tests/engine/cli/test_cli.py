@@ -305,6 +305,18 @@ def test_plugins_list_is_for_people_and_programs(config: Callable[..., str]) -> 
     assert "fake" not in text
 
 
+def test_plugins_list_names_what_cannot_be_chosen(tmp_path: Path) -> None:
+    script = tmp_path / "half.py"
+    script.write_text(
+        "from distillkit import Router\n\n\nclass Half(Router):\n    name = 'half'\n    def rout(self): ...\n"
+    )
+    (listed,) = json.loads(call("plugins", "list", "--json", "-p", str(script)).output)["incomplete"]
+    assert (listed["role"], listed["name"]) == ("router", "half")
+    assert listed["error"] == "does not implement route (it has rout: misspelt?)"
+    text = call("plugins", "list", "-p", str(script)).output
+    assert f"cannot be chosen: router half: {listed['class']} {listed['error']}" in text
+
+
 def test_plugins_show_lists_options() -> None:
     shown = call("plugins", "show", "loss", "importance_sampling").output
     for part in ("ratio_log_cap", "20.0", "token_mean", "advantage_clip", "number" if False else "float"):

@@ -1,8 +1,16 @@
 import asyncio
 import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import yaml
+from conftest import question
 
 from distillkit.cli.signals import Stopping
 from distillkit.events import Notice
@@ -37,3 +45,55 @@ async def test_the_first_signal_says_what_it_waits_for_also_in_the_log_and_the_s
     assert bool(stopping.task.cancelling()) is (waits_for is None)
     stopping.stop()
     assert stopping.task.cancelling()
+
+
+HANGING = """
+import asyncio
+from distillkit.testing import FakeScorer
+
+
+class Hanging(FakeScorer):
+    '''Scores the first step, and then waits for ever.'''
+    name = "hanging"
+
+    async def score(self, requests):
+        if requests[0].rollout.policy_version == 1:
+            print("waiting", flush=True)
+            await asyncio.sleep(600)
+        async for outcome in super().score(requests):
+            yield outcome
+"""
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_gives_up_the_step_in_hand_and_keeps_those_before(
+    tmp_path: Path, jsonl: Callable[..., str], sent: signal.Signals
+) -> None:
+    script = tmp_path / "hanging.py"
+    script.write_text(HANGING, encoding="utf-8")
+    config = {
+        "name": "hangs",
+        "plugins": [str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py"), str(script)],
+        "data": {"path": jsonl([question(f"row {i}") for i in range(4)])},
+        "student": "fake",
+        "teachers": [{"model": "t", "scorer": "hanging"}],
+        "sampling": {"max_completion_tokens": 8},
+        "train": {"prompt_groups_per_step": 1},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    command = [sys.executable, "-m", "distillkit", "run", "config.yaml"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        killer = threading.Timer(120, process.kill)  # whatever comes, no test waits for ever
+        killer.start()
+        assert process.stdout is not None
+        for words in ("waiting", "stopping after the step in hand"):
+            assert any(words in line for line in process.stdout)
+            process.send_signal(sent)
+        output = process.stdout.read().splitlines()
+        killer.cancel()
+    assert process.returncode == 130, output
+    assert output[-3:] == ["interrupted", "log: runs/hangs/run.log", "go on with: distillkit run config.yaml --resume"]
+    assert any(line.endswith("step 1, the last good one, is saved: a resume goes on after it") for line in output)
+    assert [path.name for path in (tmp_path / "runs/hangs/checkpoints").iterdir()] == ["step-1"]

@@ -52,7 +52,8 @@ def test_a_full_disk_ends_the_run_with_a_word_and_a_resume_goes_on(command: list
     assert "Traceback" not in done.stdout + done.stderr
     message = "runs/full/samples.jsonl cannot be written: File too large. Free some space there, and go on by --resume"
     assert f"failed: {message}" in done.stderr
-    assert checkpoints(Path("runs/full"))
+    (*_, last) = checkpoints(Path("runs/full"))
+    assert last.name == f"step-{read_jsonl(Path('runs/full/metrics.jsonl'))[-1]['step']}"  # no step is lost
     again = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=120)
     assert again.returncode == 0, again.stderr
     assert [row["step"] for row in read_jsonl(Path("runs/full/metrics.jsonl"))] == list(range(1, 21))
@@ -65,7 +66,9 @@ def test_a_checkpoint_that_does_not_fit_is_no_checkpoint(command: list[str]) -> 
     quiet = [*command, "train.sample_every=0"]
     done = subprocess.run(quiet, capture_output=True, text=True, preexec_fn=limited(2500), timeout=120)
     assert done.returncode == 1
-    assert "cannot be written: File too large" in done.stderr
+    (failed,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "/checkpoints/step-2 cannot be written: File too large" in failed
+    assert "is not saved: it could not be written" in Path("runs/full/run.log").read_text()
     assert not checkpoints(Path("runs/full"))
 
 

@@ -38,14 +38,18 @@ def test_every_row_and_completion_is_entered(tmp_path: Path) -> None:
     ledger.require_balance()
 
 
-def test_too_many_failed_rows_end_the_run_with_the_reasons(tmp_path: Path) -> None:
+def test_too_many_failed_rows_end_the_run_with_the_reasons_before_what_is_left_is_trained(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l.jsonl", 0.2)
-    ledger.settle(1, requests_of(), outcomes_of(lost=2))
     with pytest.raises(
         RunFailedError, match=r"1 of 4 rows failed, more than train.max_failed_fraction=0.2 .*busy \(2x\)"
     ):
-        ledger.require_few_failures()
-    assert len(read_jsonl(tmp_path / "l.jsonl")) == 4
+        ledger.require_few_failures(requests_of(), outcomes_of(lost=2))
+    ledger.settle(1, requests_of(), outcomes_of(lost=0))
+    ledger.require_few_failures(requests_of(), outcomes_of(lost=2))  # 1 of 8
+    ledger.settle(2, requests_of(), outcomes_of(lost=2))
+    with pytest.raises(RunFailedError, match="3 of 12 rows failed"):
+        ledger.require_few_failures(requests_of(), outcomes_of(lost=4))
+    assert len(read_jsonl(tmp_path / "l.jsonl")) == 8
 
 
 def test_a_run_that_trained_nothing_is_an_error(tmp_path: Path) -> None:

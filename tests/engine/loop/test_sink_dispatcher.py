@@ -80,8 +80,13 @@ def test_a_sink_that_fails_at_events_hides_none_from_the_others(caplog: pytest.L
     dispatcher.attach([bad, good])
     for number in range(LOGGED + 2):
         dispatcher.notice(f"number {number}")
-    assert len(good.events) == dispatcher.failures["broken"] == LOGGED + 2
+    told = "sink 'broken' (engine.loop.test_sink_dispatcher.Broken) failed at Notice, and the run goes on: "
+    assert messages(good) == ["number 0", f"{told}ZeroDivisionError: emit", *(f"number {n}" for n in range(1, 5))]
+    assert dispatcher.failures["broken"] == len(good.events)
     assert caplog.text.count("sink 'broken' failed at Notice") == LOGGED
+    dispatcher.report_failures()
+    assert messages(good)[-1].startswith(f"sink 'broken' failed {len(good.events) - 1} times: ")
+    assert [message for message in messages(good) if "and the run goes on" in message] == messages(good)[1:2]
 
 
 def test_without_sinks_notices_go_to_the_log(caplog: pytest.LogCaptureFixture) -> None:

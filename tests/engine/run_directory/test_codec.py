@@ -84,6 +84,7 @@ VALUES: list[tuple[Any, dict[str, Any]]] = [
             (InFlight(4, {"rollouts": []}),),
             {"seed": 0},
             "2026-03-04",
+            followed_up=False,
         ),
         {},
     ),

@@ -113,7 +113,9 @@ def content(result: RunResult) -> dict[str, Any]:
         {name: value for name, value in row.items() if not name.startswith("time/") and not name.endswith("/inflight")}
         for row in read_jsonl(folder / "metrics.jsonl")
     ]
-    summary = {name: value for name, value in result.summary.items() if name not in ("wall_s", "train_s", "name")}
+    summary = {
+        name: value for name, value in result.summary.items() if name not in ("wall_s", "train_s", "name", "provenance")
+    }
     return {
         "metrics": metrics,
         "ledger": (folder / "ledger.jsonl").read_text(),

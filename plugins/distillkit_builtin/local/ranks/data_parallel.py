@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+from pydantic import JsonValue
+
 from distillkit.context import RunContext
 from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.types import SampleRequest, Teacher
@@ -73,6 +75,11 @@ class DataParallelStudent:
 
     own: LiveLocalStudent
     workers: WorkerPool
+
+    def provenance(self) -> dict[str, JsonValue]:
+        """Rank 0's, and whether each rank has all weights."""
+        held = "whole" if self.own.policy.sharded is None else "sharded"
+        return {**self.own.provenance(), "ranks": self.workers.group.count, "weights": held}
 
     async def train(self, batch: Batch) -> StepResult:
         """One optimizer step. Raises BadStepError before any rank has moved its weights."""
@@ -151,6 +158,10 @@ class DataParallelTeacher:
     own: LiveLocalTeacher
     workers: WorkerPool
     name: str
+
+    def provenance(self) -> dict[str, JsonValue]:
+        """Rank 0's."""
+        return self.own.provenance()
 
     def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """The teacher's scores, each when its rank has it."""
