@@ -44,14 +44,10 @@ async def run_session(
             provenance.opened()
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
-            files.write_summary(
-                {**summarize(engine, 0.0, None), "status": "running", "provenance": provenance.to_json()}
-            )
-            config, first = prepared.config, engine.step + (engine.to_follow_up is None)
-            dispatcher.emit(
-                RunStarted(config.name, files.run_dir, prepared.plan, prepared.pipeline.teachers, first, config.dump())
-            )
-            await unless_broken(engine.run(), config.student)
+            running: dict[str, JsonValue] = {"status": "running", "provenance": provenance.to_json()}
+            files.write_summary({**summarize(engine, 0.0, None), **running})
+            dispatcher.emit(_started(engine))
+            await unless_broken(engine.run(), prepared.config.student)
         except BaseException as error:
             ended = error
             if _status(error) == "interrupted":
@@ -66,6 +62,13 @@ async def run_session(
             dispatcher.report_failures()
             dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
     return summary
+
+
+def _started(engine: Engine) -> RunStarted:
+    prepared, config = engine.prepared, engine.prepared.config
+    first = engine.step + (engine.to_follow_up is None)
+    teachers = prepared.pipeline.teachers
+    return RunStarted(config.name, engine.files.run_dir, prepared.plan, teachers, first, config.dump())
 
 
 def _verdict(engine: Engine) -> JsonValue:

@@ -128,15 +128,9 @@ def prepare_run(
     held_out = None if rows.held_out is None else rows.held_out.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
-    notes = (
-        *rows.notes(),
-        *row_notes(config, rows, train, held_out, routed),
-        *other_prompts(renderer),
-        *unread_by_teachers(config, renderer),
-        *_notes(config, train.pipeline, sampling),
-    )
-    eval_rows = tuple(routed_row.row for routed_row in routed)
-    read = (train.rows, rows.train.read_as, eval_rows)
+    notes = (*rows.notes(), *row_notes(config, rows, train, held_out, routed), *other_prompts(renderer))
+    notes += (*unread_by_teachers(config, renderer), *_notes(config, train.pipeline, sampling))
+    read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notes)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
