@@ -3,7 +3,7 @@
 import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -38,6 +38,8 @@ class RowTemplate:
     """The columns that it names."""
     make: Make
     """Raises whatever a template may."""
+    expression: str = ""
+    """What it is within its braces, so that a filter may stand behind it; empty where it is no single expression."""
 
     def of(self, fields: Fields) -> JsonValue:
         """Its value for a row of these columns. Raises RowError with its key."""
@@ -110,9 +112,16 @@ def _compile_text(text: str, key: str) -> RowTemplate:
         case [nodes.Output(nodes=[nodes.TemplateData(data=literal)])]:
             return RowTemplate(key, frozenset(), lambda fields: literal)
         case [nodes.Output(nodes=[expression])]:
-            return _compile_value(expression, key)
+            return replace(_compile_value(expression, key), expression=_in_braces(text, expression))
     reads, template = _compiled(tree)
     return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(_context(template, fields))))
+
+
+def _in_braces(text: str, expression: nodes.Expr) -> str:
+    """The source of `{{ ... }}`, in parentheses unless a filter behind it is one of all of it."""
+    source = text.strip().removeprefix("{{").removesuffix("}}").strip("+-").strip()
+    whole = isinstance(expression, nodes.Name | nodes.Filter | nodes.Getattr | nodes.Getitem | nodes.Call)
+    return source if whole else f"({source})"
 
 
 def compile_expression(text: str, key: str) -> RowTemplate:
