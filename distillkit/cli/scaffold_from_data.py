@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from distillkit.cli.scaffold import ONE_TEACHER, config_of, write_files
 from distillkit.data.parse_row import parse_columns
-from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_quotes, in_yaml, of_column, suggested
+from distillkit.data.row_format.column_templates import in_quotes, of_column
+from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_yaml, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import shapes_of
 from distillkit.errors import DataError, RowError

@@ -16,7 +16,7 @@ from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
 from distillkit.registry import Registry
 
 PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
-SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
+SHORT_FOR: Mapping[str, str] = {"data": "path", "sort": "by", **dict.fromkeys(PLUGIN_KEYS, "name")}
 """The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
 UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
 

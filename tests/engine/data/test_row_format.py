@@ -177,7 +177,11 @@ ANSWERED = [user("Why?"), {"role": "assistant", "content": "So."}]
             {"conversations": [{"from": "gpt", "value": "So."}]},
             'data.filter: "conversations | from_sharegpt | without_answer | length > 0" leaves such rows out',
         ),
-        ({"messages": "{{- a or b -}}"}, {"a": [], "b": []}, 'data.filter: "(a or b) | length > 0" leaves such rows out'),
+        (
+            {"messages": "{{- a or b -}}"},
+            {"a": [], "b": []},
+            'data.filter: "(a or b) | length > 0" leaves such rows out',
+        ),
         ({"prompt": "{{ turns }}"}, {"turns": ANSWERED}, 'data.format: {prompt: "{{ turns | without_answer }}"}'),
         (
             {"messages": "{{ row['my turns'] }}", "system": "S"},
@@ -201,7 +205,7 @@ def test_what_to_write_names_what_the_mapping_reads(mapping: dict[str, Any], row
     if fix.startswith("data.filter: "):
         keeps = RowFilter(json.loads(fix.removeprefix("data.filter: ").removesuffix(" leaves such rows out")))
         assert not keeps.keeps(row)
-        assert keeps.keeps(dict.fromkeys(row, [{"from": "human", "value": "Why?"}]))
+        assert keeps.keeps({name: [{"from": "human", "value": "Why?"}] for name in row})
 
 
 def test_a_place_in_messages_that_are_made_names_the_columns() -> None:
