@@ -71,6 +71,12 @@ def test_overrides_that_fit_nowhere(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_an_override_of_a_sort_in_short_keeps_what_it_sorts_by() -> None:
+    tree: dict[str, Any] = {"data": {"path": "x", "sort": "level"}}
+    apply_override(tree, "data.sort.descending=true")
+    assert tree["data"]["sort"] == {"by": "level", "descending": True}
+
+
 def test_later_files_win_teachers_merge_by_route_and_a_new_name_drops_old_options() -> None:
     base = {
         "train": {"max_steps": 1, "eval_every": 2},
@@ -108,6 +114,11 @@ def test_later_files_win_teachers_merge_by_route_and_a_new_name_drops_old_option
             {"teachers": [{"model": "t", "scorer": {"name": "local", "dtype": "x"}}]},
         ),
         ({"name": "run"}, {"name": {"a": 1}}, {"name": {"a": 1}}),
+        (
+            {"data": {"sort": "level"}},
+            {"data": {"sort": {"descending": True}}},
+            {"data": {"sort": {"by": "level", "descending": True}}},
+        ),
     ],
 )
 def test_what_is_said_in_short_merges_like_what_it_is_short_for(
