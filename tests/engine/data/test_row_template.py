@@ -216,7 +216,7 @@ def test_what_a_template_sets_is_gone_at_the_next_row() -> None:
 @pytest.mark.parametrize("text", ["level >", "{{ level }}", "level) + (1", "level answer", "", "level }}{{ answer"])
 def test_what_is_no_expression(text: str) -> None:
     with pytest.raises(ValueError, match=r"Jinja cannot|without braces"):
-        compile_expression(text, "data.filter")
+        compile_expression(text, "data.filter", "0")
 
 
 @pytest.mark.parametrize(
