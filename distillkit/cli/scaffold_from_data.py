@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distillkit.cli.scaffold import ONE_TEACHER, config_of, write_files
+from distillkit.config.default_plugins import default_source
 from distillkit.data.parse_row import parse_columns
 from distillkit.data.row_format.column_templates import in_quotes, of_column
 from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_yaml, suggested
@@ -42,6 +43,8 @@ router:
   name: field
   route_key: {key}
 """
+SPLITS_HELD_OUT = ("validation", "valid", "dev", "test")
+"""What splits are called that are there to be measured on, those for the time of training first."""
 TO_SAY = "say in data.format of config.yaml what prompts are made of, then "
 PATHS = "data:                   # paths start where distillkit is called: here, in the folder of this file\n"
 LONGEST_ROUTE, MOST_ROUTES = 40, 10
@@ -65,11 +68,29 @@ def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> 
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
     mapping = "".join(_mapping(rows, shapes, route))
-    line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
-    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line if held_out else ''}  epochs: 1\n\n"
-    text = config_of(data, section, EVALUATED if held_out else NOT_EVALUATED)
+    line = _other_split(path, directory, rows, registry)
+    if not line and held_out:
+        line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
+    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line}  epochs: 1\n\n"
+    text = config_of(data, section, EVALUATED if line else NOT_EVALUATED)
     files = write_files(directory, {"config.yaml": text})
     return FromData(files, "" if len(shapes) == 1 else TO_SAY)
+
+
+def _other_split(path: str, directory: Path, rows: Sequence[Columns], registry: Registry) -> str:
+    """The line for the split of the same dataset that is there to be measured on; empty: it has none, or no split."""
+    whole, mark, split = path.rpartition("#")
+    for name in SPLITS_HELD_OUT if mark and default_source(path) == "hf" else ():
+        if name == split:
+            continue
+        try:
+            found = _first_rows(f"{whole}#{name}", registry)
+        except DataError:
+            continue  # none of that name, or none that can be read: these rows were not asked for
+        if set(columns_of(rows)) <= set(columns_of(found)):
+            few = f"\n  max_eval_rows: {MOST_HELD_OUT}     # the first of them" if len(found) > MOST_HELD_OUT else ""
+            return f"  eval_path: {_from(f'{whole}#{name}', directory)}   # to measure progress on{few}\n"
+    return ""
 
 
 def _first_rows(path: str, registry: Registry) -> list[Columns]:

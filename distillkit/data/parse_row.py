@@ -52,7 +52,7 @@ def parse_columns(raw: RawRow) -> Mapping[str, JsonValue]:
             whole, f"is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
-        raise RowError(whole, f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RowError(whole, f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except ContentError as error:
         raise RowError(_field(error.location) or whole, str(error)) from error
     if not isinstance(value, dict):

@@ -151,7 +151,8 @@ def _prompt(template: RowTemplate, columns: Columns) -> Turns | None:
     if isinstance(value, str):
         return [_message("user", value)] if value else None
     if not isinstance(value, list | None):
-        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text or a list of messages")
+        instead = _as_text(template, value)
+        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text or a list of messages{instead}")
     return value
 
 
@@ -171,8 +172,13 @@ def _text(template: RowTemplate, columns: Columns) -> str | None:
     """None for null and an empty text."""
     value = template.of(columns)
     if not isinstance(value, str | None):
-        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text")
+        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text{_as_text(template, value)}")
     return value or None
+
+
+def _as_text(template: RowTemplate, value: JsonValue) -> str:
+    """What to write for a number, which no prompt is but in a text."""
+    return f"; write `{{{{ {template.expression} | string }}}}`" if isinstance(value, int | float) else ""
 
 
 def _begins_with_system(turns: Sequence[JsonValue]) -> bool:

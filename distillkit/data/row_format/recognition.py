@@ -126,11 +126,15 @@ def columns_of(rows: Iterable[Columns]) -> list[str]:
 
 def suggested(rows: Sequence[Columns]) -> Mapped:
     """A mapping to begin with, of columns that there are: to be looked at, not to be used unseen."""
-    texts = [name for name in columns_of(rows) if any(isinstance(row.get(name), str) for row in rows)]
-    columns = texts or columns_of(rows)
-    question = _likely(OF_QUESTIONS, columns) or columns[0]
-    answer = _likely(OF_ANSWERS, [name for name in columns if name != question])
-    return {"prompt": of_column(question), **({} if answer is None else {"expected_answer": of_column(answer)})}
+    columns = columns_of(rows)
+    texts = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
+    scalars = [name for name in columns if any(isinstance(row.get(name), str | int | float) for row in rows)]
+    question = _likely(OF_QUESTIONS, texts) or _likely(OF_QUESTIONS, scalars) or (texts or scalars or columns)[0]
+    answer = _likely(OF_ANSWERS, [name for name in scalars if name != question])
+    prompt = of_column(question)
+    if question in scalars and question not in texts:
+        prompt = prompt.replace(" }}", " | string }}")
+    return {"prompt": prompt, **({} if answer is None else {"expected_answer": of_column(answer)})}
 
 
 def _likely(names: Sequence[str], columns: Sequence[str]) -> str | None:

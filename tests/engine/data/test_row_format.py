@@ -80,6 +80,8 @@ def test_the_system_message_of_rows_that_hold_messages() -> None:
     ("mapping", "message"),
     [
         ({"prompt": "{{ 3 }}"}, "data.format.prompt: makes a JSON number, not a text or a list of messages"),
+        ({"prompt": "{{ 3 }}"}, "data.format.prompt: makes a JSON number, not a text or a list of messages; write"),
+        ({"prompt": "x", "system": "{{ 3 + 1 }}"}, "data.format.system: makes a JSON number, not a text; write"),
         ({"prompt": "{{ {} }}"}, "data.format.prompt: makes a JSON object"),
         ({"prompt": "x", "system": "{{ 3 }}"}, "data.format.system: makes a JSON number, not a text"),
         (
@@ -220,3 +222,10 @@ def test_a_place_in_messages_that_are_made_names_the_columns() -> None:
         assert str(caught.value) == (
             f"messages[0].content: is a JSON null, not text (data.format.messages makes the messages {said})"
         )
+
+
+@pytest.mark.parametrize("template", ["{{ n }}", "{{ n + 1 }}"])
+def test_the_text_of_a_number_is_what_is_advised(template: str) -> None:
+    said = refused({"prompt": template}, {"n": 0})
+    advised = said.rpartition("; write `")[2].removesuffix("`")
+    assert made({"prompt": advised}, {"n": 0}) == {"messages": [user("1" if "+" in template else "0")]}

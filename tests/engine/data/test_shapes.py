@@ -6,7 +6,7 @@ import pytest
 
 from distillkit.data.row_format.column_templates import of_column
 from distillkit.data.row_format.literals import same_for_all
-from distillkit.data.row_format.recognition import AS_THEY_ARE, columns_of, recognized
+from distillkit.data.row_format.recognition import AS_THEY_ARE, columns_of, recognized, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.errors import DataError
 
@@ -212,3 +212,17 @@ def test_a_prompt_that_is_the_same_for_every_row_is_said() -> None:
     ]
     assert [*same_for_all({"messages": [{"role": "user", "content": "Hi"}]})]
     assert not [*same_for_all({"prompt": "{{ a }}", "system": "S"})]
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        ({"question": 0, "answer": "So."}, {"prompt": "{{ question | string }}", "expected_answer": "{{ answer }}"}),
+        ({"question": 0, "id": "x"}, {"prompt": "{{ question | string }}"}),
+        ({"problem": "x", "question": 0, "answer": 1}, {"prompt": "{{ problem }}", "expected_answer": "{{ answer }}"}),
+        ({"id": 3, "body": "x"}, {"prompt": "{{ body }}"}),
+        ({"turns": []}, {"prompt": "{{ turns }}"}),
+    ],
+)
+def test_what_is_suggested(row: dict[str, Any], mapping: dict[str, str]) -> None:
+    assert suggested([row]) == mapping
