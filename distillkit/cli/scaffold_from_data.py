@@ -63,7 +63,7 @@ class FromData:
 
 def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> FromData:
     """Write a config into `directory` for the rows at `path`. Raises InputError, also rather than overwrite a file."""
-    first = _first_rows(path, registry)
+    first, options = _read(path, registry)
     rows, held_out = first[:LOOKED_AT], min(MOST_HELD_OUT, len(first) // SHARE_HELD_OUT)
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
@@ -71,7 +71,7 @@ def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> 
     line = _other_split(path, directory, rows, registry)
     if not line and held_out:
         line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
-    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line}  epochs: 1\n\n"
+    data = f"{PATHS}  {_source(path, directory, options)}\n{mapping}{line}  epochs: 1\n\n"
     text = config_of(data, section, EVALUATED if line else NOT_EVALUATED)
     files = write_files(directory, {"config.yaml": text})
     return FromData(files, "" if len(shapes) == 1 else TO_SAY)
@@ -93,9 +93,27 @@ def _other_split(path: str, directory: Path, rows: Sequence[Columns], registry: 
     return ""
 
 
-def _first_rows(path: str, registry: Registry) -> list[Columns]:
+def _read(path: str, registry: Registry) -> tuple[list[Columns], Mapping[str, str]]:
+    """As `_first_rows`, and the options by which the dataset could read them, if it needs any."""
+    try:
+        return _first_rows(path, registry), {}
+    except DataError as error:
+        if not error.options:
+            raise
+        return _first_rows(path, registry, error.options), error.options
+
+
+def _source(path: str, directory: Path, options: Mapping[str, str]) -> str:
+    """The line that says where rows come from."""
+    if not options:
+        return f"path: {_from(path, directory)}"
+    given = "".join(f", {name}: {in_yaml(value)}" for name, value in options.items())
+    return f"source: {{name: {default_source(path)}, path: {_from(path, directory)}{given}}}"
+
+
+def _first_rows(path: str, registry: Registry, options: Mapping[str, str] | None = None) -> list[Columns]:
     """The columns of the first rows that can be read. Raises DataError where there are none."""
-    dataset = dataset_at(path, "--from", registry)
+    dataset = dataset_at(path, "--from", registry, options)
     rows, problem = [], None
     with attribute_to(dataset, "in read()"):
         for raw in islice(dataset.read(), max(LOOKED_AT, MOST_HELD_OUT * SHARE_HELD_OUT)):

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 
 from distillkit.data.row_format.column_templates import of_column
 from distillkit.data.row_format.row_template import compile_template
+from distillkit.files.strict_json import shortened
 
 PROMPTS = ("prompt", "messages")
 MAY_BE_WORDS = frozenset({"system", "teacher_system", "teacher"})
@@ -27,8 +28,8 @@ def meant_columns(mapping: Mapping[str, JsonValue], columns: Sequence[str]) -> I
                 template = of_column(name)
                 meant = text.replace(found[0], template) if found else template
                 yield (
-                    f"{key}: {json.dumps(text, ensure_ascii=False)} is the same text for every row, and `{name}` is a "
-                    f"column; did you mean {json.dumps(meant, ensure_ascii=False)}?"
+                    f"{key}: {_shown(text)} is the same text for every row, and `{shortened(name, 60)}` is a column; did "
+                    f"you mean {_shown(meant)}?"
                 )
 
 
@@ -37,6 +38,10 @@ def same_for_all(mapping: Mapping[str, JsonValue]) -> Iterator[str]:
     for key in PROMPTS:
         if mapping.get(key) is not None and not compile_template(mapping[key], key).reads:
             yield f"data.format.{key} reads no column: every row has the same prompt"
+
+
+def _shown(text: str) -> str:
+    return shortened(json.dumps(text, ensure_ascii=False), 200)
 
 
 def _templates(mapping: Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:

@@ -254,3 +254,40 @@ def test_reading_ends_with_the_last_row_that_is_taken() -> None:
     selection = RowSelection(RowFilter("n % 100 == 0"), None)
     assert len(RowIndex(Counting(), 5, selection)) == 5
     assert selection.read == 500
+
+
+def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": who, "value": value} for who, value in turns]}
+
+
+GOOD = chat(("human", "Why?"), ("gpt", "So."))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "good"),
+    [
+        ([{"question": None}, {"question": ""}], {"question": "Why?"}),
+        ([chat(), chat(("gpt", "So."))], GOOD),
+        ([chat(("human", None), ("gpt", "So."))], GOOD),
+        ([chat(("critic", "No."))], GOOD),
+    ],
+)
+def test_the_docs_have_a_filter_for_what_is_commonly_wrong(wrong: list[dict[str, Any]], good: dict[str, Any]) -> None:
+    docs = (Path(__file__).parents[3] / "docs/your-data.md").read_text(encoding="utf-8")
+    table = docs.partition("| what is wrong | `filter` |")[2].partition("Several are joined")[0]
+    cells = [line.replace("\\|", "|").rpartition("` |")[0].partition("| `")[2] for line in table.splitlines()]
+    filters = [RowFilter(cell) for cell in cells if cell]
+    assert len(filters) == 4
+    read = [found for found in filters if found.reads <= good.keys()]
+    assert all(found.keeps(good) for found in read)
+    for row in wrong:
+        assert not all(found.keeps(row) for found in read if not fails(found, row))
+
+
+def fails(row_filter: RowFilter, row: dict[str, Any]) -> bool:
+    """Whether a row is one that the filter cannot be asked about."""
+    try:
+        row_filter.keeps(row)
+    except RowError:
+        return True
+    return False
