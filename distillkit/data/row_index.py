@@ -1,4 +1,4 @@
-"""Where each row of a dataset is, and a hash of what it holds: about 20 bytes a row, so a million rows are cheap."""
+"""Where each row of a dataset is, and a hash of what it holds: 21 bytes a row, so a million rows are cheap."""
 
 import hashlib
 from array import array

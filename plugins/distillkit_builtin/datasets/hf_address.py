@@ -39,11 +39,6 @@ class SavedAddress:
     folder: Path
     split: str | None = None
 
-    @property
-    def is_dict(self) -> bool:
-        """Whether it holds a `DatasetDict`: a folder a split."""
-        return (self.folder / SAVED_DICT).is_file()
-
 
 def parse_hub_address(text: str) -> HubAddress:
     """What an address that begins with `hf://` names. Raises ValueError for one that names nothing."""
