@@ -28,8 +28,8 @@ def meant_columns(mapping: Mapping[str, JsonValue], columns: Sequence[str]) -> I
                 template = of_column(name)
                 meant = text.replace(found[0], template) if found else template
                 yield (
-                    f"{key}: {_shown(text)} is the same text for every row, and `{shortened(name, 60)}` is a column; did "
-                    f"you mean {_shown(meant)}?"
+                    f"{key}: {_shown(text)} is the same text for every row, and `{shortened(name, 60)}` is a column; "
+                    f"did you mean {_shown(meant)}?"
                 )
 
 
