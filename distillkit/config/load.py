@@ -1,5 +1,7 @@
 """Configs: files merged, overridden from the command line, and turned into a `RunConfig`."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +18,10 @@ from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
 from distillkit.registry import Registry
 
 PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
-SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
+SHORT_FOR: Mapping[str, str] = {"data": "path", "sort": "by", **dict.fromkeys(PLUGIN_KEYS, "name")}
 """The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
+SHOWN_TEMPLATE = 200
+"""Characters of a template that are repeated."""
 UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
 
 
@@ -89,7 +93,9 @@ def _said_of(path: Path, text: str, error: Exception) -> str:
     match error:
         case yaml.MarkedYAMLError():
             mark = error.problem_mark or error.context_mark
-            return f"{path}:{mark.line + 1 if mark else 1}: {shortened(str(error.problem or error.context), 200)}"
+            said = shortened(str(error.problem or error.context), 200)
+            quoted = "; a text that holds `: ` stands in quotes" if said.startswith("mapping values are not") else ""
+            return f"{path}:{mark.line + 1 if mark else 1}: {said}{quoted}"
         case yaml.reader.ReaderError():
             line = text.count("\n", 0, error.position) + 1
             return f"{path}:{line}: the character #x{error.character:04x} may not stand in YAML"
@@ -169,7 +175,7 @@ def apply_override(tree: Tree, override: str) -> None:
     except ContentError as error:
         raise ConfigError(f"{what}: the value {error}") from error
     except UNREADABLE as error:
-        raise ConfigError(f"{what}: the value is not YAML; quote it") from error
+        raise ConfigError(f"{what}: the value is not YAML; {_quoted(key, text)}") from error
     node: Any = tree
     for part, below in pairwise(parts):
         node = _descend(node, part, below, what)
@@ -177,6 +183,13 @@ def apply_override(tree: Tree, override: str) -> None:
         node[_index(node, parts[-1], what)] = value
     else:
         node[parts[-1]] = value
+
+
+def _quoted(key: str, text: str) -> str:
+    """What to write for a value that is a text: a template or an expression is no secret, so that is repeated."""
+    if not key.startswith(("data.format.", "data.filter", "data.sort")) or len(text) > SHOWN_TEMPLATE:
+        return "quote it"
+    return f"write {shlex.quote(f'{key}={json.dumps(text)}')}"
 
 
 def _what(override: str) -> str:

@@ -121,8 +121,8 @@ class IndexedRows:
 
     @property
     def _count(self) -> int:
-        """How many rows there are, those counted in that the source cannot give."""
-        return len(self) + self._index.unreadable.count
+        """How many rows there are; all that were read, where some of them have no position."""
+        return self._index.read_count if self._index.unreadable.count else len(self)
 
     def _validate_one_by_one(self, inspect: Callable[[Row], None], problems: Problems) -> None:
         for at, raw in self._raw(range(len(self)), compare=False):

@@ -33,6 +33,8 @@ class RowIndex:
         self.place = dataset.place()
         self.unreadable = Problems()
         """The rows that the source cannot give, or that cannot be chosen from; they have no position."""
+        self.read_count = 0
+        """The rows that were read, with those that are not taken."""
         self._files: list[RowFile] = []
         self._kept = KeptTexts()
         self._content = hashlib.sha256()
@@ -47,6 +49,7 @@ class RowIndex:
         numbers: dict[RowFile, int] = {}
         last, at = None, 0
         for raw in dataset.read():
+            self.read_count += 1
             if isinstance(raw, UnreadableRow):
                 self.unreadable.add(raw.file.place(raw.number), raw.problem)
                 continue

@@ -8,6 +8,7 @@ from distillkit.data.held_out_rows import split_rows
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import Renderer
 from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_format.literals import same_for_all
 from distillkit.data.row_format.recognition import LOOKED_AT, ReadAs, columns_of, recognized
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import Columns, Mapped
@@ -101,7 +102,8 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
     others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
     about = read_as.note(name for name in columns_of(first) if name not in others)
     about_selection = selection.notes("held-out row" if held_out else "row")
-    found = (*_notes_of(dataset), *(() if about is None else (about,)), *about_selection)
+    about_format = (*(() if about is None else (about,)), *same_for_all(read_as.mapping))
+    found = (*_notes_of(dataset), *about_format, *about_selection)
     return RoutedRows(rows, pipeline, read_as, found)
 
 
