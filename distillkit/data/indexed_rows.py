@@ -81,6 +81,10 @@ class IndexedRows:
         self._index.unreadable.raise_if_any(self._count)
         return self._read(range(len(self)))
 
+    def rows_at(self, positions: Iterable[int]) -> Iterator[Row]:
+        """The rows at `positions`, in this order. Raises DataError at one that is wrong."""
+        return self._read(positions)
+
     def columns(self, positions: Iterable[int]) -> Iterator[Mapping[str, JsonValue]]:
         """What the rows at `positions` hold in their source; without those that are wrong."""
         for _, raw in self._raw(positions, compare=False):

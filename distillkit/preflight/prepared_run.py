@@ -122,8 +122,7 @@ def prepare_run(
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
-    train = rows.train.measured(renderer)
-    held_out = None if rows.held_out is None else rows.held_out.measured(renderer)
+    train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
     notes = (

@@ -57,7 +57,7 @@ def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
             f"{of_all}; train.prompt_groups_per_step={there} trains each once a step"
         )
     held_out = 0 if read.held_out is None else len(read.held_out.rows)
-    rows = len(read.train.rows) + (held_out if data.held_out_rows else 0)
+    rows = len(read.train.rows)
     for key, most, found in (("max_rows", data.max_rows, rows), ("max_eval_rows", data.max_eval_rows, held_out)):
         if most is not None and most > found:
             yield f"data.{key}={most} is more than the {counted(found, 'row')} that there are"

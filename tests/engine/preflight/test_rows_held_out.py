@@ -99,6 +99,35 @@ def test_a_limit_that_leaves_no_rows(fake_config: Make) -> None:
         prepared(fake_config(data={"max_prompt_tokens": 3}))
 
 
+def test_rows_are_held_out_of_those_whose_prompts_fit(fake_config: Make, jsonl: Write) -> None:
+    rows = [question(f"{i:02}" + "x" * (40 * (i % 3 > 0))) for i in range(300)]
+    data = {"path": jsonl(rows), "held_out_rows": 60, "max_prompt_tokens": 30}
+    found = prepared(fake_config(data=data))
+    training, held_out = contents(found)
+    assert (len(training), len(held_out)) == (40, 60)
+    assert sorted(training + held_out) == sorted(f"{i:02}" for i in range(0, 300, 3))
+    assert "200 of 240 rows are left out" in "\n".join(found.notes)
+    with pytest.raises(DataError, match=r"data\.held_out_rows=110 is more than the 100 of 300 rows whose prompts"):
+        prepared(fake_config(data={**data, "held_out_rows": 110}))
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 17])
+def test_rows_that_are_the_same_stay_together(fake_config: Make, jsonl: Write, count: int) -> None:
+    rows = [question(f"row {i // 3}") for i in range(60)] + [question(f"single {i}") for i in range(4)]
+    found = prepared(fake_config(data={"path": jsonl(rows), "held_out_rows": count}))
+    training, held_out = contents(found)
+    assert len(held_out) == count
+    assert not set(training) & set(held_out)
+    assert not any("trained on too" in note for note in found.notes)
+
+
+def test_rows_that_are_the_same_are_parted_where_nothing_else_fills_the_number(fake_config: Make, jsonl: Write) -> None:
+    path = jsonl([question(f"row {i // 6}") for i in range(18)])
+    training, held_out = contents(prepared(fake_config(data={"path": path, "held_out_rows": 8})))
+    assert (len(training), len(held_out)) == (10, 8)
+    assert len(set(training) & set(held_out)) == 1
+
+
 def test_rows_that_are_left_out_are_not_looked_at(fake_config: Make, jsonl: Write) -> None:
     path = jsonl([question("fine"), question("<|bos|>" + "x" * 60), question("x" * 60), question("x" * 60)])
     found = prepared(fake_config(data={"path": path, "max_prompt_tokens": 30}))
