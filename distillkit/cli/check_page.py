@@ -6,9 +6,13 @@ from rich.console import Console
 from rich.table import Table
 
 from distillkit.cli.row_page import show_row
+from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
+from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.row_format.expressions import SortKey
 from distillkit.events import Plan
+from distillkit.files.strict_json import shortened
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
@@ -41,11 +45,15 @@ def _show_plugins(prepared: PreparedRun, console: Console) -> None:
 def _show_plan(prepared: PreparedRun, console: Console) -> None:
     plan, pipeline = prepared.plan, prepared.pipeline
     table = Table(box=None, show_header=False)
-    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]}" for teacher in pipeline.teachers)
-    table.add_row("rows", f"{len(prepared.dataset)} ({routes}); held out: {plan.eval_rows}")
+    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
+    table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
-    table.add_row("steps", f"{plan.steps}, {whole}")
-    table.add_row("longest prompt", f"{counted(plan.longest_prompt, 'token')} (student)")
+    table.add_row("steps", f"{plan.steps:,}, {whole}")
+    if prepared.config.data.sort is not None:
+        table.add_row("order", _order(prepared.dataset, prepared.config.data.sort))
+    table.add_row(
+        "longest prompt", f"{plan.longest_prompt:,} tokens (student), {plan.longest_teacher_prompt:,} (teachers)"
+    )
     table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
     table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
     table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
@@ -63,6 +71,17 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
         total = sum(known.values()) / 1e9
         table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
     console.print(table)
+
+
+def _order(rows: IndexedRows, sort: SortConfig) -> str:
+    """By what rows are sorted, and the keys of the first and the last."""
+    key, order = SortKey(sort.by), rows.order(0, 0, shuffle=False)
+    first, last = (_key(key.of(next(rows.columns([int(order[at])])))) for at in (0, -1))
+    return f"each epoch by {sort.by}{', descending' if sort.descending else ''}: from {first} to {last}"
+
+
+def _key(key: float | str) -> str:
+    return shortened(repr(key), 40) if isinstance(key, str) else f"{key:.12g}"
 
 
 def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:

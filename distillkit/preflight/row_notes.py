@@ -50,6 +50,13 @@ def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
             f"{counted(there, 'row')}, data.epochs={data.epochs}, train.prompt_groups_per_step={size}; "
             f"data.epochs={-(-train.max_steps * size // there)} is enough for it"
         )
+    first = 0 if train.max_steps is None else train.max_steps * size
+    if data.sort is not None and 0 < first < there:
+        yield (
+            f"data.sort with train.max_steps={train.max_steps}: the first {first:,} of {counted(there, 'row')} in this "
+            f"order are trained, and the last {there - first:,} never; train.max_steps={-(-there // size)} "
+            "goes through all"
+        )
     if there < size:
         of_all = "goes through the rows more than once" if passes > there else f"has {counted(passes, 'row')}"
         yield (

@@ -72,6 +72,26 @@ def test_rows_that_stay_as_they_are(check: Callable[..., str]) -> None:
     assert "rows are read as" not in output
 
 
+def test_the_plan_says_how_rows_are_sorted_and_how_long_prompts_are(check: Callable[..., str]) -> None:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "teacher_messages": [{"role": "user", "content": "x" * 2000}],
+            "level": level,
+            "topic": f"t{level}",
+        }
+        for level in (3, 1.5, 20)
+    ]
+    output = check(rows, "data.sort.by=level", "data.sort.descending=true", width=140)
+    plan = {line[:17].strip(): line[17:].strip() for line in output.splitlines()}
+    assert plan["order"] == "each epoch by level, descending: from 20 to 1.5"
+    assert plan["longest prompt"] == "20 tokens (student), 2,019 (teachers)"
+    output = check(rows * 400, "data.sort=topic", width=140)
+    assert " each epoch by topic: from 't1.5' to 't3'" in output
+    assert " 1,200 (a 1,200); held out: 0" in output
+    assert "order" not in check(rows).partition("a row, before")[0]
+
+
 @pytest.mark.parametrize("width", [80, 140])
 def test_what_is_long_is_cut_at_the_edge(check: Callable[..., str], width: int) -> None:
     lines = page(check([LONG], 'data.format.prompt="{{ question }}"', width=width))
