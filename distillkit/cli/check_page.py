@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from distillkit.cli.row_page import show_row
 from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
@@ -18,12 +17,10 @@ from distillkit.types import Prompts
 
 
 def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Console) -> None:
-    """Print everything that is known before the run."""
+    """Print everything that is known before the run, but the row that is shown before models are asked."""
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
-    first = first_of_each_route(prepared)
-    show_row(prepared, next(iter(first.values())), console)
-    for label, prompts in first.items():
+    for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
     for note in (*notices, *prepared.notes):
         console.print(f"note: {note}")

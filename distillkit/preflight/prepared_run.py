@@ -25,7 +25,7 @@ from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.row_notes import row_notes
-from distillkit.preflight.run_rows import read_rows
+from distillkit.preflight.run_rows import RunRows, read_rows
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
@@ -98,17 +98,24 @@ def context_for(
 
 
 def prepare_run(
-    config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY, began: date | None = None
+    config: RunConfig,
+    registry: Registry,
+    notify: Callable[[str], None],
+    rank: Rank = ONLY,
+    began: date | None = None,
+    show_rows: Callable[[RunRows], None] = lambda rows: None,
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
-    `began` is the day on which a run began that is to go on; None: it begins today.
+    `began` is the day on which a run began that is to go on; None: it begins today. `show_rows` hears of the rows
+    before a model is asked for anything, which may be where it ends.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
     plugins = plugins_of(config, registry)
     rows = read_rows(config, plugins)
+    show_rows(rows)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)

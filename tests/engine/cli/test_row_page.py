@@ -40,9 +40,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
 
 def page(output: str) -> list[str]:
-    return [
-        line.rstrip() for line in output.partition("a row, before and after")[2].partition("\nroute a")[0].splitlines()
-    ][1:]
+    lines = [line.rstrip() for line in output.partition("a row, before and after")[2].splitlines()]
+    return lines[1 : lines.index("it is scored by a") + 1]
 
 
 def test_before_and_after(check: Callable[..., str]) -> None:
@@ -59,6 +58,17 @@ def test_before_and_after(check: Callable[..., str]) -> None:
     ]
     assert "note: rows are read as question/answer: data.format: {prompt: " in output
     assert output.count("rows are read as") == 1
+
+
+def test_a_row_is_shown_before_models_are_asked(check: Callable[..., str]) -> None:
+    check([{"question": "Why?", "answer": "So."}])
+    done = CliRunner().invoke(app, ["check", "config.json", "student.context=5"])
+    assert done.exit_code == 2
+    assert "question  Why?" in done.output
+    assert "  messages         user: Why?" in done.output
+    assert "leaves no room for a prompt" in done.output
+    quiet = CliRunner().invoke(app, ["check", "config.json", "student.context=5", "--quiet"])
+    assert "Why?" not in quiet.output
 
 
 def test_rows_that_stay_as_they_are(check: Callable[..., str]) -> None:
@@ -89,7 +99,7 @@ def test_the_plan_says_how_rows_are_sorted_and_how_long_prompts_are(check: Calla
     output = check(rows * 400, "data.sort=topic", width=140)
     assert " each epoch by topic: from 't1.5' to 't3'" in output
     assert " 1,200 (a 1,200); held out: 0" in output
-    assert "order" not in check(rows).partition("a row, before")[0]
+    assert "\n order" not in check(rows)
 
 
 @pytest.mark.parametrize("width", [80, 140])
