@@ -142,8 +142,8 @@ class IndexedRows:
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))
             for raw, row in parsed:
                 problem = row if isinstance(row, RowError) else next(found)
-                if problem is not None:
-                    problems.add(raw.place, problem, raw.text)
+                if problem is not None:  # of a prompt: to know the row's columns would not help
+                    problems.add(raw.place, problem)
 
     def _parsed_or_problem(self, at: int, raw: RawRow) -> Row | RowError:
         try:

@@ -141,18 +141,33 @@ def test_one_cause_of_prompts_that_are_too_long_is_said_once(fake_config: Make, 
     with pytest.raises(DataError) as caught:
         prepared(fake_config(data={"path": path}, student={"name": "fake", "context": 72}))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 7
     assert lines[0] == "30 of 31 rows have this problem, such as"
     assert lines[1].startswith(f"{path}:2: messages: ")
-    assert lines[5] == (
+    assert lines[4] == (
         f"the longest prompt has 111 tokens ({path}:31, for the student); no sampling.max_completion_tokens leaves "
         "room for it"
     )
-    assert lines[6].startswith("the first 66 ")
-    assert "tokens that the student reads are the same in all rows that are too long" in lines[6]
-    assert lines[7].startswith("data.max_prompt_tokens=60 leaves out rows that have a longer prompt")
+    assert lines[5].startswith("the first 66 ")
+    assert "tokens that the student reads are the same in all rows that are too long" in lines[5]
+    assert lines[6].startswith("data.max_prompt_tokens=60 leaves out rows that have a longer prompt")
     found = prepared(fake_config(data={"path": path, "max_prompt_tokens": 60}, student={"name": "fake", "context": 72}))
     assert contents(found)[0] == ["short"]
+
+
+def test_what_student_and_teacher_read_alike_is_said_once(fake_config: Make, jsonl: Write) -> None:
+    system = {"role": "system", "content": "s" * 50}
+    rows = [{"messages": [system, {"role": "user", "content": "x" * i}]} for i in range(1, 9)]
+    with pytest.raises(DataError) as caught:
+        prepared(
+            fake_config(
+                data={"path": jsonl(rows)},
+                student={"name": "fake", "context": 60},
+                teachers=[{"model": "t", "scorer": {"name": "fake", "context": 60}}],
+            )
+        )
+    (cause,) = (line for line in str(caught.value).splitlines() if "are the same" in line)
+    assert " tokens that the student and teacher 't' read are the same in all rows that are too long" in cause
 
 
 def test_rows_that_are_all_too_long_are_not_to_be_left_out(fake_config: Make) -> None:
