@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.reporting import Terminal
 from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
@@ -16,27 +17,27 @@ from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
 
-def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Console) -> None:
+def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
     """Print everything that is known before the run, but the row that is shown before models are asked."""
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
     for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
     for note in (*notices, *prepared.notes):
-        console.print(f"note: {note}")
+        console.say(f"note: {note}")
 
 
-def show_verdict(prepared: PreparedRun, console: Console) -> None:
+def show_verdict(prepared: PreparedRun, console: Terminal) -> None:
     """Print whether the run can start."""
     for line in prepared.missing:
-        console.print(f"before you run: {line}")
+        console.say(f"before you run: {line}")
     console.print("check: ok" if not prepared.missing else "check: ok, once the above is installed")
 
 
-def _show_plugins(prepared: PreparedRun, console: Console) -> None:
+def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:
     for report in prepared.reports.values():
         for note in report.notes:  # each names its plugin
-            console.print(note)
+            console.say(note)
 
 
 def _show_plan(prepared: PreparedRun, console: Console) -> None:
