@@ -81,6 +81,10 @@ class IndexedRows:
         self._index.unreadable.raise_if_any(self._count)
         return self._read(range(len(self)))
 
+    def rows_at(self, positions: Iterable[int]) -> Iterator[Row]:
+        """The rows at `positions`, in this order. Raises DataError at one that is wrong."""
+        return self._read(positions)
+
     def columns(self, positions: Iterable[int]) -> Iterator[Mapping[str, JsonValue]]:
         """What the rows at `positions` hold in their source; without those that are wrong."""
         for _, raw in self._raw(positions, compare=False):
@@ -138,8 +142,8 @@ class IndexedRows:
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))
             for raw, row in parsed:
                 problem = row if isinstance(row, RowError) else next(found)
-                if problem is not None:
-                    problems.add(raw.place, problem, raw.text)
+                if problem is not None:  # of a prompt: to know the row's columns would not help
+                    problems.add(raw.place, problem)
 
     def _parsed_or_problem(self, at: int, raw: RawRow) -> Row | RowError:
         try:
