@@ -5,7 +5,7 @@ and every other `DistillkitError` into exit code 1; a library call never exits.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class DistillkitError(Exception):
@@ -30,6 +30,11 @@ class PluginNotFoundError(ConfigError):
 
 class DataError(InputError):
     """Rows of a dataset are wrong; the message names file, line and field of each."""
+
+    def __init__(self, message: str, options: Mapping[str, str] | None = None) -> None:
+        """`options` are those of the dataset by which it could be read: `distillkit init --from` writes them."""
+        super().__init__(message)
+        self.options = options or {}
 
 
 class RowError(DataError):

@@ -40,6 +40,8 @@ class Plan(Value):
     """Rows x `sampling.completions_per_prompt`."""
     longest_prompt: int
     """Tokens, of the student's prompts."""
+    longest_teacher_prompt: int
+    """Tokens, of the teachers' prompts."""
     sample_tokens: int
     """At most: completions x max_completion_tokens."""
     score_tokens: int

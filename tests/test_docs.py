@@ -98,6 +98,21 @@ def test_the_dataset_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_dataset.py")
 
 
+def test_the_dataset_of_many_files(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-a-dataset.md")
+    for name in ("logs/a.log", "logs/sub/b.log"):
+        Path(name).parent.mkdir(exist_ok=True, parents=True)
+        Path(name).write_text("Why?\tSo.\n", encoding="utf-8")
+    source = ("data={source: {name: logs, folder: logs}}", "-p", "my_logs.py")
+    call("run", "sqlite.yaml", *source, "evaluators=[]")
+    trained = {entry["row_id"].partition("-")[0] for entry in read_jsonl(Path("runs/sqlite/ledger.jsonl"))}
+    assert trained == {"a.log:1", "sub/b.log:1"}
+    Path("logs/sub/b.log").write_text("Why?\n", encoding="utf-8")
+    refused = CliRunner().invoke(app, ["check", "sqlite.yaml", *source, "evaluators=[]"])
+    assert "logs/sub/b.log:1: line: has no tab" in refused.output
+
+
 def test_the_router_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/README.md")
     write("docs/tutorials/write-a-router.md")

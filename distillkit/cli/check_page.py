@@ -5,49 +5,55 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from distillkit.cli.row_page import show_row
+from distillkit.cli.reporting import Terminal
+from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
+from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.row_format.expressions import SortKey
 from distillkit.events import Plan
+from distillkit.files.strict_json import shortened
 from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
 
-def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Console) -> None:
-    """Print everything that is known before the run."""
+def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
+    """Print everything that is known before the run, but the row that is shown before models are asked."""
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
-    first = first_of_each_route(prepared)
-    show_row(prepared, next(iter(first.values())), console)
-    for label, prompts in first.items():
+    for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
     for note in (*notices, *prepared.notes):
-        console.print(f"note: {note}")
+        console.say(f"note: {note}")
 
 
-def show_verdict(prepared: PreparedRun, console: Console) -> None:
+def show_verdict(prepared: PreparedRun, console: Terminal) -> None:
     """Print whether the run can start."""
     for line in prepared.missing:
-        console.print(f"before you run: {line}")
+        console.say(f"before you run: {line}")
     console.print("check: ok" if not prepared.missing else "check: ok, once the above is installed")
 
 
-def _show_plugins(prepared: PreparedRun, console: Console) -> None:
+def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:
     for report in prepared.reports.values():
         for note in report.notes:  # each names its plugin
-            console.print(note)
+            console.say(note)
 
 
 def _show_plan(prepared: PreparedRun, console: Console) -> None:
     plan, pipeline = prepared.plan, prepared.pipeline
     table = Table(box=None, show_header=False)
-    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]}" for teacher in pipeline.teachers)
-    table.add_row("rows", f"{len(prepared.dataset)} ({routes}); held out: {plan.eval_rows}")
+    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
+    table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
-    table.add_row("steps", f"{plan.steps}, {whole}")
-    table.add_row("longest prompt", f"{counted(plan.longest_prompt, 'token')} (student)")
+    table.add_row("steps", f"{plan.steps:,}, {whole}")
+    if prepared.config.data.sort is not None:
+        table.add_row("order", _order(prepared.dataset, prepared.config.data.sort))
+    table.add_row(
+        "longest prompt", f"{plan.longest_prompt:,} tokens (student), {plan.longest_teacher_prompt:,} (teachers)"
+    )
     table.add_row("tokens sampled", f"{plan.sample_tokens:,} at most")
     table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
     table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
@@ -66,6 +72,17 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
         total = sum(known.values()) / 1e9
         table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
     console.print(table)
+
+
+def _order(rows: IndexedRows, sort: SortConfig) -> str:
+    """By what rows are sorted, and the keys of the first and the last."""
+    key, order = SortKey(sort.by), rows.order(0, 0, shuffle=False)
+    first, last = (_key(key.of(next(rows.columns([int(order[at])])))) for at in (0, -1))
+    return f"each epoch by {sort.by}{', descending' if sort.descending else ''}: from {first} to {last}"
+
+
+def _key(key: float | str) -> str:
+    return shortened(repr(key), 40) if isinstance(key, str) else f"{key:.12g}"
 
 
 def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:

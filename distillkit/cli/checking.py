@@ -5,9 +5,11 @@ import asyncio
 from distillkit.cli.check_page import show_prepared_run, show_verdict
 from distillkit.cli.probe_page import probe_and_report
 from distillkit.cli.reporting import OUT
+from distillkit.cli.row_page import show_row
 from distillkit.config.run_config import RunConfig
 from distillkit.loop.execute import work_beside
 from distillkit.preflight.prepared_run import prepare_run
+from distillkit.preflight.run_rows import RunRows
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import holds_run, require_writable_path, run_directory
@@ -23,7 +25,12 @@ def check_and_report(
     notes: list[str] = []
     run_dir = run_directory(config)
     require_writable_path(run_dir)
-    prepared = prepare_run(config, registry, notes.append, rank)
+
+    def show_rows(rows: RunRows) -> None:
+        if not quiet:
+            show_row(rows.train, OUT)
+
+    prepared = prepare_run(config, registry, notes.append, rank, show_rows=show_rows)
     if not quiet:
         show_prepared_run(prepared, notes, OUT)
         held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""

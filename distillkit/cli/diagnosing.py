@@ -29,7 +29,7 @@ def diagnose_and_report(
 
     def notify(note: str) -> None:
         if not quiet:
-            ERR.print(f"note: {note}")
+            ERR.say(f"note: {note}")
 
     require_writable_path(run_directory(config))
     prepared = prepare_run(config, registry, notify, rank)

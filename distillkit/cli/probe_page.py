@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distillkit.cli.reporting import Terminal
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.files.redaction import redact
@@ -21,11 +22,11 @@ NAME = 14
 """Characters of a teacher's name, so that a row fits on 80 columns."""
 
 
-def probe_and_report(prepared: PreparedRun, console: Console, *, quiet: bool = False) -> None:
+def probe_and_report(prepared: PreparedRun, console: Terminal, *, quiet: bool = False) -> None:
     """Probe, and print what was found; `quiet`: only what is wrong. Raises InputError if the run is refused."""
     started = time.perf_counter()
     with explain_os_errors():
-        report = asyncio.run(probed(prepared, lambda message: console.print(f"note: {message}")))
+        report = asyncio.run(probed(prepared, lambda message: console.say(f"note: {message}")))
     if not quiet:
         seconds = time.perf_counter() - started
         console.print(f"probe: {report.did}; {seconds:.1f} s, loading counted in", soft_wrap=False)

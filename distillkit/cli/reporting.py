@@ -1,6 +1,7 @@
 """What a command says when it cannot do what it was asked to, and the exit code that goes with it."""
 
 import logging
+import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,20 @@ class Terminal(Console):
     def print(self, *objects: Any, **options: Any) -> None:  # noqa: ANN401 - as the base class has it
         """What is no text is rich's own, and made of words of ours."""
         super().print(*(redact(item) if isinstance(item, str) else item for item in objects), **options)
+
+    def say(self, text: str) -> None:
+        """Print sentences: on a terminal their lines end between words, elsewhere they stay as they are."""
+        text = redact(text)  # before a secret could be broken up
+        if self.file.isatty():
+            text = "\n".join(_filled(line, self.width) for line in text.split("\n"))
+        self.print(text)
+
+
+def _filled(line: str, width: int) -> str:
+    """A line broken between words, what follows indented; one that is indented itself is there to be copied."""
+    if line[:1].isspace():
+        return line
+    return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
 ERR = Terminal(stderr=True)
@@ -62,7 +77,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
     if verbose and code == 1:  # not as rich prints them, which breaks a key up where a line ends
         ERR.print("".join(traceback.format_exception(error)).rstrip())
     for line in (message, *getattr(error, "__notes__", ())):
-        ERR.print(line)
+        ERR.say(line)
     return code
 
 

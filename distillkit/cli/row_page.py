@@ -8,26 +8,26 @@ from rich.console import Console
 from rich.text import Text
 
 from distillkit.files.strict_json import shortened
-from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.types import Prompts
+from distillkit.preflight.run_rows import RoutedRows
 
 SHOWN_COLUMNS, WIDEST_NAME = 20, 24
 SHOWN = 2000
 """Characters of a value, before it is cut at the edge of the terminal."""
 
 
-def show_row(prepared: PreparedRun, prompts: Prompts, console: Console) -> None:
-    """Print a row's columns, what is made of them, and its route."""
-    row = prompts.row
-    columns = next(prepared.dataset.columns([0]))
+def show_row(rows: RoutedRows, console: Console) -> None:
+    """Print the first row's columns, what is made of them, and its route."""
+    row = rows.rows.row(0)
+    route, _ = rows.pipeline.chat(row)
+    columns = next(rows.rows.columns([0]))
     console.rule("a row, before and after", align="left")
     console.print(f"{row.place} holds")
     _show_fields(columns, console)
-    if not prepared.read_as.is_plain:
+    if not rows.read_as.is_plain:
         made = {name: value for name, value in row.fields.items() if name not in columns or value != columns[name]}
         console.print("data.format makes of it")
         _show_fields(made, console)
-    console.print(f"it is scored by {', '.join(prompts.route.teachers)}")
+    console.print(f"it is scored by {', '.join(route.teachers)}")
 
 
 def _show_fields(fields: Mapping[str, JsonValue], console: Console) -> None:

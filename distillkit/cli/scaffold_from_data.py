@@ -9,8 +9,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distillkit.cli.scaffold import ONE_TEACHER, config_of, write_files
+from distillkit.config.default_plugins import default_source
 from distillkit.data.parse_row import parse_columns
-from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_quotes, in_yaml, of_column, suggested
+from distillkit.data.row_format.column_templates import in_quotes, of_column
+from distillkit.data.row_format.recognition import LOOKED_AT, columns_of, in_yaml, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import shapes_of
 from distillkit.errors import DataError, RowError
@@ -41,6 +43,8 @@ router:
   name: field
   route_key: {key}
 """
+SPLITS_HELD_OUT = ("validation", "valid", "dev", "test")
+"""What splits are called that are there to be measured on, those for the time of training first."""
 TO_SAY = "say in data.format of config.yaml what prompts are made of, then "
 PATHS = "data:                   # paths start where distillkit is called: here, in the folder of this file\n"
 LONGEST_ROUTE, MOST_ROUTES = 40, 10
@@ -59,21 +63,57 @@ class FromData:
 
 def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> FromData:
     """Write a config into `directory` for the rows at `path`. Raises InputError, also rather than overwrite a file."""
-    first = _first_rows(path, registry)
+    first, options = _read(path, registry)
     rows, held_out = first[:LOOKED_AT], min(MOST_HELD_OUT, len(first) // SHARE_HELD_OUT)
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
     mapping = "".join(_mapping(rows, shapes, route))
-    line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
-    data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line if held_out else ''}  epochs: 1\n\n"
-    text = config_of(data, section, EVALUATED if held_out else NOT_EVALUATED)
+    line = _other_split(path, directory, rows, registry)
+    if not line and held_out:
+        line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
+    data = f"{PATHS}  {_source(path, directory, options)}\n{mapping}{line}  epochs: 1\n\n"
+    text = config_of(data, section, EVALUATED if line else NOT_EVALUATED)
     files = write_files(directory, {"config.yaml": text})
     return FromData(files, "" if len(shapes) == 1 else TO_SAY)
 
 
-def _first_rows(path: str, registry: Registry) -> list[Columns]:
+def _other_split(path: str, directory: Path, rows: Sequence[Columns], registry: Registry) -> str:
+    """The line for the split of the same dataset that is there to be measured on; empty: it has none, or no split."""
+    whole, mark, split = path.rpartition("#")
+    for name in SPLITS_HELD_OUT if mark and default_source(path) == "hf" else ():
+        if name == split:
+            continue
+        try:
+            found = _first_rows(f"{whole}#{name}", registry)
+        except DataError:
+            continue  # none of that name, or none that can be read: these rows were not asked for
+        if set(columns_of(rows)) <= set(columns_of(found)):
+            few = f"\n  max_eval_rows: {MOST_HELD_OUT}     # the first of them" if len(found) > MOST_HELD_OUT else ""
+            return f"  eval_path: {_from(f'{whole}#{name}', directory)}   # to measure progress on{few}\n"
+    return ""
+
+
+def _read(path: str, registry: Registry) -> tuple[list[Columns], Mapping[str, str]]:
+    """As `_first_rows`, and the options by which the dataset could read them, if it needs any."""
+    try:
+        return _first_rows(path, registry), {}
+    except DataError as error:
+        if not error.options:
+            raise
+        return _first_rows(path, registry, error.options), error.options
+
+
+def _source(path: str, directory: Path, options: Mapping[str, str]) -> str:
+    """The line that says where rows come from."""
+    if not options:
+        return f"path: {_from(path, directory)}"
+    given = "".join(f", {name}: {in_yaml(value)}" for name, value in options.items())
+    return f"source: {{name: {default_source(path)}, path: {_from(path, directory)}{given}}}"
+
+
+def _first_rows(path: str, registry: Registry, options: Mapping[str, str] | None = None) -> list[Columns]:
     """The columns of the first rows that can be read. Raises DataError where there are none."""
-    dataset = dataset_at(path, "--from", registry)
+    dataset = dataset_at(path, "--from", registry, options)
     rows, problem = [], None
     with attribute_to(dataset, "in read()"):
         for raw in islice(dataset.read(), max(LOOKED_AT, MOST_HELD_OUT * SHARE_HELD_OUT)):

@@ -94,7 +94,9 @@ def _said_of(path: Path, text: str, error: Exception) -> str:
     match error:
         case yaml.MarkedYAMLError():
             mark = error.problem_mark or error.context_mark
-            return f"{path}:{mark.line + 1 if mark else 1}: {shortened(str(error.problem or error.context), 200)}"
+            said = shortened(str(error.problem or error.context), 200)
+            quoted = "; a text that holds `: ` stands in quotes" if said.startswith("mapping values are not") else ""
+            return f"{path}:{mark.line + 1 if mark else 1}: {said}{quoted}"
         case yaml.reader.ReaderError():
             line = text.count("\n", 0, error.position) + 1
             return f"{path}:{line}: the character #x{error.character:04x} may not stand in YAML"

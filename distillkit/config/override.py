@@ -1,5 +1,7 @@
 """Single keys laid over a config: `train.max_steps=10` from the command line, `{"train.max_steps": 10}` from code."""
 
+import json
+import shlex
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,8 +17,10 @@ from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
 
 PLUGIN_KEYS = ("student", "sampler", "scorer", "router", "prompts", "loss")
-SHORT_FOR: Mapping[str, str] = {"data": "path", **dict.fromkeys(PLUGIN_KEYS, "name")}
+SHORT_FOR: Mapping[str, str] = {"data": "path", "sort": "by", **dict.fromkeys(PLUGIN_KEYS, "name")}
 """The keys that may hold a text in the place of a mapping, and the option that the text stands for."""
+SHOWN_TEMPLATE = 200
+"""Characters of a template that are repeated."""
 UNREADABLE = (ValueError, RecursionError, yaml.YAMLError)
 
 
@@ -32,8 +36,15 @@ def apply_override(tree: Tree, override: str) -> None:
     except ContentError as error:
         raise ConfigError(f"{what}: the value {error}") from error
     except UNREADABLE as error:
-        raise ConfigError(f"{what}: the value is not YAML; quote it") from error
+        raise ConfigError(f"{what}: the value is not YAML; {_quoted(key, text)}") from error
     _set(tree, parts, value, what, None)
+
+
+def _quoted(key: str, text: str) -> str:
+    """What to write for a value that is a text: a template or an expression is no secret, so that is repeated."""
+    if not key.startswith(("data.format.", "data.filter", "data.sort")) or len(text) > SHOWN_TEMPLATE:
+        return "quote it"
+    return f"write {shlex.quote(f'{key}={json.dumps(text)}')}"
 
 
 def apply_value(tree: Tree, key: str, value: object, registry: Registry) -> None:

@@ -81,6 +81,10 @@ class IndexedRows:
         self._index.unreadable.raise_if_any(self._count)
         return self._read(range(len(self)))
 
+    def rows_at(self, positions: Iterable[int]) -> Iterator[Row]:
+        """The rows at `positions`, in this order. Raises DataError at one that is wrong."""
+        return self._read(positions)
+
     def columns(self, positions: Iterable[int]) -> Iterator[Mapping[str, JsonValue]]:
         """What the rows at `positions` hold in their source; without those that are wrong."""
         for _, raw in self._raw(positions, compare=False):
@@ -121,8 +125,8 @@ class IndexedRows:
 
     @property
     def _count(self) -> int:
-        """How many rows there are, those counted in that the source cannot give."""
-        return len(self) + self._index.unreadable.count
+        """How many rows there are; all that were read, where some of them have no position."""
+        return self._index.read_count if self._index.unreadable.count else len(self)
 
     def _validate_one_by_one(self, inspect: Callable[[Row], None], problems: Problems) -> None:
         for at, raw in self._raw(range(len(self)), compare=False):
@@ -138,8 +142,8 @@ class IndexedRows:
             found = iter(inspect.look([row for _, row in parsed if isinstance(row, Row)]))
             for raw, row in parsed:
                 problem = row if isinstance(row, RowError) else next(found)
-                if problem is not None:
-                    problems.add(raw.place, problem, raw.text)
+                if problem is not None:  # of a prompt: to know the row's columns would not help
+                    problems.add(raw.place, problem)
 
     def _parsed_or_problem(self, at: int, raw: RawRow) -> Row | RowError:
         try:

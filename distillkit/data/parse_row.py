@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pydantic import JsonValue
 
 from distillkit.data.message_roles import OTHER_NAMES, ROLES_OF_MESSAGES
+from distillkit.data.row_format.made_of import AS_THEY_ARE, UNKNOWN, MadeOf, leave_out
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.tool_calls import (
     from_json_text,
@@ -20,7 +21,6 @@ from distillkit.raw_row import RawRow
 from distillkit.types import Message, Messages, Row
 
 NOTHING: frozenset[str] = frozenset()
-LEAVE_OUT = 'data.filter: "{}" leaves such rows out'
 REASONING = ("reasoning_content", "reasoning", "thinking")
 """What an assistant's message may hold instead of content; transformers gives templates one under each name."""
 
@@ -32,8 +32,13 @@ def parse_row(raw: RawRow, row_id: str, row_format: RowFormat | None = None) -> 
         fields = row_format.apply(fields)
     if "messages" not in fields:
         has = shortened(", ".join(map(repr, fields)) or "no fields", 200)
-        raise RowError("messages", f"is missing; the row has {has}", LEAVE_OUT.format("messages is defined"))
-    messages = parse_messages(fields["messages"], "messages")
+        raise RowError("messages", f"is missing; the row has {has}", leave_out("messages is defined"))
+    made_of = row_format.made_of if row_format else AS_THEY_ARE["messages"]
+    try:
+        messages = parse_messages(fields["messages"], "messages", made_of)
+    except RowError as error:
+        said = str(error).removeprefix(f"{error.field}: ")
+        raise RowError(error.field, f"{said}{made_of.said}", error.fix) from error
     return Row(row_id, raw.place, messages, fields, mapped=row_format.mapped if row_format else NOTHING)
 
 
@@ -47,7 +52,7 @@ def parse_columns(raw: RawRow) -> Mapping[str, JsonValue]:
             whole, f"is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
-        raise RowError(whole, f"is not JSON: {error.msg} at column {error.colno}") from error
+        raise RowError(whole, f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
     except ContentError as error:
         raise RowError(_field(error.location) or whole, str(error)) from error
     if not isinstance(value, dict):
@@ -61,17 +66,21 @@ def _field(location: Location) -> str:
     return shortened("".join(parts).removeprefix("."), 200)
 
 
-def parse_messages(value: JsonValue, name: str) -> Messages:
-    """A row's list of chat messages, or its JSON text, ready to be answered by the assistant. Raises RowError."""
+def parse_messages(value: JsonValue, name: str, made_of: MadeOf | None = None) -> Messages:
+    """A row's list of chat messages, or its JSON text, ready to be answered by the assistant. Raises RowError.
+
+    `made_of` is what they were made of, for the lines to write; None: the row holds them under `name`.
+    """
+    made_of = made_of or AS_THEY_ARE.get(name, UNKNOWN)
     if isinstance(value, str) and value.lstrip().startswith("["):  # as CSV has it
         value = from_json_text(value, name)
     if not isinstance(value, list):
         raise RowError(name, f"is a JSON {json_type(value)}, not a list of messages", _fix_of(value, name))
     if not value:
-        fix = LEAVE_OUT.format(f"{name} | length > 0") if name == "messages" else ""
+        fix = made_of.leave_out("| length > 0") if name == "messages" else ""
         raise RowError(name, "is empty; it needs at least one user message", fix)
     messages = tuple(
-        [_plain_message(message) or _parse_message(message, f"{name}[{i}]") for i, message in enumerate(value)]
+        [_plain_message(message) or _parse_message(message, f"{name}[{i}]", made_of) for i, message in enumerate(value)]
     )
     if any(message.extra for message in messages):
         require_answers_to_calls(messages, name)
@@ -79,7 +88,7 @@ def parse_messages(value: JsonValue, name: str) -> Messages:
         raise RowError(
             name,
             "ends with an assistant message; the student writes that turn, so end with the user's",
-            _by_filter(name, "without_answer"),
+            made_of.by_filters("without_answer"),
         )
     return messages
 
@@ -87,24 +96,13 @@ def parse_messages(value: JsonValue, name: str) -> Messages:
 def _fix_of(value: JsonValue, name: str) -> str:
     """What to write for what is no list of messages."""
     if value is None and name == "messages":
-        return LEAVE_OUT.format("messages is not none")
+        return leave_out("messages is not none")
     return _as_prompt(name) if isinstance(value, str) else ""
 
 
 def _as_prompt(name: str) -> str:
     key = {"messages": "prompt", "teacher_messages": "teacher_prompt"}.get(name)
     return "" if key is None else f'data.format: {{{key}: "{{{{ {name} }}}}"}}'
-
-
-def _by_filter(name: str, *filters: str) -> str:
-    """The line of a config that changes messages by Jinja filters; empty for a field with a name of its own."""
-    if name not in ("messages", "teacher_messages"):
-        return ""
-    template = " | ".join((name, *filters))
-    return (
-        f'data.format: {{{name}: "{{{{ {template} }}}}"}}; if the config has a template for `{name}`, end that by '
-        f"`| {' | '.join(filters)}`"
-    )
 
 
 def _plain_message(value: JsonValue) -> Message | None:
@@ -116,7 +114,7 @@ def _plain_message(value: JsonValue) -> Message | None:
     return None
 
 
-def _parse_message(value: JsonValue, name: str) -> Message:
+def _parse_message(value: JsonValue, name: str, made_of: MadeOf) -> Message:
     if not isinstance(value, dict):
         raise RowError(name, f'is a JSON {json_type(value)}, not {{"role": ..., "content": ...}}')
     role = value.get("role")
@@ -125,7 +123,7 @@ def _parse_message(value: JsonValue, name: str) -> Message:
             raise RowError(
                 f"{name}.role",
                 "is missing; the message has `from` and `value`, as in ShareGPT's format",
-                _by_filter(name.partition("[")[0], "from_sharegpt", "without_answer"),
+                made_of.by_filters("from_sharegpt", "without_answer"),
             )
         instead = OTHER_NAMES.get(role) if isinstance(role, str) else None
         hint = f"; write {instead!r}" if instead else ""

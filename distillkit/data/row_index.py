@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 
 from distillkit.arrays import IntArray
+from distillkit.data.given_rows import given_rows
 from distillkit.data.kept_texts import KeptTexts
 from distillkit.data.problems import Problems
 from distillkit.data.row_selection import RowSelection
@@ -33,6 +34,8 @@ class RowIndex:
         self.place = dataset.place()
         self.unreadable = Problems()
         """The rows that the source cannot give, or that cannot be chosen from; they have no position."""
+        self.read_count = 0
+        """The rows that were read, with those that are not taken."""
         self._files: list[RowFile] = []
         self._kept = KeptTexts()
         self._content = hashlib.sha256()
@@ -46,7 +49,8 @@ class RowIndex:
     def _read_all(self, dataset: Dataset, max_rows: int | None, selection: RowSelection | None) -> None:
         numbers: dict[RowFile, int] = {}
         last, at = None, 0
-        for raw in dataset.read():
+        for raw in given_rows(dataset):
+            self.read_count += 1
             if isinstance(raw, UnreadableRow):
                 self.unreadable.add(raw.file.place(raw.number), raw.problem)
                 continue

@@ -112,10 +112,10 @@ class RowPipeline:
     def notes(self, of: str) -> list[str]:
         """What the rows have not, or have in vain: `12 of 96 rows have no teacher_messages; scored under messages`."""
         fallbacks = [
-            f"teacher {teacher.name!r}: {self.fallbacks_of[teacher.name]} of {counted(self.rows_of[teacher.name], of)} "
-            f"{_have(self.fallbacks_of[teacher.name])} no {teacher.messages_key}; scored under messages"
+            f"teacher {teacher.name!r}: {missing:,} of {counted(self.rows_of[teacher.name], of)} {_have(missing)} no "
+            f"{teacher.messages_key}; scored under messages"
             for teacher in self.teachers
-            if self.fallbacks_of[teacher.name]
+            if (missing := self.fallbacks_of[teacher.name])
         ]
         unused = [
             f"{counted(count, of)} {_have(count)} the field `{name}`, which is not used: prompts are made of `messages`"

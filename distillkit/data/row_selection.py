@@ -1,10 +1,12 @@
 """Which rows of a source a run has, and in which order: what `data.filter` keeps, by the key of `data.sort`."""
 
+import json
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+from pydantic import JsonValue
 
 from distillkit.arrays import IntArray
 from distillkit.data.counted import counted
@@ -14,6 +16,9 @@ from distillkit.errors import RowError
 from distillkit.files.strict_json import shortened
 from distillkit.raw_row import RawRow
 
+Columns = Mapping[str, JsonValue]
+SHOWN_ROWS, MOST_COLUMNS = 3, 5
+"""Of how many rows, and of how many columns, a filter that keeps nothing is shown what they hold."""
 ONE_KIND = "rows are sorted by one or the other"
 
 
@@ -26,11 +31,14 @@ class RowSelection:
         self._filter, self._sort, self._descending = row_filter, sort, descending
         self._numbers: array[float] = array("d")
         self._texts: list[str] = []
+        self._first: list[Columns] = []
 
     def takes(self, raw: RawRow) -> bool:
         """Whether the run has this row; its key is kept. Raises RowError where that cannot be said."""
         self.read += 1
         columns = parse_columns(raw)
+        if self._filter is not None and len(self._first) < SHOWN_ROWS:
+            self._first.append({name: columns[name] for name in sorted(self._filter.reads) if name in columns})
         if self._filter is not None and not self._filter.keeps(columns):
             return False
         if self._sort is not None:
@@ -61,7 +69,17 @@ class RowSelection:
 
     def nothing(self) -> str:
         """Why there are no rows."""
-        return f"data.filter keeps none of {counted(self.read, 'row')}" if self.read else "holds no rows"
+        if not self.read:
+            return "holds no rows"
+        columns = list(dict.fromkeys(name for row in self._first for name in row))[:MOST_COLUMNS]
+        more = ", ..." if self.read > SHOWN_ROWS else ""
+        held = "".join(f"\n  {shortened(name, 60)}: {self._values(name)}{more}" for name in columns)
+        return f"data.filter keeps none of {counted(self.read, 'row')}{f'; the first hold{held}' if held else ''}"
+
+    def _values(self, column: str) -> str:
+        """What the first rows hold in a column, as JSON."""
+        values = [json.dumps(row[column], ensure_ascii=False) for row in self._first if column in row]
+        return ", ".join(shortened(value, 60) for value in values)
 
     def notes(self, noun: str) -> Iterator[str]:
         """How many rows the filter keeps, and what sorts otherwise than it seems to."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import JsonValue
 
 from distillkit.errors import RowError
-from distillkit.files.strict_json import ContentError, json_type, parse_json, shortened
+from distillkit.files.strict_json import ContentError, json_type, parse_json, said_of_decoding, shortened
 from distillkit.types import Message
 
 A_CALL = '{"type": "function", "function": {"name": ..., "arguments": {...}}}'
@@ -23,7 +23,7 @@ def from_json_text(value: JsonValue, name: str) -> JsonValue:
     try:
         return parse_json(value)
     except json.JSONDecodeError as error:
-        raise RowError(name, f"is a text that is not JSON: {error.msg} at character {error.pos + 1}") from error
+        raise RowError(name, f"is a text that is not JSON: {said_of_decoding(error)}") from error
     except ContentError as error:
         raise RowError(name, str(error)) from error
 

@@ -14,6 +14,8 @@ from pydantic import JsonValue
 
 MAX_DEPTH = 100
 """Of mappings and lists in each other: far below where Python's own recursion ends, wherever it is called from."""
+OF_PYTHON = re.compile(r"\s*[\[{(]\s*(?:[\[{(]\s*)?(?:'|None\b|True\b|False\b)")
+"""How lists and objects begin as Python writes them."""
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """Half of a UTF-16 pair: an escape can spell one, and it is no text, so no tokenizer takes it and no file."""
 HALF_ESCAPED = re.compile(r"\\u[dD][89a-fA-F]")
@@ -135,3 +137,11 @@ def location_of(linked: LinkedLocation) -> Location:
         linked, key = linked
         keys.append(key)
     return tuple(reversed(keys))
+
+
+def said_of_decoding(error: json.JSONDecodeError) -> str:
+    """Why a text is no JSON, and where; Python's own notation is said to be that."""
+    said = f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
+    if not OF_PYTHON.match(error.doc):
+        return said
+    return f"{said}; it is Python's notation, as pandas writes lists into CSV; write the column by json.dumps"

@@ -62,10 +62,10 @@ def _dataset(key: str, path: Paths | None, source: Dataset | None, registry: Reg
     return source if path is None else dataset_at(path, key, registry)
 
 
-def dataset_at(path: Paths, key: str, registry: Registry) -> Dataset:
+def dataset_at(path: Paths, key: str, registry: Registry, options: Mapping[str, str] | None = None) -> Dataset:
     """The dataset for a path; `key` is what messages call that. Raises ConfigError for one that can be no path."""
     try:
-        found = registry.build("dataset", {"name": default_source(path), "path": path})
+        found = registry.build("dataset", {"name": default_source(path), "path": path, **(options or {})})
     except PluginOptionsError as error:
         raise ConfigError(f"{key}: {'; '.join(problem.message for problem in error.problems)}") from error
     if not isinstance(found, Dataset):

@@ -63,11 +63,14 @@ class OverlongPrompts:
         ]
 
     def _causes(self) -> list[str]:
+        readers: dict[tuple[int, ...], list[str]] = {}
+        for reader, common in self._common.items():
+            if self._rows > 1 and len(common) >= COMMON_SHARE * (self._rooms[reader] or 0):
+                readers.setdefault(tuple(common), []).append(called(reader))
         return [
-            f"the first {len(common):,} tokens that {called(reader)} reads are the same in all rows that are too long, "
-            "as a system prompt, tools or examples are: shorten those"
-            for reader, common in self._common.items()
-            if self._rows > 1 and len(common) >= COMMON_SHARE * (self._rooms[reader] or 0)
+            f"the first {len(common):,} tokens that {' and '.join(who)} read{'s' if len(who) == 1 else ''} are the "
+            "same in all rows that are too long, as a system prompt, tools or examples are: shorten those"
+            for common, who in readers.items()
         ]
 
 

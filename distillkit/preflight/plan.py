@@ -23,6 +23,7 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
         evaluations=evaluations,
         completions=rows * each,
         longest_prompt=lengths.student.longest,
+        longest_teacher_prompt=lengths.longest_teacher,
         sample_tokens=rows * each * new,
         score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
         train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),

@@ -26,7 +26,7 @@ from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.row_notes import row_notes
-from distillkit.preflight.run_rows import read_rows
+from distillkit.preflight.run_rows import RunRows, read_rows
 from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
@@ -99,17 +99,23 @@ def context_for(
 
 
 def prepare_run(
-    config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY, began: date | None = None
+    config: RunConfig,
+    registry: Registry,
+    notify: Callable[[str], None],
+    rank: Rank = ONLY,
+    began: date | None = None,
+    show_rows: Callable[[RunRows], None] = lambda rows: None,
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
 
-    `began` is the day on which a run began that is to go on; None: it begins today.
+    `began`: the day on which a run began that is to go on. `show_rows` hears of the rows before a model is asked.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
     plugins = plugins_of(config, registry)
     rows = read_rows(config, plugins)
+    show_rows(rows)
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_evaluations(config.evaluators, plugins)
@@ -120,18 +126,16 @@ def prepare_run(
     with missing_said_first(reports):
         require_capabilities(config)
         renderer = make_renderer(config, contexts)
-    require_room(renderer)
     sampling = resolve_sampling(config.sampling, renderer.student)
     require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
     turn_ends = require_turn_ends(config, renderer, sampling)
-    train = rows.train.measured(renderer)
-    held_out = None if rows.held_out is None else rows.held_out.measured(renderer)
+    train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
-    notes = (*rows.notes(), *row_notes(config, rows, train, held_out, routed), *other_prompts(renderer))
-    notes += (*unread_by_teachers(config, renderer), *_notes(config, train.pipeline, sampling))
+    notes = [*rows.notes(), *row_notes(config, rows, train, held_out, routed)]
+    notes += _notes(config, renderer, train.pipeline, sampling)
     read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
-    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notes)
+    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, tuple(notes))
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 
@@ -155,10 +159,13 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
         sides[teacher.name] = PromptSide(tokenizer, options, section.scorer.context_length(run))
     renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
     require_read_options(config, renderer)
+    require_room(renderer)
     return renderer
 
 
-def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
+def _notes(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
+    yield from other_prompts(renderer)
+    yield from unread_by_teachers(config, renderer)
     for teacher in pipeline.teachers:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"

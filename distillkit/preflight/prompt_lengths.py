@@ -36,6 +36,7 @@ class PromptLengths:
         self.rows = 0
         self.student = LengthTotals()
         self.teachers = LengthTotals()
+        self.longest_teacher = 0
 
     @property
     def count(self) -> InBatches:
@@ -83,7 +84,9 @@ class PromptLengths:
         self.hashes.add(routed_row)
         self.rows += 1
         self.student.add(len(ids.student))
-        self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))
+        theirs = [len(each) for each in ids.teachers.values()]
+        self.teachers.add(sum(theirs))
+        self.longest_teacher = max(self.longest_teacher, *theirs)
         return None
 
     def _is_left_out(self, position: int, tokens: int) -> bool:

@@ -50,6 +50,13 @@ def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
             f"{counted(there, 'row')}, data.epochs={data.epochs}, train.prompt_groups_per_step={size}; "
             f"data.epochs={-(-train.max_steps * size // there)} is enough for it"
         )
+    first = 0 if train.max_steps is None else train.max_steps * size
+    if data.sort is not None and 0 < first < there:
+        yield (
+            f"data.sort with train.max_steps={train.max_steps}: the first {first:,} of {counted(there, 'row')} in this "
+            f"order are trained, and the last {there - first:,} never; train.max_steps={-(-there // size)} "
+            "goes through all"
+        )
     if there < size:
         of_all = "goes through the rows more than once" if passes > there else f"has {counted(passes, 'row')}"
         yield (
@@ -57,7 +64,7 @@ def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
             f"{of_all}; train.prompt_groups_per_step={there} trains each once a step"
         )
     held_out = 0 if read.held_out is None else len(read.held_out.rows)
-    rows = len(read.train.rows) + (held_out if data.held_out_rows else 0)
+    rows = len(read.train.rows)
     for key, most, found in (("max_rows", data.max_rows, rows), ("max_eval_rows", data.max_eval_rows, held_out)):
         if most is not None and most > found:
             yield f"data.{key}={most} is more than the {counted(found, 'row')} that there are"

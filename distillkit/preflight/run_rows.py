@@ -2,19 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.held_out_rows import split_rows
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import Renderer
 from distillkit.data.row_format.expressions import RowFilter, SortKey
+from distillkit.data.row_format.literals import same_for_all
 from distillkit.data.row_format.recognition import LOOKED_AT, ReadAs, columns_of, recognized
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.data.row_format.shapes import Columns, Mapped
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.row_selection import RowSelection
-from distillkit.errors import DataError
+from distillkit.errors import DataError, RowError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prompt_lengths import PromptLengths
 from distillkit.roles.attribution import attribute_to
@@ -32,10 +34,21 @@ class RoutedRows:
     found: tuple[str, ...]
     """What was found while the rows were read, for the user."""
 
-    def split(self, count: int, seed: int) -> tuple["RoutedRows", "RoutedRows"]:
-        """The rows to train on, and `count` that are held out. Raises DataError if none are left."""
-        train, held_out = split_rows(self.rows, count, seed)
+    def split(self, count: int, renderer: Renderer) -> tuple["RoutedRows", "RoutedRows"]:
+        """The rows to train on, and `count` that are held out of those whose prompts are not left out.
+
+        Raises DataError if there are not as many, or none are left.
+        """
+        config = self.pipeline.config
+        fits = None if config.data.max_prompt_tokens is None else partial(self._fit, config, renderer)
+        train, held_out = split_rows(self.rows, count, config.seed, fits)
         return replace(self, rows=train), replace(self, rows=held_out)
+
+    def _fit(self, config: RunConfig, renderer: Renderer, positions: Sequence[int]) -> list[bool]:
+        """Whether prompts are within `data.max_prompt_tokens`; those that cannot be made are refused later."""
+        limit = config.data.max_prompt_tokens
+        rows = [RoutedRow(row, *self.pipeline.chat(row)) for row in self.rows.rows_at(positions)]
+        return [limit is None or isinstance(ids, RowError) or ids.longest <= limit for ids in renderer.ids(rows)]
 
     def measured(self, renderer: Renderer) -> "MeasuredRows":
         """The rows whose prompts fit, counted; raises DataError for others, but for those that are left out."""
@@ -60,10 +73,18 @@ class MeasuredRows:
 
 @dataclass(frozen=True, slots=True)
 class RunRows:
-    """All rows of a run."""
+    """All rows of a run, as their sources have them: rows may be held out of `train` yet."""
 
     train: RoutedRows
     held_out: RoutedRows | None
+
+    def measured(self, renderer: Renderer) -> tuple["MeasuredRows", "MeasuredRows | None"]:
+        """The rows to train on and those held out whose prompts fit. Raises DataError as `RoutedRows` does."""
+        train, held_out = self.train, self.held_out
+        count = train.pipeline.config.data.held_out_rows
+        if count is not None:
+            train, held_out = train.split(count, renderer)
+        return train.measured(renderer), None if held_out is None else held_out.measured(renderer)
 
     def notes(self) -> Iterator[str]:
         """What was found while they were read; what is the same of both is said once."""
@@ -74,8 +95,6 @@ class RunRows:
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
     """Read and route everything. Raises DataError naming every row that is wrong."""
     train = _routed(config, plugins.dataset, config.data.max_rows, held_out=False)
-    if config.data.held_out_rows is not None:
-        return RunRows(*train.split(config.data.held_out_rows, config.seed))
     if plugins.eval_dataset is None:
         return RunRows(train, None)
     return RunRows(train, _routed(config, plugins.eval_dataset, config.data.max_eval_rows, held_out=True))
@@ -101,7 +120,8 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
     others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
     about = read_as.note(name for name in columns_of(first) if name not in others)
     about_selection = selection.notes("held-out row" if held_out else "row")
-    found = (*_notes_of(dataset), *(() if about is None else (about,)), *about_selection)
+    about_format = (*(() if about is None else (about,)), *same_for_all(read_as.mapping))
+    found = (*_notes_of(dataset), *about_format, *about_selection)
     return RoutedRows(rows, pipeline, read_as, found)
 
 

@@ -26,6 +26,7 @@ TEST_PLAN = Plan(
     evaluations=0,
     completions=8,
     longest_prompt=64,
+    longest_teacher_prompt=64,
     sample_tokens=128,
     score_tokens=512,
     train_tokens=512,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from itertools import zip_longest
 
+from distillkit.data.given_rows import fault_of
 from distillkit.files.strict_json import ContentError, json_type, parse_json, shortened
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow
 from distillkit.roles.dataset import Dataset
@@ -13,7 +14,6 @@ from distillkit.testing.builders import require
 GivenRow = RawRow | UnreadableRow
 COLLECTIONS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter({}.values())))
 """What iterates over rows that are all there already."""
-LARGEST_NUMBER = 2**32 - 1
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -56,13 +56,9 @@ def _identity(row: GivenRow) -> tuple[RowFile, int, bytes]:
     return row.file, row.number, hashlib.sha256(content).digest()[:16]
 
 
-def _check_place(dataset: Dataset, row: object, files: dict[str, RowFile]) -> None:
-    kind = type(row).__name__
-    if not isinstance(row, RawRow | UnreadableRow):
-        require(False, dataset, f"gives a {kind}; a row is a RawRow (`RawRow.of` makes one of a mapping)")
-        return
-    whole = isinstance(row.number, int) and not isinstance(row.number, bool) and 1 <= row.number <= LARGEST_NUMBER
-    require(whole, dataset, f"gives a row the number {row.number!r}; rows are counted from 1")
+def _check_place(dataset: Dataset, row: GivenRow, files: dict[str, RowFile]) -> None:
+    fault = fault_of(row)
+    require(not fault, dataset, fault)
     known = files.setdefault(row.file.key, row.file)
     require(
         known == row.file,
@@ -74,9 +70,6 @@ def _check_place(dataset: Dataset, row: object, files: dict[str, RowFile]) -> No
 
 def _check_text(dataset: Dataset, row: RawRow, shown: str) -> None:
     """It is one line that holds one JSON object, as strictly as the engine reads it."""
-    require(
-        isinstance(row.text, bytes), dataset, f"gives {shown} a text of {type(row.text).__name__}; it is UTF-8 bytes"
-    )
     require(
         len(row.text) <= MAX_ROW_BYTES, dataset, f"gives {shown} {len(row.text)} bytes of text, beyond {MAX_ROW_BYTES}"
     )

@@ -27,7 +27,8 @@ def unavailable(what: str, source: str, error: Exception) -> str:
         reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
     return (
         f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
-        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is)"
+        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is); where no hub is reachable, see "
+        'docs/your-data.md, "Without a model hub"'
     )
 
 

@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import JsonValue
 
+from distillkit.data.row_format.made_of import AS_THEY_ARE, MadeOf
 from distillkit.data.row_format.row_template import RowTemplate, compile_template
 from distillkit.data.tool_calls import from_json_text, is_given
 from distillkit.errors import RowError
@@ -36,6 +37,14 @@ class StudentMessages:
         """The columns that it reads."""
         return _reads(self.prompt, self.messages, self.system)
 
+    @property
+    def made_of(self) -> MadeOf:
+        """What the messages are made of, but for the system message."""
+        made = self.prompt or self.messages
+        if made is None:
+            return AS_THEY_ARE["messages"]
+        return MadeOf(made.key.rpartition(".")[2], made.expression, sorted(made.reads))
+
     def messages_of(self, columns: Columns) -> JsonValue:
         """The messages. Raises RowError."""
         turns = self._turns(columns)
@@ -52,7 +61,8 @@ class StudentMessages:
             return columns.get("messages")
         turns = _chat(made, columns) if self.prompt is None else _prompt(made, columns)
         if turns is None:
-            raise RowError(made.key, "makes no prompt of this row: what it reads is null or empty")
+            fix = self.made_of.leave_out("not in [none, '']")
+            raise RowError(made.key, "makes no prompt of this row: what it reads is null or empty", fix)
         return turns
 
 
@@ -141,7 +151,8 @@ def _prompt(template: RowTemplate, columns: Columns) -> Turns | None:
     if isinstance(value, str):
         return [_message("user", value)] if value else None
     if not isinstance(value, list | None):
-        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text or a list of messages")
+        instead = _as_text(template, value)
+        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text or a list of messages{instead}")
     return value
 
 
@@ -161,8 +172,13 @@ def _text(template: RowTemplate, columns: Columns) -> str | None:
     """None for null and an empty text."""
     value = template.of(columns)
     if not isinstance(value, str | None):
-        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text")
+        raise RowError(template.key, f"makes a JSON {json_type(value)}, not a text{_as_text(template, value)}")
     return value or None
+
+
+def _as_text(template: RowTemplate, value: JsonValue) -> str:
+    """What to write for a number, which no prompt is but in a text."""
+    return f"; write `{{{{ {template.expression} | string }}}}`" if isinstance(value, int | float) else ""
 
 
 def _begins_with_system(turns: Sequence[JsonValue]) -> bool:

@@ -16,7 +16,12 @@ class RowFilter:
 
     def __init__(self, expression: str) -> None:
         """Raises ValueError for what is no expression."""
-        self._expression = compile_expression(expression, FILTER)
+        self._expression = compile_expression(expression, FILTER, "0")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The columns that it reads."""
+        return self._expression.reads
 
     def keeps(self, columns: Mapping[str, JsonValue]) -> bool:
         """Whether a row stays. Raises RowError where the expression fails, or gives neither true nor false."""
@@ -32,7 +37,8 @@ class SortKey:
 
     def __init__(self, expression: str) -> None:
         """Raises ValueError for what is no expression."""
-        self._expression = compile_expression(expression, SORT)
+        self._expression = compile_expression(expression, SORT, "99")
+        self._source = expression
 
     def of(self, columns: Mapping[str, JsonValue]) -> float | str:
         """A row's key, a number or a text. Raises RowError where the expression fails, or gives something else."""
@@ -40,7 +46,8 @@ class SortKey:
         if isinstance(value, str):
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise RowError(SORT, f"gives a JSON {json_type(value)}, not a number or a text")
+            instead = f"; `({self._source}) | default(99, true)` is 99 then" if value is None else ""
+            raise RowError(SORT, f"gives a JSON {json_type(value)}, not a number or a text{instead}")
         try:
             return float(value)
         except OverflowError as error:

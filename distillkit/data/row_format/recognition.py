@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from distillkit.data.row_format.row_template import compile_template
+from distillkit.data.row_format.column_templates import of_column
+from distillkit.data.row_format.literals import PROMPTS, meant_columns
 from distillkit.data.row_format.shapes import Columns, Mapped, shapes_of
 from distillkit.errors import DataError
 from distillkit.files.strict_json import shortened
 
 LOOKED_AT = 50
 """Rows that are looked at to recognize a shape."""
-MAKES_PROMPTS = ("prompt", "messages")
 AS_THEY_ARE: Mapped = {"messages": "{{ messages }}"}
 """The mapping of rows that hold `messages` already, which needs nothing done."""
 NATIVE = frozenset({"tools", "documents", "chat_template_kwargs", "expected_answer"})
@@ -55,9 +55,13 @@ def recognized(rows: Sequence[Columns], written: Mapped, place: str) -> ReadAs:
     """How rows are read that begin with `rows`, by a config whose `data.format` is `written`.
 
     Raises:
-        DataError: where `written` makes no prompt, and the rows have none of the known shapes, or several.
+        DataError: where `written` makes no prompt, and the rows have none of the known shapes, or several; and where it
+            has the name of a column as a text.
     """
-    if any(key in written for key in MAKES_PROMPTS):
+    wrong = list(meant_columns(written, columns_of(rows)))
+    if wrong:
+        raise DataError("\n".join(f"{place}: {said}" for said in wrong))
+    if any(key in written for key in PROMPTS):
         return ReadAs(_spelt_alike(written))
     found = dict(shapes_of(rows))
     if len(found) == 1:
@@ -122,30 +126,17 @@ def columns_of(rows: Iterable[Columns]) -> list[str]:
 
 def suggested(rows: Sequence[Columns]) -> Mapped:
     """A mapping to begin with, of columns that there are: to be looked at, not to be used unseen."""
-    texts = [name for name in columns_of(rows) if any(isinstance(row.get(name), str) for row in rows)]
-    columns = texts or columns_of(rows)
-    question = _likely(OF_QUESTIONS, columns) or columns[0]
-    answer = _likely(OF_ANSWERS, [name for name in columns if name != question])
-    return {"prompt": of_column(question), **({} if answer is None else {"expected_answer": of_column(answer)})}
+    columns = columns_of(rows)
+    texts = [name for name in columns if any(isinstance(row.get(name), str) for row in rows)]
+    scalars = [name for name in columns if any(isinstance(row.get(name), str | int | float) for row in rows)]
+    question = _likely(OF_QUESTIONS, texts) or _likely(OF_QUESTIONS, scalars) or (texts or scalars or columns)[0]
+    answer = _likely(OF_ANSWERS, [name for name in scalars if name != question])
+    prompt = of_column(question)
+    if question in scalars and question not in texts:
+        prompt = prompt.replace(" }}", " | string }}")
+    return {"prompt": prompt, **({} if answer is None else {"expected_answer": of_column(answer)})}
 
 
 def _likely(names: Sequence[str], columns: Sequence[str]) -> str | None:
     lower = {name.lower(): name for name in reversed(columns)}
     return next((lower[name] for name in names if name in lower), None)
-
-
-def of_column(name: str) -> str:
-    """The template that is a column's value."""
-    template = f"{{{{ {name} }}}}"
-    try:
-        if compile_template(template, "").reads == {name}:
-            return template
-    except ValueError:  # a name that is no identifier, or a word of Jinja's own
-        pass
-    return f"{{{{ row[{in_quotes(name)}] }}}}"
-
-
-def in_quotes(text: str) -> str:
-    """A text as templates write it; in single quotes where that is possible, since configs write double ones around."""
-    plain = text.isprintable() and "'" not in text and "\\" not in text
-    return f"'{text}'" if plain else json.dumps(text, ensure_ascii=False)

@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import JsonValue
 
 from distillkit.data.row_format.chat_templates import OF_STUDENTS, OF_TEACHERS, StudentMessages, TeacherMessages
+from distillkit.data.row_format.made_of import AS_THEY_ARE, MadeOf
 from distillkit.data.row_format.row_template import RowTemplate, compile_template
 from distillkit.data.tool_calls import is_given
 from distillkit.types import Teacher
@@ -44,6 +45,11 @@ class RowFormat:
         reads |= student.reads if student else set()
         reads |= teacher.reads if teacher else set()
         return cls(fields, student, teacher, frozenset(reads | ({"system"} & mapping.keys())))
+
+    @property
+    def made_of(self) -> MadeOf:
+        """What makes the student's messages."""
+        return AS_THEY_ARE["messages"] if self.student is None else self.student.made_of
 
     def apply(self, columns: Mapped) -> Mapped:
         """The columns, and what is made of them laid over. Raises RowError with the key of a template that fails."""

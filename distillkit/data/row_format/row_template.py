@@ -3,8 +3,8 @@
 import difflib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 from jinja2 import TemplateError, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -13,6 +13,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 from pydantic import JsonValue
 
+from distillkit.data.row_format.expression_hints import hint_of_name, hint_of_syntax
 from distillkit.data.row_format.sandbox import environment, plain
 from distillkit.data.row_format.text_filters import TEXT
 from distillkit.errors import RowError
@@ -39,6 +40,10 @@ class RowTemplate:
     """The columns that it names."""
     make: Make
     """Raises whatever a template may."""
+    default: str = ""
+    """Of an expression: what is advised to stand there for a column that a row has not."""
+    expression: str = ""
+    """What it is within its braces, so that a filter may stand behind it; empty where it is no single expression."""
 
     def of(self, fields: Fields) -> JsonValue:
         """Its value for a row of these columns. Raises RowError with its key."""
@@ -47,31 +52,41 @@ class RowTemplate:
         except UndefinedError as error:
             raise RowError(self.key, self._undefined(str(error.message), fields)) from error
         except Exception as error:
-            raise RowError(self.key, _said_of(error)) from error
+            raise RowError(self.key, self._said_of(error, fields)) from error
 
     def _undefined(self, said: str, fields: Fields) -> str:
         name = next((name for name in self.reads if said == f"{name!r} is undefined"), None)
         if name is None or name in fields:
             return shortened(said, SHOWN)
-        return no_column(name, fields)
+        return _no_column(name, list(fields), self.default)
+
+    def _said_of(self, error: Exception, fields: Fields) -> str:
+        """An error at a row, in the terms of who wrote the template."""
+        said = shortened(str(error), SHOWN)
+        if isinstance(error, TypeError) and "NoneType" in said:
+            name, value = self._first_read(fields, type(None)), self.default or "0"
+            said += f"; a column is null there: `{name} | default({value}, true)` is {value} then"
+        elif isinstance(error, TypeError) and "'str' and '" in said:
+            name = self._first_read(fields, str)
+            said += f"; a column is a text there, as every cell of CSV is: `{name} | float` is its number"
+        return said if isinstance(error, TemplateError | ValueError) and said else f"{type(error).__name__}: {said}"
+
+    def _first_read(self, fields: Fields, kind: type) -> str:
+        """A column that it reads whose value is of a type, as a template names it."""
+        names = [name for name in sorted(self.reads) if name.isidentifier() and isinstance(fields.get(name), kind)]
+        return shortened(names[0], 60) if names else "column"
 
 
-def no_column(name: str, columns: Iterable[str]) -> str:
+def _no_column(name: str, columns: Sequence[str], default: str) -> str:
     """What is wrong with the name of a column that a row does not have."""
-    names = list(columns)
-    close = difflib.get_close_matches(name[:100], names, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    return f"`{shortened(name, 60)}` is no column{meant} The row has {shortened(', '.join(names) or 'none', SHOWN)}"
-
-
-def _said_of(error: Exception) -> str:
-    """An error of a template at a row, in the terms of who wrote the template."""
-    said = shortened(str(error), SHOWN)
-    if isinstance(error, TypeError) and "NoneType" in said:
-        said += "; a column is null there, which `column is not none` asks for"
-    elif isinstance(error, TypeError) and "'str' and '" in said:
-        said += "; a column is a text there, as every cell of CSV is: `column | float` is its number"
-    return said if isinstance(error, TemplateError | ValueError) and said else f"{type(error).__name__}: {said}"
+    shown, close = shortened(name, 60), difflib.get_close_matches(name[:100], columns, n=1)
+    meant = hint_of_name(name) or (f"did you mean {close[0]!r}?" if close else "")
+    said = f"`{shown}` is no column{f'; {meant}' if meant else ''}"
+    said += f"{'' if said.endswith('?') else '.'} The row has {shortened(', '.join(columns) or 'none', SHOWN)}"
+    if meant or not default:
+        return said
+    some = f"of a column that some rows have: `{shown} | default({default}, true)`"
+    return f"{said}. A text stands in quotes: '{shown}'; {some}"
 
 
 def compile_template(value: JsonValue, key: str) -> RowTemplate:
@@ -111,17 +126,30 @@ def _compile_text(text: str, key: str) -> RowTemplate:
         case [nodes.Output(nodes=[nodes.TemplateData(data=literal)])]:
             return RowTemplate(key, frozenset(), lambda fields: literal)
         case [nodes.Output(nodes=[expression])]:
-            return _compile_value(expression, key)
+            return replace(_compile_value(expression, key), expression=_in_braces(text, expression))
     reads, template = _compiled(tree)
     context = _Contexts(template)
     return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(context.of(fields))))
 
 
-def compile_expression(text: str, key: str) -> RowTemplate:
-    """An expression, as it stands within `{{ ... }}`. Raises ValueError for a text that is none."""
+def _in_braces(text: str, expression: nodes.Expr) -> str:
+    """The source of `{{ ... }}`, in parentheses unless a filter behind it is one of all of it."""
+    source = text.strip().removeprefix("{{").removesuffix("}}").strip("+-").strip()
+    whole = isinstance(expression, nodes.Name | nodes.Filter | nodes.Getattr | nodes.Getitem | nodes.Call)
+    return source if whole else f"({source})"
+
+
+def compile_expression(text: str, key: str, default: str) -> RowTemplate:
+    """An expression, as it stands within `{{ ... }}`. Raises ValueError for a text that is none.
+
+    `default` is what messages advise for rows that have no such column.
+    """
     if "{{" in text or "{%" in text:
         raise ValueError("is an expression, which stands here without braces")
-    return _compile_value(_checked(lambda: _parse_expression(text)), key)
+    try:
+        return replace(_compile_value(_checked(lambda: _parse_expression(text)), key), default=default)
+    except ValueError as error:
+        raise ValueError(f"{error}{hint_of_syntax(text)}") from error
 
 
 def _parse_expression(text: str) -> nodes.Expr:

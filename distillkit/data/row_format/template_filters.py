@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Undefined
 
 from distillkit.data.message_roles import OTHER_NAMES, ROLES_OF_MESSAGES
-from distillkit.files.strict_json import ContentError, json_type, parse_json, shortened
+from distillkit.files.strict_json import ContentError, json_type, parse_json, said_of_decoding, shortened
 
 CALLS = frozenset({"function_call", "tool_call"})
 """What others call a turn that is a call of a tool: its text is no content."""
@@ -30,7 +30,7 @@ def from_json(value: Any) -> Any:  # noqa: ANN401 - JSON
     try:
         return parse_json(value)
     except json.JSONDecodeError as error:
-        raise TemplateValueError(f"from_json: is no JSON: {error.msg} at character {error.pos + 1}") from error
+        raise TemplateValueError(f"from_json: is no JSON: {said_of_decoding(error)}") from error
     except ContentError as error:
         raise TemplateValueError(f"from_json: {error}") from error
 

@@ -1,6 +1,7 @@
 """CSV and TSV: the first row names the columns, and every cell is text."""
 
 import csv
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
@@ -73,10 +74,11 @@ def _header(file: RowFile, names: list[str], delimiter: str | None) -> list[str]
     where = f"{file.name}: the header"
     for other in OTHERS if len(names) == 1 and delimiter is not None else ():
         if other != delimiter and len(parts := names[0].split(other)) > 1 and all(part.strip() for part in parts):
+            source = f"source: {{name: files, path: {file.name}, delimiter: {json.dumps(other)}}}"
             raise DataError(
                 f"{where} is one column, {shortened(repr(names[0]), 200)}, if {delimiter!r} separates; it seems to be "
-                f"{other!r}: write `source: {{name: files, path: {file.name}, delimiter: {other!r}}}` in place of "
-                "`path`"
+                f"{other!r}: write `{source}` below `data:` in place of `path`",
+                {"delimiter": other},
             )
     if "" in (stripped := [name.strip() for name in names]):
         raise DataError(

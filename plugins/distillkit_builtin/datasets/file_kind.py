@@ -33,6 +33,8 @@ ZSTD = _kind(
     rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", "is compressed by zstd", "give it a name that ends with .zst"
 )
 PARQUET = _kind(rb"PAR1[\x00-\x1f]", "is a Parquet file", "give it a name that ends with .parquet")
+TO_PARQUET, SAVED = "write it as Parquet, by datasets (`Dataset.to_parquet`)", ", if `save_to_disk` wrote that"
+EXPORT = "export it as CSV (UTF-8)"
 KINDS = (
     GZIP,
     ZSTD,
@@ -40,10 +42,11 @@ KINDS = (
     _kind(rb"BZh[1-9]1AY", "is compressed by bzip2", "unpack it by bunzip2 -k"),
     _kind(rb"\xfd7zXZ\0", "is compressed by xz", "unpack it by unxz -k"),
     _kind(rb"\x04\x22\x4d\x18", "is compressed by lz4", "unpack it by lz4 -d"),
-    _kind(rb"PK\x03\x04", "is a zip archive, as spreadsheets are", "unpack it, or export it as CSV (UTF-8)"),
+    _kind(rb"PK\x03\x04.{0,4000}(xl/|opendocument\.spreadsheet)|\xd0\xcf\x11\xe0", "is a spreadsheet", EXPORT),
+    _kind(rb"PK\x03\x04", "is a zip archive", "unpack it; if it is a spreadsheet, export it as CSV (UTF-8)"),
     _kind(rb".{257}ustar", "is a tar archive", "unpack it by tar -xf, and give the folder"),
-    _kind(rb"ARROW1\0", "is an Arrow file", "write it as Parquet, by pyarrow or datasets (`Dataset.to_parquet`)"),
-    _kind(rb"\xff\xff\xff\xff", "is an Arrow stream", "write it as Parquet, by datasets (`Dataset.to_parquet`)"),
+    _kind(rb"ARROW1\0", "is an Arrow file", TO_PARQUET),
+    _kind(rb"\xff\xff\xff\xff", "is an Arrow stream", f"give its folder{SAVED}, or {TO_PARQUET}"),
     _kind(rb"ORC\x0a", "is an ORC file", "write it as Parquet, by pyarrow"),
     _kind(rb"Obj\x01", "is an Avro file", "write it as Parquet"),
     _kind(rb"\x89HDF", "is an HDF5 file", "write it as Parquet, by pandas"),

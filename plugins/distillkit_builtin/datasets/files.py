@@ -74,7 +74,8 @@ class FilesDataset(Dataset):
         found = find_files(self._paths())
         several = len(found.files) > 1
         each = [(file.path, note) for file in found.files for note in _of_file(file)]
-        return [*_of_files(found), *(f"{path}: {note}" if several else note for path, note in each)]
+        named = [str(file.path) for file in found.files] == [*self._paths()]  # which is what `place` says
+        return [*_of_files(found, named=named), *(f"{path}: {note}" if several else note for path, note in each)]
 
     def _paths(self) -> Sequence[str]:
         return (self.path,) if isinstance(self.path, str) else self.path
@@ -97,8 +98,8 @@ class FilesDataset(Dataset):
                 yield from read_json_values(RowFile(name, key), stream, layout)
 
 
-def _of_files(found: FoundFiles) -> Iterator[str]:
-    if len(found.files) > 1:
+def _of_files(found: FoundFiles, *, named: bool) -> Iterator[str]:
+    if len(found.files) > 1 and not named:
         yield f"{len(found.files)} files, {_names([file.path for file in found.files])}"
     splits = sorted({word for key in found.row_keys() for word in SPLIT.findall(key.lower())})
     if len(splits) > 1:

@@ -66,7 +66,10 @@ def test_tabs_in_tsv_and_what_is_chosen_in_both(tmp_path: Path) -> None:
             "q;a",
             "the header is one column, 'q;a', if ',' separates; it seems to be ';': write `source: {name: files, path",
         ),
-        ("q\ta", "the header is one column, 'q\\ta', if ',' separates; it seems to be '\\t': write "),
+        (
+            "q\ta",
+            "the header is one column, 'q\\ta', if ',' separates; it seems to be '\\t': write `source: {",
+        ),
         ("q|a", "the header is one column, 'q|a', if ',' separates; it seems to be '|': write "),
     ],
 )

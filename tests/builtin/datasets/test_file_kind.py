@@ -45,6 +45,12 @@ def archive(path: Path) -> None:
         file.writestr("rows.jsonl", LINE)
 
 
+def spreadsheet(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        for name in ("[Content_Types].xml", "_rels/.rels", "xl/workbook.xml", "xl/worksheets/sheet1.xml"):
+            file.writestr(name, "<x/>" * 100)
+
+
 def tarred(path: Path) -> None:
     with tarfile.open(path, "w") as file:
         file.add(__file__)
@@ -69,10 +75,12 @@ FILES: list[tuple[str, str, Callable[[Path], None]]] = [
     ("is compressed by bzip2", "bunzip2 -k", content(bz2.compress(LINE))),
     ("is compressed by xz", "unxz -k", content(lzma.compress(LINE))),
     ("is a zip archive", "export it as CSV", archive),
+    ("is a spreadsheet: ", "export it as CSV (UTF-8)", spreadsheet),
+    ("is a spreadsheet: ", "export it as CSV (UTF-8)", content(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 100)),
     ("is a tar archive", "tar -xf", tarred),
     ("is a Parquet file", "that ends with .parquet", parquet),
     ("is an Arrow file", "Dataset.to_parquet", arrow),
-    ("is an Arrow stream", "Dataset.to_parquet", arrow_stream),
+    ("is an Arrow stream: give its folder, if `save_to_disk` wrote that", "Dataset.to_parquet", arrow_stream),
     ("is a SQLite database", "as CSV", database),
     ("is a pickle", "as Parquet or JSON lines", content(pickle.dumps([ROW]))),
     ("is UTF-16", "UTF-8", content(LINE.decode().encode("utf-16"))),

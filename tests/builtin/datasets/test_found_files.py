@@ -47,6 +47,7 @@ def test_what_is_not_read_of_a_folder_is_said(folder: Path) -> None:
     assert some == f"5 files, {folder}/B/e.ndjson, {folder}/a.jsonl, {folder}/b.jsonl and 2 more"
     assert skipped == f"not read, since the suffix is not known: {folder}/README.md, {folder}/sub/run.sh"
     assert FilesDataset(path=str(folder / "a.jsonl")).notes() == []
+    assert FilesDataset(path=(str(folder / "a.jsonl"), str(folder / "b.jsonl"))).notes() == []
 
 
 def test_splits_that_are_read_together_are_said(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import yaml
 from conftest import question, read_jsonl
 from pydantic import PrivateAttr
 from typer.testing import CliRunner
@@ -401,3 +402,31 @@ def test_progress_bars_and_logs_of_others_are_left_as_they_were(saved: Callable[
         assert logging.getLogger("datasets").level == level
     finally:
         (disable_progress_bars if before[0] else enable_progress_bars)()
+
+
+@pytest.mark.parametrize(
+    ("splits", "line"),
+    [
+        ({"test": 3, "validation": 40}, "validation"),
+        ({"test": 3}, "test"),
+        ({"extra": 3}, None),
+    ],
+)
+def test_init_measures_on_the_split_that_is_there_for_it(
+    saved: Callable[..., str], tmp_path: Path, splits: dict[str, int], line: str | None
+) -> None:
+    rows = [{"question": f"Why {i}?", "answer": "So."} for i in range(40)]
+    folder = saved(train=rows, **{name: rows[:count] for name, count in splits.items()})
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "new"), "--from", f"{folder}#train"])
+    assert done.exit_code == 0, done.output
+    data = yaml.safe_load((tmp_path / "new/config.yaml").read_text(encoding="utf-8"))["data"]
+    assert data.get("eval_path") == (line and f"{folder}#{line}")
+    assert data.get("max_eval_rows") == (32 if line == "validation" else None)
+    assert ("held_out_rows" in data) == (line is None)
+
+
+def test_init_leaves_a_split_alone_that_lacks_a_column(saved: Callable[..., str], tmp_path: Path) -> None:
+    folder = saved(train=[{"question": "Why?", "answer": "So."}] * 5, test=[{"question": "Why?"}])
+    done = CliRunner().invoke(app, ["init", str(tmp_path / "new"), "--from", f"{folder}#train"])
+    assert done.exit_code == 0, done.output
+    assert "held_out_rows: 1" in (tmp_path / "new/config.yaml").read_text(encoding="utf-8")

@@ -151,3 +151,25 @@ def test_a_config_that_is_there_stays() -> None:
     assert done.exit_code == 2
     assert "has config.yaml already" in done.output
     assert Path("config.yaml").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_another_delimiter_is_written_as_the_source(delimiter: str) -> None:
+    table = "question;answer\nWhy, then?;So.\nWhy?;So.\n".replace(";", delimiter)
+    Path("rows.csv").write_text(table, encoding="utf-8")
+    assert call("init", "new", "--from", "rows.csv").exit_code == 0
+    data = written("new/config.yaml")["data"]
+    assert data["source"] == {"name": "files", "path": "../rows.csv", "delimiter": delimiter}
+    assert "path" not in data
+    checked = call("check", "new/config.yaml", "data.source.path=rows.csv", *AS_FAKES)
+    assert checked.exit_code == 0, checked.output
+
+
+def test_the_line_for_another_delimiter_is_the_one_that_a_config_takes() -> None:
+    Path("rows.csv").write_text("question\tanswer\nWhy?\tSo.\n", encoding="utf-8")
+    short = "student: fake\nteachers: [{model: t, scorer: fake}]\ndata:\n"
+    Path("config.yaml").write_text(f"{short}  path: rows.csv\n", encoding="utf-8")
+    said = " ".join(call("check", "config.yaml", *AS_FAKES).output.split())
+    line = said.partition("write `")[2].partition("` below `data:` in place of `path`")[0]
+    Path("config.yaml").write_text(f"{short}  {line}\n", encoding="utf-8")
+    assert call("check", "config.yaml", *AS_FAKES).exit_code == 0

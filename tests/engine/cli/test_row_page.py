@@ -40,9 +40,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
 
 def page(output: str) -> list[str]:
-    return [
-        line.rstrip() for line in output.partition("a row, before and after")[2].partition("\nroute a")[0].splitlines()
-    ][1:]
+    lines = [line.rstrip() for line in output.partition("a row, before and after")[2].splitlines()]
+    return lines[1 : lines.index("it is scored by a") + 1]
 
 
 def test_before_and_after(check: Callable[..., str]) -> None:
@@ -61,6 +60,17 @@ def test_before_and_after(check: Callable[..., str]) -> None:
     assert output.count("rows are read as") == 1
 
 
+def test_a_row_is_shown_before_models_are_asked(check: Callable[..., str]) -> None:
+    check([{"question": "Why?", "answer": "So."}])
+    done = CliRunner().invoke(app, ["check", "config.json", "student.context=5"])
+    assert done.exit_code == 2
+    assert "question  Why?" in done.output
+    assert "  messages         user: Why?" in done.output
+    assert "leaves no room for a prompt" in done.output
+    quiet = CliRunner().invoke(app, ["check", "config.json", "student.context=5", "--quiet"])
+    assert "Why?" not in quiet.output
+
+
 def test_rows_that_stay_as_they_are(check: Callable[..., str]) -> None:
     output = check([{"messages": [{"role": "user", "content": "Why?"}], "expected_answer": None}])
     assert page(output) == [
@@ -70,6 +80,26 @@ def test_rows_that_stay_as_they_are(check: Callable[..., str]) -> None:
         "it is scored by a",
     ]
     assert "rows are read as" not in output
+
+
+def test_the_plan_says_how_rows_are_sorted_and_how_long_prompts_are(check: Callable[..., str]) -> None:
+    rows = [
+        {
+            "messages": [{"role": "user", "content": "x"}],
+            "teacher_messages": [{"role": "user", "content": "x" * 2000}],
+            "level": level,
+            "topic": f"t{level}",
+        }
+        for level in (3, 1.5, 20)
+    ]
+    output = check(rows, "data.sort.by=level", "data.sort.descending=true", width=140)
+    plan = {line[:17].strip(): line[17:].strip() for line in output.splitlines()}
+    assert plan["order"] == "each epoch by level, descending: from 20 to 1.5"
+    assert plan["longest prompt"] == "20 tokens (student), 2,019 (teachers)"
+    output = check(rows * 400, "data.sort=topic", width=140)
+    assert " each epoch by topic: from 't1.5' to 't3'" in output
+    assert " 1,200 (a 1,200); held out: 0" in output
+    assert "\n order" not in check(rows)
 
 
 @pytest.mark.parametrize("width", [80, 140])

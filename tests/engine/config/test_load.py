@@ -1,4 +1,5 @@
 import json
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,32 @@ def test_overrides_that_fit_nowhere(override: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("data.format.prompt={{ question }}", """'data.format.prompt="{{ question }}"'"""),
+        ("data.filter='b' == a", """'data.filter="'"'"'b'"'"' == a"'"""),
+        ("teachers.0.api_key={{ x }}", "quote it"),
+        ("data.format.prompt={{ question }}" + "x" * 300, "quote it"),
+    ],
+)
+def test_a_template_that_is_not_yaml_is_answered_with_the_argument_that_is(override: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        apply_override({"teachers": [{}]}, override)
+    said = str(caught.value)
+    assert said.endswith(f"the value is not YAML; {line if line == 'quote it' else f'write {line}'}")
+    if line != "quote it":
+        tree: dict[str, Any] = {}
+        apply_override(tree, *shlex.split(line))
+        assert tree["data"]
+
+
+def test_an_override_of_a_sort_in_short_keeps_what_it_sorts_by() -> None:
+    tree: dict[str, Any] = {"data": {"path": "x", "sort": "level"}}
+    apply_override(tree, "data.sort.descending=true")
+    assert tree["data"]["sort"] == {"by": "level", "descending": True}
+
+
 def test_later_files_win_teachers_merge_by_route_and_a_new_name_drops_old_options() -> None:
     base = {
         "train": {"max_steps": 1, "eval_every": 2},
@@ -108,6 +135,11 @@ def test_later_files_win_teachers_merge_by_route_and_a_new_name_drops_old_option
             {"teachers": [{"model": "t", "scorer": {"name": "local", "dtype": "x"}}]},
         ),
         ({"name": "run"}, {"name": {"a": 1}}, {"name": {"a": 1}}),
+        (
+            {"data": {"sort": "level"}},
+            {"data": {"sort": {"descending": True}}},
+            {"data": {"sort": {"by": "level", "descending": True}}},
+        ),
     ],
 )
 def test_what_is_said_in_short_merges_like_what_it_is_short_for(
@@ -125,6 +157,7 @@ def test_what_is_said_in_short_merges_like_what_it_is_short_for(
         (SHORT + "router: feild\n", ":6: router: no router is named 'feild'"),
         ("a: 1\nb: {c: 1, c: 2}\n", ":2: the key 'c' stands twice"),
         ("a: [1\n", ":2: "),
+        ("a: 1\nb: level > 3: x\n", ":2: mapping values are not allowed here; a text that holds `: ` stands in quotes"),
         ("a: 1\n? [b]\n: 2\n", ":2: a sequence is no key; a key is plain text"),
         ("a: 1\nb: {{c: 1}: 2}\n", ":2: a mapping is no key"),
         ("a: 1\nyes: 2\n", ":2: the key 'yes' is no text for YAML; put it in quotes"),

@@ -1,5 +1,6 @@
 """`data.format`, `data.filter` and `data.sort` in a config: what is refused, with file, line and key."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def load(tmp_path: Path, registry: Registry) -> Callable[..., RunConfig]:
             "data.format: fields: 'tools' is a key of data.format itself; write data",
         ),
         ("  filter: 'level >'\n", 5, "data.filter: Jinja cannot read it: unexpected 'end of template'"),
+        ("  filter: \"subject = 'math'\"\n", 5, "data.filter: Jinja cannot read it: something stands behind the exp"),
         ("  filter: '{{ level > 3 }}'\n", 5, "data.filter: is an expression, which stands here without braces"),
         ("  sort: {by: 'a b'}\n", 5, "data.sort.by: Jinja cannot read it: something stands behind the expression"),
         ("  sort: 'a b'\n", 5, "data.sort.by: Jinja cannot read it: something stands behind the expression"),
@@ -127,3 +129,25 @@ def test_a_resolved_config_is_the_same_config(load: Callable[..., RunConfig], re
     config = load("  format: {teacher_prompt: {math: '{{ q }}'}, tools: []}\n  sort: level\n", TEACHERS)
     dumped: dict[str, Any] = config.dump()
     assert RunConfig(registry=registry, **dumped).dump() == dumped
+
+
+@pytest.mark.parametrize(
+    ("expression", "advice"),
+    [
+        ("subject = 'a && b'", "write `==` to compare"),
+        ("level > 2 && level < 5", "write `and` for `&&`"),
+        ("level > 2 || level < 5", "write `or` for `||`"),
+        ("!done", "write `not` for `!`"),
+        ("level IS NOT NULL", "write `is not none`"),
+        ("level is not None", "write `is not none`"),
+        ("level is null", "write `is none`"),
+        ("level is none OR level > 3", "write `and`, `or`, `not`, `in` and `is` in small letters"),
+        ("level >", ""),
+    ],
+)
+def test_what_other_languages_write_is_answered_with_what_jinja_has(
+    load: Callable[..., RunConfig], expression: str, advice: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"  filter: {json.dumps(expression)}\n")
+    assert str(caught.value).endswith(f"; {advice}" if advice else "'end of template'")

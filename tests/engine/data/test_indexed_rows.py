@@ -191,6 +191,13 @@ def filtered(filters: str) -> str:
     )
 
 
+@pytest.mark.parametrize("cell", ["[{'role': 'user', 'content': 'Hi'}]", "[{'role': 'user'}\\n {'role': 'a'}]"])
+def test_a_chat_in_pythons_notation_is_said_to_be_that(jsonl: Callable[..., str], cell: str) -> None:
+    assert "it is Python's notation, as pandas writes lists into CSV; write the column by json.dumps" in problems(
+        jsonl([{"messages": cell}])
+    )
+
+
 @pytest.mark.parametrize(
     ("row", "fix"),
     [

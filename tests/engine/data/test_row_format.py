@@ -1,11 +1,13 @@
 """What `data.format` makes of a row, and for whom."""
 
+import json
 from typing import Any
 
 import pytest
 from helpers.rows import LINES
 
 from distillkit.data.parse_row import parse_row
+from distillkit.data.row_format.expressions import RowFilter
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.errors import RowError
 from distillkit.raw_row import RawRow
@@ -78,6 +80,8 @@ def test_the_system_message_of_rows_that_hold_messages() -> None:
     ("mapping", "message"),
     [
         ({"prompt": "{{ 3 }}"}, "data.format.prompt: makes a JSON number, not a text or a list of messages"),
+        ({"prompt": "{{ 3 }}"}, "data.format.prompt: makes a JSON number, not a text or a list of messages; write"),
+        ({"prompt": "x", "system": "{{ 3 + 1 }}"}, "data.format.system: makes a JSON number, not a text; write"),
         ({"prompt": "{{ {} }}"}, "data.format.prompt: makes a JSON object"),
         ({"prompt": "x", "system": "{{ 3 }}"}, "data.format.system: makes a JSON number, not a text"),
         (
@@ -157,3 +161,71 @@ def test_a_row_of_no_known_route_gets_what_all_teachers_read() -> None:
     found = made(mapping, {**ROW, "kind": "other"}, "domain")
     assert found["teacher_messages"] == found["prose_messages"] == [user("So.")]
     assert found["domain"] == "other"  # which the router refuses
+
+
+ANSWERED = [user("Why?"), {"role": "assistant", "content": "So."}]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "row", "fix"),
+    [
+        (
+            {"messages": "{{ conversations | from_sharegpt | without_answer }}"},
+            {"conversations": []},
+            'data.filter: "conversations | from_sharegpt | without_answer | length > 0" leaves such rows out',
+        ),
+        (
+            {"messages": "{{ conversations | from_sharegpt | without_answer }}"},
+            {"conversations": [{"from": "gpt", "value": "So."}]},
+            'data.filter: "conversations | from_sharegpt | without_answer | length > 0" leaves such rows out',
+        ),
+        (
+            {"messages": "{{- a or b -}}"},
+            {"a": [], "b": []},
+            'data.filter: "(a or b) | length > 0" leaves such rows out',
+        ),
+        ({"prompt": "{{ turns }}"}, {"turns": ANSWERED}, 'data.format: {prompt: "{{ turns | without_answer }}"}'),
+        (
+            {"messages": "{{ row['my turns'] }}", "system": "S"},
+            {"my turns": ANSWERED},
+            """data.format: {messages: "{{ row['my turns'] | without_answer }}"}""",
+        ),
+        (
+            {"messages": [user("{{ a }}"), {"role": "assistant", "content": "x"}]},
+            {"a": "b"},
+            "end the template of data.format.messages by `| without_answer`",
+        ),
+        ({"prompt": "{{ a }}"}, {"a": None}, """data.filter: "a not in [none, '']" leaves such rows out"""),
+        ({"prompt": "{{ a }}\n"}, {"a": ""}, """data.filter: "a not in [none, '']" leaves such rows out"""),
+        ({"prompt": "{% if a %}{{ a }}{% endif %}"}, {"a": ""}, ""),
+    ],
+)
+def test_what_to_write_names_what_the_mapping_reads(mapping: dict[str, Any], row: Any, fix: str) -> None:
+    with pytest.raises(RowError) as caught:
+        parse_row(RawRow.of(LINES, 1, row), "1", RowFormat.of(mapping))
+    assert caught.value.fix == fix
+    if fix.startswith("data.filter: "):
+        keeps = RowFilter(json.loads(fix.removeprefix("data.filter: ").removesuffix(" leaves such rows out")))
+        assert not keeps.keeps(row)
+        assert keeps.keeps({name: [{"from": "human", "value": "Why?"}] for name in row})
+
+
+def test_a_place_in_messages_that_are_made_names_the_columns() -> None:
+    shown = {
+        "{{ conversations | from_sharegpt }}": "of the column `conversations`",
+        "{{ (conversations + more) | from_sharegpt }}": "of the columns `conversations` and `more`",
+    }
+    row = {"conversations": [{"from": "human", "value": None}], "more": []}
+    for template, said in shown.items():
+        with pytest.raises(RowError) as caught:
+            parse_row(RawRow.of(LINES, 1, row), "1", RowFormat.of({"messages": template}))
+        assert str(caught.value) == (
+            f"messages[0].content: is a JSON null, not text (data.format.messages makes the messages {said})"
+        )
+
+
+@pytest.mark.parametrize("template", ["{{ n }}", "{{ n + 1 }}"])
+def test_the_text_of_a_number_is_what_is_advised(template: str) -> None:
+    said = refused({"prompt": template}, {"n": 0})
+    advised = said.rpartition("; write `")[2].removesuffix("`")
+    assert made({"prompt": advised}, {"n": 0}) == {"messages": [user("1" if "+" in template else "0")]}

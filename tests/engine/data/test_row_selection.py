@@ -76,8 +76,55 @@ def test_the_digest_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_keeps_nothing(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"rows\.jsonl: data\.filter keeps none of 2 rows"):
-        indexed(tmp_path, [{"n": 1}, {"n": 2}], keep="n > 2")
+    with pytest.raises(DataError) as caught:
+        indexed(tmp_path, [{"n": "1"}, {"n": 2}], keep="n | int > 2 and messages | length == 1")
+    assert str(caught.value) == (
+        f"{tmp_path}/rows.jsonl: data.filter keeps none of 2 rows; the first hold\n"
+        '  messages: [{"role": "user", "content": "Why?"}], [{"role": "user", "content": "Why?"}]\n'
+        '  n: "1", 2'
+    )
+    with pytest.raises(DataError, match=r"none of 4 rows; the first hold\n  n: 0, 1, 2, \.\.\.$"):
+        indexed(tmp_path, [{"n": n} for n in range(4)], keep="n > 5")
+    with pytest.raises(DataError, match=r"none of 1 row$"):
+        indexed(tmp_path, [{"n": 1}], keep="false")
+
+
+def test_problems_are_counted_among_all_rows_that_were_read(tmp_path: Path) -> None:
+    columns = [{"n": n, **({"x": 1} if n % 2 else {})} for n in range(100)]
+    rows, _ = indexed(tmp_path, columns, keep="x > 1")
+    with pytest.raises(DataError, match="50 of 100 rows have this problem"):
+        rows.validate(lambda row: None)
+    rows, _ = indexed(tmp_path, columns, keep="n < 10")
+    with pytest.raises(DataError, match="10 of 10 rows have this problem"):
+        rows.validate(lambda row: refuse())
+
+
+def refuse() -> None:
+    raise RowError("n", "is refused")
+
+
+@pytest.mark.parametrize(
+    ("expression", "advice"),
+    [
+        ("level > 2", "of a column that some rows have: `level | default(0, true)`"),
+        ("nothing > 2", "`nothing | default(0, true)` is 0 then"),
+        ("cell > 2", "as every cell of CSV is: `cell | float` is its number"),
+        ("n == web", "A text stands in quotes: 'web'"),
+        ("n != null", "`null` is no column; `none` is what is empty: `column is not none`. The row has"),
+        ("len(cell) > 3", "`len` is no column; a filter does it: `column | length`. The row has"),
+    ],
+)
+def test_what_a_filter_could_have_said(tmp_path: Path, expression: str, advice: str) -> None:
+    rows, _ = indexed(tmp_path, [{"n": 1, "nothing": None, "cell": "3"}], keep=expression)
+    with pytest.raises(DataError) as caught:
+        rows.validate(lambda row: None)
+    assert advice in str(caught.value)
+
+
+def test_what_is_advised_for_rows_without_a_value_works() -> None:
+    for columns in ({}, {"level": None}):
+        assert not RowFilter("level | default(0, true) > 2").keeps(columns)
+        assert SortKey("(level) | default(99, true)").of(columns) == 99
 
 
 @pytest.mark.parametrize(
@@ -155,8 +202,12 @@ def test_numbers_that_are_sorted_as_texts_are_said(
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ([{"n": 1}, {}], "data.sort.by: `n` is no column"),
-        ([{"n": 1}, {"n": None}], "data.sort.by: gives a JSON null, not a number or a text"),
+        (
+            [{"n": 1}, {}],
+            "data.sort.by: `n` is no column. The row has messages. A text stands in quotes: 'n'; "
+            "of a column that some rows have: `n | default(99, true)`",
+        ),
+        ([{"n": 1}, {"n": None}], "data.sort.by: gives a JSON null, not a number or a text; `(n) | default(99, true)`"),
         ([{"n": 1}, {"n": True}], "data.sort.by: gives a JSON boolean, not a number or a text"),
         ([{"n": 1}, {"n": [1]}], "data.sort.by: gives a JSON array, not a number or a text"),
         ([{"n": 1}, {"n": "a"}], "data.sort.by: gives a text here and numbers before; rows are sorted by one or the"),
@@ -203,3 +254,40 @@ def test_reading_ends_with_the_last_row_that_is_taken() -> None:
     selection = RowSelection(RowFilter("n % 100 == 0"), None)
     assert len(RowIndex(Counting(), 5, selection)) == 5
     assert selection.read == 500
+
+
+def chat(*turns: tuple[str, Any]) -> dict[str, Any]:
+    return {"conversations": [{"from": who, "value": value} for who, value in turns]}
+
+
+GOOD = chat(("human", "Why?"), ("gpt", "So."))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "good"),
+    [
+        ([{"question": None}, {"question": ""}], {"question": "Why?"}),
+        ([chat(), chat(("gpt", "So."))], GOOD),
+        ([chat(("human", None), ("gpt", "So."))], GOOD),
+        ([chat(("critic", "No."))], GOOD),
+    ],
+)
+def test_the_docs_have_a_filter_for_what_is_commonly_wrong(wrong: list[dict[str, Any]], good: dict[str, Any]) -> None:
+    docs = (Path(__file__).parents[3] / "docs/your-data.md").read_text(encoding="utf-8")
+    table = docs.partition("| what is wrong | `filter` |")[2].partition("Several are joined")[0]
+    cells = [line.replace("\\|", "|").rpartition("` |")[0].partition("| `")[2] for line in table.splitlines()]
+    filters = [RowFilter(cell) for cell in cells if cell]
+    assert len(filters) == 4
+    read = [found for found in filters if found.reads <= good.keys()]
+    assert all(found.keeps(good) for found in read)
+    for row in wrong:
+        assert not all(found.keeps(row) for found in read if not fails(found, row))
+
+
+def fails(row_filter: RowFilter, row: dict[str, Any]) -> bool:
+    """Whether a row is one that the filter cannot be asked about."""
+    try:
+        row_filter.keeps(row)
+    except RowError:
+        return True
+    return False

@@ -130,6 +130,11 @@ def test_a_rows_text_is_never_a_template() -> None:
         ("{{ 1e308 * 10 }}", "makes inf, which JSON has not"),
         ("{{ answer | from_sharegpt }}", "from_sharegpt: wants a list of turns, not a JSON string"),
         ("{{ question | from_json }}", "from_json: is no JSON: Expecting value at character 1"),
+        ("{{ '[\"a' | from_json }}", "from_json: is no JSON: Unterminated string starting at character 2"),
+        (
+            """{{ "[{'role': 'user'}]" | from_json }}""",
+            "from_json: is no JSON: Expecting property name enclosed in double quotes at character 3; it is Python's",
+        ),
         ("{{ '[NaN]' | from_json }}", "from_json: holds NaN, which JSON does not have"),
     ],
 )
@@ -218,7 +223,7 @@ def test_what_a_template_sets_is_gone_at_the_next_row() -> None:
 @pytest.mark.parametrize("text", ["level >", "{{ level }}", "level) + (1", "level answer", "", "level }}{{ answer"])
 def test_what_is_no_expression(text: str) -> None:
     with pytest.raises(ValueError, match=r"Jinja cannot|without braces"):
-        compile_expression(text, "data.filter")
+        compile_expression(text, "data.filter", "0")
 
 
 @pytest.mark.parametrize(

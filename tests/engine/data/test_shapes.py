@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from distillkit.data.row_format.recognition import AS_THEY_ARE, columns_of, of_column, recognized
+from distillkit.data.row_format.column_templates import of_column
+from distillkit.data.row_format.literals import same_for_all
+from distillkit.data.row_format.recognition import AS_THEY_ARE, columns_of, recognized, suggested
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.errors import DataError
 
@@ -165,3 +167,62 @@ def test_the_template_of_any_column(column: str, template: str) -> None:
 
 def test_columns_of_rows_that_differ() -> None:
     assert columns_of([{"b": 1}, {"a": 1, "b": 2}]) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "said"),
+    [
+        ({"prompt": "question"}, ['prompt: "question" is the same text', 'mean "{{ question }}"?']),
+        ({"prompt": " {question}"}, ['prompt: " {question}" is', 'mean " {{ question }}"?']),
+        ({"prompt": "Solve { question }."}, ['mean "Solve {{ question }}."?']),
+        (
+            {"messages": [{"role": "user", "content": "{question}"}]},
+            ["data.format.messages: ", 'mean "{{ question }}"?'],
+        ),
+        ({"prompt": "{{ question }}", "teacher_prompt": "answer"}, ["teacher_prompt: ", 'mean "{{ answer }}"?']),
+        ({"teacher_prompt": {"math": "{answer}"}}, ["data.format.teacher_prompt.math: "]),
+        ({"expected_answer": "answer"}, ["data.format.expected_answer: "]),
+        ({"fields": {"topic": "my column"}}, ["data.format.fields.topic: ", """mean "{{ row['my column'] }}"?"""]),
+    ],
+)
+def test_the_name_of_a_column_without_its_braces_is_refused(mapping: dict[str, Any], said: list[str]) -> None:
+    with pytest.raises(DataError, match=r"^rows\.jsonl: data\.format\.") as caught:
+        recognized([{**QUESTION, "my column": "x"}], mapping, "rows.jsonl")
+    assert "\n" not in str(caught.value)
+    for text in said:
+        assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        {"prompt": "{{ question }} \\boxed{answer}"},
+        {"prompt": "{{ question }}", "system": "answer", "teacher_system": "{answer}", "teacher": "answer"},
+        {"prompt": "Say a question."},
+        {"prompt": "{{ question }}", "teacher_prompt": ""},
+    ],
+)
+def test_texts_that_may_be_meant_are_taken(mapping: dict[str, Any]) -> None:
+    assert recognized([{**QUESTION, "": "x"}], mapping, "rows").mapping == mapping
+
+
+def test_a_prompt_that_is_the_same_for_every_row_is_said() -> None:
+    assert [*same_for_all({"prompt": "Say a word."})] == [
+        "data.format.prompt reads no column: every row has the same prompt"
+    ]
+    assert [*same_for_all({"messages": [{"role": "user", "content": "Hi"}]})]
+    assert not [*same_for_all({"prompt": "{{ a }}", "system": "S"})]
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        ({"question": 0, "answer": "So."}, {"prompt": "{{ question | string }}", "expected_answer": "{{ answer }}"}),
+        ({"question": 0, "id": "x"}, {"prompt": "{{ question | string }}"}),
+        ({"problem": "x", "question": 0, "answer": 1}, {"prompt": "{{ problem }}", "expected_answer": "{{ answer }}"}),
+        ({"id": 3, "body": "x"}, {"prompt": "{{ body }}"}),
+        ({"turns": []}, {"prompt": "{{ turns }}"}),
+    ],
+)
+def test_what_is_suggested(row: dict[str, Any], mapping: dict[str, str]) -> None:
+    assert suggested([row]) == mapping

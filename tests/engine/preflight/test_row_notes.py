@@ -113,6 +113,16 @@ def test_numbers_that_the_rows_do_not_fill_are_named_with_what_would_do(
     assert ("is more than" in said) == bool(expected)
 
 
+def test_rows_that_a_curriculum_never_comes_to_are_counted(fake_config: Make, jsonl: Write) -> None:
+    data = {"path": jsonl([question(str(i), level=i) for i in range(10)]), "sort": "level"}
+    assert (
+        "data.sort with train.max_steps=3: the first 6 of 10 rows in this order are trained, and the last 4 never; "
+        "train.max_steps=5 goes through all"
+    ) in notes(fake_config(data=data, train={"max_steps": 3}))
+    assert "data.sort with" not in notes(fake_config(data=data, train={"max_steps": 5}))
+    assert "data.sort with" not in notes(fake_config(data={**data, "sort": None}, train={"max_steps": 3}))
+
+
 def test_more_held_out_rows_than_there_are(fake_config: Make, jsonl: Write) -> None:
     held_out = jsonl([question("new"), question("other")], "heldout.jsonl")
     assert "data.max_eval_rows=3 is more than the 2 rows that there are" in notes(

@@ -108,6 +108,35 @@ def test_a_limit_that_leaves_no_rows(fake_config: Make) -> None:
         prepared(fake_config(data={"max_prompt_tokens": 3}))
 
 
+def test_rows_are_held_out_of_those_whose_prompts_fit(fake_config: Make, jsonl: Write) -> None:
+    rows = [question(f"{i:02}" + "x" * (40 * (i % 3 > 0))) for i in range(300)]
+    data = {"path": jsonl(rows), "held_out_rows": 60, "max_prompt_tokens": 30}
+    found = prepared(fake_config(data=data))
+    training, held_out = contents(found)
+    assert (len(training), len(held_out)) == (40, 60)
+    assert sorted(training + held_out) == sorted(f"{i:02}" for i in range(0, 300, 3))
+    assert "200 of 240 rows are left out" in "\n".join(found.notes)
+    with pytest.raises(DataError, match=r"data\.held_out_rows=110 is more than the 100 of 300 rows whose prompts"):
+        prepared(fake_config(data={**data, "held_out_rows": 110}))
+
+
+@pytest.mark.parametrize("count", [1, 5, 6, 17])
+def test_rows_that_are_the_same_stay_together(fake_config: Make, jsonl: Write, count: int) -> None:
+    rows = [question(f"row {i // 3}") for i in range(60)] + [question(f"single {i}") for i in range(4)]
+    found = prepared(fake_config(data={"path": jsonl(rows), "held_out_rows": count}))
+    training, held_out = contents(found)
+    assert len(held_out) == count
+    assert not set(training) & set(held_out)
+    assert not any("trained on too" in note for note in found.notes)
+
+
+def test_rows_that_are_the_same_are_parted_where_nothing_else_fills_the_number(fake_config: Make, jsonl: Write) -> None:
+    path = jsonl([question(f"row {i // 6}") for i in range(18)])
+    training, held_out = contents(prepared(fake_config(data={"path": path, "held_out_rows": 8})))
+    assert (len(training), len(held_out)) == (10, 8)
+    assert len(set(training) & set(held_out)) == 1
+
+
 def test_rows_that_are_left_out_are_not_looked_at(fake_config: Make, jsonl: Write) -> None:
     path = jsonl([question("fine"), question("<|bos|>" + "x" * 60), question("x" * 60), question("x" * 60)])
     found = prepared(fake_config(data={"path": path, "max_prompt_tokens": 30}))
@@ -121,18 +150,33 @@ def test_one_cause_of_prompts_that_are_too_long_is_said_once(fake_config: Make, 
     with pytest.raises(DataError) as caught:
         prepared(fake_config(data={"path": path}, student={"name": "fake", "context": 72}))
     lines = str(caught.value).splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 7
     assert lines[0] == "30 of 31 rows have this problem, such as"
     assert lines[1].startswith(f"{path}:2: messages: ")
-    assert lines[5] == (
+    assert lines[4] == (
         f"the longest prompt has 111 tokens ({path}:31, for the student); no sampling.max_completion_tokens leaves "
         "room for it"
     )
-    assert lines[6].startswith("the first 66 ")
-    assert "tokens that the student reads are the same in all rows that are too long" in lines[6]
-    assert lines[7].startswith("data.max_prompt_tokens=60 leaves out rows that have a longer prompt")
+    assert lines[5].startswith("the first 66 ")
+    assert "tokens that the student reads are the same in all rows that are too long" in lines[5]
+    assert lines[6].startswith("data.max_prompt_tokens=60 leaves out rows that have a longer prompt")
     found = prepared(fake_config(data={"path": path, "max_prompt_tokens": 60}, student={"name": "fake", "context": 72}))
     assert contents(found)[0] == ["short"]
+
+
+def test_what_student_and_teacher_read_alike_is_said_once(fake_config: Make, jsonl: Write) -> None:
+    system = {"role": "system", "content": "s" * 50}
+    rows = [{"messages": [system, {"role": "user", "content": "x" * i}]} for i in range(1, 9)]
+    with pytest.raises(DataError) as caught:
+        prepared(
+            fake_config(
+                data={"path": jsonl(rows)},
+                student={"name": "fake", "context": 60},
+                teachers=[{"model": "t", "scorer": {"name": "fake", "context": 60}}],
+            )
+        )
+    (cause,) = (line for line in str(caught.value).splitlines() if "are the same" in line)
+    assert " tokens that the student and teacher 't' read are the same in all rows that are too long" in cause
 
 
 def test_rows_that_are_all_too_long_are_not_to_be_left_out(fake_config: Make) -> None:

@@ -1,0 +1,45 @@
+"""Sentences on a terminal end their lines between words; in files and pipes they are left alone."""
+
+from io import StringIO
+
+import pytest
+
+from distillkit.cli.reporting import Terminal
+
+PATH = "/a/very/long/path/without-a-place-to-break-it/" + "x" * 60
+SAID = (
+    f"note: 3 rows are the same as an earlier row, such as {PATH}:3; they count as often as they stand there; take "
+    "them out if that is not meant\n"
+    "columns of these rows: question, answer, level, topic, and many more that are of no use to anyone who reads this\n"
+    '  format: {prompt: "{{ question }}", system: "a line to copy that is longer than the terminal is wide, by much"}'
+)
+
+
+class Screen(StringIO):
+    """What a terminal shows."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def said(text: str, file: StringIO, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    terminal = Terminal(stderr=False)
+    terminal.file = file
+    terminal.say(text)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_lines_end_between_words_on_a_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = said(SAID, Screen(), width, monkeypatch).splitlines()
+    assert any(PATH in line for line in lines)
+    assert all(len(line) <= width for line in lines if PATH not in line and "format:" not in line)
+    assert lines[-1] == SAID.splitlines()[-1]
+    assert [line[:2] for line in lines if line[:2] != "  "] == ["no", "co"]
+    assert " ".join(line.strip() for line in lines) == " ".join(line.strip() for line in SAID.splitlines())
+
+
+def test_they_stay_as_they_are_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert said(SAID, StringIO(), 80, monkeypatch) == f"{SAID}\n"
