@@ -50,6 +50,7 @@ from distillkit.files.redaction import keep_secret, redact
 from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
+from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
@@ -120,6 +121,7 @@ __all__ += [
     "hookimpl",
 ]
 __all__ += ["PENDING_CLEANUP", "Leftover"]
+__all__ += ["DeviceMemory", "MemoryPart", "MemoryReport", "MemoryUse", "PlannedDevice"]
 
 # The journey of the data: what is asked, and what comes of it.
 __all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]

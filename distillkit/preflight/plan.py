@@ -24,6 +24,7 @@ class PromptLengths:
         self.rows = 0
         self.student = LengthTotals()
         self.teachers = LengthTotals()
+        self.longest_of_a_teacher = 0
 
     @property
     def count(self) -> InBatches:
@@ -45,7 +46,9 @@ class PromptLengths:
             return problem
         self.rows += 1
         self.student.add(len(ids.student))
-        self.teachers.add(sum(len(theirs) for theirs in ids.teachers.values()))
+        lengths = [len(theirs) for theirs in ids.teachers.values()]
+        self.teachers.add(sum(lengths))
+        self.longest_of_a_teacher = max(self.longest_of_a_teacher, *lengths)
         return None
 
 
@@ -76,6 +79,7 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
     each = config.sampling.completions_per_prompt
     evaluations = _evaluations(config, steps) if held_out is not None else 0
     eval_rows = held_out.rows if held_out is not None else 0
+    measured = [lengths] if held_out is None else [lengths, held_out]
     return Plan(
         rows=rows,
         steps=steps,
@@ -83,7 +87,11 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
         eval_rows=eval_rows,
         evaluations=evaluations,
         completions=rows * each,
-        longest_prompt=lengths.student.longest,
+        step_rows=min(train.prompt_groups_per_step, rows),
+        step_completions=min(train.prompt_groups_per_step, rows) * each,
+        longest_prompt=max(each_set.student.longest for each_set in measured),
+        longest_teacher_prompt=max(each_set.longest_of_a_teacher for each_set in measured),
+        new_tokens=new,
         sample_tokens=rows * each * new,
         score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
         train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),

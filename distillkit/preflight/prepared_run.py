@@ -11,6 +11,7 @@ from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
+from distillkit.memory import PlannedDevice
 from distillkit.preflight.compatibility import (
     RunPlugins,
     plugins_of,
@@ -20,6 +21,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
+from distillkit.preflight.memory_fit import MemoryCheck
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.run_rows import read_rows
@@ -50,6 +52,8 @@ class PreparedRun:
     plan: Plan
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
+    memory: MemoryCheck
+    """What it will hold on each device, against what is there."""
     rank: Rank
     today: date
     """What chat templates take for today."""
@@ -85,19 +89,27 @@ def context_for(
     notify: Callable[[str], None],
     rank: Rank = ONLY,
     today: date | None = None,
+    planned_device: PlannedDevice | None = None,
 ) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
-    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    run = RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    return replace(run, planned_device=planned_device)
 
 
 def prepare_run(
-    config: RunConfig, registry: Registry, notify: Callable[[str], None], rank: Rank = ONLY, began: date | None = None
+    config: RunConfig,
+    registry: Registry,
+    notify: Callable[[str], None],
+    rank: Rank = ONLY,
+    began: date | None = None,
+    planned_device: PlannedDevice | None = None,
 ) -> PreparedRun:
-    """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
+    """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
-    `began` is the day on which a run began that is to go on; None: it begins today.
+    `began` is the day on which a run began that is to go on; None: it begins today. `planned_device` is a card that
+    the run is planned for, in the place of this machine's.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
@@ -110,7 +122,8 @@ def prepare_run(
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
-    contexts = {user: context_for(user, config, shared, notify, rank, today) for user in plugins.by_key}
+    about = config, shared, notify, rank, today, planned_device
+    contexts = {user: context_for(user, *about) for user in plugins.by_key}
     reports = _reports(plugins, contexts)
     require_capabilities(config)
     renderer = make_renderer(config, contexts)
@@ -125,8 +138,11 @@ def prepare_run(
     notes += (*_notes(config, train.pipeline, sampling),)
     eval_rows = () if held_out is None else tuple(held_out.rows.rows())
     plan = make_plan(config, lengths, eval_lengths)
+    memory = MemoryCheck.of(plugins.by_key, contexts, plan, reports)
+    memory.require_possible()
+    notes += memory.warnings()
     found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes)
-    return PreparedRun(config, registry, plugins, shared, *found, rank, today)
+    return PreparedRun(config, registry, plugins, shared, *found, memory, rank, today)
 
 
 def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:

@@ -46,7 +46,6 @@ def local_report(
 
     `lora_rank` is a student's: 0 trains all weights; None: the model is frozen. `samples`: the student samples itself.
     `start` is the LoRA that a student goes on training.
-    In one `run`, the first plugin counts a frozen model that several use, a LoRA's base among them.
 
     Raises:
         InputError: if the local backend cannot run the model.
@@ -55,20 +54,18 @@ def local_report(
     if missing:
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
+    from distillkit_builtin.local.device import device_in_check
     from distillkit_builtin.local.footprint import footprint
     from distillkit_builtin.local.quantization import require_trainable
 
     _require_loadable(run, source, start)
-    size = footprint(source, device, dtype, run.rank)
+    size = footprint(source, device_in_check(run, device), dtype)
     if lora_rank == 0:
         require_trainable(source, size.quantization)
-    total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
-    if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
-        total += size.weight_bytes
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
     rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
-    return CheckReport(notes, memory_bytes=total)
+    return CheckReport(notes)
 
 
 def _require_loadable(run: RunContext, source: str, start: StartingAdapter | None) -> None:
@@ -101,8 +98,3 @@ def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, sa
             yield BESIDE
         if not samples:
             yield SERVED
-
-
-def _counts(run: RunContext, *frozen_model: str) -> bool:
-    """Whether this user of the model is the one that reports its weights."""
-    return run.share(("counts", *frozen_model), lambda: run.user) == run.user
