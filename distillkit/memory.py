@@ -24,6 +24,7 @@ class PlannedDevice:
     name: str
     """As the user names it, such as `h100-80gb`."""
     total_bytes: int
+    """All that it has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class DeviceMemory:
     label: str
     """What it is, in words."""
     total_bytes: int
+    """All that it has."""
     free_bytes: int
     """What no other process holds now."""
 
@@ -44,10 +46,13 @@ class MemoryUse:
     """Memory that a plugin will hold on a device."""
 
     device: str
+    """As `DeviceMemory.device`."""
     part: MemoryPart
+    """When it is held."""
     what: str
     """In a few words, such as `activations of 16,384 tokens`."""
     size_bytes: int
+    """At most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,5 +62,6 @@ class MemoryReport:
     devices: tuple[DeviceMemory, ...]
     """Those that it uses."""
     uses: tuple[MemoryUse, ...]
+    """Everything that is held; of one phase, what is held at once."""
     savers: tuple[Mapping[str, JsonValue], ...] = ()
     """Options that would lower it, each a change of one or several; the engine finds out by how much."""

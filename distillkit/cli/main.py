@@ -123,7 +123,7 @@ def check(
         typer.Option(
             "--device",
             metavar="CARD",
-            help="Plan the memory for a card such as h100-80gb, or for one of so many GB (24gb), which need not be here.",
+            help="Plan the memory for a card, such as h100-80gb or one of 24gb, which need not be here.",
         ),
     ] = None,
     verbose: Verbose = False,

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from distillkit.preflight.memory_fit import DeviceFit, gib
 
-SHOWN = 6
-"""Parts of a sum that are named; the rest is added up."""
+WORTH_NAMING = 0.02
+"""The share of a sum that a part must have to be named; the rest is added up."""
 
 
 def memory_rows(fits: Sequence[DeviceFit]) -> Iterator[tuple[str, str]]:
@@ -24,7 +24,9 @@ def memory_rows(fits: Sequence[DeviceFit]) -> Iterator[tuple[str, str]]:
 
 
 def _sum(parts: Sequence[tuple[int, str]]) -> str:
-    """`3.0 GiB: 2.0 GiB this, 1.0 GiB that`."""
-    named = [f"{gib(size)} {what}" for size, what in parts[:SHOWN]]
-    rest = sum(size for size, _ in parts[SHOWN:])
-    return f"{gib(sum(size for size, _ in parts))}: {', '.join(named)}{f', {gib(rest)} more' if rest else ''}"
+    """`3.0 GiB: 2.0 GiB this, 1.0 GiB that`, of parts with the largest first."""
+    whole = sum(size for size, _ in parts)
+    named = [(size, what) for size, what in parts if size >= WORTH_NAMING * whole]
+    rest = whole - sum(size for size, _ in named)
+    words = [f"{gib(size)} {what}" for size, what in named] + ([f"{gib(rest)} of others"] if rest else [])
+    return f"{gib(whole)}: {', '.join(words)}"

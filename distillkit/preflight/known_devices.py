@@ -37,11 +37,12 @@ def planned_device(name: str) -> PlannedDevice:
         InputError: for a name that is neither.
     """
     wanted = name.strip().lower().replace("_", "-").replace(" ", "-")
-    size = SIZE.fullmatch(wanted)
+    size = SIZE.fullmatch(name.strip())
     if size and float(size[1]) > 0:
-        return PlannedDevice(wanted, int(float(size[1]) * 2**30))
+        return PlannedDevice(name.strip(), int(float(size[1]) * 2**30))
     found = [card for card in CARDS if wanted in (card, card.partition("-")[0])]
     if len(found) == 1:
         return PlannedDevice(found[0], CARDS[found[0]] * MIB)
-    known = found or CARDS
-    raise InputError(f"--device {name!r}: {suggest(wanted, known)}; or a size, such as 24gb")
+    if found:
+        raise InputError(f"--device {name!r}: there is {' and '.join(found)}; name it with its size")
+    raise InputError(f"--device {name!r}: {suggest(wanted, CARDS)}; or a size, such as 24gb")

@@ -80,46 +80,22 @@ class MemoryCheck:
     """Each plugin's, with the run's plan."""
     reports: Mapping[str, MemoryReport]
 
-    @classmethod
-    def of(
-        cls,
-        plugins: Mapping[str, Plugin],
-        contexts: Mapping[str, RunContext],
-        plan: Plan,
-        checked: Mapping[str, CheckReport],
-    ) -> "MemoryCheck":
-        """Ask every plugin that has what it needs; none of the others' numbers would be true."""
-        if any(report.missing for report in checked.values()):
-            return cls(plugins, {}, {})
-        planned = {key: replace(context, plan=plan) for key, context in contexts.items()}
-        return cls(plugins, planned, _reports(plugins, planned))
-
     @property
     def fits(self) -> tuple[DeviceFit, ...]:
         """Of each device."""
         return device_fits(self.reports)
 
-    def require_possible(self) -> None:
-        """Raise InputError if weights alone take more than a device has."""
-        for fit in self.fits:
-            held, memory = fit.held("weights"), fit.memory
-            if held > memory.total_bytes:
-                parts = ", ".join(f"{gib(use.size_bytes)} {use.what} ({key})" for key, use in fit.shared_uses("weights"))
-                raise InputError(
-                    f"this run cannot fit on {memory.device} ({memory.label}, {gib(memory.total_bytes)}): weights and "
-                    f"optimizer alone take {gib(held)}: {parts}. {self._lower(fit)}"
-                )
-
     def warnings(self) -> tuple[str, ...]:
         """One for each device whose memory is likely too small, with what would lower it."""
         return tuple(
             f"likely too large for {fit.memory.device} ({fit.memory.label}): {gib(fit.peak)} at the peak, and "
-            f"{gib(fit.memory.free_bytes)} of {gib(fit.memory.total_bytes)} are free. {self._lower(fit)}"
+            f"{gib(fit.memory.free_bytes)} of {gib(fit.memory.total_bytes)} are free. {self.lower(fit)}"
             for fit in self.fits
             if fit.peak > LIKELY * fit.memory.free_bytes
         )
 
-    def _lower(self, fit: DeviceFit) -> str:
+    def lower(self, fit: DeviceFit) -> str:
+        """What would lower the peak on a device, in words."""
         saved = sorted(self._savings(fit), key=lambda pair: -pair[1])
         worth = [(change, size) for change, size in saved if size > WORTH_SAYING * fit.peak][:SHOWN]
         if not worth:
@@ -150,6 +126,28 @@ class MemoryCheck:
             contexts = {key: replace(context, plan=half) for key, context in self.contexts.items()}
             change = f"sampling.max_completion_tokens: {half.new_tokens}"
             yield change, saved(_reports(self.plugins, contexts))
+
+
+def require_memory(
+    plugins: Mapping[str, Plugin], contexts: Mapping[str, RunContext], plan: Plan, checked: Mapping[str, CheckReport]
+) -> MemoryCheck:
+    """Ask every plugin what it will hold; none where a package is missing, since the sum would not be true then.
+
+    Raises:
+        InputError: if weights alone take more than a device has.
+    """
+    planned = {key: replace(context, plan=plan) for key, context in contexts.items()}
+    missing = any(report.missing for report in checked.values())
+    check = MemoryCheck(plugins, planned, {} if missing else _reports(plugins, planned))
+    for fit in check.fits:
+        held, memory = fit.held("weights"), fit.memory
+        if held > memory.total_bytes:
+            parts = ", ".join(f"{gib(use.size_bytes)} {use.what} ({key})" for key, use in fit.shared_uses("weights"))
+            raise InputError(
+                f"this run cannot fit on {memory.device} ({memory.label}, {gib(memory.total_bytes)}): weights and "
+                f"optimizer alone take {gib(held)}: {parts}. {check.lower(fit)}"
+            )
+    return check
 
 
 def gib(size: float) -> str:

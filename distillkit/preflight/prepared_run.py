@@ -21,7 +21,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
-from distillkit.preflight.memory_fit import MemoryCheck
+from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.run_rows import read_rows
@@ -108,8 +108,7 @@ def prepare_run(
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
-    `began` is the day on which a run began that is to go on; None: it begins today. `planned_device` is a card that
-    the run is planned for, in the place of this machine's.
+    `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
@@ -122,7 +121,7 @@ def prepare_run(
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
-    about = config, shared, notify, rank, today, planned_device
+    about = (config, shared, notify, rank, today, planned_device)
     contexts = {user: context_for(user, *about) for user in plugins.by_key}
     reports = _reports(plugins, contexts)
     require_capabilities(config)
@@ -132,17 +131,14 @@ def prepare_run(
     turn_ends = require_turn_ends(config, renderer, sampling)
     lengths = train.measured(renderer)
     eval_lengths = None if held_out is None else held_out.measured(renderer)
+    plan = make_plan(config, lengths, eval_lengths)
+    memory = require_memory(plugins.by_key, contexts, plan, reports)
     notes = (*rows.notes(), *lengths.notes("row"))
     notes += () if eval_lengths is None else (*eval_lengths.notes("held-out row"),)
-    notes += (*other_prompts(renderer), *unread_by_teachers(config, renderer))
-    notes += (*_notes(config, train.pipeline, sampling),)
+    notes += (*_notes(config, train.pipeline, sampling, renderer), *memory.warnings())
     eval_rows = () if held_out is None else tuple(held_out.rows.rows())
-    plan = make_plan(config, lengths, eval_lengths)
-    memory = MemoryCheck.of(plugins.by_key, contexts, plan, reports)
-    memory.require_possible()
-    notes += memory.warnings()
-    found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes)
-    return PreparedRun(config, registry, plugins, shared, *found, memory, rank, today)
+    found = (train.pipeline, renderer, sampling, turn_ends, train.rows, eval_rows, plan, reports, notes, memory)
+    return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 
 def _reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:
@@ -175,7 +171,8 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return renderer
 
 
-def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
+def _notes(config: RunConfig, pipeline: RowPipeline, sampling: SamplingParams, renderer: Renderer) -> Iterator[str]:
+    yield from (*other_prompts(renderer), *unread_by_teachers(config, renderer))
     for teacher in pipeline.teachers:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"

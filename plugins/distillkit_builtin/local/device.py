@@ -124,7 +124,7 @@ def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported() or not torch.cuda.is_available()  # a card that a run is planned for
+        fast = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()  # or a planned card
     else:
         fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return torch.bfloat16 if fast else torch.float32

@@ -14,6 +14,7 @@ from distillkit_builtin.local.device import resolve_dtype
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
+from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
@@ -127,7 +128,7 @@ def model_on_meta(source: str) -> PreTrainedModel:
     """The model without data. Raises InputError unless transformers has it as a text model that reads from the left."""
     config = read_config(source)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), quiet_loading():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         DynamicCache(config=model.config)
     except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
@@ -180,6 +181,4 @@ def require_batchable(source: str) -> None:
 def footprint(source: str, device: torch.device, dtype: DTypeName) -> Footprint:
     """The size of `source` on the device, in the dtype that the option leads to there."""
     there = device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")  # a planned card
-    return Footprint(
-        model_structure(source), str(device), resolve_dtype(dtype, device), quantization_of(source, there)
-    )
+    return Footprint(model_structure(source), str(device), resolve_dtype(dtype, device), quantization_of(source, there))

@@ -6,12 +6,13 @@ from importlib.util import find_spec
 
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
+from distillkit_builtin.local.downloads import download_note
 from distillkit_builtin.local.model_config import length_limit
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.model_source import resolve_model
 
-PACKAGES = ("torch", "peft", "safetensors")
+PACKAGES = ("torch", "peft", "safetensors", "psutil")
 BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
 SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
@@ -23,9 +24,9 @@ def quieten() -> None:
         logger.setLevel(logging.ERROR)
 
 
-def missing_extra(plugin: str) -> str | None:
-    """One line that says what to install before `plugin` can be used, or None."""
-    missing = [package for package in PACKAGES if find_spec(package) is None]
+def missing_extra(plugin: str, *more: str) -> str | None:
+    """One line that says what to install before `plugin` can be used, or None; `more` are packages besides."""
+    missing = [package for package in (*PACKAGES, *more) if find_spec(package) is None]
     if not missing:
         return None
     return f"{plugin} needs {', '.join(missing)}: pip install 'distillkit[local]'"
@@ -59,12 +60,15 @@ def local_report(
     from distillkit_builtin.local.quantization import require_trainable
 
     _require_loadable(run, source, start)
+    to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
     size = footprint(source, device_in_check(run, device), dtype)
     if lora_rank == 0:
         require_trainable(source, size.quantization)
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
     rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
+    if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
+        notes = (*notes, to_download)
     return CheckReport(notes)
 
 

@@ -1,8 +1,7 @@
 """The bytes of all tensors that are alive, counted while code runs: on the CPU, and on the meta device without data."""
 
 import weakref
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -26,8 +25,12 @@ class AllocationMeter(TorchDispatchMode):
         """Bytes that were alive at once, at most."""
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - as the base class has it
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         """Do the operation, and count what it made."""
         result = func(*args, **(kwargs or {}))
         for each in tree_iter(result):

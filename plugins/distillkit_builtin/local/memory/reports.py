@@ -11,7 +11,7 @@ from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, sha
 from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
-from distillkit_builtin.local.memory.inference_sizes import sampling_bytes, samples_fast, scoring_bytes, slot_bytes
+from distillkit_builtin.local.memory.inference_sizes import samples_fast, sampling_bytes, scoring_bytes, slot_bytes
 from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import Passes
 from distillkit_builtin.local.memory.training_trace import Training
@@ -121,7 +121,9 @@ def _report(
     if run.share(("libraries",), lambda: run.user) == run.user:
         uses = (*uses, MemoryUse("cpu", "weights", "Python and its libraries", LIBRARIES))
     known = {memory.device for memory in devices}
-    return MemoryReport(tuple(devices), tuple(use for use in uses if use.device in known and use.size_bytes), tuple(savers))
+    return MemoryReport(
+        tuple(devices), tuple(use for use in uses if use.device in known and use.size_bytes), tuple(savers)
+    )
 
 
 def _savers(

@@ -98,10 +98,15 @@ def _packed_states(causal_lm: CausalLM, row: PackedRow, *, short: bool) -> Respo
 
 @contextmanager
 def _counted_attention(causal_lm: CausalLM) -> Iterator[None]:
-    """A context in which attention keeps what a fused kernel does: the meta device would compute all scores at once."""
+    """A context in which attention keeps what a fused kernel does: the meta device would compute all scores at once.
+
+    Where transformers does so itself ("eager"), that is traced.
+    """
     config = causal_lm.model.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, ATTENTION
+    before = config._attn_implementation
     try:
+        if before != "eager":
+            config._attn_implementation = ATTENTION
         yield
     finally:
         config._attn_implementation = before
