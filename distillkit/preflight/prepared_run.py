@@ -121,8 +121,7 @@ def prepare_run(
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
-    about = (config, shared, notify, rank, today, planned_device)
-    contexts = {user: context_for(user, *about) for user in plugins.by_key}
+    contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
     reports = _reports(plugins, contexts)
     require_capabilities(config)
     renderer = make_renderer(config, contexts)

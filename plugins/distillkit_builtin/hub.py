@@ -97,12 +97,15 @@ def hub_problem(name: str, error: BaseException) -> str | None:
 
 
 def _file_problem(name: str, found: tuple[BaseException, ...]) -> str | None:
-    """Where the hub has what is asked for, and it is no model."""
+    """Where the hub has what is asked for, and it lacks a file that a model has."""
     from huggingface_hub.errors import EntryNotFoundError
 
     missing = any(isinstance(each, EntryNotFoundError) for each in found)
-    if not missing and "does not appear to have" not in str(found[0]):
-        return None
+    return no_model_on_hub(name) if missing or "does not appear to have" in str(found[0]) else None
+
+
+def no_model_on_hub(name: str) -> str:
+    """What is said of a name that the hub has, and that is no model for transformers."""
     kind = "it seems to hold GGUF files, a quantized format for inference" if "gguf" in name.lower() else "it is none"
     return (
         f"what the Hugging Face hub has under that name lacks the file of a model for transformers: {kind}. Name the "

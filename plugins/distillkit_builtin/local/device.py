@@ -93,7 +93,7 @@ def resolve_device(name: str, rank: Rank) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         known = "auto, cpu, cuda, cuda:N or mps" if rank.count == 1 else "auto, cuda where there are several, or cpu"
         raise InputError(f"device {name!r} cannot be used: {reason}. Use {known}") from error
     return device
@@ -114,8 +114,8 @@ def require_compilable(device: torch.device) -> None:
     """Raise InputError unless layers that are trained on the device can be compiled."""
     if device.type != "cuda":
         raise InputError(
-            f"student.compile: always cannot be used on {device.type}, where the attention of packed sequences would be "
-            "compiled anew for each set of lengths; take auto"
+            f"student.compile: always cannot be used on {device.type}, where the attention of packed sequences would "
+            "be compiled anew for each set of lengths; take auto"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
-from distillkit_builtin.hub import hub_options
+from distillkit_builtin.hub import hub_options, no_model_on_hub
 from distillkit_builtin.model_source import is_path, resolve_model
 from distillkit_builtin.no_model_here import no_model_here
 
@@ -66,6 +66,8 @@ def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
 def _unknown_kind(base: str, error: Exception) -> str | None:
     """What is wrong with a config that does not say, or says wrongly, what kind of model it is of; else None."""
     if "Should have a `model_type` key" in str(error):
+        if config_state(base) is None and not _is_cached(base):
+            return f"the config of {base!r} cannot be read: {no_model_on_hub(base)}"
         return f"the config.json of {base!r} has no model_type, so nothing says what kind of model it is of"
     named = UNKNOWN_KIND.search(str(error))
     if named is None:
@@ -78,6 +80,13 @@ def _unknown_kind(base: str, error: Exception) -> str | None:
         f"the config.json of {base!r} says model_type {named[1]!r}{meant}, which transformers {__version__} does not "
         "know; a newer one may (pip install --upgrade transformers), or serve the model over HTTP"
     )
+
+
+def _is_cached(base: str) -> bool:
+    """Whether the hub had a config under that name: transformers goes on with an empty one where it had none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(base, "config.json"), str)
 
 
 def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":

@@ -1,6 +1,7 @@
 """What a local model takes, for `distillkit check`: packages, memory, an architecture that can be computed."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
@@ -18,7 +19,12 @@ SERVED = "a server that samples for it must serve that merged model, not the bar
 
 
 def quieten() -> None:
-    """Keep bitsandbytes, which PEFT imports where it is there, from warning of a kernel that only 4-bit models need."""
+    """Take out what libraries tell their own developers, and no user of ours can change.
+
+    bitsandbytes, which PEFT imports where it is there, warns of a kernel that only 4-bit models need; transformers of
+    a name that PEFT still uses.
+    """
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     logger = logging.getLogger("bitsandbytes")
     if logger.level == logging.NOTSET:  # else it was set on purpose
         logger.setLevel(logging.ERROR)
