@@ -17,7 +17,7 @@ class AllocationMeter(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing is alive."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._alive: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self.now = 0
         """Bytes that are alive."""

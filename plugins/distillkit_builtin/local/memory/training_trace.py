@@ -46,8 +46,9 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
         policy = _policy(training)
         causal_lm = policy.causal_lm
         row = _row(items) if training.packs else None
+        meter = AllocationMeter()
         short = row is not None and max(map(len, items)) <= SHORT
-        with packed_attention(causal_lm) if short else _counted_attention(causal_lm), AllocationMeter() as meter:
+        with packed_attention(causal_lm) if short else _counted_attention(causal_lm), meter:
             for parameter in causal_lm.model.parameters():
                 meter.ignore(parameter)
             states = causal_lm.response_states(items) if row is None else _packed_states(causal_lm, row, short=short)
@@ -65,10 +66,8 @@ def _policy(training: Training) -> Policy:
     model.requires_grad_(False)
     causal_lm = CausalLM(model, Device(META), training.dtype)
     with META:
-        policy = Policy.full(causal_lm)
-        if training.lora_rank:
-            model.requires_grad_(False)
-            policy = Policy.lora(causal_lm, training.lora_rank, 1, 0.0, 0)
+        rank = training.lora_rank
+        policy = Policy.lora(causal_lm, rank, 1, 0.0, 0) if rank else Policy.full(causal_lm)
     if training.checkpoints:
         checkpoint_activations(model)
     for parameter in policy.trained.values():
