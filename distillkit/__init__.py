@@ -55,6 +55,7 @@ from distillkit.files.redaction import keep_secret, redact
 from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
+from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
 from distillkit.preflight.check_result import CheckResult
 from distillkit.ranks import Rank
@@ -127,6 +128,7 @@ __all__ += [
     "hookimpl",
 ]
 __all__ += ["PENDING_CLEANUP", "Leftover"]
+__all__ += ["DeviceMemory", "MemoryPart", "MemoryReport", "MemoryUse", "PlannedDevice"]
 
 # The journey of the data: what is asked, and what comes of it.
 __all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.memory import PlannedDevice
 from distillkit.ranks import ONLY, Rank
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
@@ -88,6 +89,8 @@ class RunContext:
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
     stop_ids: tuple[int, ...] = ()
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
+    planned_device: PlannedDevice | None = None
+    """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
 
     def share(
         self,

@@ -38,10 +38,16 @@ class Plan(Value):
     """Before, during and after training."""
     completions: int
     """Rows x `sampling.completions_per_prompt`."""
+    step_rows: int
+    """Rows of a step."""
+    step_completions: int
+    """Completions of a step."""
     longest_prompt: int
-    """Tokens, of the student's prompts."""
+    """Tokens, of the student's prompts, held-out ones too."""
     longest_teacher_prompt: int
-    """Tokens, of the teachers' prompts."""
+    """Tokens, of the teachers' prompts, held-out ones too."""
+    new_tokens: int
+    """Tokens of a completion: `sampling.max_completion_tokens`."""
     sample_tokens: int
     """At most: completions x max_completion_tokens."""
     score_tokens: int

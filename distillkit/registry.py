@@ -132,7 +132,7 @@ class Registry:
             self._register(module, f"script:{script}", str(path), "", script)
         except pluggy.PluginValidationError as error:
             hooks = ", ".join(HOOK_OF_ROLE.values())
-            raise InputError(f"plugin script {path}: {error}. The hooks are {hooks}") from error
+            raise InputError(f"plugin script {path}: {str(error).rstrip('.')}. The hooks are {hooks}") from error
         except Exception as error:
             raise InputError(f"plugin script {path}: {_reason(error)}") from error
         self._scripts.add(script)

@@ -59,7 +59,8 @@ TOPICS: Mapping[str, Topic] = {
         `check` and `open` of every plugin get a `RunContext`; `evaluate` of an evaluator gets an `EvalContext`.
         """,
         """
-        RunContext CheckReport Leftover PENDING_CLEANUP Rank EvalContext EvalNeed TokenScorer ScoresAnew
+        RunContext CheckReport MemoryReport MemoryUse MemoryPart DeviceMemory PlannedDevice Leftover PENDING_CLEANUP
+        Rank EvalContext EvalNeed TokenScorer ScoresAnew
         ComputesLogprobs Tokenizer TurnEnds RendersMany HasTemplateVariables
         """,
     ),

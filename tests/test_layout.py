@@ -25,6 +25,7 @@ PUBLIC = {
     "events.py",
     "frozen.py",
     "hookspecs.py",
+    "memory.py",
     "metrics.py",
     "py.typed",
     "ranks.py",

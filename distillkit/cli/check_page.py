@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.memory_rows import memory_rows
 from distillkit.cli.reporting import Terminal
 from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
@@ -27,13 +28,6 @@ def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Te
         _show_prompts(prepared, label, prompts, console)
     for note in (*notices, *prepared.notes):
         console.say(f"note: {note}")
-
-
-def show_verdict(prepared: PreparedRun, console: Terminal) -> None:
-    """Print whether the run can start."""
-    for line in prepared.missing:
-        console.say(f"before you run: {line}")
-    console.print("check: ok" if not prepared.missing else "check: ok, once the above is installed")
 
 
 def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:
@@ -67,10 +61,8 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
         total_cost, left_out = cost(plan, prepared.config.prices)
         table.add_row("cost", total_cost)
         table.add_row("not in it", left_out)
-    known = {key: report.memory_bytes for key, report in prepared.reports.items() if report.memory_bytes is not None}
-    if known:
-        total = sum(known.values()) / 1e9
-        table.add_row("memory", f"{total:.1f} GB for weights and optimizer; activations come on top")
+    for label, text in memory_rows(prepared.memory.fits):
+        table.add_row(label, text)
     console.print(table)
 
 

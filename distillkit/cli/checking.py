@@ -2,12 +2,14 @@
 
 import asyncio
 
-from distillkit.cli.check_page import show_prepared_run, show_verdict
+from distillkit.cli.check_page import show_prepared_run
 from distillkit.cli.probe_page import probe_and_report
 from distillkit.cli.reporting import OUT
 from distillkit.cli.row_page import show_row
 from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError, MissingExtraError
 from distillkit.loop.execute import work_beside
+from distillkit.preflight.known_devices import planned_device
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.preflight.run_rows import RunRows
 from distillkit.ranks import Rank
@@ -16,9 +18,21 @@ from distillkit.run_directory.directory import holds_run, require_writable_path,
 
 
 def check_and_report(
-    config: RunConfig, registry: Registry, rank: Rank, *, probe: bool = False, quiet: bool = False
+    config: RunConfig,
+    registry: Registry,
+    rank: Rank,
+    *,
+    probe: bool = False,
+    quiet: bool = False,
+    device: str | None = None,
 ) -> None:
-    """Check, and print what was found; `quiet`: only results. Raises InputError if anything is wrong."""
+    """Check, and print what was found; `quiet`: only results. Raises InputError if anything is wrong, or missing.
+
+    `device` is a card that the run is planned for, in the place of this machine's.
+    """
+    planned = None if device is None else planned_device(device)
+    if planned is not None and probe:
+        raise InputError("--probe computes on this machine, and --device plans for another; take one of them")
     if probe and not rank.runs_engine:
         asyncio.run(work_beside(config, rank))
         return
@@ -30,11 +44,13 @@ def check_and_report(
         if not quiet:
             show_row(rows.train, OUT)
 
-    prepared = prepare_run(config, registry, notes.append, rank, show_rows=show_rows)
+    prepared = prepare_run(config, registry, notes.append, rank, planned_device=planned, show_rows=show_rows)
     if not quiet:
         show_prepared_run(prepared, notes, OUT)
         held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
         OUT.print(f"run directory: {run_dir}{held}")
-    if probe:
+    if probe and not prepared.missing:
         probe_and_report(prepared, OUT, quiet=quiet)
-    show_verdict(prepared, OUT)
+    if prepared.missing:
+        raise MissingExtraError("\n".join(prepared.missing))
+    OUT.print("check: ok")

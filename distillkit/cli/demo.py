@@ -20,10 +20,12 @@ QUESTIONS_SHOWN = 3
 
 def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: bool = False) -> None:
     """Get the model, run `examples/routed_mopd` on it, and show before and after."""
-    try:
-        from distillkit_builtin.local.demo_model import ensure_demo_model
-    except ImportError as error:
-        raise MissingExtraError(f"the demo needs {error.name}: pip install 'distillkit[local]'") from error
+    from distillkit_builtin.local.demo_model import ensure_demo_model
+    from distillkit_builtin.local.requirements import missing_extra
+
+    missing = missing_extra("the demo", "gguf")
+    if missing:  # before 94 MB are downloaded
+        raise MissingExtraError(missing)
     console.print(
         "Two teachers, one student, all SmolLM2-135M-Instruct. Each teacher reads a few examples that the student"
     )

@@ -113,6 +113,14 @@ def check(
             help="Load everything, sample and score a few rows for real, and say whether they can be trusted.",
         ),
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="CARD",
+            help="Plan the memory for a card, such as h100-80gb or one of 24gb, which need not be here.",
+        ),
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
@@ -122,7 +130,7 @@ def check(
     """
     with reporting(verbose=verbose) as rank:
         config, registry = load(arguments, plugin or [])
-        check_and_report(config, registry, rank, probe=probe, quiet=quiet)
+        check_and_report(config, registry, rank, probe=probe, quiet=quiet, device=device)
 
 
 @app.command(context_settings=ANY_WORDS)

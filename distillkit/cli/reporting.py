@@ -1,6 +1,7 @@
 """What a command says when it cannot do what it was asked to, and the exit code that goes with it."""
 
 import logging
+import os
 import textwrap
 import traceback
 import warnings
@@ -50,6 +51,7 @@ OUT = Terminal(stderr=False)
 def reporting(*, verbose: bool = False) -> Iterator[Rank]:
     """Turn errors into a message and an exit code; gives which process this is, as torchrun set the environment."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # such as that torch is not there: we say so
     try:
         rank = Rank.from_environment()
         if not rank.runs_engine:  # rank 0 says everything once

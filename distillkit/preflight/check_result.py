@@ -29,8 +29,8 @@ class CheckResult:
     """Teacher name to the rows that it scores."""
     prompts: Mapping[str, Mapping[str, str]]
     """Of the first row of each route, by the route's label: what `student` and each teacher by its name will read."""
-    memory_bytes: int | None
-    """What weights and optimizers are expected to take at their peak, as far as is known; activations come on top."""
+    memory_bytes: Mapping[str, int]
+    """Device to what the run is reckoned to take of it at its peak."""
     plugin_notes: tuple[str, ...]
     """What will be loaded, created or reused, a line each."""
     notes: tuple[str, ...]
@@ -58,7 +58,6 @@ class CheckResult:
     def of(cls, prepared: PreparedRun, run_dir: Path, *, holds_run: bool, notices: tuple[str, ...]) -> "CheckResult":
         """What is known of a prepared run; `notices` is what plugins said meanwhile."""
         reports = prepared.reports.values()
-        memory = [report.memory_bytes for report in reports if report.memory_bytes is not None]
         pipeline = prepared.pipeline
         return cls(
             prepared.config,
@@ -68,7 +67,7 @@ class CheckResult:
             len(prepared.dataset),
             {teacher.name: pipeline.rows_of[teacher.name] for teacher in pipeline.teachers},
             {label: _shown(prepared, prompts) for label, prompts in first_of_each_route(prepared).items()},
-            sum(memory) if memory else None,
+            {fit.memory.device: fit.peak for fit in prepared.memory.fits},
             tuple(note for report in reports for note in report.notes),
             (*notices, *prepared.notes),
             prepared.missing,

@@ -15,6 +15,7 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
     each = config.sampling.completions_per_prompt
     evaluations = _evaluations(config, steps) if held_out is not None else 0
     eval_rows = held_out.rows if held_out is not None else 0
+    measured = [lengths] if held_out is None else [lengths, held_out]
     return Plan(
         rows=rows,
         steps=steps,
@@ -22,8 +23,11 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
         eval_rows=eval_rows,
         evaluations=evaluations,
         completions=rows * each,
-        longest_prompt=lengths.student.longest,
-        longest_teacher_prompt=lengths.longest_teacher,
+        step_rows=min(train.prompt_groups_per_step, rows),
+        step_completions=min(train.prompt_groups_per_step, rows) * each,
+        longest_prompt=max(each_set.student.longest for each_set in measured),
+        longest_teacher_prompt=max(each_set.longest_teacher for each_set in measured),
+        new_tokens=new,
         sample_tokens=rows * each * new,
         score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
         train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),

@@ -12,6 +12,7 @@ from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
+from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import (
     RunPlugins,
@@ -22,6 +23,7 @@ from distillkit.preflight.compatibility import (
     require_spreading,
 )
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
+from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
@@ -56,6 +58,8 @@ class PreparedRun:
     plan: Plan
     reports: Mapping[str, CheckReport]
     notes: tuple[str, ...]
+    memory: MemoryCheck
+    """What it will hold on each device, against what is there."""
     rank: Rank
     today: date
     """What chat templates take for today."""
@@ -91,11 +95,13 @@ def context_for(
     notify: Callable[[str], None],
     rank: Rank = ONLY,
     today: date | None = None,
+    planned_device: PlannedDevice | None = None,
 ) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
-    return RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    run = RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    return replace(run, planned_device=planned_device)
 
 
 def prepare_run(
@@ -105,10 +111,12 @@ def prepare_run(
     rank: Rank = ONLY,
     began: date | None = None,
     show_rows: Callable[[RunRows], None] = lambda rows: None,
+    planned_device: PlannedDevice | None = None,
 ) -> PreparedRun:
-    """Check config, data, plugins, tokenizers and lengths, in the order of what they cost.
+    """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
-    `began`: the day on which a run began that is to go on. `show_rows` hears of the rows before a model is asked.
+    `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
+    `show_rows` hears of the rows before a model is asked.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
@@ -121,7 +129,7 @@ def prepare_run(
     require_evaluations(config.evaluators, plugins)
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
-    contexts = {user: context_for(user, config, shared, notify, rank, today) for user in plugins.by_key}
+    contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
         require_capabilities(config)
@@ -132,10 +140,11 @@ def prepare_run(
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
+    memory = require_memory(plugins.by_key, contexts, plan, reports)
     notes = [*rows.notes(), *row_notes(config, rows, train, held_out, routed)]
-    notes += _notes(config, renderer, train.pipeline, sampling)
+    notes += [*_notes(config, renderer, train.pipeline, sampling), *memory.warnings()]
     read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
-    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, tuple(notes))
+    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, tuple(notes), memory)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 

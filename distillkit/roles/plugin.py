@@ -22,6 +22,7 @@ from pydantic_core import CoreSchema, core_schema
 from distillkit.arrays import Array
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
+from distillkit.memory import MemoryReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +31,6 @@ class CheckReport:
 
     notes: tuple[str, ...] = ()
     """One line each: what will be loaded, created or reused."""
-    memory_bytes: int | None = None
-    """What the plugin expects to hold at its peak, where it knows."""
     missing: str | None = None
     """What is not installed and must be before the run, as one line with the pip command; None: nothing."""
 
@@ -97,6 +96,14 @@ class Plugin(BaseModel, ABC):
 
     def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""
+
+    def memory(self, run: RunContext) -> MemoryReport | None:
+        """What this plugin will hold in memory on this machine, at most, and what there is; None: next to nothing.
+
+        Called after `check`, with `run.plan`, and again of copies with other options, to find out what they would save.
+        Where `run.planned_device` is set, that card takes the place of this machine's.
+        """
+        return None
 
     def fingerprint(self) -> Mapping[str, str]:
         """What the numbers come from besides the options, as far as that is known after `check`, by what it is.

@@ -3,12 +3,15 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from distillkit_builtin.hub import hub_problem
 from distillkit_builtin.model_source import is_path
+from distillkit_builtin.no_model_here import no_model_here, wrong_file
 
 LONGEST_REASON = 300
 """Letters of another library's error that are shown: some name everything that they know."""
 SHOWN = 4
 """Names of tensors or files that are shown: a wrong config has thousands."""
+WHAT_TO_GIVE = "Give a local directory, or `org/name` of a model on the Hugging Face hub"
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:
@@ -19,17 +22,14 @@ def unavailable(what: str, source: str, error: Exception) -> str:
             "trust_remote_code is off, and no option turns it on. Choose a model whose architecture transformers has "
             "itself, or serve this one and name a tokenizer that transformers has"
         )
-    reason = one_line(error)
+    start = f"the {what} of {source!r} cannot be read:"
     if Path(source).is_dir():
         elsewhere = "; tokenizer_model says where another one is" if what == "tokenizer" else ""
-        return f"the {what} of {source!r} cannot be read: {reason}{elsewhere}"
+        return f"{start} {wrong_file(Path(source), what) or one_line(error)}{elsewhere}"
     if is_path(source):
-        reason = "it is a file, not a directory" if Path(source).is_file() else "there is no such directory"
-    return (
-        f"the {what} of {source!r} cannot be read: {reason}. Give a local directory, or `org/name` of a model on the "
-        "Hugging Face hub (HF_TOKEN for a gated one; HF_HOME says where its cache is); where no hub is reachable, see "
-        'docs/your-data.md, "Without a model hub"'
-    )
+        wrong = no_model_here(Path(source))
+        return f"{start} {wrong}" if Path(source).exists() else f"{start} {wrong}. {WHAT_TO_GIVE}"
+    return f"{start} {hub_problem(source, error) or f'{one_line(error)}. {WHAT_TO_GIVE}'}"
 
 
 def first_names(names: Collection[str]) -> str:

@@ -12,6 +12,7 @@ from distillkit.errors import InputError, RowError
 from distillkit.tokenizer import TurnEnds
 from distillkit.types import Message
 from distillkit_builtin.file_errors import unavailable
+from distillkit_builtin.hub import hub_options
 from distillkit_builtin.model_source import resolve_model, tokenizer_source
 from distillkit_builtin.template_date import dated, writes_date
 from distillkit_builtin.template_variables import template_variables
@@ -67,7 +68,9 @@ class HFTokenizer:
 
         place = tokenizer_source(source)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)  # None would ask the user
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, trust_remote_code=False, **hub_options()
+            )  # None would ask the user
         except Exception as error:  # the tokenizers library raises no narrower one for a file that is damaged
             raise InputError(unavailable("tokenizer", place, error)) from error
         if not tokenizer.chat_template:

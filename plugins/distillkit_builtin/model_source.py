@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from distillkit.errors import InputError
+from distillkit_builtin.hub import hub_options
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -110,7 +111,7 @@ def _adapter_folder(name: str) -> Path | None:
     folder = Path(name)
     if folder.is_dir():
         return folder.absolute() if (folder / ADAPTER_CONFIG).is_file() else None
-    return _hub_adapter(name)
+    return None if is_path(name) else _hub_adapter(name)
 
 
 @lru_cache(maxsize=64)
@@ -126,6 +127,7 @@ def _hub_adapter(name: str) -> Path | None:
                 _raise_exceptions_for_gated_repo=False,
                 _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False,
+                **hub_options(),
             )
         except (OSError, ValueError):  # no name of a model on the hub: whoever reads its config says so
             return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import JsonValue
 
 from distillkit.errors import InputError
+from distillkit_builtin.hub import hub_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +65,7 @@ def eos_ids_in(source: str) -> Iterator[int]:
 
     for name in CONFIGS:
         try:
-            path = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+            path = cached_file(source, name, _raise_exceptions_for_missing_entries=False, **hub_options())
         except OSError:  # its tokenizer could be had; whoever loads the model says what is wrong with it
             continue
         if path is not None:

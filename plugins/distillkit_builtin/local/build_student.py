@@ -8,7 +8,6 @@ import torch
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.ranks import Rank
 from distillkit.seeds import derive_seed
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
@@ -53,7 +52,7 @@ def build_student(
         checkpoint_activations(policy.causal_lm.model)
     if options.forward != "plain":
         _pack(policy, options, notify)
-    if _shards(options, device.device, run.rank):
+    if shards(options, device.device, run):
         policy.shard(run.rank.count)
     is_cuda = device.device.type == "cuda"
     if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
@@ -89,11 +88,13 @@ def _compile(policy: Policy) -> None:
         raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
 
 
-def _shards(options: LocalStudentOptions, device: torch.device, rank: Rank) -> bool:
-    """Whether each rank keeps a part of what is trained."""
-    if options.shard == "auto" and rank.count > 1 and not options.lora_rank and device.type == "cuda":
-        needed = footprint(options.model, str(device), options.dtype).training_bytes(0)
-        return needed > MAX_SHARE_OF_MEMORY * torch.cuda.get_device_properties(device).total_memory
+def shards(options: LocalStudentOptions, device: torch.device, run: RunContext) -> bool:
+    """Whether each rank keeps a part of what is trained; of a planned run, on the card that it is planned for."""
+    if options.shard == "auto" and run.rank.count > 1 and not options.lora_rank and device.type == "cuda":
+        needed = footprint(options.model, device, options.dtype).training_bytes(0)
+        planned = run.planned_device
+        total = planned.total_bytes if planned else torch.cuda.get_device_properties(device).total_memory
+        return needed > MAX_SHARE_OF_MEMORY * total
     return options.shard == "always"
 
 

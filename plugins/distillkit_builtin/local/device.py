@@ -93,19 +93,29 @@ def resolve_device(name: str, rank: Rank) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0].rstrip(".")
         known = "auto, cpu, cuda, cuda:N or mps" if rank.count == 1 else "auto, cuda where there are several, or cpu"
         raise InputError(f"device {name!r} cannot be used: {reason}. Use {known}") from error
     return device
 
 
-def require_compilable(name: str, rank: Rank) -> None:
-    """Raise InputError unless layers that are trained on the device `name` can be compiled."""
-    kind = resolve_device(name, rank).type
-    if kind != "cuda":
+def device_in_check(run: RunContext, name: str) -> torch.device:
+    """The device of a name as `check` sees it: the card that the run is planned for, or this machine's.
+
+    Raises:
+        InputError: as `resolve_device`.
+    """
+    if run.planned_device is not None and name != "cpu":
+        return torch.device("cuda")
+    return resolve_device(name, run.rank)
+
+
+def require_compilable(device: torch.device) -> None:
+    """Raise InputError unless layers that are trained on the device can be compiled."""
+    if device.type != "cuda":
         raise InputError(
-            f"student.compile: always cannot be used on {kind}, where the attention of packed sequences would be "
-            "compiled anew for each set of lengths; take auto"
+            f"student.compile: always cannot be used on {device.type}, where the attention of packed sequences would "
+            "be compiled anew for each set of lengths; take auto"
         )
 
 
@@ -114,7 +124,7 @@ def resolve_dtype(name: DTypeName, device: torch.device) -> torch.dtype:
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[name]
     if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
+        fast = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()  # or a planned card
     else:
         fast = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return torch.bfloat16 if fast else torch.float32

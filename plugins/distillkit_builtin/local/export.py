@@ -75,7 +75,7 @@ def export(
         say_dtype(path, dtype)
     tokenizer.inner.save_pretrained(path)
     problem = export_problem(policy, path, whole)
-    said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem)
+    said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem.rstrip("."))
     card = model_card(base, ends_note(tokenizer, stop_ids), is_adapter=policy.causal_lm.adapter is not None)
     (path / "README.md").write_text(card if said is None else f"{card}\n**{said}**\n", encoding="utf-8")
     return Exported(path, said)

@@ -9,12 +9,12 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
-from distillkit.ranks import ONLY, Rank
 from distillkit_builtin.file_errors import one_line
-from distillkit_builtin.local.device import resolve_device, resolve_dtype
+from distillkit_builtin.local.device import resolve_dtype
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
+from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
@@ -35,6 +35,19 @@ class Structure:
     """Inputs and outputs of those layers: a LoRA has `rank` times as many parameters."""
     recurrent: bool
     """Some layers read a sequence into a state (linear attention, convolutions), not into keys and values."""
+    layers: int
+    hidden: int
+    """Width of what goes from layer to layer."""
+    vocabulary: int
+    """Rows of the embeddings."""
+    linear_outputs: int
+    """Outputs of those linear layers, for one token."""
+    widest_output: int
+    """Outputs of the widest of them."""
+    attention_outputs: int
+    """What attention gives for one token, in all layers."""
+    cached: int
+    """Keys and values of one token, in all layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +97,38 @@ def model_structure(source: str) -> Structure:
 def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
     head = model.get_output_embeddings()
-    linear = [
-        weight
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
-        for weight in [module.weight]
-    ]
+    linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
+    outputs = [m.weight.shape[1] if isinstance(m, Conv1D) else m.weight.shape[0] for m in linear]
+    config = model.config.get_text_config()
+    hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
+    layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        linear_parameters=sum(weight.numel() for weight in linear),
-        linear_ends=sum(sum(weight.shape) for weight in linear),
+        linear_parameters=sum(module.weight.numel() for module in linear),
+        linear_ends=sum(sum(module.weight.shape) for module in linear),
         recurrent=_is_recurrent(model),
+        layers=layers,
+        hidden=hidden,
+        vocabulary=_number(config, "vocab_size", 1),
+        linear_outputs=sum(outputs),
+        widest_output=max(outputs, default=0),
+        attention_outputs=layers * heads * head_dim,
+        cached=2 * layers * _number(config, "num_key_value_heads", heads) * head_dim,
     )
+
+
+def _number(config: PreTrainedConfig, name: str, default: int) -> int:
+    """A size of a config, or what stands for it where the config has none, or one a layer."""
+    value = getattr(config, name, None)
+    return value if isinstance(value, int) and value else default
 
 
 def model_on_meta(source: str) -> PreTrainedModel:
     """The model without data. Raises InputError unless transformers has it as a text model that reads from the left."""
     config = read_config(source)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), quiet_loading():
             model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         DynamicCache(config=model.config)
     except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
@@ -153,7 +178,7 @@ def require_batchable(source: str) -> None:
         )
 
 
-def footprint(source: str, device: str, dtype: DTypeName, rank: Rank = ONLY) -> Footprint:
-    """The size of `source` on the device and in the dtype that these options lead to."""
-    where = resolve_device(device, rank)
-    return Footprint(model_structure(source), str(where), resolve_dtype(dtype, where), quantization_of(source, where))
+def footprint(source: str, device: torch.device, dtype: DTypeName) -> Footprint:
+    """The size of `source` on the device, in the dtype that the option leads to there."""
+    there = device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")  # a planned card
+    return Footprint(model_structure(source), str(device), resolve_dtype(dtype, device), quantization_of(source, there))

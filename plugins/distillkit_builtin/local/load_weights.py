@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
+from distillkit_builtin.hub import hub_options
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
 from distillkit_builtin.local.model_config import read_config
@@ -67,6 +68,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
                 adapter_kwargs={"subfolder": NO_ADAPTER},
                 ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
                 output_loading_info=True,
+                **hub_options(),
             )
     except torch.OutOfMemoryError:
         raise

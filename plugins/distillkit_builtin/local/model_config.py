@@ -1,18 +1,24 @@
 """What a model's `config.json` says, which is read without torch and without weights."""
 
 import copy
+import re
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
-from distillkit_builtin.model_source import resolve_model
+from distillkit_builtin.hub import hub_options, no_model_on_hub
+from distillkit_builtin.model_source import is_path, resolve_model
+from distillkit_builtin.no_model_here import no_model_here
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
+UNKNOWN_KIND = re.compile(r"has model type `([^`]*)`")
+"""What transformers says of a `model_type` that it does not know."""
 KINDS_OF_CACHE = ("layer_types", "sliding_window", "attention_chunk_size")
 """What transformers reads of any config to choose how much of a sequence a layer's cache keeps."""
 
@@ -47,13 +53,13 @@ def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
 
     folder = Path(base)
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise InputError(f"the config of {base!r} cannot be read: it has no config.json, so it holds no model")
-    if folder.is_file():  # which transformers would take for the config itself
-        raise InputError(unavailable("config", base, ValueError()))
+        raise InputError(f"the config of {base!r} cannot be read: {no_model_here(folder)}")
+    if is_path(base) and not folder.is_dir():  # a file would be taken for the config itself, and what is not there
+        raise InputError(unavailable("config", base, ValueError()))  # would be looked for on the hub
     try:
-        config: PreTrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(base, trust_remote_code=False, **hub_options())
     except Exception as error:  # a config class computes with what the file says, and raises whatever comes of it
-        raise InputError(unavailable("config", base, error)) from error
+        raise InputError(_unknown_kind(base, error) or unavailable("config", base, error)) from error
     return config
 
 
@@ -65,6 +71,32 @@ def require_mergeable(source: str) -> None:
             "sum to few bits would lose what was trained. Serve the adapter beside it, or merge into the model that it "
             "was made of: student.model=org/that-model"
         )
+
+
+def _unknown_kind(base: str, error: Exception) -> str | None:
+    """What is wrong with a config that does not say, or says wrongly, what kind of model it is of; else None."""
+    if "Should have a `model_type` key" in str(error):
+        if config_state(base) is None and not _is_cached(base):
+            return f"the config of {base!r} cannot be read: {no_model_on_hub(base)}"
+        return f"the config.json of {base!r} has no model_type, so nothing says what kind of model it is of"
+    named = UNKNOWN_KIND.search(str(error))
+    if named is None:
+        return None
+    from transformers import CONFIG_MAPPING, __version__
+
+    close = get_close_matches(named[1], CONFIG_MAPPING.keys(), n=1)
+    meant = f" (did you mean {close[0]!r}?)" if close else ""
+    return (
+        f"the config.json of {base!r} says model_type {named[1]!r}{meant}, which transformers {__version__} does not "
+        "know; a newer one may (pip install --upgrade transformers), or serve the model over HTTP"
+    )
+
+
+def _is_cached(base: str) -> bool:
+    """Whether the hub had a config under that name: transformers goes on with an empty one where it had none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(base, "config.json"), str)
 
 
 def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":

@@ -1,17 +1,19 @@
 """What a local model takes, for `distillkit check`: packages, memory, an architecture that can be computed."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
+from distillkit_builtin.local.downloads import download_note
 from distillkit_builtin.local.model_config import length_limit
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.model_source import resolve_model
 
-PACKAGES = ("torch", "peft", "safetensors")
+PACKAGES = ("torch", "peft", "safetensors", "psutil")
 LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
 """What numbers depend on; bitsandbytes and others that a model may need are not imported by every run."""
 BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
@@ -19,15 +21,20 @@ SERVED = "a server that samples for it must serve that merged model, not the bar
 
 
 def quieten() -> None:
-    """Keep bitsandbytes, which PEFT imports where it is there, from warning of a kernel that only 4-bit models need."""
+    """Take out what libraries tell their own developers, and no user of ours can change.
+
+    bitsandbytes, which PEFT imports where it is there, warns of a kernel that only 4-bit models need; transformers of
+    a name that PEFT still uses.
+    """
+    warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     logger = logging.getLogger("bitsandbytes")
     if logger.level == logging.NOTSET:  # else it was set on purpose
         logger.setLevel(logging.ERROR)
 
 
-def missing_extra(plugin: str) -> str | None:
-    """One line that says what to install before `plugin` can be used, or None."""
-    missing = [package for package in PACKAGES if find_spec(package) is None]
+def missing_extra(plugin: str, *more: str) -> str | None:
+    """One line that says what to install before `plugin` can be used, or None; `more` are packages besides."""
+    missing = [package for package in (*PACKAGES, *more) if find_spec(package) is None]
     if not missing:
         return None
     return f"{plugin} needs {', '.join(missing)}: pip install 'distillkit[local]'"
@@ -48,7 +55,6 @@ def local_report(
 
     `lora_rank` is a student's: 0 trains all weights; None: the model is frozen. `samples`: the student samples itself.
     `start` is the LoRA that a student goes on training.
-    In one `run`, the first plugin counts a frozen model that several use, a LoRA's base among them.
 
     Raises:
         InputError: if the local backend cannot run the model.
@@ -57,20 +63,21 @@ def local_report(
     if missing:
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
+    from distillkit_builtin.local.device import device_in_check
     from distillkit_builtin.local.footprint import footprint
     from distillkit_builtin.local.quantization import require_trainable
 
     _require_loadable(run, source, start)
-    size = footprint(source, device, dtype, run.rank)
+    to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
+    size = footprint(source, device_in_check(run, device), dtype)
     if lora_rank == 0:
         require_trainable(source, size.quantization)
-    total = 0 if lora_rank is None else size.training_bytes(lora_rank, samples=samples)
-    if lora_rank != 0 and _counts(run, source, size.device, str(size.dtype)):
-        total += size.weight_bytes
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
     rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
-    return CheckReport(notes, memory_bytes=total)
+    if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
+        notes = (*notes, to_download)
+    return CheckReport(notes)
 
 
 def _require_loadable(run: RunContext, source: str, start: StartingAdapter | None) -> None:
@@ -103,8 +110,3 @@ def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, sa
             yield BESIDE
         if not samples:
             yield SERVED
-
-
-def _counts(run: RunContext, *frozen_model: str) -> bool:
-    """Whether this user of the model is the one that reports its weights."""
-    return run.share(("counts", *frozen_model), lambda: run.user) == run.user

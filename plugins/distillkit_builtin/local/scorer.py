@@ -7,6 +7,7 @@ from pydantic import JsonValue, PrivateAttr
 
 from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
+from distillkit.memory import MemoryReport
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
@@ -38,6 +39,12 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
         """Read the model's config; report what will be loaded. Raises InputError if it cannot be."""
         read_config(self.teacher.model)
         return local_report(self.teacher.model, f"teacher {self.teacher.name!r}", self.device, self.dtype, run=run)
+
+    def memory(self, run: RunContext) -> MemoryReport | None:
+        """Weights, unless another plugin of the run has them, and a micro-batch; None without a plan."""
+        from distillkit_builtin.local.memory.reports import teacher_memory
+
+        return None if run.plan is None else teacher_memory(run, run.plan, self.teacher.model, self)
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, or of the model."""

@@ -50,6 +50,8 @@ def read_starting_adapter(adapter: str, model: str, chosen: Mapping[str, int]) -
     """
     folder = Path(adapter).absolute()
     if not (folder / ADAPTER_CONFIG).is_file():
+        if not folder.is_dir():
+            raise InputError(f"student.adapter: {adapter}: there is no such directory")
         raise InputError(f"student.adapter: {adapter} is no directory of a PEFT adapter; it has no {ADAPTER_CONFIG}")
     config = read_adapter_config(folder)
     extra = [key for key, value in UNCHANGED.items() if config.get(key, value) != value]

@@ -11,6 +11,7 @@ from distillkit import Sampler, Student
 from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import InputError
+from distillkit.memory import MemoryReport
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
@@ -73,13 +74,21 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
             self._require_trainable(run, start)
         return report
 
+    def memory(self, run: RunContext) -> MemoryReport | None:
+        """Weights, optimizer, activations, keys and values; None without a plan."""
+        from distillkit_builtin.local.memory.reports import student_memory
+
+        start = self._starting_adapter()
+        rank = self.lora_rank if start is None else start.rank
+        return None if run.plan is None else student_memory(run, run.plan, self, rank, samples=self._samples)
+
     def _require_trainable(self, run: RunContext, start: StartingAdapter | None) -> None:
         """Raise InputError for what needs torch to be known, and can be known without the weights."""
-        from distillkit_builtin.local.device import require_compilable
+        from distillkit_builtin.local.device import device_in_check, require_compilable
         from distillkit_builtin.local.lora_placement import require_adaptable
 
         if self.compile == "always":
-            require_compilable(self.device, run.rank)
+            require_compilable(device_in_check(run, self.device))
         if self.lora_rank and start is None:
             require_adaptable(self.model, self.lora_rank, self.lora_dropout)
 

@@ -117,7 +117,7 @@ class Trainer:
             except torch.OutOfMemoryError as error:
                 if parts is not None:
                     raise RunFailedError(
-                        f"{error}; lower student.micro_batch_tokens, now {self.micro_batch.size}"
+                        f"{str(error).partition('.')[0]}; lower student.micro_batch_tokens, now {self.micro_batch.size}"
                     ) from error
                 longest = max(len(datum.prompt_ids) + len(datum.response_ids) for datum in batch.datums)
                 self.micro_batch.shrink(error, longest)

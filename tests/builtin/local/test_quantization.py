@@ -153,7 +153,7 @@ def test_weights_that_are_not_quantized_though_their_config_says_so(tmp_path: Pa
 def test_memory_is_that_of_the_bits(tmp_path: Path) -> None:
     sizes = []
     for name, quantization in (("plain", None), ("four", {"quant_method": "bitsandbytes", **FOUR})):
-        sizes.append(footprint(config(tmp_path / name, quantization), "cpu", "float32"))
+        sizes.append(footprint(config(tmp_path / name, quantization), torch.device("cpu"), "float32"))
     plain, four = sizes
     linear = plain.structure.linear_parameters
     assert plain.weight_bytes - four.weight_bytes == linear * 4 - linear // 2

@@ -28,7 +28,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import footprint, model_structure, require_batchable
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.requirements import local_report, quieten
+from distillkit_builtin.local.requirements import quieten
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
@@ -128,7 +128,7 @@ def test_quantized_weights_whose_package_is_missing_are_refused(tiny_model: str,
 @pytest.mark.parametrize("config", [LlamaConfig(**tiny_models.SMALL), GPT2Config(n_embd=32, n_layer=2, n_head=4)])
 def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig, written: Written) -> None:
     source = written(config)
-    size = footprint(source, "cpu", "bfloat16")
+    size = footprint(source, torch.device("cpu"), "bfloat16")
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     causal_lm = CausalLM(model, Device(torch.device("meta")), torch.bfloat16)
@@ -144,18 +144,24 @@ def test_the_bytes_of_a_student_are_those_that_it_holds(config: PreTrainedConfig
 
 
 def test_a_model_that_several_use_is_counted_once(tiny_model: str) -> None:
-    source, context = tiny_model, make_context("student")
-    size = footprint(source, "cpu", "float32")
+    size, context = footprint(tiny_model, torch.device("cpu"), "float32"), make_context("student")
+    options: dict[str, Any] = {"device": "cpu", "dtype": "float32"}
 
-    def held(user: str, lora_rank: int | None, dtype: str = "float32") -> int | None:
-        run = replace(context, user=user)
-        return local_report(source, user, "cpu", dtype, run=run, lora_rank=lora_rank).memory_bytes  # type: ignore[arg-type]
+    def held(user: str, plugin: LocalStudent | LocalScorer) -> int:
+        report = plugin.memory(replace(context, user=user))
+        assert report is not None
+        parts = [use for use in report.uses if use.part == "weights" and "libraries" not in use.what]
+        return sum(use.size_bytes for use in parts)
 
-    assert held("all weights", 0) == size.training_bytes(0)
-    assert held("student", 4) == size.training_bytes(4) + size.weight_bytes
-    assert held("teachers.a.scorer", None) == 0
-    assert held("teachers.b.scorer", None, "bfloat16") == size.weight_bytes // 2
-    assert local_report(source, "alone", "cpu", "float32", run=make_context()).memory_bytes == size.weight_bytes
+    def teacher(**change: str) -> LocalScorer:
+        return LocalScorer(**{**options, **change}).bind(replace(make_teacher(), model=tiny_model))
+
+    assert held("all weights", LocalStudent(model=tiny_model, lora_rank=0, **options)) == size.training_bytes(0)
+    lora = LocalStudent(model=tiny_model, lora_rank=4, **options)
+    assert held("student", lora) == size.training_bytes(4) + size.weight_bytes
+    assert held("student", lora) == size.training_bytes(4) + size.weight_bytes  # whoever was first stays it
+    assert held("teachers.a.scorer", teacher()) == 0
+    assert held("teachers.b.scorer", teacher(dtype="bfloat16")) == size.weight_bytes // 2
 
 
 @pytest.mark.parametrize(("given", "found"), [(logging.NOTSET, logging.ERROR), (logging.DEBUG, logging.DEBUG)])

@@ -153,8 +153,8 @@ def test_headers_are_those_of_the_files(shards: Path) -> None:
     ("name", "content", "message"),
     [
         ("config.json", None, "it has no config.json, so it holds no model"),
-        ("config.json", "{", "is not a valid JSON file"),
-        ("config.json", "[]", "Unrecognized model"),
+        ("config.json", "{", "config.json is not JSON: Expecting property name"),
+        ("config.json", "[]", "has no model_type, so nothing says what kind of model"),
         ("config.json", '{"model_type": "llama", "hidden_size": "big"}', "expected int, got str"),
         ("config.json", '{"model_type": "llama", "num_attention_heads": 0}', "ZeroDivisionError"),
         (
@@ -193,7 +193,7 @@ def test_a_path_that_is_no_directory_is_not_looked_up_on_the_hub(model: Path, tm
     for name in ("runs/none/adapter", str(tmp_path / "none"), "./none"):
         with pytest.raises(InputError, match="there is no such directory"):
             check(Path(name) if name != "./none" else Path(tmp_path / "none"))
-    with pytest.raises(InputError, match="it is a file, not a directory"):
+    with pytest.raises(InputError, match="it is a file; a model is a directory, such as"):
         check(model / "config.json")
 
 

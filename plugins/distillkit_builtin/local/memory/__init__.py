@@ -1,0 +1,1 @@
+"""What the local backend will hold in memory, found before anything is loaded, and what a device has."""

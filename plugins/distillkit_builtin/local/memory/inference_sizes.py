@@ -1,0 +1,71 @@
+"""What sampling and scoring hold besides the weights: keys and values, what goes from layer to layer, logits."""
+
+from transformers import PreTrainedConfig
+
+from distillkit_builtin.local.fast.decoder import PREFILL_TOKENS
+from distillkit_builtin.local.fast.self_check import TOLERANCE
+from distillkit_builtin.local.fast.slot_generator import ROUND
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
+from distillkit_builtin.local.footprint import Footprint
+from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.option_types import ForwardName
+from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS, ON_CUDA
+
+FLOAT32 = 4
+SAMPLED_LOGITS = 4
+"""Copies of a step's logits in float32 that sampling makes."""
+GROWING = 2
+"""How often keys and values are there while they grow: old and new ones side by side."""
+
+
+def samples_fast(config: PreTrainedConfig, size: Footprint, forward: ForwardName) -> bool:
+    """Whether the fast path will be taken, as far as the config shows."""
+    kind = size.device.partition(":")[0]
+    if forward == "plain" or kind not in ("cuda", "cpu") or size.dtype not in TOLERANCE or size.quantization:
+        return False
+    try:
+        require_supported(config.get_text_config())
+    except UnsupportedModelError:
+        return False
+    return True
+
+
+def slot_bytes(size: Footprint, work: Work, slots: int) -> int:
+    """Keys and values of the slots that completions are sampled in."""
+    length = -(-work.length // ROUND) * ROUND
+    state = slots * work.new * (8 + 2 * FLOAT32)  # ids, logprobs, random numbers
+    return slots * length * size.structure.cached * size.dtype.itemsize + state
+
+
+def sampling_bytes(size: Footprint, work: Work, slots: int, *, fast: bool) -> int:
+    """Prompts while they are read, and the logits of a token; of the plain path the keys and values too."""
+    logits = slots * size.structure.vocabulary * (size.dtype.itemsize + SAMPLED_LOGITS * FLOAT32)
+    cached = size.structure.cached * size.dtype.itemsize
+    if fast:
+        prompts = min(work.prompts, slots) if work.prompts else slots
+        tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
+        return tokens * (flowing_bytes(size) + cached) + logits
+    return slots * work.prompt * flowing_bytes(size) + GROWING * slots * work.length * cached + logits
+
+
+def scoring_bytes(size: Footprint, work: Work, max_tokens: int) -> int:
+    """A micro-batch on its way through the layers, prompts that several completions share, a chunk of logits."""
+    sequences = work.batch(max_tokens)
+    flowing = sequences * work.length * flowing_bytes(size)
+    shared = 0
+    if work.completions > work.prompts:
+        shared = sequences * work.prompt * size.structure.cached * size.dtype.itemsize
+    return flowing + shared + logits_bytes(size, sequences * work.new, copies=2)
+
+
+def flowing_bytes(size: Footprint) -> int:
+    """Of one token in one layer, without gradient: what goes on, what attention reads, what the widest layers give."""
+    structure = size.structure
+    attention = (structure.attention_outputs * 2 + structure.cached) // max(1, structure.layers)
+    return (3 * structure.hidden + attention + 3 * structure.widest_output) * size.dtype.itemsize
+
+
+def logits_bytes(size: Footprint, positions: int, *, copies: int) -> int:
+    """A chunk of positions through the head, with so many copies in float32."""
+    chunk = ON_CUDA if size.device.startswith("cuda") else CHUNK_TOKENS
+    return min(chunk, positions) * size.structure.vocabulary * (size.dtype.itemsize + copies * FLOAT32)

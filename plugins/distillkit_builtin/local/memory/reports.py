@@ -1,0 +1,143 @@
+"""What student and teachers `local` will hold: their `memory`."""
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import JsonValue
+
+from distillkit import MemoryReport, MemoryUse, Plan, RunContext
+from distillkit_builtin.local.adaptive_batch_size import default_batch_size
+from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
+from distillkit_builtin.local.device import device_in_check
+from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
+from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
+from distillkit_builtin.local.memory.inference_sizes import samples_fast, sampling_bytes, scoring_bytes, slot_bytes
+from distillkit_builtin.local.memory.room import device_memory, host_memory
+from distillkit_builtin.local.memory.training_sizes import Passes
+from distillkit_builtin.local.memory.training_trace import Training
+from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
+from distillkit_builtin.model_source import resolve_model
+
+LIBRARIES = 600 * 2**20
+"""Bytes that Python and its libraries take on the host."""
+SMALLER_BATCH, SMALLER_LORA = 4096, 16
+
+
+def teacher_memory(run: RunContext, plan: Plan, source: str, options: LocalScorerOptions) -> MemoryReport:
+    """Of a frozen teacher, which may be the base of the student's LoRA or another teacher's model."""
+    device = device_in_check(run, options.device)
+    size = footprint(source, device, options.dtype)
+    tokens = options.micro_batch_tokens or default_batch_size(device, SCORED_ON_CUDA, SCORED)
+    work = Work.of(plan, run.rank, longest_prompt=plan.longest_teacher_prompt)
+    what = f"one micro-batch of at most {tokens:,} tokens"
+    uses = [*_frozen(run, source, size), MemoryUse(size.device, "scoring", what, scoring_bytes(size, work, tokens))]
+    savers: list[Mapping[str, JsonValue]] = []
+    if tokens > SMALLER_BATCH:
+        savers.append({"micro_batch_tokens": SMALLER_BATCH})
+    return _report(run, device, (*uses, *_loaded(source, size, size.dtype)), savers)
+
+
+def student_memory(
+    run: RunContext, plan: Plan, options: LocalStudentOptions, lora_rank: int, *, samples: bool
+) -> MemoryReport:
+    """Of the student, with a LoRA of this rank (0: all weights); `samples`: it is its own sampler."""
+    device = device_in_check(run, options.device)
+    size = footprint(options.model, device, options.dtype)
+    work = Work.of(plan, run.rank, longest_prompt=plan.longest_prompt)
+    uses = [*_trained(run, options, lora_rank, size, samples=samples)]
+    uses += _passes(options, lora_rank, size, work).use()
+    if samples:
+        uses += _sampling(options, size, work)
+    stored = torch.float32 if lora_rank == 0 else size.dtype
+    uses += _loaded(options.model, size, stored)
+    if device.type != "cpu":
+        trained = size.structure.parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
+        uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
+    return _report(run, device, tuple(uses), _savers(options, lora_rank, size, samples=samples))
+
+
+def _trained(
+    run: RunContext, options: LocalStudentOptions, lora_rank: int, size: Footprint, *, samples: bool
+) -> list[MemoryUse]:
+    """Weights, gradients, moments, and the copy that samples."""
+    structure, where = size.structure, size.device
+    copy = size.training_bytes(lora_rank) - size.training_bytes(lora_rank, samples=False) if samples else 0
+    uses = [MemoryUse(where, "weights", "the copy that samples", copy)]
+    if lora_rank:
+        trained = size.training_bytes(lora_rank, samples=False)
+        uses += _frozen(run, options.model, size)
+        return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", trained)]
+    ranks = run.rank.count if shards(options, device_in_check(run, options.device), run) else 1
+    parts = f", a part in each of {ranks} processes" if ranks > 1 else ""
+    trained = structure.parameters * TRAINED_BYTES // ranks
+    return [*uses, MemoryUse(where, "weights", f"float32 weights, gradients and moments{parts}", trained)]
+
+
+def _frozen(run: RunContext, source: str, size: Footprint) -> list[MemoryUse]:
+    """A frozen model's weights, of the first of the run's plugins that share it."""
+    key = ("counts", source, size.device, str(size.dtype))
+    if run.share(key, lambda: run.user) != run.user:
+        return []
+    return [MemoryUse(size.device, "weights", f"frozen weights of {resolve_model(source).base}", size.weight_bytes)]
+
+
+def _passes(options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work) -> Passes:
+    fast = samples_fast(read_config(options.model), size, options.forward)
+    cuda = size.device.startswith("cuda")
+    packs = fast and not (cuda and size.dtype == torch.float32)
+    compiled = packs and cuda and options.compile != "never"
+    training = Training(options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing)
+    default = TRAINED_ON_CUDA if cuda else TRAINED
+    return Passes(training, size, work, options.micro_batch_tokens or default, compiled)
+
+
+def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:
+    fast = samples_fast(read_config(options.model), size, options.forward)
+    slots = work.slots(options.sample_batch_size)
+    uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling_bytes(size, work, slots, fast=fast))]
+    if fast:
+        what = f"keys and values of {slots} completions of {work.length:,} tokens"
+        uses.append(MemoryUse(size.device, "caches", what, slot_bytes(size, work, slots)))
+    return uses
+
+
+def _loaded(source: str, size: Footprint, stored: torch.dtype) -> list[MemoryUse]:
+    """What the host holds while a model is read for another device; adapters are merged in float32."""
+    width = 4 if resolve_model(source).adapters else stored.itemsize
+    if size.device == "cpu":
+        extra = size.structure.parameters * (width - stored.itemsize)
+        return [MemoryUse("cpu", "loading", "float32 weights, to merge adapters", extra)] if extra else []
+    return [MemoryUse("cpu", "loading", f"weights of {resolve_model(source).base}", size.structure.parameters * width)]
+
+
+def _report(
+    run: RunContext, device: torch.device, uses: tuple[MemoryUse, ...], savers: list[Mapping[str, JsonValue]]
+) -> MemoryReport:
+    devices = [device_memory(device, run.rank, run.planned_device)]
+    if device.type != "cpu" and run.planned_device is None:
+        devices.append(host_memory(run.rank))
+    if run.share(("libraries",), lambda: run.user) == run.user:
+        uses = (*uses, MemoryUse("cpu", "weights", "Python and its libraries", LIBRARIES))
+    known = {memory.device for memory in devices}
+    return MemoryReport(
+        tuple(devices), tuple(use for use in uses if use.device in known and use.size_bytes), tuple(savers)
+    )
+
+
+def _savers(
+    options: LocalStudentOptions, lora_rank: int, size: Footprint, *, samples: bool
+) -> list[Mapping[str, JsonValue]]:
+    """Changes of options that would lower it."""
+    tokens = options.micro_batch_tokens or (TRAINED_ON_CUDA if size.device.startswith("cuda") else TRAINED)
+    savers: list[Mapping[str, JsonValue]] = []
+    if not options.gradient_checkpointing:
+        savers.append({"gradient_checkpointing": True})
+    if tokens > SMALLER_BATCH // 4:
+        savers.append({"micro_batch_tokens": max(SMALLER_BATCH // 4, tokens // 4)})
+    if samples and options.sample_batch_size > 1:
+        savers.append({"sample_batch_size": options.sample_batch_size // 4 or 1})
+    if lora_rank == 0 and size.quantization is None:
+        savers.append({"lora_rank": SMALLER_LORA})
+    return savers

@@ -1,0 +1,224 @@
+"""What `check` reckons, beside what is held: every tensor of the device's thread is counted while a run runs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import question
+from helpers import tiny_models
+from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, Qwen3Config
+
+import distillkit
+from distillkit import MemoryReport, PlannedDevice, Rank, Registry, RunConfig, RunContext
+from distillkit.preflight.memory_fit import GIB, DeviceFit, device_fits
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit.testing import make_context, make_teacher
+from distillkit.testing.builders import TEST_PLAN
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
+from distillkit_builtin.local.memory.reports import LIBRARIES
+from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
+from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.local.student import LocalStudent
+
+Make = Callable[..., RunConfig]
+WIDER: dict[str, Any] = {
+    **tiny_models.SMALL, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3,
+    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16,
+}  # fmt: skip
+FAMILIES: dict[str, PreTrainedConfig] = {
+    "llama": LlamaConfig(**WIDER, tie_word_embeddings=True),
+    "gemma2": Gemma2Config(**WIDER, sliding_window=16),
+}
+
+
+@pytest.fixture(scope="module")
+def wider(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The directory of a model wide enough for its layers to be what counts, of a family."""
+    written: dict[str, str] = {}
+
+    def write(family: str) -> str:
+        if family not in written:
+            folder = tmp_path_factory.mktemp(family)
+            torch.manual_seed(0)
+            AutoModelForCausalLM.from_config(FAMILIES[family]).save_pretrained(folder)
+            tiny_models.write_tokenizer(folder)
+            written[family] = str(folder)
+        return written[family]
+
+    return write
+
+
+@pytest.fixture
+def meters(monkeypatch: pytest.MonkeyPatch) -> list[AllocationMeter]:
+    """One for each thread of a device that is made from now on."""
+    made: list[AllocationMeter] = []
+
+    def count(self: Device) -> None:
+        made.append(AllocationMeter())
+        made[-1].__enter__()
+
+    monkeypatch.setattr(Device, "_select", count)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("llama", {}),
+        ("llama", {"lora_rank": 0}),
+        ("llama", {"gradient_checkpointing": True}),
+        ("llama", {"micro_batch_tokens": 300}),
+        ("gemma2", {}),
+    ],
+    ids=["LoRA", "all weights", "recomputed", "small micro-batches", "another family"],
+)
+def test_the_peak_of_a_run_is_what_check_says(
+    family: str,
+    options: dict[str, Any],
+    local_config: Make,
+    wider: Callable[[str], str],
+    meters: list[AllocationMeter],
+    jsonl: Callable[..., str],
+) -> None:
+    model = wider(family)
+    config = local_config(
+        data={"path": jsonl([question(f"number {i} " * 8) for i in range(8)], "long.jsonl")},
+        student={"model": model, "lora_rank": 16, "lora_alpha": 32, **options},
+        train={"prompt_groups_per_step": 8, "max_steps": 2},
+    )
+    (fit,) = prepare_run(config, Registry.discover(), print).memory.fits
+    distillkit.run(config)
+    (meter,) = meters
+    assert 0.8 < (fit.peak - LIBRARIES) / meter.peak < 1.5
+
+
+@pytest.mark.parametrize("lora_rank", [4, 0])
+@pytest.mark.parametrize("packs", [True, False])
+@pytest.mark.parametrize("checkpoints", [True, False])
+def test_a_pass_without_data_holds_what_a_real_one_does(
+    lora_rank: int, packs: bool, checkpoints: bool, wider: Callable[[str], str]
+) -> None:
+    items = [PromptAndResponse(np.full(30, i // 2), np.arange(20)) for i in range(6)]
+    training = Training(wider("llama"), torch.float32, lora_rank, packs, checkpoints)
+    model = AutoModelForCausalLM.from_pretrained(training.source, dtype=torch.float32).requires_grad_(False)
+    causal_lm = CausalLM(model, Device(torch.device("cpu")), torch.float32)
+    policy = Policy.lora(causal_lm, lora_rank, 8, 0.0, 0) if lora_rank else Policy.full(causal_lm)
+    policy.packs = packs
+    if checkpoints:
+        checkpoint_activations(model)
+    for parameter in policy.trained.values():
+        parameter.grad = torch.zeros_like(parameter)
+    with policy.training(), AllocationMeter() as meter:
+        for parameter in model.parameters():
+            meter.ignore(parameter)
+        torch.autograd.backward(policy.logprobs(items).sum())
+    assert traced_bytes(training, items) == pytest.approx(meter.peak, rel=0.2)
+
+
+def test_what_cannot_be_traced_is_not_guessed_at_by_the_trace(tmp_path: Path) -> None:
+    FAMILIES["llama"].save_pretrained(tmp_path)
+    nothing = [PromptAndResponse(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+    assert traced_bytes(Training(str(tmp_path), torch.float32, 4, False, False), nothing) is None
+
+
+def qwen(hidden: int, ffn: int, layers: int, heads: int, *, tied: bool = True) -> PreTrainedConfig:
+    sizes = {"hidden_size": hidden, "intermediate_size": ffn, "num_hidden_layers": layers, "num_attention_heads": heads}
+    more = {"num_key_value_heads": 8, "head_dim": 128, "vocab_size": 151_936, "tie_word_embeddings": tied}
+    return Qwen3Config(**sizes, **more, max_position_embeddings=4096)
+
+
+SHAPES = {
+    "0.6B": qwen(1024, 3072, 28, 16),
+    "1.7B": qwen(2048, 6144, 28, 16),
+    "8B": qwen(4096, 12288, 36, 32, tied=False),
+}
+H200 = PlannedDevice("h200-141gb", 143_771 * 2**20)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> Callable[..., DeviceFit]:
+    """The fit of a run on one card, from configs alone: 64 prompts with one completion each."""
+
+    def fit(
+        student: str, teacher: str, prompt: int, new: int, *, rank: Rank | None = None, **options: Any
+    ) -> DeviceFit:
+        for name in (student, teacher):
+            SHAPES[name].save_pretrained(tmp_path / name)
+        plan = replace(TEST_PLAN, step_rows=64, step_completions=64, new_tokens=new)
+        plan = replace(plan, longest_prompt=prompt, longest_teacher_prompt=prompt)
+        run = replace(make_context("student"), plan=plan, planned_device=H200, rank=rank or Rank())
+        scorer = LocalScorer().bind(replace(make_teacher(), model=str(tmp_path / teacher)))
+        reports = {
+            "student": report(LocalStudent(model=str(tmp_path / student), **options), run),
+            "teacher": report(scorer, replace(run, user="teacher")),
+        }
+        (found,) = device_fits(reports)
+        return found
+
+    return fit
+
+
+def report(plugin: LocalStudent | LocalScorer, run: RunContext) -> MemoryReport:
+    found = plugin.memory(run)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "prompt", "new", "lora_rank", "measured"),
+    [
+        ("0.6B", "1.7B", 128, 256, 16, 25.0),
+        ("0.6B", "1.7B", 128, 256, 0, 35.0),
+        ("0.6B", "1.7B", 128, 1920, 0, 51.0),
+        ("8B", "8B", 256, 512, 16, 94.0),
+    ],
+)
+def test_peaks_that_were_measured_on_a_gpu_are_reckoned(
+    student: str,
+    teacher: str,
+    prompt: int,
+    new: int,
+    lora_rank: int,
+    measured: float,
+    planned: Callable[..., DeviceFit],
+) -> None:
+    fit = planned(student, teacher, prompt, new, lora_rank=lora_rank)
+    assert fit.peak / GIB == pytest.approx(measured, rel=0.15)
+    assert fit.largest_phase == ("student", "training")
+
+
+def test_what_is_said_to_lower_the_peak_lowers_it(planned: Callable[..., DeviceFit]) -> None:
+    shape = ("0.6B", "1.7B", 128, 256)
+    whole = planned(*shape, lora_rank=0).peak
+    for change in ({"gradient_checkpointing": True}, {"micro_batch_tokens": 4096}, {"sample_batch_size": 16}):
+        assert planned(*shape, lora_rank=0, **change).peak < whole
+    assert planned(*shape, lora_rank=16).peak < whole
+
+
+def test_ranks_hold_their_share_and_a_part_of_sharded_weights(planned: Callable[..., DeviceFit]) -> None:
+    alone, shared, sharded = (
+        planned("0.6B", "1.7B", 128, 256, lora_rank=0, **more)
+        for more in ({}, {"rank": Rank(0, 4, 0, 4)}, {"rank": Rank(0, 4, 0, 4), "shard": "always"})
+    )
+    assert shared.held("weights") == alone.held("weights")
+    assert shared.held("caches") == alone.held("caches") // 4
+    trained = SHAPES_PARAMETERS * 16
+    assert alone.held("weights") - sharded.held("weights") == pytest.approx(trained * 3 / 4, rel=0.01)
+
+
+SHAPES_PARAMETERS = 596_049_920
+"""Of Qwen3-0.6B."""
+
+
+def test_a_teacher_that_is_the_base_of_the_lora_is_counted_once(planned: Callable[..., DeviceFit]) -> None:
+    fit = planned("0.6B", "0.6B", 128, 256, lora_rank=16)
+    assert [use.what for use in fit.uses["teacher"] if use.part == "weights"] == []
+    assert sum(use.what.startswith("frozen weights") for use in fit.uses["student"]) == 1

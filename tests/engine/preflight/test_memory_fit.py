@@ -1,0 +1,102 @@
+"""What plugins say of memory is added up, held against what is there, and said with what would lower it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from distillkit import InputError, MemoryPart, MemoryReport, MemoryUse, RunConfig, RunContext
+from distillkit.cli.memory_rows import memory_rows
+from distillkit.memory import DeviceMemory
+from distillkit.preflight.memory_fit import GIB, device_fits, gib, require_memory
+from distillkit.preflight.prepared_run import prepare_run
+from distillkit.registry import Registry
+from distillkit.roles.plugin import CheckReport
+from distillkit.testing import FakeScorer, FakeStudent, make_context
+from distillkit.testing.builders import TEST_PLAN
+
+Make = Callable[..., RunConfig]
+
+
+def use(part: MemoryPart, gigabytes: float, what: str = "x", device: str = "gpu") -> MemoryUse:
+    return MemoryUse(device, part, what, int(gigabytes * GIB))
+
+
+def device(total: float = 80, free: float = 79, name: str = "gpu") -> DeviceMemory:
+    return DeviceMemory(name, "a card", int(total * GIB), int(free * GIB))
+
+
+def test_weights_and_caches_of_all_and_the_largest_phase_of_one_make_the_peak() -> None:
+    student = MemoryReport(
+        (device(), device(8, 8, "cpu")),
+        (use("weights", 10), use("caches", 4), use("training", 20), use("training", 3), use("sampling", 22),
+         use("saving", 5, device="cpu")),
+    )  # fmt: skip
+    teacher = MemoryReport((device(),), (use("weights", 30), use("scoring", 9)))
+    gpu, host = device_fits({"student": student, "teacher": teacher})
+    assert gpu.peak == (10 + 4 + 30 + 23) * GIB
+    assert gpu.largest_phase == ("student", "training")
+    assert (host.peak, host.largest_phase) == (5 * GIB, ("student", "saving"))
+    rows = dict(memory_rows([gpu, host]))
+    assert rows["memory, gpu"] == "about 67.0 GiB at the peak (training); a card has 80.0 GiB, 79.0 GiB of it free"
+    assert rows["  always"] == "40.0 GiB: 30.0 GiB x (teacher), 10.0 GiB x (student)"
+    assert rows["  in training"] == "23.0 GiB: 20.0 GiB x, 3.0 GiB x"
+
+
+class Big(FakeStudent):
+    """A fake that says how large it is: an option halves what it computes with."""
+
+    name = "big"
+    weights: float = 10
+    half: bool = False
+
+    def memory(self, run: RunContext) -> MemoryReport:
+        assert run.plan is not None
+        computes = 30 * run.plan.new_tokens / 12 / (2 if self.half else 1)
+        uses = use("weights", self.weights, "its weights"), use("training", computes, "activations")
+        return MemoryReport((device(48, 40),), uses, ({"half": True},))
+
+
+@pytest.fixture
+def big(fake_config: Make, registry: Registry) -> Callable[..., RunConfig]:
+    registry.add(Big)
+
+    def make(**options: Any) -> RunConfig:
+        return fake_config(student={"name": "big", **options})
+
+    return make
+
+
+def test_a_run_that_is_likely_too_large_is_told_with_what_lowers_it(big: Make, registry: Registry) -> None:
+    notes = prepare_run(big(), registry, print).notes
+    assert [note for note in notes if "too large" in note] == [
+        "likely too large for gpu (a card): 40.0 GiB at the peak, and 40.0 GiB of 48.0 GiB are free. What lowers the "
+        "peak, each by itself: student.half: true (15.0 GiB less), sampling.max_completion_tokens: 6 (15.0 GiB less); "
+        "or smaller models"
+    ]
+    assert not [note for note in prepare_run(big(half=True), registry, print).notes if "too large" in note]
+
+
+def test_weights_that_cannot_fit_end_the_run_before_anything_is_loaded(big: Make, registry: Registry) -> None:
+    with pytest.raises(InputError, match=r"cannot fit on gpu \(a card, 48.0 GiB\): .* alone take 50.0 GiB: 50.0 GiB"):
+        prepare_run(big(weights=50), registry, print)
+    prepare_run(big(weights=47), registry, print)
+
+
+def test_nothing_is_reckoned_while_a_package_is_missing() -> None:
+    plugins = {"student": Big()}
+    contexts = {"student": make_context("student")}
+    missing = {"student": CheckReport(missing="torch")}
+    assert require_memory(plugins, contexts, TEST_PLAN, missing).fits == ()
+    plan = replace(TEST_PLAN, new_tokens=12)
+    assert require_memory(plugins, contexts, plan, {"student": CheckReport()}).fits[0].peak == 40 * GIB
+
+
+def test_fakes_hold_next_to_nothing(fake_config: Make, registry: Registry) -> None:
+    assert FakeScorer().memory(make_context()) is None
+    assert prepare_run(fake_config(), registry, print).memory.fits == ()
+
+
+def test_bytes_in_words() -> None:
+    assert [gib(size) for size in (0, 3 * 2**20, GIB // 4, 12 * GIB)] == ["0 MiB", "3 MiB", "0.2 GiB", "12.0 GiB"]
