@@ -59,11 +59,11 @@ class FromData:
 
 def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> FromData:
     """Write a config into `directory` for the rows at `path`. Raises InputError, also rather than overwrite a file."""
-    rows = _first_rows(path, registry)
+    first = _first_rows(path, registry)
+    rows, held_out = first[:LOOKED_AT], min(MOST_HELD_OUT, len(first) // SHARE_HELD_OUT)
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
     mapping = "".join(_mapping(rows, shapes, route))
-    held_out = min(MOST_HELD_OUT, len(rows) // SHARE_HELD_OUT)
     line = f"  held_out_rows: {held_out}     # kept apart to measure progress on; or eval_path, rows of their own\n"
     data = f"{PATHS}  path: {_from(path, directory)}\n{mapping}{line if held_out else ''}  epochs: 1\n\n"
     text = config_of(data, section, EVALUATED if held_out else NOT_EVALUATED)
@@ -76,7 +76,7 @@ def _first_rows(path: str, registry: Registry) -> list[Columns]:
     dataset = dataset_at(path, "--from", registry)
     rows, problem = [], None
     with attribute_to(dataset, "in read()"):
-        for raw in islice(dataset.read(), LOOKED_AT):
+        for raw in islice(dataset.read(), max(LOOKED_AT, MOST_HELD_OUT * SHARE_HELD_OUT)):
             try:
                 if isinstance(raw, UnreadableRow):
                     raise raw.problem

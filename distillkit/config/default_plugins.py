@@ -7,6 +7,10 @@ from typing import Any
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.roles.student import Student
 
+SAVED_SPLIT = ("dataset_info.json", "state.json")
+"""What `Dataset.save_to_disk` writes beside the rows."""
+SAVED_DICT = "dataset_dict.json"
+"""What `DatasetDict.save_to_disk` writes beside the folders of its splits."""
 FILLED_IN: Mapping[str, str] = {
     "data.source": "`hf` for `hf://...` and folders that `save_to_disk` wrote, else `files`",
     "router": "`single` for one teacher, `field` for several",
@@ -50,14 +54,14 @@ def default_source(path: Paths) -> str:
     if not isinstance(path, str):
         return "files"
     folder, mark, _ = path.rpartition("#")  # a split behind it, if the `#` is not of the folder's own name
-    saved = _is_saved_dataset(Path(path)) or (mark and _is_saved_dataset(Path(folder)))
+    saved = is_saved_dataset(Path(path)) or (mark and is_saved_dataset(Path(folder)))
     return "hf" if path.startswith("hf://") or saved else "files"
 
 
-def _is_saved_dataset(folder: Path) -> bool:
-    marks = (("dataset_info.json", "state.json"), ("dataset_dict.json",))
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether `save_to_disk` of `datasets` wrote this folder."""
     try:
-        return any(all((folder / name).is_file() for name in names) for names in marks)
+        return (folder / SAVED_DICT).is_file() or all((folder / name).is_file() for name in SAVED_SPLIT)
     except (OSError, ValueError):  # no path at all, which is said where it is read
         return False
 

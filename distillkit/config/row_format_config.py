@@ -108,6 +108,8 @@ def require_routes(mapping: FormatConfig, teachers: Sequence[str], router: Route
                 f"data.format.{key}: router {router.name!r} takes a row's teacher from no field; take it out, or "
                 "choose `router: field`"
             )
+    if "teacher" in given and field in mapping.fields:
+        raise ValueError(f"data.format: `teacher` and `fields.{field}` make the same field; take one out")
     for key, routes in by_route.items():
         for route in routes:
             if route not in teachers:

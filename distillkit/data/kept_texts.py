@@ -4,7 +4,8 @@ import io
 import os
 import tempfile
 import weakref
-from typing import BinaryIO, cast
+from contextlib import suppress
+from typing import IO, BinaryIO, cast
 
 from distillkit.errors import DataError
 
@@ -23,24 +24,36 @@ class KeptTexts:
         try:
             if self._file is None:
                 file = tempfile.TemporaryFile(prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
-                weakref.finalize(self, file.close)
+                weakref.finalize(self, _close, file)
                 self._file = cast(BinaryIO, file)
             self._file.write(text)
             self._file.write(b"\n")
         except OSError as error:
-            raise DataError(
-                f"the rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}. A source that is compressed, a "
-                "table or an array is written there as JSON lines; free some space, or set TMPDIR to another folder"
-            ) from error
+            raise _no_room(error) from error
         self._length += len(text) + 1
         return start
 
     def open(self) -> BinaryIO:
-        """All lines, to be read from any place, at the same time as others read."""
+        """All lines, to be read from any place, at the same time as others read. Raises DataError as `append` does."""
         if self._file is None:
             raise AssertionError("no text was kept")
-        self._file.flush()
+        try:
+            self._file.flush()
+        except OSError as error:
+            raise _no_room(error) from error
         return cast(BinaryIO, io.BufferedReader(_Reading(self._file.fileno())))
+
+
+def _close(file: IO[bytes]) -> None:
+    with suppress(OSError):  # of a full disk, which was said
+        file.close()
+
+
+def _no_room(error: OSError) -> DataError:
+    return DataError(
+        f"the rows cannot be kept in {tempfile.gettempdir()}: {error.strerror}. A source that is compressed, a "
+        "table or an array is written there as JSON lines; free some space, or set TMPDIR to another folder"
+    )
 
 
 class _Reading(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Where each row of a dataset is, and a hash of what it holds: about 20 bytes a row, so a million rows are cheap."""
+"""Where each row of a dataset is, and a hash of what it holds: 21 bytes a row, so a million rows are cheap."""
 
 import hashlib
 from array import array
@@ -40,6 +40,7 @@ class RowIndex:
         self._file_of, self._numbers, self._offsets = array("I"), array("I"), array("Q")
         self._digests = bytearray()
         self._read_all(dataset, max_rows, selection)
+        self._require_places(dataset)
         if not self._numbers and not self.unreadable.count:
             raise DataError(f"{self.place}: {selection.nothing() if selection else 'holds no rows'}")
 
@@ -68,6 +69,22 @@ class RowIndex:
             self._add(raw, at)
             if len(self._numbers) == max_rows:
                 return
+
+    def _require_places(self, dataset: Dataset) -> None:
+        """Raise PluginError for two rows of one place: they would have one id, and so the same completions."""
+        places = (np.array(self._file_of, dtype=np.uint64) << np.uint64(32)) | np.array(self._numbers, dtype=np.uint64)
+        places.sort()
+        twice = np.flatnonzero(places[1:] == places[:-1])
+        keys = [file.key for file in self._files]
+        wrong = ""
+        if len(twice):
+            file, number = divmod(int(places[twice[0]]), 2**32)
+            wrong = f"two rows the place {self._files[file].place(number)}; a row's number is unique in its file"
+        elif len(set(keys)) < len(keys):
+            again = next(key for key in keys if keys.count(key) > 1)
+            wrong = f"two files the key {again!r}; `RowFile.key` is part of a row's id, so each file has its own"
+        if wrong:
+            raise PluginError(f"dataset {dataset.name!r} ({type(dataset).__name__}) gives {wrong}")
 
     def _add(self, raw: RawRow, file: int) -> None:
         content = hash_of(raw.text)

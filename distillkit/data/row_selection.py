@@ -1,6 +1,8 @@
 """Which rows of a source a run has, and in which order: what `data.filter` keeps, by the key of `data.sort`."""
 
 from array import array
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from distillkit.data.counted import counted
 from distillkit.data.parse_row import parse_columns
 from distillkit.data.row_format.expressions import SORT, RowFilter, SortKey
 from distillkit.errors import RowError
+from distillkit.files.strict_json import shortened
 from distillkit.raw_row import RawRow
 
 ONE_KIND = "rows are sorted by one or the other"
@@ -49,16 +52,34 @@ class RowSelection:
         """The rank of each row that was taken, alike where keys are; None: rows are not sorted."""
         if self._sort is None:
             return None
-        keys = np.array(self._texts, dtype=object) if self._texts else np.frombuffer(self._numbers, dtype=np.float64)
-        ranks: IntArray = np.unique(keys, return_inverse=True)[1].astype(np.int64, copy=False)
+        ranks: IntArray = np.unique(self._keys, return_inverse=True)[1].astype(np.int64, copy=False)
         return -ranks if self._descending else ranks
+
+    @property
+    def _keys(self) -> "np.ndarray":
+        return np.array(self._texts, dtype=object) if self._texts else np.frombuffer(self._numbers, dtype=np.float64)
 
     def nothing(self) -> str:
         """Why there are no rows."""
         return f"data.filter keeps none of {counted(self.read, 'row')}" if self.read else "holds no rows"
 
-    def note(self, noun: str) -> str | None:
-        """How many rows the filter keeps; None where there is no filter."""
-        if self._filter is None:
-            return None
-        return f"data.filter keeps {self.kept:,} of {counted(self.read, noun)}"
+    def notes(self, noun: str) -> Iterator[str]:
+        """How many rows the filter keeps, and what sorts otherwise than it seems to."""
+        if self._filter is not None:
+            yield f"data.filter keeps {self.kept:,} of {counted(self.read, noun)}"
+        before, behind = _numbers_out_of_order(self._texts)
+        if before:
+            yield (
+                f"{SORT} gives texts that are numbers, as every cell of CSV is a text, and sorts them as texts: "
+                f"{before} before {behind}; `| float` behind it sorts by the numbers"
+            )
+
+
+def _numbers_out_of_order(texts: Sequence[str]) -> tuple[str, str]:
+    """Two texts that are next to one another as texts and not as numbers; empty where there are none."""
+    try:
+        keys = [(text, float(text)) for text in sorted(set(texts))]
+    except ValueError:
+        return "", ""
+    pairs = ((shortened(repr(a), 40), shortened(repr(b), 40)) for (a, m), (b, n) in pairwise(keys) if m > n)
+    return next(pairs, ("", ""))

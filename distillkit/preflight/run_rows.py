@@ -11,10 +11,11 @@ from distillkit.data.render import Renderer
 from distillkit.data.row_format.expressions import RowFilter, SortKey
 from distillkit.data.row_format.recognition import LOOKED_AT, ReadAs, columns_of, recognized
 from distillkit.data.row_format.row_format import RowFormat
+from distillkit.data.row_format.shapes import Columns, Mapped
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.row_selection import RowSelection
-from distillkit.errors import RowError
+from distillkit.errors import DataError, RowError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prompt_lengths import PromptLengths
 from distillkit.roles.attribution import attribute_to
@@ -110,16 +111,24 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
         index = RowIndex(dataset, max_rows, selection if data.filter is not None or sort is not None else None)
     rows = IndexedRows(index, ranks=selection.ranks())
     first = list(rows.columns(range(min(len(rows), LOOKED_AT))))
-    read_as = recognized(first, data.format.given, rows.place)
+    read_as = _recognized(first, data.format.given, dataset)
     route_field = config.router.route_field()
     if not read_as.is_plain:
         rows = rows.formatted(RowFormat.of(read_as.mapping, pipeline.teachers, route_field))
     rows.validate(pipeline.count)
     others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
     about = read_as.note(name for name in columns_of(first) if name not in others)
-    kept = selection.note("held-out row" if held_out else "row")
-    found = (*_notes_of(dataset), *(note for note in (about, kept) if note is not None))
+    about_selection = selection.notes("held-out row" if held_out else "row")
+    found = (*_notes_of(dataset), *(() if about is None else (about,)), *about_selection)
     return RoutedRows(rows, pipeline, read_as, found)
+
+
+def _recognized(first: Sequence[Columns], written: Mapped, dataset: Dataset) -> ReadAs:
+    """As `recognized`; what the dataset found may be why it fails, such as a column that is left out."""
+    try:
+        return recognized(first, written, dataset.place())
+    except DataError as error:
+        raise DataError("\n".join([str(error), *_notes_of(dataset)])) from error
 
 
 def _notes_of(dataset: Dataset) -> Iterator[str]:

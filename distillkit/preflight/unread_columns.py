@@ -2,10 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import JsonValue
 
 from distillkit.data.counted import counted
+from distillkit.files.strict_json import parse_json
 from distillkit.types import RoutedRow, Teacher
 
 NAMES = frozenset({"teacher_messages", "teacher_prompt", "privileged_messages", "privileged_prompt"})
@@ -27,6 +29,8 @@ class UnreadColumns:
         """Look at one more row."""
         for name, value in routed_row.row.fields.items():
             if name in self._read or not (name in self._keys or name.endswith("_messages")):
+                continue
+            if name in routed_row.row.mapped:  # a template may have made anything of it
                 continue
             text = _longest_text(value)
             if not text:
@@ -51,6 +55,9 @@ class UnreadColumns:
 
 def _longest_text(value: JsonValue) -> str:
     """The text that a column holds, or the longest content of its messages; empty where it holds neither."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # messages as CSV has them
+        with suppress(ValueError):
+            value = parse_json(value)
     if isinstance(value, str):
         return value.strip()
     if not isinstance(value, list):

@@ -109,8 +109,13 @@ class TeacherMessages:
         return self.prompt.reads | self.messages.reads | self.system.reads
 
     def fields_of(self, columns: Columns, made: Columns) -> Mapping[str, JsonValue]:
-        """The fields of the row's teacher, or of all where no field says which. Raises RowError."""
+        """The fields of the row's teacher, or of all where no field says which; none of a route without a template.
+
+        Raises RowError.
+        """
         route = None if self.route_field is None else made.get(self.route_field)
+        if not any(by_route.at(route) for by_route in (self.prompt, self.messages, self.system)):
+            return {}
         keys = {self.keys[route]} if isinstance(route, str) and route in self.keys else set(self.keys.values())
         return dict.fromkeys(keys, self._read_by(route, columns, made.get("messages")))
 

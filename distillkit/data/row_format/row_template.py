@@ -1,6 +1,7 @@
 """A template over a row's columns, compiled once: the value of one expression, a text, or a literal."""
 
 import difflib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jinja2.runtime import Context
 from pydantic import JsonValue
 
 from distillkit.data.row_format.sandbox import environment, plain
+from distillkit.data.row_format.text_filters import TEXT
 from distillkit.errors import RowError
 from distillkit.files.strict_json import LONE_SURROGATE, NO_TEXT, shortened
 
@@ -67,6 +69,8 @@ def _said_of(error: Exception) -> str:
     said = shortened(str(error), SHOWN)
     if isinstance(error, TypeError) and "NoneType" in said:
         said += "; a column is null there, which `column is not none` asks for"
+    elif isinstance(error, TypeError) and "'str' and '" in said:
+        said += "; a column is a text there, as every cell of CSV is: `column | float` is its number"
     return said if isinstance(error, TemplateError | ValueError) and said else f"{type(error).__name__}: {said}"
 
 
@@ -109,7 +113,8 @@ def _compile_text(text: str, key: str) -> RowTemplate:
         case [nodes.Output(nodes=[expression])]:
             return _compile_value(expression, key)
     reads, template = _compiled(tree)
-    return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(_context(template, fields))))
+    context = _Contexts(template)
+    return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(context.of(fields))))
 
 
 def compile_expression(text: str, key: str) -> RowTemplate:
@@ -135,9 +140,10 @@ def _compile_value(expression: nodes.Expr, key: str) -> RowTemplate:
     tree = nodes.Template([nodes.Assign(nodes.Name(VALUE, "store"), expression, lineno=1)], lineno=1)
     tree.set_environment(environment())
     reads, template = _compiled(tree)
+    contexts = _Contexts(template)
 
     def make(fields: Fields) -> JsonValue:
-        context = _context(template, fields)
+        context = contexts.of(fields)
         deque(template.root_render_func(context), maxlen=0)
         return cast(JsonValue, plain(context.vars[VALUE]))
 
@@ -154,9 +160,18 @@ def _column(name: str) -> Make:
     return make
 
 
-def _context(template: Template, fields: Fields) -> Context:
-    """Of one template at one row: `{% set %}` writes into it. Columns hide what Jinja calls by their names."""
-    return template.new_context({**environment().globals, ROW: fields, **fields}, shared=True)
+class _Contexts(threading.local):
+    """What a template renders in: one context a thread, used again, since making it takes longer than rendering."""
+
+    def __init__(self, template: Template) -> None:
+        """Of one template."""
+        self._context = template.new_context()
+
+    def of(self, fields: Fields) -> Context:
+        """For one row, without what `{% set %}` wrote at others. Columns hide what Jinja calls by their names."""
+        self._context.parent = {**environment().globals, ROW: fields, **fields}
+        self._context.vars, self._context.exported_vars = {}, set()
+        return self._context
 
 
 def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:
@@ -166,14 +181,18 @@ def _compiled(tree: nodes.Template) -> tuple[frozenset[str], Template]:
             raise ValueError(NO_TEXT)
     if any(True for _ in meta.find_referenced_templates(tree)):
         raise ValueError("includes or imports another template, and there is none; write it out here")
+    for joined in tree.find_all(nodes.Concat):  # `~`, which prints null and lists as Python writes them
+        joined.nodes = [nodes.Filter(part, TEXT, [], [], None, None, lineno=part.lineno) for part in joined.nodes]
     free = _checked(lambda: meta.find_undeclared_variables(tree)) - environment().globals.keys() - {ROW}
-    of_row = {name for node in tree.find_all(nodes.Getitem) if (name := _column_of(node)) is not None}
+    of_row = {name for node in tree.find_all((nodes.Getitem, nodes.Getattr)) if (name := _column_of(node)) is not None}
     return frozenset(free | of_row), _checked(lambda: environment().from_string(tree))
 
 
-def _column_of(node: nodes.Getitem) -> str | None:
-    """The name in `row["name"]`."""
+def _column_of(node: nodes.Expr) -> str | None:
+    """The name in `row["name"]` and `row.name`."""
     match node:
+        case nodes.Getattr(node=nodes.Name(name="row"), attr=str(name)):
+            return name
         case nodes.Getitem(node=nodes.Name(name="row"), arg=nodes.Const(value=str(name))):
             return name
     return None

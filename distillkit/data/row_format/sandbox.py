@@ -13,21 +13,24 @@ from jinja2 import StrictUndefined, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from distillkit.data.row_format.template_filters import FILTERS, TemplateValueError
-from distillkit.files.strict_json import json_type
+from distillkit.data.row_format.text_filters import TEXT_FILTERS, printed
 
 MOST = 2**24
 """Items of a list or characters of a text that `*` makes, and bits of a number that `*` or `**` makes."""
 
 
 class RowEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja's sandbox in which `*` and `**` cannot fill the memory."""
+    """Jinja's sandbox in which `*` and `**` cannot fill the memory, and `%` prints no null."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 - as in Jinja
-        """Jinja's, refused where the result would be too large."""
+        """Jinja's, refused where the result would be too large, or print what no prompt means."""
         if _size(operator, left, right) > MOST:
             raise TemplateValueError(f"`{operator}` makes something too large")
+        if operator == "%" and isinstance(left, str) and not isinstance(right, dict):
+            for value in right if isinstance(right, tuple) else (right,):
+                printed(value)
         return super().call_binop(context, operator, left, right)
 
 
@@ -49,12 +52,12 @@ def environment() -> RowEnvironment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printed,
+        finalize=printed,
         extensions=["jinja2.ext.loopcontrols"],
         optimized=False,  # nothing is worked out while a config is read
         autoescape=False,
     )
-    made.filters.update(FILTERS, tojson=_to_json)
+    made.filters.update(FILTERS, **TEXT_FILTERS, tojson=_to_json)
     del made.filters["random"], made.globals["lipsum"]
     return made
 
@@ -62,16 +65,6 @@ def environment() -> RowEnvironment:
 def _to_json(value: Any, indent: int | None = None) -> str:  # noqa: ANN401 - JSON, or an undefined name
     """JSON as transformers' templates print it; Jinja's own is for HTML."""
     return json.dumps(plain(value), ensure_ascii=False, indent=indent)
-
-
-def _printed(value: Any) -> Any:  # noqa: ANN401 - as in Jinja
-    """What `{{ ... }}` prints within a text. Raises TemplateValueError for what no prompt means."""
-    if isinstance(value, str | int | float | Undefined) and value is not None:
-        return value
-    if value is None:
-        raise TemplateValueError("prints null within a text; say what stands there then: `{{ column or '' }}`")
-    kind = f"JSON {json_type(value)}" if isinstance(value, list | dict) else type(value).__name__
-    raise TemplateValueError(f"prints a {kind} within a text; say how: `| join(', ')`, `| tojson`")
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - whatever an expression gives, as JSON

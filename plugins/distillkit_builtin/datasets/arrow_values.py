@@ -1,14 +1,15 @@
 """Arrow columns as JSON values.
 
-Dates, times and timestamps become ISO 8601 text, decimals text, NaN null, a map an object, a JSON text what it
-holds. What has no form in JSON that all would expect (bytes, and so images; durations; unions) has no value: such
-columns are left out.
+Dates, times and timestamps become ISO 8601 text, decimals text, floats the shortest number of their precision, NaN
+null, a map an object, a JSON text what it holds. What has no form in JSON that all would expect (bytes, and so images;
+durations; unions) has no value: such columns are left out.
 """
 
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import JsonValue
 
 from distillkit.files.strict_json import parse_json
@@ -63,7 +64,11 @@ def _conversion(kind: "pa.DataType") -> Convert | None:
         inner = _conversion(kind.value_type)
         return inner and _of_list(inner)
     if types.is_floating(kind):
-        return _of_float
+        return (
+            _of_float
+            if types.is_float64(kind)
+            else _of_narrow_float(np.float32 if types.is_float32(kind) else np.float16)
+        )
     if types.is_decimal(kind):
         return str
     return _of_time if _is_time(kind) else None
@@ -73,6 +78,15 @@ def _of_float(value: float) -> JsonValue:
     if math.isinf(value):
         raise ValueError("is infinite, which JSON does not have")
     return None if math.isnan(value) else value
+
+
+def _of_narrow_float(narrow: type[np.floating[Any]]) -> Convert:
+    """The shortest number that is this one in its own precision, as pandas and CSV print it: 0.1, not 0.10000000149."""
+
+    def shortest(value: float) -> JsonValue:
+        return None if _of_float(value) is None else float(str(narrow(value)))
+
+    return shortest
 
 
 def _of_time(value: Any) -> JsonValue:  # noqa: ANN401 - a date, a time, a datetime, or pandas' with nanoseconds

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit import DataError
+from distillkit.config.default_plugins import SAVED_DICT, SAVED_SPLIT, is_saved_dataset
 
 SCHEME = "hf://"
 FORM = "hf://org/name, hf://org/name/config, either with #split behind it"
@@ -12,10 +13,6 @@ PART = re.compile(r"[\w.-]{1,96}", re.ASCII)
 """A user's, a dataset's or a config's name."""
 SPLIT = re.compile(r"\w+(\.\w+)*")
 """As `datasets` names its splits."""
-SAVED_SPLIT = ("dataset_info.json", "state.json")
-"""What `Dataset.save_to_disk` writes beside the rows."""
-SAVED_DICT = "dataset_dict.json"
-"""What `DatasetDict.save_to_disk` writes beside the folders of its splits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +36,6 @@ class SavedAddress:
     folder: Path
     split: str | None = None
 
-    @property
-    def is_dict(self) -> bool:
-        """Whether it holds a `DatasetDict`: a folder a split."""
-        return (self.folder / SAVED_DICT).is_file()
-
 
 def parse_hub_address(text: str) -> HubAddress:
     """What an address that begins with `hf://` names. Raises ValueError for one that names nothing."""
@@ -64,19 +56,14 @@ def find_saved(text: str) -> SavedAddress:
     """The folder that `save_to_disk` wrote that `text` names. Raises DataError if it names none."""
     name, mark, split = text.rpartition("#")
     try:
-        if is_saved(Path(text)):  # a `#` may belong to the folder's own name
+        if is_saved_dataset(Path(text)):  # a `#` may belong to the folder's own name
             return SavedAddress(Path(text))
         folder = Path(name if mark else text)
-        if not mark or not is_saved(folder):
+        if not mark or not is_saved_dataset(folder):
             raise DataError(f"{shown(text)}: {_why_not(folder)}")
         return SavedAddress(folder, _split(text, split))
     except OSError as error:
         raise DataError(f"{shown(text)} cannot be read: {error.strerror}") from error
-
-
-def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
-    return (folder / SAVED_DICT).is_file() or all((folder / name).is_file() for name in SAVED_SPLIT)
 
 
 def shown(text: str) -> str:

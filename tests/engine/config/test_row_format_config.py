@@ -95,6 +95,11 @@ def test_what_is_wrong_has_file_line_and_key(
             "data.format.teacher_prompt: router 'single' takes a row's teacher",
         ),
         (
+            "  format: {teacher: math, fields: {teacher: prose}}\n",
+            TEACHERS,
+            "data.format: `teacher` and `fields.teacher` make the same field; take one out",
+        ),
+        (
             "  format: {teacher_system: {maths: x}}\n",
             TEACHERS,
             "data.format.teacher_system: no teacher has the route value 'maths'; did you mean 'math'? Known: math",

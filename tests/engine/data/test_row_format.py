@@ -142,6 +142,16 @@ def test_a_route_by_another_field_and_prompts_by_route() -> None:
     }
 
 
+def test_a_route_without_a_template_keeps_the_messages_that_its_rows_hold() -> None:
+    mapping = {"prompt": "{{ question }}", "teacher": "{{ kind }}", "teacher_prompt": {"math": "{{ answer }}"}}
+    own = [user("Be warm.")]
+    found = made(mapping, {**ROW, "kind": "prose", "prose_messages": own}, "domain")
+    assert "teacher_messages" not in found
+    assert found.get("prose_messages", own) == own
+    over = made({**mapping, "teacher_prompt": {"math": ""}}, {**ROW, "teacher_messages": own}, "domain")
+    assert over["teacher_messages"] is None
+
+
 def test_a_row_of_no_known_route_gets_what_all_teachers_read() -> None:
     mapping = {"prompt": "{{ question }}", "teacher": "{{ kind }}", "teacher_prompt": "{{ answer }}"}
     found = made(mapping, {**ROW, "kind": "other"}, "domain")

@@ -60,13 +60,13 @@ def test_the_rows_that_a_filter_keeps(tmp_path: Path, expression: str, kept: lis
     columns = [{"n": n, "kind": "b" if n == 2 else "a"} for n in range(1, 5)]
     rows, selection = indexed(tmp_path, columns, keep=expression)
     assert [row.fields["n"] for row in rows.rows()] == kept
-    assert selection.note("row") == f"data.filter keeps {len(kept)} of 4 rows"
+    assert [*selection.notes("row")] == [f"data.filter keeps {len(kept)} of 4 rows"]
 
 
 def test_max_rows_counts_what_the_filter_keeps(tmp_path: Path) -> None:
     rows, selection = indexed(tmp_path, [{"n": n} for n in range(100)], keep="n % 10 == 9", max_rows=3)
     assert [row.fields["n"] for row in rows.rows()] == [9, 19, 29]
-    assert selection.note("row") == "data.filter keeps 3 of 30 rows"
+    assert [*selection.notes("row")] == ["data.filter keeps 3 of 30 rows"]
 
 
 def test_the_digest_is_of_the_rows_that_are_kept(tmp_path: Path) -> None:
@@ -131,6 +131,25 @@ def test_by_numbers_and_by_texts(tmp_path: Path, by: str, descending: bool, orde
     columns[2]["name"] = "ééé" if "length" in by else "é"
     rows, _ = indexed(tmp_path, columns, by=by, descending=descending)
     assert trained(rows, shuffle=False) == order
+
+
+@pytest.mark.parametrize(
+    ("texts", "by", "order", "noted"),
+    [
+        (["2", "10", "1.5", "9"], "n", ["1.5", "10", "2", "9"], "'10' before '2'"),
+        (["2", "10", "1.5", "9"], "n | float", ["1.5", "2", "9", "10"], ""),
+        (["02", "10", "01"], "n", ["01", "02", "10"], ""),
+        (["2", "10", "x"], "n", ["10", "2", "x"], ""),
+    ],
+)
+def test_numbers_that_are_sorted_as_texts_are_said(
+    tmp_path: Path, texts: list[str], by: str, order: list[str], noted: str
+) -> None:
+    rows, selection = indexed(tmp_path, [{"n": text} for text in texts], by=by)
+    assert [texts[int(at)] for at in rows.order(0, 0, shuffle=False)] == order
+    notes = [*selection.notes("row")]
+    assert len(notes) == bool(noted)
+    assert all(noted in note and "`| float`" in note for note in notes)
 
 
 @pytest.mark.parametrize(

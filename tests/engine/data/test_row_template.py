@@ -1,5 +1,7 @@
 """Templates over a row's columns: what they give, what is refused and when, and that the sandbox holds."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,6 +46,16 @@ def refused_at_the_row(template: str) -> str:
         ("{{ level + 0.5 }}", 3.5),
         ("{{ level > 2 }}", True),
         ("{{ nothing }}", None),
+        ("{{ question ~ level ~ ' ' ~ 0.5 }}", f"{ROW['question']}3 0.5"),
+        ("{{ (nothing or answer) | trim }}", "42"),
+        ("{{ level | string }}", "3"),
+        ("{{ [question, nothing, answer] | select | join('\n') }}", f"{ROW['question']}\n42"),
+        ("{{ turns | join('-', attribute='content') }}", "Hi-Yes"),
+        ("{{ 'It is %s, %d' % (answer, level) }}", "It is 42, 3"),
+        ("{{ 7 % level }}", 1),
+        ("{{ answer | int + 1 }}", 43),
+        ("{{ '4.5' | float }}", 4.5),
+        ("{{ 'x' | int(-1) }}", -1),
         ("{{ turns }}", TURNS),
         ("{{ turns | without_answer }}", TURNS[:1]),
         ("{{ turns | map(attribute='role') }}", ["user", "assistant"]),
@@ -91,10 +103,28 @@ def test_a_rows_text_is_never_a_template() -> None:
             "{{ nothing > 3 }}",
             "TypeError: '>' not supported between instances of 'NoneType' and 'int'; a column is null",
         ),
+        (
+            "{{ answer > 3 }}",
+            "TypeError: '>' not supported between instances of 'str' and 'int'; a column is a text there, as every",
+        ),
         ("{{ level / 0 }}", "ZeroDivisionError: division by zero"),
         ("It is {{ nothing }}", "prints null within a text; say what stands there then"),
         ("They are {{ turns }}", "prints a JSON array within a text; say how: `| join(', ')`, `| tojson`"),
         ("It is {{ turns | map('upper') }}", "prints a generator within a text"),
+        ("{{ answer ~ nothing }}", "prints null within a text"),
+        ("{{ answer ~ turns }}", "prints a JSON array within a text"),
+        ("{{ self ~ answer }}", "prints a TemplateReference within a text"),
+        ("{{ nothing | trim }}", "trim: prints null within a text; say what stands there then: `{{ column or '' }}`"),
+        ("{{ turns[0] | upper }}", "upper: prints a JSON object within a text"),
+        ("{{ nothing | string }}", "prints null within a text"),
+        ("{{ answer | replace('4', nothing) }}", "replace: prints null within a text"),
+        ("{{ [answer, nothing] | map('trim') | list }}", "trim: prints null within a text"),
+        ("{{ [answer, nothing] | join(' ') }}", "join: prints null within a text"),
+        ("{{ 'It is %s' % nothing }}", "prints null within a text"),
+        ("{{ '%s%s' % (answer, turns) }}", "prints a JSON array within a text"),
+        ("{{ '%s' | format(nothing) }}", "format: prints null within a text"),
+        ("{{ question | int }}", "int: 'What is {{ 6 * 7 }}? {% raw %}' is no number; say what it is then: `| int(0)`"),
+        ("{{ nothing | float }}", "float: null is no number; say what it is then: `| float(0)`"),
         ("{{ namespace() }}", "makes Namespace, which JSON has not"),
         ("{{ {1: 2} }}", "makes an object with a key that is no text"),
         ("{{ 1e308 * 10 }}", "makes inf, which JSON has not"),
@@ -163,6 +193,7 @@ def test_nothing_gets_out_of_the_sandbox_or_fills_the_memory(template: str, arou
         ("{{ b }}", {"b"}),
         ("{{ b }} {{ a }} {{ b }}", {"a", "b"}),
         ("{{ row['my column'] ~ a }}", {"my column", "a"}),
+        ("{{ row.b | trim }}", {"b"}),
         ("{% set x = a %}{{ x }}{{ range(2) | list | tojson }}", {"a"}),
         ({"p": "{{ a }}", "q": ["{{ b }}"]}, {"a", "b"}),
         ("a", set()),
@@ -225,3 +256,17 @@ def test_turns_of_sharegpt() -> None:
 )
 def test_a_chat_without_its_answer(turns: list[Any], left: int) -> None:
     assert compile_template("{{ turns | without_answer }}", "k").of({"turns": turns}) == turns[:left]
+
+
+def test_nothing_of_one_row_is_seen_at_the_next() -> None:
+    template = compile_template("{% if a is defined %}{% set b = a %}{% endif %}{{ b | default('none') }}.", "k")
+    assert [template.of({"a": "x"}), template.of({"c": "y"}), template.of({"b": "z"})] == ["x.", "none.", "z."]
+
+
+def test_a_template_makes_rows_in_several_threads_at_once() -> None:
+    template = compile_template("{% set b = a %}{{ b }}{{ pause() }}{{ b }}", "k")
+    both_inside = threading.Barrier(2)
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda a: template.of({"a": a, "pause": lambda: both_inside.wait(10) and ""}), ("x", "y")))
+    assert sorted(str(text)[0] for text in made) == ["x", "y"]
+    assert all(str(text)[0] == str(text)[-1] for text in made)

@@ -1,5 +1,6 @@
 """What a user hears of the rows before a run, and what each note says to do."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -153,6 +154,14 @@ def test_a_column_for_some_routes_is_not_named(fake_config: Make, jsonl: Write) 
         question(f"{i}", teacher=t, prose_messages=privileged(f"as prose {i}")) for i, t in enumerate(("math", "prose"))
     ]
     assert "whose text" not in notes(fake_config(data={"path": jsonl(rows)}, teachers=TWO))
+
+
+def test_a_column_that_is_read_in_another_form_is_not_named(fake_config: Make, jsonl: Write) -> None:
+    as_text = [question(f"{i}", teacher_messages=json.dumps(privileged(f"as text {i}"))) for i in range(2)]
+    assert "whose text" not in notes(fake_config(data={"path": jsonl(as_text)}))
+    rows = [question(f"{i}", teacher_prompt=f"as it is {i}") for i in range(2)]
+    config = fake_config(data={"path": jsonl(rows), "format": {"teacher_prompt": "{{ teacher_prompt | upper }}"}})
+    assert "whose text" not in notes(config)
 
 
 class Forgetful(PromptBuilder):

@@ -53,6 +53,15 @@ def test_which_rows_are_held_out_depends_on_the_seed_and_not_on_the_order(fake_c
     assert contents(prepared(fake_config(seed=1, data=first.data)))[1] != held_out
 
 
+def test_what_is_left_is_trained_in_the_order_of_the_sort(fake_config: Make, jsonl: Write) -> None:
+    rows = [question(f"{i:02}{'x' * 60 * (i % 4 == 1)}", level=i * 7 % 30) for i in range(30)]
+    data = {"path": jsonl(rows), "held_out_rows": 8, "max_prompt_tokens": 50, "sort": {"by": "level"}}
+    found = prepared(fake_config(data=data)).dataset
+    levels = [found.row(int(at)).fields["level"] for at in found.order(0, 3, shuffle=True)]
+    assert 10 <= len(levels) < 23
+    assert levels == sorted(levels)
+
+
 def test_another_choice_of_held_out_rows_is_another_run(fake_config: Make, jsonl: Write) -> None:
     path = jsonl([question(f"row {i}") for i in range(12)])
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import question
@@ -90,6 +92,18 @@ def test_rows_that_cannot_be_read_at_all_are_said_one_by_one(read: Callable[...,
         read([b"{oops"])
     with pytest.raises(DataError, match=r"train\.jsonl:2: line: is not JSON"):
         read([QUESTIONS[0], b"{oops"], filter="level < 3")
+
+
+def test_what_the_source_leaves_out_is_said_where_no_shape_is_recognized(
+    fake_config: Make, registry: Registry, tmp_path: Path
+) -> None:
+    table = pa.table({"prompt": pa.array([b"Why?"], pa.binary()), "id": [1]})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    config = fake_config(data={"path": str(tmp_path / "rows.parquet")})
+    with pytest.raises(DataError) as caught:
+        read_rows(config, plugins_of(config, registry))
+    assert "rows have none of the shapes" in str(caught.value)
+    assert str(caught.value).splitlines()[-1].endswith("no form in JSON: prompt (binary)")
 
 
 def test_the_mapping_of_the_docs(read: Callable[..., RunRows]) -> None:
