@@ -19,4 +19,4 @@ def test_where_no_hub_is_reachable_the_docs_say_what_to_do() -> None:
 
 @pytest.mark.parametrize("error", [OSError("broken"), ValueError("requires trust_remote_code")])
 def test_a_directory_needs_no_hub(error: Exception, tmp_path: Path) -> None:
-    assert "hub" not in unavailable("model", str(tmp_path), error)
+    assert "Without a model hub" not in unavailable("model", str(tmp_path), error)
