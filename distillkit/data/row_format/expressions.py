@@ -38,7 +38,6 @@ class SortKey:
     def __init__(self, expression: str) -> None:
         """Raises ValueError for what is no expression."""
         self._expression = compile_expression(expression, SORT, "99")
-        self._source = expression
 
     def of(self, columns: Mapping[str, JsonValue]) -> float | str:
         """A row's key, a number or a text. Raises RowError where the expression fails, or gives something else."""
@@ -46,7 +45,8 @@ class SortKey:
         if isinstance(value, str):
             return value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            instead = f"; `({self._source}) | default(99, true)` is 99 then" if value is None else ""
+            source = self._expression.expression
+            instead = f"; `{source} | default(99, true)` is 99 then, or a text among texts" if value is None else ""
             raise RowError(SORT, f"gives a JSON {json_type(value)}, not a number or a text{instead}")
         try:
             return float(value)

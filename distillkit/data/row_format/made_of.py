@@ -37,7 +37,8 @@ class MadeOf:
         line = f"data.format: {{{self.key}: {template}}}" if self.expression else ""
         if self.key != self.expression:
             return line or f"end the template of data.format.{self.key} by `| {behind}`"
-        return f"{line}; if the config has a template for `{self.key}`, end that by `| {behind}`"
+        keys = "`teacher_messages` or `teacher_prompt`" if self.key == "teacher_messages" else f"`{self.key}`"
+        return f"{line}; if the config has a template for {keys}, end that by `| {behind}`"
 
 
 def leave_out(expression: str) -> str:

@@ -126,15 +126,21 @@ def _compile_text(text: str, key: str) -> RowTemplate:
         case [nodes.Output(nodes=[nodes.TemplateData(data=literal)])]:
             return RowTemplate(key, frozenset(), lambda fields: literal)
         case [nodes.Output(nodes=[expression])]:
-            return replace(_compile_value(expression, key), expression=_in_braces(text, expression))
+            return replace(
+                _compile_value(expression, key), expression=_before_a_filter(_inside_braces(text), expression)
+            )
     reads, template = _compiled(tree)
     context = _Contexts(template)
     return RowTemplate(key, reads, lambda fields: "".join(template.root_render_func(context.of(fields))))
 
 
-def _in_braces(text: str, expression: nodes.Expr) -> str:
-    """The source of `{{ ... }}`, in parentheses unless a filter behind it is one of all of it."""
-    source = text.strip().removeprefix("{{").removesuffix("}}").strip("+-").strip()
+def _inside_braces(text: str) -> str:
+    """The source of `{{ ... }}`, whose braces may have a sign for the space around them."""
+    return text.strip().removeprefix("{{").removesuffix("}}").strip("+-").strip()
+
+
+def _before_a_filter(source: str, expression: nodes.Expr) -> str:
+    """An expression so that a filter behind it is one of all of it: in parentheses unless it is anyway."""
     whole = isinstance(expression, nodes.Name | nodes.Filter | nodes.Getattr | nodes.Getitem | nodes.Call)
     return source if whole else f"({source})"
 
@@ -147,7 +153,9 @@ def compile_expression(text: str, key: str, default: str) -> RowTemplate:
     if "{{" in text or "{%" in text:
         raise ValueError("is an expression, which stands here without braces")
     try:
-        return replace(_compile_value(_checked(lambda: _parse_expression(text)), key), default=default)
+        expression = _checked(lambda: _parse_expression(text))
+        source = _before_a_filter(text.strip(), expression)
+        return replace(_compile_value(expression, key), default=default, expression=source)
     except ValueError as error:
         raise ValueError(f"{error}{hint_of_syntax(text)}") from error
 

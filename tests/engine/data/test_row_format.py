@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from helpers.rows import LINES
 
-from distillkit.data.parse_row import parse_row
+from distillkit.data.parse_row import parse_messages, parse_row
 from distillkit.data.row_format.expressions import RowFilter
 from distillkit.data.row_format.row_format import RowFormat
 from distillkit.errors import RowError
@@ -229,3 +229,12 @@ def test_the_text_of_a_number_is_what_is_advised(template: str) -> None:
     said = refused({"prompt": template}, {"n": 0})
     advised = said.rpartition("; write `")[2].removesuffix("`")
     assert made({"prompt": advised}, {"n": 0}) == {"messages": [user("1" if "+" in template else "0")]}
+
+
+def test_what_to_write_for_what_teachers_read() -> None:
+    with pytest.raises(RowError) as caught:
+        parse_messages(ANSWERED, "teacher_messages")
+    assert caught.value.fix == (
+        'data.format: {teacher_messages: "{{ teacher_messages | without_answer }}"}; if the config has a template for '
+        "`teacher_messages` or `teacher_prompt`, end that by `| without_answer`"
+    )

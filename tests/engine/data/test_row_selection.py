@@ -124,7 +124,7 @@ def test_what_a_filter_could_have_said(tmp_path: Path, expression: str, advice: 
 def test_what_is_advised_for_rows_without_a_value_works() -> None:
     for columns in ({}, {"level": None}):
         assert not RowFilter("level | default(0, true) > 2").keeps(columns)
-        assert SortKey("(level) | default(99, true)").of(columns) == 99
+        assert SortKey("level | default(99, true)").of(columns) == 99
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,10 @@ def test_numbers_that_are_sorted_as_texts_are_said(
             "data.sort.by: `n` is no column. The row has messages. A text stands in quotes: 'n'; "
             "of a column that some rows have: `n | default(99, true)`",
         ),
-        ([{"n": 1}, {"n": None}], "data.sort.by: gives a JSON null, not a number or a text; `(n) | default(99, true)`"),
+        (
+            [{"n": 1}, {"n": None}],
+            "data.sort.by: gives a JSON null, not a number or a text; `n | default(99, true)` is 99 then",
+        ),
         ([{"n": 1}, {"n": True}], "data.sort.by: gives a JSON boolean, not a number or a text"),
         ([{"n": 1}, {"n": [1]}], "data.sort.by: gives a JSON array, not a number or a text"),
         ([{"n": 1}, {"n": "a"}], "data.sort.by: gives a text here and numbers before; rows are sorted by one or the"),
@@ -291,3 +294,8 @@ def fails(row_filter: RowFilter, row: dict[str, Any]) -> bool:
     except RowError:
         return True
     return False
+
+
+def test_what_is_advised_of_a_key_is_of_all_of_it() -> None:
+    with pytest.raises(RowError, match=r"`\(-1 and level\) \| default\(99, true\)`"):
+        SortKey(" -1 and level").of({"level": None})

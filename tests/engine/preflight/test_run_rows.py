@@ -42,6 +42,14 @@ def test_rows_of_a_common_shape_are_read_and_that_is_said_once(read: Callable[..
     assert list(found.notes()) == [f"{AS_QUESTIONS}; not read by it: level, topic"]
 
 
+def test_a_prompt_that_is_the_same_for_every_row_is_said(read: Callable[..., RunRows]) -> None:
+    assert list(read(QUESTIONS, format={"prompt": "Say a word."}).notes()) == [
+        "data.format.prompt reads no column: every row has the same prompt"
+    ]
+    with pytest.raises(DataError, match=r"train\.jsonl: data\.format\.prompt: .* did you mean"):
+        read(QUESTIONS, format={"prompt": "{question}"})
+
+
 def test_held_out_rows_may_have_another_shape(read: Callable[..., RunRows]) -> None:
     found = read([question("Hi")], QUESTIONS)
     assert found.train.read_as.is_plain
