@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from distillkit.config.load import load_config
@@ -28,7 +29,7 @@ def split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
     """Files, and overrides. Raises InputError for a key and its value that no `=` joins."""
     problems = [
         f"{shortened(word, 60)}: an override is one word with `=`: {_written(key, following)}"
-        for word, following in zip(arguments, [*arguments[1:], ""], strict=True)
+        for word, following in zip_longest(arguments, arguments[1:], fillvalue="")
         if "=" not in word and not is_file(word) and Path(word).suffix not in PARSERS and (key := _our_key(word))
     ]
     if problems:
@@ -40,7 +41,7 @@ def split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
 def require_no_options(words: Sequence[str], known: Collection[str]) -> None:
     """Raise InputError for words that look like options, of a command whose own are `known`: `--learning_rate 1e-4`."""
     problems = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
         if not option.startswith("-") or PLAIN_VALUE.fullmatch(word):
             continue

@@ -73,6 +73,13 @@ def dataset_at(path: Paths, key: str, registry: Registry, options: Mapping[str, 
     return found
 
 
+def require_fitting(config: RunConfig, plugins: RunPlugins, rank: Rank) -> None:
+    """Raise InputError where student, loss, evaluators and processes do not fit together."""
+    require_loss(config, rank)
+    require_spreading(config.student, rank)
+    require_evaluations(config.evaluators, plugins)
+
+
 def require_loss(config: RunConfig, rank: Rank) -> None:
     """Raise InputError unless the student can train what the loss makes."""
     student, loss = config.student, config.loss

@@ -14,14 +14,7 @@ from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Plan
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
-from distillkit.preflight.compatibility import (
-    RunPlugins,
-    plugins_of,
-    require_capabilities,
-    require_evaluations,
-    require_loss,
-    require_spreading,
-)
+from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
@@ -29,7 +22,7 @@ from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
 from distillkit.preflight.row_notes import row_notes
 from distillkit.preflight.run_rows import RunRows, read_rows
-from distillkit.preflight.turn_ends import require_stops, require_turn_ends, resolve_sampling
+from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
@@ -124,9 +117,7 @@ def prepare_run(
     plugins = plugins_of(config, registry)
     rows = read_rows(config, plugins)
     show_rows(rows)
-    require_loss(config, rank)
-    require_spreading(config.student, rank)
-    require_evaluations(config.evaluators, plugins)
+    require_fitting(config, plugins, rank)
     shared = SharedObjects()
     today = config.sampling.template_date or began or date.today()
     contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
@@ -134,9 +125,7 @@ def prepare_run(
     with missing_said_first(reports):
         require_capabilities(config)
         renderer = make_renderer(config, contexts)
-    sampling = resolve_sampling(config.sampling, renderer.student)
-    require_stops(plugins.sampler, sampling, renderer.student.tokenizer)
-    turn_ends = require_turn_ends(config, renderer, sampling)
+    sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)

@@ -25,6 +25,13 @@ def ends_of(side: PromptSide) -> TurnEnds:
     return side.tokenizer.turn_ends(side.template_options)
 
 
+def resolve_ends(config: RunConfig, sampler: Sampler, renderer: Renderer) -> tuple[SamplingParams, TurnEndMaps]:
+    """How completions are sampled, with all that ends one, and how teachers read that end. Raises InputError."""
+    sampling = resolve_sampling(config.sampling, renderer.student)
+    require_stops(sampler, sampling, renderer.student.tokenizer)
+    return sampling, require_turn_ends(config, renderer, sampling)
+
+
 def resolve_sampling(config: SamplingConfig, student: PromptSide) -> SamplingParams:
     """How completions are sampled, with every id that ends one.
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from distillkit_builtin.hub import hub_problem
+from distillkit_builtin.hub import WITHOUT_A_HUB, hub_problem
 from distillkit_builtin.model_source import is_path
 from distillkit_builtin.no_model_here import no_model_here, wrong_file
 
@@ -11,7 +11,7 @@ LONGEST_REASON = 300
 """Letters of another library's error that are shown: some name everything that they know."""
 SHOWN = 4
 """Names of tensors or files that are shown: a wrong config has thousands."""
-WHAT_TO_GIVE = "Give a local directory, or `org/name` of a model on the Hugging Face hub"
+WHAT_TO_GIVE = f"Give a local directory, or `org/name` of a model on the Hugging Face hub; {WITHOUT_A_HUB}"
 
 
 def unavailable(what: str, source: str, error: Exception) -> str:

@@ -11,6 +11,7 @@ log = logging.getLogger("distillkit")
 ASKING = "huggingface_hub.utils._http"
 """The logger that tells of every request that failed, and of every other try."""
 LAST_TRY = re.compile(r"\[Retry (\d+)/\1\]")
+WITHOUT_A_HUB = 'where no hub is reachable, see docs/your-data.md, "Without a model hub"'
 WHAT_HELPS = (
     "HF_HUB_OFFLINE=1 takes what is in the cache and asks nothing, HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy"
 )
@@ -88,11 +89,11 @@ def hub_problem(name: str, error: BaseException) -> str | None:
     if is_offline_mode():
         return (
             f"{here}it is not in {cache}, and HF_HUB_OFFLINE forbids to ask the hub: unset it, or name a local "
-            f"directory{_similar(name)}"
+            f"directory{_similar(name)}; {WITHOUT_A_HUB}"
         )
     return (
         f"{here}the Hugging Face hub ({constants.ENDPOINT}) does not answer, and it is not in {cache}. Name a local "
-        f"directory, or: HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy{_similar(name)}"
+        f"directory, or: HF_ENDPOINT names a mirror, HTTPS_PROXY a proxy{_similar(name)}; {WITHOUT_A_HUB}"
     )
 
 

@@ -139,7 +139,8 @@ def test_without_the_hub_what_is_not_in_the_cache_is_said_to_be_missing_there(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert refusal("org/model") == (
         f"it is not in the cache ({constants.HF_HUB_CACHE}; HF_HOME says where it is), and HF_HUB_OFFLINE forbids to "
-        "ask the hub: unset it, or name a local directory"
+        "ask the hub: unset it, or name a local directory; where no hub is reachable, see docs/your-data.md, "
+        '"Without a model hub"'
     )
     with pytest.raises(InputError, match=r"the tokenizer of 'org/model' cannot be read: it is not in the cache"):
         HFTokenizer.load("org/model")
