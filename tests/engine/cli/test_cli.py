@@ -270,6 +270,7 @@ def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str],
     assert "tokens scored" in done.output
     assert "evaluations" not in done.output
     assert "note: teacher 'a': 1 of 2 rows has no teacher_messages; scored under messages" in done.output
+    assert "warning: no held-out rows" in done.output
     assert done.output.strip().endswith("check: ok")
     assert not Path("runs").exists()
 
