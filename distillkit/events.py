@@ -224,7 +224,7 @@ class Notice(Value):
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
     level: Literal["info", "warning"] = "info"
-    """`info`: a note on what was set so or went as it should; `warning`: likely wrong. In `run.log` it is the log level."""
+    """`info`: a note on what was set so or went as it should; `warning`: likely wrong. The level in `run.log`, too."""
 
     @property
     def shown(self) -> str:

@@ -21,7 +21,10 @@ from distillkit.types import Prompts
 
 
 def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
-    """Print everything that is known before the run, but the row that is shown before models are asked; `notices` are what plugins said."""
+    """Print everything that is known before the run, but the row that is shown before models are asked.
+
+    `notices` are what plugins said, which a run says as warnings.
+    """
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
     for label, prompts in first_of_each_route(prepared).items():

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.examples import examples_path
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
-from distillkit.errors import InputError, MissingExtraError
+from distillkit.errors import MissingExtraError
 from distillkit.ranks import Rank
 from distillkit.run_directory.directory import MARKER, run_directory
 
@@ -83,12 +84,3 @@ def completions_table(run_dir: Path, last_step: int) -> Table:
         question = f"{record['question']} ({record['route']})"
         table.add_row(question, text.get((0, record["row_id"]), ""), text[last_step, record["row_id"]])
     return table
-
-
-def examples_path() -> Path:
-    """The directory with `routed_mopd/` and the others. Raises InputError if the installation lacks it."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "examples", package.parent / "examples"):  # in the wheel, in a checkout
-        if candidate.is_dir():
-            return candidate
-    raise InputError(f"the examples are neither in {package} nor beside it; install distillkit again")

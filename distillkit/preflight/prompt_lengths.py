@@ -60,7 +60,7 @@ class PromptLengths:
         return rows.at(np.delete(np.arange(len(rows), dtype=np.int64), np.frombuffer(self._left_out, np.int64)))
 
     def notes(self, of: str) -> list[str]:
-        """What the config and the rows have set so: rows left out for their length, fields that teachers fall back from."""
+        """What config and rows have set so: rows left out for their length, prompts that teachers have not."""
         left_out = [
             f"{len(self._left_out):,} of {self._seen:,} {of}s are left out: a prompt of theirs, of the student or of a "
             f"teacher, has more tokens than data.max_prompt_tokens={self._limit} (at most {self._longest_left_out:,})"
