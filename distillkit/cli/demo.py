@@ -50,6 +50,13 @@ def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: b
     show_change(result.run_dir, console)
 
 
+def demo_model() -> Path:
+    """Where the demo's model lies, or will lie once it was made."""
+    from distillkit_builtin.local.demo_model import demo_model_path
+
+    return demo_model_path()
+
+
 def free_name(stem: str) -> str:
     """`demo`, or `demo-2` and so on: the first whose run directory holds no run."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))

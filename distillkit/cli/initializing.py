@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from distillkit.cli.demo import demo_model
 from distillkit.cli.examples import copy_example
 from distillkit.cli.reporting import OUT
 from distillkit.cli.scaffold import write_sample
@@ -50,9 +51,7 @@ def _write(directory: Path, teachers: int, data: str | None, example: str | None
 
 def _first_look(teachers: int) -> str:
     """The command that shows something on any machine, with the demo's model where it lies."""
-    from distillkit_builtin.local.demo_model import demo_model_path
-
-    model = demo_model_path()
+    model = demo_model()
     made = "" if model.is_dir() else "; `distillkit demo` makes the model"
     keys = ["student", *(f"teachers.{number}" for number in range(teachers))]
     models = " ".join(f"{key}.model={shlex.quote(str(model))}" for key in keys)

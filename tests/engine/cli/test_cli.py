@@ -279,7 +279,7 @@ def test_a_run_says_notes_and_warnings_as_check_does(config: Callable[..., str])
     done = call("run", config(data={"path": "train.jsonl"}, evaluators=[]))
     assert done.exit_code == 0, done.output
     log = Path("runs/fake/run.log").read_text(encoding="utf-8")
-    note, warning = "teacher 'a': 6 of 6 rows have no teacher_messages", "no held-out rows"
+    note, warning = "teacher 'a': 6 of 6 rows have no teacher_messages", "no held-out rows, so that"
     assert f" note: {note}" in done.output
     assert f" warning: {warning}" in done.output
     kinds = {said: line for line in log.splitlines() for said in (note, warning) if said in line}
