@@ -11,7 +11,19 @@ import pytest
 from distillkit import events, records, types
 from distillkit.arrays import frozen_array, logprob_array, token_ids
 from distillkit.errors import AlignmentError
-from distillkit.events import EvalResult, Evaluated, Notice, PhaseProgress, RunFinished, RunStarted, StepFinished
+from distillkit.events import (
+    EvalResult,
+    Evaluated,
+    Measure,
+    Notice,
+    PhaseProgress,
+    PhaseStarted,
+    PolicyFigures,
+    RowValue,
+    RunFinished,
+    RunStarted,
+    StepFinished,
+)
 from distillkit.frozen import frozen
 from distillkit.records import (
     Batch,
@@ -199,7 +211,7 @@ def values() -> list[object]:
     score = Score(ScoreRequest(rollout, "t", ids), array - 2, ids, 0, {"topk_ids": np.zeros((2, 3), np.int64)})
     scored = ScoredRollout(rollout, prompts, {"t": score})
     one = Datum(request.key, ids, ids, {"weights": array})
-    result = EvalResult({"x": 1.0}, {"t": {"x": 1.0}})
+    result = EvalResult({"x": 1.0}, {"t": {"x": 1.0}}, {"x": {"1-a": RowValue(1.0)}})
     teacher = Teacher("t", "m", chat_template_kwargs={"tools": ["a"]})
     return [
         *(row, route, teacher, prompts, request, rollout, score, scored, one, result, row.messages[0]),
@@ -207,7 +219,8 @@ def values() -> list[object]:
         *(Batch("f", {"cap": 1.0}, [one]), StepResult({"loss": 1.0}), Weights(1, "live")),  # type: ignore[arg-type]
         *(Failure(request, "why"), TEST_PLAN, PhaseProgress("sample", 1, 2), Notice("x")),
         RunStarted("r", Path("r"), TEST_PLAN, [teacher], 1, {"data": {"path": "x"}, "sinks": []}),  # type: ignore[arg-type]
-        *(StepFinished(1, {"x": 1.0}), Evaluated("after", 1, {"e": result}, [scored])),  # type: ignore[arg-type]
+        Evaluated("after", 1, {"e": result}, [scored], {"e": result}, {"x": Measure("x")}),  # type: ignore[arg-type]
+        *(StepFinished(1, {"x": 1.0}), PhaseStarted("load"), PolicyFigures(1, {"e": result}, {"1-a": "t"})),
         RunFinished({"eval": {"before": {"x": 1.0}}, "list": [1]}),
     ]
 

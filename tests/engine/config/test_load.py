@@ -47,7 +47,7 @@ def test_overrides_reach_into_plugins_that_are_named_alone(tmp_path: Path) -> No
         [write(tmp_path, short)], ["sinks.0.show_examples=false", "teachers.0.scorer.micro_batch_tokens=64"]
     )
     dump = config.dump()
-    assert dump["sinks"] == [{"name": "console", "show_examples": False}]
+    assert dump["sinks"] == [{"name": "console", "show_examples": False, "heartbeat_seconds": 30.0}]
     assert dump["teachers"][0]["scorer"]["micro_batch_tokens"] == 64  # type: ignore[index,call-overload]
 
 
