@@ -105,11 +105,14 @@ def prepare_run(
     began: date | None = None,
     show_rows: Callable[[RunRows], None] = lambda rows: None,
     planned_device: PlannedDevice | None = None,
+    *,
+    trains: bool = True,
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
     `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
-    `show_rows` hears of the rows before a model is asked.
+    `show_rows` hears of the rows before a model is asked. Where nothing is going to be trained (not `trains`), the memory
+    that training takes is held against nothing.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
@@ -129,7 +132,7 @@ def prepare_run(
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
-    memory = require_memory(plugins.by_key, contexts, plan, reports)
+    memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     notes = [*rows.notes(), *row_notes(config, rows, train, held_out, routed)]
     notes += [*_notes(config, renderer, train.pipeline, sampling), *memory.warnings()]
     read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))

@@ -51,7 +51,7 @@ def prepare_evaluation(
         raise InputError("evaluators: the config has none; name some, such as evaluators=[reverse_kl]")
     config = starting_from(config, weights)
     began = None if weights is None else day_of(weights.path)
-    prepared = prepare_run(config, registry, notify, rank, began)
+    prepared = prepare_run(config, registry, notify, rank, began, trains=False)
     if weights is not None and weights.state is not None:
         require_same_student(weights.state.identity, config)
     return prepared
