@@ -111,18 +111,15 @@ def prepare_run(
     """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
     `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
-    `show_rows` hears of the rows before a model is asked. Where nothing is going to be trained (not `trains`), the memory
-    that training takes is held against nothing.
+    `show_rows` hears of the rows before a model is asked. `trains`: whether there must be memory for training.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
-    plugins = plugins_of(config, registry)
-    rows = read_rows(config, plugins)
+    rows = read_rows(config, plugins := plugins_of(config, registry))
     show_rows(rows)
     require_fitting(config, plugins, rank)
-    shared = SharedObjects()
-    today = config.sampling.template_date or began or date.today()
+    shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
     contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):

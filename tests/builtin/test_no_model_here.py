@@ -49,7 +49,7 @@ def test_a_path_of_nothing_is_called_that_and_looked_for_nowhere_else(name: str)
         read_config(name)
     assert str(caught.value) == (
         f"the config of {name!r} cannot be read: there is no such directory. Give a local directory, or `org/name` of "
-        "a model on the Hugging Face hub"
+        'a model on the Hugging Face hub; where no hub is reachable, see docs/your-data.md, "Without a model hub"'
     )
 
 
