@@ -14,6 +14,7 @@ from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.row_format.expressions import SortKey
 from distillkit.events import Notice, Plan
 from distillkit.files.strict_json import shortened
+from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
@@ -42,7 +43,7 @@ def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:
 def _show_plan(prepared: PreparedRun, console: Console) -> None:
     plan, pipeline = prepared.plan, prepared.pipeline
     table = Table(box=None, show_header=False)
-    routes = ", ".join(f"{teacher.name} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
+    routes = ", ".join(f"{teacher.shown} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
     table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
     table.add_row("steps", f"{plan.steps:,}, {whole}")
@@ -95,11 +96,11 @@ def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
 
 
 def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: Console) -> None:
-    renderer = prepared.renderer
-    console.rule(f"route {label}", align="left")
+    renderer, teachers = prepared.renderer, prepared.pipeline.teachers
+    console.rule(f"route {route_shown(label, teachers)}", align="left")
     console.print(f"row {prompts.row.row_id}: {prompts.row.place}")
     console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
     console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")
     for name, ids in prompts.teachers.items():
-        console.print(f"teacher {name} reads ({counted(len(ids), 'token')}):")
+        console.print(f"teacher {route_shown(name, teachers)} reads ({counted(len(ids), 'token')}):")
         console.print(renderer.teachers[name].tokenizer.show(ids.tolist()), style="green")

@@ -32,7 +32,7 @@ def diagnose_and_report(
             ERR.say(f"note: {note}")
 
     require_writable_path(run_directory(config))
-    prepared = prepare_run(config, registry, notify, rank)
+    prepared = prepare_run(config, registry, notify, rank, trains=False)
     for notice in () if quiet else prepared.notices:
         ERR.say(notice.shown)
     with explain_os_errors():

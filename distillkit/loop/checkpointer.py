@@ -41,7 +41,7 @@ class Checkpointer:
     identity: Mapping[str, JsonValue]
     """The run's identity, as `identity_of` gives it."""
     _marked: EngineState | None = None
-    """Where the run stood after its newest step, but for what is in flight; None: nothing was trained since a save."""
+    """Where the run stood after its newest step, but for what is in flight; None: a save holds all that there is."""
     _states: PluginStates = field(default_factory=dict)
     """What the plugins kept then."""
     _unsound: str | None = None
@@ -101,8 +101,12 @@ class Checkpointer:
         if self.policy.version != step:
             await self.policy.publish(step, self.windows.in_flight)
         self.mark(step, train_seconds, metrics)
-        self._unsound = "it could not be written"  # unless the next lines come to their end
-        await self._write(await self.windows.saved())
+        marked = self._marked
+        in_flight = await self.windows.saved()  # which may fail with a plugin; then a rescue saves what was sampled
+        self._unsound = "it could not be written"  # unless the next line comes to its end
+        await self._write(in_flight)
+        if any(window.unanswered for window in in_flight):
+            self._marked = marked  # if that is why the run ends, a rescue saves it again, for a resume to ask again
 
     async def _write(self, in_flight: Sequence[InFlight]) -> None:
         if self._marked is None:

@@ -59,26 +59,17 @@ class EvaluatorRunner:
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
             self.files.write_samples(step, "heldout", examples, self.prepared.renderer.student.tokenizer)
-        measures = self._measures(results)
+        measures = measures_of(config.evaluators, results)
         self.dispatcher.emit(
             Evaluated(stage, step, results, examples, {} if before is None else before.results, measures)
         )
         return eval_metrics(results, teachers) | {"time/eval": time.perf_counter() - started}
 
-    def _measures(self, results: Mapping[str, EvalResult]) -> dict[str, Measure]:
-        """What people read: of evaluators that do not say it, all metrics by their own names."""
-        found: dict[str, Measure] = {}
-        for evaluator in self.prepared.config.evaluators:
-            found |= evaluator.measures or {
-                name: Measure(name.replace("_", " ")) for name in _metric_names(results.get(evaluator.name))
-            }
-        return {**found, **COMPLETION_MEASURES}
-
     def verdict(self, steps: Steps) -> Verdict:
         """What the newest evaluation says beside the one before training; `steps` is what training itself measured."""
         config, before = self.prepared.config, self.figures.get("before")
         after = self.figures.get("after") or self.figures.get("during")
-        measures = self._measures({} if after is None else after.results)
+        measures = {} if after is None else measures_of(config.evaluators, after.results)
         missing: Missing | None = None
         if not config.evaluators:
             missing = "evaluators" if config.data.holds_out else "held-out rows"
@@ -88,6 +79,16 @@ class EvaluatorRunner:
         if self._prompts is None:
             self._prompts = await asyncio.to_thread(self.prepared.render, self.prepared.eval_rows)
         return self._prompts
+
+
+def measures_of(evaluators: Sequence[Evaluator], results: Mapping[str, EvalResult]) -> dict[str, Measure]:
+    """What people read of results: of evaluators that do not say it, all metrics by their own names."""
+    found: dict[str, Measure] = {}
+    for evaluator in evaluators:
+        found |= evaluator.measures or {
+            name: Measure(name.replace("_", " ")) for name in _metric_names(results.get(evaluator.name))
+        }
+    return {**found, **COMPLETION_MEASURES}
 
 
 def _metric_names(result: EvalResult | None) -> Iterator[str]:

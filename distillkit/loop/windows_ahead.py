@@ -75,10 +75,13 @@ class WindowsAhead:
         self.in_flight.popleft()
 
     async def saved(self) -> list[InFlight]:
-        """What a checkpoint holds of the windows in flight, once all of them have come to their end."""
+        """What a checkpoint holds of the windows in flight, once all of them have come to their end.
+
+        And of those that the last checkpoint held and that did not begin yet: a resumed run may save before it trains.
+        """
         saved = [InFlight.of(window.requests, await window.finished()) for window in self.in_flight]
         self._checkpointed = tuple(self.in_flight)
-        return saved
+        return [*saved, *self.kept]
 
     def rescued(self, step: int) -> list[InFlight] | None:
         """What a checkpoint of `step` is to hold where the run has failed since; None where that cannot be had again.
@@ -96,7 +99,7 @@ class WindowsAhead:
                 return None
             saved.append(InFlight.of(window.requests, outcomes))
         self._checkpointed = tuple(self.in_flight)[: len(saved)]
-        return saved
+        return [*saved, *self.kept]
 
     async def close(self, next_step: int, ended: str) -> None:
         """Stop what is in flight, and enter its rows with the reason for which the run ended: none disappears."""

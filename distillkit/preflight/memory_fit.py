@@ -9,6 +9,7 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import Plan
 from distillkit.memory import SHARED_PARTS, DeviceMemory, MemoryPart, MemoryReport, MemoryUse
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport, Plugin
 
 GIB = 2**30
@@ -156,8 +157,13 @@ def gib(size: float) -> str:
 
 
 def _reports(plugins: Mapping[str, Plugin], contexts: Mapping[str, RunContext]) -> dict[str, MemoryReport]:
-    found = {key: plugin.memory(contexts[key]) for key, plugin in plugins.items()}
-    return {key: report for key, report in found.items() if report is not None}
+    found: dict[str, MemoryReport] = {}
+    for key, plugin in plugins.items():
+        with attribute_to(plugin, "in memory()"):
+            report = plugin.memory(contexts[key])
+        if report is not None:
+            found[key] = report
+    return found
 
 
 def _largest_first(uses: Iterator[MemoryUse]) -> tuple[MemoryUse, ...]:

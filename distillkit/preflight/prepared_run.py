@@ -111,21 +111,21 @@ def prepare_run(
     began: date | None = None,
     show_rows: Callable[[RunRows], None] = lambda rows: None,
     planned_device: PlannedDevice | None = None,
+    *,
+    trains: bool = True,
 ) -> PreparedRun:
     """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
     `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
-    `show_rows` hears of the rows before a model is asked.
+    `show_rows` hears of the rows before a model is asked. `trains`: whether there must be memory for training.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
     """
-    plugins = plugins_of(config, registry)
-    rows = read_rows(config, plugins)
+    rows = read_rows(config, plugins := plugins_of(config, registry))
     show_rows(rows)
     require_fitting(config, plugins, rank)
-    shared = SharedObjects()
-    today = config.sampling.template_date or began or date.today()
+    shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
     contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
@@ -135,7 +135,7 @@ def prepare_run(
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
-    memory = require_memory(plugins.by_key, contexts, plan, reports)
+    memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
     notices = (*map(Notice, _notes(rows, train, held_out)), *(Notice(warning, "warning") for warning in warnings))

@@ -8,9 +8,9 @@ from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
-from distillkit.events import EvalResult, EvalStage, PhaseProgress
+from distillkit.events import EvalResult, EvalStage, Measure, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
-from distillkit.loop.evaluator_runner import eval_summary, run_evaluators
+from distillkit.loop.evaluator_runner import eval_summary, measures_of, run_evaluators
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.metrics import eval_metrics
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
@@ -34,6 +34,8 @@ class Evaluated:
     """Evaluator name to result."""
     metrics: Mapping[str, float]
     """The same by the names of `metrics.jsonl`."""
+    measures: Mapping[str, Measure]
+    """What people read: metric name to what it is called."""
 
     @property
     def summary(self) -> dict[str, JsonValue]:
@@ -49,7 +51,7 @@ def prepare_evaluation(
         raise InputError("evaluators: the config has none; name some, such as evaluators=[reverse_kl]")
     config = starting_from(config, weights)
     began = None if weights is None else day_of(weights.path)
-    prepared = prepare_run(config, registry, notify, rank, began)
+    prepared = prepare_run(config, registry, notify, rank, began, trains=False)
     if weights is not None and weights.state is not None:
         require_same_student(weights.state.identity, config)
     return prepared
@@ -89,4 +91,5 @@ async def evaluate_once(
             prompts, teachers, run.scheduler, prepared.sampling, config.seed, stage, step, run.policy_version
         )
         results = await unless_broken(run_evaluators(config.evaluators, evaluation), config.student)
-    return Evaluated(step, len(prompts), results, eval_metrics(results, teachers))
+    measures = measures_of(config.evaluators, results)
+    return Evaluated(step, len(prompts), results, eval_metrics(results, teachers), measures)

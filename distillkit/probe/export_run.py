@@ -1,5 +1,6 @@
 """The weights of a run that has ended, written for others to use: those of a checkpoint, or all as one whole model."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.files.permissions import apply_umask
+from distillkit.loop.final_weights import export_weights
 from distillkit.probe.open_student import StudentAlone, checked_student, opened_student
 from distillkit.ranks import ONLY
 from distillkit.registry import Registry
@@ -84,16 +87,15 @@ async def _written(plan: ExportPlan, say: Callable[[str], None]) -> Path:
         say("merging ...")
         with attribute_to(student, "in merge()"):
             await student.merge(plan.alone.merge_context, exported, plan.folder)
+    await asyncio.to_thread(apply_umask, plan.folder)
     return plan.folder
 
 
 async def _exported(plan: ExportPlan, folder: Path) -> Path:
     """What the student exports of a checkpoint."""
-    student = plan.alone.config.student
     async with opened_student(plan.alone, plan.registry):
         await plan.alone.load(plan.weights)
-        with attribute_to(student, "in export()"):
-            return await student.export(folder)
+        return await export_weights(plan.alone.config.student, folder)
 
 
 def _empty(folder: Path) -> None:

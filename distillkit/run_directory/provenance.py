@@ -36,6 +36,12 @@ class Provenance:
     """The step of the checkpoint that this process went on from; None: it began with the first."""
     plugins: dict[str, dict[str, JsonValue]] = field(default_factory=dict, init=False)
     """What each plugin was resolved to, by its key in the config; nothing before they are open."""
+    scripts: dict[str, str] = field(init=False)
+    """Scripts that plugins come from, by name, with the hash of what stood in them when the run began."""
+
+    def __post_init__(self) -> None:
+        """Read the scripts now: who edits one, or removes it, while the run goes on changes nothing of the run."""
+        self.scripts = dict(self._scripts())
 
     def opened(self) -> None:
         """Ask all plugins, which are open now, what they were resolved to."""
@@ -62,7 +68,7 @@ class Provenance:
             "resumed_after": self.resumed_after,
             "processes": self.prepared.rank.count,
             "versions": dict(self._versions()),
-            "scripts": dict(self._scripts()),
+            "scripts": {**self.scripts},
             "plugins": {key: dict(found) for key, found in self.plugins.items()},
         }
 

@@ -42,6 +42,11 @@ class InFlight:
         """How many completions were sampled."""
         return len(self.outcomes["rollouts"])
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether a teacher left a completion without a score that it may give when it is asked again."""
+        return any(lost["stage"] == "score" and lost["retryable"] for lost in self.outcomes["lost"])
+
     def for_requests(self, requests: WindowRequests) -> Outcomes | None:
         """The same outcomes for the same requests; None if they are of other rows or samples than `requests`."""
         asked = {request.key: request for request in requests.samples}

@@ -84,13 +84,12 @@ def _compared(verdict: Verdict, overall: RouteVerdict) -> Iterator[str]:
     for route in routes:
         yield _cut(f"{route.shown or 'all'}, {counted(route.rows, 'row')}")
         yield from _changes(route.changes)
-    yield from _wrapped(_balance(verdict))
+    yield from _wrapped(_balance(verdict, overall))
 
 
-def _balance(verdict: Verdict) -> str:
-    """What got worse, and whether there were rows enough to tell."""
-    routes = verdict.routes
-    outcomes = {change.outcome for route in routes for change in route.changes}
+def _balance(verdict: Verdict, overall: RouteVerdict) -> str:
+    """What got worse, and whether there were rows enough to tell: of each route, or of all rows together."""
+    outcomes = {change.outcome for route in (*verdict.routes, overall) for change in route.changes}
     worse: dict[str, list[str]] = {}
     for name, change in verdict.worse:
         worse.setdefault(change.label, []).append(name or "all")

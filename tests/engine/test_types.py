@@ -219,8 +219,8 @@ def values() -> list[object]:
         *(Batch("f", {"cap": 1.0}, [one]), StepResult({"loss": 1.0}), Weights(1, "live")),  # type: ignore[arg-type]
         *(Failure(request, "why"), TEST_PLAN, PhaseProgress("sample", 1, 2), Notice("x")),
         RunStarted("r", Path("r"), TEST_PLAN, [teacher], 1, {"data": {"path": "x"}, "sinks": []}),  # type: ignore[arg-type]
-        *(PhaseStarted("train"), Measure("x"), PolicyFigures(1, {"e": result}, {"1-a": "t"})),
-        *(StepFinished(1, {"x": 1.0}), Evaluated("after", 1, {"e": result}, [scored])),  # type: ignore[arg-type]
+        Evaluated("after", 1, {"e": result}, [scored], {"e": result}, {"x": Measure("x")}),  # type: ignore[arg-type]
+        *(StepFinished(1, {"x": 1.0}), PhaseStarted("load"), PolicyFigures(1, {"e": result}, {"1-a": "t"})),
         RunFinished({"eval": {"before": {"x": 1.0}}, "list": [1]}),
     ]
 

@@ -1,6 +1,8 @@
 """Sink `console`: the run on a terminal, or in plain lines where stdout is no terminal."""
 
+import os
 import time
+from contextlib import suppress
 from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
@@ -27,6 +29,16 @@ from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 from distillkit_builtin.sinks.step_line import step_line
 
 
+class Output(Console):
+    """Standard output, that may be closed by who reads it (`distillkit run ... | head`): the run goes on without it."""
+
+    def on_broken_pipe(self) -> None:
+        """Be quiet from now on; rich's own way is to end the process."""
+        self.quiet = True
+        with suppress(OSError, ValueError):  # no file of the operating system
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())  # or Python fails to flush it at the end
+
+
 class ConsoleSink(Sink):
     """A line a step with the time of day, evaluations as tables of before -> now, and what the run waits for.
 
@@ -43,7 +55,7 @@ class ConsoleSink(Sink):
         description="Without a terminal: write what the run does when nothing was written for so many seconds.",
     )
 
-    _console: Console = PrivateAttr(default_factory=Console)
+    _console: Console = PrivateAttr(default_factory=Output)
     _live: Live | None = PrivateAttr(None)
     _heartbeat: Heartbeat | None = PrivateAttr(None)
     _cell: NotebookCell | None = PrivateAttr(None)

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 
@@ -44,7 +45,8 @@ class Heartbeat:
         """Call `beat` if it is time."""
         if self.seconds_to_next() <= 0:
             self.written()
-            self.beat()
+            with suppress(OSError, ValueError):  # a closed or full output: what else is written there says so
+                self.beat()
 
     def _run(self) -> None:
         while not self._ended.wait(max(0.05, self.seconds_to_next())):

@@ -14,6 +14,7 @@ from conftest import question, read_jsonl
 from helpers import tiny_models
 from helpers.model_families import write_quantized
 from helpers.tiny_adapters import change_tensors
+from helpers.umask import require_umask
 from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -143,6 +144,14 @@ def test_a_merged_model_is_base_and_adapter_in_the_bases_format(
     assert "The LoRA that was trained is merged into the weights, which are bfloat16." in card
     assert str(Path(half_model).parent) not in card
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_merged_model_may_be_read_by_whom_the_umask_lets(
+    trained: Callable[[int], RunResult], tmp_path: Path, umask: int
+) -> None:
+    call("export", trained(4).run_dir, "--merge", tmp_path / "merged")
+    assert (tmp_path / "merged/model.safetensors").is_file()
+    assert require_umask(tmp_path / "merged", umask) > 5
 
 
 def test_in_float32_it_is_base_and_adapter_to_rounding_also_of_an_earlier_step(

@@ -1,4 +1,5 @@
 import io
+import os
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from distillkit.events import (
     StepFinished,
 )
 from distillkit.testing import TEST_PLAN, check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
-from distillkit_builtin.sinks.console import ConsoleSink
+from distillkit_builtin.sinks.console import ConsoleSink, Output
 from distillkit_builtin.sinks.evaluation_tables import evaluation_tables
 from distillkit_builtin.sinks.heartbeat import Heartbeat
 from distillkit_builtin.sinks.progress_display import DOES, ProgressDisplay, duration
@@ -237,6 +238,36 @@ def test_a_heart_that_is_stopped_is_still() -> None:
     heart.stop()
     beaten.clear()
     assert not beaten.wait(0.15)
+
+
+def test_a_heart_goes_on_beating_where_a_line_could_not_be_written() -> None:
+    beats: list[int] = []
+    again = threading.Event()
+
+    def beat() -> None:
+        beats.append(1)
+        if len(beats) == 1:
+            raise OSError(28, "No space left on device")
+        again.set()
+
+    heart = Heartbeat(beat, 0.01)
+    heart.start()
+    assert again.wait(20)
+    heart.stop()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+async def test_who_closes_the_output_does_not_end_the_run(terminal: bool) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    sink = ConsoleSink()
+    with open(writes, "w", encoding="utf-8", buffering=1) as file:  # noqa: PTH123
+        sink._console = Output(file=file, force_terminal=terminal, _environ={"TERM": "xterm"})
+        await sink.open(make_context())
+        for event in (STARTED, step(1), evaluated(), Notice("x")):
+            sink.emit(event)
+        await sink.close()
+    assert sink._console.quiet
 
 
 def table_of(event: Evaluated, width: int = 80) -> list[str]:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
 from distillkit.cli.reporting import OUT
+from distillkit_builtin.evaluators.reverse_kl import ReverseKL
 
 FAKES = fake_plugins.__file__
 
@@ -80,9 +81,11 @@ def test_eval_of_the_last_step_is_the_evaluation_after_training(run: Path) -> No
     assert result["before"] == summary["eval"]["before"]
     last = read_jsonl(run / "metrics.jsonl")[-1]
     assert result["metrics"] == {name: value for name, value in last.items() if name.startswith("eval")}
-    now, before = (f"{summary['eval'][stage]['reverse_kl']:.4g}" for stage in ("after", "before"))
-    (line,) = [line for line in out.splitlines() if line.startswith("reverse_kl ") and " all " in line]
-    assert line.split() == ["reverse_kl", "all", before, now]
+    measure = ReverseKL.measures["reverse_kl"]
+    before, now = (summary["eval"][stage]["reverse_kl"] for stage in ("before", "after"))
+    (line,) = [line for line in out.splitlines() if line.startswith(f"{measure.label} ") and " all " in line]
+    assert line.split() == [*measure.label.split(), "all", *measure.both(before, now).split(" -> ")]
+    assert "reverse_kl" not in out  # people read what a run and its verdict call it
     assert all(len(line) <= 80 for line in out.splitlines())
     assert {path: held[path] for path in held} == {path: text for path, text in content(run).items() if path in held}
     assert content(run).keys() - held.keys() == {run / "evaluations/step-4.json"}

@@ -195,6 +195,26 @@ def test_what_is_left_of_a_window_when_a_teacher_dies_is_not_trained(make: Make,
     assert content(run(make("parts", max_steps_off_policy=ahead), resume=True)) == content(whole)
 
 
+def test_a_save_that_waited_for_a_dead_teacher_is_made_again_so_that_a_resume_asks_once_more(make: Make) -> None:
+    options = {"max_steps_off_policy": 2, "save_every": 1, "keep_last": 1, "eval_every": 0}
+    config = make("parts", {"dead": Fuse(20, for_good=True)}, **options)
+    (step,) = fail(config, RunFailedError)
+    assert f"step {step}, the last good one, is saved" in (run_directory(config) / "run.log").read_text()
+    entries = read_jsonl(run(make("parts", **options), resume=True).run_dir / "ledger.jsonl")
+    late = [each for entry in entries if entry["step"] > step for each in entry["completions"]]
+    assert late
+    assert "no answer" not in {each.get("reason") for each in late}
+
+
+@pytest.mark.parametrize("ahead", [1, 2])
+def test_a_resumed_run_that_saves_before_it_trains_keeps_what_was_sampled_ahead(make: Make, ahead: int) -> None:
+    whole = run(make("whole", max_steps_off_policy=ahead))
+    assert fail(make("parts", {"evaluate": Fuse(3)}, max_steps_off_policy=ahead)) == [4]
+    with pytest.raises(ZeroDivisionError):  # step 4 is evaluated and saved again, and step 5 fails
+        run(make("parts", {"batch": Fuse(1)}, max_steps_off_policy=ahead, save_every=4), resume=True)
+    assert content(run(make("parts", max_steps_off_policy=ahead), resume=True)) == content(whole)
+
+
 def test_a_step_that_may_be_half_trained_is_not_saved(make: Make) -> None:
     config = make("parts", {"train": Fuse(DIES_AT)})
     assert fail(config) == []

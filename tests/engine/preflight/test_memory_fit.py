@@ -84,6 +84,12 @@ def test_weights_that_cannot_fit_end_the_run_before_anything_is_loaded(big: Make
     prepare_run(big(weights=47), registry, print)
 
 
+def test_what_is_not_trained_is_not_refused_for_what_training_would_take(big: Make, registry: Registry) -> None:
+    prepared = prepare_run(big(weights=50), registry, print, trains=False)
+    assert prepared.memory.fits == ()
+    assert not [note for note in prepared.notes if "too large" in note]
+
+
 def test_nothing_is_reckoned_while_a_package_is_missing() -> None:
     plugins = {"student": Big()}
     contexts = {"student": make_context("student")}

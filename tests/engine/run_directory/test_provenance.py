@@ -71,12 +71,15 @@ def test_the_summary_says_what_was_resolved_by_which_versions_and_when(
     assert str(Path.cwd()) not in json.dumps(found)
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["there", "gone when the run ends"])
 def test_a_script_is_there_by_the_hash_of_its_content(
-    fake_config: Make, tmp_path: Path, jsonl: Callable[..., str]
+    tmp_path: Path, jsonl: Callable[..., str], *, removed: bool
 ) -> None:
     script = tmp_path / "mine.py"
     script.write_text(
-        "from distillkit.testing import FakeScorer, FakeStudent\n\n\nclass Mine(FakeScorer):\n    name = 'm'\n"
+        "from pathlib import Path\nfrom distillkit.testing import FakeScorer, FakeStudent\n\n\n"
+        "class Mine(FakeScorer):\n    name = 'm'\n\n    async def open(self, run):\n"
+        f"        {removed} and Path(__file__).unlink()\n"
     )
     fakes = Path(__file__).parents[2] / "helpers" / "fake_plugins.py"
     config, _ = load_config(
@@ -92,9 +95,11 @@ def test_a_script_is_there_by_the_hash_of_its_content(
             "sinks": [],
         },
     )
+    hashes = {path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in (script, Path(fakes))}
     result = distillkit.run(config)
     scripts: Any = result.summary["provenance"]["scripts"]  # type: ignore[call-overload,index]
-    assert scripts == {path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in (script, fakes)}
+    assert scripts == hashes
+    assert script.exists() is not removed
 
 
 def test_a_run_that_was_killed_has_a_summary_that_does_not_say_that_it_is_complete(fake_config: Make) -> None:

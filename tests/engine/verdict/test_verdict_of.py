@@ -67,6 +67,15 @@ def test_what_is_worse_over_all_rows_alone_is_worse() -> None:
     assert [(warning.route, warning.decay) for warning in verdict.warnings] == [("", "gap")]
 
 
+def test_what_is_better_over_all_rows_alone_is_not_said_to_be_no_better() -> None:
+    down = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0]
+    verdict = compared([0.5 + each for each in down * 2], [0.5] * 16)
+    assert {route.changes[0].outcome for route in verdict.routes} == {"unclear"}
+    lines = verdict_lines(verdict)
+    assert lines[-2].endswith(" better")
+    assert lines[-1] == "Nothing that was measured got worse by more than two standard errors."
+
+
 def test_a_metric_without_rows_is_shown_without_an_error_and_one_that_never_changes_is_not() -> None:
     before, after = figures(0, FALLS[0], x=1.0, rate=0.5), figures(3, FALLS[1], x=1.0, rate=0.75, unnamed=3.0)
     verdict = verdict_of(before, after, MEASURES, TEACHERS, NO_STEPS)
