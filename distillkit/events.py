@@ -224,7 +224,12 @@ class Notice(Value):
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
     level: Literal["info", "warning"] = "info"
-    """The log level."""
+    """`info`: a note on what was set so or went as it should; `warning`: likely wrong. The level in `run.log`, too."""
+
+    @property
+    def shown(self) -> str:
+        """The line that people read, which begins with its kind."""
+        return f"{'warning' if self.level == 'warning' else 'note'}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.row_format.expressions import SortKey
-from distillkit.events import Plan
+from distillkit.events import Notice, Plan
 from distillkit.files.strict_json import shortened
 from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
@@ -22,13 +22,16 @@ from distillkit.types import Prompts
 
 
 def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
-    """Print everything that is known before the run, but the row that is shown before models are asked."""
+    """Print everything that is known before the run, but the row that is shown before models are asked.
+
+    `notices` are what plugins said, which a run says as warnings.
+    """
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
     for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
-    for note in (*notices, *prepared.notes):
-        console.say(f"note: {note}")
+    for notice in (*(Notice(said, "warning") for said in notices), *prepared.notices):
+        console.say(notice.shown)
 
 
 def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.cli.examples import examples_path
 from distillkit.cli.running import run_and_report
 from distillkit.config.load import load_config
-from distillkit.errors import InputError, MissingExtraError
+from distillkit.errors import MissingExtraError
 from distillkit.ranks import Rank
 from distillkit.run_directory.directory import MARKER, run_directory
 
@@ -49,6 +50,13 @@ def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: b
     show_change(result.run_dir, console)
 
 
+def demo_model() -> Path:
+    """Where the demo's model lies, or will lie once it was made."""
+    from distillkit_builtin.local.demo_model import demo_model_path
+
+    return demo_model_path()
+
+
 def free_name(stem: str) -> str:
     """`demo`, or `demo-2` and so on: the first whose run directory holds no run."""
     names = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
@@ -83,12 +91,3 @@ def completions_table(run_dir: Path, last_step: int) -> Table:
         question = f"{record['question']} ({record['route']})"
         table.add_row(question, text.get((0, record["row_id"]), ""), text[last_step, record["row_id"]])
     return table
-
-
-def examples_path() -> Path:
-    """The directory with `routed_mopd/` and the others. Raises InputError if the installation lacks it."""
-    package = Path(__file__).resolve().parents[1]
-    for candidate in (package / "examples", package.parent / "examples"):  # in the wheel, in a checkout
-        if candidate.is_dir():
-            return candidate
-    raise InputError(f"the examples are neither in {package} nor beside it; install distillkit again")

@@ -33,8 +33,8 @@ def diagnose_and_report(
 
     require_writable_path(run_directory(config))
     prepared = prepare_run(config, registry, notify, rank, trains=False)
-    for note in prepared.notes:
-        notify(note)
+    for notice in () if quiet else prepared.notices:
+        ERR.say(notice.shown)
     with explain_os_errors():
         found = diagnosis_of(asyncio.run(measured(prepared, rows, notify)), list(prepared.plugins.scorers))
     if json:

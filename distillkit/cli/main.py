@@ -159,12 +159,17 @@ app.command(context_settings=ANY_WORDS)(export)
 @app.command()
 def init(
     directory: Annotated[Path, typer.Argument(help="Where to write; made if need be.")] = Path(),
-    teachers: Annotated[int, typer.Option(min=1, max=2, help="One teacher for all rows, or two with routed rows.")] = 1,
+    teachers: Annotated[
+        int | None, typer.Option(min=1, max=2, help="One teacher for all rows (the default), or two with routed rows.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
             "--from", metavar="DATA", help="Rows that you have: a file, a folder, a glob, hf://org/name#split."
         ),
+    ] = None,
+    example: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Copy an example, such as routed_mopd, in their place.")
     ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -174,7 +179,7 @@ def init(
     distillkit init my-run --from questions.parquet
     """
     with reporting(verbose=verbose):
-        init_and_report(directory, teachers, data, quiet=quiet)
+        init_and_report(directory, teachers, data, example, quiet=quiet)
 
 
 @app.command(context_settings=ANY_WORDS)

@@ -82,9 +82,12 @@ class RowSelection:
         return ", ".join(shortened(value, 60) for value in values)
 
     def notes(self, noun: str) -> Iterator[str]:
-        """How many rows the filter keeps, and what sorts otherwise than it seems to."""
+        """How many rows the filter keeps."""
         if self._filter is not None:
             yield f"data.filter keeps {self.kept:,} of {counted(self.read, noun)}"
+
+    def warnings(self) -> Iterator[str]:
+        """What sorts otherwise than it seems to."""
         before, behind = _numbers_out_of_order(self._texts)
         if before:
             yield (

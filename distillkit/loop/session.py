@@ -33,8 +33,8 @@ async def run_session(
     began = datetime.now().astimezone() - timedelta(seconds=time.perf_counter() - started)
     provenance = Provenance(prepared, began, None if checkpoint is None else checkpoint[1].step)
     provenance.log_beginning()
-    for note in prepared.notes:
-        dispatcher.warn(note)
+    for notice in prepared.notices:
+        dispatcher.notice(notice.message, notice.level)
     ended: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:

@@ -34,7 +34,9 @@ class CheckResult:
     plugin_notes: tuple[str, ...]
     """What will be loaded, created or reused, a line each."""
     notes: tuple[str, ...]
-    """What a user should know of data and settings, a sentence each."""
+    """What a user should know of data and settings, a sentence each; the warnings are among them."""
+    warnings: tuple[str, ...]
+    """Those of the notes that say what is likely wrong."""
     missing: tuple[str, ...]
     """What has to be installed before the run, a line each with the pip command."""
 
@@ -50,7 +52,8 @@ class CheckResult:
             "ok" if self.ok else f"{counted(len(self.missing), 'package')} missing",
             f"{counted(self.rows, 'row')} ({rows})",
             counted(self.plan.steps, "step"),
-            counted(len(self.notes), "note"),
+            counted(len(self.notes) - len(self.warnings), "note"),
+            counted(len(self.warnings), "warning"),
         ]
         return f"<CheckResult {self.config.name}: {', '.join(parts)}>"
 
@@ -70,6 +73,7 @@ class CheckResult:
             {fit.memory.device: fit.peak for fit in prepared.memory.fits},
             tuple(note for report in reports for note in report.notes),
             (*notices, *prepared.notes),
+            (*notices, *(notice.message for notice in prepared.notices if notice.level == "warning")),
             prepared.missing,
         )
 

@@ -11,7 +11,7 @@ from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
-from distillkit.events import Plan
+from distillkit.events import Notice, Plan
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
@@ -20,8 +20,8 @@ from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
-from distillkit.preflight.row_notes import row_notes
-from distillkit.preflight.run_rows import RunRows, read_rows
+from distillkit.preflight.row_warnings import row_warnings
+from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
@@ -50,7 +50,8 @@ class PreparedRun:
     eval_rows: tuple[Row, ...]
     plan: Plan
     reports: Mapping[str, CheckReport]
-    notes: tuple[str, ...]
+    notices: tuple[Notice, ...]
+    """What is to be said: notes on what was set so, and warnings of what is likely wrong."""
     memory: MemoryCheck
     """What it will hold on each device, against what is there."""
     rank: Rank
@@ -61,6 +62,11 @@ class PreparedRun:
     def ending_ids(self) -> frozenset[int]:
         """The ids that end a completion of the student, each its last token then."""
         return frozenset(self.sampling.stop_ids)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said, of either kind."""
+        return tuple(notice.message for notice in self.notices)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -130,10 +136,11 @@ def prepare_run(
     routed = () if held_out is None else held_out.routed()
     plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
-    notes = [*rows.notes(), *row_notes(config, rows, train, held_out, routed)]
-    notes += [*_notes(config, renderer, train.pipeline, sampling), *memory.warnings()]
+    warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
+    warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
+    notices = (*map(Notice, _notes(rows, train, held_out)), *(Notice(warning, "warning") for warning in warnings))
     read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
-    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, tuple(notes), memory)
+    found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notices, memory)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
 
@@ -161,7 +168,16 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return renderer
 
 
-def _notes(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
+def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None) -> Iterator[str]:
+    """What config and rows have set so, whether or not it was noticed."""
+    yield from rows.notes()
+    yield from train.lengths.notes("row")
+    if held_out is not None:
+        yield from held_out.lengths.notes("held-out row")
+
+
+def _warnings(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
+    """What is likely not meant so of teachers, steps and sampling."""
     yield from other_prompts(renderer)
     yield from unread_by_teachers(config, renderer)
     for teacher in pipeline.teachers:

@@ -60,12 +60,16 @@ class PromptLengths:
         return rows.at(np.delete(np.arange(len(rows), dtype=np.int64), np.frombuffer(self._left_out, np.int64)))
 
     def notes(self, of: str) -> list[str]:
-        """What was found about the rows and their prompts that does not stop the run."""
+        """What config and rows have set so: rows left out for their length, prompts that teachers have not."""
         left_out = [
             f"{len(self._left_out):,} of {self._seen:,} {of}s are left out: a prompt of theirs, of the student or of a "
             f"teacher, has more tokens than data.max_prompt_tokens={self._limit} (at most {self._longest_left_out:,})"
         ]
-        return [*(left_out if self._left_out else ()), *self._pipeline.notes(of), *self._check.notes(of)]
+        return [*(left_out if self._left_out else ()), *self._pipeline.notes(of)]
+
+    def warnings(self, of: str) -> list[str]:
+        """Prompts that are not what their rows say."""
+        return self._check.notes(of)
 
     def _add(self, routed_row: RoutedRow, ids: RowIds | RowError) -> RowError | None:
         position, self._seen = self._seen, self._seen + 1

@@ -31,8 +31,10 @@ class RoutedRows:
     rows: IndexedRows
     pipeline: RowPipeline
     read_as: ReadAs
-    found: tuple[str, ...]
-    """What was found while the rows were read, for the user."""
+    notes: tuple[str, ...]
+    """What the source, the mapping and the filter made of the rows, for the user."""
+    warnings: tuple[str, ...]
+    """What is likely not meant so."""
 
     def split(self, count: int, renderer: Renderer) -> tuple["RoutedRows", "RoutedRows"]:
         """The rows to train on, and `count` that are held out of those whose prompts are not left out.
@@ -87,9 +89,14 @@ class RunRows:
         return train.measured(renderer), None if held_out is None else held_out.measured(renderer)
 
     def notes(self) -> Iterator[str]:
-        """What was found while they were read; what is the same of both is said once."""
-        held_out = () if self.held_out is None else self.held_out.found
-        yield from dict.fromkeys((*self.train.found, *held_out))
+        """What was made of them while they were read; what is the same of both is said once."""
+        held_out = () if self.held_out is None else self.held_out.notes
+        yield from dict.fromkeys((*self.train.notes, *held_out))
+
+    def warnings(self) -> Iterator[str]:
+        """What is likely not meant so; what is the same of both is said once."""
+        held_out = () if self.held_out is None else self.held_out.warnings
+        yield from dict.fromkeys((*self.train.warnings, *held_out))
 
 
 def read_rows(config: RunConfig, plugins: RunPlugins) -> RunRows:
@@ -120,9 +127,8 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
     others = {route_field, *(teacher.messages_key for teacher in pipeline.teachers)}
     about = read_as.note(name for name in columns_of(first) if name not in others)
     about_selection = selection.notes("held-out row" if held_out else "row")
-    about_format = (*(() if about is None else (about,)), *same_for_all(read_as.mapping))
-    found = (*_notes_of(dataset), *about_format, *about_selection)
-    return RoutedRows(rows, pipeline, read_as, found)
+    notes = (*_notes_of(dataset), *(() if about is None else (about,)), *about_selection)
+    return RoutedRows(rows, pipeline, read_as, notes, (*same_for_all(read_as.mapping), *selection.warnings()))
 
 
 def _recognized(first: Sequence[Columns], written: Mapped, dataset: Dataset) -> ReadAs:

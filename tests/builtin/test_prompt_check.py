@@ -58,8 +58,9 @@ def prepared(
         }
         config = local_config(**values, **over)
         run = prepare_run(config, Registry.discover(), lambda note: None)
-        of_prompts = (note for note in run.notes if not any(other in note for other in OF_SO_FEW_ROWS))
-        return replace(run, notes=tuple(re.sub(r"\S+jsonl:(\d+)", r"line \1", note) for note in of_prompts))
+        of_prompts = (note for note in run.notices if not any(other in note.message for other in OF_SO_FEW_ROWS))
+        by_line = (replace(note, message=re.sub(r"\S+jsonl:(\d+)", r"line \1", note.message)) for note in of_prompts)
+        return replace(run, notices=tuple(by_line))
 
     return prepare
 

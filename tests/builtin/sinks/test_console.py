@@ -165,8 +165,14 @@ def test_on_a_terminal_a_step_is_a_line_that_stays_above_the_foot(play: Play) ->
     assert "step 0/4" in seen
     for number in (1, 2):
         assert f"12:34:56 step {number}/4  reverse KL 0.4321  length 40  ended 88%  2.0 s" in seen
-    seen = play(evaluated(), Notice("[mind] this", "warning"), RunFinished({}))
-    for part in ("held-out prompts before training", "a [question]", "an [answer]", "warning: [mind] this"):
+    seen = play(evaluated(), Notice("[mind] this", "warning"), Notice("as set"), RunFinished({}))
+    for part in (
+        "held-out prompts before training",
+        "a [question]",
+        "an [answer]",
+        "warning: [mind] this",
+        "note: as set",
+    ):
         assert part in seen
     foot = seen[seen.rindex("step 2/4") :]
     assert "sample" not in foot

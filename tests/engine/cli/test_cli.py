@@ -270,8 +270,21 @@ def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str],
     assert "tokens scored" in done.output
     assert "evaluations" not in done.output
     assert "note: teacher 'a': 1 of 2 rows has no teacher_messages; scored under messages" in done.output
+    assert "warning: no held-out rows" in done.output
     assert done.output.strip().endswith("check: ok")
     assert not Path("runs").exists()
+
+
+def test_a_run_says_notes_and_warnings_as_check_does(config: Callable[..., str]) -> None:
+    done = call("run", config(data={"path": "train.jsonl"}, evaluators=[]))
+    assert done.exit_code == 0, done.output
+    log = Path("runs/fake/run.log").read_text(encoding="utf-8")
+    note, warning = "teacher 'a': 6 of 6 rows have no teacher_messages", "no held-out rows, so that"
+    assert f" note: {note}" in done.output
+    assert f" warning: {warning}" in done.output
+    kinds = {said: line for line in log.splitlines() for said in (note, warning) if said in line}
+    assert "WARNING" not in kinds[note]
+    assert "WARNING" in kinds[warning]
 
 
 def test_check_counts_evaluations_in(config: Callable[..., str]) -> None:

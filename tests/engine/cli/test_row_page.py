@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distillkit.cli.main import app
+from distillkit.cli.reporting import OUT
 
 FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 LONG = {
@@ -32,7 +33,8 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]
 
     def call(rows: list[Any], *overrides: str, width: int = 80) -> str:
         Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        done = CliRunner().invoke(app, ["check", "config.json", *overrides], env={"COLUMNS": str(width)})
+        monkeypatch.setattr(OUT, "_width", width)  # COLUMNS is read when a console is made
+        done = CliRunner().invoke(app, ["check", "config.json", *overrides])
         assert done.exit_code == 0, done.output
         return done.output
 

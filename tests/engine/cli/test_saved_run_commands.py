@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import yaml
@@ -12,13 +13,15 @@ from helpers import fake_plugins
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
+from distillkit.cli.reporting import OUT
 from distillkit_builtin.evaluators.reverse_kl import ReverseKL
 
 FAKES = fake_plugins.__file__
 
 
 def call(*arguments: str, columns: int = 80) -> Result:
-    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": str(columns)})
+    with patch.object(OUT, "_width", columns):  # COLUMNS is read when a console is made
+        return CliRunner().invoke(app, list(arguments))
 
 
 def done(*arguments: str, columns: int = 80) -> str:

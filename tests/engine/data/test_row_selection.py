@@ -194,9 +194,9 @@ def test_numbers_that_are_sorted_as_texts_are_said(
 ) -> None:
     rows, selection = indexed(tmp_path, [{"n": text} for text in texts], by=by)
     assert [texts[int(at)] for at in rows.order(0, 0, shuffle=False)] == order
-    notes = [*selection.notes("row")]
-    assert len(notes) == bool(noted)
-    assert all(noted in note and "`| float`" in note for note in notes)
+    warnings = [*selection.warnings()]
+    assert len(warnings) == bool(noted)
+    assert all(noted in warning and "`| float`" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_rows_of_a_common_shape_are_read_and_that_is_said_once(read: Callable[..
 
 
 def test_a_prompt_that_is_the_same_for_every_row_is_said(read: Callable[..., RunRows]) -> None:
-    assert list(read(QUESTIONS, format={"prompt": "Say a word."}).notes()) == [
+    assert list(read(QUESTIONS, format={"prompt": "Say a word."}).warnings()) == [
         "data.format.prompt reads no column: every row has the same prompt"
     ]
     with pytest.raises(DataError, match=r"train\.jsonl: data\.format\.prompt: .* did you mean"):

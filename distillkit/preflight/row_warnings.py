@@ -1,4 +1,4 @@
-"""What a user should know of the rows and of how they are used, before a run: none of it stops the run."""
+"""What is likely not meant so of the rows and of how they are used, before a run: none of it stops the run."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,7 +13,7 @@ from distillkit.roles.evaluator import Evaluator
 from distillkit.types import RoutedRow, Teacher
 
 
-def row_notes(
+def row_warnings(
     config: RunConfig,
     read: RunRows,
     train: MeasuredRows,
@@ -21,7 +21,7 @@ def row_notes(
     routed_held_out: Sequence[RoutedRow],
 ) -> Iterator[str]:
     """A sentence on each thing that may not be meant, with what to do."""
-    yield from train.lengths.notes("row")
+    yield from train.lengths.warnings("row")
     yield from train.lengths.unread.notes()
     yield from repeated_rows(train.lengths.hashes, train.rows)
     yield from _sizes(config, read, len(train.rows))
@@ -32,7 +32,7 @@ def row_notes(
             f"data.eval_path, or take some of these by data.held_out_rows={some}"
         )
         return
-    yield from held_out.lengths.notes("held-out row")
+    yield from held_out.lengths.warnings("held-out row")
     yield from trained_held_out_rows(train.lengths.hashes, train.rows, held_out.lengths.hashes, held_out.rows)
     yield from _routes(train.pipeline, held_out.pipeline)
     for evaluator in config.evaluators:
