@@ -104,6 +104,7 @@ def test_a_script_is_there_by_the_hash_of_its_content(
 
 def test_a_run_that_was_killed_has_a_summary_that_does_not_say_that_it_is_complete(fake_config: Make) -> None:
     seen: list[dict[str, Any]] = []
+    folder = run_directory(fake_config())
 
     class Looking(FakeStudent):
         """Reads the summary while it trains."""
@@ -111,7 +112,7 @@ def test_a_run_that_was_killed_has_a_summary_that_does_not_say_that_it_is_comple
         name: ClassVar[str] = "fake"
 
         async def train(self, batch: Any) -> Any:
-            seen.append(summary_of(run_directory(fake_config())))
+            seen.append(summary_of(folder))
             return await super().train(batch)
 
     plugins = [FakeStudent, FakeScorer]
@@ -145,6 +146,8 @@ def test_the_log_tells_the_runs_story(fake_config: Make, jsonl: Callable[..., st
     story = [line.partition(" INFO ")[2] for line in lines if " INFO " in line]
     parts = [
         "run 'fake' begins, by ",
+        "teacher 't': 10 of 10 rows have no teacher_messages",
+        "teacher 't': 1 of 1 held-out row has no teacher_messages",
         "opened student (known) in ",
         "student: device abacus, parameters 257",
         "everything is loaded; step 1 of 2 comes next, 4 rows, 8 completions in all",
