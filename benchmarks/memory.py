@@ -1,6 +1,6 @@
 """What `distillkit check` reckons of a GPU's memory, beside what PyTorch's allocator held at the peak of the run.
 
-    python -m benchmarks.memory                 # all cases, under four minutes on one H200
+    python -m benchmarks.memory                 # all cases, five minutes on one H200
     python -m benchmarks.memory lora full
 
 Models have random weights and are made from configs; nothing is downloaded. Each case is two steps in a process of its
