@@ -9,8 +9,9 @@ from distillkit.cli.row_page import show_row
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.loop.execute import work_beside
+from distillkit.memory import PlannedDevice
 from distillkit.preflight.known_devices import planned_device
-from distillkit.preflight.prepared_run import prepare_run
+from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.preflight.run_rows import RunRows
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
@@ -45,6 +46,8 @@ def check_and_report(
             show_row(rows.train, OUT)
 
     prepared = prepare_run(config, registry, notes.append, rank, planned_device=planned, show_rows=show_rows)
+    if planned is not None and not prepared.missing:
+        _require_card(planned, prepared)
     if not quiet:
         show_prepared_run(prepared, notes, OUT)
         held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
@@ -54,3 +57,12 @@ def check_and_report(
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
     OUT.print("check: ok")
+
+
+def _require_card(planned: PlannedDevice, prepared: PreparedRun) -> None:
+    """Raise InputError where the card would be planned for, and nothing would ever be on it."""
+    reports = prepared.memory.reports
+    if any(memory.device != "cpu" for report in reports.values() for memory in report.devices):
+        return
+    where = f"cpu is the device of {', '.join(reports)}" if reports else "none of its plugins holds a model here"
+    raise InputError(f"--device {planned.name} plans a card, and nothing of this run computes on one: {where}")

@@ -55,6 +55,15 @@ def test_a_card_that_is_too_small_for_the_weights_is_refused(config: str) -> Non
     assert "error: this run cannot fit on cuda (0.0001gb, planned, 0 MiB): weights and optimizer alone take" in page
 
 
+def test_a_card_that_nothing_computes_on_is_refused(config: str) -> None:
+    on_cpu = ("student.device=cpu", "teachers.0.scorer.device=cpu", "--device", "h100-80gb")
+    code, page = check(config, *on_cpu)
+    assert code == 2, page
+    assert "--device h100-80gb plans a card, and nothing of this run computes on one: cpu is the device of" in page
+    code, page = check(config, *on_cpu, "teachers.0.scorer.device=cuda")
+    assert code == 0, page
+
+
 @pytest.mark.parametrize("words", [("--device", "h100"), ("--device", "24gb", "--probe")])
 def test_a_device_that_says_nothing_is_refused(words: tuple[str, ...], config: str) -> None:
     code, page = check(config, *words)
