@@ -97,19 +97,29 @@ class MemoryCheck:
 
     def lower(self, fit: DeviceFit) -> str:
         """What would lower the peak on a device, in words."""
-        saved = sorted(self._savings(fit), key=lambda pair: -pair[1])
-        worth = [(change, size) for change, size in saved if size > WORTH_SAYING * fit.peak][:SHOWN]
-        if not worth:
-            return "Take smaller models, or a larger device"
-        listed = ", ".join(f"{change} ({gib(size)} less)" for change, size in worth)
-        return f"What lowers the peak, each by itself: {listed}; or smaller models"
+        return self._lower(fit, "the peak", _peak)
 
-    def _savings(self, fit: DeviceFit) -> Iterator[tuple[str, int]]:
-        """Changes in words, and by how many bytes each lowers the peak on the device."""
+    def lower_weights(self, fit: DeviceFit) -> str:
+        """The same where weights alone are too large: what lowers only something else is no way out."""
+        return self._lower(fit, "weights and optimizer", _weights)
+
+    def _lower(self, fit: DeviceFit, what: str, size_of: Callable[[DeviceFit], int]) -> str:
+        saved = sorted(self._savings(fit, size_of), key=lambda pair: -pair[1])
+        worth = [(change, size) for change, size in saved if size > WORTH_SAYING * size_of(fit)][:SHOWN]
+        other_ways = "smaller models"
+        if len({key for key, _ in fit.shared_uses("weights")}) > 1:
+            other_ways += ", or some of them on another device or behind a server"
+        if not worth:
+            return f"Take {other_ways}, or a larger device"
+        listed = ", ".join(f"{change} ({gib(size)} less)" for change, size in worth)
+        return f"What lowers {what}, each by itself: {listed}; or {other_ways}"
+
+    def _savings(self, fit: DeviceFit, size_of: Callable[[DeviceFit], int]) -> Iterator[tuple[str, int]]:
+        """Changes in words, and by how many bytes each lowers a size of what is on the device."""
 
         def saved(reports: Mapping[str, MemoryReport]) -> int:
-            peaks = (other.peak for other in device_fits(reports) if other.memory.device == fit.memory.device)
-            return fit.peak - next(peaks, 0)
+            sizes = (size_of(other) for other in device_fits(reports) if other.memory.device == fit.memory.device)
+            return size_of(fit) - next(sizes, 0)
 
         for key, report in self.reports.items():
             for change in report.savers:
@@ -146,7 +156,7 @@ def require_memory(
             parts = ", ".join(f"{gib(use.size_bytes)} {use.what} ({key})" for key, use in fit.shared_uses("weights"))
             raise InputError(
                 f"this run cannot fit on {memory.device} ({memory.label}, {gib(memory.total_bytes)}): weights and "
-                f"optimizer alone take {gib(held)}: {parts}. {check.lower(fit)}"
+                f"optimizer alone take {gib(held)}: {parts}. {check.lower_weights(fit)}"
             )
     return check
 
@@ -154,6 +164,14 @@ def require_memory(
 def gib(size: float) -> str:
     """Bytes in words."""
     return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
+
+
+def _peak(fit: DeviceFit) -> int:
+    return fit.peak
+
+
+def _weights(fit: DeviceFit) -> int:
+    return fit.held("weights")
 
 
 def _reports(plugins: Mapping[str, Plugin], contexts: Mapping[str, RunContext]) -> dict[str, MemoryReport]:

@@ -50,12 +50,16 @@ class Big(FakeStudent):
     name = "big"
     weights: float = 10
     half: bool = False
+    light: bool = False
+    offers: bool = False
+    """Whether it says that `light` takes less weights."""
 
     def memory(self, run: RunContext) -> MemoryReport:
         assert run.plan is not None
         computes = 30 * run.plan.new_tokens / 12 / (2 if self.half else 1)
-        uses = use("weights", self.weights, "its weights"), use("training", computes, "activations")
-        return MemoryReport((device(48, 40),), uses, ({"half": True},))
+        weights = self.weights - 5 if self.light else self.weights
+        uses = use("weights", weights, "its weights"), use("training", computes, "activations")
+        return MemoryReport((device(48, 40),), uses, ({"half": True}, *([{"light": True}] if self.offers else [])))
 
 
 @pytest.fixture
@@ -82,6 +86,16 @@ def test_weights_that_cannot_fit_end_the_run_before_anything_is_loaded(big: Make
     with pytest.raises(InputError, match=r"cannot fit on gpu \(a card, 48.0 GiB\): .* alone take 50.0 GiB: 50.0 GiB"):
         prepare_run(big(weights=50), registry, print)
     prepare_run(big(weights=47), registry, print)
+
+
+def test_where_weights_cannot_fit_only_what_lowers_them_is_advised(big: Make, registry: Registry) -> None:
+    for offers, advice in (
+        (False, "Take smaller models, or a larger device"),
+        (True, "What lowers weights and optimizer, each by itself: student.light: true (5.0 GiB less); or smaller mo"),
+    ):
+        with pytest.raises(InputError) as error:
+            prepare_run(big(weights=50, offers=offers), registry, print)
+        assert f"50.0 GiB its weights (student). {advice}" in str(error.value)
 
 
 def test_what_is_not_trained_is_not_refused_for_what_training_would_take(big: Make, registry: Registry) -> None:
