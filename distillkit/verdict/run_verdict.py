@@ -91,10 +91,10 @@ class Verdict(Value):
 
     @property
     def worse(self) -> tuple[tuple[str, Change], ...]:
-        """How people read a route, and what got worse there; of all rows together (empty) what did in no route."""
+        """How people read a route, and what got worse there; and of all rows together (empty), unless one route is all."""
         found = [(route.shown, change) for route in self.routes for change in route.changes]
         worse = [each for each in found if each[1].outcome == "worse"]
-        seen = {change.metric for _, change in worse}
+        seen = {change.metric for _, change in worse} if len(self.routes) == 1 else set()
         overall = () if self.overall is None else self.overall.changes
         rest = (change for change in overall if change.outcome == "worse" and change.metric not in seen)
         return (*worse, *(("", change) for change in rest))

@@ -95,16 +95,16 @@ def _balance(verdict: Verdict, overall: RouteVerdict) -> str:
         worse.setdefault(change.label, []).append(name or "all")
     if worse:
         found = (f"{label} ({', '.join(names)})" for label, names in worse.items())
-        return f"What got worse: {'; '.join(found)}."
+        return f"What got worse on the held-out rows: {'; '.join(found)}."
     if "better" in outcomes:
-        return "Nothing that was measured got worse by more than two standard errors."
+        return "Nothing got worse on the held-out rows by more than two standard errors."
     if outcomes <= {"unknown", "same"}:
         return (
             "Whether that is more than chance cannot be told: it takes six held-out rows of a route or more, and "
             "evaluators that say what each row gave (`EvalResult.by_row`)."
         )
     return (
-        "Nothing that was measured got better or worse by more than two standard errors: more held-out rows tell more "
+        "Nothing got better or worse on the held-out rows by more than two standard errors: more of them tell more "
         "(four times as many halve the error), and more steps may do more."
     )
 

@@ -73,7 +73,7 @@ def test_what_is_better_over_all_rows_alone_is_not_said_to_be_no_better() -> Non
     assert {route.changes[0].outcome for route in verdict.routes} == {"unclear"}
     lines = verdict_lines(verdict)
     assert lines[-2].endswith(" better")
-    assert lines[-1] == "Nothing that was measured got worse by more than two standard errors."
+    assert lines[-1] == "Nothing got worse on the held-out rows by more than two standard errors."
 
 
 def test_a_metric_without_rows_is_shown_without_an_error_and_one_that_never_changes_is_not() -> None:
@@ -159,9 +159,24 @@ def test_the_words_are_those_of_the_figures() -> None:
         "big, 8 rows",
         "  reverse KL, nats a token       0.509 -> 0.920  +0.411 ± 0.011  WORSE",
     )
-    assert "What got worse: reverse KL, nats a token (big)." in lines
+    assert "What got worse on the held-out rows: reverse KL, nats a token (big)." in lines
     assert any(line.startswith("warning: the gap to the teachers rose") for line in lines)
-    assert verdict_lines(compared(*FALLS))[-1].startswith("Nothing that was measured got worse")
+    assert verdict_lines(compared(*FALLS))[-1].startswith("Nothing got worse on the held-out rows")
+
+
+def test_every_line_that_says_worse_is_named_below() -> None:
+    verdict = compared(jitter(0.5, 16), jitter(0.9, 16))
+    said = " ".join(verdict_lines(verdict))
+    assert said.count("WORSE") == 3
+    assert "What got worse on the held-out rows: reverse KL, nats a token (math, big, all)." in said
+
+
+def test_rows_that_got_no_worse_do_not_contradict_a_warning_of_training() -> None:
+    lines = verdict_lines(compared(*FALLS, steps=steps(0.2, 0.5, "completions/truncated_fraction")))
+    at = lines.index("Nothing got worse on the held-out rows by more than two standard errors.")
+    warning = " ".join(lines[at + 1 :])
+    assert warning.startswith("warning: fewer completions end by themselves")
+    assert "training 20" in warning.replace("training 21", "training 20")
 
 
 @pytest.mark.parametrize("steps_seen", [NO_STEPS, steps(0.2, 0.5)])
