@@ -58,9 +58,11 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     if plan.evaluations:
         sampled, scored = f"{plan.eval_sample_tokens:,}", f"{plan.eval_score_tokens:,}"
         table.add_row(
-            "evaluations", f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most"
+            "evaluations",
+            f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most, without what "
+            "evaluators ask for beyond that (texts that teachers write)",
         )
-    table.add_row("a kill costs", kill_cost(prepared.config.train))
+    table.add_row("a kill costs", kill_cost(prepared.config.train, plan.steps))
     if prepared.config.prices is not None:
         total_cost, left_out = cost(plan, prepared.config.prices)
         table.add_row("cost", total_cost)

@@ -4,12 +4,13 @@ from distillkit.config.sections import TrainConfig
 from distillkit.data.counted import counted
 
 
-def kill_cost(train: TrainConfig) -> str:
-    """The most that a kill costs, in steps or minutes, and which options say so."""
+def kill_cost(train: TrainConfig, steps_in_all: int) -> str:
+    """The most that a kill costs a run of so many steps, in steps or minutes, and which options say so."""
     steps, minutes = train.save_every, train.save_every_minutes
     bounds = []
     if steps:
-        bounds.append(f"{counted(steps, 'step')} (train.save_every)")
+        shorter = f", which is {steps}: the run is shorter" if steps_in_all < steps else ""
+        bounds.append(f"{counted(min(steps, steps_in_all), 'step')} (train.save_every{shorter})")
     if minutes:
         step = "the step in hand" if train.weight_sync_interval == 1 else f"{train.weight_sync_interval} steps"
         bounds.append(f"{minutes:g} minutes and {step} (train.save_every_minutes)")

@@ -18,10 +18,15 @@ from distillkit.preflight.kill_cost import kill_cost
             "whichever is less",
         ),
         (
+            {"save_every": 30, "save_every_minutes": 0},
+            "at most 20 steps (train.save_every, which is 30: the run is shorter)",
+        ),
+        ({"save_every": 20, "save_every_minutes": 0}, "at most 20 steps (train.save_every)"),
+        (
             {"save_every_minutes": 0},
             "all of it: nothing is saved before the last step (train.save_every, train.save_every_minutes)",
         ),
     ],
 )
 def test_what_a_kill_costs_is_said_in_steps_or_minutes(train: dict[str, Any], expected: str) -> None:
-    assert kill_cost(TrainConfig(**train)) == expected
+    assert kill_cost(TrainConfig(**train), 20) == expected
