@@ -93,7 +93,10 @@ def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
     costs = {name: tokens / 1e6 * price for name, (tokens, price) in parts.items() if price is not None}
     total = f"{sum(costs.values()):,.2f} {prices.currency} at most by your prices"
     counted = ", ".join([total, *(f"{name} {value:,.2f}" for name, value in costs.items())])
-    left_out = [*(f"{name} (no price)" for name in parts if name not in costs), "what is paid by the hour"]
+    left_out = [f"{name} (no price)" for name in parts if name not in costs]
+    if plan.evaluations:
+        left_out.append("what evaluators have teachers write")
+    left_out.append("what is paid by the hour")
     return counted, ", ".join(left_out)
 
 
