@@ -91,7 +91,7 @@ class Verdict(Value):
 
     @property
     def worse(self) -> tuple[tuple[str, Change], ...]:
-        """How people read a route, and what got worse there; and of all rows together (empty), unless one route is all."""
+        """How people read a route, and what got worse there; of all rows (empty) too, unless one route is all."""
         found = [(route.shown, change) for route in self.routes for change in route.changes]
         worse = [each for each in found if each[1].outcome == "worse"]
         seen = {change.metric for _, change in worse} if len(self.routes) == 1 else set()
