@@ -121,6 +121,11 @@ class Checkpointer:
         self._marked, self._unsound, self._saved_at = None, None, time.monotonic()
         log.info("checkpoint of step %d: %s, in %.1f s", state.step, path, self._saved_at - started)
 
+    def tell_saved(self, step: int) -> None:
+        """Say that a run which is asked to stop has saved this step; where it has yet to be, `rescue` says so."""
+        if self._marked is None:
+            self.dispatcher.notice(f"step {step} is saved: a resume goes on after it")
+
     async def rescue(self) -> None:
         """Before a run ends that did not come to its end: save its newest step, where a resume goes on as if it had.
 
