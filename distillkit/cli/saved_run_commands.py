@@ -39,7 +39,9 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE", help="Where the result goes, by default evaluations/step-N.json of the run."
+            "--out",
+            metavar="FILE",
+            help="Where the result goes: evaluations/step-N.json of the run, NAME-eval-start.json here for a config.",
         ),
     ] = None,
     plugin: ScriptOptions = None,
