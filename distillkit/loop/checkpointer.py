@@ -1,5 +1,6 @@
 """Saving where a run stands, and going on from there."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -121,10 +122,11 @@ class Checkpointer:
         self._marked, self._unsound, self._saved_at = None, None, time.monotonic()
         log.info("checkpoint of step %d: %s, in %.1f s", state.step, path, self._saved_at - started)
 
-    def tell_saved(self, step: int) -> None:
-        """Say that a run which is asked to stop has saved this step; where it has yet to be, `rescue` says so."""
+    def stopped(self, step: int) -> asyncio.CancelledError:
+        """What ends a run that was asked to stop, once it is said that the step is saved, or else left to `rescue`."""
         if self._marked is None:
             self.dispatcher.notice(f"step {step} is saved: a resume goes on after it")
+        return asyncio.CancelledError(f"stopped after step {step}, as asked")
 
     async def rescue(self) -> None:
         """Before a run ends that did not come to its end: save its newest step, where a resume goes on as if it had.

@@ -90,8 +90,7 @@ class Engine:
             self.train_seconds += metrics["time/step"]
             await self.look_and_save(metrics)
             if self.stop_requested and self.step < self.prepared.plan.steps:
-                self.checkpointer.tell_saved(self.step)
-                raise asyncio.CancelledError(f"stopped after step {self.step}, as asked")
+                raise self.checkpointer.stopped(self.step)
             started = time.perf_counter()
         self.training = False
 
