@@ -36,6 +36,8 @@ def teacher_memory(run: RunContext, plan: Plan, source: str, options: LocalScore
     savers: list[Mapping[str, JsonValue]] = []
     if tokens > SMALLER_BATCH:
         savers.append({"micro_batch_tokens": SMALLER_BATCH})
+    if options.dtype == "float32":
+        savers.append({"dtype": "bfloat16"})
     return _report(run, device, (*uses, *_loaded(source, size, size.dtype)), savers)
 
 
@@ -55,7 +57,7 @@ def student_memory(
     if device.type != "cpu":
         trained = size.structure.parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
-    return _report(run, device, tuple(uses), _savers(options, lora_rank, size, samples=samples))
+    return _report(run, device, tuple(uses), _savers(options, lora_rank, size, run.rank.count, samples=samples))
 
 
 def _trained(
@@ -127,7 +129,7 @@ def _report(
 
 
 def _savers(
-    options: LocalStudentOptions, lora_rank: int, size: Footprint, *, samples: bool
+    options: LocalStudentOptions, lora_rank: int, size: Footprint, ranks: int, *, samples: bool
 ) -> list[Mapping[str, JsonValue]]:
     """Changes of options that would lower it."""
     tokens = options.micro_batch_tokens or (TRAINED_ON_CUDA if size.device.startswith("cuda") else TRAINED)
@@ -140,4 +142,8 @@ def _savers(
         savers.append({"sample_batch_size": options.sample_batch_size // 4 or 1})
     if lora_rank == 0 and size.quantization is None:
         savers.append({"lora_rank": SMALLER_LORA})
+    if options.dtype == "float32":
+        savers.append({"dtype": "bfloat16"})
+    if lora_rank == 0 and options.shard == "never" and ranks > 1:
+        savers.append({"shard": "always"})
     return savers

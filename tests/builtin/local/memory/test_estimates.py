@@ -172,6 +172,28 @@ def report(plugin: LocalStudent | LocalScorer, run: RunContext) -> MemoryReport:
     return found
 
 
+def test_what_lowers_the_weights_is_among_what_is_offered(tmp_path: Path) -> None:
+    SHAPES["0.6B"].save_pretrained(tmp_path / "0.6B")
+    model = str(tmp_path / "0.6B")
+    run = replace(make_context("student"), plan=TEST_PLAN, planned_device=H200)
+    two = replace(run, rank=Rank(count=2, local_count=2))
+    scorer = LocalScorer(dtype="float32").bind(replace(make_teacher(), model=model))
+    every_weight = LocalStudent(model=model, lora_rank=0, dtype="float32", shard="never")
+    for plugin, where, changes in (
+        (scorer, run, ({"dtype": "bfloat16"},)),
+        (every_weight, two, ({"lora_rank": 16}, {"dtype": "bfloat16"}, {"shard": "always"})),
+    ):
+        found = report(plugin, where)
+        assert all(change in found.savers for change in changes)
+        for change in changes:
+            assert weights(report(plugin.model_copy(update=change), where)) < weights(found), change
+    assert {"shard": "always"} not in report(every_weight, run).savers
+
+
+def weights(found: MemoryReport) -> int:
+    return sum(use.size_bytes for use in found.uses if use.part == "weights" and use.device != "cpu")
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "prompt", "new", "lora_rank", "measured"),
     [
