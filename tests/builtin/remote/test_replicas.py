@@ -148,7 +148,9 @@ def test_an_outage_is_told_once_after_seconds_with_its_reason_and_so_is_its_end(
 
     (at, down), (_, up), (_, again) = run(scenario())
     assert 2 <= at < 15
-    assert re.fullmatch(rf"no answer from {A}: connection refused; each request is tried again for 300 s \(timeouts\.retry\)", down)
+    assert re.fullmatch(
+        rf"no answer from {A}: connection refused; each request is tried again for 300 s \(timeouts\.retry\)", down
+    )
     assert re.fullmatch(rf"{A} answers again, after 1\d\d s", up)
     assert again == down
 
@@ -174,4 +176,5 @@ def test_a_replica_that_hangs_is_told_with_its_first_time_outs() -> None:
 
     at, said = run(scenario())
     assert at == 30
-    assert said.startswith(f"no answer from {A}: ") and said.endswith("at the other replicas too")
+    assert said.startswith(f"no answer from {A}: ")
+    assert said.endswith("at the other replicas too")
