@@ -99,7 +99,7 @@ class PhaseProgress(Value):
     phase: Phase
     """`sample` or `score`."""
     done: int
-    """Completions that were sampled or failed; or scores."""
+    """Completions that were sampled; or scores. What failed is not among them."""
     total: int
     """How many there will be in this step or evaluation."""
 

@@ -37,7 +37,7 @@ async def sample_all(
             lost.append(LostCompletion(outcome.key, "sample", unknown, retryable=False))
         else:
             rollouts[outcome.key] = outcome
-        progress(PhaseProgress("sample", len(rollouts) + len(lost), len(requests)))
+        progress(PhaseProgress("sample", len(rollouts), len(requests)))
     if len(rollouts) + len(lost) != len(requests):
         raise PluginError(f"{type(sampler).__name__}: {len(requests)} requests, {len(rollouts) + len(lost)} outcomes")
     if requests and not rollouts:
@@ -73,7 +73,7 @@ async def score_each(
             lost.append(LostCompletion(key, "score", outcome.reason, outcome.retryable, teacher))
         else:
             scores[outcome.request.key] = outcome
-        progress(PhaseProgress("score", len(scores) + len(lost), len(requests)))
+        progress(PhaseProgress("score", len(scores), len(requests)))
     if len(scores) + len(lost) != len(requests):
         raise PluginError(f"{type(scorer).__name__}: {len(requests)} requests, {len(scores) + len(lost)} outcomes")
     return scores, lost

@@ -179,16 +179,10 @@ class KeptWindow:
     @property
     def to_score(self) -> list[Rollout | Failure]:
         """All that was sampled, or failed then, if the run ended before all of it was scored; else nothing."""
-        lost = {completion.key: completion for completion in self.outcomes.lost}
-        ended = lost.keys() | {scored.key for scored in self.outcomes.scored}
+        ended = {lost.key for lost in self.outcomes.lost} | {scored.key for scored in self.outcomes.scored}
         if all(rollout.key in ended for rollout in self.outcomes.rollouts):
             return []
-        failures = (
-            Failure(request, lost[request.key].reason, retryable=lost[request.key].retryable)
-            for request in self.requests.samples
-            if request.key in lost
-        )
-        return [*self.outcomes.rollouts, *failures]
+        return sampled_or_failed(self.requests, self.outcomes)
 
     def result(self) -> Outcomes | None:
         """The outcomes that the checkpoint held."""
@@ -210,6 +204,18 @@ class KeptWindow:
         stage: Stage = "train"
         lost = (LostCompletion(scored.key, stage, reason, retryable=True) for scored in self.outcomes.scored)
         return self.outcomes.without(lost)
+
+
+def sampled_or_failed(requests: WindowRequests, outcomes: Outcomes) -> list[Rollout | Failure]:
+    """What a sampler gave of `requests`, to be scored, once more if it was."""
+    lost = {completion.key: completion for completion in outcomes.lost}
+    sampled = {rollout.key for rollout in outcomes.rollouts}
+    failures = (
+        Failure(request, lost[request.key].reason, retryable=lost[request.key].retryable)
+        for request in requests.samples
+        if request.key not in sampled
+    )
+    return [*outcomes.rollouts, *failures]
 
 
 AnyWindow = Window | KeptWindow

@@ -81,8 +81,8 @@ class WindowResults:
         if key not in unanswered:
             raise PluginError(f"the scorer of teacher {teacher!r} answered {key} twice, or was never asked")
         unanswered.remove(key)
-        self._scored += 1
         if isinstance(outcome, Score):
+            self._scored += 1
             self._require_one_version(outcome, teacher)
             self._scores[key][teacher] = self.turn_ends.score(outcome)
         elif key not in self._lost:
@@ -101,8 +101,8 @@ class WindowResults:
         self._lost[key] = LostCompletion(key, stage, reason, retryable, teacher)
 
     def progress(self, phase: Phase) -> tuple[int, int]:
-        """How many requests of a phase are answered, of how many."""
-        return (self._sampled, len(self._order)) if phase == "sample" else (self._scored, self._to_score)
+        """How many completions are sampled, or scores are there, of how many; what failed is not among them."""
+        return (len(self._rollouts), len(self._order)) if phase == "sample" else (self._scored, self._to_score)
 
     def in_data_order(self, requests: Iterable[ScoreRequest]) -> Sequence[ScoreRequest]:
         """Score requests in the order of their rows, whatever the order in which completions arrived."""

@@ -1,16 +1,17 @@
 """The windows of the steps to come: with k steps off policy, k of them are in flight while a step trains."""
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from distillkit.errors import RunFailedError
 from distillkit.loop.batches import Prefetcher, RowBatches
 from distillkit.loop.ledger import Ledger
-from distillkit.loop.outcomes import Outcomes
+from distillkit.loop.outcomes import Outcomes, WindowRequests
 from distillkit.loop.policy_sync import PolicySync
-from distillkit.loop.window import AnyWindow, KeptWindow, Scheduler
+from distillkit.loop.window import AnyWindow, KeptWindow, Scheduler, Window, sampled_or_failed
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.run_directory.rollout_codec import InFlight, take_window
 from distillkit.types import Prompts
@@ -60,14 +61,32 @@ class WindowsAhead:
         return window
 
     async def outcomes(self, window: AnyWindow, step: int) -> Outcomes:
-        """What became of a window; one of which nothing at all is left, and might be, is tried once more."""
+        """What became of a window; one of which nothing at all is left, and might be, is tried once more.
+
+        Raises:
+            RunFailedError: if nothing is left then either, and might be: a server that is down would cost row after
+                row, and a resume does the step again. Not if all rows may fail.
+        """
         outcomes = await window.finished()
-        hopeless = outcomes.scored or not any(lost.retryable for lost in outcomes.lost)
-        if hopeless or window.requests.policy_version not in (None, self.policy.version):
+        again = self._once_more(window.requests, outcomes) if _might_be_had(outcomes) else None
+        if again is None:
             return outcomes
-        reason = next(lost.reason for lost in outcomes.lost if lost.retryable)
-        self.warn(f"step {step}: all {len(outcomes.lost)} completions failed, once more: {reason}")
-        return await self.scheduler.start(window.requests).finished()
+        self.warn(f"step {step}: all {len(outcomes.lost)} completions failed, once more: {_main_reason(outcomes)}")
+        outcomes = await again.finished()
+        if _might_be_had(outcomes) and self.prepared.config.train.max_failed_fraction < 1:
+            raise RunFailedError(
+                f"step {step}: all {len(outcomes.lost)} completions failed, also when tried once more (with "
+                f"train.max_failed_fraction=1 the run goes on without them): {_main_reason(outcomes)}"
+            )
+        return outcomes
+
+    def _once_more(self, requests: WindowRequests, outcomes: Outcomes) -> Window | None:
+        """The window from its start; of a policy that is gone what it sampled, if teachers are still what they were."""
+        if requests.policy_version in (None, self.policy.version):
+            return self.scheduler.start(requests)
+        if not outcomes.rollouts or any(scorer.moves() for scorer in self.scheduler.scorers.values()):
+            return None
+        return self.scheduler.rescore(requests, sampled_or_failed(requests, outcomes))
 
     def trained(self, window: AnyWindow, step: int, outcomes: Outcomes) -> None:
         """Enter the end of every row of the first window, which was just trained as `step`."""
@@ -111,3 +130,15 @@ class WindowsAhead:
                 self.ledger.settle(step, window.requests, outcomes)
         self.in_flight.clear()
         await self._prefetcher.close()
+
+
+def _might_be_had(outcomes: Outcomes) -> bool:
+    """Whether nothing is left of a window, for a reason that may pass."""
+    return not outcomes.scored and any(lost.retryable for lost in outcomes.lost)
+
+
+def _main_reason(outcomes: Outcomes) -> str:
+    """A reason of the kind that most of the completions were lost for: at one stage, by one teacher."""
+    lost = [each for each in outcomes.lost if each.retryable]
+    ((most, _),) = Counter((each.stage, each.teacher) for each in lost).most_common(1)
+    return next(each.reason for each in lost if (each.stage, each.teacher) == most)

@@ -50,7 +50,7 @@ class HttpTeacher:
         """Connect and probe. Raises InputError if the server cannot score, or tokenizes in another way."""
         who = f"teacher {teacher.name!r}"
         with error_context(who):
-            client = ServiceClient.open(options, teacher.slug)
+            client = ServiceClient.open(options, teacher.slug, tell=lambda said: run.notify(f"{who}: {said}"))
             try:
                 query = probe_query(teacher.model, tokenizer, options.topk)
                 dialect = await find_dialect(client, options.dialect, query)

@@ -11,6 +11,9 @@ from distillkit_builtin.remote.circuit_breaker import CircuitBreaker
 from distillkit_builtin.remote.results import AttemptError, NoReplicaError, RefusedError
 from distillkit_builtin.remote.retries import Budget
 
+TOLD_AFTER = 2.0
+"""Seconds without a result after which a replica that is sent no more requests is worth a word."""
+
 
 @dataclass(slots=True, eq=False)
 class Replica:
@@ -22,6 +25,10 @@ class Replica:
     last_leased: int = 0
     """When it was chosen last: the number of that lease."""
     last_failure: str = ""
+    failing_since: float | None = None
+    """When the first was sent of the attempts that failed since it responded last."""
+    is_told: bool = False
+    """Whether the user knows that it fails."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +50,10 @@ class Replicas:
 
     roots: Sequence[str]
     clock: Callable[[], float]
+    tell: Callable[[str], None]
+    """Told once when a replica fails for longer than a moment, and once when it is back."""
+    retry_timeout: float
+    """`timeouts.retry`, for what is told."""
     down_since: float | None = None
     """Since when no replica is healthy; None: one is."""
     _replicas: list[Replica] = field(init=False)
@@ -85,29 +96,47 @@ class Replicas:
     @contextmanager
     def use(self, lease: Lease) -> Iterator[None]:
         """One attempt inside the block; its result is reported to the breaker."""
-        replica, breaker = lease.replica, lease.replica.breaker
+        replica, breaker, sent = lease.replica, lease.replica.breaker, self.clock()
         try:
             yield
         except AttemptError as error:
             replica.last_failure = str(error)
             if error.broken:
                 breaker.failed(probe=lease.is_probe)
+                self._failed(replica, sent, error.what)
             else:
-                breaker.responded()
+                self._responded(replica)
             if error.retry_after is not None:
                 breaker.cool_down(error.retry_after)
             raise
         except RefusedError:
-            breaker.responded()
+            self._responded(replica)
             raise
         except BaseException:  # cancelled, or an error of ours
             breaker.abandoned(probe=lease.is_probe)
             raise
         else:
-            breaker.responded()
+            self._responded(replica)
         finally:
             replica.in_flight -= 1
             self._notify()
+
+    def _failed(self, replica: Replica, sent: float, what: str) -> None:
+        replica.failing_since = sent if replica.failing_since is None else min(sent, replica.failing_since)
+        if replica.is_told or replica.breaker.is_closed or self.clock() - replica.failing_since < TOLD_AFTER:
+            return
+        replica.is_told = True
+        elsewhere = ", at the other replicas too" if len(self._replicas) > 1 else ""
+        self.tell(
+            f"no answer from {replica.root}: {what}; each request is tried again for {self.retry_timeout:g} s "
+            f"(timeouts.retry){elsewhere}"
+        )
+
+    def _responded(self, replica: Replica) -> None:
+        replica.breaker.responded()
+        if replica.is_told and replica.failing_since is not None:
+            self.tell(f"{replica.root} answers again, after {self.clock() - replica.failing_since:.0f} s")
+        replica.failing_since, replica.is_told = None, False
 
     def _lease_now(self, avoid: str | None, only: str | None) -> Lease | None:
         free = [replica for replica in self._free() if only in (None, replica.root)]

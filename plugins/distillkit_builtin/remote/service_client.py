@@ -1,6 +1,7 @@
 """A client of a service over HTTP: every request ends in a result or in one of two exceptions."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,8 @@ from distillkit_builtin.remote.request import Counters, Request, SharedState
 from distillkit_builtin.remote.results import AttemptError, RefusedError, Result
 from distillkit_builtin.remote.retries import Budget, backoff, backoff_with_retry_after, with_retries
 
+log = logging.getLogger("distillkit")
+
 
 def loop_time() -> float:
     """Seconds on the running event loop's clock."""
@@ -36,13 +39,19 @@ class ServiceClient:
 
     @classmethod
     def open(
-        cls, options: RemoteOptions, name: str, *, transport: httpx.AsyncBaseTransport | None = None
+        cls,
+        options: RemoteOptions,
+        name: str,
+        *,
+        tell: Callable[[str], None] = log.warning,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> "ServiceClient":
         """A client that connects at its first request.
 
         Args:
             options: where the service is, timeouts and limits.
             name: what metrics call it: `concurrency/<name>/window`.
+            tell: tells the user that a replica does not answer, and that it does again; once each.
             transport: instead of the network, for tests.
 
         Raises:
@@ -53,7 +62,7 @@ class ServiceClient:
         shared = SharedState(
             connection=Connection.open(options, clock, transport),
             admission=Admission(AimdWindow(options.concurrency.initial, options.concurrency.max, clock)),
-            replicas=Replicas(options.roots, clock),
+            replicas=Replicas(options.roots, clock, tell, options.timeouts.retry),
             hedging=None if hedge_after is None else Hedging(hedge_after),
             counters=Counters(),
             clock=clock,

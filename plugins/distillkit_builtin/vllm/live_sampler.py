@@ -59,7 +59,7 @@ class LiveVllmSampler:
             for sample, params in enumerate(PROBES)
         ]
         with error_context("sampler 'vllm'"):
-            client = ServiceClient.open(options, NAME)
+            client = ServiceClient.open(options, NAME, tell=lambda said: run.notify(f"sampler 'vllm': {said}"))
             try:
                 for probe in probes:
                     await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)

@@ -9,11 +9,15 @@ from loopback.openai.wire import Serve
 from pydantic import PrivateAttr
 
 import distillkit
+from builtin.http.serving import opened, score_requests, scorer
 from builtin.http.test_runs import teacher
 from distillkit import RunConfig, Sink
 from distillkit.errors import RunFailedError
 from distillkit.events import Event, PhaseProgress, StepFinished
+from distillkit.records import Failure
 from distillkit.run_directory.checkpoint import checkpoints, step_of
+from distillkit.testing import make_context
+from distillkit_builtin.remote import replicas
 from distillkit_loopback.openai.server import LoopbackServer
 
 Make = Callable[..., RunConfig]
@@ -46,7 +50,7 @@ def test_a_run_whose_server_died_goes_on_with_another_as_if_nothing_had_been(
     }
     whole = distillkit.run(fake_config(name="whole", teachers=[teacher(other)], **over))
     teachers = [teacher(dying, timeouts={"retry": 0.2})]
-    with pytest.raises(RunFailedError, match=r"rows failed, .*timeouts\.retry"):
+    with pytest.raises(RunFailedError, match=r"(rows|completions) failed, .*timeouts\.retry"):
         distillkit.run(fake_config(name="parts", teachers=teachers, sinks=[killer], **over))
     folder = whole.run_dir.with_name("parts")
     (saved,) = map(step_of, checkpoints(folder))
@@ -60,3 +64,18 @@ def test_a_run_whose_server_died_goes_on_with_another_as_if_nothing_had_been(
     )
     assert trained == expected
     assert [row["outcome"] for row in read_jsonl(folder / "ledger.jsonl")] == ["trained"] * 10
+
+
+async def test_a_teacher_whose_server_is_gone_is_named_before_its_requests_have_failed(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "TOLD_AFTER", 0.0)
+    server, told = serve(), []
+    async with opened(scorer(server, timeouts={"retry": 0.2}), make_context(notify=told.append)) as plugin:
+        told.clear()
+        server.stop()
+        async for outcome in plugin.score(score_requests(8)):
+            assert isinstance(outcome, Failure)
+            assert len(told) == 1
+    expected = f"teacher 'teacher': no answer from {server.url.removesuffix('/v1')}: connection refused; each request"
+    assert told[0].startswith(expected)

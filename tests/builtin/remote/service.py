@@ -30,6 +30,7 @@ class Service:
     seen: Counter[str] = field(default_factory=Counter)
     times: list[tuple[float, str]] = field(default_factory=list)
     requests: list[httpx.Request] = field(default_factory=list)
+    told: list[tuple[float, str]] = field(default_factory=list)
     in_flight: int = 0
     peak: int = 0
     cancelled: int = 0
@@ -59,7 +60,10 @@ class Service:
     async def client(self, *roots: str, **options: Any):
         """A ServiceClient that asks this service."""
         client = ServiceClient.open(
-            RemoteOptions(base_url=roots or (A,), **options), "teacher", transport=httpx.MockTransport(self)
+            RemoteOptions(base_url=roots or (A,), **options),
+            "teacher",
+            tell=lambda said: self.told.append((now(), said)),
+            transport=httpx.MockTransport(self),
         )
         try:
             yield client

@@ -1,6 +1,7 @@
 """Where requests go when there are several replicas, some slow or down."""
 
 import asyncio
+import re
 from collections import Counter
 
 import pytest
@@ -128,3 +129,52 @@ def test_a_cancelled_probe_lets_the_next_one_probe() -> None:
             assert (await client.post(PATH, {})).root == A
 
     run(scenario())
+
+
+def test_an_outage_is_told_once_after_seconds_with_its_reason_and_so_is_its_end() -> None:
+    async def scenario() -> list[tuple[float, str]]:
+        service = Service({A: breaks()})
+        async with service.client(A, timeouts={"retry": 300.0}) as client:
+            posts = [asyncio.create_task(client.post(PATH, {})) for _ in range(16)]
+            await asyncio.sleep(100)
+            assert len(service.told) == 1
+            service.acts.clear()
+            await asyncio.gather(*posts)
+            assert len(service.told) == 2
+            service.acts[A] = breaks()
+            with pytest.raises(UnansweredError):
+                await client.post(PATH, {})
+        return service.told
+
+    (at, down), (_, up), (_, again) = run(scenario())
+    assert 2 <= at < 15
+    assert re.fullmatch(
+        rf"no answer from {A}: connection refused; each request is tried again for 300 s \(timeouts\.retry\)", down
+    )
+    assert re.fullmatch(rf"{A} answers again, after 1\d\d s", up)
+    assert again == down
+
+
+@pytest.mark.parametrize("acts", [[breaks()] * 4, [says(429)] * 40, [says(422)] * 40])
+def test_a_moments_failure_or_a_busy_service_is_not_told(acts) -> None:
+    async def scenario() -> list[tuple[float, str]]:
+        service = Service({A: acts})
+        async with service.client(A) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(16)), return_exceptions=True)
+        return service.told
+
+    assert run(scenario()) == []
+
+
+def test_a_replica_that_hangs_is_told_with_its_first_time_outs() -> None:
+    async def scenario() -> tuple[float, str]:
+        service = Service({A: hangs})
+        async with service.client(A, B, timeouts={"request": 30.0}) as client:
+            await asyncio.gather(*(client.post(PATH, {}) for _ in range(8)))
+        (told,) = service.told
+        return told
+
+    at, said = run(scenario())
+    assert at == 30
+    assert said.startswith(f"no answer from {A}: ")
+    assert said.endswith("at the other replicas too")

@@ -195,6 +195,30 @@ def test_what_is_left_of_a_window_when_a_teacher_dies_is_not_trained(make: Make,
     assert content(run(make("parts", max_steps_off_policy=ahead), resume=True)) == content(whole)
 
 
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_a_teacher_that_dies_between_two_windows_costs_no_row_however_many_may_fail(make: Make, ahead: int) -> None:
+    class Gone(Teacher):
+        """Scores nothing of what the policy of step 3, or a later one, has sampled."""
+
+        name: ClassVar[str] = "fused"
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            async for outcome in super().score(requests):
+                late = outcome.request.rollout.policy_version >= 3
+                yield Failure(outcome.request, "connection refused", retryable=True) if late else outcome
+
+    whole = run(make("whole", max_steps_off_policy=ahead, eval_every=0))
+    config = make("parts", max_steps_off_policy=ahead, eval_every=0, max_failed_fraction=0.9)
+    scorer = Gone(likes="abc").bind(config.teachers[0].teacher)
+    teachers = (config.teachers[0].model_copy(update={"scorer": scorer}),)
+    assert fail(config.model_copy(update={"teachers": teachers}), RunFailedError) == [3 + ahead]
+    summary = json.loads((run_directory(config) / "summary.json").read_text())
+    expected = f"step {4 + ahead}: all 6 completions failed, also when tried once more"
+    assert expected in summary["error"]
+    assert "connection refused" in summary["error"]
+    assert content(run(make("parts", max_steps_off_policy=ahead, eval_every=0), resume=True)) == content(whole)
+
+
 def test_a_save_that_waited_for_a_dead_teacher_is_made_again_so_that_a_resume_asks_once_more(make: Make) -> None:
     options = {"max_steps_off_policy": 2, "save_every": 1, "keep_last": 1, "eval_every": 0}
     config = make("parts", {"dead": Fuse(20, for_good=True)}, **options)

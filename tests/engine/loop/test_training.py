@@ -110,7 +110,7 @@ class Outage(FakeStudent):
 
 
 def test_a_step_of_which_nothing_is_left_is_tried_once_more(fake_config: Make) -> None:
-    result = run(fake_config(student=Outage(learning_rate=1.0), train={"max_failed_fraction": 0.5}))
+    result = run(fake_config(student=Outage(learning_rate=1.0), train={"max_failed_fraction": 1.0}))
     entries = read_jsonl(result.run_dir / "ledger.jsonl")
     outcomes = [entry["outcome"] for entry in entries]
     assert outcomes == ["trained"] * 4 + ["failed"] * 2 + ["trained"] * 4
@@ -118,3 +118,18 @@ def test_a_step_of_which_nothing_is_left_is_tried_once_more(fake_config: Make) -
     log = (result.run_dir / "run.log").read_text()
     assert "step 2: all 4 completions failed, once more: the server is down" in log
     assert len({entry["row_id"] for entry in entries}) == len(entries)
+
+
+def test_a_step_of_which_nothing_is_left_then_either_ends_the_run_and_costs_no_row(fake_config: Make) -> None:
+    config = fake_config(student=Outage(learning_rate=1.0), train={"max_failed_fraction": 0.9})
+    with pytest.raises(RunFailedError, match=r"step 3: all 4 completions failed, also when .*: the server is down"):
+        run(config)
+    folder = directory(config)
+    assert "step 2, the last good one, is saved" in (folder / "run.log").read_text()
+    whole = run(fake_config(name="whole", student=FakeStudent(learning_rate=1.0)))
+    back = Outage(learning_rate=1.0)
+    back._asked = 5
+    again = run(fake_config(student=back), resume=True)
+    weights, expected = ((result.run_dir / "adapter/fake.safetensors").read_bytes() for result in (again, whole))
+    assert weights == expected
+    assert [entry["outcome"] for entry in read_jsonl(folder / "ledger.jsonl")] == ["trained"] * 10

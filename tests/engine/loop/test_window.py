@@ -401,3 +401,4 @@ async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scor
     scheduler = Scheduler(LateStudent(), {"t": Failing()}, told.append)
     await scheduler.start(requests_of()).finished()
     assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))
+    assert {one.done for one in told if one.phase == "score"} == {0}
