@@ -19,8 +19,9 @@ from distillkit.roles.evaluator import Evaluator
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
-from distillkit.verdict.run_verdict import Missing, Verdict
+from distillkit.verdict.run_verdict import Missing
 from distillkit.verdict.verdict_of import Steps, verdict_of
+from distillkit.verdict.verdict_sentences import Verdict
 
 
 @dataclass(slots=True)
