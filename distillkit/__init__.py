@@ -109,9 +109,12 @@ from distillkit.types import (
     SamplingParams,
     Teacher,
 )
+from distillkit.verdict.run_verdict import Change, DecayWarning, RouteVerdict
+from distillkit.verdict.verdict_sentences import Verdict
 
 # Running a config.
 __all__ = ["CheckResult", "Registry", "RunConfig", "RunResult", "arun", "check", "run"]
+__all__ += ["Change", "DecayWarning", "RouteVerdict", "Verdict"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
 __all__ += ["Dataset", "Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]

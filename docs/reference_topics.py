@@ -67,7 +67,7 @@ TOPICS: Mapping[str, Topic] = {
     "running.md": Topic(
         "Running from Python",
         "The keys of a config are on [their page](config.md).",
-        "run arun check RunConfig RunResult CheckResult Registry hookimpl",
+        "run arun check RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult Registry hookimpl",
     ),
     "errors.md": Topic(
         "Errors",

@@ -10,8 +10,9 @@ from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose, words_alone
 from distillkit.cli.evaluating import evaluate_and_report, result_file
 from distillkit.cli.exporting import export_and_report
 from distillkit.cli.generating import generate_and_report
-from distillkit.cli.loading import load, split
+from distillkit.cli.loading import is_file, load, split
 from distillkit.cli.reporting import ERR, reporting
+from distillkit.config.parse import PARSERS
 from distillkit.errors import InputError
 from distillkit.run_directory.saved_run import load_run, noting_where_it_began, saved_weights
 
@@ -58,7 +59,7 @@ def evaluate(
     """
     with reporting(verbose=verbose) as rank:
         files, overrides = split(arguments)
-        run_dir = next((file for file in files if file.is_dir()), None)
+        run_dir = next((file for file in files if _names_a_run(file)), None)
         if run_dir is not None and len(files) > 1:
             raise InputError("name the directory of one run, such as runs/my-run, or config files")
         if run_dir is None:
@@ -140,6 +141,11 @@ def export(
         with noting_where_it_began(run_dir):
             config, registry = load_run(run_dir, overrides, plugin or [])
             export_and_report(config, registry, rank, run_dir, folder, step, merged=merge is not None, quiet=quiet)
+
+
+def _names_a_run(file: Path) -> bool:
+    """Whether a word is the directory of a run, also one that is not there, and not a config file."""
+    return file.is_dir() or not (is_file(str(file)) or file.suffix.lower() in PARSERS)
 
 
 def _run_of(arguments: Sequence[str]) -> tuple[Path, list[str]]:

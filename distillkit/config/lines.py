@@ -19,13 +19,20 @@ def at_line(problem: Problem, files: Sequence[Path], overrides: Sequence[str] = 
     """The problem with the override that brought it, or else the file and line of its key."""
     for override in reversed(overrides):
         if f"{problem.key}.".startswith(f"{override.partition('=')[0]}."):
-            shown = f"{override.partition('=')[0]}=..."  # the value may be a secret
-            return f"override {shortened(repr(shown), 200)}: {problem}"
+            return _of_override(override, problem)
     for file in reversed(files):
         line = _line_of(file, problem.location)
         if line is not None:
             return f"{file}:{line}: {problem}"
+    for override in reversed(overrides):
+        if override.startswith(f"{problem.key}."):  # it opened a section that no file has: `teacher.model=x`
+            return _of_override(override, problem)
     return f"{files[-1]}: {problem}" if files else str(problem)
+
+
+def _of_override(override: str, problem: Problem) -> str:
+    shown = f"{override.partition('=')[0]}=..."  # the value may be a secret
+    return f"override {shortened(repr(shown), 200)}: {problem}"
 
 
 def _line_of(file: Path, location: Location) -> int | None:

@@ -40,7 +40,8 @@ NAMES: Mapping[str, str] = {
     "student.lora_alpha": "lora_alpha",
     "student.lora_dropout": "lora_dropout",
     "teachers.0.model": "teacher_model teacher_model_name_or_path teacher_name teacher_config.base_model",
-    "sampling.completions_per_prompt": "num_generations group_size rollout.n num_return_sequences num_samples",
+    "sampling.completions_per_prompt": "num_generations group_size rollout.n sampling.n "
+    "num_return_sequences num_samples",
     "sampling.max_completion_tokens": "max_completion_length max_new_tokens max_tokens max_response_length "
     "response_length generation_max_length",
     "sampling.temperature": "rollout_temperature",
@@ -54,6 +55,10 @@ NAMES: Mapping[str, str] = {
     "train.max_steps_off_policy": "async_level max_async_level staleness_threshold",
 }
 """Our key to the other names of it."""
+LORA_LAYERS = (
+    "it is no option yet: a new LoRA is on all linear layers but the head; one that you have keeps its layers "
+    "(student.adapter)"
+)
 INSTEAD: Mapping[str, str] = {
     "gradient_accumulation_steps": "a step's gradient is always summed over all its completions "
     "(train.prompt_groups_per_step), in parts of student.micro_batch_tokens tokens",
@@ -76,6 +81,8 @@ INSTEAD: Mapping[str, str] = {
     "use_vllm": "student.sampler says where completions come from: student.sampler=vllm",
     "resume_from_checkpoint": "on the command line it is --resume, in Python resume=True",
     "n_gpus_per_node": "torchrun says on how many GPUs: torchrun --nproc-per-node 2 -m distillkit run config.yaml",
+    "target_modules": LORA_LAYERS,
+    "lora_target_modules": LORA_LAYERS,
     "load_in_4bit": "name a model whose files are quantized as student.model",
 }
 """Names that are no key under another name, and what is to be said instead."""

@@ -37,6 +37,7 @@ def apply_override(tree: Tree, override: str) -> None:
         raise ConfigError(f"{what}: the value {error}") from error
     except UNREADABLE as error:
         raise ConfigError(f"{what}: the value is not YAML; {_quoted(key, text)}") from error
+    _require_single_keys(parts, value, what)
     _set(tree, parts, value, what, None)
 
 
@@ -50,7 +51,16 @@ def _quoted(key: str, text: str) -> str:
 def apply_value(tree: Tree, key: str, value: object, registry: Registry) -> None:
     """Set one key in place, from code: what it is in may be a section or a plugin that was made in Python."""
     what = _what(f"{key}=")
-    _set(tree, _parts(key, what), value, what, registry)
+    parts = _parts(key, what)
+    _require_single_keys(parts, value, what)
+    _set(tree, parts, value, what, registry)
+
+
+def _require_single_keys(parts: Sequence[str], value: object, what: str) -> None:
+    """Refuse options for a whole section, whose other options would be gone; one that names its plugin is another."""
+    if len(parts) == 1 and isinstance(value, Mapping) and "name" not in value:
+        keys = " and ".join(shortened(f"{parts[0]}.{key}", 60) for key in list(value)[:2]) or f"{parts[0]}.KEY"
+        raise ConfigError(f"{what}: would replace the whole section; set single keys: write {keys}")
 
 
 def _parts(key: str, what: str) -> list[str]:
@@ -74,7 +84,7 @@ def _set(
             return
         node[key] = node = _opened(inner, part, below, what)
     if isinstance(node, list):
-        node[_index(node, parts[-1], what)] = value
+        node[_index(node, parts[-1], what, "" if parts[-1].isdigit() else ".".join([*above, *parts[:-1]]))] = value
     else:
         node[parts[-1]] = value
 
@@ -124,9 +134,11 @@ def _unbound(option: object, registry: Registry | None) -> object:
     return type(option).model_validate(_options(option), context={"registry": registry})
 
 
-def _index(items: list[Any], part: str, what: str) -> int:
+def _index(items: list[Any], part: str, what: str, of: str = "") -> int:
+    """The item that `part` says; `of` is the key of the list, where `part` is the end of a key."""
     known = [str(index) for index in range(len(items))]
     if part not in known:
         there = f"items 0 to {len(items) - 1}" if items else "no items"
-        raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}")
+        wanted = f"; the number of the item comes first: {of}.0.{shortened(part, 60)}" if of and items else ""
+        raise ConfigError(f"{what}: the list has {there}, not {shortened(repr(part), 60)}{wanted}")
     return known.index(part)

@@ -1,6 +1,7 @@
 """Runs every evaluator on one policy version, and keeps the results."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +15,14 @@ from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.roles.attribution import attribute_to, require_returned
+from distillkit.roles.attribution import attribute_to, named, require_returned
 from distillkit.roles.evaluator import Evaluator
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
-from distillkit.verdict.run_verdict import Missing, Verdict
+from distillkit.verdict.run_verdict import Missing
 from distillkit.verdict.verdict_of import Steps, verdict_of
+from distillkit.verdict.verdict_sentences import Verdict
 
 
 @dataclass(slots=True)
@@ -111,6 +113,7 @@ async def run_evaluators(
         with attribute_to(evaluator, "in evaluate()"):
             result = await evaluator.evaluate(evaluation)
         require_returned(evaluator, result, EvalResult, "evaluate()")
+        _require_finite(evaluator, result)
         unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()
         if unknown:
             raise PluginError(
@@ -120,6 +123,19 @@ async def run_evaluators(
     completions = evaluation.sampled()
     found = {COMPLETIONS: completion_figures(completions, evaluation.route_labels)} if completions else {}
     return results | found
+
+
+def _require_finite(evaluator: Evaluator, result: EvalResult) -> None:
+    """Raise PluginError, with the class: NaN and infinity compare with nothing, and a metric not known is left out."""
+    found = [*result.metrics.items(), *(each for values in result.routes.values() for each in values.items())]
+    for name, by_row in result.by_row.items():
+        found += [(f"by_row of {name}", number) for value in by_row.values() for number in (value.total, value.count)]
+    for name, number in found:
+        if not math.isfinite(number):
+            raise PluginError(
+                f"{named(evaluator)}: evaluate() found {name!r} to be {float(number)}, which is no finite number; "
+                "leave out a metric that is not known"
+            )
 
 
 def eval_summary(results: Mapping[str, EvalResult]) -> dict[str, JsonValue]:

@@ -13,7 +13,7 @@ from distillkit.events import EvalStage
 from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.directory import read_summary
 from distillkit.run_directory.run_files import read_metrics
-from distillkit.verdict.run_verdict import Verdict
+from distillkit.verdict.verdict_sentences import Verdict
 
 SHOWN = ("reverse_kl", "exact_match")
 """Metrics of evaluations that a result shows of itself."""

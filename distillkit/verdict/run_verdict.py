@@ -36,6 +36,8 @@ class Change(Value):
     """How many rows were measured both times; of training, how many steps each side is the mean of; None where that is
     not known."""
     outcome: Outcome
+    """`better`, `worse` or `changed` (neither way is the better one): by more than two standard errors; `unclear`: by
+    less; `same`: not at all; `unknown`: no standard error, or fewer than six rows."""
 
     @property
     def difference(self) -> float:
@@ -59,6 +61,7 @@ class RouteVerdict(Value):
     rows: int
     """Held-out rows."""
     changes: tuple[Change, ...]
+    """One a measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,35 +69,9 @@ class DecayWarning(Value):
     """Something that speaks against what was trained, whatever else got better."""
 
     decay: Decay
+    """`gap`: to the teachers, which rose; `endings`: of completions by themselves, fewer; `repetition`: more."""
     route: str
     """Its label; empty: all rows, or training."""
     shown: str
     """How people read it."""
     change: Change
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict(Value):
-    """Whether a run worked, as far as it was measured."""
-
-    missing: Missing | None
-    """Why before and after cannot be compared; None where they can."""
-    step: int
-    """Steps trained at the evaluation that is compared; without one, all so far."""
-    overall: RouteVerdict | None
-    """All held-out rows; None where nothing can be compared."""
-    routes: tuple[RouteVerdict, ...]
-    """Each route's."""
-    training: tuple[Change, ...]
-    """The first steps of training and the newest, which are of other rows; empty where there were too few."""
-    warnings: tuple[DecayWarning, ...]
-
-    @property
-    def worse(self) -> tuple[tuple[str, Change], ...]:
-        """How people read a route, and what got worse there; of all rows (empty) too, unless one route is all."""
-        found = [(route.shown, change) for route in self.routes for change in route.changes]
-        worse = [each for each in found if each[1].outcome == "worse"]
-        seen = {change.metric for _, change in worse} if len(self.routes) == 1 else set()
-        overall = () if self.overall is None else self.overall.changes
-        rest = (change for change in overall if change.outcome == "worse" and change.metric not in seen)
-        return (*worse, *(("", change) for change in rest))

@@ -9,7 +9,8 @@ from distillkit.metrics import route_shown
 from distillkit.types import Teacher
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, ENDED, REPETITION
 from distillkit.verdict.paired_change import change_of, paired_change, unpaired_change
-from distillkit.verdict.run_verdict import Change, Decay, DecayWarning, Missing, RouteVerdict, Verdict
+from distillkit.verdict.run_verdict import Change, Decay, DecayWarning, Missing, RouteVerdict
+from distillkit.verdict.verdict_sentences import Verdict
 
 LEAST_DECAY = 0.1
 """The share of completions that end, or of repeated 4-grams: a change of less is no warning."""

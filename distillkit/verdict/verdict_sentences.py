@@ -1,4 +1,4 @@
-"""A verdict in words: the last lines of a run. Each is a fixed rule over the figures.
+"""A verdict and its words: the last lines of a run. Each is a fixed rule over the figures.
 
 1. By route, a line a measure: before -> after, the difference with its standard error, and what that means.
 2. What got worse, or that nothing did; and what is not told apart from chance.
@@ -8,9 +8,11 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from distillkit.data.counted import counted
-from distillkit.verdict.run_verdict import Change, Decay, DecayWarning, Missing, Outcome, RouteVerdict, Verdict
+from distillkit.frozen import Value
+from distillkit.verdict.run_verdict import Change, Decay, DecayWarning, Missing, Outcome, RouteVerdict
 
 WIDTH = 80
 OUTCOMES: dict[Outcome, str] = {
@@ -49,6 +51,47 @@ DECAYS: dict[Decay, str] = {
         "completions repeat themselves more than they did. Look at samples.jsonl, and try a lower learning_rate"
     ),
 }
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Verdict(Value):
+    """Whether a run worked, as far as it was measured."""
+
+    missing: Missing | None
+    """What is not there to compare: `evaluators`, `held-out rows`, or the evaluation `before` or `after`; else None."""
+    step: int
+    """Steps trained at the evaluation that is compared; without one, all so far."""
+    overall: RouteVerdict | None
+    """All held-out rows; None where nothing can be compared."""
+    routes: tuple[RouteVerdict, ...]
+    """Each route's."""
+    training: tuple[Change, ...]
+    """The first steps of training and the newest, which are of other rows; empty where there were too few."""
+    warnings: tuple[DecayWarning, ...]
+    """What speaks against what was trained."""
+
+    @property
+    def worse(self) -> tuple[tuple[str, Change], ...]:
+        """How people read a route, and what got worse there; of all rows (empty) too, unless one route is all."""
+        found = [(route.shown, change) for route in self.routes for change in route.changes]
+        worse = [each for each in found if each[1].outcome == "worse"]
+        seen = {change.metric for _, change in worse} if len(self.routes) == 1 else set()
+        overall = () if self.overall is None else self.overall.changes
+        rest = (change for change in overall if change.outcome == "worse" and change.metric not in seen)
+        return (*worse, *(("", change) for change in rest))
+
+    def __str__(self) -> str:
+        """The last lines of the run."""
+        return "\n".join(verdict_lines(self))
+
+    def __repr__(self) -> str:
+        """One line for a notebook or a log; `print` gives all of them."""
+        if self.overall is None:
+            return f"<Verdict: nothing tells whether it worked, missing: {self.missing}>"
+        outcomes = [change.outcome for route in (self.routes or (self.overall,)) for change in route.changes]
+        told = [f"{outcomes.count(outcome)} {outcome}" for outcome in OUTCOMES if outcome in outcomes]
+        rows, warnings = counted(self.overall.rows, "held-out row"), counted(len(self.warnings), "warning")
+        return f"<Verdict after {counted(self.step, 'step')}, on {rows}: {', '.join([*told, warnings])}>"
 
 
 def verdict_lines(verdict: Verdict) -> tuple[str, ...]:

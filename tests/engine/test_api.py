@@ -42,7 +42,7 @@ OVER: Mapping[str, object] = {
     "name": "short",
     "student.learning_rate": 3.0,
     "teachers.1.scorer.likes": "q",
-    "sampling": {"max_completion_tokens": 5},
+    "sampling.max_completion_tokens": 5,
 }
 
 
@@ -83,6 +83,17 @@ def test_plugins_made_in_python_keep_their_class_and_other_options(fake_config: 
         ({"student.lr": 3}, "unknown key; here it is student.learning_rate"),
         ({"student.learning_rate": "sk-secret"}, "learning_rate: input should be a valid number"),
         ({"teachers.7.model": "x"}, "override 'teachers.7.model=...': the list has items 0 to 1, not '7'"),
+        (
+            {"train": {"max_steps": 3}},
+            "override 'train=...': would replace the whole section; set single keys: write tr",
+        ),
+        ({"student": {"learning_rate": 3}}, "write student.learning_rate"),
+        ({"teacher.model": "x"}, "override 'teacher.model=...': teacher: unknown key; did you mean 'teachers'"),
+        ({"teachers.model": "x"}, "the number of the item comes first: teachers.0.model"),
+        (
+            {"student.target_modules": ["q_proj"]},
+            "it is no option yet: a new LoRA is on all linear layers but the head",
+        ),
         ({"name.first": "x"}, "name.first: unknown key"),
         ({"seed.first": "x"}, "override 'seed.first=...': 'seed' has no key 'first'"),
     ],
@@ -98,6 +109,19 @@ def test_wrong_overrides_are_named(
     with pytest.raises(ConfigError) as error:
         distillkit.check(config if as_config else mapping, overrides=over, plugins=PLUGINS)
     assert message in str(error.value)
+
+
+def test_the_n_of_a_sampler_is_named_here(mapping: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"sampling\.n: unknown key; here it is sampling\.completions_per_prompt"):
+        distillkit.check(mapping, overrides={"sampling.n": 4}, plugins=PLUGINS)
+
+
+def test_a_mapping_is_taken_where_it_is_the_option_or_another_plugin(mapping: dict[str, Any]) -> None:
+    over = {"sampling.chat_template_kwargs": {"deep": True}, "student": {"name": "fake", "learning_rate": 7.0}}
+    config = distillkit.check(mapping, overrides=over, plugins=PLUGINS).config
+    assert config.sampling.chat_template_kwargs == {"deep": True}
+    assert isinstance(config.student, FakeStudent)
+    assert (config.student.learning_rate, config.sampling.max_completion_tokens) == (7.0, 12)
 
 
 def test_check_gives_what_the_command_prints_and_writes_nothing(mapping: dict[str, Any], tmp_path: Path) -> None:

@@ -134,7 +134,8 @@ def test_what_was_measured_otherwise_is_not_compared(run: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["eval", "absent"], "absent: no such config file"),
+        (["eval", "absent"], "absent: no such directory; name the directory of a run"),
+        (["eval", "absent.yaml"], "absent.yaml: no such config file"),
         (["eval", "runs/fake", "config.yaml"], "name the directory of one run, such as runs/my-run, or config files"),
         (["run", "runs/fake"], "runs/fake: is a directory, and a config is a file; the config in it is runs/fake/con"),
         (["generate", "absent"], "absent: no such directory; name the directory of a run, such as runs/my-run"),

@@ -58,6 +58,12 @@ def test_overrides_reach_into_plugins_that_are_named_alone(tmp_path: Path) -> No
         ("=3", "wants section.key=value"),
         ("name.deep=1", "'name' has no key 'deep'"),
         ("teachers.5.model=x", "the list has items 0 to 0, not '5'"),
+        ("teachers.model=x", "not 'model'; the number of the item comes first: teachers.0.model"),
+        (
+            "train={max_steps: 3, lr: 1}",
+            "would replace the whole section; set single keys: write train.max_steps and tr",
+        ),
+        ("train={}", "write train.KEY"),
         ("teachers.first.model=x", "the list has items 0 to 0, not 'first'"),
         ("name={", "the value is not YAML"),
         ("name=!!timestamp 2024-13-45", "the value is not YAML; quote it"),

@@ -1,6 +1,7 @@
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
@@ -14,7 +15,7 @@ from conftest import question, read_jsonl
 import distillkit
 from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
-from distillkit.events import EvalResult, Evaluated, Event, RunFinished, RunStarted, StepFinished
+from distillkit.events import EvalResult, Evaluated, Event, RowValue, RunFinished, RunStarted, StepFinished
 from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
 from distillkit.run_directory.directory import claim_directory
 from distillkit.run_directory.run_start import RunStart
@@ -455,18 +456,43 @@ def test_training_time_counts_neither_evaluations_nor_saves(
     assert clock[0] > 2000.0  # it was saved, too
 
 
-def test_numbers_that_are_numpys_or_none_at_all_are_written_as_json(fake_config: Make, held_out: str) -> None:
+def test_numbers_that_are_numpys_are_written_as_json(fake_config: Make, held_out: str) -> None:
     class Odd(Evaluator):
         """Finds numpy's numbers."""
 
         name: ClassVar[str] = "odd"
 
         async def evaluate(self, context: EvalContext) -> EvalResult:
-            return EvalResult({"x": np.float32(0.5), "y": float("nan")})  # type: ignore[dict-item]
+            return EvalResult({"x": np.float32(0.5)})  # type: ignore[dict-item]
 
     result = run(fake_config(data={"eval_path": held_out}, evaluators=[Odd()]))
-    assert (result.metrics[0]["eval/x"], result.metrics[0]["eval/y"]) == (0.5, None)
-    assert json.loads((result.run_dir / "summary.json").read_text())["eval"]["after"]["y"] is None
+    assert result.metrics[0]["eval/x"] == 0.5
+    assert json.loads((result.run_dir / "summary.json").read_text())["eval"]["after"]["x"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        (EvalResult({"y": math.nan}), "'y' to be nan"),
+        (EvalResult({"y": 1.0}, {"t": {"z": -math.inf}}), "'z' to be -inf"),
+        (EvalResult({"y": 1.0}, {}, {"y": {"1-a": RowValue(math.inf)}}), "'by_row of y' to be inf"),
+        (EvalResult({"y": 1.0}, {}, {"y": {"1-a": RowValue(1.0, math.nan)}}), "'by_row of y' to be nan"),
+    ],
+)
+def test_an_evaluator_that_finds_no_finite_number_is_named(
+    fake_config: Make, held_out: str, found: EvalResult, message: str
+) -> None:
+    class Dividing(Evaluator):
+        """Divides by nothing."""
+
+        name: ClassVar[str] = "dividing"
+
+        async def evaluate(self, context: EvalContext) -> EvalResult:
+            return found
+
+    wanted = rf"evaluator 'dividing' \(.*Dividing\): evaluate\(\) found {message}, which is no finite number"
+    with pytest.raises(PluginError, match=wanted):
+        run(fake_config(data={"eval_path": held_out}, evaluators=[Dividing()]))
 
 
 def test_the_hosts_logger_is_left_as_it_was(fake_config: Make) -> None:

@@ -7,9 +7,9 @@ import pytest
 from distillkit.events import EvalResult, Measure, PolicyFigures, RowValue
 from distillkit.testing import make_rollout, make_row, make_teacher
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
-from distillkit.verdict.run_verdict import Change, Verdict
+from distillkit.verdict.run_verdict import Change
 from distillkit.verdict.verdict_of import Steps, verdict_of
-from distillkit.verdict.verdict_sentences import WIDTH, verdict_lines
+from distillkit.verdict.verdict_sentences import WIDTH, Verdict, verdict_lines
 
 TEACHERS = [make_teacher("math"), make_teacher("org/big", model="org/big")]
 MEASURES = {
@@ -203,3 +203,11 @@ def test_few_rows_are_said_to_be_too_few() -> None:
 def test_a_change_knows_its_difference() -> None:
     change = Change("m", "m", "number", 1.0, 3.5, None, None, "unknown")
     assert change.difference == 2.5
+
+
+def test_a_verdict_is_printed_as_the_last_lines_of_its_run_and_shown_in_one_line() -> None:
+    for verdict in (compared(*RISES), verdict_of(None, None, MEASURES, TEACHERS, NO_STEPS, missing="evaluators")):
+        assert f"{verdict}".splitlines() == [*verdict_lines(verdict)]
+        assert "\n" not in repr(verdict)
+    assert repr(compared(*RISES)) == "<Verdict after 12 steps, on 16 held-out rows: 1 better, 1 worse, 1 warning>"
+    assert "missing: evaluators" in repr(verdict)
