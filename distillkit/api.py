@@ -39,7 +39,7 @@ def run(
 
     Args:
         config: a `RunConfig`, a mapping as in a config file, or the path of one.
-        overrides: single keys over it, as on the command line: `{"train.max_steps": 5}`.
+        overrides: single keys over it, as on the command line: `{"train.max_steps": 5}`; no mapping for a section.
         plugins: plugin classes to choose from by name besides the installed ones, and Python files with some.
         resume: go on from the newest checkpoint in the run's directory.
         from_step: with `resume`, go on from the checkpoint of this step instead, and forget what came after.

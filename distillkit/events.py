@@ -165,7 +165,7 @@ class EvalResult(Value):
     """What one evaluator found on the held-out rows."""
 
     metrics: Mapping[str, float]
-    """Over all rows: `{"exact_match": 0.5}` becomes `eval/exact_match`."""
+    """Over all rows, finite; not known: left out. `{"exact_match": 0.5}` becomes `eval/exact_match`."""
     routes: Mapping[str, Mapping[str, float]] = field(default_factory=FrozenDict)
     """Metrics by route label, from evaluators that separate routes: they become `eval_route/<slug>/exact_match`."""
     by_row: Mapping[str, Mapping[str, RowValue]] = field(default_factory=FrozenDict)
