@@ -104,7 +104,7 @@ def test_the_dataset_of_many_files(write: Callable[[str], None]) -> None:
     for name in ("logs/a.log", "logs/sub/b.log"):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("Why?\tSo.\n", encoding="utf-8")
-    source = ("data.source={name: logs, folder: logs}", "-p", "my_logs.py")
+    source = ("data.source={name: logs, folder: logs}", "data.eval_source=null", "-p", "my_logs.py")
     call("run", "sqlite.yaml", *source, "evaluators=[]")
     trained = {entry["row_id"].partition("-")[0] for entry in read_jsonl(Path("runs/sqlite/ledger.jsonl"))}
     assert trained == {"a.log:1", "sub/b.log:1"}
