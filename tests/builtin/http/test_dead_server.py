@@ -71,7 +71,7 @@ async def test_a_teacher_whose_server_is_gone_is_named_before_its_requests_have_
 ) -> None:
     monkeypatch.setattr(replicas, "TOLD_AFTER", 0.0)
     server, told = serve(), []
-    async with opened(scorer(server, timeouts={"retry": 0.2}), make_context(notify=told.append)) as plugin:
+    async with opened(scorer(server, timeouts={"retry": 2.0}), make_context(notify=told.append)) as plugin:
         told.clear()
         server.stop()
         async for outcome in plugin.score(score_requests(8)):
