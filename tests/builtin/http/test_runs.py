@@ -99,7 +99,7 @@ def test_a_server_that_stays_down_fails_the_run_with_its_reasons(serve: Serve, f
     server = serve()
     server.faults.add(faults.Status(503), where=COMPLETIONS, after=5, times=None)
     config = fake_config(teachers=[teacher(server, timeouts={"retry": 0.2})])
-    with pytest.raises(RunFailedError, match=r"2 of 4 rows failed, .*HTTP 503: injected fault .*timeouts\.retry"):
+    with pytest.raises(RunFailedError, match=r"step 2: all 4 .* failed, .*HTTP 503: injected .*timeouts\.retry"):
         distillkit.run(config)
     lost = [one for one in completions(config) if one["outcome"] == "failed"]
     assert len(lost) == 4
