@@ -126,7 +126,7 @@ def files(target: str) -> Sequence[bytes]:
     lines = [b"\n".join(rows), b"\xef\xbb\xbf" + b"\r\n\r\n".join(rows), b'{"messages": [1e400, NaN, -0]}']
     array, indented = b"[" + b",".join(rows) + b"]", json.dumps(ROUTED, indent=1).encode()
     if target.endswith(".gz"):
-        return [gzip.compress(lines[0]), gzip.compress(array) + gzip.compress(b" ")]
+        return [gzip.compress(lines[0], mtime=0), gzip.compress(array, mtime=0) + gzip.compress(b" ", mtime=0)]
     if target.endswith(".zst"):
         return [pa.compress(data, "zstd", asbytes=True) for data in (lines[0], indented)]
     if target.endswith(".parquet"):

@@ -48,9 +48,9 @@ FORMATS: Mapping[str, Callable[[Rows], bytes]] = {
     "rows.csv": lambda rows: _delimited(rows, ","),
     "rows.tsv": lambda rows: _delimited(rows, "\t"),
     "rows.parquet": _parquet,
-    "rows.jsonl.gz": lambda rows: gzip.compress(_lines(rows)),
+    "rows.jsonl.gz": lambda rows: gzip.compress(_lines(rows), mtime=0),
     "rows.jsonl.zst": lambda rows: _zstd(_lines(rows)),
-    "rows.csv.gz": lambda rows: gzip.compress(_delimited(rows, ",")),
+    "rows.csv.gz": lambda rows: gzip.compress(_delimited(rows, ","), mtime=0),
 }
 """What a file of this name holds of some rows, which all have the same keys."""
 

@@ -23,6 +23,8 @@ from distillkit_builtin.datasets.file_kind import foreign_kind, json_layout
 
 ROW = {"messages": [{"role": "user", "content": "Why?"}]}
 LINE = json.dumps(ROW).encode() + b"\n"
+GZIP = gzip.compress(LINE, mtime=0)
+TWICE = gzip.compress(GZIP, mtime=0)
 TABLE = pa.table({"prompt": ["Why?", "How?"]})
 
 
@@ -69,7 +71,7 @@ def content(data: bytes) -> Callable[[Path], None]:
 
 
 FILES: list[tuple[str, str, Callable[[Path], None]]] = [
-    ("is compressed by gzip", "that ends with .gz", content(gzip.compress(LINE))),
+    ("is compressed by gzip", "that ends with .gz", content(GZIP)),
     ("is compressed by zstd", "that ends with .zst", content(b"\x28\xb5\x2f\xfd" + LINE)),
     ("is compressed by zstd", "that ends with .zst", content(b"\x50\x2a\x4d\x18\0\0\0\0")),
     ("is compressed by bzip2", "bunzip2 -k", content(bz2.compress(LINE))),
@@ -111,16 +113,33 @@ def test_a_file_of_another_kind_is_named_in_one_line(
         ("rows.jsonl.gz", LINE, "is not compressed by gzip, though its name ends with .gz: rename it"),
         ("rows.csv.zst", LINE, "is not compressed by zstd, though its name ends with .zst: rename it"),
         ("rows.jsonl.gz", bz2.compress(LINE), "is compressed by bzip2, though its name ends with .gz: unpack it by"),
-        ("rows.jsonl.zst", gzip.compress(LINE), "is compressed by gzip, though its name ends with .zst: give it a"),
-        ("rows.jsonl.gz", gzip.compress(gzip.compress(LINE)), "is packed, and what it holds is compressed by gzip: "),
-        ("rows.parquet.gz", gzip.compress(b"PAR1"), "Parquet is compressed in itself, and is not read through gzip"),
+        (
+            "rows.jsonl.zst",
+            GZIP,
+            "is compressed by gzip, though its name ends with .zst: give it a",
+        ),
+        (
+            "rows.jsonl.gz",
+            TWICE,
+            "is packed, and what it holds is compressed by gzip: ",
+        ),
+        (
+            "rows.parquet.gz",
+            gzip.compress(b"PAR1", mtime=0),
+            "Parquet is compressed in itself, and is not read through gzip",
+        ),
         ("rows.parquet", LINE, "is not a Parquet file, though its name ends with .parquet: rename it"),
         ("rows.parquet", b"<html>", "is HTML or XML, though its name ends with .parquet: fetch the file itself"),
         ("rows.csv", LINE, "begins as JSON, not as CSV: give it a name that ends with .jsonl or .json"),
-        ("rows.tsv.gz", gzip.compress(b"\n[" + LINE + b"]"), "begins as JSON, not as TSV"),
+        ("rows.tsv.gz", gzip.compress(b"\n[" + LINE + b"]", mtime=0), "begins as JSON, not as TSV"),
         ("rows.txt", b"prompt,answer\n", "its name does not say what it holds, and it does not begin as JSON"),
-        ("rows.gz", gzip.compress(b"prompt,answer\n"), "its name does not say what it holds, and it does not begin"),
+        (
+            "rows.gz",
+            gzip.compress(b"prompt,answer\n", mtime=0),
+            "its name does not say what it holds, and it does not begin",
+        ),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # each process that runs tests makes them anew
 )
 def test_where_name_and_content_do_not_agree_what_to_do_is_said(
     tmp_path: Path, name: str, data: bytes, said: str
@@ -140,7 +159,7 @@ INDENTED = b"\n".join([json.dumps(ROW, indent=1).encode()] * 2)
 @pytest.mark.parametrize("data", [LINE * 2, ARRAY, INDENTED], ids=["lines", "array", "objects"])
 def test_how_json_is_laid_out_is_seen_at_its_content(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / name
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if name.endswith(".gz") else data)
     assert [row.messages[0].content for row in rows_of(path).rows()] == ["Why?", "Why?"]
 
 

@@ -20,7 +20,7 @@ def write(path: Path, *names: str) -> Path:
     """A file of JSON lines that hold names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     data = b"".join(json.dumps({"n": name}).encode() + b"\n" for name in names or (path.name,))
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
