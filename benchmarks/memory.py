@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.speed.inputs import write_inputs
+from benchmarks.speed.ours import config_of
 from benchmarks.speed.shapes import QWEN3_600M, SHAPES, ModelShape, Shape
 
 STEPS = 2
@@ -90,25 +91,7 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     inputs = write_inputs(folder / kind, shape, STEPS)
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    config = distillkit.RunConfig.model_validate(
-        {
-            "name": "memory",
-            "log_path": f"{folder}/runs/{{name}}",
-            "data": {"path": str(inputs["data"])},
-            "student": {
-                "name": "local",
-                "model": str(inputs["student"]),
-                "lora_rank": shape.lora_rank,
-                "sample_batch_size": shape.sequences,
-                **case.options,
-            },
-            "teachers": [{"model": str(inputs["teacher"]), "scorer": {"name": "local"}}],
-            "sampling": {"completions_per_prompt": shape.completions, "max_completion_tokens": shape.new_tokens},
-            "train": {"prompt_groups_per_step": shape.prompts, "max_steps": STEPS, "save_every": 0},
-            "probe": {"at_start": "never"},
-            "sinks": [],
-        }
-    )
+    config = config_of(inputs, shape, STEPS, dict(case.options), folder / "runs")
     fits = prepare_run(config, distillkit.Registry.discover(), print).memory.fits
     (fit,) = [fit for fit in fits if fit.memory.device.startswith("cuda")]
     parts = {"weights": fit.held("weights"), "caches": fit.held("caches")}

@@ -8,14 +8,15 @@ import torch
 
 import distillkit
 from benchmarks.speed.shapes import Shape
+from distillkit import RunConfig
 
 PHASES = ("sample", "score", "train", "sync", "step")
 
 
-def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Seconds of every step and phase, and the peak of the device's memory in GiB; a run writes into `folder`."""
+def config_of(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> RunConfig:
+    """A run of a shape, of student and teacher in this process, that writes into `folder`."""
     device = {"device": shape.device, "dtype": shape.dtype}
-    config = distillkit.RunConfig.model_validate(
+    return RunConfig.model_validate(
         {
             "name": "speed",
             "log_path": f"{folder}/{{name}}",
@@ -35,6 +36,11 @@ def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str
             "sinks": [],
         }
     )
+
+
+def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Seconds of every step and phase, and the peak of the device's memory in GiB; a run writes into `folder`."""
+    config = config_of(inputs, shape, steps, options, folder)
     result = distillkit.run(config)
     lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     taken = [line for line in lines if "time/step" in line]
