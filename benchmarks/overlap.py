@@ -27,9 +27,10 @@ from rich.table import Table
 import distillkit
 from distillkit import RunConfig
 from distillkit.context import RunContext
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.testing import ByteTokenizer, FakeStudent
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai.categorical import CategoricalModel

@@ -57,25 +57,15 @@ from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
+from distillkit.positions import NextTokenDivergence, Positions, TokenLoss
 from distillkit.preflight.check_result import CheckResult
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
-from distillkit.records import (
-    Batch,
-    Datum,
-    Failure,
-    FinishReason,
-    Rollout,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-    StepResult,
-    Weights,
-)
+from distillkit.records import Failure, FinishReason, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
-from distillkit.roles.loss import Loss, TorchLoss
+from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
@@ -83,6 +73,7 @@ from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import ComputesLogprobs, Student, token_at
+from distillkit.roles.weighting import Weighting
 from distillkit.run_directory.result import RunResult
 from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (
@@ -96,6 +87,7 @@ from distillkit.tokenizer import (
     unknown_id,
     vocabulary_size,
 )
+from distillkit.training_data import Batch, Datum, StepResult, TeacherPrompt
 from distillkit.types import (
     ChatPrompts,
     Message,
@@ -118,6 +110,7 @@ __all__ += ["Change", "DecayWarning", "RouteVerdict", "Verdict"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.
 __all__ += ["Dataset", "Evaluator", "Loss", "PromptBuilder", "Router", "Sampler", "Scorer", "Sink", "Student"]
+__all__ += ["Weighting"]
 __all__ += [
     "CheckReport",
     "ComputesLogprobs",
@@ -127,10 +120,10 @@ __all__ += [
     "RunContext",
     "ScoresAnew",
     "TokenScorer",
-    "TorchLoss",
     "hookimpl",
 ]
 __all__ += ["PENDING_CLEANUP", "Leftover"]
+__all__ += ["NextTokenDivergence", "Positions", "TokenLoss"]
 __all__ += ["DeviceMemory", "MemoryPart", "MemoryReport", "MemoryUse", "PlannedDevice"]
 
 # The journey of the data: what is asked, and what comes of it.
@@ -138,7 +131,7 @@ __all__ += ["MAX_ROW_BYTES", "RawRow", "RowFile", "UnreadableRow", "too_long"]
 __all__ += ["ChatPrompts", "Message", "Messages", "Prompts", "Route", "RoutedRow", "Row", "Teacher"]
 __all__ += ["parse_messages", "parse_template_options"]
 __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingParams", "Score", "ScoreRequest"]
-__all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
+__all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "TeacherPrompt", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
 __all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]

@@ -19,6 +19,7 @@ from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 
 hookspec = pluggy.HookspecMarker("distillkit")
 hookimpl = pluggy.HookimplMarker("distillkit")
@@ -64,6 +65,12 @@ def distillkit_scorers() -> Sequence[type[Scorer]]:
 @hookspec
 def distillkit_losses() -> Sequence[type[Loss]]:
     """Loss classes: what is trained."""
+    raise NotImplementedError
+
+
+@hookspec
+def distillkit_weightings() -> Sequence[type[Weighting]]:
+    """Weighting classes: how much each token counts."""
     raise NotImplementedError
 
 

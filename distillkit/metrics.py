@@ -8,7 +8,8 @@ import numpy as np
 from distillkit.arrays import FloatArray, IntArray
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.records import Batch, ScoredRollout, StepResult
+from distillkit.records import ScoredRollout
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import Teacher
 
 MIXER = np.uint64(1_000_003)

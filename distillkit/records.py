@@ -1,13 +1,16 @@
-"""What comes of a completion on its way through a step: sampled, scored, made training data, trained.
+"""What comes of a completion on its way through a step: sampled, then scored (`training_data`: then trained).
 
 Each value is frozen with all that it holds, checked in its constructor, and carries its own identity, so that nothing
 is ever joined by position in a list. `P` is a prompt's length in tokens, `R` a response's.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import numpy as np
 
 from distillkit.arrays import (
     BOOL,
@@ -20,11 +23,13 @@ from distillkit.arrays import (
     all_true,
     freeze_arrays,
     freeze_inputs,
+    logprob_array,
     require_logprobs,
     require_same_ids,
 )
 from distillkit.errors import AlignmentError
-from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
+from distillkit.frozen import FrozenDict, Value, freeze_fields
+from distillkit.token_arrays import id_table, require_arrays, require_table
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
 FinishReason = Literal["stop", "length"]
@@ -49,9 +54,12 @@ class Rollout(Value):
     """[R] False where a token was not sampled by the policy (a tool's output); None: all were."""
     rewards: Mapping[str, float] = field(default_factory=FrozenDict)
     """By name; no built-in sampler gives any."""
+    arrays: Mapping[str, Array] = field(default_factory=FrozenDict)
+    """Further results of the policy that sampled, by name; the first axis is R. Of what the request has `wanted`:
+    `topk`: `topk_ids` and `topk_logprobs` [R, K], the most probable first; `entropy`: `entropy` [R] in nats."""
 
     def __post_init__(self) -> None:
-        """Refuse logprobs or a mask that do not fit the tokens; hold read-only copies."""
+        """Refuse logprobs, a mask or arrays that do not fit the tokens; hold read-only copies."""
         if type(self.rewards) is not FrozenDict:
             freeze_fields(self, "rewards")
         freeze_arrays(self, token_ids=INT64, logprobs=FLOAT32, mask=BOOL)
@@ -59,6 +67,10 @@ class Rollout(Value):
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
         require_logprobs(self, self.logprobs, count, self.active)
+        if self.arrays or type(self.arrays) is not FrozenDict:
+            freeze_inputs(self, "arrays", count)
+        if self.request.wanted:
+            require_arrays(self, self.arrays, count, self.request.wanted)
 
     def __str__(self) -> str:
         """Its name in errors, with its key."""
@@ -95,10 +107,16 @@ class ScoreRequest(Value):
     """[P'] the teacher's own prompt."""
     read_ids: IntArray | None = None
     """[R] what the teacher reads in place of the rollout's ids, under `turn_end: map`; None: the rollout's."""
+    topk: int = 0
+    """How many of the teacher's most probable tokens are wanted at each position besides."""
+    at_ids: IntArray | None = None
+    """[R, K] ids whose logprobs are wanted at each position besides; -1 is none."""
 
     def __post_init__(self) -> None:
-        """Hold read-only copies."""
+        """Hold read-only copies. Raises AlignmentError for ids of another number of positions."""
         freeze_arrays(self, prompt_ids=INT64, read_ids=INT64)
+        if self.at_ids is not None:
+            object.__setattr__(self, "at_ids", id_table(self, self.at_ids, len(self.rollout.token_ids)))
 
     @property
     def token_ids(self) -> IntArray:
@@ -123,8 +141,9 @@ class Score(Value):
     version: int = 0
     """Of the teacher: 0 for a frozen one; one that moves counts up at weight syncs. A window has scores of one."""
     arrays: Mapping[str, Array] = field(default_factory=FrozenDict)
-    """Further per-token results by name; the first axis is R. Of capability `topk`: `topk_ids` and `topk_logprobs`
-    [R, K]; of `at_ids`: `at_ids` and `at_logprobs` [R, K]; of one of your own: under its name."""
+    """Further per-token results by name; the first axis is R. Where the request has `topk`: `topk_ids` and
+    `topk_logprobs` [R, K], the most probable first; where it has `at_ids`: `at_logprobs` [R, K], minus infinity where
+    an id is none; of a capability of your own: under its name."""
 
     def __post_init__(self) -> None:
         """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
@@ -135,6 +154,11 @@ class Score(Value):
             require_same_ids(self, self.request.token_ids, self.echoed_ids)
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", len(rollout.token_ids))
+        asked = self.request
+        if asked.topk:
+            require_arrays(self, self.arrays, len(rollout.token_ids), {"topk": asked.topk})
+        if asked.at_ids is not None:
+            require_table(self, self.arrays, "at_logprobs", asked.at_ids.shape)
 
     def __str__(self) -> str:
         """Its name in errors, with its key."""
@@ -170,60 +194,21 @@ class ScoredRollout(Value):
         """The completion's identity."""
         return self.rollout.key
 
+    @property
+    def mixture(self) -> Mapping[str, float]:
+        """Teacher name to its share of the row's mixture: the route's weights, which sum to 1 here."""
+        weights = self.prompts.route.weights
+        total = math.fsum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Datum(Value):
-    """One completion as the student trains on it. Raises AlignmentError for inputs of another length than R."""
-
-    key: SampleKey
-    prompt_ids: IntArray
-    """[P] what the student read."""
-    response_ids: IntArray
-    """[R] what it sampled."""
-    inputs: Mapping[str, Array]
-    """What the loss function reads, by name; the first axis is R. `weights` are the normalization, computed once over
-    the whole optimizer step: a backend sums `weight * loss` over tokens and divides by nothing."""
-
-    def __post_init__(self) -> None:
-        """Refuse inputs of another length than the response; hold read-only copies."""
-        freeze_arrays(self, prompt_ids=INT64, response_ids=INT64)
-        freeze_inputs(self, "inputs", len(self.response_ids))
-
-    def __str__(self) -> str:
-        """Its name in errors, with its key."""
-        return f"datum of {self.key}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch(Value):
-    """The data of one optimizer step."""
-
-    loss_function: str
-    """The name under which a student looks up the loss function."""
-    options: Mapping[str, float]
-    """The loss function's options by name."""
-    datums: tuple[Datum, ...]
-    """One for each completion, in data order."""
-    torch_loss: Callable[..., Any] | None = None
-    """The loss's own code, for students that do not know `loss_function` by name; the engine puts it here."""
-
-    def __post_init__(self) -> None:
-        """Hold read-only copies."""
-        freeze_fields(self, "options")
-        object.__setattr__(self, "datums", tuple(self.datums))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class StepResult(Value):
-    """The result of one optimizer step."""
-
-    metrics: Mapping[str, float]
-    """Full names, such as `train/loss` and `train/grad_norm`."""
-
-    def __post_init__(self) -> None:
-        """Hold a read-only copy of `metrics`. Raises TypeError for one that is no number."""
-        require_numbers(self.metrics)
-        freeze_fields(self, "metrics")
+    @property
+    def teacher_logprobs(self) -> FloatArray:
+        """[R] of the sampled tokens under the row's teacher, or the mixture of its teachers: `log sum_i w_i p_i`."""
+        if len(self.scores) == 1:
+            (score,) = self.scores.values()
+            return score.logprobs
+        parts = [np.float64(math.log(w)) + self.scores[name].logprobs for name, w in self.mixture.items() if w > 0]
+        return logprob_array(np.logaddexp.reduce(parts))
 
 
 @dataclass(frozen=True, slots=True)

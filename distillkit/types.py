@@ -237,7 +237,11 @@ class SampleRequest(Value):
     seed: int
     """Derived from the run's seed and `key`, so that order and concurrency do not change the data."""
     params: SamplingParams
+    wanted: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What the sampler is to give with the completion, by capability with the amount (`topk: 8`, `entropy: 1`)."""
 
     def __post_init__(self) -> None:
-        """Hold a read-only copy of `prompt_ids`."""
+        """Hold read-only copies."""
         freeze_arrays(self, prompt_ids=INT64)
+        if type(self.wanted) is not FrozenDict:  # as nearly all are: empty
+            freeze_fields(self, "wanted")

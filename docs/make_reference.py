@@ -27,8 +27,8 @@ from distillkit.config.sections import (
     ProbeConfig,
     SamplingConfig,
     TeacherConfig,
-    TrainConfig,
 )
+from distillkit.config.train_config import TrainConfig
 from distillkit.diagnosis import route_figures, scored_tokens
 from distillkit.registry import HOOK_OF_ROLE
 from distillkit.roles.by_name import ROLES

@@ -37,7 +37,8 @@ TOPICS: Mapping[str, Topic] = {
         """
         RowFile RawRow UnreadableRow MAX_ROW_BYTES Message Messages Row Teacher Route ChatPrompts RoutedRow Prompts
         SampleKey SamplingParams SampleRequest Rollout
-        FinishReason ScoreRequest Score ScoredRollout Datum Batch TorchLoss StepResult Weights Failure
+        FinishReason ScoreRequest Score ScoredRollout TeacherPrompt Datum Batch Positions TokenLoss
+        NextTokenDivergence StepResult Weights Failure
         """,
     ),
     "events.md": Topic(

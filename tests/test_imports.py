@@ -21,7 +21,9 @@ def imported_by(path: Path) -> set[str]:
 
 
 def test_no_file_of_the_engine_names_a_heavy_library() -> None:
-    found = {str(path): imported_by(path) & HEAVY for path in ENGINE.rglob("*.py")}
+    """But for what proves a loss, which computes with it, and is imported when that is done."""
+    proof = ENGINE / "testing" / "loss_proof"
+    found = {str(path): imported_by(path) & HEAVY for path in ENGINE.rglob("*.py") if proof not in path.parents}
     assert not {path: names for path, names in found.items() if names}
 
 

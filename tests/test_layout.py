@@ -27,13 +27,16 @@ PUBLIC = {
     "hookspecs.py",
     "memory.py",
     "metrics.py",
+    "positions.py",
     "py.typed",
     "ranks.py",
     "raw_row.py",
     "records.py",
     "registry.py",
     "seeds.py",
+    "token_arrays.py",
     "tokenizer.py",
+    "training_data.py",
     "types.py",
 }
 FOLDERS = {

@@ -10,9 +10,10 @@ from pydantic import Field, PrivateAttr
 from distillkit import RunConfig, Sampler, Scorer, Student
 from distillkit.arrays import logprob_array, token_ids
 from distillkit.context import RunContext
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.testing import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 

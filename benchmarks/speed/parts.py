@@ -19,7 +19,7 @@ from benchmarks.speed.inputs import write_inputs
 from benchmarks.speed.machine import describe
 from benchmarks.speed.shapes import SHAPES, Shape
 from distillkit.arrays import frozen_array, token_ids
-from distillkit.records import Batch, Datum
+from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import BaseModel
 
 from distillkit.config.data_config import DataConfig
-from distillkit.config.sections import SamplingConfig, TrainConfig
+from distillkit.config.sections import SamplingConfig
+from distillkit.config.train_config import TrainConfig
 
 SECTIONS: Mapping[str, type[BaseModel]] = {
     "data": DataConfig,

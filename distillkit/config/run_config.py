@@ -1,6 +1,6 @@
 """`RunConfig`: everything that a run is, in sections of few fields each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, model_validator
@@ -16,8 +16,8 @@ from distillkit.config.sections import (
     SamplingConfig,
     Section,
     TeacherConfig,
-    TrainConfig,
 )
+from distillkit.config.train_config import TrainConfig
 from distillkit.errors import ConfigError
 from distillkit.registry import Registry
 from distillkit.roles.evaluator import Evaluator
@@ -84,7 +84,7 @@ class RunConfig(Section):
         require_routes(self.data.format, names, self.router)
         for section, teacher in zip(self.teachers, named([each.teacher for each in self.teachers]), strict=True):
             section.scorer.bind(teacher)
-        for key, plugins in (("evaluators", self.evaluators), ("sinks", self.sinks)):
+        for key, plugins in self._lists_of_plugins():
             chosen = [plugin.name for plugin in plugins]
             again = sorted({name for name in chosen if chosen.count(name) > 1})
             if again:
@@ -94,6 +94,11 @@ class RunConfig(Section):
                 "evaluators: need held-out rows; set data.eval_path (or data.held_out_rows: 64), or evaluators to []"
             )
         return self
+
+    def _lists_of_plugins(self) -> Iterator[tuple[str, Sequence[Plugin]]]:
+        yield "evaluators", self.evaluators
+        yield "sinks", self.sinks
+        yield "train.weightings", self.train.weightings
 
     def __repr_args__(self) -> Iterator[tuple[str, object]]:
         """What it shows of itself in a notebook or a log; `dump` gives all of it."""

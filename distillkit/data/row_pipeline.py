@@ -101,7 +101,7 @@ class RowPipeline:
         for name in route.weights:
             if name not in self._names:
                 raise RowError("route", f"router {router!r} returned teacher {name!r}; {suggest(name, self._names)}")
-        limit = self.config.loss.max_teachers
+        limit = self.config.loss.max_teachers()
         if not route.weights or (limit is not None and len(route.weights) > limit):
             raise RowError(
                 "route",

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.loop.batch_maker import BatchMaker
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import EvaluatorRunner
@@ -38,9 +39,9 @@ def assemble(
     windows = WindowsAhead(prepared, scheduler, policy, ledger, warn)
     own_sampler = config.student.sampler is None
     mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn, own_sampler)
-    trainer = WindowTrainer(
-        config.student, config.loss, config.train.num_substeps, config.train.max_bad_steps, mismatch, warn
-    )
+    train, taken = config.train, config.student.loss_functions().get(config.loss.loss_function)
+    maker = BatchMaker(config.loss, taken, train.num_substeps, train.normalization, train.weightings)
+    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn)
     evaluations = EvaluatorRunner(prepared, scheduler, files, dispatcher)
     return Engine(
         prepared,

@@ -1,11 +1,12 @@
 """Rows to windows: which rows a step trains, and what is asked of sampler and scorers for them."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from distillkit.loop.outcomes import WindowRequests
+from distillkit.loop.wanted import Wanted
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest
@@ -35,16 +36,17 @@ class RowBatches:
 
     def requests(self, prompts: Sequence[Prompts], policy_version: int) -> WindowRequests:
         """What is to be sampled from which policy, and scored."""
-        samples = tuple(request for row_prompts in prompts for request in self._samples(row_prompts))
+        wanted = Wanted.by(self.prepared.config)
+        samples = tuple(request for each in prompts for request in self._samples(each, wanted.of_sampler))
         by_row = {(row_prompts.row.row_id, row_prompts.row.epoch): row_prompts for row_prompts in prompts}
-        return WindowRequests(by_row, samples, policy_version)
+        return WindowRequests(by_row, samples, policy_version, wanted)
 
-    def _samples(self, prompts: Prompts) -> Iterator[SampleRequest]:
+    def _samples(self, prompts: Prompts, wanted: Mapping[str, int]) -> Iterator[SampleRequest]:
         config = self.prepared.config
         for sample in range(config.sampling.completions_per_prompt):
             key = SampleKey(prompts.row.row_id, prompts.row.epoch, sample)
             seed = derive_seed(config.seed, key.epoch, key.row_id, sample)
-            yield SampleRequest(key, prompts.student, seed, self.prepared.sampling)
+            yield SampleRequest(key, prompts.student, seed, self.prepared.sampling, wanted)
 
 
 @dataclass(slots=True)

@@ -1,9 +1,10 @@
 """What is requested in a window, and what became of each completion."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from distillkit.loop.wanted import Wanted
 from distillkit.records import Rollout, ScoredRollout
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
@@ -58,6 +59,8 @@ class WindowRequests:
     """In data order."""
     policy_version: int | None = None
     """The version that must have sampled them; None takes any."""
+    wanted: Wanted = field(default_factory=Wanted)
+    """What loss and weightings need; evaluators and probes want the sampled tokens alone."""
 
     def prompts_of(self, key: SampleKey) -> Prompts:
         """The prompts of a completion's row."""

@@ -2,21 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, groupby, pairwise
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
-from distillkit.loop.checked_torch_loss import torch_loss_of
+from distillkit.loop.batch_maker import BatchMaker, WeighedBatch
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.metrics import mean_of
-from distillkit.records import Batch, ScoredRollout, StepResult
-from distillkit.roles.attribution import attribute_to, require_returned
-from distillkit.roles.loss import Loss
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
+from distillkit.training_data import Batch, StepResult
 
 MISMATCH = "rollout/logprob_mismatch"
 OTHER_SAMPLER = (
@@ -79,9 +77,7 @@ class WindowTrainer:
     """Trains a student. A step with a number that is not finite never reaches its weights."""
 
     student: Student
-    loss: Loss
-    substeps: int
-    """Optimizer steps a window, at most."""
+    maker: BatchMaker
     max_bad_steps: int
     mismatch: MismatchMonitor
     warn: Callable[[str], None]
@@ -99,9 +95,10 @@ class WindowTrainer:
         results: list[StepResult] = []
         trained: list[Batch] = []
         refused: list[LostCompletion] = []
-        self.moved = type(self.loss).tensors is not Plugin.tensors
-        for batch in await asyncio.to_thread(self.batches, outcomes.scored):
-            before = self.moved
+        weights: list[WeighedBatch] = []
+        self.moved = type(self.maker.loss).tensors is not Plugin.tensors
+        for weighed in await asyncio.to_thread(self.maker.batches, outcomes.scored):
+            before, batch = self.moved, weighed.batch
             try:
                 with attribute_to(self.student, "in train()"):
                     require_finite(batch)
@@ -113,27 +110,13 @@ class WindowTrainer:
                 self._count(error)
             else:
                 trained.append(batch)
+                weights.append(weighed)
                 self.bad_in_a_row = 0
-        metrics = mean_of(results) | self.mismatch.check(results)
+        metrics = mean_of([*results, *(StepResult(weighed.metrics) for weighed in weights)])
+        metrics |= self.mismatch.check(results)
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
         return Trained(outcomes.without(refused), trained, metrics)
-
-    def batches(self, scored: Sequence[ScoredRollout]) -> list[Batch]:
-        """The step's data as optimizer steps: `train.num_substeps`, or as many as there are rows; none without data.
-
-        Completions of one row are never divided, and rows are spread as evenly as they can be.
-        """
-        groups = [list(group) for _, group in groupby(scored, lambda scored: (scored.key.row_id, scored.key.epoch))]
-        parts = min(self.substeps, len(groups))
-        cuts = [len(groups) * part // parts for part in range(parts + 1)] if parts else []
-        with attribute_to(self.loss, "in batch()"):
-            made = [self.loss.batch([*chain.from_iterable(groups[a:b])]) for a, b in pairwise(cuts)]
-        for batch in made:
-            require_returned(self.loss, batch, Batch, "batch()")
-        taken = self.student.loss_functions().get(self.loss.loss_function)
-        options = self.loss.options() if taken is None else self.loss.options_for(taken)
-        return [replace(batch, options=options, torch_loss=torch_loss_of(self.loss)) for batch in made]
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1
@@ -149,8 +132,9 @@ def require_finite(batch: Batch) -> None:
     """Raise BadStepError, naming row, completion and token, if the loss would read a number that is not finite."""
     for datum in batch.datums:
         for name, array in datum.inputs.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise BadStepError(f"{datum.key}: {name} of token {_first_bad(array)} is {_bad_value(array)}")
+            if array.dtype.kind != "f" or np.isfinite(array).all():
+                continue
+            raise BadStepError(f"{datum.key}: {name} of token {_first_bad(array)} is {_bad_value(array)}")
 
 
 def _first_bad(array: Array) -> int:

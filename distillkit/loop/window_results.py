@@ -71,7 +71,8 @@ class WindowResults:
         """What is asked of each teacher of the rollout's route."""
         prompts = self.requests.prompts_of(rollout.key)
         teachers = prompts.route.teachers
-        requests = [self.turn_ends.request(rollout, teacher, prompts.teachers[teacher]) for teacher in teachers]
+        asked = (self.turn_ends.request(rollout, teacher, prompts.teachers[teacher]) for teacher in teachers)
+        requests = [self.requests.wanted.fill(request) for request in asked]
         self._to_score += len(requests)
         return requests
 

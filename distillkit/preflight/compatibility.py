@@ -17,6 +17,7 @@ from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def plugins_of(config: RunConfig, registry: Registry) -> RunPlugins:
         plugins["student.sampler"] = student.sampler
     for teacher in config.teachers:
         plugins[f"teachers.{teacher.teacher.name}.scorer"] = teacher.scorer
+    plugins |= {f"train.weightings.{weighting.name}": weighting for weighting in config.train.weightings}
     plugins |= {f"evaluators.{evaluator.name}": evaluator for evaluator in config.evaluators}
     scorers = {teacher.teacher.name: teacher.scorer for teacher in config.teachers}
     return RunPlugins(plugins, dataset, eval_dataset, sampler, scorers)
@@ -85,13 +87,7 @@ def require_loss(config: RunConfig, rank: Rank) -> None:
     student, loss = config.student, config.loss
     known = student.loss_functions()
     if loss.loss_function not in known:
-        if loss.torch_loss() is None or not student.runs_torch_losses:
-            raise InputError(
-                f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
-                f"{suggest(loss.loss_function, known)}"
-            )
-        if rank.count > 1:
-            _require_travelling(loss)
+        _require_own_code(student, loss, rank)
         return
     taken = known[loss.loss_function]
     unknown = {name: value for name, value in loss.options_for(taken).items() if name not in taken}
@@ -100,28 +96,54 @@ def require_loss(config: RunConfig, rank: Rank) -> None:
         raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {given}")
 
 
+def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
+    """Raise InputError unless the student can run the loss's own code, and give what that reads."""
+    known, given = student.loss_functions(), student.loss_capabilities()
+    if loss.token_loss() is None or not given:
+        raise InputError(
+            f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
+            f"{suggest(loss.loss_function, known)}"
+        )
+    lacks = sorted((loss.reads() | ({"full"} & loss.needs().keys())) - given)
+    if lacks:
+        raise InputError(
+            f"loss {loss.name!r} reads {' and '.join(lacks)} of the student; student {student.name!r} gives "
+            f"{', '.join(sorted(given))}"
+        )
+    if rank.count > 1:
+        _require_travelling(loss)
+
+
 def _require_travelling(loss: Loss) -> None:
     """Raise InputError where the loss's own code is to travel to other ranks, and cannot."""
-    name = getattr(loss.torch_loss(), "__qualname__", "")
+    name = getattr(loss.token_loss(), "__qualname__", "")
     if "<" in name:  # <lambda>, or <locals> of another function
         raise InputError(
-            f"loss {loss.name!r}: its torch_loss cannot be passed to the other ranks, which could not find {name} by "
+            f"loss {loss.name!r}: its token_loss cannot be passed to the other ranks, which could not find {name} by "
             "that name; return a function that stands at the top of a module"
         )
 
 
-def require_capabilities(config: RunConfig) -> None:
-    """Raise InputError unless every scorer can give what the loss needs."""
-    for teacher in config.teachers:
-        offered = teacher.scorer.capabilities()
-        for need, least in config.loss.needs.items():
-            limit = offered.get(need, 0)
-            if limit is not None and limit < least:
-                can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items())
-                raise InputError(
-                    f"loss {config.loss.name!r} needs {need}{f' of {least}' if least > 1 else ''}; scorer "
-                    f"{teacher.scorer.name!r} of teacher {teacher.teacher.name!r} gives {can}"
-                )
+def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
+    """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
+    plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
+    for plugin in plugins:
+        for teacher in config.teachers:
+            who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
+            _require_given(plugin, plugin.needs(), who, teacher.scorer.capabilities())
+        _require_given(plugin, plugin.sampler_needs(), f"sampler {sampler.name!r}", sampler.sampling_capabilities())
+
+
+def _require_given(plugin: Plugin, needs: Mapping[str, int], who: str, offered: Mapping[str, int | None]) -> None:
+    for need, least in needs.items():
+        limit = offered.get(need, 0)
+        if limit is not None and limit < least:
+            can = (
+                ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
+            )
+            raise InputError(
+                f"{plugin.role} {plugin.name!r} needs {need}{f' of {least}' if least > 1 else ''}; {who} gives {can}"
+            )
 
 
 def require_spreading(student: Student, rank: Rank) -> None:

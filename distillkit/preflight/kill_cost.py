@@ -1,6 +1,6 @@
 """What is lost when a run is killed, as no run can save itself then."""
 
-from distillkit.config.sections import TrainConfig
+from distillkit.config.train_config import TrainConfig
 from distillkit.data.counted import counted
 
 

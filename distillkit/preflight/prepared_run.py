@@ -129,7 +129,7 @@ def prepare_run(
     contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
-        require_capabilities(config)
+        require_capabilities(config, plugins.sampler)
         renderer = make_renderer(config, contexts)
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)

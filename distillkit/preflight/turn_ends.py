@@ -98,7 +98,7 @@ def require_turn_ends(config: RunConfig, renderer: Renderer, sampling: SamplingP
     if problems:
         raise InputError("\n".join(problems))
     if maps:
-        _require_mappable(config.loss.name, config.loss.needs)
+        _require_mappable(config.loss.name, config.loss.needs())
     return TurnEndMaps(maps)
 
 

@@ -12,7 +12,9 @@ from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 
 ROLES: Mapping[str, type[Plugin]] = {
-    role.role: role for role in (Dataset, Router, PromptBuilder, Student, Sampler, Scorer, Loss, Evaluator, Sink)
+    role.role: role
+    for role in (Dataset, Router, PromptBuilder, Student, Sampler, Scorer, Loss, Weighting, Evaluator, Sink)
 }

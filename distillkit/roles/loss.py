@@ -1,59 +1,100 @@
-"""Role `loss`: scored rollouts to training data."""
+"""Role `loss`: scored rollouts to training data, and the loss of a token."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import ClassVar
 
-from distillkit.records import Batch, ScoredRollout
+from pydantic import JsonValue
+
+from distillkit.arrays import Array
+from distillkit.positions import NextTokenDivergence, TokenLoss
+from distillkit.records import ScoredRollout
 from distillkit.roles.plugin import Plugin
-
-TorchLoss = Callable[[Any, Mapping[str, Any], Mapping[str, float]], Any]
-"""`(logprobs [N] with gradient, inputs of [N] tensors, options) -> loss a token [N]`, over all response tokens of a
-micro-batch laid end to end. For research losses; a student that runs torch in this process can use it."""
+from distillkit.training_data import Batch, Datum
 
 
 class Loss(Plugin):
-    """Turns scored rollouts into training data for a named loss function."""
+    """What is trained: what it needs of teachers and student, and the loss of one token.
+
+    `token_loss` is the loss itself. A student that runs no code of a loss (a service) trains those whose
+    `loss_function` it knows by name. Weights are the engine's (`train.normalization`, `train.weightings`).
+    """
 
     role: ClassVar[str] = "loss"
     loss_function: ClassVar[str] = ""
-    """The name under which a student looks up the loss function."""
-    needs: ClassVar[Mapping[str, int]] = {"sampled": 1}
-    """The capabilities that scorers must have, with the least limit of each: `sampled`, `topk`, `at_ids`, `full`, or a
-    name of your own, whose numbers scorers put into `Score.arrays`."""
-    max_teachers: ClassVar[int | None] = 1
-    """How many teachers a row may be routed to; None: any number."""
+    """The name under which services know it; by default the plugin's name."""
 
-    @abstractmethod
-    def options(self) -> Mapping[str, float]:
-        """The options that travel to the student with each batch."""
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Services look the loss up by the plugin's name, unless the class says otherwise."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if not cls.loss_function:
+            cls.loss_function = cls.name
+
+    def needs(self) -> Mapping[str, int]:
+        """The capabilities that scorers must have, with the least limit of each.
+
+        `sampled`, `topk` (so many of the teacher's most probable tokens at each position), `at_ids` (logprobs of so
+        many ids that the sampler names), `full` (the whole distribution, on the student's device), or a name of your
+        own, whose numbers scorers put into `Score.arrays`.
+        """
+        return {"sampled": 1}
+
+    def sampler_needs(self) -> Mapping[str, int]:
+        """What the sampler must give with each completion: `topk` (`Rollout.arrays["topk_ids"]`), `entropy`."""
+        return {}
+
+    def reads(self) -> frozenset[str]:
+        """What `token_loss` reads of the student besides its inputs: names of `READS`."""
+        return frozenset({"logprobs"})
+
+    def max_teachers(self) -> int | None:
+        """How many teachers a row may be routed to; None: any number, as one mixture of their probabilities."""
+        return 1
+
+    def minimises(self) -> NextTokenDivergence | None:
+        """The divergence that the loss goes down on, in expectation over what the policy samples; None: none.
+
+        `distillkit.testing.prove_loss` proves it by enumeration: the expected gradient of the loss is that of this
+        divergence at each prefix, averaged over the prefixes that the sampling policy writes, which are held constant.
+        """
+        return None
+
+    def options(self) -> Mapping[str, JsonValue]:
+        """What travels to the loss function with each batch; by default the plugin's own options."""
+        return self.model_dump(mode="json")
 
     def options_without_effect(self) -> frozenset[str]:
         """The names of those of `options()` that have no effect at the values that they have here.
 
-        They are not sent to a student whose loss function lacks them: it trains the same. Others are refused there.
+        They are not sent to a service whose loss function lacks them: it trains the same. Others are refused there.
         """
         return frozenset()
 
-    def options_for(self, taken: Collection[str]) -> Mapping[str, float]:
-        """Those of `options()` that go to a student whose loss function takes the options `taken`."""
+    def options_for(self, taken: Collection[str]) -> Mapping[str, JsonValue]:
+        """Those of `options()` that go to a service whose loss function takes the options `taken`."""
         needless = self.options_without_effect() - frozenset(taken)
         return {name: value for name, value in self.options().items() if name not in needless}
 
-    def torch_loss(self) -> TorchLoss | None:
-        """The loss function's own code, for students that do not know it by name; None: it has none.
+    def token_loss(self) -> TokenLoss | None:
+        """The function `(positions, options) -> [n]`, the loss of each position; None: only services compute it.
 
-        `function(logprobs, inputs, options)` gets logprobs [N] with gradient, `inputs` of [N] tensors (what `batch` put
-        into each datum, such as `advantages`) and `options()`, over all response tokens of a micro-batch end to end. It
-        returns the loss of each token [N]; the student multiplies by `weights` and sums. `loss_function` is then a name
-        of its own. Over several processes it travels by pickle: a function at the top of a module.
+        Over several processes it travels by pickle: a function at the top of a module.
         """
         return None
 
-    @abstractmethod
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        """[R, ...] what `token_loss` reads of a completion, by name; `Positions.inputs` has it as tensors.
+
+        Where the completion's mask is False, numbers do not matter. `sampling_logprobs` and `weights` are the
+        engine's, and are put beside.
+        """
+        return {}
+
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
-        """The data of one optimizer step: a datum a completion, in the order given.
+        """The data of one optimizer step: a datum a completion, in the order given, with what `inputs` gives.
 
         Called in a worker thread, with a step's completions in data order, or with part of them (`train.num_substeps`).
-        Each datum has `weights` [R], which are 0 at tokens that do not count, and what the loss function reads.
+        A loss whose inputs depend on the other completions has a `batch` of its own.
         """
+        datums = tuple(Datum.of(completion.rollout, self.inputs(completion)) for completion in scored)
+        return Batch(self.loss_function, self.options(), datums)

@@ -40,6 +40,13 @@ class Sampler(Plugin):
     async def sync(self, weights: Weights) -> None:
         """Sample from this policy version from now on; rollouts say which version made them."""
 
+    def sampling_capabilities(self) -> Mapping[str, int | None]:
+        """What a Rollout's `arrays` can hold, with limits: `topk`, `entropy`; None: no limit. Known after `check`.
+
+        A request says what is `wanted` of these, and the arrays are there then.
+        """
+        return {}
+
     def metrics(self) -> Mapping[str, float]:
         """What is measured since the last call, by full names (`concurrency/student/window`); read after each step."""
         return {}

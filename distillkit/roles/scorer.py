@@ -69,7 +69,11 @@ class Scorer(Plugin):
         """The longest prompt plus completion in tokens, or None where that is not known."""
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """What a Score can hold, by open names with limits (`sampled`, `topk: 20`). Known after `check`."""
+        """What a Score can hold, by open names with limits (`sampled`, `topk: 20`). Known after `check`.
+
+        A request says how many of `topk` and which `at_ids` are wanted, and the arrays are there then. `full` is no
+        array: the student asks the teacher again on its own device (`distillkit_builtin.local.live_teacher`).
+        """
         return {"sampled": None}
 
     @abstractmethod

@@ -11,18 +11,17 @@ from pydantic import Field
 from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import InputError, PluginError
-from distillkit.records import Batch, Datum, Rollout, StepResult, Weights
+from distillkit.records import Rollout, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, Datum, StepResult
 
 
 class Student(Plugin):
     """The model that is trained: its weights, its optimizer, its checkpoints. Usually a Sampler too."""
 
     role: ClassVar[str] = "student"
-    runs_torch_losses: ClassVar[bool] = False
-    """Whether a Loss's own torch function can be used for a loss function that the student does not know."""
     spreads: ClassVar[bool] = False
     """Whether a run may have several processes that torchrun started: rank 0 runs the engine, the others `work`."""
 
@@ -36,9 +35,20 @@ class Student(Plugin):
     def context_length(self, run: RunContext) -> int | None:
         """The longest prompt plus completion in tokens, or None where that is not known."""
 
-    @abstractmethod
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
-        """The loss functions that the student knows by name, and the options that each takes."""
+        """The loss functions that a service knows by name, and the options that each takes.
+
+        For these no code of the loss is run; a student that runs such code needs no names.
+        """
+        return {}
+
+    def loss_capabilities(self) -> frozenset[str]:
+        """What the `Positions` have that it gives the loss's own function (`Loss.token_loss`).
+
+        Names of `distillkit.positions.READS`, and `full` where it asks the teachers of a row again for their
+        distributions. Empty: it runs no code of a loss, and trains those of `loss_functions` alone.
+        """
+        return frozenset()
 
     @abstractmethod
     async def train(self, batch: Batch) -> StepResult:

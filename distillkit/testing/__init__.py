@@ -13,7 +13,7 @@ from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.contract import check_plugin
 from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.fakes import FakeScorer, FakeStudent, ListSink
-from distillkit.testing.synthetic_batches import make_scored_rollouts
+from distillkit.testing.synthetic_batches import complete_batch, make_scored_rollouts
 
 __all__ = [
     "TEST_PLAN",
@@ -23,6 +23,7 @@ __all__ = [
     "FakeStudent",
     "ListSink",
     "check_plugin",
+    "complete_batch",
     "make_context",
     "make_request",
     "make_rollout",

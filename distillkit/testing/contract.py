@@ -9,7 +9,7 @@ from pydantic import JsonValue, ValidationError
 
 from distillkit.errors import PluginError, RowError
 from distillkit.loop.blocking import run_blocking
-from distillkit.records import Batch, ScoredRollout
+from distillkit.records import ScoredRollout
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
@@ -22,6 +22,7 @@ from distillkit.testing.builders import make_row, make_teacher, require
 from distillkit.testing.dataset_contract import check_dataset
 from distillkit.testing.loss_contract import check_loss
 from distillkit.testing.open_contract import check_open
+from distillkit.training_data import Batch
 from distillkit.types import ChatPrompts, Route, RoutedRow, Row, Teacher
 
 T = TypeVar("T")

@@ -13,13 +13,14 @@ from distillkit.arrays import FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import Event
-from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, Datum, StepResult
 from distillkit.types import SampleRequest
 
 
@@ -76,7 +77,8 @@ class FakeStudent(Student, Sampler):
 
     async def train(self, batch: Batch) -> StepResult:
         """One step of gradient descent on the importance-sampling loss."""
-        parts = [self._gradient(datum, batch.options.get("ratio_log_cap", math.inf)) for datum in batch.datums]
+        cap = batch.options.get("ratio_log_cap")
+        parts = [self._gradient(datum, cap if isinstance(cap, float) else math.inf) for datum in batch.datums]
         self._logits = self._logits - np.float32(self.learning_rate) * np.sum([part[1] for part in parts], axis=0)
         return StepResult({"train/loss": float(sum(part[0] for part in parts))})
 

@@ -1,17 +1,18 @@
 """What a loss owes the engine: one datum a rollout, with what students need."""
 
+import math
 from collections.abc import Sequence
-from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
 
 from distillkit.errors import DistillkitError, PluginError
-from distillkit.loop.checked_torch_loss import torch_loss_of
-from distillkit.records import Batch, Datum, Rollout, ScoredRollout
+from distillkit.loop.batch_maker import BatchMaker
+from distillkit.records import Rollout, ScoredRollout
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.synthetic_batches import KNOWN_NEEDS, make_scored_rollouts
+from distillkit.training_data import Batch, Datum
 
 
 def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
@@ -23,43 +24,35 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     require(loss.loss_function, loss, "has no `loss_function`, the name by which students know it")
     unknown = sorted(loss.options_without_effect() - loss.options().keys())
     require(not unknown, loss, f"names {unknown} in `options_without_effect`, and `options` does not")
-    batch = loss.batch(scored) if scored else _synthetic_batch(loss)
+    batch = BatchMaker(loss).batch(scored).batch if scored else _synthetic_batch(loss)
     scored = scored or make_scored_rollouts(loss)
     require(batch.loss_function == loss.loss_function, loss, f"makes batches for {batch.loss_function!r}")
     require(dict(batch.options) == dict(loss.options()), loss, "gives a batch other options than `options()` says")
-    keys = [completion.key for completion in scored]
-    require([datum.key for datum in batch.datums] == keys, loss, "changes the order of the data, or leaves some out")
     for datum, completion in zip(batch.datums, scored, strict=True):
         _check_datum(loss, datum, completion.rollout)
-    _check_torch_loss(loss, batch)
+    _check_token_loss(loss, batch)
 
 
-def _check_torch_loss(loss: Loss, batch: Batch) -> None:
-    """Its own torch function, where it has one and torch is installed, gives the loss of each token, with gradient.
+def _check_token_loss(loss: Loss, batch: Batch) -> None:
+    """Its own function, where it has one and torch is installed, gives the loss of each position, with gradient.
 
-    torch is imported by its name, when a loss needs it: the engine and its kit do without.
+    torch is imported when a loss needs it: the engine and its kit do without.
     """
-    function = torch_loss_of(loss)
-    if function is None or not batch.datums or find_spec("torch") is None:
+    if batch.token_loss is None or not batch.datums or find_spec("torch") is None:
         return
-    torch = import_module("torch")
-    inputs = {
-        name: torch.cat([torch.tensor(datum.inputs[name]) for datum in batch.datums]) for name in batch.datums[0].inputs
-    }
-    tokens = sum(len(datum.response_ids) for datum in batch.datums)
-    logprobs = torch.linspace(-3.0, -0.1, tokens).requires_grad_()
-    losses = function(logprobs, inputs, loss.options())
-    weighed = (losses * inputs["weights"]).sum()
-    require(bool(torch.isfinite(weighed)), loss, "its torch loss is not finite for made-up logprobs")
+    from distillkit.testing.loss_proof.table_loss import made_up_loss
+
+    weighed = made_up_loss(batch)
+    require(math.isfinite(float(weighed.detach())), loss, "its token_loss is not finite for made-up logprobs")
     weighed.backward()
 
 
 def _synthetic_batch(loss: Loss) -> Batch:
     """A batch of made-up scores. What scorers give for a capability of the loss's own, only its author knows."""
-    own = sorted(loss.needs.keys() - KNOWN_NEEDS)
+    own = sorted(loss.needs().keys() - KNOWN_NEEDS)
     scored = make_scored_rollouts(loss)
     try:
-        return loss.batch(scored)
+        return BatchMaker(loss).batch(scored).batch
     except DistillkitError:
         raise
     except Exception as error:
@@ -78,8 +71,5 @@ def _check_datum(loss: Loss, datum: Datum, rollout: Rollout) -> None:
     require(
         same and np.array_equal(datum.prompt_ids, rollout.request.prompt_ids), loss, "trains other ids than the sampled"
     )
-    require("weights" in datum.inputs, loss, "gives a datum no `weights`; they are the normalization")
     for name, array in datum.inputs.items():
-        require(np.isfinite(array).all(), loss, f"input {name!r} is not finite; masked positions need a number too")
-    masked = datum.inputs["weights"][~rollout.active]
-    require(not masked.any(), loss, "gives weight to a token that the policy did not sample")
+        require(np.isfinite(array).all(), loss, f"input {name!r} is not finite at a token that counts")

@@ -20,7 +20,7 @@ from distillkit.events import (
     RunStarted,
     StepFinished,
 )
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
@@ -33,6 +33,7 @@ from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.student_contract import check_student
 from distillkit.testing.synthetic_batches import make_scored_rollouts
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 
 REPEAT_TOLERANCE = 0.05

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from distillkit.records import Batch, Rollout, Weights
+from distillkit.records import Rollout, Weights
 from distillkit.roles.student import Student
 from distillkit.testing.builders import require
 from distillkit.testing.synthetic_batches import make_batch
+from distillkit.training_data import Batch
 
 
 async def check_student(student: Student, rollouts: Sequence[Rollout], batch: Batch | None) -> None:

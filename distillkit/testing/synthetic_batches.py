@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from distillkit.arrays import Array, FloatArray, frozen_array, logprob_array
+from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
-from distillkit.records import Batch, Datum, Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.loop.batch_maker import BatchMaker
+from distillkit.positions import Positions
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
 from distillkit.testing.builders import make_rollout, make_row
+from distillkit.training_data import Batch, Datum
 from distillkit.types import Prompts, Route, Row
 
 TEACHERS = ("teacher", "other")
@@ -48,30 +53,33 @@ def score_rollout(
 
     There are `teachers` of them, if `loss` takes several, else one.
     """
-    several = loss is not None and loss.max_teachers != 1
+    several = loss is not None and loss.max_teachers() != 1
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
     prompt = rollout.request.prompt_ids
     scores: dict[str, Score] = {}
     for index, name in enumerate(names):
         mine = logprob_array(logprobs - 0.5 * index)
-        arrays = make_arrays({} if loss is None else loss.needs, rollout, mine)
-        scores[name] = Score(ScoreRequest(rollout, name, prompt), mine, rollout.token_ids, arrays=arrays)
+        needs = {} if loss is None else loss.needs()
+        at_ids = rollout.arrays.get("topk_ids") if "at_ids" in needs else None
+        request = ScoreRequest(rollout, name, prompt, topk=needs.get("topk", 0), at_ids=at_ids)
+        scores[name] = Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
     route = Route({name: 1 / len(names) for name in names})
     return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(names, prompt)), scores)
 
 
-def make_arrays(needs: Mapping[str, int], rollout: Rollout, logprobs: FloatArray) -> dict[str, Array]:
-    """What a scorer with these capabilities puts into `Score.arrays` beside the sampled tokens' `logprobs` [R].
+def make_arrays(request: ScoreRequest, needs: Mapping[str, int], logprobs: FloatArray) -> dict[str, Array]:
+    """What a scorer puts into `Score.arrays` beside the sampled tokens' `logprobs` [R].
 
     For a capability that the engine does not know: numbers under its name, [R], or [R, least] where it has a limit.
     """
     arrays: dict[str, Array] = {}
-    if "topk" in needs:
-        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(needs["topk"], rollout, logprobs)
-    if "at_ids" in needs:
-        arrays["at_ids"], arrays["at_logprobs"] = _topk(needs["at_ids"], rollout, logprobs)
+    if request.topk:
+        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(request.topk, request.rollout, logprobs)
+    if request.at_ids is not None:
+        spread = -2.0 - 0.5 * np.arange(request.at_ids.shape[1], dtype=np.float32)
+        arrays["at_logprobs"] = np.where(request.at_ids >= 0, spread, -np.inf).astype(np.float32)
     for need in needs.keys() - KNOWN_NEEDS:
-        least, count = needs[need], len(rollout.token_ids)
+        least, count = needs[need], len(request.token_ids)
         arrays[need] = np.full(count if least <= 1 else (count, least), -1.0, np.float32)
     return arrays
 
@@ -91,6 +99,11 @@ def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]
     return frozen_array(ids, np.int64), frozen_array(values, np.float32)
 
 
+def complete_batch(loss: Loss, scored: Sequence[ScoredRollout], normalization: Normalization = "token_mean") -> Batch:
+    """What a student gets of `loss` for these completions: its data with the sampling logprobs and weights."""
+    return BatchMaker(loss, normalization=normalization).batch(scored).batch
+
+
 def make_batch(student: Student, rollouts: Sequence[Rollout]) -> Batch:
     """What `student` can train on: of a registered loss whose function it knows, or, if it runs such, in torch.
 
@@ -104,10 +117,10 @@ def make_batch(student: Student, rollouts: Sequence[Rollout]) -> Batch:
                 score_rollout(rollout, make_row(), np.minimum(rollout.logprobs + ADVANTAGE, 0), loss)
                 for rollout in rollouts
             ]
-            made = loss.batch(scored)
-            return Batch(made.loss_function, loss.options_for(taken), made.datums)
-    if student.runs_torch_losses:
-        return Batch("check_plugin", {}, tuple(_datum(rollout) for rollout in rollouts), scaled_likelihood)
+            return BatchMaker(loss, taken).batch(scored).batch
+    if student.loss_capabilities():
+        datums = tuple(_datum(rollout) for rollout in rollouts)
+        return Batch("check_plugin", {}, datums, scaled_likelihood)
     names = ", ".join(map(repr, known)) or "none"
     raise PluginError(
         f"{type(student).__module__}.{type(student).__qualname__} (student): knows the loss functions {names}, and no "
@@ -137,6 +150,6 @@ def _datum(rollout: Rollout) -> Datum:
     return Datum(rollout.key, rollout.request.prompt_ids, rollout.token_ids, inputs)
 
 
-def scaled_likelihood(logprobs: Array, inputs: Mapping[str, Array], options: Mapping[str, float]) -> Array:
-    """A torch loss that needs no import of torch: `-logprob * advantage` [N]."""
-    return -logprobs * inputs["advantages"]
+def scaled_likelihood(positions: Positions, options: Mapping[str, JsonValue]) -> Any:  # noqa: ANN401 - a torch tensor
+    """A token loss that needs no import of torch: `-logprob * advantage` [n]."""
+    return -positions.logprobs * positions.inputs["advantages"]

@@ -4,7 +4,7 @@ import pytest
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
 from distillkit.metrics import eval_metrics, reverse_kl, route_metrics, route_shown, step_metrics
-from distillkit.testing import make_rollout, make_row, make_scored, make_teacher
+from distillkit.testing import complete_batch, make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 ROWS = [make_row(str(line), line=line) for line in (1, 2)]
@@ -22,7 +22,7 @@ def test_reverse_kl_is_the_mean_gap_of_active_tokens() -> None:
 
 
 def test_step_metrics_have_the_names_of_the_design() -> None:
-    metrics = step_metrics(SCORED, [ImportanceSampling(scale=2.0).batch(SCORED)])
+    metrics = step_metrics(SCORED, [complete_batch(ImportanceSampling(scale=2.0), SCORED)])
     assert metrics == pytest.approx(
         {
             "train/reverse_kl": 1.25 / 3,

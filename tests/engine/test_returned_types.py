@@ -10,8 +10,8 @@ import distillkit
 from distillkit import Evaluator, Loss, PromptBuilder, Router, RunConfig
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.records import StepResult
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import StepResult
 
 
 class TextRouter(Router):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from distillkit import events, records, types
+from distillkit import events, records, training_data, types
 from distillkit.arrays import frozen_array, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.events import (
@@ -25,18 +25,9 @@ from distillkit.events import (
     StepFinished,
 )
 from distillkit.frozen import frozen
-from distillkit.records import (
-    Batch,
-    Datum,
-    Failure,
-    Rollout,
-    Score,
-    ScoredRollout,
-    ScoreRequest,
-    StepResult,
-    Weights,
-)
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.testing import TEST_PLAN, make_rollout, make_row, make_scored, make_teacher
+from distillkit.training_data import Batch, Datum, StepResult, TeacherPrompt
 from distillkit.types import (
     ChatPrompts,
     Message,
@@ -207,10 +198,12 @@ def values() -> list[object]:
     route, ids = Route({"t": 1.0}), np.array([1, 2])
     prompts = Prompts(row, route, ids, {"t": ids})
     request = SampleRequest(SampleKey("1-a", 0, 0), ids, 7, SamplingParams(5))
-    rollout = Rollout(request, 0, ids, array - 1, "stop", "", np.array([True, True]), {"correct": 1.0})
+    rollout = Rollout(
+        request, 0, ids, array - 1, "stop", "", np.array([True, True]), {"correct": 1.0}, {"entropy": array}
+    )
     score = Score(ScoreRequest(rollout, "t", ids), array - 2, ids, 0, {"topk_ids": np.zeros((2, 3), np.int64)})
     scored = ScoredRollout(rollout, prompts, {"t": score})
-    one = Datum(request.key, ids, ids, {"weights": array})
+    one = Datum(request.key, ids, ids, {"weights": array}, {"t": TeacherPrompt(ids, 1.0)})
     result = EvalResult({"x": 1.0}, {"t": {"x": 1.0}}, {"x": {"1-a": RowValue(1.0)}})
     teacher = Teacher("t", "m", chat_template_kwargs={"tools": ["a"]})
     return [
@@ -260,7 +253,7 @@ def test_nobody_can_change_a_value_or_what_it_holds(value: object, made: Callabl
 def test_every_kind_of_value_is_walked() -> None:
     kinds = {
         kind
-        for module in (types, records, events)
+        for module in (types, records, training_data, events)
         for kind in vars(module).values()
         if isinstance(kind, type) and is_dataclass(kind)
     }

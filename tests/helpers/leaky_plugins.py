@@ -13,12 +13,13 @@ from distillkit.context import RunContext
 from distillkit.errors import DistillkitError
 from distillkit.events import Event, StepFinished
 from distillkit.files.redaction import keep_secret
-from distillkit.records import Batch, Failure, Score, ScoreRequest, StepResult
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.roles.plugin import CheckReport
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.student import Student
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.http.scorer import HttpScorer
 from helpers.secret_markers import SECRETS
 

@@ -22,8 +22,9 @@ from distillkit import Registry, RunConfig, Sink
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit.events import Event, StepFinished
-from distillkit.records import Batch, ScoredRollout
+from distillkit.records import ScoredRollout
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import Batch
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 SETTLED_S = 10.0

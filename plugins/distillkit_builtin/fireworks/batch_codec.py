@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from distillkit.arrays import Array
-from distillkit.records import Batch, Datum
+from distillkit.training_data import Batch, Datum
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.batch_codec import adam_params, as_datums, step_metrics
 from distillkit_builtin.fireworks.checkpoints import Checkpoints

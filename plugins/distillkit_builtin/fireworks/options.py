@@ -159,8 +159,8 @@ class FireworksStudentOptions(FrozenOptions):
     grad_clip_norm: float = Field(0.0, ge=0, description="Gradients are clipped to this norm; 0: not clipped.")
     grad_accumulation_normalization: Literal["num_loss_tokens", "num_sequences", "none"] | None = Field(
         None,
-        description="What the service divides gradients by, besides the loss's own `normalization`; null: not said. "
-        "With anything but null or none, set loss.normalization to sum.",
+        description="What the service divides gradients by, besides `train.normalization`; null: not said. "
+        "With anything but null or none, set train.normalization to sum.",
     )
     max_seq_len: int | None = Field(
         None, ge=2, description="The longest prompt plus completion in tokens; null: what the training shape allows."

@@ -9,9 +9,10 @@ from pydantic import JsonValue, PrivateAttr
 from distillkit import Sampler, Student
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport, Leftover
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.fireworks.leftovers import leftovers_in
 from distillkit_builtin.fireworks.live_student import LiveFireworksStudent

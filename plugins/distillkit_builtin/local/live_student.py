@@ -10,7 +10,8 @@ from pydantic import JsonValue
 
 from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
-from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Rollout, Score, ScoreRequest, Weights
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize

@@ -1,7 +1,7 @@
 """How far the logprobs that the sampler reported are from those that training computes for the same tokens."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,12 +24,9 @@ class MismatchMeter:
         """An empty meter."""
         self._sums: list[Tensor] = []
 
-    def add(self, logprobs: Tensor, inputs: Mapping[str, Tensor]) -> None:
-        """Take logprobs [N] of a micro-batch before the step; losses without `sampling_logprobs` are left out."""
-        sampling = inputs.get("sampling_logprobs")
-        if sampling is None:
-            return
-        differences = (logprobs.detach() - sampling)[inputs["weights"] != 0].abs()
+    def add(self, logprobs: Tensor, sampling_logprobs: Tensor) -> None:
+        """Take both sides' logprobs [n] of the positions of a micro-batch that count, before the step."""
+        differences = (logprobs.detach() - sampling_logprobs).abs()
         if differences.numel():
             self._sums.append(
                 torch.stack(

@@ -12,9 +12,10 @@ from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.memory import MemoryReport
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
 from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint, number_format
@@ -33,7 +34,6 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
 
     role: ClassVar[str] = "student"
     name: ClassVar[str] = "local"
-    runs_torch_losses: ClassVar[bool] = True
     spreads: ClassVar[bool] = True
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "base", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
@@ -111,9 +111,9 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         found = {**model_fingerprint(self.model), **number_format(self.dtype, self.device)}
         return found if self.adapter is None else {**found, "starting adapter": adapter_digest(Path(self.adapter))}
 
-    def loss_functions(self) -> Mapping[str, frozenset[str]]:
-        """`importance_sampling` by name; other losses bring their own torch function."""
-        return {"importance_sampling": frozenset({"ratio_log_cap"})}
+    def loss_capabilities(self) -> frozenset[str]:
+        """The sampled tokens' logprobs."""
+        return frozenset({"logprobs"})
 
     async def open(self, run: RunContext) -> None:
         """Load the model, make LoRA and optimizer, and the copy that samples, unless another sampler is chosen."""

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,15 @@ from torch import Tensor
 from transformers import get_scheduler
 
 from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.records import Batch, Datum, StepResult
-from distillkit.roles.loss import TorchLoss
 from distillkit.roles.student import token_at
 from distillkit.seeds import derive_seed
+from distillkit.training_data import Batch, Datum, StepResult
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
 from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.positions import SampledPositions
 from distillkit_builtin.local.ranks.collectives import sum_gradients
 from distillkit_builtin.local.ranks.sharding import full_tensor
 from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
@@ -29,16 +29,6 @@ PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=n
 """What a rank computes that has nothing left, where the others cannot compute without it."""
 FALLING = ("linear", "cosine")
 """Schedules whose rates depend on how many steps there are in all."""
-
-
-def importance_sampling(logprobs: Tensor, inputs: Mapping[str, Tensor], options: Mapping[str, float]) -> Tensor:
-    """`-exp(min(logprob - sampling_logprob, ratio_log_cap)) * advantage` [N], gradient through `logprob` only."""
-    log_ratio = torch.clamp(logprobs - inputs["sampling_logprobs"], max=options["ratio_log_cap"])
-    return -torch.exp(log_ratio) * inputs["advantages"]
-
-
-LOSS_FUNCTIONS: Mapping[str, TorchLoss] = {"importance_sampling": importance_sampling}
-"""Those that the local student knows by name: logprobs [N] to the loss [N] of each token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +114,6 @@ class Trainer:
 
     def accumulate_gradient(self, batch: Batch, parts: int | None = None) -> float:
         """Add the batch's gradient to what `apply_gradient` will use; returns its sum of `weights * loss`."""
-        function = _loss_function(batch)
         total = 0.0
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch.datums]
         with self.policy.training(), self._own_random_numbers():
@@ -134,7 +123,7 @@ class Trainer:
                 groups = balanced_shares(list(map(len, items)), parts)
             for group in groups:
                 self.policy.causal_lm.device.raise_if_cancelled()
-                total += self._backward([batch.datums[i] for i in group], function, batch.options)
+                total += self._backward(replace(batch, datums=tuple(batch.datums[i] for i in group)))
         return total
 
     def apply_gradient(self) -> dict[str, float]:
@@ -159,26 +148,39 @@ class Trainer:
             torch.manual_seed(derive_seed(self.options.seed, "dropout", self.scheduler.last_epoch))
             yield
 
-    def _backward(self, datums: list[Datum], function: TorchLoss, options: Mapping[str, float]) -> float:
+    def _backward(self, part: Batch) -> float:
         """Add the gradient of a micro-batch; returns its sum of `weights * loss`."""
-        if not datums:
+        if not part.datums:
             torch.autograd.backward(self.policy.logprobs([PLACEHOLDER]).sum() * 0.0)  # the others wait for this
             return 0.0
-        device = self.policy.causal_lm.device.device
-        inputs = {
-            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]).to(device)
-            for name in datums[0].inputs
-        }
-        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
+        if part.token_loss is None:
+            raise PluginError(f"the loss {part.loss_function!r} has no token_loss, which the local student needs")
+        inputs, counted = self._inputs(part)
+        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in part.datums]
         logprobs = self.policy.logprobs(items)
-        self._mismatch.add(logprobs, inputs)
-        losses: Tensor = function(logprobs, inputs, options)
-        loss = (losses * inputs["weights"]).sum()
+        if counted is not None:
+            logprobs = logprobs[counted]
+        weights, sampling = inputs.pop("weights"), inputs.pop("sampling_logprobs")
+        self._mismatch.add(logprobs, sampling)
+        losses: Tensor = part.token_loss(SampledPositions(logprobs, sampling, inputs), part.options)
+        loss = (losses * weights).sum()
         value = float(loss.detach())
         if not math.isfinite(value):
-            raise BadStepError(_bad_token(datums, logprobs.detach(), losses.detach()))
+            raise BadStepError(_bad_token(part.datums, counted, logprobs.detach(), losses.detach()))
         torch.autograd.backward(loss if self.policy.sharded is None else loss * self.policy.ranks)  # FSDP2 takes means
         return value
+
+    def _inputs(self, part: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the loss reads [n, ...] at positions that count, and which these are [n]; None: all are."""
+        device = self.policy.causal_lm.device.device
+        inputs = {
+            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in part.datums])
+            for name in part.datums[0].inputs
+        }
+        counted = inputs["weights"].nonzero()[:, 0]
+        if len(counted) == len(inputs["weights"]):
+            return {name: values.to(device) for name, values in inputs.items()}, None
+        return {name: values[counted].to(device) for name, values in inputs.items()}, counted.to(device)
 
     def _clip(self) -> float:
         """Clip to the option's norm, and return the norm before. Raises BadStepError if it is not finite."""
@@ -221,18 +223,11 @@ class Trainer:
         )
 
 
-def _loss_function(batch: Batch) -> TorchLoss:
-    """Ours of that name, or the batch's own. Raises PluginError without either."""
-    function = LOSS_FUNCTIONS.get(batch.loss_function, batch.torch_loss)
-    if function is None:
-        raise PluginError(f"the local student does not know the loss function {batch.loss_function!r}")
-    return function
-
-
-def _bad_token(datums: list[Datum], logprobs: Tensor, losses: Tensor) -> str:
+def _bad_token(datums: Sequence[Datum], counted: Tensor | None, logprobs: Tensor, losses: Tensor) -> str:
     """Which token's logprob, or else loss, is not finite; a sum of finite losses may be infinite too."""
     for what, values in (("logprob", logprobs), ("loss", losses)):
         bad = (~torch.isfinite(values)).nonzero()
         if bad.numel():
-            return f"{token_at(datums, int(bad[0, 0]))}: its {what} under the student is {float(values[bad[0, 0]])}"
+            position = bad[0, 0] if counted is None else counted[bad[0, 0]]
+            return f"{token_at(datums, int(position))}: its {what} under the student is {float(values[bad[0, 0]])}"
     return "the loss, a sum of finite numbers, is not finite; lower loss.scale"

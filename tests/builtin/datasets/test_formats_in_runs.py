@@ -11,8 +11,8 @@ from helpers.rows import rows_of
 from pydantic import PrivateAttr
 
 from distillkit import RunConfig, RunResult, run
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.datasets.files import FilesDataset
 
 ROWS = [question(f"row é {n}", teacher="t", expected_answer=f"{n}") for n in range(24)]

@@ -15,7 +15,7 @@ from builtin.fireworks.conftest import STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers, write_rows
 from distillkit.cli.main import app
 from distillkit.errors import AlignmentError, InputError, RunFailedError
-from distillkit.testing import check_plugin, make_context, make_scored_rollouts
+from distillkit.testing import check_plugin, complete_batch, make_context, make_scored_rollouts
 from distillkit_builtin.fireworks.batch_codec import as_datums
 from distillkit_builtin.fireworks.student import FireworksStudent
 from distillkit_builtin.local.student import LocalStudent
@@ -102,7 +102,7 @@ async def test_training_agrees_with_the_local_backends(
     alike = {"lora_rank": 8, "lora_alpha": 16, "learning_rate": 0.02, "grad_clip_norm": 1.0}
     remote = make_config(service, tmp_path, tiny_model, student=alike).student
     local = LocalStudent(model=tiny_model, dtype="float32", device="cpu", **alike)
-    batch = ImportanceSampling().batch(make_scored_rollouts())
+    batch = complete_batch(ImportanceSampling(), make_scored_rollouts())
     losses: list[list[float]] = []
     for student in (remote, local):
         context = make_context()
@@ -345,7 +345,7 @@ def test_a_student_may_start_from_another_trainers_checkpoint(
 
 
 def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:
-    batch = ImportanceSampling().batch(make_scored_rollouts())
+    batch = complete_batch(ImportanceSampling(), make_scored_rollouts())
     for datum, wire in zip(batch.datums, as_datums(batch), strict=True):
         full = [*datum.prompt_ids.tolist(), *datum.response_ids.tolist()]
         inputs = {name: tensor.to_numpy() for name, tensor in wire.loss_fn_inputs.items()}
@@ -362,7 +362,7 @@ async def test_a_batch_without_the_cap_is_trained_with_the_services_own(
 ) -> None:
     """An option whose value has no effect is not sent."""
     student, context = make_config(service, tmp_path, tiny_model).student, make_context()
-    batch = ImportanceSampling().batch(make_scored_rollouts())
+    batch = complete_batch(ImportanceSampling(), make_scored_rollouts())
     student.declare(context)
     student.check(context)
     try:

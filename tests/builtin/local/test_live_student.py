@@ -10,12 +10,13 @@ from safetensors.torch import load_file
 
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.context import RunContext
-from distillkit.records import Batch, Datum
 from distillkit.testing import make_context
+from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.local import build_student
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.losses.importance_sampling import importance_sampling
 
 ADAPTER = {"adapter_config.json", "adapter_model.safetensors"}
 MODEL = {"config.json", "generation_config.json", "model.safetensors"}
@@ -36,7 +37,7 @@ def batch() -> Batch:
         for name, value in (("sampling_logprobs", -3.0), ("advantages", 1.0), ("weights", 1.0))
     }
     datum = Datum(SampleKey("1-x", 0, 0), token_ids([5, 6]), token_ids([7, 8, 9]), inputs)
-    return Batch("importance_sampling", {"ratio_log_cap": 20.0}, (datum,))
+    return Batch("importance_sampling", {"ratio_log_cap": 20.0}, (datum,), importance_sampling)
 
 
 @pytest.fixture

@@ -20,9 +20,9 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError
+from distillkit.positions import TokenLoss
 from distillkit.preflight.prepared_run import context_for
 from distillkit.ranks import Rank
-from distillkit.roles.loss import TorchLoss
 from distillkit_builtin.local.device import resolve_device
 from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -232,8 +232,8 @@ class Unsendable(ImportanceSampling):
     def options(self) -> dict[str, float]:
         return {}
 
-    def torch_loss(self) -> TorchLoss:
-        return lambda logprobs, inputs, options: -logprobs * inputs["advantages"]
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: -positions.logprobs * positions.inputs["advantages"]
 
 
 def test_a_loss_whose_code_cannot_travel_is_refused_before_anything_is_loaded(
@@ -241,7 +241,7 @@ def test_a_loss_whose_code_cannot_travel_is_refused_before_anything_is_loaded(
 ) -> None:
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="loss 'unsendable': its torch_loss cannot be passed to the other ranks"):
+    with pytest.raises(InputError, match="loss 'unsendable': its token_loss cannot be passed to the other ranks"):
         distillkit.run(local_config(loss=Unsendable()))
 
 

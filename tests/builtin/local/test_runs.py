@@ -20,7 +20,7 @@ from builtin.local.conftest import plain_logprobs
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.roles.loss import TorchLoss
+from distillkit.positions import TokenLoss
 from distillkit.testing import check_plugin, make_teacher
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.footprint import footprint
@@ -279,11 +279,11 @@ class AbsoluteGap(ImportanceSampling):
     def options(self) -> Mapping[str, float]:
         return {}
 
-    def torch_loss(self) -> TorchLoss:
-        return lambda logprobs, inputs, options: -logprobs * inputs["advantages"].sign()
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: -positions.logprobs * positions.inputs["advantages"].sign()
 
 
-def test_a_loss_that_the_student_does_not_know_brings_its_own_torch_function(local_config: Make) -> None:
+def test_a_loss_brings_its_own_function(local_config: Make) -> None:
     result = distillkit.run(local_config(loss=AbsoluteGap()))
     assert result.steps == 2
     assert result.metrics[-1]["train/grad_norm"] > 0

@@ -13,7 +13,8 @@ from pydantic import PrivateAttr
 from distillkit import RunConfig, run
 from distillkit.errors import InputError
 from distillkit.preflight import prepared_run
-from distillkit.records import Batch, ScoredRollout
+from distillkit.records import ScoredRollout
+from distillkit.training_data import Batch
 from distillkit.types import Message
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling

@@ -10,13 +10,15 @@ from helpers.reference_loss import token_gradient, token_loss
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.errors import BadStepError, PluginError
-from distillkit.records import Batch, Datum
+from distillkit.positions import Positions
+from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.losses.importance_sampling import importance_sampling
 
 PLAIN = OptimizerOptions(
     learning_rate=0.01,
@@ -46,7 +48,7 @@ def batch(seed: int = 0) -> Batch:
         arrays = {name: frozen_array(values, np.float32) for name, values in inputs.items()}
         prompt = token_ids(rng.integers(5, 250, 3 + i))
         datums.append(Datum(SampleKey("1-x", 0, i), prompt, token_ids(rng.integers(5, 250, length)), arrays))
-    return Batch("importance_sampling", {"ratio_log_cap": CAP}, tuple(datums))
+    return Batch("importance_sampling", {"ratio_log_cap": CAP}, tuple(datums), importance_sampling)
 
 
 def lora(causal_lm: CausalLM, **options: float) -> Trainer:
@@ -207,10 +209,11 @@ def moved(trainer: Trainer, data: Batch, match: str) -> bool:
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(causal_lm: CausalLM) -> None:
-    def root(logprobs: torch.Tensor, inputs: object, options: object) -> torch.Tensor:
+    def root(positions: Positions, options: object) -> torch.Tensor:
+        logprobs: torch.Tensor = positions.logprobs
         return (logprobs - logprobs.detach()).sqrt()  # 0, with an infinite slope
 
-    data = replace(batch(), loss_function="root", torch_loss=root)
+    data = replace(batch(), loss_function="root", token_loss=root)
     assert not moved(lora(causal_lm), data, r"the gradient's norm is (nan|inf); lower student\.learning_rate")
 
 
@@ -247,12 +250,13 @@ def test_what_was_saved_goes_on_as_if_never_interrupted(
         assert torch.equal(second.policy.trained[name], parameter)
 
 
-def test_a_loss_of_ones_own_runs_by_its_torch_function(causal_lm: CausalLM) -> None:
+def test_a_loss_of_ones_own_runs_by_its_own_function(causal_lm: CausalLM) -> None:
     seen: list[str] = []
 
-    def squared(logprobs: torch.Tensor, inputs: dict[str, torch.Tensor], options: dict[str, float]) -> torch.Tensor:
-        seen.extend(inputs)
-        return options["factor"] * logprobs.square()
+    def squared(positions: Positions, options: dict[str, float]) -> torch.Tensor:
+        seen.extend(positions.inputs)
+        squares: torch.Tensor = positions.logprobs.square()
+        return options["factor"] * squares
 
     data = batch()
     trainer = lora(causal_lm)
@@ -262,6 +266,6 @@ def test_a_loss_of_ones_own_runs_by_its_torch_function(causal_lm: CausalLM) -> N
     weights = torch.cat([torch.tensor(datum.inputs["weights"]) for datum in data.datums])
     result = trainer.step(Batch("squared", {"factor": 2.0}, data.datums, squared))
     assert result.metrics["train/loss"] == pytest.approx((2 * plain.square() * weights).sum().item(), rel=1e-4)
-    assert set(seen) == {"sampling_logprobs", "advantages", "weights"}
-    with pytest.raises(PluginError, match="does not know the loss function 'unheard-of'"):
+    assert set(seen) == {"advantages"}
+    with pytest.raises(PluginError, match="the loss 'unheard-of' has no token_loss"):
         trainer.step(Batch("unheard-of", {}, data.datums))

@@ -13,8 +13,8 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.errors import InputError, MissingExtraError, RunFailedError
 from distillkit.events import RunFinished, StepFinished
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent, check_plugin, make_context
+from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.sinks.wandb import WandbSink, kept_id, missing_extra, resolve_mode
 
 Make = Callable[..., RunConfig]

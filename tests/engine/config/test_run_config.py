@@ -137,7 +137,6 @@ def test_the_dump_is_complete_and_reads_back_the_same(fake_config: Make, registr
         "scale": 2.0,
         "ratio_log_cap": 20.0,
         "advantage_clip": None,
-        "normalization": "token_mean",
     }
     assert RunConfig(registry=registry, **dump).dump() == dump
 

@@ -10,8 +10,8 @@ import pytest
 
 from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
+from distillkit.training_data import Batch, StepResult
 from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 ENOUGH = 16

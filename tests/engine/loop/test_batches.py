@@ -14,8 +14,8 @@ from distillkit.data.render import Renderer
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
 from distillkit.loop.batches import Prefetcher
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import Prompts, Row
 
 

@@ -13,8 +13,8 @@ import distillkit.loop.engine
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit.loop.windows_ahead import WindowsAhead
-from distillkit.records import Batch, StepResult
 from distillkit.testing.fakes import FakeScorer, FakeStudent
+from distillkit.training_data import Batch, StepResult
 
 
 class Breaking(FakeStudent):

@@ -16,10 +16,11 @@ import distillkit
 from distillkit import EvalContext, Evaluator, RunConfig, RunResult
 from distillkit.errors import InputError, PluginError, RunFailedError
 from distillkit.events import EvalResult, Evaluated, Event, RowValue, RunFinished, RunStarted, StepFinished
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.run_directory.directory import claim_directory
 from distillkit.run_directory.run_start import RunStart
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 
 Make = Callable[..., RunConfig]

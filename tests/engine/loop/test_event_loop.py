@@ -10,8 +10,9 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.data.render import Renderer
 from distillkit.errors import RowError
-from distillkit.records import Batch, ScoredRollout
+from distillkit.records import ScoredRollout
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import Batch
 from distillkit.types import Prompts, RoutedRow
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 

@@ -10,8 +10,8 @@ import distillkit
 from distillkit import RunConfig
 from distillkit.events import Notice
 from distillkit.loop.training import MISMATCH, MismatchMonitor
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent, ListSink
+from distillkit.training_data import Batch, StepResult
 
 Make = Callable[..., RunConfig]
 

@@ -14,10 +14,11 @@ from pydantic import PrivateAttr
 from distillkit import EvalContext, Evaluator, RunConfig, RunResult, run
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalResult
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.run_directory.checkpoint import checkpoints, step_of
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 

@@ -12,8 +12,9 @@ from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
 from distillkit.errors import BadStepError, RunFailedError
-from distillkit.records import Batch, Failure, Rollout, ScoredRollout, StepResult
+from distillkit.records import Failure, Rollout, ScoredRollout
 from distillkit.testing import FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 

@@ -6,8 +6,8 @@ from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
 from distillkit.errors import ConfigError, InputError
-from distillkit.records import Batch, StepResult
 from distillkit.testing import FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]

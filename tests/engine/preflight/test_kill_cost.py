@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from distillkit.config.sections import TrainConfig
+from distillkit.config.train_config import TrainConfig
 from distillkit.preflight.kill_cost import kill_cost
 
 

@@ -132,7 +132,9 @@ class NeedsTopK(ImportanceSampling):
     """Needs more than logprobs."""
 
     name: ClassVar[str] = "needs_topk"
-    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "topk": 20}
+
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "topk": 20}
 
 
 class TopKScorer(FakeScorer):

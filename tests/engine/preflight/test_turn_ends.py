@@ -217,7 +217,9 @@ def test_a_map_that_cannot_be_made_is_refused(make: Make, student: Ends, teacher
 
 class Wants(ImportanceSampling):
     name: ClassVar[str] = "wants"
-    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "at_ids": 1}
+
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "at_ids": 1}
 
 
 class GivesIds(EndingScorer):

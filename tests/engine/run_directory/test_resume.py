@@ -16,10 +16,11 @@ from distillkit import Registry, RunConfig, RunResult, run
 from distillkit.errors import InputError
 from distillkit.loop.engine import FINISHING, Engine
 from distillkit.loop.execute import execute
-from distillkit.records import Batch, Failure, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import run_directory
 from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 
 Make = Callable[..., RunConfig]

@@ -1,5 +1,5 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,23 +8,25 @@ import pytest
 from pydantic import Field, PrivateAttr
 
 from distillkit import EvalContext, Evaluator, Loss, Router, Sink, Student
-from distillkit.arrays import logprob_array
+from distillkit.arrays import Array, logprob_array, token_ids
 from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, PluginError
 from distillkit.events import EvalResult, Event, RowValue
-from distillkit.records import Batch, Datum, Failure, Rollout, Score, ScoredRollout, ScoreRequest, StepResult, Weights
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.roles.plugin import Plugin
 from distillkit.testing import (
     FakeScorer,
     FakeStudent,
     ListSink,
     check_plugin,
+    complete_batch,
     make_rollout,
     make_scored,
     make_scored_rollouts,
 )
 from distillkit.testing.synthetic_batches import make_arrays
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import Route, RoutedRow, Row, SampleRequest, Teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.sinks.console import ConsoleSink
@@ -146,13 +148,11 @@ class Backwards(ImportanceSampling):
         return super().batch(scored[::-1])
 
 
-class Weightless(ImportanceSampling):
-    """Without normalization."""
+class OwnWeights(ImportanceSampling):
+    """Gives weights, which are the engine's."""
 
-    def _datum(self, one: ScoredRollout, weight: float) -> Datum:
-        datum = super()._datum(one, weight)
-        inputs = {name: array for name, array in datum.inputs.items() if name != "weights"}
-        return Datum(datum.key, datum.prompt_ids, datum.response_ids, inputs)
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        return {**super().inputs(completion), "weights": np.ones(len(completion.rollout.token_ids), np.float32)}
 
 
 class Many(Loss):
@@ -160,50 +160,40 @@ class Many(Loss):
 
     name: ClassVar[str] = "many"
     loss_function: ClassVar[str] = "many"
-    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "topk": 20, "at_ids": 3, "full": 1, "hidden": 8, "certainty": 1}
-    max_teachers: ClassVar[int | None] = None
-
     _seen: list[ScoredRollout] = PrivateAttr(default_factory=list)
 
     @property
     def seen(self) -> list[ScoredRollout]:
         return self._seen
 
-    def options(self) -> Mapping[str, float]:
-        return {}
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "topk": 20, "full": 1, "hidden": 8, "certainty": 1}
 
-    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
-        self._seen += scored
-        datums = [
-            Datum(
-                one.key,
-                one.rollout.request.prompt_ids,
-                one.rollout.token_ids,
-                {
-                    "weights": one.rollout.active.astype(np.float32),
-                    "mixture": np.logaddexp.reduce([score.arrays["topk_logprobs"] for score in one.scores.values()]),
-                },
-            )
-            for one in scored
-        ]
-        return Batch(self.loss_function, self.options(), tuple(datums))
+    def max_teachers(self) -> int | None:
+        return None
+
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        self._seen.append(completion)
+        parts = [score.arrays["topk_logprobs"] for score in completion.scores.values()]
+        return {"mixture": np.logaddexp.reduce(parts)}
 
 
 class Two(Many):
     """Of two teachers at most."""
 
-    max_teachers: ClassVar[int | None] = 2
+    def max_teachers(self) -> int | None:
+        return 2
 
 
 class Peculiar(Many):
     """Needs what only its author can make up."""
 
-    needs: ClassVar[Mapping[str, int]] = {"sampled": 1, "topk": 2, "parse_tree": 1}
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "topk": 2, "parse_tree": 1}
 
-    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
-        for one in scored:
-            assert one.scores["teacher"].arrays["parse_tree"].dtype == np.int64, "a tree has nodes"
-        return super().batch(scored)
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        assert completion.scores["teacher"].arrays["parse_tree"].dtype == np.int64, "a tree has nodes"
+        return super().inputs(completion)
 
 
 class OwnFunction(FakeStudent):
@@ -230,19 +220,29 @@ class Optionless(OwnFunction):
         return {"importance_sampling": frozenset()}
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """Positions of one completion, in numpy."""
+
+    logprobs: Array
+    inputs: Mapping[str, Array]
+
+
 class RunsTorch(OwnFunction):
     """Runs a loss's own code."""
-
-    runs_torch_losses: ClassVar[bool] = True
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
         return {}
 
+    def loss_capabilities(self) -> frozenset[str]:
+        return frozenset({"logprobs"})
+
     async def train(self, batch: Batch) -> StepResult:
         self._trained.append(batch)
-        assert batch.torch_loss is not None
+        assert batch.token_loss is not None
         losses = [
-            batch.torch_loss(datum.inputs["sampling_logprobs"], datum.inputs, batch.options) for datum in batch.datums
+            batch.token_loss(Sampled(datum.inputs["sampling_logprobs"], datum.inputs), batch.options)  # type: ignore[arg-type]
+            for datum in batch.datums
         ]
         return StepResult({"train/loss": float(sum(loss.sum() for loss in losses)), "train/count": float(len(losses))})
 
@@ -292,9 +292,9 @@ class Diverging(Optionless):
 class Renaming(ImportanceSampling):
     """Trains other ids than the sampled."""
 
-    def _datum(self, one: ScoredRollout, weight: float) -> Datum:
-        datum = super()._datum(one, weight)
-        return replace(datum, response_ids=datum.response_ids + 1)
+    def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
+        made = super().batch(scored)
+        return replace(made, datums=[replace(datum, response_ids=datum.response_ids + 1) for datum in made.datums])
 
 
 class Forgetful(FakeStudent):
@@ -367,8 +367,8 @@ class Changing(ListSink):
         (StudentsIds(likes="t"), r"scored other ids than `ScoreRequest.token_ids`"),
         (GoesOn(), "goes on behind a token of `params.stop_ids`"),
         (Random(), "answered the same question with logprobs .* nats apart"),
-        (Backwards(), "changes the order of the data"),
-        (Weightless(), "gives a datum no `weights`"),
+        (Backwards(), "gave other data than one datum a completion, in order"),
+        (OwnWeights(), "gives a datum weights, which the engine does"),
         (Renaming(), "trains other ids than the sampled"),
         (Diverging(), "reports metrics that are no finite numbers: {'train/loss': nan}"),
         (Forgetful(), "`save` wrote nothing"),
@@ -398,8 +398,6 @@ def test_a_loss_gets_all_that_it_says_it_needs(loss: Many) -> None:
             assert shapes == {
                 "topk_ids": (count, 20),
                 "topk_logprobs": (count, 20),
-                "at_ids": (count, 3),
-                "at_logprobs": (count, 3),
                 "hidden": (count, 8),
                 "certainty": (count,),
             }
@@ -409,7 +407,7 @@ def test_a_loss_gets_all_that_it_says_it_needs(loss: Many) -> None:
 def test_made_up_top_k_are_a_distribution_that_agrees_with_the_sampled_logprobs(least: int) -> None:
     rollout = make_rollout([65, 150_000, 0], [-1.0, -1.0, -1.0])
     logprobs = logprob_array([-0.01, -1.0, -30.0])
-    arrays = make_arrays({"topk": least}, rollout, logprobs)
+    arrays = make_arrays(ScoreRequest(rollout, "t", token_ids([5]), topk=least), {}, logprobs)
     for ids, values, sampled, logprob in zip(*arrays.values(), rollout.token_ids, logprobs, strict=True):
         assert len(set(ids.tolist())) == least
         assert (np.diff(values) <= 0).all()
@@ -426,7 +424,7 @@ def test_what_cannot_be_made_up_for_a_loss_is_said_and_can_be_passed() -> None:
         PluginError, match=r"(?s)a tree has nodes.*\['parse_tree'\], which the engine.*scored=\[make_scored"
     ):
         check_plugin(Peculiar())
-    arrays = make_arrays({"topk": 2}, make_rollout([5, 6]), logprob_array([-1, -1]))
+    arrays = make_arrays(ScoreRequest(make_rollout([5, 6]), "t", token_ids([5]), topk=2), {}, logprob_array([-1, -1]))
     tree = {**arrays, "parse_tree": np.array([0, 0])}
     check_plugin(Peculiar(), scored=[make_scored(make_rollout([5, 6]), [-1.0, -1.0], arrays=tree)])
 
@@ -438,7 +436,7 @@ def test_a_student_is_trained_by_a_function_that_it_knows() -> None:
     assert student.trained[0].options == {}
     running = RunsTorch()
     check_plugin(running)
-    assert running.trained[0].torch_loss is not None
+    assert running.trained[0].token_loss is not None
     trainer = Trainer()
     check_plugin(trainer)
     assert trainer.fake.trained
@@ -451,7 +449,7 @@ def test_what_cannot_be_made_up_for_a_student_is_said_and_can_be_passed() -> Non
     ):
         check_plugin(student)
     assert not student.trained
-    batch = replace(ImportanceSampling().batch(make_scored_rollouts()), loss_function="own", options={})
+    batch = replace(complete_batch(ImportanceSampling(), make_scored_rollouts()), loss_function="own", options={})
     check_plugin(student, batch=batch)
     assert student.trained[0] is batch
 

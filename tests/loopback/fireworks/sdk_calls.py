@@ -11,12 +11,13 @@ from builtin.fireworks.conftest import STUDENT, TEACHER
 from safetensors.torch import load_file
 
 from distillkit.arrays import frozen_array, token_ids
-from distillkit.records import Batch, Datum
+from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.losses.importance_sampling import importance_sampling
 from distillkit_loopback.fireworks.service import LoopbackService
 
 pytest.importorskip("fireworks.training.sdk")
@@ -73,7 +74,7 @@ def as_batch(data: Sequence[tuple[list[int], list[int], Any, Any]], scale: float
         inputs = {"sampling_logprobs": sampling, "advantages": advantages, "weights": np.full(len(response), scale)}
         arrays = {name: frozen_array(values, np.float32) for name, values in inputs.items()}
         datums.append(Datum(SampleKey("x", 0, i), token_ids(prompt), token_ids(response), arrays))
-    return Batch("importance_sampling", {"ratio_log_cap": CAP}, tuple(datums))
+    return Batch("importance_sampling", {"ratio_log_cap": CAP}, tuple(datums), importance_sampling)
 
 
 def train(client: Any, data: Any, **options: Any) -> types.ForwardBackwardOutput:

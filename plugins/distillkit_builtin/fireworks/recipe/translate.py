@@ -74,8 +74,8 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
         "student": {"name": "fireworks", "timeouts": {"step": cfg.step_timeout or STEP_TIMEOUT}, **ADAM},
         "teachers": [teacher_entry(cfg, spec, keep=keep) for spec in specs],
         "sampling": {},
-        "loss": {"name": "importance_sampling", "normalization": "sum"},
-        "train": {},
+        "loss": {"name": "importance_sampling"},
+        "train": {"normalization": "sum"},
     }
     for name, key in COPIED.items():
         value = value_of(cfg, name)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distillkit.events import Plan
-from distillkit.records import Batch, ScoreRequest, Weights
+from distillkit.records import ScoreRequest, Weights
+from distillkit.training_data import Batch
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher

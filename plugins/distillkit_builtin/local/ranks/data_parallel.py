@@ -10,7 +10,8 @@ from typing import TypeVar, cast
 from pydantic import JsonValue
 
 from distillkit.context import RunContext
-from distillkit.records import Batch, Rollout, Score, ScoreRequest, StepResult, Weights
+from distillkit.records import Rollout, Score, ScoreRequest, Weights
+from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.device import shared_device

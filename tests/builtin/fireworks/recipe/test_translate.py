@@ -213,8 +213,8 @@ def test_the_defaults_are_the_recipes() -> None:
         "scale": 1.0,
         "ratio_log_cap": 20.0,
         "advantage_clip": None,
-        "normalization": "sum",
     }
+    assert config.train.normalization == "sum"
     assert (config.data.max_rows, config.data.epochs, config.data.shuffle) == (100, 1, False)
     assert (config.sampling.completions_per_prompt, config.sampling.max_completion_tokens) == (1, 1024)
     assert (config.train.prompt_groups_per_step, config.train.weight_sync_interval, config.train.save_every) == (

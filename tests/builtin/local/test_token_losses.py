@@ -1,5 +1,6 @@
-"""A torch loss that is not the loss of each token is refused, in a run and by `check_plugin`, and named."""
+"""A token_loss that is not the loss of each position is refused, in a run and by `check_plugin`, and named."""
 
+import math
 import pickle
 import re
 from collections.abc import Callable, Mapping
@@ -9,20 +10,19 @@ import pytest
 import torch
 from pydantic import Field
 
-from distillkit import Loss, RunConfig, run
+from distillkit import Array, Loss, Positions, RunConfig, ScoredRollout, TokenLoss, run
 from distillkit.errors import PluginError
-from distillkit.loop.checked_torch_loss import torch_loss_of
-from distillkit.records import Batch
-from distillkit.roles.loss import TorchLoss
+from distillkit.loop.checked_token_loss import token_loss_of
 from distillkit.testing import check_plugin
+from distillkit_builtin.local.positions import SampledPositions
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 
-def squared(logprobs: Any, inputs: Mapping[str, Any], options: Mapping[str, float]) -> Any:
-    return (logprobs - inputs["sampling_logprobs"] - inputs["advantages"]) ** 2
+def squared(positions: Positions, options: Mapping[str, Any]) -> Any:
+    return (positions.logprobs - positions.sampling_logprobs - positions.inputs["advantages"]) ** 2
 
 
-FUNCTIONS: Mapping[str, TorchLoss] = {
+FUNCTIONS: Mapping[str, TokenLoss] = {
     "good": squared,
     "sum": lambda *given: squared(*given).sum(),
     "mean": lambda *given: squared(*given).mean(),
@@ -30,9 +30,9 @@ FUNCTIONS: Mapping[str, TorchLoss] = {
     "short": lambda *given: squared(*given)[1:],
     "number": lambda *given: float(squared(*given).sum()),
     "detached": lambda *given: squared(*given).detach(),
-    "key": lambda logprobs, inputs, options: logprobs * inputs["advantage"],
+    "key": lambda positions, options: positions.logprobs * positions.inputs["advantage"],
 }
-WHO = r"loss 'squares' \(builtin\.local\.test_torch_losses\.Squares\)"
+WHO = r"loss 'squares' \(builtin\.local\.test_token_losses\.Squares\)"
 
 
 class Squares(Loss):
@@ -42,15 +42,11 @@ class Squares(Loss):
     loss_function: ClassVar[str] = "squares"
     how: str = Field("good", description="Which function.")
 
-    def options(self) -> dict[str, float]:
-        return {}
-
-    def torch_loss(self) -> TorchLoss:
+    def token_loss(self) -> TokenLoss:
         return FUNCTIONS[self.how]
 
-    def batch(self, scored: Any) -> Batch:
-        made = ImportanceSampling().batch(scored)
-        return Batch("squares", {}, made.datums)
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        return ImportanceSampling().inputs(completion)
 
 
 @pytest.fixture
@@ -65,12 +61,12 @@ def trained(local_config: Callable[..., RunConfig]) -> Callable[[str], float]:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("sum", r"its torch loss returned a tensor of shape \[\] for logprobs of shape \[\d+\], not the loss of each"),
-        ("mean", r"a tensor of shape \[\] for logprobs"),
-        ("column", r"a tensor of shape \[\d+, 1\] for logprobs"),
-        ("short", r"a tensor of shape \[\d+\] for logprobs"),
-        ("number", r"its torch loss returned float for logprobs"),
-        ("detached", r"its torch loss does not depend on `logprobs`: it has no gradient"),
+        ("sum", r"its token_loss returned a tensor of shape \[\] for \d+ positions, not the loss of each"),
+        ("mean", r"a tensor of shape \[\] for \d+ positions"),
+        ("column", r"a tensor of shape \[\d+, 1\] for \d+ positions"),
+        ("short", r"a tensor of shape \[\d+\] for \d+ positions"),
+        ("number", r"its token_loss returned float for \d+ positions"),
+        ("detached", r"its token_loss does not depend on the student: it has no gradient"),
     ],
 )
 def test_another_shape_is_refused_before_it_trains(trained: Callable[[str], float], how: str, message: str) -> None:
@@ -89,15 +85,13 @@ def test_what_it_raises_is_attributed_to_the_loss_with_what_its_role_promises(tr
         trained("key")
     (note,) = caught.value.__notes__
     promise = (
-        "It gets logprobs [N], the inputs advantages, sampling_logprobs, weights [N] and the options (none), and "
-        "returns the loss of each token [N]"
+        "It gets positions with the inputs advantages and the options how, and returns the loss of each position [n]"
     )
-    assert re.fullmatch(rf"raised by {WHO} in its torch loss\. {re.escape(promise)}", note)
+    assert re.fullmatch(rf"raised by {WHO} in its token_loss\. {re.escape(promise)}", note)
 
 
 def test_it_travels_to_other_ranks_where_the_function_does() -> None:
-    loss = pickle.loads(pickle.dumps(torch_loss_of(Squares())))
-    logprobs = torch.zeros(3, requires_grad=True)
-    inputs = {"sampling_logprobs": torch.ones(3), "advantages": torch.ones(3)}
-    assert loss(logprobs, inputs, {}).tolist() == [4.0] * 3
-    assert torch_loss_of(ImportanceSampling()) is None
+    for loss, found in ((Squares(), 4.0), (ImportanceSampling(), -math.exp(-1.0))):
+        function = pickle.loads(pickle.dumps(token_loss_of(loss)))
+        positions = SampledPositions(torch.zeros(3, requires_grad=True), torch.ones(3), {"advantages": torch.ones(3)})
+        assert function(positions, loss.options()).tolist() == pytest.approx([found] * 3)

@@ -1,0 +1,99 @@
+"""How much each token of an optimizer step counts: its normalization times what the weightings say.
+
+The normalization counts active tokens before any weighting, so that one which leaves tokens out makes the others no
+heavier; `weights/kept_fraction` says what is left.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillkit.arrays import FloatArray
+from distillkit.config.train_config import Normalization
+from distillkit.errors import PluginError
+from distillkit.records import ScoredRollout
+from distillkit.roles.attribution import attribute_to, named
+from distillkit.roles.weighting import Weighting
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepWeights:
+    """The weights of one optimizer step's completions, in their order."""
+
+    arrays: Sequence[FloatArray]
+    """[R] of each completion; 0 where a token does not count."""
+    metrics: Mapping[str, float]
+    """`weights/<weighting>` and `weights/kept_fraction`; nothing where no weighting is chosen."""
+
+
+def step_weights(
+    scored: Sequence[ScoredRollout], normalization: Normalization, weightings: Sequence[Weighting]
+) -> StepWeights:
+    """The weight of each token of `scored`. Raises PluginError for a weighting that gives something else."""
+    norms = normalization_weights(scored, normalization)
+    whole = _total(norms)
+    if not weightings or not whole:
+        return StepWeights(norms, {})
+    arrays, metrics = norms, {}
+    for weighting in weightings:
+        factors = _weighed(weighting, scored)
+        metrics[f"weights/{weighting.name}"] = _total(_product(norms, factors)) / whole
+        arrays = _product(arrays, factors)
+    return StepWeights(arrays, {**metrics, "weights/kept_fraction": _total(arrays) / whole})
+
+
+def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normalization) -> list[FloatArray]:
+    """[R] of each completion what its active tokens count without weightings; 0 where a token is not active."""
+    rollouts = [completion.rollout for completion in scored]
+    lengths = [rollout.active_count for rollout in rollouts]
+    total, sequences = sum(lengths), sum(length > 0 for length in lengths)
+    of_route = Counter[str]()
+    for completion, length in zip(scored, lengths, strict=True):
+        of_route[completion.prompts.route.label] += length
+    routes = sum(tokens > 0 for tokens in of_route.values())
+
+    def weight(completion: ScoredRollout, length: int) -> float:
+        if not length or normalization == "sum":
+            return 1.0
+        if normalization == "token_mean":
+            return 1.0 / total
+        if normalization == "sequence_mean":
+            return 1.0 / (length * sequences)
+        return 1.0 / (of_route[completion.prompts.route.label] * routes)
+
+    weights = [weight(completion, length) for completion, length in zip(scored, lengths, strict=True)]
+    arrays = [np.full(len(r.token_ids), each, np.float32) for r, each in zip(rollouts, weights, strict=True)]
+    return [a if r.mask is None else np.where(r.mask, a, np.float32(0)) for r, a in zip(rollouts, arrays, strict=True)]
+
+
+def _weighed(weighting: Weighting, scored: Sequence[ScoredRollout]) -> list[FloatArray]:
+    """What the weighting says, held to what its role promises."""
+    with attribute_to(weighting, "in weigh()"):
+        given = [np.asarray(array, np.float32) for array in weighting.weigh(scored)]
+    if len(given) != len(scored):
+        raise PluginError(f"{named(weighting)}: weigh() gave {len(given)} arrays for {len(scored)} completions")
+    for array, completion in zip(given, scored, strict=True):
+        rollout = completion.rollout
+        if array.shape != rollout.token_ids.shape:
+            raise PluginError(
+                f"{named(weighting)}: weigh() gave {completion.key} an array of the shape {list(array.shape)} for "
+                f"{len(rollout.token_ids)} tokens"
+            )
+        active = rollout.at_active(array)
+        if not (np.isfinite(active) & (active >= 0)).all():
+            raise PluginError(
+                f"{named(weighting)}: weigh() gave {completion.key} a weight of "
+                f"{active[~(np.isfinite(active) & (active >= 0))][0]}; weights are finite and at least 0"
+            )
+    return given
+
+
+def _product(arrays: Sequence[FloatArray], factors: Sequence[FloatArray]) -> list[FloatArray]:
+    """Products where the first is not 0: what stands behind a mask may be no number."""
+    return [a * np.where(a != 0, b, np.float32(0)) for a, b in zip(arrays, factors, strict=True)]
+
+
+def _total(arrays: Sequence[FloatArray]) -> float:
+    return float(sum(float(array.sum(dtype=np.float64)) for array in arrays))

@@ -1,0 +1,29 @@
+"""A loss on made-up distributions: whether it gives the loss of each position, with gradient. Needs torch."""
+
+import torch
+from torch import Tensor
+
+from distillkit.testing.loss_proof.table_positions import TablePositions
+from distillkit.training_data import Batch
+
+VOCABULARY = 258
+"""Of the byte tokenizer, whose ids made-up completions have."""
+
+
+def made_up_loss(batch: Batch) -> Tensor:
+    """The sum of `weights * loss` over a batch, for a student and teachers with made-up distributions."""
+    if batch.token_loss is None:
+        raise ValueError("the loss has no token_loss")
+    inputs = {
+        name: torch.cat([torch.tensor(datum.inputs[name]) for datum in batch.datums]) for name in batch.datums[0].inputs
+    }
+    counted = inputs["weights"] != 0
+    inputs = {name: values[counted] for name, values in inputs.items()}
+    weights, sampling = inputs.pop("weights"), inputs.pop("sampling_logprobs")
+    ids = torch.cat([torch.tensor(datum.response_ids) for datum in batch.datums])[counted]
+    made_up = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(ids), VOCABULARY, generator=made_up).requires_grad_()
+    teacher = torch.log_softmax(torch.randn(len(ids), VOCABULARY, generator=made_up), dim=-1)
+    positions = TablePositions(logits, ids, sampling, inputs, teacher if "full" in batch.reads else None, batch.reads)
+    losses: Tensor = batch.token_loss(positions, batch.options)
+    return (losses * weights).sum()

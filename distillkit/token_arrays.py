@@ -1,0 +1,51 @@
+"""Arrays a token: what samplers and scorers give of more tokens than the sampled one, held to what was wanted."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from distillkit.arrays import INT64, Array, IntArray, frozen_array
+from distillkit.errors import AlignmentError
+
+NO_ID = -1
+"""Stands in a table of ids where a position has fewer of them than others."""
+
+
+def require_arrays(what: object, arrays: Mapping[str, Array], count: int, wanted: Mapping[str, int]) -> None:
+    """Raise AlignmentError about `what` unless it holds what is `wanted` of `count` tokens.
+
+    `topk: K` is `topk_ids` and `topk_logprobs` [count, K]; `entropy` is `entropy` [count]; any other capability is an
+    array of its name.
+    """
+    for name, amount in wanted.items():
+        if name == "topk":
+            require_table(what, arrays, "topk_ids", (count, amount))
+            require_table(what, arrays, "topk_logprobs", (count, amount))
+        elif name == "entropy":
+            require_table(what, arrays, name, (count,))
+        elif name not in arrays:
+            raise AlignmentError(f"{what}: has no array {name!r}, which was wanted of it")
+
+
+def require_table(what: object, arrays: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> None:
+    """Raise AlignmentError about `what` unless it holds an array of that name and shape."""
+    found = arrays.get(name)
+    if found is None:
+        raise AlignmentError(f"{what}: has no array {name!r}, which was wanted of it")
+    if found.shape != shape:
+        raise AlignmentError(f"{what}: {name} has the shape {list(found.shape)}, and {list(shape)} was wanted")
+
+
+def id_table(what: object, ids: npt.ArrayLike, count: int) -> IntArray:
+    """Read-only int64 ids [count, K]. Raises AlignmentError about `what` for any other shape."""
+    table: IntArray = frozen_array(ids, INT64)
+    if table.ndim != 2 or table.shape[0] != count:
+        raise AlignmentError(f"{what}: ids of the shape {list(table.shape)} for {count} tokens, not [{count}, K]")
+    return table
+
+
+def most_probable(logprobs: npt.NDArray[np.float32], k: int) -> tuple[IntArray, npt.NDArray[np.float32]]:
+    """Ids and logprobs [n, k] of the k most probable of distributions [n, V], the most probable first."""
+    ids = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
+    return frozen_array(ids, INT64), frozen_array(np.take_along_axis(logprobs, ids, axis=1))
