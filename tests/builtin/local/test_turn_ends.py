@@ -1,6 +1,7 @@
 """A base student, whose completions end with another token than its instruct teacher's turns, as SmolLM2's do."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -81,7 +82,10 @@ class Recording(ImportanceSampling):
 
     def batch(self, scored: Sequence[ScoredRollout]) -> Batch:
         batch = super().batch(scored)
-        self._datums += batch.datums
+        kept = zip(batch.datums, scored, strict=True)
+        self._datums += [
+            replace(datum, inputs={**datum.inputs, "sampling_logprobs": one.rollout.logprobs}) for datum, one in kept
+        ]
         return batch
 
 
