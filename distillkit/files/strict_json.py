@@ -110,7 +110,7 @@ def _no_number(name: str) -> NoReturn:
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_float=_number, parse_constant=_no_number)
-"""Objects become tuples of pairs, of which `_frozen` makes mappings. Made once: `json.loads` makes one for every text."""
+"""Makes tuples of pairs, of which `_frozen` makes mappings. Made once: `json.loads` makes one for every text."""
 
 
 def _too_deep() -> ContentError:
