@@ -9,6 +9,9 @@ from typing import IO, BinaryIO, cast
 
 from distillkit.errors import DataError
 
+BUFFER = 2**18
+"""Bytes that are written at once: rows are small, and a call for each few takes longer than what it writes."""
+
 
 class KeptTexts:
     """Lines in a file without a name, which the operating system removes with this process, however that ends."""
@@ -23,7 +26,7 @@ class KeptTexts:
         start = self._length
         try:
             if self._file is None:
-                file = tempfile.TemporaryFile(prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
+                file = tempfile.TemporaryFile(buffering=BUFFER, prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
                 weakref.finalize(self, _close, file)
                 self._file = cast(BinaryIO, file)
             self._file.write(text)

@@ -90,12 +90,13 @@ class RowIndex:
             raise PluginError(f"dataset {dataset.name!r} ({type(dataset).__name__}) gives {wrong}")
 
     def _add(self, raw: RawRow, file: int) -> None:
-        content = hash_of(raw.text)
+        _, number, text, offset = raw
+        content = hash_of(text)
         self._file_of.append(file)
-        self._numbers.append(raw.number)
-        self._offsets.append(self._kept.append(raw.text) if raw.offset is None else raw.offset)
+        self._numbers.append(number)
+        self._offsets.append(self._kept.append(text) if offset is None else offset)
         self._digests += content[:DIGEST]
-        self._content.update(b"%d %s" % (raw.number, content))
+        self._content.update(b"%d %s" % (number, content))
 
     def __len__(self) -> int:
         """How many rows there are."""
