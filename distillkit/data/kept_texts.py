@@ -9,8 +9,9 @@ from typing import IO, BinaryIO, cast
 
 from distillkit.errors import DataError
 
-BUFFER = 2**18
-"""Bytes that are written at once: rows are small, and a call for each few takes longer than what it writes."""
+BUFFER = 2**16
+"""Bytes of rows' texts that are written and read at once: many rows in their order, and not much more where one is read
+by itself."""
 
 
 class KeptTexts:
@@ -44,7 +45,7 @@ class KeptTexts:
             self._file.flush()
         except OSError as error:
             raise _no_room(error) from error
-        return cast(BinaryIO, io.BufferedReader(_Reading(self._file.fileno())))
+        return cast(BinaryIO, io.BufferedReader(_Reading(self._file.fileno()), BUFFER))
 
 
 def _close(file: IO[bytes]) -> None:

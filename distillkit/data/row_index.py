@@ -10,7 +10,7 @@ import numpy as np
 
 from distillkit.arrays import IntArray
 from distillkit.data.given_rows import given_rows
-from distillkit.data.kept_texts import KeptTexts
+from distillkit.data.kept_texts import BUFFER, KeptTexts
 from distillkit.data.problems import Problems
 from distillkit.data.row_selection import RowSelection
 from distillkit.errors import DataError, PluginError, RowError
@@ -154,7 +154,7 @@ class RowIndex:
                 opened.close()
 
     def _open(self, path: Path | None) -> BinaryIO:
-        return self._kept.open() if path is None else path.open("rb")
+        return self._kept.open() if path is None else path.open("rb", buffering=BUFFER)
 
     def _changed(self, position: int) -> DataError:
         return DataError(
