@@ -62,7 +62,7 @@ def _frozen(value: Any) -> Any:  # noqa: ANN401 - as `frozen`, which says that t
                 dict.__setitem__(made, key, _frozen(item))
         return made
     if kind is list:
-        return FrozenList([_frozen(item) for item in value])
+        return FrozenList([item if type(item) in KEPT else _frozen(item) for item in value])
     if kind in KEPT:
         return value
     if kind is tuple:
@@ -89,7 +89,9 @@ class Value:
 def freeze_fields(value: object, *names: str) -> None:
     """Replace the named fields of a frozen value by read-only copies; for its constructor."""
     for name in names:
-        object.__setattr__(value, name, _frozen(getattr(value, name)))
+        held = getattr(value, name)
+        if type(held) not in KEPT:
+            object.__setattr__(value, name, _frozen(held))
 
 
 def require_numbers(values: Mapping[str, object]) -> None:

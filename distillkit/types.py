@@ -6,6 +6,7 @@ in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import JsonValue
@@ -60,8 +61,10 @@ class Row(Value):
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
-        object.__setattr__(self, "messages", tuple(self.messages))
-        freeze_fields(self, "fields")
+        if type(self.messages) is not tuple:
+            object.__setattr__(self, "messages", tuple(self.messages))
+        if type(self.fields) is not FrozenDict:  # as they are that JSON held
+            freeze_fields(self, "fields")
 
     @property
     def expected_answer(self) -> str | None:
@@ -123,6 +126,7 @@ class Route(Value):
         freeze_fields(self, "weights")
 
     @classmethod
+    @lru_cache  # the same for all rows of a teacher
     def to(cls, teacher: str) -> "Route":
         """The route to one teacher."""
         return cls({teacher: 1.0})
@@ -155,12 +159,15 @@ class ChatPrompts(Value):
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
-        object.__setattr__(self, "student", tuple(self.student))
+        object.__setattr__(self, "teachers", FrozenDict({name: tuple(each) for name, each in self.teachers.items()}))
+        if type(self.student) is not tuple:
+            object.__setattr__(self, "student", tuple(self.student))
+        if type(self.fallbacks) is not frozenset:
+            object.__setattr__(self, "fallbacks", frozenset(self.fallbacks))
         if type(self.template_options) is not FrozenDict:  # as nearly all are: empty
             freeze_fields(self, "template_options")
-        object.__setattr__(self, "unused", frozenset(self.unused))
-        object.__setattr__(self, "teachers", FrozenDict({name: tuple(each) for name, each in self.teachers.items()}))
-        object.__setattr__(self, "fallbacks", frozenset(self.fallbacks))
+        if type(self.unused) is not frozenset:
+            object.__setattr__(self, "unused", frozenset(self.unused))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -100,7 +100,7 @@ class IndexedRows:
 
     def _raw(self, positions: Iterable[int], *, compare: bool) -> Iterator[tuple[int, RawRow]]:
         """Where in the index each row is, and the row."""
-        return self._index.read((int(self._positions[position]) for position in positions), compare=compare)
+        return self._index.read(map(self._positions.item, positions), compare=compare)
 
     def _parsed(self, at: int, raw: RawRow) -> Row:
         return parse_row(raw, self._index.id_of(at), self._format)

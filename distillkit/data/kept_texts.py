@@ -9,6 +9,10 @@ from typing import IO, BinaryIO, cast
 
 from distillkit.errors import DataError
 
+BUFFER = 2**16
+"""Bytes of rows' texts that are written and read at once: many rows in their order, and not much more where one is read
+by itself."""
+
 
 class KeptTexts:
     """Lines in a file without a name, which the operating system removes with this process, however that ends."""
@@ -23,7 +27,7 @@ class KeptTexts:
         start = self._length
         try:
             if self._file is None:
-                file = tempfile.TemporaryFile(prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
+                file = tempfile.TemporaryFile(buffering=BUFFER, prefix="distillkit-rows-")  # noqa: SIM115 - open as long as this object
                 weakref.finalize(self, _close, file)
                 self._file = cast(BinaryIO, file)
             self._file.write(text)
@@ -41,7 +45,7 @@ class KeptTexts:
             self._file.flush()
         except OSError as error:
             raise _no_room(error) from error
-        return cast(BinaryIO, io.BufferedReader(_Reading(self._file.fileno())))
+        return cast(BinaryIO, io.BufferedReader(_Reading(self._file.fileno()), BUFFER))
 
 
 def _close(file: IO[bytes]) -> None:

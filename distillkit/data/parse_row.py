@@ -44,19 +44,21 @@ def parse_row(raw: RawRow, row_id: str, row_format: RowFormat | None = None) -> 
 
 def parse_columns(raw: RawRow) -> Mapping[str, JsonValue]:
     """What a raw row holds, by its columns. Raises RowError."""
-    text, whole = raw.text, raw.file.unit
+    text = raw.text
     try:
         value = parse_json(text.decode("utf-8").rstrip("\r\n"))
     except UnicodeDecodeError as error:
         raise RowError(
-            whole, f"is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}; save the file as UTF-8"
+            raw.file.unit, f"is not UTF-8: byte {error.start} is 0x{text[error.start]:02x}; save the file as UTF-8"
         ) from error
     except json.JSONDecodeError as error:
-        raise RowError(whole, f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}") from error
+        raise RowError(
+            raw.file.unit, f"is not JSON: {error.msg.removesuffix(' at')} at column {error.colno}"
+        ) from error
     except ContentError as error:
-        raise RowError(_field(error.location) or whole, str(error)) from error
+        raise RowError(_field(error.location) or raw.file.unit, str(error)) from error
     if not isinstance(value, dict):
-        raise RowError(whole, f"is a JSON {json_type(value)}, not an object with `messages`")
+        raise RowError(raw.file.unit, f"is a JSON {json_type(value)}, not an object with `messages`")
     return value
 
 
@@ -79,10 +81,9 @@ def parse_messages(value: JsonValue, name: str, made_of: MadeOf | None = None) -
     if not value:
         fix = made_of.leave_out("| length > 0") if name == "messages" else ""
         raise RowError(name, "is empty; it needs at least one user message", fix)
-    messages = tuple(
-        [_plain_message(message) or _parse_message(message, f"{name}[{i}]", made_of) for i, message in enumerate(value)]
-    )
-    if any(message.extra for message in messages):
+    messages = tuple(filter(None, map(_plain_message, value)))
+    if len(messages) < len(value):
+        messages = tuple(_parse_message(message, f"{name}[{i}]", made_of) for i, message in enumerate(value))
         require_answers_to_calls(messages, name)
     if messages[-1].role == "assistant":
         raise RowError(
@@ -115,6 +116,8 @@ def _plain_message(value: JsonValue) -> Message | None:
 
 
 def _parse_message(value: JsonValue, name: str, made_of: MadeOf) -> Message:
+    if plain := _plain_message(value):
+        return plain
     if not isinstance(value, dict):
         raise RowError(name, f'is a JSON {json_type(value)}, not {{"role": ..., "content": ...}}')
     role = value.get("role")

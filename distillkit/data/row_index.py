@@ -10,7 +10,7 @@ import numpy as np
 
 from distillkit.arrays import IntArray
 from distillkit.data.given_rows import given_rows
-from distillkit.data.kept_texts import KeptTexts
+from distillkit.data.kept_texts import BUFFER, KeptTexts
 from distillkit.data.problems import Problems
 from distillkit.data.row_selection import RowSelection
 from distillkit.errors import DataError, PluginError, RowError
@@ -90,12 +90,13 @@ class RowIndex:
             raise PluginError(f"dataset {dataset.name!r} ({type(dataset).__name__}) gives {wrong}")
 
     def _add(self, raw: RawRow, file: int) -> None:
-        content = hash_of(raw.text)
+        _, number, text, offset = raw
+        content = hash_of(text)
         self._file_of.append(file)
-        self._numbers.append(raw.number)
-        self._offsets.append(self._kept.append(raw.text) if raw.offset is None else raw.offset)
+        self._numbers.append(number)
+        self._offsets.append(self._kept.append(text) if offset is None else offset)
         self._digests += content[:DIGEST]
-        self._content.update(b"%d %s" % (raw.number, content))
+        self._content.update(b"%d %s" % (number, content))
 
     def __len__(self) -> int:
         """How many rows there are."""
@@ -153,7 +154,7 @@ class RowIndex:
                 opened.close()
 
     def _open(self, path: Path | None) -> BinaryIO:
-        return self._kept.open() if path is None else path.open("rb")
+        return self._kept.open() if path is None else path.open("rb", buffering=BUFFER)
 
     def _changed(self, position: int) -> DataError:
         return DataError(

@@ -54,7 +54,7 @@ class RowPipeline:
         except Exception:  # attributed only after a failure, since there are millions of rows
             with attribute_to(self.config.router, f"in route() at {row.place}"):
                 raise
-        require_returned(self.config.router, route, Route, f"route() at {row.place}")
+        require_returned(self.config.router, route, Route, "route()", row.place)
         self._require_known(route)
         return route
 
@@ -64,7 +64,7 @@ class RowPipeline:
         except Exception:
             with attribute_to(self.config.prompts, f"in build() at {row.place}"):
                 raise
-        require_returned(self.config.prompts, chat, ChatPrompts, f"build() at {row.place}")
+        require_returned(self.config.prompts, chat, ChatPrompts, "build()", row.place)
         return chat
 
     def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:

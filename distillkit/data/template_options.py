@@ -22,6 +22,8 @@ def parse_template_options(fields: Mapping[str, JsonValue]) -> Mapping[str, Json
     empty list is given, and means none for this row: it is None in what is returned, as templates expect it. Raises
     RowError.
     """
+    if fields.keys().isdisjoint(NAMES):
+        return NO_OPTIONS
     options: dict[str, JsonValue] = {}
     if is_given(fields.get(OPTIONS)):
         options = _parse_kwargs(fields[OPTIONS])
@@ -93,3 +95,5 @@ def _parse_objects(value: JsonValue, name: str, form: str) -> list[dict[str, Jso
 
 PARSERS: Mapping[str, Callable[[JsonValue, str], JsonValue]] = {"tools": parse_tools, "documents": parse_documents}
 """The fields of a row that are options of its template by themselves."""
+NAMES = frozenset((OPTIONS, *PARSERS))
+"""All the fields of a row that are for its template."""

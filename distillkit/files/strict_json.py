@@ -7,10 +7,12 @@ the last of two keys, or fail much later and elsewhere.
 import json
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from typing import NoReturn
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NoReturn
 
 from pydantic import JsonValue
+
+from distillkit.frozen import ATOMS, FrozenDict, FrozenList
 
 MAX_DEPTH = 100
 """Of mappings and lists in each other: far below where Python's own recursion ends, wherever it is called from."""
@@ -47,7 +49,7 @@ def json_type(value: JsonValue) -> str:
 
 
 def parse_json(text: str) -> JsonValue:
-    """What `text` holds.
+    """What `text` holds, as values that nobody can change, so that nobody has to copy them.
 
     Raises:
         json.JSONDecodeError: if it is not JSON.
@@ -57,27 +59,43 @@ def parse_json(text: str) -> JsonValue:
     if text.startswith("\ufeff"):
         raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
     try:
-        value: JsonValue = DECODER.decode(text)
+        value: JsonValue = _frozen(DECODER.decode(text))
     except (json.JSONDecodeError, ContentError):
         raise
     except ValueError as error:  # of Python, which turns no more digits into an integer
         raise ContentError(f"has an integer of more than {sys.get_int_max_str_digits()} digits") from error
     except RecursionError as error:
         raise _too_deep() from error
-    if HALF_ESCAPED.search(text) or text.count("[") + text.count("{") > MAX_DEPTH:  # else neither can be
+    if HALF_ESCAPED.search(text):
         for linked, inner in walk(value):
             if isinstance(inner, str) and LONE_SURROGATE.search(inner):
                 raise ContentError(NO_TEXT, location_of(linked))
     return value
 
 
-def _object(pairs: list[tuple[str, JsonValue]]) -> JsonValue:
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        left = list(value)
-        twice = next(key for at, (key, _) in enumerate(pairs) if at >= len(left) or key != left[at])
-        raise ContentError(f"holds the key {shortened(repr(twice), 60)} twice; which one is meant is not said")
-    return value
+def _frozen(value: Any, depth: int = 1) -> JsonValue:  # noqa: ANN401 - JSON whose objects are tuples of pairs
+    """A value of JSON, frozen. Raises ContentError for a key that stands twice, and where it is nested too deeply."""
+    kind = type(value)
+    if kind in ATOMS:
+        return value  # type: ignore[no-any-return]
+    if depth > MAX_DEPTH:
+        raise _too_deep()
+    if kind is list:
+        return FrozenList([item if type(item) in ATOMS else _frozen(item, depth + 1) for item in value])
+    made: FrozenDict[str, JsonValue] = FrozenDict(value)
+    if len(made) < len(value):
+        twice = shortened(repr(_first_again(value)), 60)
+        raise ContentError(f"holds the key {twice} twice; which one is meant is not said")
+    for key, item in value:
+        if type(item) not in ATOMS:
+            dict.__setitem__(made, key, _frozen(item, depth + 1))
+    return made
+
+
+def _first_again(pairs: Sequence[tuple[str, object]]) -> str:
+    """The first key that stands where another has its own place."""
+    left = list(dict(pairs))
+    return next(key for at, (key, _) in enumerate(pairs) if at >= len(left) or key != left[at])
 
 
 def _number(digits: str) -> float:
@@ -91,8 +109,8 @@ def _no_number(name: str) -> NoReturn:
     raise ContentError(f"holds {name}, which JSON does not have; write null, or a text")
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_float=_number, parse_constant=_no_number)
-"""Made once: `json.loads` with such hooks makes one for every text."""
+DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_float=_number, parse_constant=_no_number)
+"""Makes tuples of pairs, of which `_frozen` makes mappings. Made once: `json.loads` makes one for every text."""
 
 
 def _too_deep() -> ContentError:

@@ -55,9 +55,10 @@ def _promised(plugin: Plugin, doing: str) -> str:
     return "" if method is None else promise(type(plugin), method[1])
 
 
-def require_returned(plugin: Plugin, value: object, wanted: type, doing: str) -> None:
-    """Raise PluginError, with the class, unless what `doing` names (`route() at line 3`) returned a `wanted`."""
+def require_returned(plugin: Plugin, value: object, wanted: type, method: str, place: str = "") -> None:
+    """Raise PluginError, with the class, unless what `method` names (`route()`) returned a `wanted` (at this place)."""
     if not isinstance(value, wanted):
+        doing = f"{method} at {place}" if place else method
         promised = _promised(plugin, doing)
         raise PluginError(
             f"{named(plugin)}: {doing} returned {type(value).__name__}, not {wanted.__name__}"

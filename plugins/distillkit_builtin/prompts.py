@@ -37,11 +37,17 @@ class MessagesPrompts(PromptBuilder):
 
     def build(self, row: Row, route: Route, teachers: Sequence[Teacher]) -> ChatPrompts:
         """Raises RowError where a teacher's messages are malformed, or missing and required."""
-        own = {teacher.name: self._privileged(row, teacher) for teacher in teachers if teacher.name in route.weights}
+        read: dict[str, Messages] = {}
+        fallbacks: list[str] = []
+        for teacher in teachers:
+            if teacher.name in route.weights:
+                own = self._privileged(row, teacher)
+                read[teacher.name] = own or row.messages
+                fallbacks += [teacher.name] if own is None else []
         return ChatPrompts(
             student=row.messages,
-            teachers={name: messages or row.messages for name, messages in own.items()},
-            fallbacks=frozenset(name for name, messages in own.items() if messages is None),
+            teachers=read,
+            fallbacks=frozenset(fallbacks),
             template_options=parse_template_options(row.fields),
             unused=_unused(row, teachers),
         )

@@ -27,9 +27,10 @@ class FieldRouter(Router):
         value = row.fields[key]
         if not isinstance(value, str):
             raise RowError(key, f"is {value!r}, not a string. {_known(teachers)}")
-        if value not in _names(teachers):
-            raise RowError(key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}")
-        return Route.to(value)
+        for teacher in teachers:
+            if teacher.name == value:
+                return Route.to(value)
+        raise RowError(key, f"no teacher has the route value {value!r}; {suggest(value, _names(teachers))}")
 
 
 class SingleRouter(Router):

@@ -17,14 +17,13 @@ def arrow_rows(file: RowFile, first: int, batch: "pa.RecordBatch") -> Iterator[R
     """Each row of a batch whose columns `is_json`, numbered from `first`; one with a wrong value is unreadable."""
     import pyarrow as pa
 
-    names = batch.schema.names
     try:
-        values = [json_column(column) for column in batch.columns]
+        rows = json_column(batch.to_struct_array())
     except (ValueError, OverflowError, pa.ArrowException):
         yield from _one_by_one(file, first, batch)
         return
-    for number, cells in enumerate(zip(*values, strict=True), start=first):
-        yield RawRow(file, number, to_json(dict(zip(names, cells, strict=True))))
+    for number, row in enumerate(rows, start=first):
+        yield RawRow(file, number, to_json(row))
 
 
 def _one_by_one(file: RowFile, first: int, batch: "pa.RecordBatch") -> Iterator[RawRow | UnreadableRow]:

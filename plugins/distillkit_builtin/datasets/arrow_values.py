@@ -7,6 +7,7 @@ durations; unions) has no value: such columns are left out.
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +48,7 @@ def is_json(kind: "pa.DataType") -> bool:
     return bool(plain or _is_text(kind) or types.is_decimal(kind) or _is_time(kind))
 
 
+@lru_cache  # the same for all batches of a file
 def _conversion(kind: "pa.DataType") -> Convert | None:
     """What makes JSON of a value; None where it is JSON already, as most are."""
     from pyarrow import types

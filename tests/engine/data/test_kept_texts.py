@@ -28,7 +28,7 @@ def test_readers_go_their_own_ways_while_more_is_kept() -> None:
 @pytest.mark.filterwarnings("error")  # nothing is printed besides when the file is closed
 @pytest.mark.parametrize("size", [1, 100_000])
 def test_a_full_disk_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda prefix: Path("/dev/full").open("wb"))  # noqa: SIM115
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda buffering, prefix: Path("/dev/full").open("wb", buffering))  # noqa: SIM115
     texts = KeptTexts()
     with pytest.raises(DataError, match=r"the rows cannot be kept in .*: No space left on device.*set TMPDIR"):  # noqa: PT012
         texts.append(b"x" * size)
