@@ -69,3 +69,12 @@ def test_the_router_all_sends_each_row_to_every_teacher_with_its_weight(fake_con
     assert result.steps == 5
     for record in read_jsonl(result.run_dir / "samples.jsonl"):
         assert record["teacher_logprobs"].keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_resumed_run_has_the_scores_of_references_that_were_sampled_ahead(fake_config: Make, step: int) -> None:
+    config = with_base(fake_config, train={"save_every": 1, "keep_last": 9, "max_steps_off_policy": 1})
+    first = distillkit.run(config)
+    losses = [row["train/loss"] for row in first.metrics]
+    again = distillkit.run(config, resume=True, from_step=step)
+    assert [row["train/loss"] for row in again.metrics] == losses
