@@ -178,13 +178,17 @@ class ScoredRollout(Value):
     prompts: Prompts
     scores: Mapping[str, Score]
     """Teacher name to that teacher's score."""
+    references: Mapping[str, Score] = field(default_factory=FrozenDict)
+    """The scores of teachers outside of the route that the loss names (`Loss.references`)."""
 
     def __post_init__(self) -> None:
         """Refuse scores of other completions, or by other teachers than those of the route."""
         object.__setattr__(self, "scores", FrozenDict(self.scores))
+        if type(self.references) is not FrozenDict:
+            object.__setattr__(self, "references", FrozenDict(self.references))
         if self.scores.keys() != self.prompts.route.weights.keys():
             raise AlignmentError(f"{self.rollout}: scored by {[*self.scores]}, its route is {self.prompts.route.label}")
-        for teacher, score in self.scores.items():
+        for teacher, score in (*self.scores.items(), *self.references.items()):
             request, rollout = score.request, self.rollout
             if request.teacher != teacher or (request.rollout is not rollout and request.key != rollout.key):
                 raise AlignmentError(f"{self.rollout}: the {score} is not one of it by teacher {teacher!r}")

@@ -43,7 +43,7 @@ def _show_plugins(prepared: PreparedRun, console: Terminal) -> None:
 def _show_plan(prepared: PreparedRun, console: Console) -> None:
     plan, pipeline = prepared.plan, prepared.pipeline
     table = Table(box=None, show_header=False)
-    routes = ", ".join(f"{teacher.shown} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
+    routes = ", ".join(f"{teacher.shown} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.routed_to)
     table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
     table.add_row("steps", f"{plan.steps:,}, {whole}")

@@ -40,7 +40,7 @@ def diagnose_and_report(
     if json:
         OUT.print(as_json(config.name, found), emoji=False)
         return
-    shown = {teacher.name: teacher.shown for teacher in prepared.pipeline.teachers}
+    shown = {teacher.name: teacher.shown for teacher in prepared.pipeline.routed_to}
     read = replace(found, routes={shown[name]: figures for name, figures in found.routes.items()})
     if quiet:
         show_sentences(read, OUT)

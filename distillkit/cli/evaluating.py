@@ -53,7 +53,7 @@ def evaluate_and_report(
     with explain_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, result, indent=2)
-    show_evaluation(found, before, prepared.pipeline.teachers, OUT)
+    show_evaluation(found, before, prepared.pipeline.routed_to, OUT)
     OUT.print(f"wrote {file}")
 
 

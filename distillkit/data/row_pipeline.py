@@ -24,12 +24,17 @@ class RowPipeline:
     """Rows without a prompt of their own for each teacher, scored under the student's messages."""
     unused: Counter[str] = field(default_factory=Counter)
     """Rows that have a field which belongs to prompts elsewhere, by the field."""
+    routed_to: tuple[Teacher, ...] = field(init=False)
+    """The teachers that the router chooses from: all but the loss's references."""
     _names: Mapping[str, None] = field(init=False)
-    """The teachers' names, in the config's order."""
+    """Their names, in the config's order."""
+    _references: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         """Gather the teachers' names once, not for every row."""
-        self._names = {teacher.name: None for teacher in self.teachers}
+        self._references = self.config.loss.references()
+        self.routed_to = tuple(teacher for teacher in self.teachers if teacher.name not in self._references)
+        self._names = {teacher.name: None for teacher in self.routed_to}
 
     @classmethod
     def of(cls, config: RunConfig) -> "RowPipeline":
@@ -40,7 +45,7 @@ class RowPipeline:
         """The row's route and messages. Raises RowError."""
         route = self._route(row)
         chat = self._build(row, route)
-        if chat.teachers.keys() != route.weights.keys():
+        if chat.teachers.keys() != {*route.weights, *self._references}:
             prompts = self.config.prompts
             raise PluginError(
                 f"prompt builder {prompts.name!r} ({type(prompts).__name__}) gives messages to {sorted(chat.teachers)} "
@@ -50,7 +55,7 @@ class RowPipeline:
 
     def _route(self, row: Row) -> Route:
         try:
-            route = self.config.router.route(row, self.teachers)
+            route = self.config.router.route(row, self.routed_to)
         except Exception:  # attributed only after a failure, since there are millions of rows
             with attribute_to(self.config.router, f"in route() at {row.place}"):
                 raise
@@ -60,12 +65,16 @@ class RowPipeline:
 
     def _build(self, row: Row, route: Route) -> ChatPrompts:
         try:
-            chat = self.config.prompts.build(row, route, self.teachers)
+            chat = self.config.prompts.build(row, self._with_references(route), self.teachers)
         except Exception:
             with attribute_to(self.config.prompts, f"in build() at {row.place}"):
                 raise
         require_returned(self.config.prompts, chat, ChatPrompts, "build()", row.place)
         return chat
+
+    def _with_references(self, route: Route) -> Route:
+        """What prompts are built for: the loss's references read a prompt as teachers do."""
+        return Route({**route.weights, **dict.fromkeys(self._references, 1.0)}) if self._references else route
 
     def render(self, rows: Sequence[Row], renderer: Renderer) -> list[Prompts]:
         """The prompts of many rows, which is faster than one after another. Raises the first's RowError."""
@@ -91,7 +100,7 @@ class RowPipeline:
         """Count a row with this route and these messages."""
         for name in route.weights:
             self.rows_of[name] += 1
-        for name in chat.fallbacks:
+        for name in chat.fallbacks & route.weights.keys():
             self.fallbacks_of[name] += 1
         for name in chat.unused:
             self.unused[name] += 1

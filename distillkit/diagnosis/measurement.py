@@ -43,7 +43,7 @@ async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:
     outcomes = await run.sampled_and_scored(prompts, PURPOSE)
     if not outcomes.scored:
         raise RunFailedError(f"no completion could be scored; the first failure: {outcomes.lost[0].reason}")
-    config, teachers = prepared.config, prepared.pipeline.teachers
+    config, teachers = prepared.config, prepared.pipeline.routed_to
     rest = Evaluation(prompts, teachers, run.scheduler, prepared.sampling, config.seed, "before", 0, 0)
     own: dict[str, Sequence[Rollout]] = {}
     student_prompt: dict[str, Sequence[Score]] = {}

@@ -39,7 +39,7 @@ class EvaluatorRunner:
 
     async def run(self, stage: EvalStage, step: int, policy_version: int) -> dict[str, float]:
         """Let every evaluator measure the published policy; return the metrics of the step, by their full names."""
-        config, teachers = self.prepared.config, self.prepared.pipeline.teachers
+        config, teachers = self.prepared.config, self.prepared.pipeline.routed_to
         if not config.evaluators:
             return {}
         started = time.perf_counter()
@@ -75,7 +75,7 @@ class EvaluatorRunner:
         missing: Missing | None = None
         if not config.evaluators:
             missing = "evaluators" if config.data.holds_out else "held-out rows"
-        return verdict_of(before, after, measures, self.prepared.pipeline.teachers, steps, missing)
+        return verdict_of(before, after, measures, self.prepared.pipeline.routed_to, steps, missing)
 
     async def _held_out_prompts(self) -> Sequence[Prompts]:
         if self._prompts is None:

@@ -67,7 +67,7 @@ async def run_session(
 def _started(engine: Engine) -> RunStarted:
     prepared, config = engine.prepared, engine.prepared.config
     first = engine.step + (engine.to_follow_up is None)
-    teachers = prepared.pipeline.teachers
+    teachers = prepared.pipeline.routed_to
     return RunStarted(config.name, engine.files.run_dir, prepared.plan, teachers, first, config.dump())
 
 

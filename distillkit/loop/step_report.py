@@ -26,7 +26,7 @@ class StepReport:
 
     def metrics(self, outcomes: Outcomes) -> dict[str, float]:
         """Routes, requests in flight, failures, seconds, and what sampler and scorers measured of themselves."""
-        teachers, peaks = self.prepared.pipeline.teachers, self.scheduler.inflight.read_peaks()
+        teachers, peaks = self.prepared.pipeline.routed_to, self.scheduler.inflight.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
         return {
             **self._measured_by_plugins(),

@@ -20,6 +20,9 @@ class Wanted(Value):
     of_scorers: Mapping[str, int] = field(default_factory=FrozenDict)
     """Without `sampled`, which every scorer gives."""
 
+    references: tuple[str, ...] = ()
+    """Teachers that are asked of each sampled token besides those of the row's route."""
+
     def __post_init__(self) -> None:
         """Hold read-only copies."""
         freeze_fields(self, "of_sampler", "of_scorers")
@@ -30,7 +33,7 @@ class Wanted(Value):
         plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
         needs = _most(plugin.needs() for plugin in plugins)
         needs.pop("sampled", None)
-        return cls(_most(plugin.sampler_needs() for plugin in plugins), needs)
+        return cls(_most(plugin.sampler_needs() for plugin in plugins), needs, config.loss.references())
 
     def fill(self, request: ScoreRequest) -> ScoreRequest:
         """A score request with what is wanted: `topk`, and as `at_ids` the top-K ids of the policy that sampled."""

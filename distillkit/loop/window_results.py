@@ -73,6 +73,8 @@ class WindowResults:
         teachers = prompts.route.teachers
         asked = (self.turn_ends.request(rollout, teacher, prompts.teachers[teacher]) for teacher in teachers)
         requests = [self.requests.wanted.fill(request) for request in asked]
+        references = self.requests.wanted.references
+        requests += [self.turn_ends.request(rollout, name, prompts.teachers[name]) for name in references]
         self._to_score += len(requests)
         return requests
 
@@ -111,13 +113,15 @@ class WindowResults:
 
     def outcomes(self, sample_seconds: float, score_seconds: float) -> Outcomes:
         """All outcomes, in data order; every request must have been answered."""
-        scored = [
-            ScoredRollout(self._rollouts[key], self.requests.prompts_of(key), self._scores[key])
-            for key in self._order
-            if key not in self._lost
-        ]
+        scored = [self._scored_rollout(key) for key in self._order if key not in self._lost]
         rollouts = tuple(self._rollouts[key] for key in self._order if key in self._rollouts)
         return Outcomes(tuple(scored), tuple(self._lost.values()), rollouts, sample_seconds, score_seconds)
+
+    def _scored_rollout(self, key: SampleKey) -> ScoredRollout:
+        prompts, given = self.requests.prompts_of(key), self._scores[key]
+        scores = {name: given[name] for name in prompts.route.teachers}
+        references = {name: given[name] for name in self.requests.wanted.references}
+        return ScoredRollout(self._rollouts[key], prompts, scores, references)
 
     def sampled(self) -> Outcomes:
         """What the sampler gave, as if no score had come yet."""
@@ -135,5 +139,5 @@ class WindowResults:
     def _stage_of(self, key: SampleKey) -> Stage:
         if key not in self._rollouts:
             return "sample"
-        teachers = self.requests.prompts_of(key).route.teachers
+        teachers = (*self.requests.prompts_of(key).route.teachers, *self.requests.wanted.references)
         return "train" if all(teacher in self._scores[key] for teacher in teachers) else "score"

@@ -68,7 +68,7 @@ class CheckResult:
             holds_run,
             prepared.plan,
             len(prepared.dataset),
-            {teacher.name: pipeline.rows_of[teacher.name] for teacher in pipeline.teachers},
+            {teacher.name: pipeline.rows_of[teacher.name] for teacher in pipeline.routed_to},
             {label: _shown(prepared, prompts) for label, prompts in first_of_each_route(prepared).items()},
             {fit.memory.device: fit.peak for fit in prepared.memory.fits},
             tuple(note for report in reports for note in report.notes),
@@ -81,7 +81,7 @@ class CheckResult:
 def first_of_each_route(prepared: PreparedRun) -> dict[str, Prompts]:
     """The first row of each route."""
     first: dict[str, Prompts] = {}
-    wanted = {teacher.name for teacher in prepared.pipeline.teachers if prepared.pipeline.rows_of[teacher.name]}
+    wanted = {teacher.name for teacher in prepared.pipeline.routed_to if prepared.pipeline.rows_of[teacher.name]}
     for row in prepared.dataset.rows():
         (prompts,) = prepared.render([row])
         first.setdefault(prompts.route.label, prompts)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.config.default_plugins import default_source
 from distillkit.config.option_problems import PluginOptionsError
@@ -34,6 +36,7 @@ class RunPlugins:
 
 def plugins_of(config: RunConfig, registry: Registry) -> RunPlugins:
     """All plugins of a config, in the order in which they are opened; `registry` has the dataset for a path."""
+    require_references(config)
     student = config.student
     sampler = student.sampler if student.sampler is not None else student
     if not isinstance(sampler, Sampler):
@@ -92,8 +95,12 @@ def require_loss(config: RunConfig, rank: Rank) -> None:
     taken = known[loss.loss_function]
     unknown = {name: value for name, value in loss.options_for(taken).items() if name not in taken}
     if unknown:
-        given = ", ".join(f"{name} (here {value:g})" for name, value in unknown.items())
+        given = ", ".join(f"{name} (here {_shown(value)})" for name, value in unknown.items())
         raise InputError(f"student {student.name!r}: its {loss.loss_function} takes no option {given}")
+
+
+def _shown(value: JsonValue) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
@@ -144,6 +151,22 @@ def _require_given(plugin: Plugin, needs: Mapping[str, int], who: str, offered: 
             raise InputError(
                 f"{plugin.role} {plugin.name!r} needs {need}{f' of {least}' if least > 1 else ''}; {who} gives {can}"
             )
+
+
+def require_references(config: RunConfig) -> None:
+    """Raise InputError unless the teachers that the loss names beside the routes are there, and others are too."""
+    names, references = [teacher.teacher.name for teacher in config.teachers], config.loss.references()
+    for name in references:
+        if name not in names:
+            raise InputError(
+                f"loss {config.loss.name!r} asks teacher {name!r} of every token, and no teacher is called so "
+                f"({suggest(name, names)}): add it to teachers, such as `- {{model: ..., route_value: {name}}}`"
+            )
+    if not set(names) - set(references):
+        raise InputError(
+            f"loss {config.loss.name!r} takes {' and '.join(map(repr, references))} as a reference, to which no row is "
+            "routed, and there is no other teacher; add the one to learn from"
+        )
 
 
 def require_spreading(student: Student, rank: Rank) -> None:

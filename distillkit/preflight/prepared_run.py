@@ -180,7 +180,7 @@ def _warnings(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, samp
     """What is likely not meant so of teachers, steps and sampling."""
     yield from other_prompts(renderer)
     yield from unread_by_teachers(config, renderer)
-    for teacher in pipeline.teachers:
+    for teacher in pipeline.routed_to:
         if not pipeline.rows_of[teacher.name]:
             yield f"teacher {teacher.name!r}: no row is routed to it; it is loaded and never asked"
     train = config.train

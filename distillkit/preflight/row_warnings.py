@@ -36,7 +36,7 @@ def row_warnings(
     yield from trained_held_out_rows(train.lengths.hashes, train.rows, held_out.lengths.hashes, held_out.rows)
     yield from _routes(train.pipeline, held_out.pipeline)
     for evaluator in config.evaluators:
-        yield from _of_evaluator(evaluator, routed_held_out, train.pipeline.teachers)
+        yield from _of_evaluator(evaluator, routed_held_out, train.pipeline.routed_to)
 
 
 def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:

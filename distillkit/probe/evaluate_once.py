@@ -83,7 +83,7 @@ async def evaluate_once(
         RunFailedError: if no completion could be sampled or scored.
     """
     prompts = await asyncio.to_thread(prepared.render, prepared.eval_rows)
-    config, teachers = prepared.config, prepared.pipeline.teachers
+    config, teachers = prepared.config, prepared.pipeline.routed_to
     step = 0 if weights is None else weights.step
     stage: EvalStage = "before" if weights is None else "after"
     async with opened(prepared, notify, progress, weights) as run:

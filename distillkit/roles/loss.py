@@ -51,6 +51,13 @@ class Loss(Plugin):
         """How many teachers a row may be routed to; None: any number, as one mixture of their probabilities."""
         return 1
 
+    def references(self) -> tuple[str, ...]:
+        """Teachers that are asked of every sampled token besides those of the row's route (`ScoredRollout.references`).
+
+        No row is routed to them: an anchor, what a target is extrapolated from.
+        """
+        return ()
+
     def minimises(self) -> NextTokenDivergence | None:
         """The divergence that the loss goes down on, in expectation over what the policy samples; None: none.
 

@@ -16,6 +16,9 @@ from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.run_directory.codec import Encoded, from_json, to_json
 from distillkit.types import Prompts, SampleKey
 
+SCORES = ("scores", "references")
+"""The fields of a scored rollout that hold scores."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InFlight:
@@ -98,23 +101,30 @@ def _completion_to_json(rollout: Rollout, scored: ScoredRollout | None) -> dict[
 
 
 def _scored_to_json(scored: ScoredRollout) -> dict[str, JsonValue]:
-    scores: dict[str, JsonValue] = {
+    fields = to_json(scored, without=("rollout", "prompts", *SCORES))
+    return {**fields, **{name: _scores_to_json(getattr(scored, name)) for name in SCORES}}
+
+
+def _scores_to_json(scores: Mapping[str, Score]) -> dict[str, JsonValue]:
+    return {
         teacher: Encoded(
             to_json(score, without=("request",)),
             request=to_json(score.request, without=("rollout", "teacher", "prompt_ids")),
         )
-        for teacher, score in scored.scores.items()
+        for teacher, score in scores.items()
     }
-    return {**to_json(scored, without=("rollout", "prompts", "scores")), "scores": scores}
 
 
 def _scored_from_json(fields: Mapping[str, Any], rollout: Rollout, prompts: Prompts) -> ScoredRollout:
     scores = {
-        teacher: from_json(Score, score, request=_request_from_json(score["request"], rollout, teacher, prompts))
-        for teacher, score in fields["scores"].items()
+        name: {
+            teacher: from_json(Score, score, request=_request_from_json(score["request"], rollout, teacher, prompts))
+            for teacher, score in fields[name].items()
+        }
+        for name in SCORES
     }
-    rest = {name: value for name, value in fields.items() if name != "scores"}
-    return from_json(ScoredRollout, rest, rollout=rollout, prompts=prompts, scores=scores)
+    rest = {name: value for name, value in fields.items() if name not in SCORES}
+    return from_json(ScoredRollout, rest, rollout=rollout, prompts=prompts, **scores)
 
 
 def _request_from_json(fields: Mapping[str, Any], rollout: Rollout, teacher: str, prompts: Prompts) -> ScoreRequest:

@@ -16,7 +16,7 @@ from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.prompts import MessagesPrompts
-from distillkit_builtin.routers import FieldRouter, SingleRouter
+from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
@@ -30,8 +30,8 @@ def distillkit_datasets() -> Sequence[type[Dataset]]:
 
 @hookimpl
 def distillkit_routers() -> Sequence[type[Router]]:
-    """`field` and `single`."""
-    return [FieldRouter, SingleRouter]
+    """`field`, `single` and `all`."""
+    return [FieldRouter, SingleRouter, AllRouter]
 
 
 @hookimpl
