@@ -4,8 +4,8 @@ Each value is frozen, with all that it holds, and carries its own identity, so t
 in a list. Token ids are int64, logprobs float32 in natural log; `P` is a prompt's length in tokens, `R` a response's.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -104,14 +104,6 @@ class Teacher(Value):
             object.__setattr__(self, "shown", shown_names([self.name], [self.model])[0])
         if not self.slug:
             object.__setattr__(self, "slug", slugs([self.shown], [self.name])[0])
-
-
-def named(teachers: Sequence[Teacher]) -> tuple[Teacher, ...]:
-    """The teachers of one run, each called as no other of them is."""
-    names = [teacher.name for teacher in teachers]
-    shown = shown_names(names, [teacher.model for teacher in teachers])
-    called = zip(teachers, shown, slugs(shown, names), strict=True)
-    return tuple(replace(teacher, shown=text, slug=slug) for teacher, text, slug in called)
 
 
 @dataclass(frozen=True, slots=True)

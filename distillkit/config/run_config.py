@@ -18,6 +18,7 @@ from distillkit.config.sections import (
     TeacherConfig,
 )
 from distillkit.config.train_config import TrainConfig
+from distillkit.data.named_teachers import named
 from distillkit.errors import ConfigError
 from distillkit.registry import Registry
 from distillkit.roles.evaluator import Evaluator
@@ -27,7 +28,6 @@ from distillkit.roles.prompt_builder import PromptBuilder
 from distillkit.roles.router import Router
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
-from distillkit.types import named
 
 
 def _path_shorthand(value: object) -> object:

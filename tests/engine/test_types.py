@@ -10,6 +10,7 @@ import pytest
 
 from distillkit import events, records, training_data, types
 from distillkit.arrays import frozen_array, logprob_array, token_ids
+from distillkit.data.named_teachers import named
 from distillkit.errors import AlignmentError
 from distillkit.events import (
     EvalResult,
@@ -39,7 +40,6 @@ from distillkit.types import (
     SampleRequest,
     SamplingParams,
     Teacher,
-    named,
 )
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
