@@ -132,8 +132,8 @@ def _checked(plugin: Plugin, context: RunContext, student: Student) -> CheckRepo
 
 
 def _by_key(student: Student, sampler: Sampler | None) -> dict[str, Plugin]:
-    apart = sampler is not None and student.sampler is not None
-    return {"student": student, **({"student.sampler": sampler} if apart else {})}
+    found: dict[str, Plugin] = {"student": student}
+    return found if sampler is None or sampler is student else {**found, "student.sampler": sampler}
 
 
 @asynccontextmanager
