@@ -12,6 +12,7 @@ from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.execute import NEW_RUN, execute
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.run_directory.checkpoint import checkpoints, step_of
 from distillkit.run_directory.directory import require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
@@ -48,8 +49,10 @@ def run_and_report(
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
-            if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
+            saved = checkpoints(run_dir)
+            if saved and not (start.resume and isinstance(error, InputError)):
+                command = shlex.join([*rank.launch_command, "run", *words, "--resume"])
+                error.add_note(f"go on after step {step_of(saved[-1])} with: {command}")
         raise
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")

@@ -153,7 +153,7 @@ def test_a_failed_run_ends_with_the_error_its_log_and_how_to_go_on(broken: Calla
     assert error == "failed: ZeroDivisionError: a bug (-v shows the traceback)"
     assert "raised by scorer 'broken'" in notes[0]
     assert log == "log: runs/fake/run.log"
-    assert command == f"go on with: distillkit run {name} --resume"
+    assert command == f"go on after step 1 with: distillkit run {name} --resume"
     assert "Traceback" in Path("runs/fake/run.log").read_text()
     assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "failed"
 
@@ -165,19 +165,19 @@ def test_wrong_input_that_shows_in_mid_run_points_to_the_log_too(broken: Callabl
     assert done.output.splitlines()[-3:] == [
         "error: a bug",
         "log: runs/fake/run.log",
-        f"go on with: distillkit run {name} --resume",
+        f"go on after step 1 with: distillkit run {name} --resume",
     ]
     refused = call("run", name)
     assert refused.exit_code == 2
     assert "log: " not in refused.output  # that run did not begin
-    assert "go on with" not in call("run", name, "--resume").output  # just tried
+    assert "go on after" not in call("run", name, "--resume").output  # just tried
 
 
 def test_the_command_to_go_on_with_is_exact(broken: Callable[..., str], tmp_path: Path) -> None:
     words = [broken("ZeroDivisionError", plugins=[]), "sampling.stop=['a b']", "-p", FAKES, "-p", "broken.py"]
     done = call("-v", "run", *words, "-q")
     assert done.exit_code == 1, done.output
-    shown = done.output.splitlines()[-1].removeprefix("go on with: ")
+    shown = done.output.splitlines()[-1].removeprefix("go on after step 1 with: ")
     assert shlex.split(shown) == ["distillkit", "run", *words, "-v", "-q", "--resume"]
     (tmp_path / "broken.py").write_text(BROKEN.replace("> 0", "> 9"), encoding="utf-8")
     assert call(*shlex.split(shown)[1:]).exit_code == 0
