@@ -58,9 +58,14 @@ def test_a_rank_says_what_it_alone_found_once_rank_0_could_have_said_it(
         monkeypatch.setattr(terminal, "quiet", False)  # to be set back
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(typer.Exit) as ended, reporting.reporting():
-        reporting.OUT.print("not said twice")
-        raise InputError("rows.jsonl: no such file")
+
+    def command() -> None:
+        with reporting.reporting():
+            reporting.OUT.print("not said twice")
+            raise InputError("rows.jsonl: no such file")
+
+    with pytest.raises(typer.Exit) as ended:
+        command()
     assert (ended.value.exit_code, waited) == (2, [reporting.RANK_0_SPEAKS_S])
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "rank 1 of 2, and no other so far:\nerror: rows.jsonl: no such file\n")
