@@ -25,7 +25,7 @@ class StepReport:
     files: RunFiles
 
     def metrics(self, outcomes: Outcomes) -> dict[str, float]:
-        """Routes, requests in flight, completions trained and failed, seconds, and what plugins measured of themselves."""
+        """Routes, requests in flight, completions trained and failed, seconds, and what plugins measured."""
         teachers, peaks = self.prepared.pipeline.teachers, self.scheduler.inflight.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
         return {
