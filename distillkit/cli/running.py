@@ -52,7 +52,7 @@ def run_and_report(
             saved = checkpoints(run_dir)
             if saved and not (start.resume and isinstance(error, InputError)):
                 command = shlex.join([*rank.launch_command, "run", *words, "--resume"])
-                error.add_note(f"go on after step {step_of(saved[-1])} with: {command}")
+                error.add_note(f"go on after step {step_of(saved[-1])} with:\n  {command}")  # a line to be copied
         raise
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")

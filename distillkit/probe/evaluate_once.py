@@ -59,8 +59,8 @@ def prepare_evaluation(
     forgotten = [] if weights is None or not weights.exported else list(_keeping_state(prepared))
     if weights is not None and forgotten:
         notify(
-            f"{weights.path} holds the student alone: what {', '.join(forgotten)} kept of the run is in its checkpoints, "
-            f"and here as at the start, not as after step {weights.step}"
+            f"{weights.path} holds the student alone: what {', '.join(forgotten)} kept of the run is in its "
+            f"checkpoints, and here as at the start, not as after step {weights.step}"
         )
     return prepared
 

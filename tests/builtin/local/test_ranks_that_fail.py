@@ -80,8 +80,9 @@ def steps(run_dir: Path) -> list[int]:
 
 def resumed(output: str) -> tuple[int, str]:
     """Start what the last line says, as it stands there."""
-    command = next(line for line in output.splitlines() if line.startswith("go on "))
-    words = shlex.split(command.split(" with: ")[1])
+    lines = iter(output.splitlines())
+    command = next(next(lines) for line in lines if line.startswith("go on after step 2 with:"))
+    words = shlex.split(command)
     assert words[:6] == ["torchrun", "--nproc-per-node", "2", "-m", "distillkit", "run"]
     assert words[-1] == "--resume"
     return finished(torchrun(2, *words[6:]))
@@ -96,7 +97,7 @@ def test_a_rank_that_is_killed_costs_the_step_in_hand_alone(files: Files, tmp_pa
     assert "failed: rank 1 of 2 is gone" in output
     assert steps(files.run("parts")) == [2]
     assert "step 2, the last good one, is saved" in (files.run("parts") / "run.log").read_text()
-    assert "go on after step 2 with: torchrun" in output
+    assert "go on after step 2 with:\n  torchrun" in output
     (tmp_path / "go").touch()
     code, output = resumed(output)
     assert code == 0, output
@@ -133,7 +134,7 @@ def test_a_run_whose_teachers_server_died_goes_on_with_the_command_that_it_said(
     code, output = finished(torchrun(2, *words, "name=parts"))
     assert code == 1
     assert "failed: step 3: all 4 completions failed, also when tried once more" in output
-    assert "go on after step 2 with: torchrun" in output
+    assert "go on after step 2 with:\n  torchrun" in output
     assert steps(files.run("parts")) == [2]
     server.faults.clear()
     code, output = resumed(output)

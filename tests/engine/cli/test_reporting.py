@@ -69,3 +69,10 @@ def test_a_rank_says_what_it_alone_found_once_rank_0_could_have_said_it(
     assert (ended.value.exit_code, waited) == (2, [reporting.RANK_0_SPEAKS_S])
     said = capsys.readouterr()
     assert (said.out, said.err) == ("", "rank 1 of 2, and no other so far:\nerror: rows.jsonl: no such file\n")
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_command_to_be_copied_stays_a_line_on_every_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "  distillkit run config.yaml sampling.completions_per_prompt=8 train.prompt_groups_per_step=64 --resume"
+    lines = said(f"go on after step 3 with:\n{command}", Screen(), width, monkeypatch).splitlines()
+    assert lines[-1] == command
