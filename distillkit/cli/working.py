@@ -23,6 +23,10 @@ class Working:
 
     def __exit__(self, *error: object) -> None:
         """Take it away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take it away before the block ends."""
         if self._status is not None:
             self._status.stop()
 

@@ -133,7 +133,9 @@ def _checked(plugin: Plugin, context: RunContext, student: Student) -> CheckRepo
 
 def _by_key(student: Student, sampler: Sampler | None) -> dict[str, Plugin]:
     found: dict[str, Plugin] = {"student": student}
-    return found if sampler is None or sampler is student else {**found, "student.sampler": sampler}
+    if sampler is not None and student.sampler is not None:
+        found["student.sampler"] = sampler
+    return found
 
 
 @asynccontextmanager
