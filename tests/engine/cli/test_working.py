@@ -1,57 +1,55 @@
-"""The line at the foot of the terminal while a command works: there on a terminal, gone once it is taken away."""
-
-from io import StringIO
+"""The line at the foot of the terminal while a command works: it says what is done, until it is taken away."""
 
 import pytest
 
 from distillkit.cli import working
-from distillkit.cli.reporting import Terminal
 from distillkit.cli.working import Working
 from distillkit.events import PhaseProgress
 
 
-class Screen(StringIO):
-    """What a terminal gets, or a file."""
+class Line:
+    """Stands for rich's line, and keeps what is done with it."""
 
-    def __init__(self, *, terminal: bool) -> None:
-        super().__init__()
-        self.terminal = terminal
+    done: list[str]
 
-    def isatty(self) -> bool:
-        return self.terminal
+    def __init__(self, text: str, console: object) -> None:
+        self.done = shown
+        self.update(text)
 
+    def start(self) -> None:
+        self.done.append("start")
 
-@pytest.fixture
-def screen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Screen:
-    """What stands on standard error."""
-    made = Screen(terminal=request.param)
-    monkeypatch.setenv("TERM", "xterm-256color")
-    console = Terminal(stderr=True)
-    console.file = made
-    monkeypatch.setattr(working, "ERR", console)
-    return made
+    def update(self, text: str) -> None:
+        self.done.append(text)
+
+    def stop(self) -> None:
+        self.done.append("stop")
 
 
-@pytest.mark.parametrize("screen", [True], indirect=True)
-def test_it_says_what_is_done_and_may_be_taken_away_before_the_block_ends(screen: Screen) -> None:
+shown: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def _line(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown.clear()
+    monkeypatch.setattr(working, "Status", Line)
+
+
+def test_it_says_what_is_done_and_may_be_taken_away_before_the_block_ends() -> None:
     with Working("checking ...", quiet=False) as line:
         line.progress(PhaseProgress("score", 3, 8))
         line.stop()
-        said = screen.getvalue()
-        assert "scoring 3/8" in said
-        assert said.endswith(("\x1b[2K", "\x1b[?25h"))  # the line is erased, the cursor is back
-    assert screen.getvalue() == said
+        assert shown == ["checking ...", "start", "scoring 3/8", "stop"]
 
 
-@pytest.mark.parametrize("screen", [False], indirect=True)
-def test_in_a_file_there_is_nothing(screen: Screen) -> None:
-    with Working("checking ...", quiet=False) as line:
+def test_an_error_takes_it_away_too() -> None:
+    with pytest.raises(ZeroDivisionError), Working(quiet=False):
+        raise ZeroDivisionError
+    assert shown == ["loading ...", "start", "stop"]
+
+
+def test_where_it_is_to_be_quiet_there_is_none() -> None:
+    with Working(quiet=True) as line:
         line.progress(PhaseProgress("score", 3, 8))
-    assert not screen.getvalue().strip()
-
-
-@pytest.mark.parametrize("screen", [True], indirect=True)
-def test_nor_where_it_is_to_be_quiet(screen: Screen) -> None:
-    with Working("checking ...", quiet=True) as line:
-        line.progress(PhaseProgress("score", 3, 8))
-    assert not screen.getvalue()
+        line.stop()
+    assert not shown
