@@ -59,6 +59,7 @@ from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse,
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
 from distillkit.positions import NextTokenDivergence, Positions, TokenLoss
 from distillkit.preflight.check_result import CheckResult
+from distillkit.probe.report import ProbeReport
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoredRollout, ScoreRequest, Weights
@@ -105,7 +106,7 @@ from distillkit.verdict.run_verdict import Change, DecayWarning, RouteVerdict
 from distillkit.verdict.verdict_sentences import Verdict
 
 # Running a config.
-__all__ = ["CheckResult", "Registry", "RunConfig", "RunResult", "arun", "check", "run"]
+__all__ = ["CheckResult", "ProbeReport", "Registry", "RunConfig", "RunResult", "arun", "check", "run"]
 __all__ += ["Change", "DecayWarning", "RouteVerdict", "Verdict"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.

@@ -7,10 +7,12 @@ from typing import Any
 
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.execute import execute
 from distillkit.preflight.check_result import CheckResult
 from distillkit.preflight.prepared_run import prepare_run
+from distillkit.probe.without_run import probed
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
@@ -83,25 +85,33 @@ def check(
     *,
     overrides: Mapping[str, object] | None = None,
     plugins: Sequence[type[Plugin] | str | Path] = (),
+    probe: bool = False,
 ) -> CheckResult:
     """Find out what a run would do and take, and whether anything is wrong; loads no weights, writes nothing.
 
-    It reads every row, asks tokenizers and servers, as `distillkit check` does.
+    It reads every row, asks tokenizers and servers, as `distillkit check` does. With `probe` it also loads everything,
+    samples and scores a few rows for real, and says in `probe` whether they can be trusted, as `check --probe` does;
+    what it finds wrong is no exception, and `ok` is False.
 
     Args:
         config: as for `run`.
         overrides: as for `run`.
         plugins: as for `run`.
+        probe: measure a few rows too; not done where a package is missing.
 
     Raises:
         InputError: naming everything that is wrong at the first stage where something is.
+        RunFailedError: if no row of the probe could be sampled.
     """
     resolved, registry = resolve(config, plugins, overrides)
-    run_dir = run_directory(resolved)
+    run_dir, rank = run_directory(resolved), Rank.from_environment()
     require_writable_path(run_dir)
+    if probe and rank.count > 1:
+        raise InputError("probe: from Python in one process; in several by torchrun -m distillkit check --probe")
     notices: list[str] = []
-    prepared = prepare_run(resolved, registry, notices.append, Rank.from_environment())
-    return CheckResult.of(prepared, run_dir, holds_run=holds_run(run_dir), notices=tuple(notices))
+    prepared = prepare_run(resolved, registry, notices.append, rank)
+    report = run_blocking(probed(prepared, notices.append)) if probe and not prepared.missing else None
+    return CheckResult.of(prepared, run_dir, holds_run=holds_run(run_dir), notices=tuple(notices), probe=report)
 
 
 def resolve(

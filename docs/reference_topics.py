@@ -68,7 +68,10 @@ TOPICS: Mapping[str, Topic] = {
     "running.md": Topic(
         "Running from Python",
         "The keys of a config are on [their page](config.md).",
-        "run arun check RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult Registry hookimpl",
+        """
+        run arun check RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult ProbeReport Registry
+        hookimpl
+        """,
     ),
     "errors.md": Topic(
         "Errors",

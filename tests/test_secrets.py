@@ -126,7 +126,7 @@ def test_what_plugins_say_too_much_of_is_neither_printed_nor_logged(told: Done) 
     assert told.codes == [0, 1, 1, 130, 1, 1, 0]
     assert not [one for one in told.leaks() if not any(name in one for name in WRITTEN_BY_THE_ENGINE)]
     assert b"cannot go on with ***, ***, ***, ***, *** through http://***@127.0.0.1:9" in told.printed
-    assert b"go on with: distillkit run error.yaml -v --resume" in told.printed
+    assert b"go on after step 1 with:\n  distillkit run error.yaml -v --resume" in told.printed
 
 
 def test_nor_is_it_in_the_ledger_and_the_summary(told: Done) -> None:

@@ -19,7 +19,7 @@ def words_alone(context: typer.Context, words: list[str] | None) -> list[str] | 
             words or [], [option for each in context.command.params for option in each.opts if option.startswith("--")]
         )
     except InputError as error:
-        ERR.print(f"error: {error}")
+        ERR.say(f"error: {error}")
         raise typer.Exit(2) from error
     return words
 

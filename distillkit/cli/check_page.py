@@ -5,14 +5,17 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from distillkit.arrays import IntArray
 from distillkit.cli.memory_rows import memory_rows
 from distillkit.cli.reporting import Terminal
 from distillkit.config.row_format_config import SortConfig
 from distillkit.config.sections import PricesConfig
 from distillkit.data.counted import counted
 from distillkit.data.indexed_rows import IndexedRows
+from distillkit.data.render import PromptSide
 from distillkit.data.row_format.expressions import SortKey
 from distillkit.events import Notice, Plan
+from distillkit.files.printable import printable
 from distillkit.files.strict_json import shortened
 from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
@@ -105,7 +108,11 @@ def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: 
     console.rule(f"route {route_shown(label, teachers)}", align="left")
     console.print(f"row {prompts.row.row_id}: {prompts.row.place}")
     console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
-    console.print(renderer.student.tokenizer.show(prompts.student.tolist()), style="cyan")
+    console.print(_read(renderer.student, prompts.student), style="cyan")
     for name, ids in prompts.teachers.items():
         console.print(f"teacher {route_shown(name, teachers)} reads ({counted(len(ids), 'token')}):")
-        console.print(renderer.teachers[name].tokenizer.show(ids.tolist()), style="green")
+        console.print(_read(renderer.teachers[name], ids), style="green")
+
+
+def _read(side: PromptSide, ids: IntArray) -> str:
+    return printable(side.tokenizer.show(ids.tolist()), keep="\n\t")

@@ -6,6 +6,7 @@ from distillkit.cli.check_page import show_prepared_run
 from distillkit.cli.probe_page import probe_and_report
 from distillkit.cli.reporting import OUT
 from distillkit.cli.row_page import show_row
+from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.loop.execute import work_beside
@@ -45,7 +46,8 @@ def check_and_report(
         if not quiet:
             show_row(rows.train, OUT)
 
-    prepared = prepare_run(config, registry, notes.append, rank, planned_device=planned, show_rows=show_rows)
+    with Working("checking data, plugins and models ...", quiet=quiet):
+        prepared = prepare_run(config, registry, notes.append, rank, planned_device=planned, show_rows=show_rows)
     if planned is not None and not prepared.missing:
         _require_card(planned, prepared)
     if not quiet:

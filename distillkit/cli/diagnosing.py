@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from distillkit.cli.diagnosis_page import as_json, show_diagnosis, show_sentences
 from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.diagnosis.figures_of import diagnosis_of
 from distillkit.diagnosis.measurement import measured
@@ -32,11 +33,13 @@ def diagnose_and_report(
             ERR.say(f"note: {note}")
 
     require_writable_path(run_directory(config))
-    prepared = prepare_run(config, registry, notify, rank, trains=False)
-    for notice in () if quiet else prepared.notices:
-        ERR.say(notice.shown)
-    with explain_os_errors():
-        found = diagnosis_of(asyncio.run(measured(prepared, rows, notify)), list(prepared.plugins.scorers))
+    with Working(quiet=quiet) as working, explain_os_errors():
+        prepared = prepare_run(config, registry, notify, rank, trains=False)
+        for notice in () if quiet else prepared.notices:
+            ERR.say(notice.shown)
+        found = diagnosis_of(
+            asyncio.run(measured(prepared, rows, notify, working.progress)), list(prepared.plugins.scorers)
+        )
     if json:
         OUT.print(as_json(config.name, found), emoji=False)
         return

@@ -45,9 +45,9 @@ def evaluate_and_report(
 
     if not quiet:
         OUT.print(f"evaluating {described(config, weights)}")
-    prepared = prepare_evaluation(config, registry, weights, notify, rank)
-    before = before_training(prepared, weights, notify)
-    with explain_os_errors(), Working(quiet=quiet) as working:
+    with Working(quiet=quiet) as working, explain_os_errors():
+        prepared = prepare_evaluation(config, registry, weights, notify, rank)
+        before = before_training(prepared, weights, notify)
         found = asyncio.run(evaluate_once(prepared, weights, notify, working.progress))
     result = as_json(config, weights, found, before)
     with explain_write_errors(file):

@@ -33,12 +33,12 @@ def export_and_report(
         if not quiet:
             ERR.print(f"note: {note}")
 
-    plan = plan_export(config, registry, run_dir, folder, step, notify, merged=merged)
-    with explain_os_errors(), explain_write_errors(folder), Working(quiet=quiet) as working:
+    with Working(quiet=quiet) as working, explain_os_errors(), explain_write_errors(folder):
+        plan = plan_export(config, registry, run_dir, folder, step, notify, merged=merged)
         path = asyncio.run(write_export(plan, working.say))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "the whole model" if merged else path.name
-    OUT.print(f"{what} after step {plan.weights.step}: {path} ({_bytes(size)}; its README.md shows how to load it)")
+    OUT.say(f"{what} after step {plan.weights.step}: {path} ({_bytes(size)}; its README.md shows how to load it)")
 
 
 def _bytes(size: int) -> str:

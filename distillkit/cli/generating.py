@@ -48,12 +48,12 @@ def generate_and_report(
     weights = saved_weights(run_dir, step, notify)
     if weights is None:
         raise InputError("--step 0 is the student as it started, which stands beside any other step")
-    alone = checked_student(config, notify, rank, weights)
-    trained = checked_student(starting_from(config, weights), notify, rank) if weights.exported else alone
     if questions and config.prompts.name != DEFAULT_PROMPTS:
         notify(f"prompts: {config.prompts.name!r} builds prompts of rows; a --question is read as it is")
-    prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
-    with explain_os_errors(), Working(quiet=quiet) as working:
+    with Working(quiet=quiet) as working, explain_os_errors():
+        alone = checked_student(config, notify, rank, weights)
+        trained = checked_student(starting_from(config, weights), notify, rank) if weights.exported else alone
+        prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
         found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
     if as_json:
         OUT.print(json.dumps([_record(each, weights.step) for each in found], indent=2, ensure_ascii=False))

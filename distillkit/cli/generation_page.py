@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distillkit.data.counted import counted
+from distillkit.files.printable import printable
 from distillkit.files.redaction import redact
 from distillkit.probe.before_and_after import BeforeAndAfter
 from distillkit.records import Rollout
@@ -21,7 +22,7 @@ def show_before_and_after(found: Sequence[BeforeAndAfter], step: int, console: C
     """Print every question with both completions, cut after a few lines unless `full`."""
     after = f"after step {step}"
     for each in found:
-        console.rule(Text(each.question.place), align="left")
+        console.rule(Text(printable(each.question.place)), align="left")
         console.print(_cut(each.question.text, console.width, QUESTION_LINES, console, full=full), soft_wrap=False)
         if console.width >= WIDE:
             width = (console.width - GAP) // 2
@@ -55,7 +56,7 @@ def _side(title: str, rollout: Rollout | None, width: int, console: Console, *, 
 
 def _cut(text: str, width: int, lines: int, console: Console, *, full: bool) -> Text:
     """The first lines of a text as they fit into `width` columns, and how many follow."""
-    wrapped = Text(redact(text)).wrap(console, width)
+    wrapped = Text(printable(redact(text), keep="\n")).wrap(console, width)
     if full or len(wrapped) <= lines + 1:  # a line that says that one more follows would take its place
         return Text("\n").join(wrapped)
     return Text("\n").join([*wrapped[:lines], Text(f"... {len(wrapped) - lines} more lines (--full)", style="dim")])

@@ -14,7 +14,7 @@ from distillkit.registry import Registry
 SMALL_MODEL = "sampling.chat_template_kwargs={}"
 """The demo's model knows no option of the config's chat template."""
 THEN = """\
-after that change in config.yaml: `model` of student and teachers; the rows (`distillkit init DIR --from DATA` reads
+after that change in config.yaml: `model` of student and teachers; the rows (`distillkit init DIR --from DATA` reads \
 yours); `learning_rate`, lower for larger models; the number of steps, by more rows or `epochs`"""
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from distillkit.cli.reporting import Terminal
+from distillkit.cli.working import Working
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.files.redaction import redact
@@ -25,7 +26,7 @@ NAME = 14
 def probe_and_report(prepared: PreparedRun, console: Terminal, *, quiet: bool = False) -> None:
     """Probe, and print what was found; `quiet`: only what is wrong. Raises InputError if the run is refused."""
     started = time.perf_counter()
-    with explain_os_errors():
+    with Working("loading, then sampling and scoring a few rows ...", quiet=quiet), explain_os_errors():
         report = asyncio.run(probed(prepared, lambda message: console.say(f"note: {message}")))
     if not quiet:
         seconds = time.perf_counter() - started

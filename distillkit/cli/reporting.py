@@ -3,6 +3,7 @@
 import logging
 import os
 import textwrap
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from distillkit.errors import DistillkitError, InputError
 from distillkit.files.redaction import redact
-from distillkit.ranks import Rank
+from distillkit.ranks import ONLY, Rank
 
 
 class Terminal(Console):
@@ -43,6 +44,8 @@ def _filled(line: str, width: int) -> str:
     return textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
+RANK_0_SPEAKS_S = 10.0
+"""torchrun ends all processes when one has ended: an error that all find is said by rank 0 if the others wait."""
 ERR = Terminal(stderr=True)
 OUT = Terminal(stderr=False)
 
@@ -52,6 +55,7 @@ def reporting(*, verbose: bool = False) -> Iterator[Rank]:
     """Turn errors into a message and an exit code; gives which process this is, as torchrun set the environment."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft|torch)\.")
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # such as that torch is not there: we say so
+    rank = ONLY
     try:
         rank = Rank.from_environment()
         if not rank.runs_engine:  # rank 0 says everything once
@@ -61,7 +65,16 @@ def reporting(*, verbose: bool = False) -> Iterator[Rank]:
     except typer.Exit:
         raise
     except (Exception, KeyboardInterrupt) as error:
+        if not rank.runs_engine and isinstance(error, Exception):
+            _let_rank_0_speak(rank)
         raise typer.Exit(_report(error, verbose=verbose)) from error
+
+
+def _let_rank_0_speak(rank: Rank) -> None:
+    """Wait until rank 0, which mostly fails of the same, has said so; then torchrun ends this process too."""
+    time.sleep(RANK_0_SPEAKS_S)
+    ERR.quiet = False
+    ERR.say(f"rank {rank.index} of {rank.count}, and no other so far:")
 
 
 def _report(error: BaseException, *, verbose: bool) -> int:

@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.text import Text
 
+from distillkit.files.printable import printable
 from distillkit.files.strict_json import shortened
 from distillkit.preflight.run_rows import RoutedRows
 
@@ -32,7 +33,7 @@ def show_row(rows: RoutedRows, console: Console) -> None:
 
 def _show_fields(fields: Mapping[str, JsonValue], console: Console) -> None:
     """A line each: the name, and as much of the value as the terminal is wide."""
-    names = {name: Text(_printable(name), style="bold") for name in list(fields)[:SHOWN_COLUMNS]}
+    names = {name: Text(printable(shortened(name, SHOWN)), style="bold") for name in list(fields)[:SHOWN_COLUMNS]}
     width = min(WIDEST_NAME, max((text.cell_len for text in names.values()), default=0))
     for name, text in names.items():
         text.truncate(width, overflow="ellipsis", pad=True)
@@ -49,12 +50,4 @@ def _shown(value: JsonValue) -> str:
         turns = (item for item in value if isinstance(item, dict))
         return " | ".join(f"{_shown(turn['role'])}: {_shown(turn.get('content'))}" for turn in turns)
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _printable(text)
-
-
-def _printable(text: str) -> str:
-    """Without what moves a terminal's cursor: a line end is shown as its escape."""
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in shortened(text, SHOWN)
-    )
+    return printable(shortened(text, SHOWN))

@@ -4,18 +4,23 @@ import asyncio
 import shlex
 from pathlib import Path
 
-from distillkit.cli.reporting import OUT
+from distillkit.cli.reporting import ERR, OUT
 from distillkit.cli.signals import Stopping
+from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.os_errors import explain_os_errors
+from distillkit.loop.engine import Engine
 from distillkit.loop.execute import NEW_RUN, execute
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.run_directory.checkpoint import checkpoints, step_of
 from distillkit.run_directory.directory import require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
 from distillkit.verdict.verdict_sentences import verdict_lines
+
+CHECKING = "checking data, plugins and models ..."
 
 
 def run_and_report(
@@ -36,25 +41,37 @@ def run_and_report(
     if quiet:
         for sink in config.sinks:
             sink.silence()
-    else:
-        OUT.print("checking data, plugins and models ...")
+    elif not ERR.is_terminal:  # there `Working` says it
+        OUT.print(CHECKING)
     require_writable_path(run_dir)
     earlier = _stamp(run_dir / "summary.json")
     try:
-        stopping = Stopping(rank=rank)
-        work = execute(config, registry, start, rank, stopping.watch)
-        with explain_os_errors():  # not even an event loop can be made without a file that is open
-            result = asyncio.run(stopping.guard(work))
+        result = _done(config, registry, rank, start, quiet=quiet)
     except (Exception, KeyboardInterrupt) as error:
         if _stamp(run_dir / "summary.json") != earlier:  # else this run did not begin, and the log is another's
             error.add_note(f"log: {run_dir / 'run.log'}")
-            if any((run_dir / "checkpoints").glob("step-*")) and not (start.resume and isinstance(error, InputError)):
-                error.add_note(f"go on with: {shlex.join([*rank.launch_command, 'run', *words, '--resume'])}")
+            saved = checkpoints(run_dir)
+            if saved and not (start.resume and isinstance(error, InputError)):
+                command = shlex.join([*rank.launch_command, "run", *words, "--resume"])  # on a line that can be copied
+                error.add_note(f"go on after step {step_of(saved[-1])} with:\n  {command}")
         raise
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
     return result
+
+
+def _done(config: RunConfig, registry: Registry, rank: Rank, start: RunStart, *, quiet: bool) -> RunResult:
+    """Run to the end, or to a signal."""
+    stopping = Stopping(rank=rank)
+    with Working(CHECKING, quiet=quiet) as working:
+
+        def begun(engine: Engine) -> None:
+            working.stop()  # from here on a sink shows what is done
+            stopping.watch(engine)
+
+        with explain_os_errors():  # not even an event loop can be made without a file that is open
+            return asyncio.run(stopping.guard(execute(config, registry, start, rank, begun)))
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:

@@ -11,9 +11,9 @@ DOING = {"sample": "sampling", "score": "scoring"}
 class Working:
     """A line at the foot of the terminal, gone when the block ends."""
 
-    def __init__(self, *, quiet: bool) -> None:
-        """`quiet`: no line."""
-        self._status = None if quiet else Status("loading ...", console=ERR)
+    def __init__(self, doing: str = "loading ...", *, quiet: bool) -> None:
+        """`doing`: what is done first; `quiet`: no line."""
+        self._status = None if quiet else Status(doing, console=ERR)
 
     def __enter__(self) -> "Working":
         """Show the line."""
@@ -23,6 +23,10 @@ class Working:
 
     def __exit__(self, *error: object) -> None:
         """Take it away."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Take it away before the block ends."""
         if self._status is not None:
             self._status.stop()
 

@@ -14,13 +14,13 @@ from distillkit.loop.ledger import Ledger, Totals
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.training import WindowTrainer
-from distillkit.loop.unless_broken import unless_broken
 from distillkit.loop.windows_ahead import WindowsAhead
 from distillkit.metrics import finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory import checkpoint
 from distillkit.run_directory.checkpoint import EngineState, PluginStates
+from distillkit.run_directory.resuming import where_a_resume_goes_on
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.run_directory.run_files import RunFiles
 
@@ -144,7 +144,8 @@ class Checkpointer:
         if why_not is None:
             self.dispatcher.notice(f"step {marked.step}, the last good one, is saved: a resume goes on after it")
         else:
-            self.dispatcher.warn(f"step {marked.step} is not saved: {why_not}")
+            where = where_a_resume_goes_on(self.files.run_dir)
+            self.dispatcher.warn(f"step {marked.step} is not saved: {why_not}; {where}")
 
     async def _rescued(self, marked: EngineState) -> str | None:
         """Save; or return why that must not be."""
@@ -156,7 +157,7 @@ class Checkpointer:
         if in_flight is None:
             return "completions that an older policy was sampling ahead are lost"
         self.dispatcher.notice(f"the run ends; saving step {marked.step} first")
-        await unless_broken(self._write(in_flight), self.prepared.config.student)
+        await self._write(in_flight)  # also by a student that can train no more, while it holds what it trained
         return None
 
     async def restore(self, path: Path, state: EngineState) -> None:

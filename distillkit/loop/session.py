@@ -17,9 +17,10 @@ from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
-from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
+from distillkit.run_directory.checkpoint import EngineState
 from distillkit.run_directory.codec import to_json
 from distillkit.run_directory.provenance import Provenance
+from distillkit.run_directory.resuming import where_a_resume_goes_on
 from distillkit.verdict.verdict_sentences import verdict_lines
 
 log = logging.getLogger("distillkit")
@@ -51,7 +52,7 @@ async def run_session(
         except BaseException as error:
             ended = error
             if _status(error) == "interrupted":
-                log.info("interrupted at step %d; %s", engine.step + 1, _where_a_resume_goes_on(files.run_dir))
+                log.info("interrupted at step %d; %s", engine.step + 1, where_a_resume_goes_on(files.run_dir))
             else:
                 log.exception("the run ended at step %d", engine.step + 1)
             raise
@@ -77,14 +78,6 @@ def _verdict(engine: Engine) -> JsonValue:
     for line in verdict_lines(verdict):
         log.info("%s", line)
     return to_json(verdict)
-
-
-def _where_a_resume_goes_on(run_dir: Path) -> str:
-    """Text that says which step a resume would go on from, or that there is no checkpoint."""
-    saved = checkpoints(run_dir)
-    if not saved:
-        return "there is no checkpoint to resume from (train.save_every and save_every_minutes write some on the way)"
-    return f"a resume goes on after step {step_of(saved[-1])}"
 
 
 def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:

@@ -25,13 +25,14 @@ class StepReport:
     files: RunFiles
 
     def metrics(self, outcomes: Outcomes) -> dict[str, float]:
-        """Routes, requests in flight, failures, seconds, and what sampler and scorers measured of themselves."""
+        """Routes, requests in flight, completions trained and failed, seconds, and what plugins measured."""
         teachers, peaks = self.prepared.pipeline.routed_to, self.scheduler.inflight.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
         return {
             **self._measured_by_plugins(),
             **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
             **inflight,
+            "completions/trained": float(len(outcomes.scored)),
             "completions/failed": float(len(outcomes.lost)),
             "time/sample": outcomes.sample_seconds,
             "time/score": outcomes.score_seconds,

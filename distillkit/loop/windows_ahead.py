@@ -71,7 +71,8 @@ class WindowsAhead:
         again = self._once_more(window.requests, outcomes) if _might_be_had(outcomes) else None
         if again is None:
             return outcomes
-        self.warn(f"step {step}: all {len(outcomes.lost)} completions failed, once more: {_main_reason(outcomes)}")
+        failed = f"step {step}: all {len(outcomes.lost)} completions failed"
+        self.warn(f"{failed}, and are tried once more: {_main_reason(outcomes)}")
         outcomes = await again.finished()
         if _might_be_had(outcomes) and self.prepared.config.train.max_failed_fraction < 1:
             raise RunFailedError(

@@ -8,6 +8,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
 from distillkit.events import Plan
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.probe.report import ProbeReport
 from distillkit.types import Prompts
 
 
@@ -39,17 +40,21 @@ class CheckResult:
     """Those of the notes that say what is likely wrong."""
     missing: tuple[str, ...]
     """What has to be installed before the run, a line each with the pip command."""
+    probe: ProbeReport | None
+    """What a probe measured and what that means; None where none was asked for, or something is missing."""
 
     @property
     def ok(self) -> bool:
-        """Whether the run can start as it is."""
-        return not self.missing
+        """Whether the run can start as it is, and no probe refuses it."""
+        return not self.missing and (self.probe is None or not self.probe.refused)
 
     def __repr__(self) -> str:
         """One line for a notebook or a log; the fields hold the rest."""
         rows = ", ".join(f"{teacher} {number}" for teacher, number in self.routes.items())
+        refused = self.probe is not None and self.probe.refused
+        wrong = "refused by the probe" if refused else f"{counted(len(self.missing), 'package')} missing"
         parts = [
-            "ok" if self.ok else f"{counted(len(self.missing), 'package')} missing",
+            "ok" if self.ok else wrong,
             f"{counted(self.rows, 'row')} ({rows})",
             counted(self.plan.steps, "step"),
             counted(len(self.notes) - len(self.warnings), "note"),
@@ -58,8 +63,16 @@ class CheckResult:
         return f"<CheckResult {self.config.name}: {', '.join(parts)}>"
 
     @classmethod
-    def of(cls, prepared: PreparedRun, run_dir: Path, *, holds_run: bool, notices: tuple[str, ...]) -> "CheckResult":
-        """What is known of a prepared run; `notices` is what plugins said meanwhile."""
+    def of(
+        cls,
+        prepared: PreparedRun,
+        run_dir: Path,
+        *,
+        holds_run: bool,
+        notices: tuple[str, ...],
+        probe: ProbeReport | None = None,
+    ) -> "CheckResult":
+        """What is known of a prepared run; `notices` is what plugins said meanwhile, `probe` what it measured."""
         reports = prepared.reports.values()
         pipeline = prepared.pipeline
         return cls(
@@ -75,6 +88,7 @@ class CheckResult:
             (*notices, *prepared.notes),
             (*notices, *(notice.message for notice in prepared.notices if notice.level == "warning")),
             prepared.missing,
+            probe,
         )
 
 

@@ -1,7 +1,7 @@
 """The evaluators of a config, on weights that are there; nothing is trained, and no file of a run is touched."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -17,6 +17,8 @@ from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.probe.open_run import opened
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.scorer import Scorer
 from distillkit.run_directory.checkpoint import day_of
 from distillkit.run_directory.identity import changes, identity_of, other_held_out, require_same_student
 from distillkit.run_directory.saved_run import SavedWeights, starting_from
@@ -54,7 +56,21 @@ def prepare_evaluation(
     prepared = prepare_run(config, registry, notify, rank, began, trains=False)
     if weights is not None and weights.state is not None:
         require_same_student(weights.state.identity, config)
+    forgotten = [] if weights is None or not weights.exported else list(_keeping_state(prepared))
+    if weights is not None and forgotten:
+        notify(
+            f"{weights.path} holds the student alone: what {', '.join(forgotten)} kept of the run is in its "
+            f"checkpoints, and here as at the start, not as after step {weights.step}"
+        )
     return prepared
+
+
+def _keeping_state(prepared: PreparedRun) -> Iterator[str]:
+    """The plugins that an evaluation uses of which a checkpoint holds something, such as teachers that have moved."""
+    for key, plugin in prepared.plugins.by_key.items():
+        kept = type(plugin).state is not Plugin.state or type(plugin).tensors is not Plugin.tensors
+        if key.startswith(("teachers.", "evaluators.")) and (kept or (isinstance(plugin, Scorer) and plugin.moves())):
+            yield f"{key} ({plugin.name})"
 
 
 def before_training(

@@ -53,7 +53,8 @@ def plan_export(
             f"{weights.path} is that export already; --merge writes a whole model of it, --step N the weights of "
             "another checkpoint"
         )
-    return ExportPlan(checked_student(config, notify, ONLY, weights), registry, weights, folder, merged)
+    alone = checked_student(config, notify, ONLY, weights, samples=False)
+    return ExportPlan(alone, registry, weights, folder, merged)
 
 
 def _chosen(run_dir: Path, step: int | None, notify: Callable[[str], None], *, merged: bool) -> SavedWeights | None:

@@ -25,8 +25,9 @@ from distillkit.ranks import Rank
 from distillkit.records import Rollout
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
-from distillkit.roles.plugin import Plugin
+from distillkit.roles.plugin import CheckReport, Plugin
 from distillkit.roles.sampler import Sampler
+from distillkit.roles.student import Student
 from distillkit.run_directory import checkpoint
 from distillkit.run_directory.checkpoint import day_of
 from distillkit.run_directory.directory import run_directory
@@ -46,29 +47,31 @@ class StudentAlone:
     """How completions are sampled, with every id that ends one."""
     contexts: dict[str, RunContext]
     """What each plugin is given, by its key."""
-    sampler: Sampler
+    sampler: Sampler | None
+    """None: nothing is sampled, and a server that samples need not be there."""
 
     @property
     def plugins(self) -> dict[str, Plugin]:
         """Student and sampler, by the key of a config."""
-        student = self.config.student
-        return {"student": student, **({} if student.sampler is None else {"student.sampler": student.sampler})}
-
-    @property
-    def policy(self) -> PolicySync:
-        """What makes the student's weights the ones that are sampled."""
-        return PolicySync(self.config.student, self.sampler, {})
+        return _by_key(self.config.student, self.sampler)
 
     async def load(self, weights: SavedWeights) -> None:
-        """Sample from these weights from now on: a checkpoint's; an export, the config starts from already."""
+        """Take these weights, a checkpoint's, and sample from them; an export, the config starts from already."""
         if weights.state is None:
             return
         require_same_student(weights.state.identity, self.config)
         await checkpoint.load(weights.path, self.config.student, {})
-        await self.policy.publish(weights.step, ())
+        await self.publish(weights.step)
+
+    async def publish(self, step: int) -> None:
+        """Have the weights of `step` sample from now on."""
+        if self.sampler is not None:
+            await PolicySync(self.config.student, self.sampler, {}).publish(step, ())
 
     async def completions(self, requests: Sequence[SampleRequest]) -> dict[SampleKey, Rollout]:
         """The completions that came, by key. Raises RunFailedError if none did."""
+        if self.sampler is None:
+            raise RuntimeError("this student was checked to be exported, and is asked for completions")
         found, _ = await sample_all(self.sampler, requests, vocabulary_size(self.side.tokenizer))
         return found
 
@@ -79,24 +82,26 @@ class StudentAlone:
 
 
 def checked_student(
-    config: RunConfig, notify: Callable[[str], None], rank: Rank, weights: SavedWeights | None = None
+    config: RunConfig,
+    notify: Callable[[str], None],
+    rank: Rank,
+    weights: SavedWeights | None = None,
+    *,
+    samples: bool = True,
 ) -> StudentAlone:
     """Check student and sampler, as a run does. Raises InputError.
 
-    `weights` are those that will be loaded: chat templates write the day on which they began.
+    `weights` are those that will be loaded: chat templates write the day on which they began. Unless it `samples`, the
+    student is loaded and exported, and no sampler is asked for anything.
     """
     student, shared = config.student, SharedObjects()
-    sampler = student.sampler if student.sampler is not None else student
-    if not isinstance(sampler, Sampler):
-        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
+    sampler = _sampler_of(student) if samples else None
     today = config.sampling.template_date or (None if weights is None else day_of(weights.path))
-    keys: dict[str, Plugin] = {"student": student}
-    if student.sampler is not None:
-        keys["student.sampler"] = student.sampler
+    keys = _by_key(student, sampler)
     contexts = {key: context_for(key, config, shared, notify, rank, today) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])
-    reports = [plugin.check(contexts[key]) for key, plugin in keys.items()]
+    reports = [_checked(plugin, contexts[key], student) for key, plugin in keys.items()]
     missing = list(dict.fromkeys(report.missing for report in reports if report is not None and report.missing))
     if missing:
         raise MissingExtraError("\n".join(missing))
@@ -104,13 +109,38 @@ def checked_student(
     options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
     side = PromptSide(student.tokenizer(run), options, student.context_length(run))
     sampling = resolve_sampling(config.sampling, side)
-    require_stops(sampler, sampling, side.tokenizer)
+    if sampler is not None:
+        require_stops(sampler, sampling, side.tokenizer)
     return StudentAlone(config, side, sampling, contexts, sampler)
+
+
+def _sampler_of(student: Student) -> Sampler:
+    sampler = student if student.sampler is None else student.sampler
+    if not isinstance(sampler, Sampler):
+        raise InputError(f"student {student.name!r} cannot sample by itself; choose student.sampler")
+    return sampler
+
+
+def _checked(plugin: Plugin, context: RunContext, student: Student) -> CheckReport | None:
+    """What a plugin reports. An InputError of another sampler says how to do without it, where the student can."""
+    try:
+        return plugin.check(context)
+    except InputError as error:
+        if plugin is not student and isinstance(student, Sampler):
+            error.add_note(f"without sampler {plugin.name!r}, let the student sample itself: student.sampler=null")
+        raise
+
+
+def _by_key(student: Student, sampler: Sampler | None) -> dict[str, Plugin]:
+    found: dict[str, Plugin] = {"student": student}
+    if sampler is not None and student.sampler is not None:
+        found["student.sampler"] = sampler
+    return found
 
 
 @asynccontextmanager
 async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterator[None]:
-    """Open student and sampler as the student starts, and close them behind the block.
+    """Open student and sampler as the student starts, with the policy published, and close them behind the block.
 
     They write into a temporary folder of the run's directory, as a probe does.
     """
@@ -125,5 +155,5 @@ async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterat
                 context = replace(context, run_dir=folder, outer_dir=run_dir, tokenizer=tokenizer, stop_ids=stop_ids)
                 with attribute_to(plugin, "while it was opened"):
                     await plugin.open(context)
-            await alone.policy.publish(0, ())
+            await alone.publish(0)
             yield

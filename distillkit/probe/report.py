@@ -15,11 +15,12 @@ FILE = "probe.json"
 """In the run's directory: what the probe at a run's start measured."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ProbeReport(Value):
     """What a probe measured, and what that means."""
 
     figures: ProbeFigures
+    """What was measured, by teacher, of the sampling and of the weights: `probe.json` has the same."""
     verdicts: tuple[Verdict, ...]
     """The worst first."""
 
@@ -27,6 +28,11 @@ class ProbeReport(Value):
     def of(cls, figures: ProbeFigures) -> "ProbeReport":
         """The report of figures."""
         return cls(figures, verdicts_of(figures))
+
+    def __repr__(self) -> str:
+        """One line for a notebook or a log; `figures` and `verdicts` hold the rest."""
+        found = [f"{verdict.what} {verdict.level}" for verdict in self.verdicts if verdict.level != "ok"]
+        return f"<ProbeReport: {', '.join(found) or 'ok'}; {self.did}>"
 
     @property
     def refused(self) -> tuple[Verdict, ...]:

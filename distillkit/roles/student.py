@@ -103,6 +103,7 @@ class Student(Plugin):
     async def until_broken(self) -> None:
         """Wait until the student cannot go on, and raise why; the run ends then, whatever it is waiting for.
 
+        It may call `save` once more, which then saves what was trained last, or raises at once why it cannot.
         By default this waits for ever.
         """
         await asyncio.get_running_loop().create_future()

@@ -28,6 +28,14 @@ def began_on(run_dir: Path) -> date | None:
     return next((day for day in days if day is not None), None)
 
 
+def where_a_resume_goes_on(run_dir: Path) -> str:
+    """Text that says which step a resume would go on from, or that there is no checkpoint."""
+    saved = checkpoints(run_dir)
+    if not saved:
+        return "there is no checkpoint to resume from (train.save_every and save_every_minutes write some on the way)"
+    return f"a resume goes on after step {step_of(saved[-1])}"
+
+
 def require_unfinished(checkpoint: Path, steps: int) -> None:
     """Raise InputError if there is nothing left to do after `checkpoint`, of a run that goes on to step `steps`."""
     trained = step_of(checkpoint)

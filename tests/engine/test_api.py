@@ -1,14 +1,17 @@
 """`run` and `check` from Python: overrides, values in the place of a printed page, and reprs of one line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 from conftest import question
+from pydantic import PrivateAttr
 
 import distillkit
 from distillkit import CheckResult, ConfigError, InputError, RunConfig
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import FakeScorer, FakeStudent
 
 Make = Callable[..., RunConfig]
@@ -139,6 +142,56 @@ def test_check_gives_what_the_command_prints_and_writes_nothing(mapping: dict[st
     assert repr(found).startswith("<CheckResult fake: ok, 6 rows (a 3, b 3), 3 steps, ")
     distillkit.run(mapping, plugins=PLUGINS)
     assert distillkit.check(mapping, plugins=PLUGINS).holds_run
+
+
+def test_a_check_with_a_probe_measures_and_says_what_that_means(mapping: dict[str, Any], tmp_path: Path) -> None:
+    found = distillkit.check(mapping, plugins=PLUGINS, probe=True)
+    assert found.probe is not None
+    assert (found.ok, found.probe.refused) == (True, ())
+    assert {verdict.level for verdict in found.probe.verdicts} <= {"ok", "warn"}
+    assert [teacher.teacher for teacher in found.probe.figures.teachers] == ["a", "b"]
+    assert repr(found).startswith("<CheckResult fake: ok, 6 rows (a 3, b 3), 3 steps, ")
+    assert repr(found.probe).startswith("<ProbeReport: ")
+    assert repr(found.probe).endswith(f"; {found.probe.did}>")
+    assert max(map(len, (repr(found), repr(found.probe)))) < 160
+    assert not (tmp_path / "runs").exists()
+    assert distillkit.check(mapping, plugins=PLUGINS).probe is None
+
+
+async def test_a_check_with_a_probe_works_where_an_event_loop_is_running(mapping: dict[str, Any]) -> None:
+    assert distillkit.check(mapping, plugins=PLUGINS, probe=True).probe is not None
+
+
+def test_a_check_whose_probe_refuses_is_not_ok_and_says_why(mapping: dict[str, Any]) -> None:
+    class Forgetful(FakeScorer):
+        """Says something else each time."""
+
+        name: ClassVar[str] = "forgetful"
+        _asked: int = PrivateAttr(0)
+
+        async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+            async for outcome in super().score(requests):
+                self._asked += 1
+                assert isinstance(outcome, Score)
+                yield replace(outcome, logprobs=outcome.logprobs - 9.0 * (self._asked % 3))
+
+    mapping["teachers"][1]["scorer"] = {"name": "forgetful"}
+    found = distillkit.check(mapping, plugins=(*PLUGINS, Forgetful), probe=True)
+    assert found.probe is not None
+    assert not found.ok
+    assert {verdict.level for verdict in found.probe.refused} == {"refuse"}
+    assert "b" in found.probe.refused[0].message
+    assert "<CheckResult fake: refused by the probe, 6 rows" in repr(found)
+    assert f"<ProbeReport: {found.probe.refused[0].what} refuse" in repr(found.probe)
+
+
+def test_a_check_of_several_processes_probes_by_the_command(
+    mapping: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="torchrun -m distillkit check --probe"):
+        distillkit.check(mapping, plugins=PLUGINS, probe=True)
 
 
 def test_check_raises_what_is_wrong(mapping: dict[str, Any]) -> None:

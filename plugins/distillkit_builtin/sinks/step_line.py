@@ -29,7 +29,7 @@ def step_parts(metrics: Mapping[str, float], display: ProgressDisplay) -> Iterat
     if "train/reverse_kl" in metrics:
         yield f"reverse KL {metrics['train/reverse_kl']:.4f}"
     if metrics.get("completions/failed"):
-        yield f"{metrics['completions/failed']:.0f} FAILED"
+        yield _failed(metrics, display.teachers)
     if "completions/mean_length" in metrics:
         yield f"length {metrics['completions/mean_length']:.0f}"
     if "completions/truncated_fraction" in metrics:
@@ -42,6 +42,15 @@ def step_parts(metrics: Mapping[str, float], display: ProgressDisplay) -> Iterat
     if seconds:
         yield f"{tokens / seconds:,.0f} tok/s"
         yield f"ETA {duration(display.seconds_left or 0.0)}"
+
+
+def _failed(metrics: Mapping[str, float], teachers: Sequence[Teacher]) -> str:
+    """How many of the step's completions are lost to it, and of several teachers, which failed to score them."""
+    failed = metrics["completions/failed"]
+    found = [(teacher.shown, metrics.get(f"teacher_route/{teacher.slug}/failed", 0.0)) for teacher in teachers]
+    of = ", ".join(f"{name} {count:.0f}" for name, count in found if count) if len(teachers) > 1 else ""
+    asked = failed + metrics.get("completions/trained", 0.0)
+    return f"{failed:.0f} of {asked:.0f} FAILED{f' ({of})' if of else ''}"
 
 
 def _of(teacher: Teacher, metrics: Mapping[str, float]) -> str:

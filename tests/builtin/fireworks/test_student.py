@@ -14,7 +14,7 @@ import distillkit
 from builtin.fireworks.conftest import STUDENT, TEACHER
 from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers, write_rows
 from distillkit.cli.main import app
-from distillkit.errors import AlignmentError, InputError, RunFailedError
+from distillkit.errors import InputError
 from distillkit.testing import check_plugin, complete_batch, make_context, make_scored_rollouts
 from distillkit_builtin.fireworks.batch_codec import as_datums
 from distillkit_builtin.fireworks.student import FireworksStudent
@@ -142,75 +142,6 @@ def test_it_keeps_the_contract_of_its_role(service: "LoopbackService", tiny_mode
     assert nothing_is_left(service)
 
 
-def test_a_resumed_run_goes_on_with_a_new_trainer_from_the_old_ones_checkpoint(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
-    assert nothing_is_left(service)
-    result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
-    assert result.steps == 4
-    assert [row["step"] for row in result.metrics] == [1, 2, 3, 4]
-    loads = [request.body for request in service.requests if request.path.endswith("/load_weights")]
-    assert len(loads) == 1
-    assert loads[0]["path"].startswith("cross_job://dk-fw-trainer-")  # type: ignore[index]  # an object
-    assert nothing_is_left(service)
-    # the deployment of the first run is woken, and gets the loaded weights before the first sample
-    after = [request.path.rpartition("/")[2] for request in service.requests]
-    start = after.index("load_weights")
-    assert "save_weights_for_sampler" in after[start : start + after[start:].index("completions")]
-
-
-def test_a_run_that_was_killed_is_resumed_on_what_it_left_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from distillkit_builtin.fireworks.provisioning import Provisioning
-
-    with monkeypatch.context() as killed:
-
-        async def leave_all(self: Provisioning, **_: object) -> list[str]:
-            return []
-
-        killed.setattr(Provisioning, "_clean_up", leave_all)
-        distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
-    left = (list(service.jobs), sorted(service.deployments))
-    assert len(left[0]) == 1
-    result = distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}), resume=True)
-    assert result.steps == 4
-    created = [
-        request
-        for request in service.requests
-        if request.method == "POST" and request.path.endswith("/rlorTrainerJobs")
-    ]
-    assert len(created) == 1
-    assert nothing_is_left(service)
-
-
-def test_the_final_weights_become_a_model(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    result = distillkit.run(make_config(service, tmp_path, tiny_model, student={"output_model_id": "my-model"}))
-    record = json.loads((result.adapter_path / "model.json").read_text())
-    assert record["model"].endswith("my-model")
-    assert (service.path(record["model"]) / "adapter_model.safetensors").is_file()
-    assert nothing_is_left(service)
-
-
-def first_step(result: distillkit.RunResult) -> tuple[object, ...]:
-    """What follows from the weights that a run begins with, its data and its seed."""
-    return tuple(result.metrics[0][name] for name in ("train/reverse_kl", "train/teacher_nll", "train/active_tokens"))
-
-
-def test_a_student_may_start_from_an_adapter(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    short = {"max_rows": 4}
-    first = distillkit.run(
-        make_config(service, tmp_path, tiny_model, name="first", student={"output_model_id": "first"}, data=short)
-    )
-    adapter = json.loads((first.adapter_path / "model.json").read_text())["model"]
-    start = {"warm_start_from_adapter": adapter}
-    second = distillkit.run(make_config(service, tmp_path, tiny_model, name="second", student=start, data=short))
-    assert [request for request in service.requests if request.path.endswith("/load_adapter")]
-    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
-    assert first_step(again) == first_step(first) != first_step(second)
-
-
 @pytest.mark.parametrize("before", [False, True])
 def test_untouched_weights_are_published_if_that_is_asked_for(
     service: "LoopbackService", tmp_path: Path, tiny_model: str, before: bool
@@ -219,129 +150,6 @@ def test_untouched_weights_are_published_if_that_is_asked_for(
     distillkit.run(make_config(service, tmp_path, tiny_model, student=student))
     saved = [request for request in service.requests if request.path.endswith("/save_weights_for_sampler")]
     assert len(saved) == (3 if before else 2)
-
-
-@pytest.mark.parametrize(("path", "doing"), [(":promote$", "promoting"), ("/save_weights_for_sampler$", "saving")])
-def test_a_failed_promotion_or_final_save_fails_the_run(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, doing: str
-) -> None:
-    from distillkit_loopback.fireworks.faults import Fails
-
-    service.faults.add(Fails("disk full"), after=2 if doing == "saving" else 0, where=f"POST .*{path}")
-    with pytest.raises(RunFailedError, match=rf"{doing}.*disk full"):
-        distillkit.run(make_config(service, tmp_path, tiny_model, student={"output_model_id": "my-model"}))
-    assert json.loads((tmp_path / "runs/fw/summary.json").read_text())["status"] == "failed"
-    assert nothing_is_left(service)
-
-
-@pytest.mark.parametrize("effect", ["WrongIds", "NullLogprob", "MissingLogprobs", "FewerLogprobs"])
-def test_wrong_ids_and_missing_logprobs_end_the_run(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, effect: str
-) -> None:
-    from distillkit_loopback.fireworks import faults
-
-    service.faults.add(getattr(faults, effect)(), after=3, where="POST .*/completions$")
-    with pytest.raises(AlignmentError):
-        distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert nothing_is_left(service)
-    assert "AlignmentError" in (tmp_path / "runs/fw/ledger.jsonl").read_text()  # the rows in flight, and why they ended
-
-
-def test_a_storm_of_503_loses_only_what_it_hit_and_the_ledger_says_what(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from fireworks.training.sdk import DeploymentSampler
-
-    from distillkit_loopback.fireworks.faults import Status
-
-    monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_ATTEMPTS", 1)
-    service.faults.add(Status(503, retry_after=0.01), times=3, where="POST .*/completions$")
-    result = distillkit.run(make_config(service, tmp_path, tiny_model, train={"max_failed_fraction": 0.9}))
-    assert result.summary["failed_completions"] == 3
-    assert result.summary["trained_completions"] == 13
-    entries = read_jsonl(tmp_path / "runs/fw/ledger.jsonl")
-    reasons = [
-        completion["reason"]
-        for entry in entries
-        for completion in entry["completions"]
-        if completion["outcome"] == "failed"
-    ]
-    assert len(reasons) == 3
-    assert all("HTTP 503" in reason for reason in reasons)
-    assert nothing_is_left(service)
-
-
-def test_a_short_storm_is_ridden_out(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:
-    from distillkit_loopback.fireworks.faults import CutStream, Hangup, Status
-
-    service.faults.add(Status(503, retry_after=0.01), times=2, where="POST .*/completions$")
-    service.faults.add(Status(429), times=2, where="POST .*/completions$")
-    service.faults.add(CutStream(), times=2, where="POST .*/completions$")
-    service.faults.add(Hangup(), times=2, where="POST .*/completions$")
-    service.faults.add(Hangup(applied=True), where="POST .*/optim_step$")
-    service.faults.add(Status(500), where="POST .*/forward_backward$")
-    result = distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert result.summary["failed_completions"] == 0
-    assert result.steps == 2
-
-
-@pytest.mark.parametrize(
-    ("path", "effect"),
-    [("/forward_backward$", "Fails"), ("/forward_backward$", "Status"), ("/retrieve_future$", "Dies")],
-    ids=["failed", "refused", "dead trainer"],
-)
-def test_a_failed_step_names_the_trainer_and_the_way_on(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, effect: str
-) -> None:
-    from distillkit_loopback.fireworks import faults
-
-    effects: dict[str, Any] = {
-        "Fails": faults.Fails(),
-        "Status": faults.Status(400, message="no such loss"),
-        "Dies": faults.Dies(),
-    }
-    after = 1 if effect == "Dies" else 0  # the first future is the model's
-    times = 2 if effect == "Fails" else 1  # from the first one the run recovers
-    service.faults.add(effects[effect], times=times, after=after, where=f"POST .*{path}")
-    with pytest.raises(RunFailedError, match=r"a training step.*trainer dk-fw-trainer-\w+ is \w+.*--resume"):
-        distillkit.run(make_config(service, tmp_path, tiny_model, student={"timeouts": {"step": 1.0}}))
-    assert nothing_is_left(service)
-
-
-def test_a_trainer_that_dies_in_silence_is_noticed_before_the_time_out(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from distillkit_loopback.fireworks.faults import Dies
-
-    monkeypatch.setattr("distillkit_builtin.fireworks.trainer_watch.LOOK_SECONDS", 0.2)
-    service.faults.add(Dies(), after=1, where="POST .*/retrieve_future$")
-    with pytest.raises(RunFailedError, match="the trainer died"):
-        distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert nothing_is_left(service)
-
-
-def test_a_checkpoint_of_another_student_is_refused(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    distillkit.run(make_config(service, tmp_path, tiny_model, data={"epochs": 2}, train={"max_steps": 2}))
-    other = make_config(service, tmp_path, tiny_model, data={"epochs": 2}, student={"lora_rank": 4})
-    with pytest.raises(InputError, match="lora_rank"):
-        distillkit.run(other, resume=True)
-    assert nothing_is_left(service)
-
-
-def test_a_student_may_start_from_another_trainers_checkpoint(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    short = {"max_rows": 4}
-    first = distillkit.run(make_config(service, tmp_path, tiny_model, name="first", data=short))
-    (saved,) = [json.loads(path.read_text()) for path in first.run_dir.glob("checkpoints/*/student/fireworks.json")]
-    start = f"{saved['trainer_job_id']}:{saved['checkpoint']}"
-    second = distillkit.run(
-        make_config(service, tmp_path, tiny_model, name="second", student={"init_from_checkpoint": start}, data=short)
-    )
-    again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
-    assert first_step(again) == first_step(first) != first_step(second)
 
 
 def test_the_weights_of_the_loss_are_folded_into_the_advantages() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from loopback.openai.wire import Serve, write_adapter
 
+from builtin.http.cache_files import path  # noqa: F401
+from builtin.http.runs import untroubled  # noqa: F401
 from distillkit.records import Weights
 from distillkit_builtin.remote import circuit_breaker, connection, preflight_request, retries
 from distillkit_loopback.openai.categorical import CategoricalModel

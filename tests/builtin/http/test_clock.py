@@ -6,7 +6,7 @@ from engine.loop.test_clock import jumping  # noqa: F401 - a fixture
 from loopback.openai.wire import COMPLETIONS, Serve
 
 import distillkit
-from builtin.http.test_runs import teacher
+from builtin.http.runs import teacher
 from distillkit import RunConfig
 from distillkit_loopback.openai import faults
 

@@ -9,8 +9,8 @@ from loopback.openai.wire import Serve
 from pydantic import PrivateAttr
 
 import distillkit
+from builtin.http.runs import teacher
 from builtin.http.serving import opened, score_requests, scorer
-from builtin.http.test_runs import teacher
 from distillkit import RunConfig, Sink
 from distillkit.errors import RunFailedError
 from distillkit.events import Event, PhaseProgress, StepFinished

@@ -3,6 +3,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
+from builtin.http.conftest import serve  # noqa: F401
 from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams

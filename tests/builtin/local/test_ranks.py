@@ -5,8 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 import yaml
+from helpers.torchrun import FORCED, finished, kill, torchrun, until
 from transformers import AutoModelForCausalLM
 
 import distillkit
@@ -29,8 +28,6 @@ from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
 SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")
-FORCED = "forcefully exiting"
-"""What torchrun says once it has waited 30 s for a process that takes no notice."""
 SLOW_SCORER = """
 import asyncio
 from pathlib import Path
@@ -46,17 +43,6 @@ class Slow(LocalScorer):
         async for score in super().score(requests):
             yield score
 """
-
-
-def torchrun(ranks: int, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "distillkit", "run", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
-
-
-def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    output, _ = process.communicate(timeout=180)
-    return process.returncode, output
 
 
 @pytest.fixture
@@ -171,23 +157,6 @@ def hanging(local_config: Make, tmp_path: Path, other_tiny_model: str) -> Iterat
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def until(there: Callable[[], bool]) -> None:
-    for _ in range(1800):
-        if there():
-            return
-        time.sleep(0.1)
-    raise AssertionError("nothing came within three minutes")
-
-
-def kill(process: "subprocess.Popen[str]", rank: int) -> None:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    by_rank = {}
-    for child in children:
-        environment = Path(f"/proc/{child}/environ").read_text().split("\0")
-        by_rank.update({line: int(child) for line in environment if line.startswith("RANK=")})
-    os.kill(by_rank[f"RANK={rank}"], signal.SIGKILL)
 
 
 @pytest.mark.ranks

@@ -195,15 +195,17 @@ def test_elsewhere_a_step_is_a_line_with_all_there_is(play: Play) -> None:
 
 def test_a_step_is_cut_where_the_terminal_ends_with_what_matters_first() -> None:
     display = ProgressDisplay(4, TEACHERS, clock=lambda: 0.0).after_step(step(1))
-    metrics = {**step(1).metrics, "completions/failed": 3.0}
+    lost = {"completions/failed": 3.0, "completions/trained": 5.0, f"teacher_route/{TEACHERS[0].slug}/failed": 2.0}
+    metrics = {**step(1).metrics, **lost}
     whole = step_line(metrics, display)
-    assert whole.startswith("step 1/4  reverse KL 0.4321  3 FAILED  length 40")
+    assert whole.startswith("step 1/4  reverse KL 0.4321  3 of 8 FAILED (short 2)  length 40")
     for width in range(10, 140):
         line = step_line(metrics, display, width)
         assert len(line) <= max(width, len("step 1/4"))
         assert whole.startswith(line)
     assert step_line({}, display, 5) == "step 1/4"
     alone = replace(display, teachers=TEACHERS[:1])
+    assert "3 of 8 FAILED  length 40" in step_line(metrics, alone)
     assert "short" not in step_line(metrics, alone)  # a teacher that is alone has the step's own gap
 
 

@@ -149,11 +149,11 @@ def test_a_failed_run_ends_with_the_error_its_log_and_how_to_go_on(broken: Calla
     name = broken("ZeroDivisionError")
     done = call("run", name)
     assert done.exit_code == 1, done.output
-    error, *notes, log, command = done.output.splitlines()[-4:]
+    error, *notes, log, go_on, command = done.output.splitlines()[-5:]
     assert error == "failed: ZeroDivisionError: a bug (-v shows the traceback)"
     assert "raised by scorer 'broken'" in notes[0]
     assert log == "log: runs/fake/run.log"
-    assert command == f"go on with: distillkit run {name} --resume"
+    assert (go_on, command) == ("go on after step 1 with:", f"  distillkit run {name} --resume")
     assert "Traceback" in Path("runs/fake/run.log").read_text()
     assert json.loads(Path("runs/fake/summary.json").read_text())["status"] == "failed"
 
@@ -162,22 +162,23 @@ def test_wrong_input_that_shows_in_mid_run_points_to_the_log_too(broken: Callabl
     name = broken("InputError")
     done = call("run", name)
     assert done.exit_code == 2, done.output
-    assert done.output.splitlines()[-3:] == [
+    assert done.output.splitlines()[-4:] == [
         "error: a bug",
         "log: runs/fake/run.log",
-        f"go on with: distillkit run {name} --resume",
+        "go on after step 1 with:",
+        f"  distillkit run {name} --resume",
     ]
     refused = call("run", name)
     assert refused.exit_code == 2
     assert "log: " not in refused.output  # that run did not begin
-    assert "go on with" not in call("run", name, "--resume").output  # just tried
+    assert "go on after" not in call("run", name, "--resume").output  # just tried
 
 
 def test_the_command_to_go_on_with_is_exact(broken: Callable[..., str], tmp_path: Path) -> None:
     words = [broken("ZeroDivisionError", plugins=[]), "sampling.stop=['a b']", "-p", FAKES, "-p", "broken.py"]
     done = call("-v", "run", *words, "-q")
     assert done.exit_code == 1, done.output
-    shown = done.output.splitlines()[-1].removeprefix("go on with: ")
+    shown = done.output.splitlines()[-1]
     assert shlex.split(shown) == ["distillkit", "run", *words, "-v", "-q", "--resume"]
     (tmp_path / "broken.py").write_text(BROKEN.replace("> 0", "> 9"), encoding="utf-8")
     assert call(*shlex.split(shown)[1:]).exit_code == 0
@@ -462,7 +463,7 @@ def test_one_interrupt_finishes_the_step_in_hand_saves_and_is_exit_code_130(
     terminal.end_the_step()
     output = terminal.rest()
     assert terminal.process.returncode == 130, output
-    assert output.splitlines()[-3] == "interrupted"
+    assert output.splitlines()[-4] == "interrupted"
     assert output.splitlines()[-1].endswith("--resume")
     assert output.count("step 1 is saved: a resume goes on after it") == 1
     assert "closed the student" in output

@@ -65,3 +65,11 @@ def test_a_completion_that_failed_and_text_that_looks_like_markup() -> None:
     lines = page(None, "[red]x[/red]", 80)
     assert "before: could not be sampled" in lines
     assert "  [red]x[/red]" in lines
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_what_a_model_writes_moves_no_cursor(width: int) -> None:
+    lines = page("a\x1b[2Jb\x07", "c\rd\u202ee", width)
+    assert not [each for line in lines for each in line if not each.isprintable()]
+    assert any("a\\x1b[2Jb\\x07" in line for line in lines)
+    assert any("c\\rd\\u202ee" in line for line in lines)

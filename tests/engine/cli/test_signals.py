@@ -94,6 +94,7 @@ def test_a_second_signal_gives_up_the_step_in_hand_and_keeps_those_before(
         output = process.stdout.read().splitlines()
         killer.cancel()
     assert process.returncode == 130, output
-    assert output[-3:] == ["interrupted", "log: runs/hangs/run.log", "go on with: distillkit run config.yaml --resume"]
+    go_on = ["go on after step 1 with:", "  distillkit run config.yaml --resume"]
+    assert output[-4:] == ["interrupted", "log: runs/hangs/run.log", *go_on]
     assert any(line.endswith("step 1, the last good one, is saved: a resume goes on after it") for line in output)
     assert [path.name for path in (tmp_path / "runs/hangs/checkpoints").iterdir()] == ["step-1"]

@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from conftest import read_jsonl
@@ -13,8 +14,10 @@ import distillkit.loop.engine
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
 from distillkit.loop.windows_ahead import WindowsAhead
+from distillkit.records import Failure, Rollout, Weights
 from distillkit.testing.fakes import FakeScorer, FakeStudent
 from distillkit.training_data import Batch, StepResult
+from distillkit.types import SampleRequest
 
 
 class Breaking(FakeStudent):
@@ -69,6 +72,60 @@ async def test_a_signal_that_comes_meanwhile_does_not_lose_the_rows(
         await task
     directory = Path(config.log_path.replace("{name}", "fake"))
     assert len(read_jsonl(directory / "ledger.jsonl")) == 2
+
+
+class BreakingWhileItSamples(FakeStudent):
+    """Breaks when it samples from policy 3, and may not be able to save then."""
+
+    name: ClassVar[str] = "breaking"
+    parts_gone: bool = False
+    unbroken: bool = False
+
+    async def sync(self, weights: Weights) -> None:
+        await super().sync(weights)
+        if weights.version == 3 and not self.unbroken:
+            training.set()
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        if training.is_set():
+            await asyncio.Event().wait()
+        async for outcome in super().sample(requests):
+            yield outcome
+
+    async def save(self, path: Path) -> None:
+        if training.is_set() and self.parts_gone:
+            raise RunFailedError("rank 3 is gone")
+        await super().save(path)
+
+    async def until_broken(self) -> None:
+        await training.wait()
+        raise RunFailedError("rank 3 is gone")
+
+
+async def test_it_is_saved_as_it_was_and_a_resume_is_the_run_that_never_broke(
+    fake_config: Callable[..., RunConfig],
+) -> None:
+    with pytest.raises(RunFailedError, match="rank 3 is gone"):
+        await distillkit.arun(fake_config(student=BreakingWhileItSamples()))
+    training.clear()
+    breaks = BreakingWhileItSamples
+    resumed = await distillkit.arun(fake_config(student=breaks(unbroken=True)), resume=True, force=True)
+    assert "step 3, the last good one, is saved" in (resumed.run_dir / "run.log").read_text()
+    whole = await distillkit.arun(fake_config(name="whole", student=breaks(unbroken=True)))
+    for name in ("ledger.jsonl", "samples.jsonl", "adapter/fake.safetensors"):
+        assert (resumed.run_dir / name).read_bytes() == (whole.run_dir / name).read_bytes()
+
+
+async def test_what_it_cannot_save_any_more_is_said_with_where_a_resume_goes_on(
+    fake_config: Callable[..., RunConfig],
+) -> None:
+    config = fake_config(
+        student=BreakingWhileItSamples(parts_gone=True), train={"save_every": 2, "save_every_minutes": 0}
+    )
+    with pytest.raises(RunFailedError, match="rank 3 is gone"):
+        await distillkit.arun(config)
+    log = (Path(config.log_path.replace("{name}", "fake")) / "run.log").read_text()
+    assert "step 3 is not saved: RunFailedError: rank 3 is gone; a resume goes on after step 2" in log
 
 
 async def test_a_student_that_says_nothing_of_it_runs_to_its_end(fake_config: Callable[..., RunConfig]) -> None:

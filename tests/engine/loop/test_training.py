@@ -117,7 +117,7 @@ def test_a_step_of_which_nothing_is_left_is_tried_once_more(fake_config: Make) -
     assert outcomes == ["trained"] * 4 + ["failed"] * 2 + ["trained"] * 4
     assert entries[4]["completions"][0]["reason"] == "the server is down"
     log = (result.run_dir / "run.log").read_text()
-    assert "step 2: all 4 completions failed, once more: the server is down" in log
+    assert "step 2: all 4 completions failed, and are tried once more: the server is down" in log
     assert len({entry["row_id"] for entry in entries}) == len(entries)
 
 

@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -111,11 +112,12 @@ class DataParallelStudent:
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in share.datums]
         return max(1, len(self.own.policy.micro_batches(items, self.own.trainer.micro_batch.size)))
 
-    async def _joined(self, work: Awaitable[T], command: Command) -> T:
-        """Rank 0's own work, with the others' parts where the weights are sharded."""
+    async def _joined(self, work: Callable[[], Awaitable[T]], command: Command) -> T:
+        """Rank 0's own work, with the others' parts where the weights are sharded: then none of them may be gone."""
         if self.own.policy.sharded is None:
-            return await work
-        result, _ = await asyncio.gather(work, self.workers.execute_on_all(command))
+            return await work()
+        self.workers.require_all()
+        result, _ = await asyncio.gather(work(), self.workers.execute_on_all(command))
         return result
 
     async def until_broken(self) -> None:
@@ -124,8 +126,8 @@ class DataParallelStudent:
 
     async def publish(self, version: int, *, to_disk: bool) -> Weights:
         """The current weights, of all ranks, as policy `version`."""
-        work = self.own.publish(version, to_disk=to_disk)
-        return await (self._joined(work, JoinExport()) if to_disk else work)
+        work = partial(self.own.publish, version, to_disk=to_disk)
+        return await (self._joined(work, JoinExport()) if to_disk else work())
 
     async def sync(self, weights: Weights) -> None:
         """Every rank samples from its current weights, which are the same, from now on."""
@@ -140,8 +142,11 @@ class DataParallelStudent:
         return score_on_all_ranks(self.own, self.workers, None, requests)
 
     async def save(self, path: Path) -> None:
-        """Write everything, whole: a checkpoint does not depend on how many ranks there were."""
-        await self._joined(self.own.save(path), JoinSave())
+        """Write everything, whole: a checkpoint does not depend on how many ranks there were.
+
+        Where a rank is gone this raises RunFailedError if a part of the weights was there alone.
+        """
+        await self._joined(partial(self.own.save, path), JoinSave())
 
     async def load(self, path: Path) -> None:
         """Take back what `save` wrote; every rank reads the same file."""
@@ -149,7 +154,7 @@ class DataParallelStudent:
 
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights, whole, for others to use; returns their directory."""
-        return await self._joined(self.own.export(run_dir), JoinExport())
+        return await self._joined(partial(self.own.export, run_dir), JoinExport())
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,11 @@ class WorkerPool:
         """Wait until a process is gone. Raises RunFailedError then."""
         await asyncio.shield(self._broken)
 
+    def require_all(self) -> None:
+        """Raise RunFailedError if a process is gone."""
+        for error in self._lost.values():
+            raise error
+
     async def shut_down(self) -> None:
         """The run has ended: let the other ranks end too, and wait for them."""
         for rank in self.ranks:

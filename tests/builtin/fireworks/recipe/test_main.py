@@ -2,14 +2,9 @@
 
 import asyncio
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,14 +13,14 @@ from conftest import question, read_jsonl
 
 from builtin.fireworks.runs import nothing_is_left, write_rows
 from distillkit.errors import InputError
-from distillkit.recipes.distillation_loop import Config, DeployConfig, RunnerConfig, TrainerConfig, main
-from distillkit_builtin.fireworks.recipe.environment import run_from_environment
+from distillkit.recipes.distillation_loop import RunnerConfig, main
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
 
-MODULE = "distillkit.recipes.distillation_loop"
+from builtin.fireworks.recipe.recipe_runs import MODULE, RESULT, make
+
 SINGLE = """
 from training.recipes.distillation_loop import Config, main
 from training.utils import DeployConfig, TrainerConfig
@@ -45,6 +40,8 @@ cfg = Config(
 
 main(cfg)
 """
+
+
 ROUTED = """
 from training.recipes.distillation_loop import Config, main
 from training.utils import DeployConfig, TrainerConfig
@@ -81,6 +78,8 @@ cfg = Config(
 
 main(cfg)
 """
+
+
 ROWS = [
     {
         "messages": [{"role": "user", "content": "Solve 6 * 7. End with exactly one line: Final: <answer>."}],
@@ -88,6 +87,8 @@ ROWS = [
     },
     question("Solve 5 * 7.", extra_info={"from": "here"}),
 ]
+
+
 ROUTED_ROWS = [
     {
         "messages": [{"role": "user", "content": "Solve 6 * 7. End with exactly one line: Final: <answer>."}],
@@ -106,58 +107,6 @@ ROUTED_ROWS = [
         "expected_answer": "42",
     },
 ]
-MODELS = ("qwen3-8b", "qwen3-32b", "qwen3p5-35b-a3b")
-TOKENIZERS = ("Qwen/Qwen3-8B", "Qwen/Qwen3.5-35B-A3B")
-RESULT = {
-    "steps",
-    "policy_job_id",
-    "deployment_id",
-    "eval",
-    "max_seq_len",
-    "training_shape_id",
-    "deployment_shape",
-}
-
-
-@pytest.fixture
-def fireworks(
-    tmp_path: Path, tiny_model: str, other_tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator["LoopbackService"]:
-    """The recipe's models, all tiny; its tokenizers are folders of the working directory."""
-    import torch
-
-    from distillkit_loopback.fireworks.service import LoopbackService
-
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    for tokenizer in TOKENIZERS:
-        Path(tokenizer).mkdir(parents=True)
-        for file in Path(tiny_model).glob("*token*"):
-            shutil.copy(file, tokenizer)
-        for file in Path(tiny_model).glob("chat_template*"):
-            shutil.copy(file, tokenizer)
-    models = {f"accounts/fireworks/models/{name}": tiny_model for name in MODELS}
-    models["accounts/fireworks/models/qwen3-32b"] = other_tiny_model
-    with LoopbackService(models, context_length=2048) as running:
-        monkeypatch.setenv("FIREWORKS_BASE_URL", running.base_url)
-        monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-        monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-        yield running
-
-
-def make(folder: Path, **over: Any) -> Config:
-    """A small run of one teacher."""
-    values: dict[str, Any] = {
-        "log_path": str(folder / "logs"),
-        "teacher_model": "accounts/fireworks/models/qwen3-32b",
-        "trainer": TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/qwen3-8b-128k-h200"),
-        "deployment": DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
-        "max_completion_tokens": 4,
-        "lora_rank": 8,
-    }
-    if "dataset" not in over:
-        values["dataset"] = write_rows(folder, [question(f"number {i}") for i in range(4)])
-    return Config(**values | over)
 
 
 def run_block(code: str, folder: Path) -> dict[str, Any]:
@@ -197,31 +146,6 @@ def test_the_routed_block_runs_on_one_shared_deployment(fireworks: "LoopbackServ
         request for request in fireworks.requests if request.method == "POST" and request.path.endswith("/deployments")
     ]
     assert len(made) == 2
-
-
-@pytest.mark.slow
-def test_the_module_runs_as_a_program_configured_by_the_environment(
-    fireworks: "LoopbackService", tmp_path: Path
-) -> None:
-    path = write_rows(tmp_path, [question("Hi.", who="accounts/fireworks/models/qwen3-32b")])
-    settings = {
-        "DISTILLATION_TEACHERS": "accounts/fireworks/models/qwen3-32b",
-        "OPD_TEACHER_ROUTE_KEY": "who",
-        "DISTILLATION_DATASET": path,
-    }
-    command = [sys.executable, "-m", MODULE]
-    done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert set(json.loads(done.stdout.splitlines()[-1])) == RESULT
-
-
-def test_a_wrong_dataset_in_the_environment_is_one_line_and_exit_code_2(
-    fireworks: "LoopbackService", monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DISTILLATION_TEACHERS", "accounts/fireworks/models/qwen3-32b")
-    monkeypatch.setenv("DISTILLATION_DATASET", "absent")
-    assert run_from_environment() == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: absent: no such file")
 
 
 def test_callbacks_get_the_recipes_context_in_a_thread_without_a_loop(
@@ -377,89 +301,3 @@ def test_trainer_and_deployments_are_left_running_where_that_is_asked_for(
     result = main(make(tmp_path), cancel_on_exit=False)
     assert set(fireworks.jobs) == {result["policy_job_id"]}
     assert set(fireworks.deployments) == {result["deployment_id"], "distillation-teacher-qwen3-32b"}
-
-
-PROGRAM = """from distillkit.recipes.distillation_loop import Config, DeployConfig, TrainerConfig, main
-import sys, time
-def wait(context):
-    print("waiting", flush=True)
-    time.sleep(600)
-main(Config(
-    log_path=sys.argv[2], dataset=sys.argv[1], teacher_model="accounts/fireworks/models/qwen3-32b",
-    trainer=TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/s"),
-    deployment=DeployConfig(tokenizer_model="Qwen/Qwen3-8B"), max_completion_tokens=8, lora_rank=8,
-    step_eval=wait, eval_before_training=True,
-))
-"""
-
-
-INTERRUPTS = {"foreground": "", "background": "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"}
-"""A shell has interrupts ignored for a job in the background."""
-
-
-@pytest.mark.slow
-def test_sigterm_leaves_nothing_running(fireworks: "LoopbackService", tmp_path: Path) -> None:
-    rows = write_rows(tmp_path, [question("Hi.")])
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-c", before + PROGRAM, rows, name],
-            env=os.environ | {"COOKBOOK_STATUS_FILE": f"{name}.json"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for name, before in INTERRUPTS.items()
-    }
-    try:
-        for process in processes.values():
-            assert process.stdout is not None
-            assert any(line.startswith("waiting") for line in process.stdout)
-        assert len(fireworks.jobs) == 2
-        for process in processes.values():
-            process.send_signal(signal.SIGTERM)
-        for name, process in processes.items():
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 1
-            assert "Terminated by SIGTERM" in errors
-            assert json.loads(Path(f"{name}.json").read_text())["code"] == 1
-    finally:
-        for process in processes.values():
-            process.kill()
-            process.communicate()
-    assert nothing_is_left(fireworks)
-
-
-WRONG = """from distillkit.recipes.distillation_loop import Config, main
-import sys
-try:
-    main(Config(log_path="logs", dataset=""))
-except ValueError as error:
-    print("caught:", type(error).__name__)
-if "typo" in sys.argv:
-    main(Config(log_path="logs", dataset="")).absent
-raise KeyError("mine")
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "last", "traceback"),
-    [(["typo"], "error: dataset: is empty", False), ([], "KeyError: 'mine'", True)],
-)
-def test_a_users_error_ends_a_program_with_its_message_and_no_traceback(
-    tmp_path: Path, arguments: list[str], last: str, traceback: bool
-) -> None:
-    command = [sys.executable, "-c", WRONG, *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 1
-    assert done.stdout == "caught: InputError\n"
-    assert ("Traceback" in done.stderr) is traceback
-    assert any(line.startswith(last) for line in done.stderr.splitlines())
-
-
-def test_the_last_lines_say_what_was_done(
-    fireworks: "LoopbackService", tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main(make(tmp_path))
-    done, where = capsys.readouterr().out.splitlines()[-2:]
-    assert done.startswith("done: 4 steps, 4 completions trained, ")
-    assert where == f"model: {tmp_path}/logs/run/model"

@@ -1,29 +1,23 @@
 """Every field of the recipe becomes something, or is refused by name."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
-from threading import Thread
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
 
-from distillkit.config.load import load_config
+from builtin.fireworks.recipe.recipe_configs import BASE, NAMES, make
 from distillkit.errors import InputError
 from distillkit.events import StepFinished
 from distillkit.recipes import distillation_loop as recipe
-from distillkit_builtin.fireworks.recipe import dataset, environment
-from distillkit_builtin.fireworks.recipe.config_mapping import COMPUTED, COPIED, SECTIONS, value_of
+from distillkit_builtin.fireworks.recipe.config_mapping import COMPUTED, COPIED, value_of
 from distillkit_builtin.fireworks.recipe.metrics import recipe_wandb
-from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.recipe.translate import translate
 
-BASE = "accounts/fireworks/models/teacher"
 OTHER = "accounts/fireworks/models/other"
-QWEN, SHAPES = "accounts/fireworks/models/qwen", "accounts/fireworks/trainingShapes/"
-TOKENIZER = "Qwen/Qwen3.5-35B-A3B"
+
+
 SERVED = "accounts/acme/deployedModels/served"
 
 
@@ -139,6 +133,8 @@ CHANGED: Mapping[str, Any] = {
     "multi_teacher.teachers[].blend_weight": 0.5,
 }
 """A value for each field that is not its default."""
+
+
 BESIDES: Mapping[str, Mapping[str, Any]] = {
     "step_eval_interval": {"step_eval": gives_nothing},
     "eval_before_training": {"step_eval": gives_nothing},
@@ -147,19 +143,9 @@ BESIDES: Mapping[str, Mapping[str, Any]] = {
     "wandb.run_name": {"wandb": recipe.WandBConfig("me", "distillation-tinker")},
 }
 """What a field needs to be set with it."""
+
+
 WITHOUT_A_KEY = {"runner", "eval_before_training", *(name for name in CHANGED if name.startswith("runner."))}
-NAMES = sorted(where + field.name for where, cls in SECTIONS.items() for field in fields(cls))
-
-
-def make(**over: Any) -> recipe.Config:
-    values: dict[str, Any] = {
-        "log_path": "logs",
-        "dataset": "rows.jsonl",
-        "teacher_model": BASE,
-        "trainer": recipe.TrainerConfig(training_shape_id="accounts/fireworks/trainingShapes/s"),
-        "deployment": recipe.DeployConfig(tokenizer_model="mine"),
-    }
-    return recipe.Config(**values | over)
 
 
 def several(**first: Any) -> recipe.Config:
@@ -319,147 +305,6 @@ def test_what_main_alone_takes_is_refused_too(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("FIREWORKS_API_EXTRA_HEADERS", '{"x": "y"}')
     with pytest.raises(InputError, match="FIREWORKS_API_EXTRA_HEADERS is set"):
         recipe.main(make())
-
-
-def test_wrong_input_is_in_the_runners_status_file(tmp_path: Path) -> None:
-    status = tmp_path / "status.json"
-    with pytest.raises(InputError), pytest.warns(DeprecationWarning, match="cancel_on_exit"):
-        recipe.main(make(epochs=0, runner=recipe.RunnerConfig(str(status))), cleanup_on_exit=True)
-    assert '"code": 3' in status.read_text()
-    assert "epochs" in status.read_text()
-
-
-def test_the_runners_files_come_from_the_environment_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COOKBOOK_STATUS_FILE", "theirs")
-    monkeypatch.setenv("COOKBOOK_METRICS_FILE", "metrics")
-    files = RunnerFiles.of(recipe.RunnerConfig("mine"))
-    assert (files.status_path, files.metrics_path, files.metadata_path) == ("mine", "metrics", None)
-
-
-@pytest.mark.parametrize(
-    ("variables", "teacher_model", "models", "route_key"),
-    [
-        ({}, "", None, None),
-        ({"DISTILLATION_TEACHER_MODEL": "m"}, "m", None, None),
-        ({"DISTILLATION_TEACHERS": "a, b,"}, "", ["a", "b"], "teacher"),
-        ({"DISTILLATION_TEACHERS": "a", "DISTILLATION_TEACHER_ROUTE_KEY": "who"}, "", ["a"], "who"),
-        ({"OPD_TEACHERS": "a", "OPD_TEACHER_ROUTE_KEY": "old"}, "", ["a"], "old"),
-        ({"DISTILLATION_TEACHERS": "a", "OPD_TEACHERS": "b"}, "", ["a"], "teacher"),
-        (
-            {"OPD_TEACHERS": "a", "DISTILLATION_TEACHER_ROUTE_KEY": "new", "OPD_TEACHER_ROUTE_KEY": "old"},
-            "",
-            ["a"],
-            "new",
-        ),
-        ({"DISTILLATION_TEACHERS": " ", "OPD_TEACHERS": "b"}, "", ["b"], "teacher"),
-    ],
-)
-def test_the_environment_names_the_teachers(
-    variables: dict[str, str], teacher_model: str, models: list[str] | None, route_key: str | None
-) -> None:
-    cfg = environment.config_from_environment(variables)
-    assert cfg.teacher_model == teacher_model
-    found = cfg.multi_teacher
-    assert (found and [teacher.model for teacher in found.teachers]) == models
-    assert (found and found.route_key) == route_key
-    assert cfg.log_path == "./distillation_logs"
-    assert cfg.dataset == recipe.Config("x").dataset
-
-
-class _Files(BaseHTTPRequestHandler):
-    answers: ClassVar[list[int]] = []
-
-    def do_GET(self) -> None:
-        status = self.answers.pop(0)
-        self.send_response(status)
-        self.end_headers()
-        if status == 200:
-            self.wfile.write(b'{"messages": []}\n')
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setattr(dataset, "PAUSE_SECONDS", 0.0)
-    server = HTTPServer(("127.0.0.1", 0), _Files)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}/rows.jsonl"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_dataset_behind_an_address_is_fetched_once(address: str, tmp_path: Path) -> None:
-    _Files.answers = [503, 200]
-    config = translate(make(log_path=str(tmp_path / "logs"), dataset=address)).config
-    assert Path(config.data.path).parent == tmp_path / "logs"
-    assert Path(config.data.path).read_text() == '{"messages": []}\n'
-    assert translate(make(log_path=str(tmp_path / "logs"), dataset=address)).config.data.path == config.data.path
-
-
-@pytest.mark.parametrize(("answers", "reason"), [([404], "responds 404"), ([500, 502, 503], "responds 503")])
-def test_a_dataset_that_cannot_be_fetched(address: str, tmp_path: Path, answers: list[int], reason: str) -> None:
-    _Files.answers = list(answers)
-    with pytest.raises(InputError, match=f"dataset: http://127.* cannot be fetched: .*{reason}"):
-        dataset.local_dataset(address, tmp_path)
-    assert not list(tmp_path.iterdir())
-    assert not _Files.answers
-
-
-def test_nobody_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "PAUSE_SECONDS", 0.0)
-    with pytest.raises(InputError, match=r"cannot be fetched: .*refused; give the path of a JSONL file instead"):
-        dataset.local_dataset("http://127.0.0.1:9/rows.jsonl", tmp_path)
-
-
-PAGE = (Path(__file__).parents[4] / "docs" / "moving-from-the-cookbook.md").read_text(encoding="utf-8")
-MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
-
-
-def test_the_page_about_moving_names_every_field_and_its_key() -> None:
-    rows = [row.split("|")[1:3] for row in PAGE.splitlines() if row.startswith("| `")]
-    for name in NAMES:
-        shown = name.replace("multi_teacher.teachers[].", "TeacherConfig.")
-        if shown in ("trainer", "deployment", "concurrency", "wandb"):  # their fields have rows
-            continue
-        mine = [key for field, key in rows if f"`{shown}`" in field]
-        assert mine, f"docs/moving-from-the-cookbook.md has no row for {shown}"
-        if name in COPIED:
-            assert f"`{COPIED[name]}`" in mine[0]
-
-
-@pytest.mark.parametrize("name", ["single", "routed"])
-def test_the_pages_configs_are_what_the_recipes_examples_become(name: str, tmp_path: Path) -> None:
-    teachers = [
-        recipe.TeacherConfig(QWEN + "3p5-35b-a3b", f"{kind}-teacher", tokenizer_model=TOKENIZER)
-        for kind in ("math", "arithmetic")
-    ]
-    examples = {
-        "single": recipe.Config(
-            "distillation",
-            dataset="/path/to/prompts.jsonl",
-            teacher_model=QWEN + "3-32b",
-            trainer=recipe.TrainerConfig(training_shape_id=SHAPES + "qwen3-8b-128k-h200"),
-            deployment=recipe.DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
-        ),
-        "routed": recipe.Config(
-            "mopd",
-            QWEN + "3p5-35b-a3b",
-            dataset="/path/to/routed_prompts.jsonl",
-            multi_teacher=recipe.MultiTeacherConfig(teachers),
-            trainer=recipe.TrainerConfig(training_shape_id=SHAPES + "qwen3p5-35b-a3b-256k-lora"),
-            deployment=recipe.DeployConfig(tokenizer_model=TOKENIZER),
-            lora_rank=8,
-            prompt_groups_per_step=2,
-        ),
-    }
-    file = tmp_path / f"{name}.yaml"
-    file.write_text(dict(MARKED.findall(PAGE))[file.name], encoding="utf-8")
-    written, translated = load_config([file])[0].dump(), translate(examples[name]).config.dump()
-    for key in ("log_path", "sinks"):
-        del written[key], translated[key]
-    assert written == translated
 
 
 def test_weights_and_biases_gets_both_names() -> None:

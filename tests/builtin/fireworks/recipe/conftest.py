@@ -1,0 +1,3 @@
+"""Fixtures of these tests."""
+
+from builtin.fireworks.recipe.recipe_runs import fireworks  # noqa: F401
