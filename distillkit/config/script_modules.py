@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from distillkit.errors import InputError
+from distillkit.errors import InputError, error_text
 from distillkit.roles.plugin import Plugin
 
 
@@ -59,5 +59,5 @@ def import_script(path: Path) -> ModuleType:
         del sys.modules[name]  # what is half loaded must not be found again
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise InputError(f"plugin script {path} failed to load: {type(error).__name__}: {error}") from error
+        raise InputError(f"plugin script {path} failed to load: {error_text(error)}") from error
     return module

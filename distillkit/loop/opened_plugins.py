@@ -51,7 +51,7 @@ async def opened_plugins(
         for user, plugin in prepared.plugins.by_key.items():
             if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
-                stack.push_async_callback(plugin.close)
+                stack.push_async_callback(close_plugin, plugin)
                 started = time.perf_counter()
                 loading(_called(plugin))
                 with attribute_to(plugin, "while it was opened"):
@@ -59,6 +59,12 @@ async def opened_plugins(
                 if type(plugin).open is not Plugin.open:
                     log.info("opened %s (%s) in %.1f s", user, plugin.name, time.perf_counter() - started)
         yield
+
+
+async def close_plugin(plugin: Plugin) -> None:
+    """Close a plugin; what it raises there is attributed to it."""
+    with attribute_to(plugin, "in close()"):
+        await plugin.close()
 
 
 def _called(plugin: Plugin) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from distillkit.context import RunContext
+from distillkit.errors import error_text
 from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
 from distillkit.loop.run_story import story_line
@@ -35,7 +36,7 @@ class SinkDispatcher:
         except Exception as error:
             self.failures[sink.name] += 1
             log.exception("sink %r failed in open()", sink.name)
-            self.warn(f"sink {sink.name!r} could not be opened and hears nothing: {type(error).__name__}: {error}")
+            self.warn(f"sink {sink.name!r} could not be opened and hears nothing: {error_text(error)}")
             return False
         return True
 
@@ -78,7 +79,7 @@ class SinkDispatcher:
             self.failures[sink.name] += 1
             if self.failures[sink.name] <= LOGGED:
                 log.exception("sink %r failed at %s", sink.name, type(event).__name__)
-            why = f"{type(error).__name__}: {error}"
+            why = error_text(error)
             return f"{named(sink)} failed at {type(event).__name__}, and the run goes on: {why}" if first else None
         return None
 

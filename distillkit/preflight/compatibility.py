@@ -10,6 +10,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import ConfigError, InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
@@ -83,7 +84,8 @@ def require_fitting(config: RunConfig, plugins: RunPlugins, rank: Rank) -> None:
 def require_loss(config: RunConfig, rank: Rank) -> None:
     """Raise InputError unless the student can train what the loss makes."""
     student, loss = config.student, config.loss
-    known = student.loss_functions()
+    with attribute_to(student, "in loss_functions()"):
+        known = student.loss_functions()
     if loss.loss_function not in known:
         if loss.torch_loss() is None or not student.runs_torch_losses:
             raise InputError(
@@ -113,7 +115,8 @@ def _require_travelling(loss: Loss) -> None:
 def require_capabilities(config: RunConfig) -> None:
     """Raise InputError unless every scorer can give what the loss needs."""
     for teacher in config.teachers:
-        offered = teacher.scorer.capabilities()
+        with attribute_to(teacher.scorer, "in capabilities()"):
+            offered = teacher.scorer.capabilities()
         for need, least in config.loss.needs.items():
             limit = offered.get(need, 0)
             if limit is not None and limit < least:

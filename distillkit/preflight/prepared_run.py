@@ -25,6 +25,7 @@ from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row, SamplingParams
@@ -148,20 +149,21 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
     options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
-    student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
+    with attribute_to(config.student, "in tokenizer() or context_length()"):
+        student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
     sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
         run = contexts[f"teachers.{teacher.name}.scorer"]
-        tokenizer = section.scorer.tokenizer(run)
-        if tokenizer is None:
-            tokenizer = student.tokenizer
+        with attribute_to(section.scorer, "in tokenizer() or context_length()"):
+            tokenizer = section.scorer.tokenizer(run) or student.tokenizer
+            longest = section.scorer.context_length(run)
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
         options = student.template_options
         if teacher.chat_template_kwargs is not None:
             options = options_of_config(teacher.chat_template_kwargs, f"teachers.{teacher.name}")
-        sides[teacher.name] = PromptSide(tokenizer, options, section.scorer.context_length(run))
+        sides[teacher.name] = PromptSide(tokenizer, options, longest)
     renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
     require_read_options(config, renderer)
     require_room(renderer)

@@ -15,6 +15,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError, MissingExtraError
+from distillkit.loop.opened_plugins import close_plugin
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.config_template_options import options_of_config
@@ -120,7 +121,7 @@ async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterat
             for key, plugin in alone.plugins.items():
                 context = alone.contexts[key]
                 stack.push_async_callback(context.shared.release, key)
-                stack.push_async_callback(plugin.close)
+                stack.push_async_callback(close_plugin, plugin)
                 tokenizer, stop_ids = alone.side.tokenizer, alone.sampling.stop_ids
                 context = replace(context, run_dir=folder, outer_dir=run_dir, tokenizer=tokenizer, stop_ids=stop_ids)
                 with attribute_to(plugin, "while it was opened"):

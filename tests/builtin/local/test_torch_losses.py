@@ -92,7 +92,9 @@ def test_what_it_raises_is_attributed_to_the_loss_with_what_its_role_promises(tr
         "It gets logprobs [N], the inputs advantages, sampling_logprobs, weights [N] and the options (none), and "
         "returns the loss of each token [N]"
     )
-    assert re.fullmatch(rf"raised by {WHO} in its torch loss\. {re.escape(promise)}", note)
+    assert re.fullmatch(
+        rf"raised by {WHO} in its torch loss, \S+test_torch_losses\.py:\d+\. {re.escape(promise)}", note
+    )
 
 
 def test_it_travels_to_other_ranks_where_the_function_does() -> None:
