@@ -9,6 +9,7 @@ import numpy as np
 from distillkit.errors import DistillkitError, PluginError, error_text
 from distillkit.loop.checked_torch_loss import torch_loss_of
 from distillkit.records import Batch, Datum, Rollout, ScoredRollout
+from distillkit.roles.attribution import require_returned
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.synthetic_batches import KNOWN_NEEDS, make_scored_rollouts
@@ -24,6 +25,7 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     unknown = sorted(loss.options_without_effect() - loss.options().keys())
     require(not unknown, loss, f"names {unknown} in `options_without_effect`, and `options` does not")
     batch = loss.batch(scored) if scored else _synthetic_batch(loss)
+    require_returned(loss, batch, Batch, "batch()")
     scored = scored or make_scored_rollouts(loss)
     require(batch.loss_function == loss.loss_function, loss, f"makes batches for {batch.loss_function!r}")
     require(dict(batch.options) == dict(loss.options()), loss, "gives a batch other options than `options()` says")

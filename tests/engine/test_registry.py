@@ -13,7 +13,7 @@ from distillkit import Registry, Router, Sampler, Scorer, Sink, Student, hookimp
 from distillkit.config.option_problems import PluginOptionsError
 from distillkit.errors import ConfigError, InputError, PluginError, PluginNotFoundError
 from distillkit.roles.plugin import Plugin
-from distillkit.testing import FakeScorer, make_row, make_teacher
+from distillkit.testing import FakeScorer, FakeStudent, make_row, make_teacher
 from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.routers import FieldRouter
 
@@ -273,7 +273,7 @@ def test_what_a_base_says_does_not_count_for_a_role_that_it_does_not_have() -> N
 
 
 def test_a_class_of_two_roles_is_not_taken_for_a_role_in_a_config() -> None:
-    mine = class_of(FakeScorer, Sampler, role="scorer", sample=_nothing, sync=_nothing)
+    mine = class_of(FakeScorer, Sampler, role="scorer", sample=FakeStudent.sample, sync=_nothing)
     registry = Registry()
     registry.add(mine)
     assert registry.names("scorer") == ["mine"]
