@@ -41,6 +41,7 @@ from distillkit.events import (
     Event,
     Measure,
     Notice,
+    NoticeKind,
     PhaseProgress,
     PhaseStarted,
     Plan,
@@ -141,8 +142,17 @@ __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingPa
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
-__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]
-__all__ += ["PhaseStarted", "Plan", "PolicyFigures", "RowValue", "RunFinished", "RunStarted", "StepFinished"]
+__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "NoticeKind"]
+__all__ += [
+    "PhaseProgress",
+    "PhaseStarted",
+    "Plan",
+    "PolicyFigures",
+    "RowValue",
+    "RunFinished",
+    "RunStarted",
+    "StepFinished",
+]
 
 # What goes wrong.
 __all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "DistillkitError", "InputError"]

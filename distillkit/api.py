@@ -7,6 +7,7 @@ from typing import Any
 
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
+from distillkit.events import Notice
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.execute import execute
 from distillkit.preflight.check_result import CheckResult
@@ -99,7 +100,7 @@ def check(
     resolved, registry = resolve(config, plugins, overrides)
     run_dir = run_directory(resolved)
     require_writable_path(run_dir)
-    notices: list[str] = []
+    notices: list[Notice] = []
     prepared = prepare_run(resolved, registry, notices.append, Rank.from_environment())
     return CheckResult.of(prepared, run_dir, holds_run=holds_run(run_dir), notices=tuple(notices))
 

@@ -15,6 +15,7 @@ from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
 """When an evaluation takes place: before training, during or after it."""
+NoticeKind = Literal["note", "warning"]
 Phase = Literal["sample", "score"]
 Activity = Literal["load", "publish", "probe", "evaluate", "sample", "train", "save", "export"]
 """What a run does one after the other: plugins are loaded; weights published to the sampler; sampler and teachers
@@ -219,17 +220,17 @@ class Evaluated(Value):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Value):
-    """Something that the user should know; it is in `run.log` too."""
+    """Something that the user should know; it is in `run.log` too, at level INFO or WARNING."""
 
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
-    level: Literal["info", "warning"] = "info"
-    """`info`: a note on what was set so or went as it should; `warning`: likely wrong. The level in `run.log`, too."""
+    kind: NoticeKind = "note"
+    """`note`: what was set so, or goes as it should; `warning`: what is likely wrong, or did not work."""
 
     @property
     def shown(self) -> str:
         """The line that people read, which begins with its kind."""
-        return f"{'warning' if self.level == 'warning' else 'note'}: {self.message}"
+        return f"{self.kind}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

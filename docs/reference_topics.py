@@ -51,7 +51,7 @@ TOPICS: Mapping[str, Topic] = {
         `PhaseStarted`, notices and `RunFinished` alone.
         """,
         "Event RunStarted Plan PhaseStarted Activity PhaseProgress StepFinished Evaluated EvalStage EvalResult "
-        "RowValue Measure PolicyFigures Notice RunFinished",
+        "RowValue Measure PolicyFigures Notice NoticeKind RunFinished",
     ),
     "context.md": Topic(
         "What plugins are given, and give back",

@@ -21,16 +21,16 @@ from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.types import Prompts
 
 
-def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
+def show_prepared_run(prepared: PreparedRun, notices: Sequence[Notice], console: Terminal) -> None:
     """Print everything that is known before the run, but the row that is shown before models are asked.
 
-    `notices` are what plugins said, which a run says as warnings.
+    `notices` are what plugins said.
     """
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
     for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
-    for notice in (*(Notice(said, "warning") for said in notices), *prepared.notices):
+    for notice in (*notices, *prepared.notices):
         console.say(notice.shown)
 
 

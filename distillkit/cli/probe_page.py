@@ -26,7 +26,7 @@ def probe_and_report(prepared: PreparedRun, console: Terminal, *, quiet: bool = 
     """Probe, and print what was found; `quiet`: only what is wrong. Raises InputError if the run is refused."""
     started = time.perf_counter()
     with explain_os_errors():
-        report = asyncio.run(probed(prepared, lambda message: console.say(f"note: {message}")))
+        report = asyncio.run(probed(prepared, lambda notice: console.say(notice.shown)))
     if not quiet:
         seconds = time.perf_counter() - started
         console.print(f"probe: {report.did}; {seconds:.1f} s, loading counted in", soft_wrap=False)

@@ -34,13 +34,13 @@ async def run_session(
     provenance = Provenance(prepared, began, None if checkpoint is None else checkpoint[1].step)
     provenance.log_beginning()
     for notice in prepared.notices:
-        dispatcher.notice(notice.message, notice.level)
+        dispatcher.tell(notice)
     ended: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
             loading = partial(dispatcher.phase, "load")
-            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn, loading=loading))
+            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.tell, loading=loading))
             provenance.opened()
             if checkpoint is not None:
                 await resume(engine, *checkpoint)

@@ -3,9 +3,8 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
-from distillkit.context import RunContext
+from distillkit.context import RunContext, log_level
 from distillkit.errors import error_text
 from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
@@ -93,9 +92,9 @@ class SinkDispatcher:
         """Tell the sinks what the run begins with."""
         self.emit(PhaseStarted(phase, what))
 
-    def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
-        """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""
-        notice = Notice(redact(message), level)
+    def tell(self, notice: Notice) -> None:
+        """Show the user a notice, on the terminal and in `run.log`; secrets in it are redacted."""
+        notice = Notice(redact(notice.message), notice.kind)
         _log(notice)
         if self._sinks is None:
             self._early.append(notice)
@@ -103,10 +102,13 @@ class SinkDispatcher:
             self.emit(notice)
 
     def warn(self, message: str) -> None:
-        """`notice` at level warning."""
-        self.notice(message, "warning")
+        """Show the user a warning."""
+        self.tell(Notice(message, "warning"))
+
+    def notice(self, message: str) -> None:
+        """Show the user a note."""
+        self.tell(Notice(message))
 
 
 def _log(notice: Notice) -> None:
-    level = logging.WARNING if notice.level == "warning" else logging.INFO
-    log.log(level, "%s", notice.message, extra={"shown_by_sinks": True})
+    log.log(log_level(notice.kind), "%s", notice.message, extra={"shown_by_sinks": True})

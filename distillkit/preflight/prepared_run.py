@@ -92,7 +92,7 @@ def context_for(
     user: str,
     config: RunConfig,
     shared: SharedObjects,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     rank: Rank = ONLY,
     today: date | None = None,
     planned_device: PlannedDevice | None = None,
@@ -100,14 +100,14 @@ def context_for(
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
-    run = RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
     return replace(run, planned_device=planned_device)
 
 
 def prepare_run(
     config: RunConfig,
     registry: Registry,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     rank: Rank = ONLY,
     began: date | None = None,
     show_rows: Callable[[RunRows], None] = lambda rows: None,
@@ -127,7 +127,7 @@ def prepare_run(
     show_rows(rows)
     require_fitting(config, plugins, rank)
     shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
-    contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
+    contexts = {user: context_for(user, config, shared, tell, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
         require_capabilities(config)

@@ -1,6 +1,6 @@
 """A run's student alone, open to be sampled or exported: no teacher is asked, and no data is read.
 
-alone = checked_student(config, notify, rank)
+alone = checked_student(config, tell, rank)
 async with opened_student(alone, registry):
     before = await alone.completions(requests)
     await alone.load(weights)
@@ -15,6 +15,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError, MissingExtraError
+from distillkit.events import Notice
 from distillkit.loop.opened_plugins import close_plugin
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
@@ -80,7 +81,7 @@ class StudentAlone:
 
 
 def checked_student(
-    config: RunConfig, notify: Callable[[str], None], rank: Rank, weights: SavedWeights | None = None
+    config: RunConfig, tell: Callable[[Notice], None], rank: Rank, weights: SavedWeights | None = None
 ) -> StudentAlone:
     """Check student and sampler, as a run does. Raises InputError.
 
@@ -94,7 +95,7 @@ def checked_student(
     keys: dict[str, Plugin] = {"student": student}
     if student.sampler is not None:
         keys["student.sampler"] = student.sampler
-    contexts = {key: context_for(key, config, shared, notify, rank, today) for key in keys}
+    contexts = {key: context_for(key, config, shared, tell, rank, today) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])
     reports = [plugin.check(contexts[key]) for key, plugin in keys.items()]

@@ -8,6 +8,7 @@ from pathlib import Path
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.events import Notice
 from distillkit.registry import Registry
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, of_step, step_of
 from distillkit.run_directory.directory import MARKER, PATHS_START_AT, is_run, read_summary
@@ -40,7 +41,7 @@ def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str
     return load_config([run_dir / MARKER], overrides, scripts=list(scripts), defaults=here)
 
 
-def saved_weights(run_dir: Path, step: int | None, warn: Callable[[str], None]) -> SavedWeights | None:
+def saved_weights(run_dir: Path, step: int | None, tell: Callable[[Notice], None]) -> SavedWeights | None:
     """The weights of `step`, or the newest: a checkpoint, or the export where no checkpoint is as new.
 
     None is the student as it started, at step 0. Raises InputError where there are none, with what there is.
@@ -61,7 +62,7 @@ def saved_weights(run_dir: Path, step: int | None, warn: Callable[[str], None]) 
             f"{run_dir} holds no weights: no checkpoint and no export, so nothing was trained (--step 0 is the student "
             "as it started)"
         )
-    path, state = newest(run_dir, warn)
+    path, state = newest(run_dir, lambda message: tell(Notice(message, "warning")))
     return SavedWeights(state.step, path, state)
 
 

@@ -57,13 +57,6 @@ class Stopped:
     """To rank 0: shut down; no other message follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """To rank 0: the user should know this."""
-
-    text: str
-
-
 def portable(error: Exception, rank: int) -> DistillkitError:
     """The error as rank 0 raises it: of the same class where the engine treats it apart, with the rank in its text."""
     kind = next((kind for kind in (BadStepError, InputError, PluginError) if isinstance(error, kind)), RunFailedError)
