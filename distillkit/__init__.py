@@ -44,7 +44,6 @@ from distillkit.events import (
     NoticeKind,
     PhaseProgress,
     PhaseStarted,
-    Plan,
     PolicyFigures,
     RowValue,
     RunFinished,
@@ -75,7 +74,7 @@ from distillkit.records import (
 )
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
-from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
+from distillkit.roles.evaluator import EvalContext, EvalNeed, EvalRequests, Evaluator
 from distillkit.roles.loss import Loss, TorchLoss
 from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
@@ -85,6 +84,7 @@ from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import ComputesLogprobs, Student, token_at
 from distillkit.run_directory.result import RunResult
+from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
 from distillkit.tokenizer import (
     HasTemplateVariables,
@@ -124,6 +124,7 @@ __all__ += [
     "ComputesLogprobs",
     "EvalContext",
     "EvalNeed",
+    "EvalRequests",
     "Plugin",
     "RunContext",
     "ScoresAnew",

@@ -9,9 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from distillkit.events import Notice, NoticeKind, Plan
+from distillkit.events import Notice, NoticeKind
 from distillkit.memory import PlannedDevice
 from distillkit.ranks import ONLY, Rank
+from distillkit.run_plan import Plan
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
 

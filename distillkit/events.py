@@ -11,6 +11,7 @@ from typing import Literal
 
 from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.records import ScoredRollout
+from distillkit.run_plan import Plan
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
@@ -21,44 +22,6 @@ Activity = Literal["load", "publish", "probe", "evaluate", "sample", "train", "s
 """What a run does one after the other: plugins are loaded; weights published to the sampler; sampler and teachers
 probed; the policy evaluated; a step's completions sampled and scored, then trained; a checkpoint saved; the final
 weights written. Off policy the next completions are sampled meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan(Value):
-    """The work of a run: upper bounds of its rows, steps and tokens."""
-
-    rows: int
-    """Row-epochs that will be admitted."""
-    steps: int
-    """`train.max_steps`, or what the rows are enough for."""
-    optimizer_steps: int
-    """Steps x `train.num_substeps`."""
-    eval_rows: int
-    """Held-out rows."""
-    evaluations: int
-    """Before, during and after training."""
-    completions: int
-    """Rows x `sampling.completions_per_prompt`."""
-    step_rows: int
-    """Rows of a step."""
-    step_completions: int
-    """Completions of a step."""
-    longest_prompt: int
-    """Tokens, of the student's prompts, held-out ones too."""
-    longest_teacher_prompt: int
-    """Tokens, of the teachers' prompts, held-out ones too."""
-    new_tokens: int
-    """Tokens of a completion: `sampling.max_completion_tokens`."""
-    sample_tokens: int
-    """At most: completions x max_completion_tokens."""
-    score_tokens: int
-    """At most, the teachers' prompts counted in."""
-    train_tokens: int
-    """At most, the student's prompts counted in."""
-    eval_sample_tokens: int
-    """At most, over all evaluations; what evaluators ask for besides the students' completions is not in it."""
-    eval_score_tokens: int
-    """At most, the teachers' prompts counted in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ TOPICS: Mapping[str, Topic] = {
         """,
         """
         RunContext CheckReport MemoryReport MemoryUse MemoryPart DeviceMemory PlannedDevice Leftover PENDING_CLEANUP
-        Rank EvalContext EvalNeed TokenScorer ScoresAnew
+        Rank EvalContext EvalNeed EvalRequests TokenScorer ScoresAnew
         ComputesLogprobs Tokenizer TurnEnds RendersMany HasTemplateVariables
         """,
     ),

@@ -32,6 +32,7 @@ PUBLIC = {
     "raw_row.py",
     "records.py",
     "registry.py",
+    "run_plan.py",
     "seeds.py",
     "tokenizer.py",
     "types.py",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.run_plan import Plan
 from distillkit.types import Prompts
 
 

@@ -7,10 +7,10 @@ from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.events import Plan
 from distillkit.memory import SHARED_PARTS, DeviceMemory, MemoryPart, MemoryReport, MemoryUse
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport, Plugin
+from distillkit.run_plan import Plan
 
 GIB = 2**30
 LIKELY = 0.95

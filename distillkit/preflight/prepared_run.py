@@ -11,11 +11,12 @@ from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
+from distillkit.preflight.evaluator_requests import with_requests
 from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
@@ -27,6 +28,7 @@ from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
+from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row, SamplingParams
 
@@ -135,7 +137,8 @@ def prepare_run(
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
-    plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
+    held_out_lengths = None if held_out is None else held_out.lengths
+    plan = with_requests(make_plan(config, train.lengths, held_out_lengths), config, routed, held_out_lengths)
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]

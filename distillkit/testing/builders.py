@@ -10,10 +10,11 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.parse_row import parse_row
 from distillkit.data.row_index import hash_of, row_id
 from distillkit.errors import PluginError
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
 from distillkit.raw_row import RawRow, RowFile
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.plugin import Plugin
+from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher

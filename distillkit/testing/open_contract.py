@@ -1,6 +1,5 @@
 """What scorers, samplers, evaluators and sinks owe the engine while they are open."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ import numpy as np
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.events import (
-    EvalResult,
     Evaluated,
     Event,
     Notice,
@@ -30,7 +28,7 @@ from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
-from distillkit.testing.eval_context import FakeEvalContext
+from distillkit.testing.evaluator_contract import check_evaluating
 from distillkit.testing.held_to import awaited, given, held_to, stream
 from distillkit.testing.said_contract import check_capabilities, check_kept, check_length
 from distillkit.testing.student_contract import check_student
@@ -61,7 +59,7 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
         elif isinstance(plugin, Scorer):
             await _check_scorer(plugin, context)
         elif isinstance(plugin, Evaluator):
-            await _check_evaluator(plugin)
+            await check_evaluating(plugin)
         elif isinstance(plugin, Sampler):
             await _check_samplers_shape(plugin)
         elif isinstance(plugin, Sink):
@@ -178,28 +176,6 @@ def _require_one_each(plugin: Plugin, outcomes: Sequence[SampleKey], requests: S
     extra = len(outcomes) - len(set(outcomes) & set(requests))
     require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(requests)} requests")
     require(not extra, plugin, f"gave {extra} outcomes too many; one a request")
-
-
-async def _check_evaluator(evaluator: Evaluator) -> None:
-    context = FakeEvalContext(make_scored_rollouts(), [make_teacher("teacher")], samples_and_scores=True)
-    found = await awaited(evaluator, "evaluate", evaluator.evaluate(context))
-    with held_to(evaluator, "evaluate"):
-        _check_result(evaluator, given(evaluator, "evaluate", found, EvalResult), context)
-
-
-def _check_result(evaluator: Evaluator, result: EvalResult, context: FakeEvalContext) -> None:
-    """Its routes and rows are those of the context, and its numbers are finite and fit each other."""
-    labels = {scored.prompts.route.label for scored in context.completions}
-    require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
-    for values in (result.metrics, *result.routes.values()):
-        require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
-    rows = {row.row_id for row in context.rows}
-    for name, by_row in result.by_row.items():
-        require(by_row.keys() <= rows, evaluator, f"`by_row` of {name} names rows {set(by_row) - rows}")
-        total, count = sum(row.total for row in by_row.values()), sum(row.count for row in by_row.values())
-        known = result.metrics.get(name)
-        fits = known is None or (count and math.isclose(total / count, known, rel_tol=1e-4, abs_tol=1e-6))
-        require(fits, evaluator, f"`by_row` of {name} makes {total:g} / {count:g}, which is not the metric {known}")
 
 
 def _events() -> list[Event]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from distillkit.context import RunContext
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
+from distillkit.run_plan import Plan
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalStudentOptions
