@@ -100,6 +100,17 @@ def test_no_two_files_of_a_package_share_a_name() -> None:
     assert {name for name in shared if not name.endswith(("__init__.py", "__main__.py"))} == set()
 
 
+def test_no_two_classes_of_a_package_share_a_name() -> None:
+    """A private one is its file's own."""
+    found = [
+        f"{package_of(path)}:{node.name}"
+        for path, text in sources()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert {name for name, count in Counter(found).items() if count > 1} == set()
+
+
 def test_packages_import_nothing_of_their_own_accord() -> None:
     nodes = {path: ast.walk(ast.parse(text)) for path, text in sources() if path.endswith("/__init__.py")}
     importing = {path for path, tree in nodes.items() if any(isinstance(n, ast.Import | ast.ImportFrom) for n in tree)}

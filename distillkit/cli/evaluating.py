@@ -18,7 +18,7 @@ from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.metrics import finite
-from distillkit.probe.evaluate_once import Evaluated, before_training, evaluate_once, prepare_evaluation
+from distillkit.probe.evaluate_once import EvaluatedWeights, before_training, evaluate_once, prepare_evaluation
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import EVALUATIONS, run_directory
@@ -74,7 +74,7 @@ def described(config: RunConfig, weights: SavedWeights | None) -> str:
 
 
 def as_json(
-    config: RunConfig, weights: SavedWeights | None, found: Evaluated, before: Mapping[str, JsonValue] | None
+    config: RunConfig, weights: SavedWeights | None, found: EvaluatedWeights, before: Mapping[str, JsonValue] | None
 ) -> dict[str, JsonValue]:
     """The result as its file holds it."""
     dump = config.dump()

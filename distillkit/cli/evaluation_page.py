@@ -10,7 +10,7 @@ from rich.text import Text
 from distillkit.data.counted import counted
 from distillkit.files.redaction import redact
 from distillkit.metrics import route_shown
-from distillkit.probe.evaluate_once import Evaluated
+from distillkit.probe.evaluate_once import EvaluatedWeights
 from distillkit.types import Teacher
 
 ALL = ""
@@ -18,7 +18,7 @@ ALL = ""
 
 
 def show_evaluation(
-    found: Evaluated, before: Mapping[str, JsonValue] | None, teachers: Sequence[Teacher], console: Console
+    found: EvaluatedWeights, before: Mapping[str, JsonValue] | None, teachers: Sequence[Teacher], console: Console
 ) -> None:
     """Print a table that fits into 80 columns; beside the values those from before training, where they are known."""
     when = f"after step {found.step}" if found.step else "as the student starts"
@@ -41,7 +41,7 @@ def show_evaluation(
     console.print(table)
 
 
-def _values(found: Evaluated) -> Iterator[tuple[str, str, float]]:
+def _values(found: EvaluatedWeights) -> Iterator[tuple[str, str, float]]:
     """Each measure over all rows, and by route where there are several."""
     for metric in found.measures:
         for result in found.results.values():

@@ -23,8 +23,8 @@ from distillkit.run_directory.saved_run import SavedWeights, starting_from
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What the evaluators found."""
+class EvaluatedWeights:
+    """What the evaluators found of some weights, outside of a run."""
 
     step: int
     """Optimizer steps in the weights; 0 as the student starts."""
@@ -75,7 +75,7 @@ async def evaluate_once(
     weights: SavedWeights | None,
     tell: Callable[[Notice], None],
     progress: Callable[[PhaseProgress], None] = lambda event: None,
-) -> Evaluated:
+) -> EvaluatedWeights:
     """Sample and score the held-out rows with the seeds of every evaluation of the run, and let evaluators measure.
 
     Raises:
@@ -92,4 +92,4 @@ async def evaluate_once(
         )
         results = await unless_broken(run_evaluators(config.evaluators, evaluation), config.student)
     measures = measures_of(config.evaluators, results)
-    return Evaluated(step, len(prompts), results, eval_metrics(results, teachers), measures)
+    return EvaluatedWeights(step, len(prompts), results, eval_metrics(results, teachers), measures)

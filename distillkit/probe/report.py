@@ -8,7 +8,7 @@ from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.frozen import Value
 from distillkit.probe.figures import ProbeFigures, as_json
-from distillkit.probe.verdict import Verdict
+from distillkit.probe.verdict import ProbeVerdict
 from distillkit.probe.verdicts import verdicts_of
 
 FILE = "probe.json"
@@ -20,7 +20,7 @@ class ProbeReport(Value):
     """What a probe measured, and what that means."""
 
     figures: ProbeFigures
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ProbeVerdict, ...]
     """The worst first."""
 
     @classmethod
@@ -29,7 +29,7 @@ class ProbeReport(Value):
         return cls(figures, verdicts_of(figures))
 
     @property
-    def refused(self) -> tuple[Verdict, ...]:
+    def refused(self) -> tuple[ProbeVerdict, ...]:
         """Why the run must not be trained; nothing if it may."""
         return tuple(verdict for verdict in self.verdicts if verdict.level == "refuse")
 
