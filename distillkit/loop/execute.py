@@ -25,6 +25,7 @@ from distillkit.run_directory.identity import identity_of
 from distillkit.run_directory.result import RunResult, finished_run
 from distillkit.run_directory.resuming import began_on, checkpoint_to_resume, require_unfinished
 from distillkit.run_directory.run_files import RunFiles, read_metrics
+from distillkit.run_directory.run_lock import require_nobody_runs
 from distillkit.run_directory.run_start import RunStart
 
 log = logging.getLogger("distillkit")
@@ -52,6 +53,7 @@ async def _direct(
     started = time.perf_counter()
     run_dir = run_directory(config)
     dispatcher = SinkDispatcher()
+    require_nobody_runs(run_dir)
     require_startable(run_dir, start)
     began = began_on(run_dir) if start.resume else None
     prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.tell, rank, began)
