@@ -39,7 +39,8 @@ class Pattern(Evaluator):
     }
 
     patterns: dict[str, str] = Field(
-        description="Route value to regular expression, searched in the stripped completion."
+        examples=[{"teacher": r"Final: .+$"}],
+        description="Route value to regular expression, searched in the stripped completion.",
     )
     finished_only: bool = Field(
         True, description="A completion that was cut at the length limit does not count as a match."
