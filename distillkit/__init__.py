@@ -56,7 +56,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
-from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
+from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_order, route_shown, route_slug
 from distillkit.preflight.check_result import CheckResult
 from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
@@ -86,6 +86,7 @@ from distillkit.roles.student import ComputesLogprobs, Student, token_at
 from distillkit.run_directory.result import RunResult
 from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
+from distillkit.significant import significant
 from distillkit.tokenizer import (
     HasTemplateVariables,
     RendersMany,
@@ -168,7 +169,8 @@ __all__ += ["HasTemplateVariables", "RendersMany", "Tokenizer", "TurnEnds", "fir
 __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 
 # The numbers of a step and of an evaluation.
-__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl", "route_shown", "route_slug"]
+__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl", "route_order", "route_shown", "route_slug"]
 
 # Seeds, secrets, files and processes.
-__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "write_json"]
+__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "significant"]
+__all__ += ["write_json"]

@@ -12,6 +12,7 @@ from typing import Literal
 from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.records import ScoredRollout
 from distillkit.run_plan import Plan
+from distillkit.significant import significant
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
@@ -94,23 +95,21 @@ class Measure(Value):
     """A share is shown in percent; a count is not shown where it is 0."""
 
     def text(self, value: float, *, signed: bool = False, like: float | None = None) -> str:
-        """A value as people read it: percent of a share, else three decimals of what is small and fewer of the rest.
+        """A value as people read it: percent of a share, whole counts, else three significant figures.
 
-        `like` is the value beside which it stands: it has as many decimals.
+        `like` is a value with whose decimals it is written.
         """
-        if not math.isfinite(value):
-            return "?"
-        size = abs(value if like is None else like)
-        sign, percent = "+" if signed else "", self.unit == "share"
-        if percent:
-            value, digits = 100 * value, int(0 < size < 0.01)
-        else:
-            digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
-        return f"{round(value, digits) + 0.0:{sign}.{digits}f}{'%' if percent else ''}"  # 0.0: no -0
+        if self.unit == "number" or not math.isfinite(value):
+            return significant(value, signed=signed, like=like)
+        size, sign = abs(value if like is None else like), "+" if signed else ""
+        if self.unit == "count":
+            return f"{round(value) + 0:{sign}d}"
+        digits = int(0 < size < 0.01)
+        return f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}%"  # 0.0: no -0
 
     def both(self, before: float, now: float) -> str:
-        """`before -> now`, with as many decimals."""
-        like = max(before, now, key=abs)
+        """`before -> now`; shares with as many decimals."""
+        like = max(before, now, key=abs) if self.unit == "share" else None
         return f"{self.text(before, like=like)} -> {self.text(now, like=like)}"
 
 

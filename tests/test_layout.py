@@ -34,6 +34,7 @@ PUBLIC = {
     "registry.py",
     "run_plan.py",
     "seeds.py",
+    "significant.py",
     "tokenizer.py",
     "types.py",
 }

@@ -16,6 +16,7 @@ from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, Gap, ProbeFigures
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
+from distillkit.significant import significant
 
 STYLES = {"ok": "green", "warn": "yellow", "refuse": "red"}
 NAME = 14
@@ -101,10 +102,10 @@ def _apart(apart: Disagreement | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Two or three digits, on few characters."""
-    if value == 0 or abs(value) >= 0.1:
-        return f"{value:.2f}" if value else "0"
-    return f"{value:.3f}" if abs(value) >= 0.001 else "<.001"
+    """Three significant figures, on few characters."""
+    if value == 0:
+        return "0"
+    return significant(value) if abs(value) >= 0.001 else "<.001"
 
 
 def _farthest(apart: Iterable[Disagreement]) -> Disagreement | None:

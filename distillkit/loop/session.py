@@ -15,6 +15,7 @@ from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
+from distillkit.loop.run_story import chosen
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, step_of
@@ -106,6 +107,7 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "completion_tokens": totals.completion_tokens,
         "wall_s": round(wall_seconds, 3),
         "train_s": round(engine.train_seconds, 3),
+        "settings": chosen(engine.prepared.config.dump(), engine.prepared.plan),
         "sink_errors": dict(engine.dispatcher.failures),
         "adapter_path": None if engine.exported is None else str(engine.exported),
     }

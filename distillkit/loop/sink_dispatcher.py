@@ -8,7 +8,7 @@ from distillkit.context import RunContext, log_level
 from distillkit.errors import error_text
 from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
-from distillkit.loop.run_story import story_line
+from distillkit.loop.run_story import RunStory
 from distillkit.roles.attribution import named
 from distillkit.roles.sink import Sink
 
@@ -24,6 +24,7 @@ class SinkDispatcher:
         """No sinks yet: notices go to the log alone, and are repeated once sinks are attached."""
         self._sinks: list[Sink] | None = None
         self._early: list[Notice] = []
+        self._story = RunStory()
         self._told: set[int] = set()
         """The sinks of which the user knows that they fail."""
         self.failures: Counter[str] = Counter()
@@ -61,7 +62,7 @@ class SinkDispatcher:
 
     def emit(self, event: Event) -> None:
         """Hand an event to every sink, and its line to `run.log`. Never raises."""
-        line = story_line(event)
+        line = self._story.line(event)
         if line is not None:
             log.info("%s", line, extra={"shown_by_sinks": True})
         new = [told for sink in self._sinks or () if (told := self._hand(event, sink)) is not None]

@@ -17,6 +17,7 @@ from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
+from distillkit.significant import significant
 
 MISMATCH = "rollout/logprob_mismatch"
 OTHER_SAMPLER = (
@@ -57,9 +58,9 @@ class MismatchMonitor:
         self.threshold = 2 * value
         whose, causes = OWN_SAMPLER if self.own_sampler else OTHER_SAMPLER
         self.warn(
-            f"{whose} logprobs are {value:.3f} nats a token from the trainer's ({MISMATCH}): advantages and ratios are "
-            f"off by as much. {causes} With train.max_steps_off_policy or weight_sync_interval, part is the policy "
-            "that moved"
+            f"{whose} logprobs are {significant(value)} nats a token from the trainer's ({MISMATCH}): advantages and "
+            f"ratios are off by as much. {causes} With train.max_steps_off_policy or weight_sync_interval, part is the "
+            "policy that moved"
         )
 
 

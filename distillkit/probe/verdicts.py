@@ -46,9 +46,9 @@ def _all_well(figures: ProbeFigures) -> str:
     if shown:
         mean, gap = max(shown, key=lambda pair: pair[0])
         why = "too small to matter beside the gap" if mean <= SHARE * gap else "no larger than rounding makes them"
-        said.append(f"differences are {why} (largest mean {mean:.2g} of {gap:.2g})")
+        said.append(f"differences are {why} (largest mean {mean:.3g} of {gap:.3g})")
     if isinstance(figures.weights, Disagreement) and figures.weights.largest >= SHOWN:
-        apart = f"{figures.weights.mean:.2g} nats a token from the student's own"
+        apart = f"{figures.weights.mean:.3g} nats a token from the student's own"
         said.append(f"the sampler's logprobs are {apart}, which train.warn_logprob_mismatch allows")
     return "; ".join(said) or "nothing is wrong with what was measured"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.events import EvalResult, Measure, PolicyFigures, RowValue
-from distillkit.metrics import route_shown
+from distillkit.metrics import route_order, route_shown
 from distillkit.types import Teacher
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, ENDED, REPETITION
 from distillkit.verdict.paired_change import change_of, paired_change, unpaired_change
@@ -69,7 +69,7 @@ def verdict_of(
         return Verdict(lacks, steps.trained, None, (), training, warned)
     comparison = _Comparison(before, after, measures)
     overall = comparison.route(None, "", "")
-    labels = dict.fromkeys(after.routes.values())
+    labels = route_order(set(after.routes.values()), teachers)
     routes = tuple(comparison.route(label, label, route_shown(label, teachers)) for label in labels)
     warnings = [each for route in routes for each in _warnings(route.route, route.shown, route.changes)]
     for label, shown, changes in (("", "", overall.changes), ("", "training", training)):
