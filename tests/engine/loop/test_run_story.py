@@ -44,8 +44,6 @@ def test_a_step_has_its_learning_rate_and_each_teachers_gap_in_the_same_order() 
     story.line(started())
     slugs = [f"teacher_route/{teacher.slug}/reverse_kl" for teacher in TEACHERS]
     gaps = dict(zip(slugs, (1.5, 0.25), strict=True))
-        f"teacher_route/{teacher.slug}/reverse_kl": value for teacher, value in zip(TEACHERS, (1.5, 0.25), strict=True)
-    }
     metrics = {"train/reverse_kl": 0.43211, "train/learning_rate": 2.5e-6, "time/step": 1.0, "time/sample": 0.5, **gaps}
     shown = [teacher.shown for teacher in TEACHERS]
     assert story.line(StepFinished(3, metrics)) == (

@@ -198,3 +198,10 @@ def test_the_log_of_a_run_that_failed_ends_with_why(fake_config: Make) -> None:
 def test_a_command_is_as_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch, argv: list[str], expected: str) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     assert command_line() == expected
+
+
+def test_the_command_is_as_typed_with_its_paths_and_without_where_the_program_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/venv/bin/distillkit", "run", f"{tmp_path}/a config.yaml"])
+    assert command_line() == f"distillkit run '{tmp_path}/a config.yaml'"
