@@ -8,7 +8,7 @@ import pytest
 from conftest import question
 
 import distillkit
-from distillkit import CheckResult, ConfigError, InputError, RunConfig
+from distillkit import CheckResult, ConfigError, InputError, RunConfig, significant
 from distillkit.testing import FakeScorer, FakeStudent
 
 Make = Callable[..., RunConfig]
@@ -153,7 +153,7 @@ def test_reprs_are_one_short_line(mapping: dict[str, Any], tmp_path: Path) -> No
         f"log_path='{tmp_path}/runs/fake')"
     )
     result = distillkit.run(mapping, plugins=PLUGINS)
-    before, after = (f"{result.eval[stage]['reverse_kl']:.4g}" for stage in ("before", "after"))
+    before, after = (significant(result.eval[stage]["reverse_kl"]) for stage in ("before", "after"))
     assert repr(result) == (
         f"<RunResult {tmp_path}/runs/fake: 3 steps, reverse_kl {before} -> {after}, {tmp_path}/runs/fake/adapter>"
     )
