@@ -41,9 +41,9 @@ from distillkit.events import (
     Event,
     Measure,
     Notice,
+    NoticeKind,
     PhaseProgress,
     PhaseStarted,
-    Plan,
     PolicyFigures,
     RowValue,
     RunFinished,
@@ -56,7 +56,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
-from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_shown, route_slug
+from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_order, route_shown, route_slug
 from distillkit.positions import NextTokenDivergence, Positions, TokenLoss
 from distillkit.preflight.check_result import CheckResult
 from distillkit.probe.report import ProbeReport
@@ -65,7 +65,7 @@ from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, to
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
-from distillkit.roles.evaluator import EvalContext, EvalNeed, Evaluator
+from distillkit.roles.evaluator import EvalContext, EvalNeed, EvalRequests, Evaluator
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import PENDING_CLEANUP, CheckReport, Leftover, Plugin
 from distillkit.roles.prompt_builder import PromptBuilder
@@ -76,7 +76,9 @@ from distillkit.roles.sink import Sink
 from distillkit.roles.student import ComputesLogprobs, Student, token_at
 from distillkit.roles.weighting import Weighting
 from distillkit.run_directory.result import RunResult
+from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
+from distillkit.significant import significant
 from distillkit.tokenizer import (
     HasTemplateVariables,
     RendersMany,
@@ -117,6 +119,7 @@ __all__ += [
     "ComputesLogprobs",
     "EvalContext",
     "EvalNeed",
+    "EvalRequests",
     "Plugin",
     "RunContext",
     "ScoresAnew",
@@ -135,8 +138,17 @@ __all__ += ["FinishReason", "Rollout", "SampleKey", "SampleRequest", "SamplingPa
 __all__ += ["Batch", "Datum", "Failure", "ScoredRollout", "StepResult", "TeacherPrompt", "Weights", "token_at"]
 
 # What sinks hear, and what evaluators find.
-__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "PhaseProgress"]
-__all__ += ["PhaseStarted", "Plan", "PolicyFigures", "RowValue", "RunFinished", "RunStarted", "StepFinished"]
+__all__ += ["Activity", "EvalResult", "EvalStage", "Evaluated", "Event", "Measure", "Notice", "NoticeKind"]
+__all__ += [
+    "PhaseProgress",
+    "PhaseStarted",
+    "Plan",
+    "PolicyFigures",
+    "RowValue",
+    "RunFinished",
+    "RunStarted",
+    "StepFinished",
+]
 
 # What goes wrong.
 __all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "DistillkitError", "InputError"]
@@ -151,7 +163,8 @@ __all__ += ["HasTemplateVariables", "RendersMany", "Tokenizer", "TurnEnds", "fir
 __all__ += ["tokenizer_fingerprint", "unknown_id", "vocabulary_size"]
 
 # The numbers of a step and of an evaluation.
-__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl", "route_shown", "route_slug"]
+__all__ += ["eval_metrics", "finite", "mean_over_tokens", "reverse_kl", "route_order", "route_shown", "route_slug"]
 
 # Seeds, secrets, files and processes.
-__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "write_json"]
+__all__ += ["Rank", "derive_seed", "keep_secret", "redact", "replacing", "shortened", "significant"]
+__all__ += ["write_json"]

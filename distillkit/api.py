@@ -8,6 +8,7 @@ from typing import Any
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.events import Notice
 from distillkit.loop.blocking import run_blocking
 from distillkit.loop.execute import execute
 from distillkit.preflight.check_result import CheckResult
@@ -108,7 +109,7 @@ def check(
     require_writable_path(run_dir)
     if probe and rank.count > 1:
         raise InputError("probe: from Python in one process; in several by torchrun -m distillkit check --probe")
-    notices: list[str] = []
+    notices: list[Notice] = []
     prepared = prepare_run(resolved, registry, notices.append, rank)
     report = run_blocking(probed(prepared, notices.append)) if probe and not prepared.missing else None
     return CheckResult.of(prepared, run_dir, holds_run=holds_run(run_dir), notices=tuple(notices), probe=report)

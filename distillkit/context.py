@@ -7,16 +7,30 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
-from distillkit.events import Plan
+from distillkit.events import Notice, NoticeKind
 from distillkit.memory import PlannedDevice
 from distillkit.ranks import ONLY, Rank
+from distillkit.run_plan import Plan
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import Teacher
 
 T = TypeVar("T")
 log = logging.getLogger("distillkit")
+
+
+class Notify(Protocol):
+    """`RunContext.notify`, as what is given no run takes it."""
+
+    def __call__(self, message: str, kind: NoticeKind = "note") -> None:
+        """Tell the user something once."""
+        ...
+
+
+def log_level(kind: NoticeKind) -> int:
+    """The level at which a notice of this kind is logged."""
+    return logging.WARNING if kind == "warning" else logging.INFO
 
 
 @dataclass(slots=True)
@@ -70,8 +84,8 @@ class RunContext:
     """`seed` of the config."""
     run_dir: Path | None
     """Where the run writes; None in `distillkit check`, which writes nothing."""
-    notify: Callable[[str], None]
-    """Tells the user something once, on the terminal and in `run.log`."""
+    tell: Callable[[Notice], None]
+    """Shows the user a notice, on the terminal and in `run.log`; plugins use `notify`."""
     shared: SharedObjects = field(repr=False)
     """The live objects that plugins of the run share by `share`."""
     plan: Plan | None = None
@@ -91,6 +105,21 @@ class RunContext:
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
+
+    def notify(self, message: str, kind: NoticeKind = "note") -> None:
+        """Tell the user something once, on the terminal and in `run.log`: a sentence, with what to do about a warning.
+
+        `note`: what is set so, or goes as it should (`loading ...`); `warning`: what is likely wrong, or did not work.
+        """
+        self.tell(Notice(message, kind))
+
+    def notify_as(self, who: str) -> Notify:
+        """`notify` with `who: ` in front of each message."""
+
+        def notify(message: str, kind: NoticeKind = "note") -> None:
+            self.notify(f"{who}: {message}", kind)
+
+        return notify
 
     def share(
         self,

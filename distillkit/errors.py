@@ -70,6 +70,12 @@ class RunFailedError(DistillkitError):
     """The run could not go on, or trained nothing."""
 
 
+def error_text(error: BaseException) -> str:
+    """An exception's class and message as a sentence: `KeyError: no key 'x'`, of which Python says `'x'` alone."""
+    said = f"no key {error.args[0]!r}" if type(error) is KeyError and len(error.args) == 1 else str(error)
+    return f"{type(error).__name__}: {said}".rstrip(": ")
+
+
 def suggest(word: str, known: Iterable[str]) -> str:
     """How to fix a name that is not known: `did you mean 'field'? Known: field, single`."""
     names = list(known)

@@ -11,53 +11,18 @@ from typing import Literal
 
 from distillkit.frozen import FrozenDict, Value, freeze_fields, require_numbers
 from distillkit.records import ScoredRollout
+from distillkit.run_plan import Plan
+from distillkit.significant import significant
 from distillkit.types import Teacher
 
 EvalStage = Literal["before", "during", "after"]
 """When an evaluation takes place: before training, during or after it."""
+NoticeKind = Literal["note", "warning"]
 Phase = Literal["sample", "score"]
 Activity = Literal["load", "publish", "probe", "evaluate", "sample", "train", "save", "export"]
 """What a run does one after the other: plugins are loaded; weights published to the sampler; sampler and teachers
 probed; the policy evaluated; a step's completions sampled and scored, then trained; a checkpoint saved; the final
 weights written. Off policy the next completions are sampled meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan(Value):
-    """The work of a run: upper bounds of its rows, steps and tokens."""
-
-    rows: int
-    """Row-epochs that will be admitted."""
-    steps: int
-    """`train.max_steps`, or what the rows are enough for."""
-    optimizer_steps: int
-    """Steps x `train.num_substeps`."""
-    eval_rows: int
-    """Held-out rows."""
-    evaluations: int
-    """Before, during and after training."""
-    completions: int
-    """Rows x `sampling.completions_per_prompt`."""
-    step_rows: int
-    """Rows of a step."""
-    step_completions: int
-    """Completions of a step."""
-    longest_prompt: int
-    """Tokens, of the student's prompts, held-out ones too."""
-    longest_teacher_prompt: int
-    """Tokens, of the teachers' prompts, held-out ones too."""
-    new_tokens: int
-    """Tokens of a completion: `sampling.max_completion_tokens`."""
-    sample_tokens: int
-    """At most: completions x max_completion_tokens."""
-    score_tokens: int
-    """At most, the teachers' prompts counted in."""
-    train_tokens: int
-    """At most, the student's prompts counted in."""
-    eval_sample_tokens: int
-    """At most, over all evaluations; what evaluators ask for besides the students' completions is not in it."""
-    eval_score_tokens: int
-    """At most, the teachers' prompts counted in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,23 +95,21 @@ class Measure(Value):
     """A share is shown in percent; a count is not shown where it is 0."""
 
     def text(self, value: float, *, signed: bool = False, like: float | None = None) -> str:
-        """A value as people read it: percent of a share, else three decimals of what is small and fewer of the rest.
+        """A value as people read it: percent of a share, whole counts, else three significant figures.
 
-        `like` is the value beside which it stands: it has as many decimals.
+        `like` is a value with whose decimals it is written.
         """
-        if not math.isfinite(value):
-            return "?"
-        size = abs(value if like is None else like)
-        sign, percent = "+" if signed else "", self.unit == "share"
-        if percent:
-            value, digits = 100 * value, int(0 < size < 0.01)
-        else:
-            digits = 0 if self.unit == "count" or size >= 1000 else 1 if size >= 10 else 3
-        return f"{round(value, digits) + 0.0:{sign}.{digits}f}{'%' if percent else ''}"  # 0.0: no -0
+        if self.unit == "number" or not math.isfinite(value):
+            return significant(value, signed=signed, like=like)
+        size, sign = abs(value if like is None else like), "+" if signed else ""
+        if self.unit == "count":
+            return f"{round(value) + 0:{sign}d}"
+        digits = int(0 < size < 0.01)
+        return f"{round(100 * value, digits) + 0.0:{sign}.{digits}f}%"  # 0.0: no -0
 
     def both(self, before: float, now: float) -> str:
-        """`before -> now`, with as many decimals."""
-        like = max(before, now, key=abs)
+        """`before -> now`; shares with as many decimals."""
+        like = max(before, now, key=abs) if self.unit == "share" else None
         return f"{self.text(before, like=like)} -> {self.text(now, like=like)}"
 
 
@@ -219,17 +182,17 @@ class Evaluated(Value):
 
 @dataclass(frozen=True, slots=True)
 class Notice(Value):
-    """Something that the user should know; it is in `run.log` too."""
+    """Something that the user should know; it is in `run.log` too, at level INFO or WARNING."""
 
     message: str
     """A sentence; secrets that stand in the environment are taken out."""
-    level: Literal["info", "warning"] = "info"
-    """`info`: a note on what was set so or went as it should; `warning`: likely wrong. The level in `run.log`, too."""
+    kind: NoticeKind = "note"
+    """`note`: what was set so, or goes as it should; `warning`: what is likely wrong, or did not work."""
 
     @property
     def shown(self) -> str:
         """The line that people read, which begins with its kind."""
-        return f"{'warning' if self.level == 'warning' else 'note'}: {self.message}"
+        return f"{self.kind}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

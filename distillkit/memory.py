@@ -10,11 +10,17 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+GIB = 2**30
 MemoryPart = Literal["weights", "caches", "loading", "sampling", "scoring", "training", "saving"]
 """When memory is held. `weights`: from the start to the end, and what cannot do with less (optimizer and gradients
 too). `caches`: from the first step on, given up where memory runs out. The others: in that phase alone."""
 SHARED_PARTS: tuple[MemoryPart, ...] = ("weights", "caches")
 """Those that are held in every phase."""
+
+
+def gib(size: float) -> str:
+    """Bytes in words."""
+    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,13 @@ class DeviceMemory:
     """All that it has."""
     free_bytes: int
     """What no other process holds now."""
+    is_limit: bool = True
+    """Whether more than `total_bytes` cannot be held; False: the system only advises against more."""
+
+    @property
+    def shown_total(self) -> str:
+        """`79.6 GiB`, or `about 21.3 GiB` where that is no limit."""
+        return f"{'' if self.is_limit else 'about '}{gib(self.total_bytes)}"
 
 
 @dataclass(frozen=True, slots=True)

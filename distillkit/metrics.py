@@ -144,6 +144,20 @@ def route_slug(label: str, teachers: Sequence[Teacher]) -> str:
     return slugs.get(label) or "+".join(slugs.get(part, part) for part in label.split("+"))
 
 
+def route_order(labels: Iterable[str], teachers: Sequence[Teacher]) -> list[str]:
+    """Labels of routes in the order in which people read them everywhere: that of the config's teachers.
+
+    Routes of one teacher come before those of several.
+    """
+    places = {teacher.name: place for place, teacher in enumerate(teachers)}
+
+    def place(label: str) -> tuple[int, list[int], str]:
+        parts = [label] if label in places else label.split("+")
+        return len(parts), [places.get(part, len(places)) for part in parts], label
+
+    return sorted(labels, key=place)
+
+
 def route_shown(label: str, teachers: Sequence[Teacher]) -> str:
     """How people read a route: what its teachers are called, joined by `+`."""
     shown = {teacher.name: teacher.shown for teacher in teachers}

@@ -13,7 +13,15 @@ from pydantic import ValidationError
 from distillkit import hookspecs
 from distillkit.config.option_problems import PluginOptionsError, option_problems
 from distillkit.config.script_modules import complete_classes, import_script, incomplete_classes, what_it_lacks
-from distillkit.errors import ConfigError, DistillkitError, InputError, PluginError, PluginNotFoundError, suggest
+from distillkit.errors import (
+    ConfigError,
+    DistillkitError,
+    InputError,
+    PluginError,
+    PluginNotFoundError,
+    error_text,
+    suggest,
+)
 from distillkit.roles.by_name import ROLES
 from distillkit.roles.plugin import Plugin
 
@@ -212,4 +220,4 @@ def _path(cls: type) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, DistillkitError) else error_text(error)

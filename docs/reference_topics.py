@@ -52,7 +52,7 @@ TOPICS: Mapping[str, Topic] = {
         `PhaseStarted`, notices and `RunFinished` alone.
         """,
         "Event RunStarted Plan PhaseStarted Activity PhaseProgress StepFinished Evaluated EvalStage EvalResult "
-        "RowValue Measure PolicyFigures Notice RunFinished",
+        "RowValue Measure PolicyFigures Notice NoticeKind RunFinished",
     ),
     "context.md": Topic(
         "What plugins are given, and give back",
@@ -61,7 +61,7 @@ TOPICS: Mapping[str, Topic] = {
         """,
         """
         RunContext CheckReport MemoryReport MemoryUse MemoryPart DeviceMemory PlannedDevice Leftover PENDING_CLEANUP
-        Rank EvalContext EvalNeed TokenScorer ScoresAnew
+        Rank EvalContext EvalNeed EvalRequests TokenScorer ScoresAnew
         ComputesLogprobs Tokenizer TurnEnds RendersMany HasTemplateVariables
         """,
     ),
@@ -90,10 +90,10 @@ TOPICS: Mapping[str, Topic] = {
         """
         Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
         FrozenList reverse_kl mean_over_tokens eval_metrics
-        route_slug route_shown finite token_at parse_messages parse_template_options
+        route_slug route_shown route_order finite token_at parse_messages parse_template_options
         too_long require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing
-        write_json shortened
+        write_json shortened significant
         """,
     ),
     "testing.md": Topic(

@@ -33,8 +33,10 @@ PUBLIC = {
     "raw_row.py",
     "records.py",
     "registry.py",
+    "run_plan.py",
     "seeds.py",
     "token_arrays.py",
+    "significant.py",
     "tokenizer.py",
     "training_data.py",
     "types.py",
@@ -100,6 +102,17 @@ def test_no_two_files_of_a_package_share_a_name() -> None:
     names = Counter(f"{package_of(path)}/{path.rpartition('/')[2]}" for path, _ in sources())
     shared = {name for name, count in names.items() if count > 1}
     assert {name for name in shared if not name.endswith(("__init__.py", "__main__.py"))} == set()
+
+
+def test_no_two_classes_of_a_package_share_a_name() -> None:
+    """A private one is its file's own."""
+    found = [
+        f"{package_of(path)}:{node.name}"
+        for path, text in sources()
+        for node in ast.parse(text).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert {name for name, count in Counter(found).items() if count > 1} == set()
 
 
 def test_packages_import_nothing_of_their_own_accord() -> None:

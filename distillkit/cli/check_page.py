@@ -14,26 +14,27 @@ from distillkit.data.counted import counted
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide
 from distillkit.data.row_format.expressions import SortKey
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
 from distillkit.files.printable import printable
 from distillkit.files.strict_json import shortened
 from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.run_plan import Plan
 from distillkit.types import Prompts
 
 
-def show_prepared_run(prepared: PreparedRun, notices: Sequence[str], console: Terminal) -> None:
+def show_prepared_run(prepared: PreparedRun, notices: Sequence[Notice], console: Terminal) -> None:
     """Print everything that is known before the run, but the row that is shown before models are asked.
 
-    `notices` are what plugins said, which a run says as warnings.
+    `notices` are what plugins said.
     """
     _show_plugins(prepared, console)
     _show_plan(prepared, console)
     for label, prompts in first_of_each_route(prepared).items():
         _show_prompts(prepared, label, prompts, console)
-    for notice in (*(Notice(said, "warning") for said in notices), *prepared.notices):
+    for notice in (*notices, *prepared.notices):
         console.say(notice.shown)
 
 
@@ -59,12 +60,7 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     table.add_row("tokens scored", f"{plan.score_tokens:,} at most, teachers' prompts counted in")
     table.add_row("tokens trained", f"{plan.train_tokens:,} at most, prompts counted in")
     if plan.evaluations:
-        sampled, scored = f"{plan.eval_sample_tokens:,}", f"{plan.eval_score_tokens:,}"
-        table.add_row(
-            "evaluations",
-            f"{plan.evaluations}; besides, {sampled} tokens sampled and {scored} scored at most, without what "
-            "evaluators ask for beyond that (texts that teachers write)",
-        )
+        table.add_row("evaluations", _evaluations(plan))
     table.add_row("a kill costs", kill_cost(prepared.config.train, plan.steps))
     if prepared.config.prices is not None:
         total_cost, left_out = cost(plan, prepared.config.prices)
@@ -73,6 +69,16 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     for label, text in memory_rows(prepared.memory.fits):
         table.add_row(label, text)
     console.print(table)
+
+
+def _evaluations(plan: Plan) -> str:
+    """How many, and their tokens; those that evaluators ask for besides stand apart, since they have other prices."""
+    parts = [f"{plan.eval_sample_tokens:,} tokens sampled", f"{plan.eval_score_tokens:,} scored"]
+    if plan.eval_teacher_tokens:
+        parts.append(f"{plan.eval_teacher_tokens:,} that teachers write for evaluators")
+    if plan.eval_student_score_tokens:
+        parts.append(f"{plan.eval_student_score_tokens:,} of theirs that the student scores")
+    return f"{plan.evaluations}; besides, {' and '.join([', '.join(parts[:-1]), parts[-1]])} at most"
 
 
 def _order(rows: IndexedRows, sort: SortConfig) -> str:
@@ -97,8 +103,9 @@ def cost(plan: Plan, prices: PricesConfig) -> tuple[str, str]:
     total = f"{sum(costs.values()):,.2f} {prices.currency} at most by your prices"
     counted = ", ".join([total, *(f"{name} {value:,.2f}" for name, value in costs.items())])
     left_out = [f"{name} (no price)" for name in parts if name not in costs]
-    if plan.evaluations:
-        left_out.append("what evaluators have teachers write")
+    if plan.eval_teacher_tokens or plan.eval_student_score_tokens:
+        tokens = plan.eval_teacher_tokens + plan.eval_student_score_tokens
+        left_out.append(f"{tokens:,} tokens that evaluators have teachers write and the student score")
     left_out.append("what is paid by the hour")
     return counted, ", ".join(left_out)
 

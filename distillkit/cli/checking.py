@@ -9,6 +9,7 @@ from distillkit.cli.row_page import show_row
 from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError, MissingExtraError
+from distillkit.events import Notice
 from distillkit.loop.execute import work_beside
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.known_devices import planned_device
@@ -38,7 +39,7 @@ def check_and_report(
     if probe and not rank.runs_engine:
         asyncio.run(work_beside(config, rank))
         return
-    notes: list[str] = []
+    notices: list[Notice] = []
     run_dir = run_directory(config)
     require_writable_path(run_dir)
 
@@ -47,11 +48,11 @@ def check_and_report(
             show_row(rows.train, OUT)
 
     with Working("checking data, plugins and models ...", quiet=quiet):
-        prepared = prepare_run(config, registry, notes.append, rank, planned_device=planned, show_rows=show_rows)
+        prepared = prepare_run(config, registry, notices.append, rank, planned_device=planned, show_rows=show_rows)
     if planned is not None and not prepared.missing:
         _require_card(planned, prepared)
     if not quiet:
-        show_prepared_run(prepared, notes, OUT)
+        show_prepared_run(prepared, notices, OUT)
         held = "; it holds a run already: --resume, --overwrite, or another name" if holds_run(run_dir) else ""
         OUT.print(f"run directory: {run_dir}{held}")
     if probe and not prepared.missing:

@@ -3,14 +3,14 @@
 import asyncio
 from dataclasses import replace
 
+from distillkit.cli.command_start import start_command
 from distillkit.cli.diagnosis_page import as_json, show_diagnosis, show_sentences
-from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.reporting import OUT
 from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.diagnosis.figures_of import diagnosis_of
 from distillkit.diagnosis.measurement import measured
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.loop.execute import work_beside
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
@@ -24,21 +24,16 @@ def diagnose_and_report(
 
     Notes go to standard error, so that what a program reads is the diagnosis alone.
     """
-    if not rank.runs_engine:
-        asyncio.run(work_beside(config, rank))
+    tell = start_command(config, rank, quiet=quiet)
+    if tell is None:
         return
-
-    def notify(note: str) -> None:
-        if not quiet:
-            ERR.say(f"note: {note}")
-
     require_writable_path(run_directory(config))
     with Working(quiet=quiet) as working, explain_os_errors():
-        prepared = prepare_run(config, registry, notify, rank, trains=False)
-        for notice in () if quiet else prepared.notices:
-            ERR.say(notice.shown)
+        prepared = prepare_run(config, registry, tell, rank, trains=False)
+        for notice in prepared.notices:
+            tell(notice)
         found = diagnosis_of(
-            asyncio.run(measured(prepared, rows, notify, working.progress)), list(prepared.plugins.scorers)
+            asyncio.run(measured(prepared, rows, tell, working.progress)), list(prepared.plugins.scorers)
         )
     if json:
         OUT.print(as_json(config.name, found), emoji=False)

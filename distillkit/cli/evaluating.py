@@ -8,17 +8,17 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.cli.command_start import start_command
 from distillkit.cli.evaluation_page import show_evaluation
-from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.reporting import OUT
 from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.loop.execute import work_beside
 from distillkit.metrics import finite
-from distillkit.probe.evaluate_once import Evaluated, before_training, evaluate_once, prepare_evaluation
+from distillkit.probe.evaluate_once import EvaluatedWeights, before_training, evaluate_once, prepare_evaluation
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import EVALUATIONS, run_directory
@@ -35,20 +35,15 @@ def evaluate_and_report(
     quiet: bool = False,
 ) -> None:
     """Evaluate, write the result into `file` and print it. Raises InputError before anything is loaded."""
-    if not rank.runs_engine:
-        asyncio.run(work_beside(config, rank))
+    tell = start_command(config, rank, quiet=quiet)
+    if tell is None:
         return
-
-    def notify(note: str) -> None:
-        if not quiet:
-            ERR.print(f"note: {note}")
-
     if not quiet:
         OUT.print(f"evaluating {described(config, weights)}")
     with Working(quiet=quiet) as working, explain_os_errors():
-        prepared = prepare_evaluation(config, registry, weights, notify, rank)
-        before = before_training(prepared, weights, notify)
-        found = asyncio.run(evaluate_once(prepared, weights, notify, working.progress))
+        prepared = prepare_evaluation(config, registry, weights, tell, rank)
+        before = before_training(prepared, weights, tell)
+        found = asyncio.run(evaluate_once(prepared, weights, tell, working.progress))
     result = as_json(config, weights, found, before)
     with explain_write_errors(file):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +74,7 @@ def described(config: RunConfig, weights: SavedWeights | None) -> str:
 
 
 def as_json(
-    config: RunConfig, weights: SavedWeights | None, found: Evaluated, before: Mapping[str, JsonValue] | None
+    config: RunConfig, weights: SavedWeights | None, found: EvaluatedWeights, before: Mapping[str, JsonValue] | None
 ) -> dict[str, JsonValue]:
     """The result as its file holds it."""
     dump = config.dump()

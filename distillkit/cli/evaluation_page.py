@@ -9,8 +9,8 @@ from rich.text import Text
 
 from distillkit.data.counted import counted
 from distillkit.files.redaction import redact
-from distillkit.metrics import route_shown
-from distillkit.probe.evaluate_once import Evaluated
+from distillkit.metrics import route_order, route_shown
+from distillkit.probe.evaluate_once import EvaluatedWeights
 from distillkit.types import Teacher
 
 ALL = ""
@@ -18,13 +18,13 @@ ALL = ""
 
 
 def show_evaluation(
-    found: Evaluated, before: Mapping[str, JsonValue] | None, teachers: Sequence[Teacher], console: Console
+    found: EvaluatedWeights, before: Mapping[str, JsonValue] | None, teachers: Sequence[Teacher], console: Console
 ) -> None:
     """Print a table that fits into 80 columns; beside the values those from before training, where they are known."""
     when = f"after step {found.step}" if found.step else "as the student starts"
     console.print(f"{counted(found.rows, 'held-out row')}, {when}")
     table = Table(box=None, pad_edge=False)
-    values = list(_values(found))
+    values = list(_values(found, teachers))
     routed = any(route != ALL for _, route, _ in values)
     for title in ("", *(["route"] if routed else [])):
         table.add_column(title)
@@ -41,14 +41,15 @@ def show_evaluation(
     console.print(table)
 
 
-def _values(found: Evaluated) -> Iterator[tuple[str, str, float]]:
+def _values(found: EvaluatedWeights, teachers: Sequence[Teacher]) -> Iterator[tuple[str, str, float]]:
     """Each measure over all rows, and by route where there are several."""
     for metric in found.measures:
         for result in found.results.values():
             routes = result.routes if len(result.routes) > 1 or metric not in result.metrics else {}
             if metric in result.metrics:
                 yield metric, ALL, result.metrics[metric]
-            yield from ((metric, route, values[metric]) for route, values in routes.items() if metric in values)
+            order = route_order(routes, teachers)
+            yield from ((metric, route, routes[route][metric]) for route in order if metric in routes[route])
 
 
 def _before(before: Mapping[str, JsonValue], metric: str, route: str) -> float | None:

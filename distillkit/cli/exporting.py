@@ -3,7 +3,8 @@
 import asyncio
 from pathlib import Path
 
-from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.command_start import tells
+from distillkit.cli.reporting import OUT
 from distillkit.cli.working import Working
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
@@ -28,13 +29,8 @@ def export_and_report(
     """Write the weights, and say where. Raises InputError, with the reason, where that cannot be."""
     if rank.count > 1:
         raise InputError("export works in one process; start it without torchrun")
-
-    def notify(note: str) -> None:
-        if not quiet:
-            ERR.print(f"note: {note}")
-
     with Working(quiet=quiet) as working, explain_os_errors(), explain_write_errors(folder):
-        plan = plan_export(config, registry, run_dir, folder, step, notify, merged=merged)
+        plan = plan_export(config, registry, run_dir, folder, step, tells(quiet=quiet), merged=merged)
         path = asyncio.run(write_export(plan, working.say))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "the whole model" if merged else path.name

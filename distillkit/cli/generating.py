@@ -7,14 +7,15 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.cli.command_start import start_command
 from distillkit.cli.generation_page import show_before_and_after
-from distillkit.cli.reporting import ERR, OUT
+from distillkit.cli.reporting import OUT
 from distillkit.cli.working import Working
 from distillkit.config.default_plugins import DEFAULT_PROMPTS
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.events import Notice
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.loop.execute import work_beside
 from distillkit.probe.before_and_after import BeforeAndAfter, asked, completed, rows_asked
 from distillkit.probe.open_student import checked_student
 from distillkit.ranks import Rank
@@ -37,22 +38,17 @@ def generate_and_report(
     quiet: bool = False,
 ) -> None:
     """Sample both sides and print them. Raises InputError before anything is loaded."""
-    if not rank.runs_engine:
-        asyncio.run(work_beside(config, rank))
+    tell = start_command(config, rank, quiet=quiet)
+    if tell is None:
         return
-
-    def notify(note: str) -> None:
-        if not quiet:
-            ERR.print(f"note: {note}")
-
-    weights = saved_weights(run_dir, step, notify)
+    weights = saved_weights(run_dir, step, tell)
     if weights is None:
         raise InputError("--step 0 is the student as it started, which stands beside any other step")
     if questions and config.prompts.name != DEFAULT_PROMPTS:
-        notify(f"prompts: {config.prompts.name!r} builds prompts of rows; a --question is read as it is")
+        tell(Notice(f"prompts: {config.prompts.name!r} builds prompts of rows; a --question is read as it is"))
     with Working(quiet=quiet) as working, explain_os_errors():
-        alone = checked_student(config, notify, rank, weights)
-        trained = checked_student(starting_from(config, weights), notify, rank) if weights.exported else alone
+        alone = checked_student(config, tell, rank, weights)
+        trained = checked_student(starting_from(config, weights), tell, rank) if weights.exported else alone
         prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
         found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
     if as_json:

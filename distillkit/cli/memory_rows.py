@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from distillkit.preflight.memory_fit import DeviceFit, gib
+from distillkit.memory import gib
+from distillkit.preflight.memory_fit import DeviceFit
 
 WORTH_NAMING = 0.02
 """The share of a sum that a part must have to be named; the rest is added up."""
@@ -13,7 +14,7 @@ def memory_rows(fits: Sequence[DeviceFit]) -> Iterator[tuple[str, str]]:
     for fit in fits:
         memory, phase = fit.memory, fit.largest_phase[1]
         when = f" ({phase})" if phase else ""
-        room = f"{gib(memory.total_bytes)}, {gib(memory.free_bytes)} of it free"
+        room = f"{memory.shown_total}, {gib(memory.free_bytes)} of it free"
         yield f"memory, {memory.device}", f"about {gib(fit.peak)} at the peak{when}; {memory.label} has {room}"
         weights = [(use.size_bytes, f"{use.what} ({key})") for key, use in fit.shared_uses("weights")]
         caches = [(use.size_bytes, f"{use.what} ({key})") for key, use in fit.shared_uses("caches")]

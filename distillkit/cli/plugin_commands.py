@@ -7,6 +7,7 @@ import typer
 
 from distillkit.cli import plugin_pages, schema
 from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose
+from distillkit.cli.plugin_example import example_of
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.registry import Registry
 
@@ -39,9 +40,13 @@ def plugins_list(
 def plugins_show(
     role: str, name: str, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
-    """One plugin's options, each with its type, default and meaning."""
+    """One plugin's options, each with its type, default and meaning, and lines to copy into a config."""
     with reporting(verbose=verbose):
-        plugin_pages.show_one(_registry(plugin or []), role, name, OUT)
+        registry = _registry(plugin or [])
+        plugin_pages.show_one(registry, role, name, OUT)
+        example = example_of(registry.find(role, name), registry)
+        if example is not None:
+            OUT.print(f"\nIn a config:\n\n{example}")
 
 
 @config_app.command("schema")

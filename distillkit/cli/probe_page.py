@@ -17,6 +17,7 @@ from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, Gap, ProbeFigures
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
+from distillkit.significant import significant
 
 STYLES = {"ok": "green", "warn": "yellow", "refuse": "red"}
 NAME = 14
@@ -27,7 +28,7 @@ def probe_and_report(prepared: PreparedRun, console: Terminal, *, quiet: bool = 
     """Probe, and print what was found; `quiet`: only what is wrong. Raises InputError if the run is refused."""
     started = time.perf_counter()
     with Working("loading, then sampling and scoring a few rows ...", quiet=quiet), explain_os_errors():
-        report = asyncio.run(probed(prepared, lambda message: console.say(f"note: {message}")))
+        report = asyncio.run(probed(prepared, lambda notice: console.say(notice.shown)))
     if not quiet:
         seconds = time.perf_counter() - started
         console.print(f"probe: {report.did}; {seconds:.1f} s, loading counted in", soft_wrap=False)
@@ -102,10 +103,10 @@ def _apart(apart: Disagreement | None) -> str:
 
 
 def _number(value: float) -> str:
-    """Two or three digits, on few characters."""
-    if value == 0 or abs(value) >= 0.1:
-        return f"{value:.2f}" if value else "0"
-    return f"{value:.3f}" if abs(value) >= 0.001 else "<.001"
+    """Three significant figures, on few characters."""
+    if value == 0:
+        return "0"
+    return significant(value) if abs(value) >= 0.001 else "<.001"
 
 
 def _farthest(apart: Iterable[Disagreement]) -> Disagreement | None:

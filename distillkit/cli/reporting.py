@@ -13,7 +13,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from distillkit.errors import DistillkitError, InputError
+from distillkit.errors import DistillkitError, InputError, error_text
 from distillkit.files.redaction import redact
 from distillkit.ranks import ONLY, Rank
 
@@ -88,7 +88,7 @@ def _report(error: BaseException, *, verbose: bool) -> int:
             code, message = 1, f"failed: {error}"
         case _:
             hint = "" if verbose else " (-v shows the traceback)"
-            code, message = 1, f"failed: {type(error).__name__}: {error}{hint}"
+            code, message = 1, f"failed: {error_text(error)}{hint}"
     if verbose and code == 1:  # not as rich prints them, which breaks a key up where a line ends
         ERR.print("".join(traceback.format_exception(error)).rstrip())
     for line in (message, *getattr(error, "__notes__", ())):

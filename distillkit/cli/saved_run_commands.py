@@ -7,11 +7,12 @@ from typing import Annotated
 import typer
 
 from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose, words_alone
+from distillkit.cli.command_start import tells
 from distillkit.cli.evaluating import evaluate_and_report, result_file
 from distillkit.cli.exporting import export_and_report
 from distillkit.cli.generating import generate_and_report
 from distillkit.cli.loading import is_file, load, split
-from distillkit.cli.reporting import ERR, reporting
+from distillkit.cli.reporting import reporting
 from distillkit.config.parse import PARSERS
 from distillkit.errors import InputError
 from distillkit.run_directory.saved_run import load_run, noting_where_it_began, saved_weights
@@ -70,7 +71,7 @@ def evaluate(
             return
         with noting_where_it_began(run_dir):
             config, registry = load_run(run_dir, overrides, plugin or [])
-            weights = saved_weights(run_dir, step, lambda note: ERR.print(f"note: {note}"))
+            weights = saved_weights(run_dir, step, tells(quiet=quiet))
             file = result_file(config, weights, out, of_run=True)
             evaluate_and_report(config, registry, rank, weights, file, quiet=quiet)
 

@@ -1,14 +1,16 @@
 """What pydantic found wrong with a config, as lines that name file, line, key and how to fix it."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from distillkit.config.other_names import named_here
+from distillkit.config.other_names import VALUES, named_here
 from distillkit.errors import suggest
 from distillkit.files.strict_json import Location, shortened
 
@@ -90,7 +92,18 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     else:
         shown = shortened(_written(details["input"]), 60)
         said = details["msg"].replace("valid tuple", "list")  # which configs write it as
-        yield Problem(location, f"{said[0].lower()}{said[1:]}, not {shown}")
+        meant = _value_meant(details) if details["type"] == "literal_error" else ""
+        yield Problem(location, f"{said[0].lower()}{said[1:]}, not {shown}{meant}")
+
+
+def _value_meant(details: ErrorDetails) -> str:
+    """`; did you mean 'bfloat16'?`, where one of the values that are known is meant by another."""
+    known, given = re.findall(r"'([^']*)'", str(details.get("ctx", {}).get("expected"))), details["input"]
+    if not isinstance(given, str):
+        return ""
+    close = [VALUES.get(given.lower()), *get_close_matches(given[:100].lower(), known, n=1)]
+    meant = next((value for value in close if value in known), None)
+    return "" if meant is None else f"; did you mean {meant!r}?"
 
 
 def _written(value: object) -> str:

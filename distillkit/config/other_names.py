@@ -56,6 +56,12 @@ NAMES: Mapping[str, str] = {
     "train.max_steps_off_policy": "async_level max_async_level staleness_threshold",
 }
 """Our key to the other names of it."""
+VALUES: Mapping[str, str] = {
+    **dict.fromkeys(("bf16", "torch.bfloat16", "bf", "bfloat"), "bfloat16"),
+    **dict.fromkeys(("fp16", "f16", "half", "torch.float16", "torch.half"), "float16"),
+    **dict.fromkeys(("fp32", "f32", "float", "full", "torch.float32", "torch.float"), "float32"),
+}
+"""What others write for a value of an option, where it has that value."""
 LORA_LAYERS = (
     "it is no option yet: a new LoRA is on all linear layers but the head; one that you have keeps its layers "
     "(student.adapter)"

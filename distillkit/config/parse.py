@@ -15,6 +15,7 @@ from typing import Any, cast
 import yaml
 
 from distillkit.errors import ConfigError
+from distillkit.files.near_paths import did_you_mean
 from distillkit.files.strict_json import LONE_SURROGATE, MAX_DEPTH, NO_TEXT, ContentError, location_of, parse_json, walk
 
 Tree = dict[str, Any]
@@ -32,6 +33,9 @@ MAX_DIGITS = 100
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 OF_A_SCALAR = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
 """What PyYAML raises for `!!bool maybe`, `!!int ""`, `!!timestamp x`, `!!map [1]` or an escape beyond Unicode."""
+
+
+INIT = "; `distillkit init` writes one to start from"
 
 
 def read_text(path: Path) -> str:
@@ -55,7 +59,7 @@ def _read_bytes(path: Path) -> bytes:
             with path.open("rb") as file:
                 return file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such config file; `distillkit init` writes one to start from") from error
+        raise ConfigError(f"{path}: no such config file{did_you_mean(path) or INIT}") from error
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL or half of a character in the name

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
-from distillkit.errors import InputError
+from distillkit.errors import InputError, error_text
+from distillkit.files.near_paths import did_you_mean
 from distillkit.roles.plugin import Plugin
 
 
@@ -42,7 +43,7 @@ def what_it_lacks(cls: type[Plugin]) -> str:
 def import_script(path: Path) -> ModuleType:
     """The file as a module: the same one, with the same classes, as long as the file does not change."""
     if not path.is_file():
-        raise InputError(f"plugin script {path} is not there (looked for at {path.resolve()})")
+        raise InputError(f"plugin script {path} is not there (looked for at {path.resolve()}){did_you_mean(path)}")
     resolved, stat = path.resolve(), path.stat()
     stamp = hashlib.sha256(repr((resolved, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
     name = f"distillkit_script_{resolved.stem}_{stamp}"
@@ -59,5 +60,5 @@ def import_script(path: Path) -> ModuleType:
         del sys.modules[name]  # what is half loaded must not be found again
         if isinstance(error, KeyboardInterrupt):
             raise
-        raise InputError(f"plugin script {path} failed to load: {type(error).__name__}: {error}") from error
+        raise InputError(f"plugin script {path} failed to load: {error_text(error)}") from error
     return module

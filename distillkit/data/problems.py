@@ -22,7 +22,7 @@ SEVERAL = re.compile("…(?:, …)+")
 
 
 @dataclass(slots=True)
-class Kind:
+class ProblemKind:
     """Problems that differ in numbers and in what is quoted alone."""
 
     fix: str
@@ -31,9 +31,9 @@ class Kind:
     examples: list[str] = field(default_factory=list)
     """The first of them with their places."""
 
-    def copy(self) -> "Kind":
+    def copy(self) -> "ProblemKind":
         """The same so far, to go on with."""
-        return Kind(self.fix, self.rows, [*self.examples])
+        return ProblemKind(self.fix, self.rows, [*self.examples])
 
     def said(self, of: int) -> Iterator[str]:
         """The first rows, how many there are where these are not all, and how to fix them."""
@@ -50,7 +50,7 @@ class Problems:
 
     count: int = 0
     """The rows that are wrong."""
-    kinds: dict[str, Kind] = field(default_factory=dict)
+    kinds: dict[str, ProblemKind] = field(default_factory=dict)
     """By what all problems of a kind have in common."""
     columns: dict[str, None] = field(default_factory=dict)
     """The columns of the first row of each kind."""
@@ -64,7 +64,7 @@ class Problems:
         if kind is None:
             if len(self.kinds) == KNOWN_KINDS:
                 return
-            kind = self.kinds[common] = Kind(error.fix)
+            kind = self.kinds[common] = ProblemKind(error.fix)
             if len(self.columns) < KNOWN_COLUMNS:
                 self.columns |= dict.fromkeys(_columns(text)[:KNOWN_COLUMNS])
         kind.rows += 1

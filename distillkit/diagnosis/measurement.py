@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from distillkit.diagnosis.figures_of import Measured, TokenNames
 from distillkit.errors import RunFailedError
-from distillkit.events import PhaseProgress
+from distillkit.events import Notice, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.preflight.prepared_run import PreparedRun
@@ -21,7 +21,7 @@ PURPOSE = "diagnose"
 async def measured(
     prepared: PreparedRun,
     rows: int,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     progress: Callable[[PhaseProgress], None] = lambda event: None,
 ) -> Measured:
     """Open the plugins, sample and score one completion of each of `rows` rows, and close them.
@@ -34,7 +34,7 @@ async def measured(
         RunFailedError: if no completion could be scored.
     """
     prompts = await asyncio.to_thread(spread_rows, prepared, rows)
-    async with opened(prepared, notify, progress) as run:
+    async with opened(prepared, tell, progress) as run:
         return await unless_broken(_measured(run, prompts), prepared.config.student)
 
 

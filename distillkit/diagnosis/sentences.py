@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from distillkit.data.counted import counted
 from distillkit.diagnosis.route_figures import LARGE, Diagnosis, LengthFigures, RouteFigures, TokenFigures
 from distillkit.diagnosis.scored_tokens import Estimate
+from distillkit.significant import significant
 
 NOTHING = 0.05
 """Nats a token: a gap below it, two standard errors counted in, teaches nothing; where the mean |gap| is below it, it
@@ -192,7 +193,8 @@ def certainty(diagnosis: Diagnosis) -> str:
 
 def plus_minus(estimate: Estimate) -> str:
     """`0.45 ± 0.03`, the second the standard error."""
-    return f"{nats(estimate.value)}" + ("" if estimate.standard_error is None else f" ± {estimate.standard_error:.2f}")
+    error = estimate.standard_error
+    return significant(estimate.value) + ("" if error is None else f" ± {significant(error, like=estimate.value)}")
 
 
 def shown(token: TokenFigures, text: str) -> str:
@@ -201,10 +203,8 @@ def shown(token: TokenFigures, text: str) -> str:
 
 
 def nats(value: float | None) -> str:
-    """Two decimals; one of numbers from 10 on."""
-    if value is None:
-        return "unknown"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{round(value, 2) + 0.0:.2f}"  # no -0.00
+    """Three significant figures."""
+    return "unknown" if value is None else significant(value)
 
 
 def percent(share: float) -> str:

@@ -19,7 +19,8 @@ from distillkit.metrics import finite
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory import checkpoint
-from distillkit.run_directory.checkpoint import EngineState, PluginStates
+from distillkit.run_directory.checkpoint import EngineState
+from distillkit.run_directory.plugin_states import PluginStates, states_of
 from distillkit.run_directory.resuming import where_a_resume_goes_on
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.run_directory.run_files import RunFiles
@@ -67,7 +68,7 @@ class Checkpointer:
         `metrics` is the step's line of `metrics.jsonl`, which is written after this. `followed_up`: the step's weights
         are published, and its evaluation is made.
         """
-        self._states = checkpoint.states_of(self.prepared.plugins.by_key)
+        self._states = states_of(self.prepared.plugins.by_key)
         self._marked = EngineState(
             step=step,
             totals=self.ledger.totals.to_save(),

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 
 from distillkit.config.run_config import RunConfig
-from distillkit.context import SharedObjects
+from distillkit.context import SharedObjects, log_level
 from distillkit.errors import MissingExtraError
+from distillkit.events import Notice
 from distillkit.files.os_errors import explain_os_errors
 from distillkit.loop.assemble import assemble
 from distillkit.loop.engine import Engine
@@ -24,6 +25,7 @@ from distillkit.run_directory.identity import identity_of
 from distillkit.run_directory.result import RunResult, finished_run
 from distillkit.run_directory.resuming import began_on, checkpoint_to_resume, require_unfinished
 from distillkit.run_directory.run_files import RunFiles, read_metrics
+from distillkit.run_directory.run_lock import require_nobody_runs
 from distillkit.run_directory.run_start import RunStart
 
 log = logging.getLogger("distillkit")
@@ -51,9 +53,10 @@ async def _direct(
     started = time.perf_counter()
     run_dir = run_directory(config)
     dispatcher = SinkDispatcher()
+    require_nobody_runs(run_dir)
     require_startable(run_dir, start)
     began = began_on(run_dir) if start.resume else None
-    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.warn, rank, began)
+    prepared = await asyncio.to_thread(prepare_run, config, registry, dispatcher.tell, rank, began)
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
     plugins = prepared.plugins.by_key.values()
@@ -90,11 +93,16 @@ async def _run_worker(config: RunConfig, rank: Rank) -> RunResult:
     return finished_run(run_directory(config))
 
 
+def _log(notice: Notice) -> None:
+    """Of a rank without a terminal."""
+    log.log(log_level(notice.kind), "%s", notice.message)
+
+
 async def work_beside(config: RunConfig, rank: Rank) -> None:
     """Do this rank's share of what rank 0 samples, scores and trains, until that closes the student."""
     require_spreading(config.student, rank)
     shared = SharedObjects()
-    context = context_for("student", config, shared, log.warning, rank)
+    context = context_for("student", config, shared, _log, rank)
     try:
         await config.student.work(context)
     finally:

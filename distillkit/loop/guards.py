@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from distillkit.config.sections import GuardsConfig
 from distillkit.errors import RunFailedError
+from distillkit.significant import significant
 from distillkit.verdict.verdict_of import Steps
 
 Row = Mapping[str, float | None]
@@ -99,7 +100,7 @@ class Guards:
         first, last = _mean(ENTROPY, self._first), _mean(ENTROPY, self._last)
         share = config.entropy_fall
         if share is not None and first is not None and last is not None and last < share * first:
-            yield f"hardly any entropy is left, {ENTROPY} fell from {first:.3f} to {last:.3f}"
+            yield f"hardly any entropy is left, {ENTROPY} fell from {significant(first)} to {significant(last)}"
 
     def _rising_gap(self) -> list[str]:
         share, last = self.config.reverse_kl_rise, _mean(GAP, self._last)
@@ -109,7 +110,7 @@ class Guards:
         self._least_gap = min(best, last)
         if share is None or not math.isfinite(best) or last - best <= max(LEAST_RISE, share * best):
             return []
-        return [f"the gap to the teachers rises, {GAP} is {last:.3f} after {best:.3f}"]
+        return [f"the gap to the teachers rises, {GAP} is {significant(last)} after {significant(best)}"]
 
 
 def _numbers(row: Mapping[str, JsonValue]) -> dict[str, float]:

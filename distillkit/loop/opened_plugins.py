@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distillkit.context import RunContext
+from distillkit.events import Notice
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun, context_for
 from distillkit.roles.attribution import attribute_to
@@ -27,7 +28,7 @@ async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDis
         for user, plugin in prepared.plugins.by_key.items():
             if isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
-                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher.warn)):
+                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher.tell)):
                     stack.push_async_callback(dispatcher.close_sink, plugin)
                     listening.append(plugin)
         dispatcher.attach(listening)
@@ -38,7 +39,7 @@ async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDis
 async def opened_plugins(
     prepared: PreparedRun,
     run_dir: Path,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     outer_dir: Path | None = None,
     loading: Callable[[str], None] = lambda what: None,
 ) -> AsyncIterator[None]:
@@ -51,14 +52,20 @@ async def opened_plugins(
         for user, plugin in prepared.plugins.by_key.items():
             if not isinstance(plugin, Sink):
                 stack.push_async_callback(prepared.shared.release, user)
-                stack.push_async_callback(plugin.close)
+                stack.push_async_callback(close_plugin, plugin)
                 started = time.perf_counter()
                 loading(_called(plugin))
                 with attribute_to(plugin, "while it was opened"):
-                    await plugin.open(replace(_context(user, prepared, run_dir, notify), outer_dir=outer_dir))
+                    await plugin.open(replace(_context(user, prepared, run_dir, tell), outer_dir=outer_dir))
                 if type(plugin).open is not Plugin.open:
                     log.info("opened %s (%s) in %.1f s", user, plugin.name, time.perf_counter() - started)
         yield
+
+
+async def close_plugin(plugin: Plugin) -> None:
+    """Close a plugin; what it raises there is attributed to it."""
+    with attribute_to(plugin, "in close()"):
+        await plugin.close()
 
 
 def _called(plugin: Plugin) -> str:
@@ -68,8 +75,8 @@ def _called(plugin: Plugin) -> str:
     return "student" if isinstance(plugin, Student) else f"{plugin.role} {plugin.name}"
 
 
-def _context(user: str, prepared: PreparedRun, run_dir: Path, notify: Callable[[str], None]) -> RunContext:
+def _context(user: str, prepared: PreparedRun, run_dir: Path, tell: Callable[[Notice], None]) -> RunContext:
     """The run as the plugin at config key `user` sees it."""
-    found = context_for(user, prepared.config, prepared.shared, notify, prepared.rank, prepared.today)
+    found = context_for(user, prepared.config, prepared.shared, tell, prepared.rank, prepared.today)
     tokenizer, stop_ids = prepared.renderer.student.tokenizer, prepared.sampling.stop_ids
     return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=tokenizer, stop_ids=stop_ids)

@@ -15,6 +15,7 @@ from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
+from distillkit.loop.run_story import chosen
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.checkpoint import EngineState
@@ -35,13 +36,13 @@ async def run_session(
     provenance = Provenance(prepared, began, None if checkpoint is None else checkpoint[1].step)
     provenance.log_beginning()
     for notice in prepared.notices:
-        dispatcher.notice(notice.message, notice.level)
+        dispatcher.tell(notice)
     ended: BaseException | None = None
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(opened_sinks(prepared, files.run_dir, dispatcher))
             loading = partial(dispatcher.phase, "load")
-            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.warn, loading=loading))
+            await stack.enter_async_context(opened_plugins(prepared, files.run_dir, dispatcher.tell, loading=loading))
             provenance.opened()
             if checkpoint is not None:
                 await resume(engine, *checkpoint)
@@ -99,6 +100,7 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "completion_tokens": totals.completion_tokens,
         "wall_s": round(wall_seconds, 3),
         "train_s": round(engine.train_seconds, 3),
+        "settings": chosen(engine.prepared.config.dump(), engine.prepared.plan),
         "sink_errors": dict(engine.dispatcher.failures),
         "adapter_path": None if engine.exported is None else str(engine.exported),
     }

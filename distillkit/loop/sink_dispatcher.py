@@ -3,12 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
-from distillkit.context import RunContext
+from distillkit.context import RunContext, log_level
+from distillkit.errors import error_text
 from distillkit.events import Activity, Event, Notice, PhaseStarted
 from distillkit.files.redaction import redact
-from distillkit.loop.run_story import story_line
+from distillkit.loop.run_story import RunStory
 from distillkit.roles.attribution import named
 from distillkit.roles.sink import Sink
 
@@ -24,6 +24,7 @@ class SinkDispatcher:
         """No sinks yet: notices go to the log alone, and are repeated once sinks are attached."""
         self._sinks: list[Sink] | None = None
         self._early: list[Notice] = []
+        self._story = RunStory()
         self._told: set[int] = set()
         """The sinks of which the user knows that they fail."""
         self.failures: Counter[str] = Counter()
@@ -35,7 +36,7 @@ class SinkDispatcher:
         except Exception as error:
             self.failures[sink.name] += 1
             log.exception("sink %r failed in open()", sink.name)
-            self.warn(f"sink {sink.name!r} could not be opened and hears nothing: {type(error).__name__}: {error}")
+            self.warn(f"sink {sink.name!r} could not be opened and hears nothing: {error_text(error)}")
             return False
         return True
 
@@ -61,7 +62,7 @@ class SinkDispatcher:
 
     def emit(self, event: Event) -> None:
         """Hand an event to every sink, and its line to `run.log`. Never raises."""
-        line = story_line(event)
+        line = self._story.line(event)
         if line is not None:
             log.info("%s", line, extra={"shown_by_sinks": True})
         new = [told for sink in self._sinks or () if (told := self._hand(event, sink)) is not None]
@@ -78,7 +79,7 @@ class SinkDispatcher:
             self.failures[sink.name] += 1
             if self.failures[sink.name] <= LOGGED:
                 log.exception("sink %r failed at %s", sink.name, type(event).__name__)
-            why = f"{type(error).__name__}: {error}"
+            why = error_text(error)
             return f"{named(sink)} failed at {type(event).__name__}, and the run goes on: {why}" if first else None
         return None
 
@@ -92,9 +93,9 @@ class SinkDispatcher:
         """Tell the sinks what the run begins with."""
         self.emit(PhaseStarted(phase, what))
 
-    def notice(self, message: str, level: Literal["info", "warning"] = "info") -> None:
-        """Show the user a message, on the terminal and in `run.log`; secrets in it are redacted."""
-        notice = Notice(redact(message), level)
+    def tell(self, notice: Notice) -> None:
+        """Show the user a notice, on the terminal and in `run.log`; secrets in it are redacted."""
+        notice = Notice(redact(notice.message), notice.kind)
         _log(notice)
         if self._sinks is None:
             self._early.append(notice)
@@ -102,10 +103,13 @@ class SinkDispatcher:
             self.emit(notice)
 
     def warn(self, message: str) -> None:
-        """`notice` at level warning."""
-        self.notice(message, "warning")
+        """Show the user a warning."""
+        self.tell(Notice(message, "warning"))
+
+    def notice(self, message: str) -> None:
+        """Show the user a note."""
+        self.tell(Notice(message))
 
 
 def _log(notice: Notice) -> None:
-    level = logging.WARNING if notice.level == "warning" else logging.INFO
-    log.log(level, "%s", notice.message, extra={"shown_by_sinks": True})
+    log.log(log_level(notice.kind), "%s", notice.message, extra={"shown_by_sinks": True})

@@ -14,6 +14,7 @@ from distillkit.metrics import mean_of
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
+from distillkit.significant import significant
 from distillkit.training_data import Batch, StepResult
 
 MISMATCH = "rollout/logprob_mismatch"
@@ -55,9 +56,9 @@ class MismatchMonitor:
         self.threshold = 2 * value
         whose, causes = OWN_SAMPLER if self.own_sampler else OTHER_SAMPLER
         self.warn(
-            f"{whose} logprobs are {value:.3f} nats a token from the trainer's ({MISMATCH}): advantages and ratios are "
-            f"off by as much. {causes} With train.max_steps_off_policy or weight_sync_interval, part is the policy "
-            "that moved"
+            f"{whose} logprobs are {significant(value)} nats a token from the trainer's ({MISMATCH}): advantages and "
+            f"ratios are off by as much. {causes} With train.max_steps_off_policy or weight_sync_interval, part is the "
+            "policy that moved"
         )
 
 

@@ -130,7 +130,7 @@ class Window:
     async def _sample(self, scoring: asyncio.TaskGroup) -> dict[str, list[ScoreRequest]]:
         """Take completions as they come; return the score requests of scorers that want a window at once."""
         waiting: dict[str, list[ScoreRequest]] = {}
-        with attribute_to(self._scheduler.sampler):
+        with attribute_to(self._scheduler.sampler, "in sample()"):
             async for outcome in self._source:
                 rollout = self._results.add_sample(outcome)
                 self._progress("sample")
@@ -151,7 +151,7 @@ class Window:
         self._score_started = self._score_started or time.perf_counter()
         inflight.change(teacher, len(requests))
         try:
-            with attribute_to(scorer, f"for teacher {teacher!r}"):
+            with attribute_to(scorer, f"in score() for teacher {teacher!r}"):
                 async with closing(scorer.score(requests)) as outcomes:
                     async for outcome in outcomes:
                         self._results.add_score(outcome, teacher, unanswered)

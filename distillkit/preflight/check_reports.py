@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
 
 
@@ -16,12 +17,14 @@ def check_reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> di
         InputError: with what is wrong with any of them; one that lacks a package is named first.
     """
     for user, plugin in plugins.by_key.items():
-        plugin.declare(contexts[user])
+        with attribute_to(plugin, "in declare()"):
+            plugin.declare(contexts[user])
     reports: dict[str, CheckReport] = {}
     problems: list[InputError] = []
     for user, plugin in plugins.by_key.items():
         try:
-            reports[user] = plugin.check(contexts[user]) or CheckReport()
+            with attribute_to(plugin, "in check()"):
+                reports[user] = plugin.check(contexts[user]) or CheckReport()
         except InputError as error:
             problems.append(error)
     if problems:

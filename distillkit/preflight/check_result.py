@@ -6,9 +6,10 @@ from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
-from distillkit.events import Plan
+from distillkit.events import Notice
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.report import ProbeReport
+from distillkit.run_plan import Plan
 from distillkit.types import Prompts
 
 
@@ -69,11 +70,11 @@ class CheckResult:
         run_dir: Path,
         *,
         holds_run: bool,
-        notices: tuple[str, ...],
+        notices: tuple[Notice, ...],
         probe: ProbeReport | None = None,
     ) -> "CheckResult":
         """What is known of a prepared run; `notices` is what plugins said meanwhile, `probe` what it measured."""
-        reports = prepared.reports.values()
+        reports, said = prepared.reports.values(), (*notices, *prepared.notices)
         pipeline = prepared.pipeline
         return cls(
             prepared.config,
@@ -85,8 +86,8 @@ class CheckResult:
             {label: _shown(prepared, prompts) for label, prompts in first_of_each_route(prepared).items()},
             {fit.memory.device: fit.peak for fit in prepared.memory.fits},
             tuple(note for report in reports for note in report.notes),
-            (*notices, *prepared.notes),
-            (*notices, *(notice.message for notice in prepared.notices if notice.level == "warning")),
+            tuple(notice.message for notice in said),
+            tuple(notice.message for notice in said if notice.kind == "warning"),
             prepared.missing,
             probe,
         )

@@ -12,6 +12,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import ConfigError, InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss
@@ -88,7 +89,8 @@ def require_fitting(config: RunConfig, plugins: RunPlugins, rank: Rank) -> None:
 def require_loss(config: RunConfig, rank: Rank) -> None:
     """Raise InputError unless the student can train what the loss makes."""
     student, loss = config.student, config.loss
-    known = student.loss_functions()
+    with attribute_to(student, "in loss_functions()"):
+        known = student.loss_functions()
     if loss.loss_function not in known:
         _require_own_code(student, loss, rank)
         return
@@ -137,7 +139,9 @@ def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
     for plugin in plugins:
         for teacher in config.teachers:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
-            _require_given(plugin, plugin.needs(), who, teacher.scorer.capabilities())
+            with attribute_to(teacher.scorer, "in capabilities()"):
+                offered = teacher.scorer.capabilities()
+            _require_given(plugin, plugin.needs(), who, offered)
         _require_given(plugin, plugin.sampler_needs(), f"sampler {sampler.name!r}", sampler.sampling_capabilities())
 
 

@@ -7,12 +7,11 @@ from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.events import Plan
-from distillkit.memory import SHARED_PARTS, DeviceMemory, MemoryPart, MemoryReport, MemoryUse
+from distillkit.memory import SHARED_PARTS, DeviceMemory, MemoryPart, MemoryReport, MemoryUse, gib
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport, Plugin
+from distillkit.run_plan import Plan
 
-GIB = 2**30
 LIKELY = 0.95
 """The share of the free memory that a peak may take before it is likely too large: blocks of memory leave gaps."""
 WORTH_SAYING = 0.01
@@ -90,7 +89,7 @@ class MemoryCheck:
         """One for each device whose memory is likely too small, with what would lower it."""
         return tuple(
             f"likely too large for {fit.memory.device} ({fit.memory.label}): {gib(fit.peak)} at the peak, and "
-            f"{gib(fit.memory.free_bytes)} of {gib(fit.memory.total_bytes)} are free. {self.lower(fit)}"
+            f"{gib(fit.memory.free_bytes)} of {fit.memory.shown_total} are free. {self.lower(fit)}"
             for fit in self.fits
             if fit.peak > LIKELY * fit.memory.free_bytes
         )
@@ -145,25 +144,20 @@ def require_memory(
     """Ask every plugin what it will hold; none where a package is missing, since the sum would not be true then.
 
     Raises:
-        InputError: if weights alone take more than a device has.
+        InputError: if weights alone take more than a device has, where what it has is a limit.
     """
     planned = {key: replace(context, plan=plan) for key, context in contexts.items()}
     missing = any(report.missing for report in checked.values())
     check = MemoryCheck(plugins, planned, {} if missing else _reports(plugins, planned))
     for fit in check.fits:
         held, memory = fit.held("weights"), fit.memory
-        if held > memory.total_bytes:
+        if memory.is_limit and held > memory.total_bytes:
             parts = ", ".join(f"{gib(use.size_bytes)} {use.what} ({key})" for key, use in fit.shared_uses("weights"))
             raise InputError(
-                f"this run cannot fit on {memory.device} ({memory.label}, {gib(memory.total_bytes)}): weights and "
+                f"this run cannot fit on {memory.device} ({memory.label}, {memory.shown_total}): weights and "
                 f"optimizer alone take {gib(held)}: {parts}. {check.lower_weights(fit)}"
             )
     return check
-
-
-def gib(size: float) -> str:
-    """Bytes in words."""
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
 
 
 def _peak(fit: DeviceFit) -> int:

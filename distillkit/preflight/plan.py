@@ -1,8 +1,8 @@
 """How much work a run is, at most: measured on its rows, before anything is loaded."""
 
 from distillkit.config.run_config import RunConfig
-from distillkit.events import Plan
 from distillkit.preflight.prompt_lengths import PromptLengths
+from distillkit.run_plan import Plan
 
 
 def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:

@@ -11,11 +11,12 @@ from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
-from distillkit.events import Notice, Plan
+from distillkit.events import Notice
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
+from distillkit.preflight.evaluator_requests import with_requests
 from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
@@ -25,7 +26,9 @@ from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
+from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
 from distillkit.types import Prompts, Row, SamplingParams
 
@@ -91,7 +94,7 @@ def context_for(
     user: str,
     config: RunConfig,
     shared: SharedObjects,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     rank: Rank = ONLY,
     today: date | None = None,
     planned_device: PlannedDevice | None = None,
@@ -99,14 +102,14 @@ def context_for(
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
-    run = RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
+    run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
     return replace(run, planned_device=planned_device)
 
 
 def prepare_run(
     config: RunConfig,
     registry: Registry,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     rank: Rank = ONLY,
     began: date | None = None,
     show_rows: Callable[[RunRows], None] = lambda rows: None,
@@ -126,7 +129,7 @@ def prepare_run(
     show_rows(rows)
     require_fitting(config, plugins, rank)
     shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
-    contexts = {user: context_for(user, config, shared, notify, rank, today, planned_device) for user in plugins.by_key}
+    contexts = {user: context_for(user, config, shared, tell, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
         require_capabilities(config, plugins.sampler)
@@ -134,7 +137,8 @@ def prepare_run(
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
-    plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
+    held_out_lengths = None if held_out is None else held_out.lengths
+    plan = with_requests(make_plan(config, train.lengths, held_out_lengths), config, routed, held_out_lengths)
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
@@ -148,20 +152,21 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
     options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
-    student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
+    with attribute_to(config.student, "in tokenizer() or context_length()"):
+        student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
     sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
         run = contexts[f"teachers.{teacher.name}.scorer"]
-        tokenizer = section.scorer.tokenizer(run)
-        if tokenizer is None:
-            tokenizer = student.tokenizer
+        with attribute_to(section.scorer, "in tokenizer() or context_length()"):
+            tokenizer = section.scorer.tokenizer(run) or student.tokenizer
+            longest = section.scorer.context_length(run)
         if tokenizer is not student.tokenizer:
             require_compatible(student.tokenizer, tokenizer, teacher.name)
         options = student.template_options
         if teacher.chat_template_kwargs is not None:
             options = options_of_config(teacher.chat_template_kwargs, f"teachers.{teacher.name}")
-        sides[teacher.name] = PromptSide(tokenizer, options, section.scorer.context_length(run))
+        sides[teacher.name] = PromptSide(tokenizer, options, longest)
     renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
     require_read_options(config, renderer)
     require_room(renderer)

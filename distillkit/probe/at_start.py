@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.errors import InputError
-from distillkit.events import Plan
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.measure import Probe, least_tokens
@@ -17,6 +16,7 @@ from distillkit.probe.rows import spread_rows
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
+from distillkit.run_plan import Plan
 
 log = logging.getLogger("distillkit")
 SHARE = 0.05

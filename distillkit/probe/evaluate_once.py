@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
-from distillkit.events import EvalResult, EvalStage, Measure, PhaseProgress
+from distillkit.events import EvalResult, EvalStage, Measure, Notice, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.evaluator_runner import eval_summary, measures_of, run_evaluators
 from distillkit.loop.unless_broken import unless_broken
@@ -25,8 +25,8 @@ from distillkit.run_directory.saved_run import SavedWeights, starting_from
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
-    """What the evaluators found."""
+class EvaluatedWeights:
+    """What the evaluators found of some weights, outside of a run."""
 
     step: int
     """Optimizer steps in the weights; 0 as the student starts."""
@@ -46,22 +46,23 @@ class Evaluated:
 
 
 def prepare_evaluation(
-    config: RunConfig, registry: Registry, weights: SavedWeights | None, notify: Callable[[str], None], rank: Rank
+    config: RunConfig, registry: Registry, weights: SavedWeights | None, tell: Callable[[Notice], None], rank: Rank
 ) -> PreparedRun:
     """Check everything, as a run does. Raises InputError, also where the weights are another student's."""
     if not config.evaluators:
         raise InputError("evaluators: the config has none; name some, such as evaluators=[reverse_kl]")
     config = starting_from(config, weights)
     began = None if weights is None else day_of(weights.path)
-    prepared = prepare_run(config, registry, notify, rank, began, trains=False)
+    prepared = prepare_run(config, registry, tell, rank, began, trains=False)
     if weights is not None and weights.state is not None:
         require_same_student(weights.state.identity, config)
     forgotten = [] if weights is None or not weights.exported else list(_keeping_state(prepared))
     if weights is not None and forgotten:
-        notify(
+        text = (
             f"{weights.path} holds the student alone: what {', '.join(forgotten)} kept of the run is in its "
             f"checkpoints, and here as at the start, not as after step {weights.step}"
         )
+        tell(Notice(text))
     return prepared
 
 
@@ -74,7 +75,7 @@ def _keeping_state(prepared: PreparedRun) -> Iterator[str]:
 
 
 def before_training(
-    prepared: PreparedRun, weights: SavedWeights | None, notify: Callable[[str], None]
+    prepared: PreparedRun, weights: SavedWeights | None, tell: Callable[[Notice], None]
 ) -> Mapping[str, JsonValue] | None:
     """What the run found before it trained, as `summary.json` has it; None where that was another measurement."""
     if weights is None or weights.state is None or weights.state.before is None:
@@ -82,16 +83,16 @@ def before_training(
     then, now = weights.state.identity, identity_of(prepared)
     others = [*(["the held-out rows changed"] if other_held_out(then, now) else []), *changes(then, now)]
     if others:
-        notify(f"not compared with before training: {'; '.join(others)}")
+        tell(Notice(f"not compared with before training: {'; '.join(others)}"))
     return None if others else eval_summary(weights.state.before.results)
 
 
 async def evaluate_once(
     prepared: PreparedRun,
     weights: SavedWeights | None,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     progress: Callable[[PhaseProgress], None] = lambda event: None,
-) -> Evaluated:
+) -> EvaluatedWeights:
     """Sample and score the held-out rows with the seeds of every evaluation of the run, and let evaluators measure.
 
     Raises:
@@ -102,10 +103,10 @@ async def evaluate_once(
     config, teachers = prepared.config, prepared.pipeline.routed_to
     step = 0 if weights is None else weights.step
     stage: EvalStage = "before" if weights is None else "after"
-    async with opened(prepared, notify, progress, weights) as run:
+    async with opened(prepared, tell, progress, weights) as run:
         evaluation = Evaluation(
             prompts, teachers, run.scheduler, prepared.sampling, config.seed, stage, step, run.policy_version
         )
         results = await unless_broken(run_evaluators(config.evaluators, evaluation), config.student)
     measures = measures_of(config.evaluators, results)
-    return Evaluated(step, len(prompts), results, eval_metrics(results, teachers), measures)
+    return EvaluatedWeights(step, len(prompts), results, eval_metrics(results, teachers), measures)

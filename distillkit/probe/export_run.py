@@ -9,6 +9,7 @@ from pathlib import Path
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.events import Notice
 from distillkit.files.permissions import apply_umask
 from distillkit.loop.final_weights import export_weights
 from distillkit.probe.open_student import StudentAlone, checked_student, opened_student
@@ -36,7 +37,7 @@ def plan_export(
     run_dir: Path,
     folder: Path,
     step: int | None,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     *,
     merged: bool,
 ) -> ExportPlan:
@@ -45,7 +46,7 @@ def plan_export(
         raise InputError(f"{folder} is there already; name a directory that is not, or an empty one")
     with attribute_to(config.student, "in require_exportable()"):
         config.student.require_exportable(merged=merged)
-    weights = _chosen(run_dir, step, notify, merged=merged)
+    weights = _chosen(run_dir, step, tell, merged=merged)
     if weights is None:
         raise InputError("--step 0: nothing was trained then; the model of the config is what there is")
     if weights.exported and not merged:
@@ -53,16 +54,16 @@ def plan_export(
             f"{weights.path} is that export already; --merge writes a whole model of it, --step N the weights of "
             "another checkpoint"
         )
-    alone = checked_student(config, notify, ONLY, weights, samples=False)
+    alone = checked_student(config, tell, ONLY, weights, samples=False)
     return ExportPlan(alone, registry, weights, folder, merged)
 
 
-def _chosen(run_dir: Path, step: int | None, notify: Callable[[str], None], *, merged: bool) -> SavedWeights | None:
+def _chosen(run_dir: Path, step: int | None, tell: Callable[[Notice], None], *, merged: bool) -> SavedWeights | None:
     """What the run exported itself, unless a checkpoint is asked for that is kept and need not be merged."""
     own = exported_weights(run_dir)
     if own is not None and (step is None or (merged and step == own.step)):
         return own
-    return saved_weights(run_dir, step, notify)
+    return saved_weights(run_dir, step, tell)
 
 
 async def write_export(plan: ExportPlan, say: Callable[[str], None] = lambda doing: None) -> Path:

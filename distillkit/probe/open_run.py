@@ -2,8 +2,8 @@
 
 Whoever wants to sample and score a few rows for real, without a run, does so:
 
-    prepared = prepare_run(config, registry, notify, rank)
-    async with opened(prepared, notify) as run:
+    prepared = prepare_run(config, registry, tell, rank)
+    async with opened(prepared, tell) as run:
         prompts = await asyncio.to_thread(spread_rows, prepared, 64)
         outcomes = await run.sampled_and_scored(prompts, purpose="diagnose")
         outcomes.scored  # ScoredRollouts, in the order of `prompts`
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distillkit.errors import MissingExtraError
-from distillkit.events import PhaseProgress
+from distillkit.events import Notice, PhaseProgress
 from distillkit.loop.opened_plugins import opened_plugins
 from distillkit.loop.outcomes import Outcomes
 from distillkit.loop.policy_sync import PolicySync
@@ -56,7 +56,7 @@ class OpenRun:
 @asynccontextmanager
 async def opened(
     prepared: PreparedRun,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     progress: Callable[[PhaseProgress], None] = lambda event: None,
     weights: SavedWeights | None = None,
 ) -> AsyncIterator[OpenRun]:
@@ -64,7 +64,7 @@ async def opened(
 
     Args:
         prepared: what `prepare_run` gave; a run can be opened once.
-        notify: what plugins tell the user.
+        tell: what plugins tell the user.
         progress: hears of every completion and score of `sampled_and_scored`.
         weights: what the student has in the place of what it starts with; an export, its config starts from already.
 
@@ -77,7 +77,7 @@ async def opened(
         raise MissingExtraError("\n".join(prepared.missing))
     run_dir, plugins = run_directory(prepared.config), prepared.plugins
     with probe_folder(run_dir, plugins.by_key.values(), prepared.registry) as folder:
-        async with opened_plugins(prepared, folder, notify, outer_dir=run_dir):
+        async with opened_plugins(prepared, folder, tell, outer_dir=run_dir):
             if weights is not None and not weights.exported:
                 await load(weights.path, prepared.config.student, plugins.by_key)
             version = 0 if weights is None else weights.step

@@ -1,6 +1,6 @@
 """A run's student alone, open to be sampled or exported: no teacher is asked, and no data is read.
 
-alone = checked_student(config, notify, rank)
+alone = checked_student(config, tell, rank)
 async with opened_student(alone, registry):
     before = await alone.completions(requests)
     await alone.load(weights)
@@ -15,6 +15,8 @@ from distillkit.config.run_config import RunConfig
 from distillkit.context import RunContext, SharedObjects
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError, MissingExtraError
+from distillkit.events import Notice
+from distillkit.loop.opened_plugins import close_plugin
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.config_template_options import options_of_config
@@ -83,7 +85,7 @@ class StudentAlone:
 
 def checked_student(
     config: RunConfig,
-    notify: Callable[[str], None],
+    tell: Callable[[Notice], None],
     rank: Rank,
     weights: SavedWeights | None = None,
     *,
@@ -98,7 +100,7 @@ def checked_student(
     sampler = _sampler_of(student) if samples else None
     today = config.sampling.template_date or (None if weights is None else day_of(weights.path))
     keys = _by_key(student, sampler)
-    contexts = {key: context_for(key, config, shared, notify, rank, today) for key in keys}
+    contexts = {key: context_for(key, config, shared, tell, rank, today) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])
     reports = [_checked(plugin, contexts[key], student) for key, plugin in keys.items()]
@@ -150,7 +152,7 @@ async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterat
             for key, plugin in alone.plugins.items():
                 context = alone.contexts[key]
                 stack.push_async_callback(context.shared.release, key)
-                stack.push_async_callback(plugin.close)
+                stack.push_async_callback(close_plugin, plugin)
                 tokenizer, stop_ids = alone.side.tokenizer, alone.sampling.stop_ids
                 context = replace(context, run_dir=folder, outer_dir=run_dir, tokenizer=tokenizer, stop_ids=stop_ids)
                 with attribute_to(plugin, "while it was opened"):

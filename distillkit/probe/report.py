@@ -8,7 +8,7 @@ from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.frozen import Value
 from distillkit.probe.figures import ProbeFigures, as_json
-from distillkit.probe.verdict import Verdict
+from distillkit.probe.verdict import ProbeVerdict
 from distillkit.probe.verdicts import verdicts_of
 
 FILE = "probe.json"
@@ -21,7 +21,7 @@ class ProbeReport(Value):
 
     figures: ProbeFigures
     """What was measured, by teacher, of the sampling and of the weights: `probe.json` has the same."""
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ProbeVerdict, ...]
     """The worst first."""
 
     @classmethod
@@ -35,7 +35,7 @@ class ProbeReport(Value):
         return f"<ProbeReport: {', '.join(found) or 'ok'}; {self.did}>"
 
     @property
-    def refused(self) -> tuple[Verdict, ...]:
+    def refused(self) -> tuple[ProbeVerdict, ...]:
         """Why the run must not be trained; nothing if it may."""
         return tuple(verdict for verdict in self.verdicts if verdict.level == "refuse")
 

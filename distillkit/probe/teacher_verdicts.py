@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from distillkit.probe.figures import AGAIN, ALONE, REPLICA, REVERSED, Disagreement, TeacherFigures
-from distillkit.probe.verdict import Level, Verdict
+from distillkit.probe.verdict import Level, ProbeVerdict
 
 ROUNDING = 0.1
 """Nats a token that rounding explains, in bfloat16 and in other batches, on the mean over tokens."""
@@ -27,11 +27,11 @@ FAR = 5.0
 """Nats of mean |gap| with which a teacher has another text, or other tokens, in front of it."""
 
 
-def of_stability(teacher: TeacherFigures) -> Iterator[Verdict]:
+def of_stability(teacher: TeacherFigures) -> Iterator[ProbeVerdict]:
     """Whether it scored everything, and said the same of the same tokens each time."""
     if teacher.failed:
         whole = teacher.failed + teacher.completions
-        yield Verdict(
+        yield ProbeVerdict(
             "warn",
             "failures",
             f"teacher {teacher.teacher!r}: {teacher.failed} of {whole} scores failed: {teacher.failure}",
@@ -41,7 +41,7 @@ def of_stability(teacher: TeacherFigures) -> Iterator[Verdict]:
         kind, _, where = how.partition(" ")
         apart = teacher.asked_again[how]
         words, todo = _of_replica(teacher, where, differing) if kind == REPLICA else WAYS[kind]
-        yield Verdict(
+        yield ProbeVerdict(
             level,
             kind,
             f"teacher {teacher.teacher!r} gives the same tokens other scores {words}: {apart.mean:.3g} nats a token "
@@ -111,19 +111,19 @@ def _level(apart: Disagreement, gap: float, noticeable: float) -> Level:
     return "warn" if apart.mean > max(SHARE * gap, noticeable) or apart.largest > max(gap, WIDE) else "ok"
 
 
-def of_gap(teacher: TeacherFigures) -> Iterator[Verdict]:
+def of_gap(teacher: TeacherFigures) -> Iterator[ProbeVerdict]:
     """Whether the gap is at a place, or of a size, that is no lesson."""
     who = f"teacher {teacher.teacher!r}"
     elsewhere = teacher.between.mean if teacher.between.tokens else 0.0
     if teacher.end.tokens >= ENDINGS and teacher.end.mean < min(NEVER_ENDS, MORE_THAN_ELSEWHERE * elsewhere):
-        yield Verdict("warn", "turn-end", f"{who} would not end a turn where the student does: {_at_end(teacher)}")
+        yield ProbeVerdict("warn", "turn-end", f"{who} would not end a turn where the student does: {_at_end(teacher)}")
     rest = teacher.between.mean_abs if teacher.between.tokens else math.inf
     if (
         not teacher.prompts_end_alike
         and teacher.first.mean_abs > START
         and teacher.first.mean_abs > STARTS_OTHERWISE * rest
     ):
-        yield Verdict(
+        yield ProbeVerdict(
             "warn",
             "start",
             f"{who} disagrees at the first tokens most: |gap| {teacher.first.mean_abs:.3g} nats there, {rest:.3g} "
@@ -131,7 +131,7 @@ def of_gap(teacher: TeacherFigures) -> Iterator[Verdict]:
             f"both, and the template's options (chat_template_kwargs)",
         )
     if teacher.gap.mean_abs > FAR:
-        yield Verdict(
+        yield ProbeVerdict(
             "warn",
             "far",
             f"{who} finds nearly all that the student writes impossible: mean |gap| {teacher.gap.mean_abs:.3g} nats. "

@@ -9,7 +9,7 @@ Level = Literal["ok", "warn", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict(Value):
+class ProbeVerdict(Value):
     """One thing that the figures say."""
 
     level: Level

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from distillkit.probe.figures import Disagreement, ProbeFigures
 from distillkit.probe.teacher_verdicts import SHARE, of_gap, of_stability
-from distillkit.probe.verdict import Level, Verdict
+from distillkit.probe.verdict import Level, ProbeVerdict
 
 ENOUGH = 8
 """Completions without an end that show that there are none: where half of them ended, one in 256 probes would."""
@@ -24,14 +24,14 @@ OTHER_WEIGHTS = 0.5
 """Nats a token between sampler and student, on the mean, that no rounding and no other kernel makes."""
 
 
-def verdicts_of(figures: ProbeFigures) -> tuple[Verdict, ...]:
+def verdicts_of(figures: ProbeFigures) -> tuple[ProbeVerdict, ...]:
     """Everything that a probe found, the worst first; one `ok` where nothing is wrong."""
     found = [*_of_weights(figures), *_of_sampling(figures), *_of_endings(figures)]
     for teacher in figures.teachers:
         found += [*of_stability(teacher), *of_gap(teacher)]
     order: Sequence[Level] = ("refuse", "warn")
     found.sort(key=lambda verdict: order.index(verdict.level))
-    return tuple(found) or (Verdict("ok", "nothing", _all_well(figures)),)
+    return tuple(found) or (ProbeVerdict("ok", "nothing", _all_well(figures)),)
 
 
 def _all_well(figures: ProbeFigures) -> str:
@@ -46,20 +46,20 @@ def _all_well(figures: ProbeFigures) -> str:
     if shown:
         mean, gap = max(shown, key=lambda pair: pair[0])
         why = "too small to matter beside the gap" if mean <= SHARE * gap else "no larger than rounding makes them"
-        said.append(f"differences are {why} (largest mean {mean:.2g} of {gap:.2g})")
+        said.append(f"differences are {why} (largest mean {mean:.3g} of {gap:.3g})")
     if isinstance(figures.weights, Disagreement) and figures.weights.largest >= SHOWN:
-        apart = f"{figures.weights.mean:.2g} nats a token from the student's own"
+        apart = f"{figures.weights.mean:.3g} nats a token from the student's own"
         said.append(f"the sampler's logprobs are {apart}, which train.warn_logprob_mismatch allows")
     return "; ".join(said) or "nothing is wrong with what was measured"
 
 
-def _of_weights(figures: ProbeFigures) -> Iterator[Verdict]:
+def _of_weights(figures: ProbeFigures) -> Iterator[ProbeVerdict]:
     apart = figures.weights
     if not isinstance(apart, Disagreement) or apart.mean <= min(figures.warn_logprob_mismatch, OTHER_WEIGHTS):
         return
     level: Level = "warn" if apart.mean <= OTHER_WEIGHTS else "refuse"  # NaN is refused too
     what = "what samples is not the student" if level == "refuse" else "what samples is not quite the student"
-    yield Verdict(
+    yield ProbeVerdict(
         level,
         "weights",
         f"{what}: the sampler's logprobs are {apart.mean:.3g} nats a token from the student's own ({apart.largest:.3g} "
@@ -68,17 +68,17 @@ def _of_weights(figures: ProbeFigures) -> Iterator[Verdict]:
     )
 
 
-def _of_sampling(figures: ProbeFigures) -> Iterator[Verdict]:
+def _of_sampling(figures: ProbeFigures) -> Iterator[ProbeVerdict]:
     test = figures.sampling
     if isinstance(test, str):
-        yield Verdict(
+        yield ProbeVerdict(
             "refuse",
             "sampling",
             f"the sampler's logprobs are those of no distribution: {test}. They must be the log-softmax at temperature "
             "1 over the whole vocabulary (vLLM: --logprobs-mode raw_logprobs)",
         )
     elif not test.untouched:
-        yield Verdict(
+        yield ProbeVerdict(
             "refuse",
             "sampling",
             f"completions are not sampled from the distribution whose logprobs come back: {test.finding}. Find what "
@@ -87,13 +87,14 @@ def _of_sampling(figures: ProbeFigures) -> Iterator[Verdict]:
         )
     if figures.failed:
         whole = figures.failed + figures.completions
-        yield Verdict("warn", "failures", f"{figures.failed} of {whole} completions failed: {figures.failure}")
+        yield ProbeVerdict("warn", "failures", f"{figures.failed} of {whole} completions failed: {figures.failure}")
     if figures.not_asked:
         names = ", ".join(map(repr, figures.not_asked))
-        yield Verdict("warn", "rows", f"not probed, since there are more teachers than rows: {names}; raise probe.rows")
+        unprobed = f"not probed, since there are more teachers than rows: {names}; raise probe.rows"
+        yield ProbeVerdict("warn", "rows", unprobed)
 
 
-def _of_endings(figures: ProbeFigures) -> Iterator[Verdict]:
+def _of_endings(figures: ProbeFigures) -> Iterator[ProbeVerdict]:
     if figures.ended:
         return
     what = f"none of {figures.completions} completions ended by itself within {figures.max_completion_tokens} tokens"
@@ -102,4 +103,4 @@ def _of_endings(figures: ProbeFigures) -> Iterator[Verdict]:
         "turn in its template), sampling.stop. If completions are meant to be cut, set probe.at_start: never"
     )
     level: Level = "refuse" if figures.completions >= ENOUGH else "warn"
-    yield Verdict(level, "endings", f"{what}, so no end of a turn would be trained; {todo}")
+    yield ProbeVerdict(level, "endings", f"{what}, so no end of a turn would be trained; {todo}")

@@ -1,17 +1,23 @@
-"""Attributing errors to plugins: an exception keeps its type, and gets a note with the plugin's name and class."""
+"""Attributing errors to plugins: an exception keeps its type, and gets a note with name, class and line."""
 
 import inspect
 import re
+import sysconfig
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
-from distillkit.errors import DistillkitError, PluginError
+from distillkit.errors import AlignmentError, DistillkitError, PluginError, error_text
 from distillkit.files.redaction import redact
 from distillkit.roles.plugin import Plugin
 
 RAISED = "raised by "
 METHOD = re.compile(r"(\w+)\(\)")
 """In what a plugin was doing: `in batch()`, `route() at line 3`."""
+LIBRARY = sysconfig.get_path("stdlib")
+INSTALLED = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+"""Where installed packages are, which may lie below the standard library."""
 
 
 def named(plugin: Plugin) -> str:
@@ -28,25 +34,70 @@ def promise(cls: type[Plugin], method: str) -> str:
     return ""
 
 
+def raised_at(error: BaseException) -> str:
+    """`file:line` of the author's own code that an error came from or through last; empty where it is in none.
+
+    Own is what belongs neither to the engine nor to Python nor to an installed package; where a plugin is installed,
+    the package that the engine called.
+    """
+    frames = [
+        (str(frame.f_globals.get("__name__", "")).partition(".")[0], frame.f_code.co_filename, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    outside = [each for each in frames if each[0] != "distillkit" and not _in_python(each[1])]
+    own = [each for each in outside if each[0] == outside[0][0] or not each[1].startswith(INSTALLED)]
+    return f"{_shown(own[-1][1])}:{own[-1][2]}" if own else ""
+
+
+def _in_python(file: str) -> bool:
+    """Whether a file is of the standard library, or none at all, as what is compiled or made by `exec`."""
+    return file.startswith("<") or (file.startswith(LIBRARY) and not file.startswith(INSTALLED))
+
+
+def _shown(file: str) -> str:
+    """A path below the working directory as it is there, every other one whole."""
+    path, here = Path(file), Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else file
+
+
+def defined_at(plugin: Plugin, doing: str) -> str:
+    """`file:line` of the method that `doing` names, where the plugin's own class has it; else empty."""
+    found = METHOD.search(doing)
+    function = None if found is None else inspect.unwrap(getattr(type(plugin), found[1], _nothing))
+    code = getattr(function, "__code__", None)
+    if code is None or function is _nothing or function.__module__.partition(".")[0] == "distillkit":
+        return ""
+    return f"{_shown(code.co_filename)}:{code.co_firstlineno}"
+
+
+def _nothing() -> None:
+    """Stands for a method that a class does not have."""
+
+
 @contextmanager
 def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
-    """Note on what is raised inside, but on no error of distillkit's own, that `plugin` raised it, `doing` what.
+    """Note on what is raised inside that `plugin` raised it, `doing` what, on which line.
 
-    Where `doing` names a method, the note says what the role promises of it.
+    Not on errors of distillkit's own, which say it themselves, but for values that do not fit together: their
+    constructors know no plugin. Where `doing` names a method, the note says what the role promises of it.
     """
     try:
         yield
-    except DistillkitError:
-        raise
     except Exception as error:
-        note_origin(error, named(plugin), doing, _promised(plugin, doing))
+        if not isinstance(error, DistillkitError) or isinstance(error, AlignmentError):
+            note_origin(error, named(plugin), doing, _promised(plugin, doing), defined_at(plugin, doing))
         raise
 
 
-def note_origin(error: Exception, who: str, doing: str, promised: str) -> None:
-    """Note on an error where it comes from, unless that is noted already: `who` is what `named` gives."""
+def note_origin(error: Exception, who: str, doing: str, promised: str, defined: str = "") -> None:
+    """Note on an error where it comes from, unless that is noted already: `who` is what `named` gives.
+
+    `defined` is the line to say where the error came through no line of the plugin's, such as that of its method.
+    """
     if not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
-        error.add_note(f"{RAISED}{who} {doing}".rstrip() + (f". {promised}" if promised else ""))
+        where = raised_at(error) or defined
+        place = f", {where}" if where else ""
+        error.add_note(f"{RAISED}{who} {doing}".rstrip() + place + (f". {promised}" if promised else ""))
 
 
 def _promised(plugin: Plugin, doing: str) -> str:
@@ -59,15 +110,15 @@ def require_returned(plugin: Plugin, value: object, wanted: type, method: str, p
     """Raise PluginError, with the class, unless what `method` names (`route()`) returned a `wanted` (at this place)."""
     if not isinstance(value, wanted):
         doing = f"{method} at {place}" if place else method
-        promised = _promised(plugin, doing)
+        promised, defined = _promised(plugin, doing), defined_at(plugin, doing)
         raise PluginError(
             f"{named(plugin)}: {doing} returned {type(value).__name__}, not {wanted.__name__}"
-            f"{f'. {promised}' if promised else ''}"
+            f"{f', {defined}' if defined else ''}{f'. {promised}' if promised else ''}"
         )
 
 
 def one_line_error(error: BaseException) -> str:
     """An exception on one line, with its notes, as files and sinks may hold it."""
     notes = "; ".join(getattr(error, "__notes__", ()))
-    text = f"{type(error).__name__}: {error}".rstrip(": ")
+    text = error_text(error)
     return redact(f"{text} ({notes})" if notes else text)

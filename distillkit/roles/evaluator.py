@@ -2,16 +2,31 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from distillkit.events import EvalResult, EvalStage, Measure
-from distillkit.frozen import FrozenDict
+from distillkit.frozen import FrozenDict, Value, freeze_fields
 from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.roles.plugin import Plugin
 from distillkit.types import Route, RoutedRow, Row, Teacher
 
 EvalNeed = Literal["teacher_samples", "student_scores"]
 """That all teachers can sample (`sample_teacher`); that the student can score given tokens (`score`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequests(Value):
+    """What an evaluator asks for in a whole run besides the student's completions and their scores, at most."""
+
+    teacher_completions: Mapping[str, int] = field(default_factory=FrozenDict)
+    """By teacher: the completions that it writes (`EvalContext.sample_teacher`)."""
+    student_scores: int = 0
+    """The completions of others that the student scores (`EvalContext.score`)."""
+
+    def __post_init__(self) -> None:
+        """Hold read-only copies."""
+        freeze_fields(self, "teacher_completions")
 
 
 class EvalContext(Protocol):
@@ -88,6 +103,13 @@ class Evaluator(Plugin):
         `distillkit check` and the run say it.
         """
         return ()
+
+    def requests(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher], evaluations: int) -> EvalRequests:
+        """What it asks for of the held-out `rows` in a run of so many `evaluations`: `distillkit check` counts it in.
+
+        A teacher whose scorer cannot sample is left out there. Pure; by default nothing.
+        """
+        return EvalRequests()
 
     @abstractmethod
     async def evaluate(self, context: EvalContext) -> EvalResult:

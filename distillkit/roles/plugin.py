@@ -139,7 +139,7 @@ class Plugin(BaseModel, ABC):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Refuse a class of several roles that does not say which one it is chosen for. Raises PluginError."""
+        """Raise PluginError for a class of several roles that does not say which one, or with methods never awaited."""
         super().__pydantic_init_subclass__(**kwargs)
         roles = [base for base in cls.__mro__ if issubclass(base, Plugin) and base.is_role()]
         says = next(base for base in cls.__mro__ if "role" in vars(base))
@@ -150,6 +150,22 @@ class Plugin(BaseModel, ABC):
             )
         if roles and cls.role not in [role.role for role in roles]:
             raise PluginError(f"{where}, and its `role` is {cls.role!r}")
+        for role in roles:
+            cls._require_called_as(role)
+        cls._require_called_as(Plugin)
+
+    @classmethod
+    def _require_called_as(cls, role: "type[Plugin]") -> None:
+        """Raise PluginError for an `async def` where the engine awaits nothing: it would never run, without a word."""
+        for name, method in vars(role).items():
+            own = getattr(cls, name)
+            if inspect.isfunction(method) and inspect.iscoroutinefunction(own) > inspect.iscoroutinefunction(method):
+                yields = "AsyncIterator" in str(method.__annotations__.get("return"))
+                fix = "give it a `yield` for each outcome" if yields else f"write `def {name}`"
+                raise PluginError(
+                    f"{cls.__module__}.{cls.__qualname__}: `async def {name}` is no {role.__name__}.{name}, which is "
+                    f"called without await; {fix}"
+                )
 
     @classmethod
     def is_role(cls) -> bool:

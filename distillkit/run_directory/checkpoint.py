@@ -27,6 +27,7 @@ from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.student import Student
 from distillkit.run_directory.codec import from_json, to_json
+from distillkit.run_directory.plugin_states import PluginStates, tensors_of
 from distillkit.run_directory.rollout_codec import InFlight
 
 FORMAT = 5
@@ -69,23 +70,6 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-PluginStates = Mapping[str, Mapping[str, JsonValue]]
-"""What `Plugin.state` gave, by the plugin's key in the config."""
-
-
-def states_of(plugins: Mapping[str, Plugin]) -> PluginStates:
-    """What plugins are to keep now, of those that keep anything; a copy, which does not change with them."""
-    found: dict[str, Mapping[str, JsonValue]] = {}
-    for key, plugin in plugins.items():
-        if type(plugin).state is Plugin.state:
-            continue
-        with attribute_to(plugin, "in state()"):
-            state = json.loads(json.dumps(dict(plugin.state())))
-        if state:
-            found[key] = state
-    return found
-
-
 async def save(
     run_dir: Path,
     state: EngineState,
@@ -100,8 +84,9 @@ async def save(
     with explain_write_errors(final):
         shutil.rmtree(aside, ignore_errors=True)
         (aside / "student").mkdir(parents=True)
-    await student.save(aside / "student")  # whose errors are its own: it may write elsewhere
-    tensors = {f"{key}/{name}": array for key, plugin in plugins.items() for name, array in plugin.tensors().items()}
+    with attribute_to(student, "in save()"):  # whose errors are its own: it may write elsewhere
+        await student.save(aside / "student")
+    tensors = tensors_of(plugins)
     with explain_write_errors(final):
         _write_json(aside / "plugins.json", {key: dict(value) for key, value in states.items()})
         if tensors:
@@ -228,7 +213,8 @@ async def load(path: Path, student: Student, plugins: Mapping[str, Plugin]) -> N
     for key, plugin in plugins.items():
         mine = {name.removeprefix(f"{key}/"): array for name, array in tensors.items() if name.startswith(f"{key}/")}
         if key in states or mine:
-            plugin.restore(states.get(key, {}), mine)
+            with attribute_to(plugin, "in restore()"):
+                plugin.restore(states.get(key, {}), mine)
 
 
 def _flush(folder: Path) -> None:

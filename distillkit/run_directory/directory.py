@@ -7,16 +7,16 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.jsonl import explain_write_errors
-from distillkit.files.os_errors import TOO_MANY_FILES, advice
+from distillkit.files.os_errors import TOO_MANY_FILES
 from distillkit.files.strict_json import shortened
 from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
 from distillkit.run_directory.checkpoint import checkpoints
+from distillkit.run_directory.run_lock import LOCK, OWNER, held
 from distillkit.run_directory.run_start import RunStart
 
 MARKER = "config.yaml"
@@ -24,7 +24,6 @@ HEADER = "# The resolved config of this run"
 """A directory that holds this file, beginning like this, holds a run: a project's folder may have a config.yaml too."""
 PATHS_START_AT = "# Relative paths start at "
 """How the second line of that file begins."""
-LOCK = ".lock"
 PROBE_FOLDER = ".probe"
 """Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed."""
 EVALUATIONS = "evaluations"
@@ -34,7 +33,7 @@ WRITTEN = frozenset(
     | {"checkpoints", "probe.json", EVALUATIONS}
 )
 """What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
-ASIDE = frozenset({LOCK, PENDING_CLEANUP, PROBE_FOLDER})
+ASIDE = frozenset({LOCK, OWNER, PENDING_CLEANUP, PROBE_FOLDER})
 """What stands in a run's directory and is no part of the run."""
 DEEPEST = "checkpoints/.step-1000000000.partial/student/model-00001-of-00001.safetensors"
 """About the longest path below it."""
@@ -160,22 +159,9 @@ def claim_directory(
 
     `plugins` are those that will run here, and clean up what the older run left elsewhere, `known` all there are;
     `written` is what plugins write in the directory. What it gives are the names of files that stay there, since no run
-    writes them. The lock is the operating system's: a process that died holds nothing.
+    writes them. A process that died holds nothing.
     """
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(run_dir / LOCK)
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise InputError(
-            f"{run_dir}: another process is running there; wait for it, or write elsewhere by name="
-        ) from error
-    except (OSError, ValueError) as error:  # ValueError: characters that no path can hold
-        if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
-            raise
-        reason = f"{error.strerror}; {advice(error)}, or" if isinstance(error, OSError) else f"{error};"
-        raise InputError(f"{str(run_dir)!r} cannot be written: {reason} choose another log_path") from error
-    try:
+    with held(run_dir):
         require_startable(run_dir, start)  # again, now that nobody else can change it
         if not start.resume:
             require_cleanup_handlers(run_dir, plugins, known)
@@ -184,8 +170,6 @@ def claim_directory(
             if not (run_dir / MARKER).exists():  # from now on it is a run's, whatever becomes of this one
                 (run_dir / MARKER).write_text(f"{HEADER}, which is written when the run begins.\n", encoding="utf-8")
         yield rest
-    finally:
-        lock.release()
 
 
 def _cleared(run_dir: Path, written: Collection[str]) -> list[str]:

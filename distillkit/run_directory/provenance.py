@@ -1,6 +1,8 @@
 """Where a run's numbers come from besides its config: versions, devices, sizes, scripts; how it was started, and when.
 
-Nothing names the host or its user. What `Plugin.provenance` gives is what was resolved, where the config says `auto`.
+The command stands as it was typed, but for secrets and for where the program lies: paths in it may be whole, and name
+folders of the machine and its user. Nothing else names the host. What `Plugin.provenance` gives is what was resolved,
+where the config says `auto`.
 """
 
 import hashlib
@@ -92,7 +94,7 @@ class Provenance:
 
 
 def command_line() -> str:
-    """How this process was started, as a shell takes it; without secrets, and without where a program lies."""
+    """How this process was started, as a shell takes it: as typed, but for secrets and where the program lies."""
     program = Path(sys.argv[0])
     name = f"python -m {program.parent.name}" if program.name == "__main__.py" else program.name
     return redact(" ".join([name, *(shlex.quote(word) for word in sys.argv[1:])]).strip())

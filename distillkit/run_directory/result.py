@@ -13,6 +13,7 @@ from distillkit.events import EvalStage
 from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.directory import read_summary
 from distillkit.run_directory.run_files import read_metrics
+from distillkit.significant import significant
 from distillkit.verdict.verdict_sentences import Verdict
 
 SHOWN = ("reverse_kl", "exact_match")
@@ -56,7 +57,7 @@ class RunResult:
         """One line for a notebook or a log; the fields hold the rest."""
         before, after = self.eval.get("before", {}), self.eval.get("after", {})
         moved = [
-            f"{name} {before[name]:.4g} -> {after[name]:.4g}"
+            f"{name} {significant(before[name])} -> {significant(after[name])}"
             for name in SHOWN
             if isinstance(before.get(name), int | float) and isinstance(after.get(name), int | float)
         ]

@@ -8,6 +8,8 @@ from pathlib import Path
 from distillkit.config.load import load_config
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
+from distillkit.events import Notice
+from distillkit.files.near_paths import did_you_mean
 from distillkit.registry import Registry
 from distillkit.run_directory.checkpoint import EngineState, checkpoints, newest, of_step, step_of
 from distillkit.run_directory.directory import MARKER, PATHS_START_AT, is_run, read_summary
@@ -30,17 +32,20 @@ class SavedWeights:
         return self.state is None
 
 
+NAME_ONE = "; name the directory of a run, such as runs/my-run"
+
+
 def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str] = ()) -> tuple[RunConfig, Registry]:
     """The config of the run in a directory, which it is looked at in, without its sinks. Raises InputError."""
     if not run_dir.is_dir():
-        raise InputError(f"{run_dir}: no such directory; name the directory of a run, such as runs/my-run")
+        raise InputError(f"{run_dir}: no such directory{did_you_mean(run_dir) or NAME_ONE}")
     if not is_run(run_dir):
         raise InputError(f"{run_dir} holds no run: it has no {MARKER} that a run wrote; name one such as runs/my-run")
     here = {"log_path": str(run_dir), "sinks": []}
     return load_config([run_dir / MARKER], overrides, scripts=list(scripts), defaults=here)
 
 
-def saved_weights(run_dir: Path, step: int | None, warn: Callable[[str], None]) -> SavedWeights | None:
+def saved_weights(run_dir: Path, step: int | None, tell: Callable[[Notice], None]) -> SavedWeights | None:
     """The weights of `step`, or the newest: a checkpoint, or the export where no checkpoint is as new.
 
     None is the student as it started, at step 0. Raises InputError where there are none, with what there is.
@@ -61,7 +66,7 @@ def saved_weights(run_dir: Path, step: int | None, warn: Callable[[str], None]) 
             f"{run_dir} holds no weights: no checkpoint and no export, so nothing was trained (--step 0 is the student "
             "as it started)"
         )
-    path, state = newest(run_dir, warn)
+    path, state = newest(run_dir, lambda message: tell(Notice(message, "warning")))
     return SavedWeights(state.step, path, state)
 
 

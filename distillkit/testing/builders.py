@@ -10,10 +10,11 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.parse_row import parse_row
 from distillkit.data.row_index import hash_of, row_id
 from distillkit.errors import PluginError
-from distillkit.events import Plan
+from distillkit.events import Notice
 from distillkit.raw_row import RawRow, RowFile
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.plugin import Plugin
+from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.types import Prompts, Route, Row, SampleKey, SampleRequest, SamplingParams, Teacher
@@ -62,8 +63,12 @@ def make_context(
     user: str = "test", *, seed: int = 0, notify: Callable[[str], None] = print, teachers: Sequence[Teacher] = ()
 ) -> RunContext:
     """A run that writes nowhere, of a student that reads bytes; `notify` gets what the plugin says to the user."""
+
+    def tell(notice: Notice) -> None:
+        notify(notice.message)
+
     return RunContext(
-        user, "test", seed, None, notify, SharedObjects(), TEST_PLAN, tuple(teachers), tokenizer=ByteTokenizer()
+        user, "test", seed, None, tell, SharedObjects(), TEST_PLAN, tuple(teachers), tokenizer=ByteTokenizer()
     )
 
 

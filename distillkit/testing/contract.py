@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
 from pydantic import JsonValue, ValidationError
@@ -20,8 +20,10 @@ from distillkit.roles.router import Router
 from distillkit.roles.scorer import Scorer
 from distillkit.testing.builders import make_row, make_teacher, require
 from distillkit.testing.dataset_contract import check_dataset
+from distillkit.testing.held_to import given, held_to
 from distillkit.testing.loss_contract import check_loss
 from distillkit.testing.open_contract import check_open
+from distillkit.testing.said_contract import check_loss_options
 from distillkit.training_data import Batch
 from distillkit.types import ChatPrompts, Route, RoutedRow, Row, Teacher
 
@@ -54,13 +56,16 @@ def check_plugin(
         plugin.bind(teachers[0])
     check_options(plugin)
     if isinstance(plugin, Dataset):
-        check_dataset(plugin)
+        with held_to(plugin, "read"):
+            check_dataset(plugin)
     if isinstance(plugin, Router):
         check_router(plugin, teachers, rows)
     if isinstance(plugin, PromptBuilder):
         check_prompt_builder(plugin, teachers, rows)
     if isinstance(plugin, Loss):
-        check_loss(plugin, scored)
+        check_loss_options(plugin)
+        with held_to(plugin, "batch"):
+            check_loss(plugin, scored)
     if isinstance(plugin, Evaluator):
         check_evaluator(plugin, teachers, rows)
     run_blocking(check_open(plugin, batch))
@@ -85,7 +90,8 @@ def check_options(plugin: Plugin) -> None:
         require(field.description, plugin, f"option {name!r} has no description; use Field(..., description=...)")
     require(cls.model_config.get("frozen"), plugin, "is not frozen; keep what Plugin.model_config says")
     require(cls.model_config.get("extra") == "forbid", plugin, "takes unknown options; keep extra='forbid'")
-    written = json.loads(plugin.model_dump_json())
+    with held_to(plugin, "model_dump_json"):
+        written = json.loads(plugin.model_dump_json())
     registry = Registry.discover()
     if not any(info.role == cls.role and info.name == cls.name for info in registry.infos()):
         registry.add(cls)
@@ -100,8 +106,7 @@ def check_router(router: Router, teachers: Sequence[Teacher], rows: Sequence[Row
     """It routes each row the same way each time, to teachers that exist; RowErrors are allowed."""
     known = {teacher.name for teacher in teachers}
     for row in rows:
-        route = _unless_refused(router.route, row, teachers)
-        again = _unless_refused(router.route, row, teachers)
+        route, again = (_unless_refused(router, "route", Route, row, teachers) for _ in range(2))
         require(route == again, router, f"routes {row.place} in two ways; `route` must be pure")
         if route is None:
             continue
@@ -115,7 +120,7 @@ def check_prompt_builder(builder: PromptBuilder, teachers: Sequence[Teacher], ro
     """It gives messages to the student and to each teacher of the route, and to no other; RowErrors are allowed."""
     for row in rows:
         for teacher in teachers:
-            chat = _unless_refused(builder.build, row, Route.to(teacher.name), teachers)
+            chat = _unless_refused(builder, "build", ChatPrompts, row, Route.to(teacher.name), teachers)
             if chat is None:
                 continue
             require(chat.student, builder, f"gives the student no messages for {row.place}")
@@ -135,14 +140,18 @@ def check_evaluator(evaluator: Evaluator, teachers: Sequence[Teacher], rows: Seq
         RoutedRow(row, route, ChatPrompts(row.messages, dict.fromkeys(route.teachers, row.messages))) for row in rows
     ]
     for some in (held_out, held_out[:1]):
-        notes = evaluator.notes(some, teachers)
-        texts = not isinstance(notes, str) and all(isinstance(note, str) for note in notes)
-        require(texts, evaluator, "gives `notes` that are no list of texts")
-        require(list(notes) == list(evaluator.notes(some, teachers)), evaluator, "gives other `notes` of the same rows")
+        with held_to(evaluator, "notes"):
+            notes, again = evaluator.notes(some, teachers), evaluator.notes(some, teachers)
+            texts = isinstance(notes, Collection) and not isinstance(notes, str | bytes)
+            texts = texts and all(isinstance(note, str) for note in notes)
+            require(texts, evaluator, "gives `notes` that are no list of texts")
+            require(list(notes) == list(again), evaluator, "gives other `notes` of the same rows")
 
 
-def _unless_refused(call: Callable[..., T], *args: object) -> T | None:
+def _unless_refused(plugin: Plugin, method: str, wanted: type[T], *args: object) -> T | None:
+    call: Callable[..., T] = getattr(plugin, method)
     try:
-        return call(*args)
+        with held_to(plugin, method):
+            return given(plugin, method, call(*args), wanted)
     except RowError:
         return None

@@ -10,6 +10,7 @@ from distillkit.files.strict_json import ContentError, json_type, parse_json, sh
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow
 from distillkit.roles.dataset import Dataset
 from distillkit.testing.builders import require
+from distillkit.testing.held_to import given, held_to
 
 GivenRow = RawRow | UnreadableRow
 COLLECTIONS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter({}.values())))
@@ -18,7 +19,12 @@ COLLECTIONS: tuple[type, ...] = (type(iter([])), type(iter(())), type(iter({}.va
 
 def check_dataset(dataset: Dataset) -> None:
     """Read all rows, then twice more at the same time. Raises PluginError for what the engine cannot work with."""
-    require(dataset.place().strip(), dataset, "has an empty `place`, which is what messages call it")
+    with held_to(dataset, "place"):
+        require(
+            given(dataset, "place", dataset.place(), str).strip(),
+            dataset,
+            "has an empty `place`, which is what messages call it",
+        )
     before = []
     files: dict[str, RowFile] = {}
     places = set()
@@ -32,7 +38,10 @@ def check_dataset(dataset: Dataset) -> None:
             _check_offset(dataset, row, shown)
         before.append(_identity(row))
     require(before, dataset, "gives no rows; test it with some (where there are none, a DataError says why)")
-    require(all(isinstance(note, str) for note in dataset.notes()), dataset, "has `notes` that are no texts")
+    with held_to(dataset, "notes"):
+        notes = dataset.notes()
+        texts = not isinstance(notes, str) and all(isinstance(note, str) for note in notes)
+        require(texts, dataset, "has `notes` that are no texts")
     for number, (first, second, known) in enumerate(zip_longest(_rows(dataset), _rows(dataset), before), start=1):
         same = first is not None and second is not None and _identity(first) == _identity(second) == known
         require(

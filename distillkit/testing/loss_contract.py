@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from distillkit.errors import DistillkitError, PluginError
+from distillkit.errors import DistillkitError, PluginError, error_text
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import Rollout, ScoredRollout
 from distillkit.roles.loss import Loss
@@ -60,7 +60,7 @@ def _synthetic_batch(loss: Loss) -> Batch:
             raise
         shapes = {name: array.shape for name, array in next(iter(scored[0].scores.values())).arrays.items()}
         raise PluginError(
-            f"{type(loss).__module__}.{type(loss).__qualname__} (loss): `batch` raised {type(error).__name__}: {error} "
+            f"{type(loss).__module__}.{type(loss).__qualname__} (loss): `batch` raised {error_text(error)} "
             f"for made-up scores with the arrays {shapes}. It needs {own}, which the engine does not know; pass scores "
             "that hold it: check_plugin(loss, scored=[make_scored(rollout, logprobs, arrays={...})])"
         ) from error

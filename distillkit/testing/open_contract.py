@@ -1,10 +1,9 @@
 """What scorers, samplers, evaluators and sinks owe the engine while they are open."""
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -22,20 +21,23 @@ from distillkit.events import (
 )
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
-from distillkit.roles.plugin import Plugin
+from distillkit.roles.plugin import CheckReport, Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
-from distillkit.testing.eval_context import FakeEvalContext
+from distillkit.testing.evaluator_contract import check_evaluating
+from distillkit.testing.held_to import awaited, given, held_to, stream
+from distillkit.testing.said_contract import check_capabilities, check_kept, check_length
 from distillkit.testing.student_contract import check_student
 from distillkit.testing.synthetic_batches import make_scored_rollouts
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 
+T = TypeVar("T")
 REPEAT_TOLERANCE = 0.05
 """Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""
 
@@ -46,34 +48,40 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
     Raises PluginError naming the class and what it did.
     """
     context = make_context(f"check_plugin.{plugin.role}", teachers=[make_teacher("teacher")])
-    plugin.declare(context)
-    plugin.check(context)
-    await plugin.open(context)
+    with held_to(plugin, "declare"):
+        plugin.declare(context)
+    with held_to(plugin, "check"):
+        given(plugin, "check", plugin.check(context) or CheckReport(), CheckReport)
+    await awaited(plugin, "open", plugin.open(context))
     try:
-        json.dumps(plugin.state())
-        known = plugin.fingerprint()
-        texts = all(isinstance(text, str) for pair in known.items() for text in pair)
-        require(texts and known == plugin.fingerprint(), plugin, "has a fingerprint that is not of texts, or changes")
+        check_kept(plugin)
         if isinstance(plugin, Student):
             await check_student(plugin, await _rollouts_of(plugin, context), batch)
         elif isinstance(plugin, Scorer):
-            await _check_scorer(plugin, plugin.tokenizer(context) or ByteTokenizer())
+            await _check_scorer(plugin, context)
         elif isinstance(plugin, Evaluator):
-            await _check_evaluator(plugin)
+            await check_evaluating(plugin)
+        elif isinstance(plugin, Sampler):
+            await _check_samplers_shape(plugin)
         elif isinstance(plugin, Sink):
             for event in _events():
-                plugin.emit(event)
+                with held_to(plugin, "emit"):
+                    plugin.emit(event)
     finally:
-        await plugin.close()
+        await awaited(plugin, "close", plugin.close())
         await context.shared.release(context.user)
 
 
 async def _rollouts_of(student: Student, context: RunContext) -> list[Rollout]:
     """Completions that it sampled itself, as policy 0; made-up ones where it does not sample."""
-    weights, tokenizer = await student.publish(0), student.tokenizer(context)
+    weights = given(student, "publish", await awaited(student, "publish", student.publish(0)), Weights)
+    with held_to(student, "tokenizer"):
+        tokenizer = student.tokenizer(context)
+        made_up = _make_rollouts(tokenizer)
+    check_length(student, context)
     if not isinstance(student, Sampler):
-        return _make_rollouts(tokenizer)
-    await student.sync(weights)
+        return made_up
+    await awaited(student, "sync", student.sync(weights))
     return await _check_sampler(student, tokenizer)
 
 
@@ -87,7 +95,7 @@ async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout
     """It answers each request once, within its length; a Rollout itself refuses what are no logprobs."""
     prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
     requests = [SampleRequest(SampleKey("1-test", 0, i), prompt, 7 + i, SamplingParams(5)) for i in range(3)]
-    outcomes = [outcome async for outcome in sampler.sample(requests)]
+    outcomes = await _outcomes(sampler, "sample", requests, Rollout)
     _require_one_each(sampler, [outcome.request.key for outcome in outcomes], [request.key for request in requests])
     rollouts = [outcome for outcome in outcomes if isinstance(outcome, Rollout)]
     for rollout in rollouts:
@@ -96,21 +104,44 @@ async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout
     return rollouts
 
 
+async def _check_samplers_shape(sampler: Sampler) -> None:
+    """Of one that samples from a student's weights, which nobody can make up: asked for nothing, it yields nothing."""
+    outcomes = await _outcomes(sampler, "sample", (), Rollout)
+    require(not outcomes, sampler, f"gave {len(outcomes)} outcomes for no request")
+
+
+async def _outcomes(
+    plugin: Sampler | Scorer, method: Literal["sample", "score"], requests: Sequence[Any], wanted: type[T]
+) -> list[T | Failure]:
+    """What it yields for `requests`, each a value or a Failure."""
+    outcomes: list[T | Failure] = []
+    with held_to(plugin, method):
+        async for outcome in stream(plugin, method, getattr(plugin, method)(requests)):
+            kind = f"yields {type(outcome).__name__}, not {wanted.__name__} or Failure"
+            require(isinstance(outcome, (wanted, Failure)), plugin, f"`{method}` {kind}")
+            outcomes.append(outcome)
+    return outcomes
+
+
 async def _check_stop_ids(sampler: Sampler, tokenizer: Tokenizer, rollouts: Sequence[Rollout]) -> None:
     """Asked again with ids of its own completions as `stop_ids`, it goes on behind none of them."""
     special = frozenset(tokenizer.special_tokens().values())
     sampled = {int(index) for rollout in rollouts for index in rollout.token_ids}
     ends = tuple(sorted(sampled if sampler.stops_at_any_id else sampled & special))
     requests = [replace(rollout.request, params=replace(rollout.request.params, stop_ids=ends)) for rollout in rollouts]
-    async for outcome in sampler.sample(requests if ends else ()):
+    for outcome in await _outcomes(sampler, "sample", requests if ends else (), Rollout):
         if isinstance(outcome, Rollout):
             on = np.isin(outcome.token_ids[:-1], ends).any()
             require(not on, sampler, "goes on behind a token of `params.stop_ids`, which ends a completion")
 
 
-async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
+async def _check_scorer(scorer: Scorer, context: RunContext) -> None:
     """It answers each request once, the same each time; a Score itself refuses what are no logprobs."""
-    prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
+    check_length(scorer, context)
+    check_capabilities(scorer)
+    with held_to(scorer, "tokenizer"):
+        tokenizer = scorer.tokenizer(context) or ByteTokenizer()
+        prompt = token_ids(tokenizer.render(make_row("Why?").messages, {}))
     requests = [ScoreRequest(rollout, scorer.teacher.name, prompt) for rollout in _make_rollouts(tokenizer)]
     first, second = await _scores(scorer, requests), await _scores(scorer, requests[::-1])
     for key in first.keys() & second.keys():
@@ -118,7 +149,7 @@ async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
         require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
     await _check_read_ids(scorer, requests[-1])
     if scorer.moves():
-        await scorer.on_sync(Weights(1, "live"))
+        await awaited(scorer, "on_sync", scorer.on_sync(Weights(1, "live")))
 
 
 async def _check_read_ids(scorer: Scorer, request: ScoreRequest) -> None:
@@ -134,7 +165,7 @@ async def _check_read_ids(scorer: Scorer, request: ScoreRequest) -> None:
 
 
 async def _scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> dict[SampleKey, Score]:
-    outcomes = [outcome async for outcome in scorer.score(requests)]
+    outcomes = await _outcomes(scorer, "score", requests, Score)
     _require_one_each(scorer, [outcome.request.key for outcome in outcomes], [request.key for request in requests])
     failed = [outcome.reason for outcome in outcomes if isinstance(outcome, Failure)]
     require(len(failed) < len(requests), scorer, f"failed every request: {failed[:1]}")
@@ -146,22 +177,6 @@ def _require_one_each(plugin: Plugin, outcomes: Sequence[SampleKey], requests: S
     extra = len(outcomes) - len(set(outcomes) & set(requests))
     require(not missing, plugin, f"gave no outcome for {len(missing)} of {len(requests)} requests")
     require(not extra, plugin, f"gave {extra} outcomes too many; one a request")
-
-
-async def _check_evaluator(evaluator: Evaluator) -> None:
-    context = FakeEvalContext(make_scored_rollouts(), [make_teacher("teacher")], samples_and_scores=True)
-    result = await evaluator.evaluate(context)
-    labels = {scored.prompts.route.label for scored in context.completions}
-    require(set(result.routes) <= labels, evaluator, f"names routes {set(result.routes)}; there are {labels}")
-    for values in (result.metrics, *result.routes.values()):
-        require(all(math.isfinite(value) for value in values.values()), evaluator, f"found {dict(values)}")
-    rows = {row.row_id for row in context.rows}
-    for name, by_row in result.by_row.items():
-        require(by_row.keys() <= rows, evaluator, f"`by_row` of {name} names rows {set(by_row) - rows}")
-        total, count = sum(row.total for row in by_row.values()), sum(row.count for row in by_row.values())
-        known = result.metrics.get(name)
-        fits = known is None or (count and math.isclose(total / count, known, rel_tol=1e-4, abs_tol=1e-6))
-        require(fits, evaluator, f"`by_row` of {name} makes {total:g} / {count:g}, which is not the metric {known}")
 
 
 def _events() -> list[Event]:

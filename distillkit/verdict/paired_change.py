@@ -33,8 +33,9 @@ def paired_change(metric: str, measure: Measure, before: ByRow, after: ByRow) ->
     sums = counts.sum(axis=0)
     if not rows or not sums.all():
         return None
-    means = totals.sum(axis=0) / sums
-    residuals = np.diff((totals - means * counts) / sums, axis=1)[:, 0]
+    with np.errstate(over="ignore", invalid="ignore"):  # the verdict leaves out what is no finite number
+        means = totals.sum(axis=0) / sums
+        residuals = np.diff((totals - means * counts) / sums, axis=1)[:, 0]
     error = math.sqrt(len(rows) / (len(rows) - 1) * float(residuals @ residuals)) if len(rows) > 1 else None
     return change_of(metric, measure, float(means[0]), float(means[1]), error, len(rows))
 

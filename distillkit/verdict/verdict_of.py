@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from distillkit.events import EvalResult, Measure, PolicyFigures, RowValue
-from distillkit.metrics import route_shown
+from distillkit.metrics import route_order, route_shown
 from distillkit.types import Teacher
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, ENDED, REPETITION
 from distillkit.verdict.paired_change import change_of, paired_change, unpaired_change
@@ -63,19 +63,21 @@ def verdict_of(
         missing: why there are no evaluations at all, if there are none.
     """
     lacks = missing or ("before" if before is None else "after" if after is None else None)
-    training = tuple(_training(steps))
+    training, unknown = tuple(_training(steps)), _without_numbers(steps)
     if lacks or before is None or after is None:
         warned = tuple(_warnings("", "training", training))
-        return Verdict(lacks, steps.trained, None, (), training, warned)
+        return Verdict(lacks, steps.trained, None, (), training, warned, tuple(unknown))
     comparison = _Comparison(before, after, measures)
-    overall = comparison.route(None, "", "")
-    labels = dict.fromkeys(after.routes.values())
-    routes = tuple(comparison.route(label, label, route_shown(label, teachers)) for label in labels)
+    overall, left_out = _finite(comparison.route(None, "", ""))
+    labels = route_order(set(after.routes.values()), teachers)
+    found = [_finite(comparison.route(label, label, route_shown(label, teachers))) for label in labels]
+    routes = tuple(route for route, _ in found)
+    unknown = list(dict.fromkeys([*unknown, *left_out, *(each for _, some in found for each in some)]))
     warnings = [each for route in routes for each in _warnings(route.route, route.shown, route.changes)]
     for label, shown, changes in (("", "", overall.changes), ("", "training", training)):
         seen = {warning.decay for warning in warnings}
         warnings += [each for each in _warnings(label, shown, changes) if each.decay not in seen]
-    return Verdict(None, after.step, overall, routes, training, tuple(warnings))
+    return Verdict(None, after.step, overall, routes, training, tuple(warnings), tuple(unknown))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,23 @@ def _training(steps: Steps) -> Iterator[Change]:
         first, newest = _known(steps.first, metric), _known(steps.newest, metric)
         if first and newest:
             yield unpaired_change(metric, measure, first, newest)
+
+
+def _finite(route: RouteVerdict) -> tuple[RouteVerdict, list[str]]:
+    """The verdict of a route without changes that are no numbers, as where sums overflow; and what those measure."""
+    known = tuple(each for each in route.changes if math.isfinite(each.before) and math.isfinite(each.after))
+    return replace(route, changes=known), [change.label for change in route.changes if change not in known]
+
+
+def _without_numbers(steps: Steps) -> list[str]:
+    """What people call measures of training of which the first steps or the newest have no finite number."""
+    found = (
+        measure.label
+        for metric, measure in TRAINING_MEASURES.items()
+        for side in (steps.first, steps.newest)
+        if any(metric in step for step in side) and not _known(side, metric)
+    )
+    return list(dict.fromkeys(found))
 
 
 def _known(steps: Sequence[StepMetrics], metric: str) -> list[float]:

@@ -69,6 +69,8 @@ class Verdict(Value):
     """The first steps of training and the newest, which are of other rows; empty where there were too few."""
     warnings: tuple[DecayWarning, ...]
     """What speaks against what was trained."""
+    left_out: tuple[str, ...] = ()
+    """What people call measures that are not compared: what was measured of them is no finite number."""
 
     @property
     def worse(self) -> tuple[tuple[str, Change], ...]:
@@ -101,7 +103,9 @@ def verdict_lines(verdict: Verdict) -> tuple[str, ...]:
     by_decay: dict[Decay, list[DecayWarning]] = {}
     for warning in verdict.warnings:
         by_decay.setdefault(warning.decay, []).append(warning)
-    return (*said, *(line for each in by_decay.values() for line in _wrapped(_warning(each))))
+    left_out = f"Left out, since what was measured is no finite number: {', '.join(verdict.left_out)}."
+    unknown = _wrapped(left_out) if verdict.left_out else ()
+    return (*said, *unknown, *(line for each in by_decay.values() for line in _wrapped(_warning(each))))
 
 
 def _nothing_tells(verdict: Verdict) -> Iterator[str]:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 
+from distillkit.files.near_paths import did_you_mean
+
 log = logging.getLogger("distillkit")
 ASKING = "huggingface_hub.utils._http"
 """The logger that tells of every request that failed, and of every other try."""
@@ -70,7 +72,8 @@ def hub_problem(name: str, error: BaseException) -> str | None:
     from huggingface_hub import constants, errors, is_offline_mode
 
     found = tuple(_chain(error))
-    here = "" if "/" in name else f"there is no directory {name!r} here, and "
+    near = did_you_mean(name)
+    here = "" if "/" in name and not near else f"there is no directory {name!r} here{near and f' ({near[2:]})'}, and "
     cache = f"the cache ({constants.HF_HUB_CACHE}; HF_HOME says where it is)"
     if any(isinstance(each, errors.GatedRepoError) for each in found):
         return (
@@ -83,7 +86,9 @@ def hub_problem(name: str, error: BaseException) -> str | None:
             f"token of an account that may read it{_similar(name)}"
         )
     if any(isinstance(each, errors.HFValidationError) for each in found):
-        return "there is no directory of that name here, and models on the Hugging Face hub are called `org/name`"
+        return (
+            f"there is no directory of that name here, and models on the Hugging Face hub are called `org/name`{near}"
+        )
     if not any(isinstance(each, errors.LocalEntryNotFoundError) for each in found):
         return _file_problem(name, found)
     if is_offline_mode():

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from distillkit.files.near_paths import did_you_mean
 from distillkit_builtin.model_source import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 RUN_DIRECTORY = ("config.yaml", "ledger.jsonl")
@@ -18,7 +19,7 @@ def no_model_here(path: Path) -> str:
         kind = f", {GGUF}" if path.suffix == ".gguf" else f"; a model is a directory, such as {path.parent}"
         return f"it is a file{kind}"
     if not path.is_dir():
-        return "there is no such directory"
+        return f"there is no such directory{did_you_mean(path)}"
     names = {each.name for each in path.iterdir()}
     if not names:
         return "the directory is empty"

@@ -10,7 +10,7 @@ from conftest import question
 from pydantic import PrivateAttr
 
 import distillkit
-from distillkit import CheckResult, ConfigError, InputError, RunConfig
+from distillkit import CheckResult, ConfigError, InputError, RunConfig, significant
 from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import FakeScorer, FakeStudent
 
@@ -206,7 +206,7 @@ def test_reprs_are_one_short_line(mapping: dict[str, Any], tmp_path: Path) -> No
         f"log_path='{tmp_path}/runs/fake')"
     )
     result = distillkit.run(mapping, plugins=PLUGINS)
-    before, after = (f"{result.eval[stage]['reverse_kl']:.4g}" for stage in ("before", "after"))
+    before, after = (significant(result.eval[stage]["reverse_kl"]) for stage in ("before", "after"))
     assert repr(result) == (
         f"<RunResult {tmp_path}/runs/fake: 3 steps, reverse_kl {before} -> {after}, {tmp_path}/runs/fake/adapter>"
     )

@@ -81,8 +81,8 @@ def test_a_measure_is_written_as_people_read_it(unit: Any, value: float, text: s
     assert Measure("m", unit=unit).text(value) == text
 
 
-def test_what_stands_beside_each_other_has_as_many_decimals() -> None:
-    assert Measure("m").both(21.8, 3.077) == "21.8 -> 3.1"
-    assert Measure("m").both(0.5, 110.1) == "0.5 -> 110.1"
+def test_numbers_beside_each_other_have_their_own_figures_and_shares_as_many_decimals() -> None:
+    assert Measure("m").both(21.8, 3.077) == "21.8 -> 3.08"
+    assert Measure("m").both(0.5, 110.1) == "0.500 -> 110"
     assert Measure("m", unit="share").both(0.5, 0.004) == "50% -> 0%"
     assert Measure("m").text(0.25, signed=True, like=-14.8) == "+0.2"

@@ -13,7 +13,7 @@ from distillkit import Registry, Router, Sampler, Scorer, Sink, Student, hookimp
 from distillkit.config.option_problems import PluginOptionsError
 from distillkit.errors import ConfigError, InputError, PluginError, PluginNotFoundError
 from distillkit.roles.plugin import Plugin
-from distillkit.testing import FakeScorer, make_row, make_teacher
+from distillkit.testing import FakeScorer, FakeStudent, make_row, make_teacher
 from distillkit.types import Route, Row, Teacher
 from distillkit_builtin.routers import FieldRouter
 
@@ -48,7 +48,7 @@ def test_the_built_in_plugins_are_found_through_their_entry_point() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_closest() -> None:
-    with pytest.raises(PluginNotFoundError, match=r"no router is named 'feild'; did you mean 'field'\? Known: field"):
+    with pytest.raises(PluginNotFoundError, match=r"no router is named 'feild'; did you mean 'field'\? Known: all, field"):
         Registry.discover().find("router", "feild")
     with pytest.raises(PluginNotFoundError, match=r"there is no role 'routers'; did you mean 'router'"):
         Registry.discover().find("routers", "field")
@@ -273,7 +273,7 @@ def test_what_a_base_says_does_not_count_for_a_role_that_it_does_not_have() -> N
 
 
 def test_a_class_of_two_roles_is_not_taken_for_a_role_in_a_config() -> None:
-    mine = class_of(FakeScorer, Sampler, role="scorer", sample=_nothing, sync=_nothing)
+    mine = class_of(FakeScorer, Sampler, role="scorer", sample=FakeStudent.sample, sync=_nothing)
     registry = Registry()
     registry.add(mine)
     assert registry.names("scorer") == ["mine"]

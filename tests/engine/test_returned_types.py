@@ -59,13 +59,13 @@ class ListLoss(Loss):
     [
         (
             {"router": TextRouter()},
-            r"router 'text' \(.*TextRouter\): route\(\) at .*:1 returned str, not Route\. "
+            r"router 'text' \(.*TextRouter\): route\(\) at .*:1 returned str, not Route, \S+types\.py:\d+\. "
             r"Router\.route: The teachers that score `row`, by name",
         ),
         ({"prompts": ListPrompts()}, r"ListPrompts\): build\(\) at .*:1 returned list, not ChatPrompts"),
         (
             {"evaluators": [DictEvaluator()]},
-            r"DictEvaluator\): evaluate\(\) returned dict, not EvalResult\. "
+            r"DictEvaluator\): evaluate\(\) returned dict, not EvalResult, \S+types\.py:\d+\. "
             r"Evaluator\.evaluate: Metrics of the policy version in `context`, finite numbers by name",
         ),
         ({"loss": ListLoss()}, r"loss 'list' \(.*ListLoss\): batch\(\) returned list, not Batch"),
@@ -119,25 +119,29 @@ class KeyLoss(ListLoss):
             {"evaluators": [TextEvaluator()]},
             TypeError,
             "metric 'verdict' is 'good', which is no number",
-            r"raised by evaluator 'text' \(.*TextEvaluator\) in evaluate\(\)\. Evaluator\.evaluate: Metrics of",
+            r"raised by evaluator 'text' \(.*TextEvaluator\) in evaluate\(\), \S+types\.py:\d+\. "
+            r"Evaluator\.evaluate: Metrics of",
         ),
         (
             {"student": TextStudent()},
             TypeError,
             r"metric 'train/loss' is \[1\.0\], which is no number",
-            r"raised by student 'fake' \(.*TextStudent\) in train\(\)\. Student\.train: One optimizer step",
+            r"raised by student 'fake' \(.*TextStudent\) in train\(\), \S+types\.py:\d+\. "
+            r"Student\.train: One optimizer step",
         ),
         (
             {"teachers": [{"model": "t", "scorer": TextScorer()}]},
             TypeError,
             "metric 'mine/measure' is None, which is no number",
-            r"raised by scorer 'nothing' \(.*TextScorer\) in metrics\(\)\. Scorer\.metrics: What is measured since",
+            r"raised by scorer 'nothing' \(.*TextScorer\) in metrics\(\), \S+types\.py:\d+\. "
+            r"Scorer\.metrics: What is measured since",
         ),
         (
             {"loss": KeyLoss()},
             KeyError,
             "'gap'",
-            r"raised by loss 'list' \(.*KeyLoss\) in batch\(\)\. Loss\.batch: The data of one optimizer step: a datum",
+            r"raised by loss 'list' \(.*KeyLoss\) in batch\(\), \S+types\.py:\d+\. "
+            r"Loss\.batch: The data of one optimizer step: a datum",
         ),
     ],
 )

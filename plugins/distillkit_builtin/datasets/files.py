@@ -34,7 +34,9 @@ class FilesDataset(Dataset):
     name: ClassVar[str] = "files"
 
     path: str | tuple[str, ...] = Field(
-        description="A file, a folder with all that is below it, or a glob; or several of them, read one after another."
+        examples=["data/train.jsonl"],
+        description="A file, a folder with all that is below it, or a glob; or several of them, read one after "
+        "another.",
     )
     delimiter: str | None = Field(
         None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from distillkit import DataError
+from distillkit.files.near_paths import did_you_mean
 from distillkit_builtin.datasets.file_format import KNOWN, Content, FileFormat, format_of
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -70,7 +71,7 @@ def _status(path: Path) -> os.stat_result:
         return path.stat()
     except FileNotFoundError as error:
         home = "; ~ is not replaced, write the whole path" if str(path).startswith("~") else ""
-        raise DataError(f"{path}: no such file (looked from {Path.cwd()}){home}") from error
+        raise DataError(f"{path}: no such file (looked from {Path.cwd()}){home or did_you_mean(path)}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL or half of a character in the name

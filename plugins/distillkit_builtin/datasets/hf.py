@@ -29,6 +29,7 @@ class HuggingFaceDataset(Dataset):
     name: ClassVar[str] = "hf"
 
     path: str = Field(
+        examples=["hf://org/name#train"],
         min_length=1,
         description="`hf://org/name`, `hf://org/name/config`, or a folder that `save_to_disk` wrote; `#split` behind "
         "it where there are several.",

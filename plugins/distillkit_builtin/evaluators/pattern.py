@@ -1,6 +1,7 @@
 """Does the student behave as its teacher was asked to? For behaviours that a regular expression can see."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ from pydantic import Field, JsonValue, PrivateAttr, TypeAdapter, field_validator
 from distillkit import (
     Array,
     EvalContext,
+    EvalRequests,
     EvalResult,
     Evaluator,
     InputError,
@@ -21,6 +23,8 @@ from distillkit import (
     suggest,
 )
 
+COMPARISONS = (("teacher_rate", True), ("control_rate", False))
+"""What a route's rate stands beside, and whether the teacher reads its privileged prompt for it."""
 Rates = dict[str, dict[str, float]]
 
 
@@ -35,7 +39,8 @@ class Pattern(Evaluator):
     }
 
     patterns: dict[str, str] = Field(
-        description="Route value to regular expression, searched in the stripped completion."
+        examples=[{"teacher": r"Final: .+$"}],
+        description="Route value to regular expression, searched in the stripped completion.",
     )
     finished_only: bool = Field(
         True, description="A completion that was cut at the length limit does not count as a match."
@@ -73,6 +78,12 @@ class Pattern(Evaluator):
             for route in self.patterns
             if route not in routes
         ]
+
+    def requests(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher], evaluations: int) -> EvalRequests:
+        """Before training each teacher writes its rows' completions twice: under its own prompt, and the student's."""
+        names = [teacher.name for teacher in teachers if teacher.name in self.patterns] if self.compare else []
+        routed = Counter(name for row in rows for name in row.route.teachers)
+        return EvalRequests({name: len(COMPARISONS) * routed[name] for name in names if routed[name]})
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """`pattern_rate` by route; routes without a pattern, and rows without a completion, are left out."""
@@ -121,7 +132,7 @@ class Pattern(Evaluator):
         rates: dict[str, float] = {}
         if not any(teacher.name == route for teacher in context.teachers):
             return rates
-        for name, privileged in (("teacher_rate", True), ("control_rate", False)):
+        for name, privileged in COMPARISONS:
             rollouts = await context.sample_teacher(route, privileged=privileged, seed=1)
             if rollouts:
                 rates[name] = self.rate(route, rollouts)

@@ -1,5 +1,6 @@
 """Which probability does the student give to what its teachers write? The off-policy look at an on-policy run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -9,14 +10,17 @@ from pydantic import PrivateAttr
 from distillkit import (
     EvalContext,
     EvalNeed,
+    EvalRequests,
     EvalResult,
     Evaluator,
     Measure,
     PluginError,
     Rollout,
+    RoutedRow,
     RowValue,
     RunContext,
     Score,
+    Teacher,
     mean_over_tokens,
 )
 
@@ -46,6 +50,11 @@ class TeacherTrace(Evaluator):
     async def open(self, run: RunContext) -> None:
         """A run has its own traces, also where one instance serves several."""
         self._traces = {}
+
+    def requests(self, rows: Sequence[RoutedRow], teachers: Sequence[Teacher], evaluations: int) -> EvalRequests:
+        """Each teacher writes a completion of each of its rows, once, and the student scores it at each evaluation."""
+        routed = Counter(name for row in rows for name in row.route.teachers)
+        return EvalRequests(routed, evaluations * routed.total())
 
     async def evaluate(self, context: EvalContext) -> EvalResult:
         """Score the traces under the policy; those that could not be sampled or scored are left out and counted."""

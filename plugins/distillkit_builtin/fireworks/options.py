@@ -146,9 +146,15 @@ class FireworksStudentOptions(FrozenOptions):
         "promotion_timeout": "timeouts.promotion",
     }
 
-    model: str = Field(min_length=1, description="The base model's resource name, accounts/NAME/models/NAME.")
+    model: str = Field(
+        min_length=1,
+        examples=["accounts/fireworks/models/qwen3-8b"],
+        description="The base model's resource name, accounts/NAME/models/NAME.",
+    )
     tokenizer_model: str = Field(
-        min_length=1, description="Its tokenizer: a local directory, or `org/name` on the Hugging Face hub."
+        min_length=1,
+        examples=["Qwen/Qwen3-8B"],
+        description="Its tokenizer: a local directory, or `org/name` on the Hugging Face hub.",
     )
     lora_rank: int = Field(0, ge=0, description="Rank of the LoRA; 0: train all weights.")
     lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")

@@ -11,9 +11,10 @@ a trainer of all weights has only one, so there the run ends too.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+from distillkit.context import Notify
 from distillkit.errors import RunFailedError
 from distillkit_builtin.fireworks.blocking_calls import call_in_thread
 from distillkit_builtin.fireworks.checkpoints import Checkpoints
@@ -35,7 +36,7 @@ class Recovery:
     connection: TrainerConnection
     watch: TrainerWatch
     checkpoints: Checkpoints
-    notify: Callable[[str], None]
+    notify: Notify
 
     async def recover(self, error: RunFailedError) -> bool:
         """Put a new model in the place of one that failed, with the state that it had before the step.
@@ -49,7 +50,7 @@ class Recovery:
         restore = self.checkpoints.restore
         if restore is None or not self.options.lora_rank or not is_transient(error) or not await self._is_running():
             return False
-        self.notify(f"Fireworks: {explain(error.__cause__ or error)}; the step is done again on a new model")
+        self.notify(f"Fireworks: {explain(error.__cause__ or error)}; the step is done again on a new model", "warning")
         with contextlib.suppress(RunFailedError):  # its requests may hang; it is in nobody's way
             await call_in_thread("unloading the model", UNLOAD_SECONDS, self._unload)
         self.connection.client = await self.watch.call(

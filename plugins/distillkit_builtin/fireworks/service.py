@@ -115,7 +115,7 @@ class FireworksService:
         problems = await self.provisioning.close()
         for problem in problems:
             log.error("clean-up failed: %s", problem)
-            run.notify(f"CLEAN-UP FAILED, this may go on costing money: {problem}")
+            run.notify(f"CLEAN-UP FAILED, this may go on costing money: {problem}", "warning")
         return problems
 
     def _waited_for(self) -> str:

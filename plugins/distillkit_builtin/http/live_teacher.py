@@ -50,7 +50,7 @@ class HttpTeacher:
         """Connect and probe. Raises InputError if the server cannot score, or tokenizes in another way."""
         who = f"teacher {teacher.name!r}"
         with error_context(who):
-            client = ServiceClient.open(options, teacher.slug, tell=lambda said: run.notify(f"{who}: {said}"))
+            client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:
                 query = probe_query(teacher.model, tokenizer, options.topk)
                 dialect = await find_dialect(client, options.dialect, query)
@@ -135,7 +135,7 @@ async def _open_cache(
     if options.cache is None:
         return None
     key = ("cache of scores", str(Path(options.cache).resolve()))
-    file = run.share(key, partial(ScoreFile, options.cache, run.notify), ScoreFile.close)
+    file = run.share(key, partial(ScoreFile, options.cache, partial(run.notify, kind="warning")), ScoreFile.close)
     weights = await served_weights(client)
     await file.open()
     return ScoreCache(file, identity(served.identity, weights, options.topk), teacher.slug)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from distillkit.context import Notify
 from distillkit.errors import RunFailedError
 
 
@@ -56,8 +57,8 @@ class AdaptiveBatchSize:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def report(self, notify: Callable[[str], None]) -> None:
+    def report(self, notify: Notify) -> None:
         """Pass on what happened since the last call; from the event loop's thread, where sinks live."""
         messages, self.messages = self.messages, []
         for message in messages:
-            notify(message)
+            notify(message, "warning")

@@ -1,11 +1,12 @@
 """A model that samples and scores in the device's thread, for teachers and for the student."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from distillkit.context import Notify
 from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.types import SampleKey, SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
@@ -31,7 +32,7 @@ class InferenceModel:
     """Completions."""
     score_batch: AdaptiveBatchSize
     """Tokens."""
-    notify: Callable[[str], None]
+    notify: Notify
 
     @classmethod
     async def open(
@@ -42,7 +43,7 @@ class InferenceModel:
         *,
         sample_batch: AdaptiveBatchSize,
         score_batch: AdaptiveBatchSize,
-        notify: Callable[[str], None],
+        notify: Notify,
     ) -> "InferenceModel":
         """Choose how the model is computed. Raises InputError as `choose_backbone`."""
         messages: list[str] = []
@@ -66,7 +67,7 @@ class InferenceModel:
         self.sample_batch.report(self.notify)
         notice = await device.run(self.generator.known.notice)
         if notice is not None:
-            self.notify(notice)
+            self.notify(notice, "warning")
 
 
 async def sample_stream(

@@ -158,7 +158,7 @@ class LiveLocalStudent:
         what = self.policy, self.tokenizer, run_dir, self.options.model, self.run.stop_ids, self.options.export_dtype
         exported = await self.device.run(export, *what)
         if exported.problem is not None:
-            self.run.notify(exported.problem)
+            self.run.notify(exported.problem, "warning")
         return exported.path
 
     def _own_sampling(self) -> OwnSampling:

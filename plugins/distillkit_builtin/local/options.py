@@ -16,6 +16,7 @@ class LocalStudentOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str = Field(
+        examples=["Qwen/Qwen3-0.6B"],
         min_length=1,
         description="A local directory, or `org/name` on the Hugging Face hub. A PEFT adapter stands for its base "
         "model with the adapter merged into it.",

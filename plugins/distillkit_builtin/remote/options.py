@@ -41,7 +41,8 @@ class RemoteOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     base_url: str | tuple[str, ...] = Field(
-        description="The service, with or without /v1; a list: replicas of one model, among which requests are spread."
+        examples=["http://localhost:8000/v1"],
+        description="The service, with or without /v1; a list: replicas of one model, among which requests are spread.",
     )
     api_key_env: str | None = Field(
         None, description="The name of the environment variable that holds the key; null: no key is sent."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from distillkit.context import Notify
 from distillkit_builtin.remote.circuit_breaker import CircuitBreaker
 from distillkit_builtin.remote.results import AttemptError, NoReplicaError, RefusedError
 from distillkit_builtin.remote.retries import Budget
@@ -50,7 +51,7 @@ class Replicas:
 
     roots: Sequence[str]
     clock: Callable[[], float]
-    tell: Callable[[str], None]
+    tell: Notify
     """Told once when a replica fails for longer than a moment, and once when it is back."""
     retry_timeout: float
     """`timeouts.retry`, for what is told."""
@@ -129,7 +130,8 @@ class Replicas:
         elsewhere = ", at the other replicas too" if len(self._replicas) > 1 else ""
         self.tell(
             f"no answer from {replica.root}: {what}; each request is tried again for {self.retry_timeout:g} s "
-            f"(timeouts.retry){elsewhere}"
+            f"(timeouts.retry){elsewhere}",
+            "warning",
         )
 
     def _responded(self, replica: Replica) -> None:

@@ -10,6 +10,8 @@ import httpx
 from pydantic import JsonValue
 from pydantic_core import to_json
 
+from distillkit.context import Notify, log_level
+from distillkit.events import NoticeKind
 from distillkit_builtin.remote.admission import Admission
 from distillkit_builtin.remote.aimd_window import AimdWindow
 from distillkit_builtin.remote.connection import Connection
@@ -28,6 +30,11 @@ def loop_time() -> float:
     return asyncio.get_running_loop().time()
 
 
+def log_notice(message: str, kind: NoticeKind = "note") -> None:
+    """Where nobody listens."""
+    log.log(log_level(kind), "%s", message)
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceClient:
     """All replicas of one service, used from one event loop. Make one a teacher: each has a window of its own."""
@@ -43,7 +50,7 @@ class ServiceClient:
         options: RemoteOptions,
         name: str,
         *,
-        tell: Callable[[str], None] = log.warning,
+        tell: Notify = log_notice,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> "ServiceClient":
         """A client that connects at its first request.

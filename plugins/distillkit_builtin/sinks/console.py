@@ -112,7 +112,7 @@ class ConsoleSink(Sink):
                 self._show(self._display.without_phase())
                 self._evaluated(event)
             case Notice():
-                self._say(event.shown, style="yellow" if event.level == "warning" else "")
+                self._say(event.shown, style="yellow" if event.kind == "warning" else "")
             case RunFinished():
                 self._show(self._display.without_phase())
                 if self._live is not None:

@@ -7,7 +7,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from distillkit import EvalResult, Evaluated, Measure, ScoredRollout, Teacher, route_shown
+from distillkit import EvalResult, Evaluated, Measure, ScoredRollout, Teacher, route_order, route_shown
 
 ALL = ""
 """Stands for all rows among labels of routes."""
@@ -25,7 +25,7 @@ def title(event: Evaluated) -> str:
 
 def evaluation_tables(event: Evaluated, teachers: Sequence[Teacher], width: int) -> Group:
     """A row a measure, a column a route; where these are too many for the width, tables below each other."""
-    labels = list(dict.fromkeys(route for result in event.results.values() for route in result.routes))
+    labels = route_order({route for result in event.results.values() for route in result.routes}, teachers)
     columns = [*labels, ALL] if len(labels) != 1 else labels
     at_once = max(1, (width - LABEL_WIDTH) // CELL_WIDTH)
     parts = [columns[start : start + at_once] for start in range(0, len(columns), at_once)]

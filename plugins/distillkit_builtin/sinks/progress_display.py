@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Column, Table
 from rich.text import Text
 
-from distillkit import PhaseProgress, PhaseStarted, StepFinished, Teacher
+from distillkit import PhaseProgress, PhaseStarted, StepFinished, Teacher, significant
 
 DOES: Mapping[str, str] = {
     "load": "loading",
@@ -146,7 +146,7 @@ class ProgressDisplay:
         table.add_row(
             f"step {self.step}/{self.total}",
             ProgressBar(total=self.total, completed=self.step),
-            f"reverse KL {'-' if kl is None else f'{kl:.4f}'}",
+            f"reverse KL {'-' if kl is None else significant(kl)}",
             f"{'-' if pace is None else f'{pace:,.0f}'} tok/s",
             duration(self.clock() - self.started),
             f"ETA {'-' if left is None else duration(left)}",
@@ -159,7 +159,7 @@ class ProgressDisplay:
             table.add_column(title, justify="right")
         for teacher in self.teachers:
             row = self._row(teacher)
-            kl = "-" if row.reverse_kl is None else f"{row.reverse_kl:.4f}"
+            kl = "-" if row.reverse_kl is None else significant(row.reverse_kl)
             failed = Text(f"{row.failed:,}", style="bold red" if row.failed else "")
             table.add_row(Text(teacher.shown), kl, f"{row.scored:,}", failed)
         return table

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from distillkit import Teacher
+from distillkit import Teacher, significant
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 
 GAP = "  "
@@ -27,7 +27,7 @@ def step_parts(metrics: Mapping[str, float], display: ProgressDisplay) -> Iterat
     """What matters most comes first: the gap, failures, completions, seconds, teachers; then pace and time left."""
     yield f"step {display.step:>{len(str(display.total))}}/{display.total}"
     if "train/reverse_kl" in metrics:
-        yield f"reverse KL {metrics['train/reverse_kl']:.4f}"
+        yield f"reverse KL {significant(metrics['train/reverse_kl'])}"
     if metrics.get("completions/failed"):
         yield _failed(metrics, display.teachers)
     if "completions/mean_length" in metrics:
@@ -57,4 +57,4 @@ def _of(teacher: Teacher, metrics: Mapping[str, float]) -> str:
     """A teacher's gap in this step, and of how many completions."""
     kl = metrics.get(f"teacher_route/{teacher.slug}/reverse_kl")
     scored = metrics.get(f"teacher_route/{teacher.slug}/scored", 0.0)
-    return f"{teacher.shown} {'-' if kl is None else f'{kl:.3f}'} ({scored:.0f})"
+    return f"{teacher.shown} {'-' if kl is None else significant(kl)} ({scored:.0f})"

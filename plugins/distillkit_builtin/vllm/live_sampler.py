@@ -59,7 +59,7 @@ class LiveVllmSampler:
             for sample, params in enumerate(PROBES)
         ]
         with error_context("sampler 'vllm'"):
-            client = ServiceClient.open(options, NAME, tell=lambda said: run.notify(f"sampler 'vllm': {said}"))
+            client = ServiceClient.open(options, NAME, tell=run.notify_as("sampler 'vllm'"))
             try:
                 for probe in probes:
                     await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)
@@ -101,7 +101,7 @@ class LiveVllmSampler:
         if old is None:
             return
         for reason in await weight_push.unload_from(old, self.client.roots):
-            self.run.notify(f"sampler 'vllm': the adapter {old.label} may still be loaded: {reason}")
+            self.run.notify(f"sampler 'vllm': the adapter {old.label} may still be loaded: {reason}", "warning")
 
     def _server_path(self, path: Path) -> Path:
         ours = self.run.outer_dir or self.run.run_dir

@@ -1,13 +1,14 @@
 """What each evaluator measures of completions."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 from conftest import question
 
-from distillkit import Registry, RunConfig
+from distillkit import ChatPrompts, EvalRequests, Evaluator, Registry, RoutedRow, RunConfig
 from distillkit.errors import ConfigError, InputError
 from distillkit.events import RowValue
 from distillkit.preflight.prepared_run import prepare_run
@@ -21,6 +22,7 @@ from distillkit.testing import (
     make_scored,
     make_teacher,
 )
+from distillkit.testing.evaluator_contract import CountingContext
 from distillkit.types import Route
 from distillkit_builtin.evaluators.exact_match import ExactMatch, normalised
 from distillkit_builtin.evaluators.pattern import Pattern
@@ -230,3 +232,26 @@ def test_teacher_trace_is_refused_before_the_run_where_it_cannot_be_measured(
 def test_they_keep_their_contracts() -> None:
     for evaluator in (ReverseKL(), ExactMatch(), Pattern(patterns={"teacher": "x"}), TeacherTrace()):
         check_plugin(evaluator)
+
+
+@pytest.mark.parametrize("evaluator", [Pattern(patterns={"a": "x", "b": "x", "a+b": "x"}), TeacherTrace()])
+async def test_what_it_asks_for_is_what_it_says_before_the_run(evaluator: Evaluator) -> None:
+    completions = [completion("abcd", line=1), completion("ab", line=2), completion("xy", line=3, teacher="b")]
+    teachers = [make_teacher("a"), make_teacher("b"), make_teacher("idle")]
+    written: Counter[str] = Counter()
+    scored = 0
+    for stage in ("before", "during", "after"):
+        asked = CountingContext(completions, teachers, stage=stage, samples_and_scores=True)
+        await evaluator.evaluate(asked)
+        written += asked.written
+        scored += sum(asked.scored_by_student)
+    rows = [RoutedRow(one.prompts.row, one.prompts.route, ChatPrompts((), {})) for one in completions]
+    said = evaluator.requests(rows, teachers, 3)
+    assert dict(said.teacher_completions) == written
+    assert said.student_scores == scored
+    assert written["a"] > 0
+
+
+def test_a_pattern_that_compares_with_nothing_asks_for_nothing() -> None:
+    rows = [RoutedRow(one.prompts.row, one.prompts.route, ChatPrompts((), {})) for one in [completion("abcd")]]
+    assert Pattern(patterns={"a": "x"}, compare=False).requests(rows, [make_teacher("a")], 3) == EvalRequests()

@@ -87,7 +87,9 @@ def test_what_it_raises_is_attributed_to_the_loss_with_what_its_role_promises(tr
     promise = (
         "It gets positions with the inputs advantages and the options how, and returns the loss of each position [n]"
     )
-    assert re.fullmatch(rf"raised by {WHO} in its token_loss\. {re.escape(promise)}", note)
+    assert re.fullmatch(
+        rf"raised by {WHO} in its token_loss, \S+test_token_losses\.py:\d+\. {re.escape(promise)}", note
+    )
 
 
 def test_it_travels_to_other_ranks_where_the_function_does() -> None:

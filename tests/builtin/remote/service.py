@@ -62,7 +62,7 @@ class Service:
         client = ServiceClient.open(
             RemoteOptions(base_url=roots or (A,), **options),
             "teacher",
-            tell=lambda said: self.told.append((now(), said)),
+            tell=lambda said, kind="note": self.told.append((now(), said)),
             transport=httpx.MockTransport(self),
         )
         try:

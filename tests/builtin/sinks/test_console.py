@@ -113,11 +113,11 @@ def test_the_foot_of_a_terminal_says_how_far_and_what_each_teacher_did() -> None
     phases, first, title, short, other = rendered(display)
     start, *_, end = first.split("━")
     assert start == "step 2/4  "
-    assert end.lstrip("╸ ") == "reverse KL 0.4321  617 tok/s  0:01:30  ETA 0:00:06"
+    assert end.lstrip("╸ ") == "reverse KL 0.432  617 tok/s  0:01:30  ETA 0:00:06"
     assert phases.strip() == "step 3: sampling and scoring, sampled 16/16, scored 3/16  0:00:12"
     assert title.split("  ")[0] == "teacher"
     assert title.split()[1:] == ["reverse", "KL", "scored", "failed"]
-    assert short.split() == ["short", "0.2500", "6", "1"]
+    assert short.split() == ["short", "0.250", "6", "1"]
     assert other.split() == ["[list]", "-", "0", "0"]
 
 
@@ -164,7 +164,7 @@ def test_on_a_terminal_a_step_is_a_line_that_stays_above_the_foot(play: Play) ->
     assert "sampled 3/16" in seen
     assert "step 0/4" in seen
     for number in (1, 2):
-        assert f"12:34:56 step {number}/4  reverse KL 0.4321  length 40  ended 88%  2.0 s" in seen
+        assert f"12:34:56 step {number}/4  reverse KL 0.432  length 40  ended 88%  2.0 s" in seen
     seen = play(evaluated(), Notice("[mind] this", "warning"), Notice("as set"), RunFinished({}))
     for part in (
         "held-out prompts before training",
@@ -185,7 +185,7 @@ def test_elsewhere_a_step_is_a_line_with_all_there_is(play: Play) -> None:
     assert "12:34:56 loading ..." in seen
     line = next(line for line in seen.splitlines() if "step 1/4" in line)
     assert line == (
-        "12:34:56 step 1/4  reverse KL 0.4321  length 40  ended 88%  2.0 s  short 0.250 (3)  [list] - (0)  "
+        "12:34:56 step 1/4  reverse KL 0.432  length 40  ended 88%  2.0 s  short 0.250 (3)  [list] - (0)  "
         "1,234 tok/s  ETA 0:00:06"
     )
     assert "sampled 3/16" not in seen
@@ -198,7 +198,7 @@ def test_a_step_is_cut_where_the_terminal_ends_with_what_matters_first() -> None
     lost = {"completions/failed": 3.0, "completions/trained": 5.0, f"teacher_route/{TEACHERS[0].slug}/failed": 2.0}
     metrics = {**step(1).metrics, **lost}
     whole = step_line(metrics, display)
-    assert whole.startswith("step 1/4  reverse KL 0.4321  3 of 8 FAILED (short 2)  length 40")
+    assert whole.startswith("step 1/4  reverse KL 0.432  3 of 8 FAILED (short 2)  length 40")
     for width in range(10, 140):
         line = step_line(metrics, display, width)
         assert len(line) <= max(width, len("step 1/4"))

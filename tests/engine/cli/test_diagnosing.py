@@ -53,7 +53,7 @@ def test_a_page_of_figures_and_five_sentences_a_route(config: Callable[..., str]
     assert [line[:2] for line in done.stdout.splitlines() if line[:2] in ("1.", "2.", "3.", "4.", "5.")] == [
         f"{number}." for _ in range(3) for number in range(1, 6)
     ]
-    assert "teacher b\n1. The reverse KL (sampling minus teacher) is 0.00 ± 0.00 nats a token over 4\n" in done.stdout
+    assert "teacher b\n1. The reverse KL (sampling minus teacher) is 0.000 ± 0.000 nats a token over 4\n" in done.stdout
     assert "its scorer cannot write" in done.stdout
     assert not os.path.lexists("runs")
 

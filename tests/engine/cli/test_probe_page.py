@@ -96,10 +96,10 @@ def test_a_long_name_and_any_number_fit_too() -> None:
     assert "weights:" not in lines.getvalue()  # the student's own
     shown = lines.getvalue().splitlines()
     assert all(len(line) <= 80 and "…" not in line for line in shown), lines.getvalue()
-    assert shown[2].split()[-5:] == ["16/16", "<.001/<.001", "150.00/150.00", "-0.051/0.051", "-12.35/12.35"]
-    assert shown[-3].split()[-4:] == ["<.001/0.25"] * 4
+    assert shown[2].split()[-5:] == ["16/16", "<.001/<.001", "150/150", "-0.051/0.051", "-12.3/12.3"]
+    assert shown[-3].split()[-4:] == ["<.001/0.250"] * 4
     for weights, said in (
-        (apart, "<.001/0.25 from the student's own"),
+        (apart, "<.001/0.250 from the student's own"),
         ("of none", "was not measured: of none"),
     ):
         lines = StringIO()

@@ -88,3 +88,29 @@ def test_the_page_of_other_names_says_what_the_errors_say() -> None:
             assert said, name
             keys = re.findall(r"`([\w.]+)`", here)
             assert not keys or any(key in said for key in keys), (name, said)
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"student": {"dtype": "bf16"}}, "student.dtype: .* not 'bf16'; did you mean 'bfloat16'"),
+        ({"student": {"dtype": "torch.bfloat16"}}, "did you mean 'bfloat16'"),
+        ({"student": {"dtype": "FP32"}}, "did you mean 'float32'"),
+        ({"student": {"dtype": "float23"}}, "did you mean 'float32'"),
+        ({"student": {"export_dtype": "fp32"}}, "did you mean 'float32'"),
+        ({"teachers": [{"model": "t", "scorer": {"name": "local", "dtype": "fp16"}}]}, "did you mean 'float16'"),
+        ({"student": {"lr_schedule": "cosin"}}, "did you mean 'cosine'"),
+    ],
+)
+def test_a_value_that_others_write_or_that_is_nearly_right_is_answered(over: dict[str, Any], message: str) -> None:
+    student = {**MINE["student"], **over.get("student", {})}
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(**{**MINE, **over, "student": student})
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "int8", 16, None])
+def test_where_there_is_no_such_value_none_is_meant(dtype: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**{**MINE, "student": {**MINE["student"], "dtype": dtype}})
+    assert "student.dtype: input should be" in str(caught.value)
+    assert "did you mean" not in str(caught.value)

@@ -137,6 +137,11 @@ def test_the_dump_is_complete_and_reads_back_the_same(fake_config: Make, registr
         "scale": 2.0,
         "ratio_log_cap": 20.0,
         "advantage_clip": None,
+        "ratio_gate": None,
+        "extrapolate": None,
+        "anchor": None,
+        "control": None,
+        "control_advantage": -0.1,
     }
     assert RunConfig(registry=registry, **dump).dump() == dump
 

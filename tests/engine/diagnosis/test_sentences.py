@@ -47,24 +47,24 @@ def lengths(diagnosis: Diagnosis, student: LengthFigures | None, teacher: Length
     ("mean", "said"),
     [
         (
-            Estimate(0.02, 0.001),
-            "The reverse KL (sampling minus teacher) is 0.02 ± 0.00 nats a token over 2 completions: there is nothing",
+            Estimate(0.020, 0.001),
+            "The reverse KL (sampling minus teacher) is 0.020 ± 0.001 nats a token over 2 completions: there is",
         ),
         (
             Estimate(-0.001, 0.0),
-            "The reverse KL (sampling minus teacher) is 0.00 ± 0.00 nats a token over 2 completions: there is",
+            "The reverse KL (sampling minus teacher) is -0.001 ± 0.000 nats a token over 2 completions: there is",
         ),
-        (Estimate(0.04, 0.01), "there is something to learn"),  # 0.06 at two standard errors, and not 0
-        (Estimate(0.30, 0.20), "that is not told apart from none, so measure more rows (--rows 8)."),
+        (Estimate(0.040, 0.010), "there is something to learn"),  # 0.060 at two standard errors, and not 0
+        (Estimate(0.300, 0.200), "that is not told apart from none, so measure more rows (--rows 8)."),
         (
-            Estimate(-0.10, 0.20),
-            "-0.10 ± 0.20 nats a token over 2 completions: that is not told apart",
+            Estimate(-0.100, 0.200),
+            "-0.100 ± 0.200 nats a token over 2 completions: that is not told apart",
         ),
-        (Estimate(0.45, 0.03), "there is something to learn, 4.50 nats a completion."),
+        (Estimate(0.450, 0.030), "there is something to learn, 4.50 nats a completion."),
         (Estimate(2.5, 0.1), "compare what both sides read (`distillkit check`) before you train."),
         (
-            Estimate(0.45, None),
-            "0.45 nats a token over 2 completions: how far off that is cannot be said",
+            Estimate(0.450, None),
+            "0.450 nats a token over 2 completions: how far off that is cannot be said",
         ),
         (None, "No token was scored"),
     ],
@@ -76,31 +76,36 @@ def test_whether_there_is_anything_to_learn(usual: Diagnosis, mean: Estimate | N
 @pytest.mark.parametrize(
     ("low", "said"),
     [
-        (Estimate(0.2, 0.01), "(0.45 with teacher 'a', 0.20 with 'b')"),
-        (Estimate(0.44, 0.01), "(by route the same within two standard errors: 0.45 with teacher 'a', 0.44 with 'b')"),
+        (Estimate(0.2, 0.010), "(0.450 with teacher 'a', 0.200 with 'b')"),
+        (
+            Estimate(0.440, 0.010),
+            "(by route the same within two standard errors: 0.450 with teacher 'a', 0.440 with 'b')",
+        ),
         (
             Estimate(0.2, None),
-            "(whether routes differ cannot be told of one row: 0.45 with teacher 'a', 0.20 with 'b')",
+            "(whether routes differ cannot be told of one row: 0.450 with teacher 'a', 0.200 with 'b')",
         ),
     ],
 )
 def test_which_route_has_the_larger_gap(usual: Diagnosis, low: Estimate, said: str) -> None:
-    routes = {name: gap(usual, reverse_kl=mean).overall for name, mean in (("b", low), ("a", Estimate(0.45, 0.01)))}
+    routes = {name: gap(usual, reverse_kl=mean).overall for name, mean in (("b", low), ("a", Estimate(0.450, 0.010)))}
     assert said in worth(replace(usual, routes=routes))
 
 
 def test_what_the_teacher_s_own_prompt_makes_of_the_gap(usual: Diagnosis) -> None:
-    prompt = PromptFigures(2, Estimate(0.5, 0.1), Estimate(0.2, 0.1), Estimate(0.3, 0.02))
+    prompt = PromptFigures(2, Estimate(0.5, 0.1), Estimate(0.2, 0.1), Estimate(0.3, 0.020))
     said = worth(gap(usual, prompt=prompt))
-    assert "; the teacher's own prompt makes 0.30 ± 0.02 nats of it, and behind the student's it would be 0.20." in said
+    assert (
+        "; the teacher's own prompt makes 0.300 ± 0.020 nats of it, and behind the student's it would be 0.200." in said
+    )
     some = worth(gap(usual, prompt=replace(prompt, completions=1)))
-    assert "the teacher's own prompt, on the 1 where it has one, makes 0.30" in some
+    assert "the teacher's own prompt, on the 1 where it has one, makes 0.300" in some
 
 
 @pytest.mark.parametrize(
     ("thirds", "said"),
     [
-        ((0.92, 0.05, 0.03), "92% of the |gap| is in the first third of the completions: shorter ones would do; a "),
+        ((0.920, 0.050, 0.030), "92% of the |gap| is in the first third of the completions: shorter ones would do; a "),
         ((0.1, 0.2, 0.7), "70% of the |gap| is in the last third of the completions, so they must not be cut; a "),
         ((0.3, 0.4, 0.3), "30%, 40% and 30% of the |gap| are in the thirds of the completions; a "),
         ((None, None, None), "No token has a gap: the teacher gives each exactly the student's logprob."),
@@ -141,7 +146,7 @@ END = ByteTokenizer.turn_end
         (
             [-4] * 4 + [-6, -6, 7],
             [65] * 4 + [65, 66, 66],
-            ": 'B' above all, 2 of the 3, with a mean advantage of 0.50 nats.",
+            ": 'B' above all, 2 of the 3, with a mean advantage of 0.500 nats.",
         ),
         (
             [-6, -6, -6, -9, 4, 4, 4],
@@ -181,7 +186,7 @@ def test_a_share_of_less_than_a_percent_is_not_shown_as_none() -> None:
     assert excluded(diagnosis_of(measured(scored), ["teacher"])).startswith("0.2% of the tokens")
 
 
-SHORT, LONG = LengthFigures(8, 40.0, 38.0, 0.0), LengthFigures(8, 100.0, 90.0, 0.25)
+SHORT, LONG = LengthFigures(8, 40.0, 38.0, 0.0), LengthFigures(8, 100.0, 90.0, 0.250)
 
 
 @pytest.mark.parametrize(
@@ -216,16 +221,20 @@ def test_an_end_that_the_teacher_excludes(usual: Diagnosis) -> None:
     ("student", "teacher", "said"),
     [
         (
-            Estimate(0.9, 0.05),
-            Estimate(0.45, 0.03),
-            "The student's entropy is 0.90 ± 0.05 nats a token, the teacher's on its own completions 0.45 ± 0.03: the "
-            "student still samples",
+            Estimate(0.9, 0.050),
+            Estimate(0.450, 0.030),
+            "The student's entropy is 0.900 ± 0.050 nats a token, the teacher's on its own completions 0.450 ± 0.030: "
+            "the student still samples",
         ),
-        (Estimate(0.3, 0.05), Estimate(1.2, 0.05), ": the student is the more certain one, and what it never samples "),
-        (Estimate(0.9, 0.05), Estimate(1.0, 0.05), ": they do not differ by more than two standard errors."),
-        (Estimate(0.9, None), Estimate(9.0, 0.05), ": whether they differ cannot be told of one row."),
-        (Estimate(0.9, 0.05), Estimate(9.0, None), ": whether they differ cannot be told of one row."),
-        (Estimate(0.9, 0.05), None, "; the teacher's is not known, its cross-entropy there is 8.50."),
+        (
+            Estimate(0.3, 0.050),
+            Estimate(1.2, 0.050),
+            ": the student is the more certain one, and what it never samples ",
+        ),
+        (Estimate(0.9, 0.050), Estimate(1.0, 0.050), ": they do not differ by more than two standard errors."),
+        (Estimate(0.9, None), Estimate(9.0, 0.050), ": whether they differ cannot be told of one row."),
+        (Estimate(0.9, 0.050), Estimate(9.0, None), ": whether they differ cannot be told of one row."),
+        (Estimate(0.9, 0.050), None, "; the teacher's is not known, its cross-entropy there is 8.50."),
         (
             None,
             None,
@@ -241,7 +250,7 @@ def test_which_side_is_more_certain(
 
 def test_a_top_k_bounds_the_teacher_s_entropy(usual: Diagnosis) -> None:
     said = certainty(entropy(usual, teacher=None, teacher_topk=0.8, topk=20))
-    assert "the teacher's is not known, at least 0.80 by its top-20, its cross-entropy there is 8.50." in said
+    assert "the teacher's is not known, at least 0.800 by its top-20, its cross-entropy there is 8.50." in said
 
 
 def test_there_are_five_and_each_is_one(usual: Diagnosis) -> None:

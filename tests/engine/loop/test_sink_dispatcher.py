@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -94,3 +95,22 @@ def test_without_sinks_notices_go_to_the_log(caplog: pytest.LogCaptureFixture) -
     dispatcher.attach([])
     dispatcher.warn("nobody listens")
     assert ("distillkit", logging.WARNING, "nobody listens") in caplog.record_tuples
+
+
+async def test_what_a_plugin_tells_is_a_note_unless_it_says_that_it_is_a_warning() -> None:
+    dispatcher, sink = SinkDispatcher(), ListSink()
+    dispatcher.attach([sink])
+    run = replace(make_context(), tell=dispatcher.tell)
+    run.notify("loading what is there")
+    run.notify("it does not answer", "warning")
+    run.notify_as("teacher 'a'")("it does not answer", "warning")
+    shown = [event.shown for event in sink.events if isinstance(event, Notice)]
+    who = "warning: teacher 'a': it does not answer"
+    assert shown == ["note: loading what is there", "warning: it does not answer", who]
+
+
+async def test_notes_and_warnings_have_their_level_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "distillkit")
+    for kind in ("note", "warning"):
+        SinkDispatcher().tell(Notice("said", kind))
+    assert [record.levelno for record in caplog.records] == [logging.INFO, logging.WARNING]

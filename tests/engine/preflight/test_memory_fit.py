@@ -8,8 +8,8 @@ import pytest
 
 from distillkit import InputError, MemoryPart, MemoryReport, MemoryUse, RunConfig, RunContext
 from distillkit.cli.memory_rows import memory_rows
-from distillkit.memory import DeviceMemory
-from distillkit.preflight.memory_fit import GIB, device_fits, gib, require_memory
+from distillkit.memory import GIB, DeviceMemory, gib
+from distillkit.preflight.memory_fit import device_fits, require_memory
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
@@ -23,8 +23,8 @@ def use(part: MemoryPart, gigabytes: float, what: str = "x", device: str = "gpu"
     return MemoryUse(device, part, what, int(gigabytes * GIB))
 
 
-def device(total: float = 80, free: float = 79, name: str = "gpu") -> DeviceMemory:
-    return DeviceMemory(name, "a card", int(total * GIB), int(free * GIB))
+def device(total: float = 80, free: float = 79, name: str = "gpu", *, limit: bool = True) -> DeviceMemory:
+    return DeviceMemory(name, "a card", int(total * GIB), int(free * GIB), limit)
 
 
 def test_weights_and_caches_of_all_and_the_largest_phase_of_one_make_the_peak() -> None:
@@ -86,6 +86,17 @@ def test_weights_that_cannot_fit_end_the_run_before_anything_is_loaded(big: Make
     with pytest.raises(InputError, match=r"cannot fit on gpu \(a card, 48.0 GiB\): .* alone take 50.0 GiB: 50.0 GiB"):
         prepare_run(big(weights=50), registry, print)
     prepare_run(big(weights=47), registry, print)
+
+
+def test_memory_that_the_system_only_advises_is_called_about_and_refuses_nothing(
+    big: Make, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soft = MemoryReport((device(48, 40, limit=False),), (use("weights", 50),))
+    monkeypatch.setattr(Big, "memory", lambda self, run: soft)
+    prepared = prepare_run(big(weights=50), registry, print)
+    (said,) = [note for note in prepared.notes if "too large" in note]
+    assert "50.0 GiB at the peak, and 40.0 GiB of about 48.0 GiB are free" in said
+    assert "a card has about 48.0 GiB, 40.0 GiB of it free" in dict(memory_rows(prepared.memory.fits))["memory, gpu"]
 
 
 def test_where_weights_cannot_fit_only_what_lowers_them_is_advised(big: Make, registry: Registry) -> None:

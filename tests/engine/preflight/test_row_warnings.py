@@ -39,14 +39,14 @@ def test_a_run_that_is_as_it_should_be_gets_no_notes(fake_config: Make, jsonl: W
 def test_what_was_set_on_purpose_is_a_note_and_what_is_likely_wrong_a_warning(fake_config: Make, jsonl: Write) -> None:
     rows = [question("one", level=1), question("two", level=3), question("two", level=4)]
     config = fake_config(data={"path": jsonl(rows), "filter": "level > 2"})
-    kinds: dict[str, list[str]] = {"info": [], "warning": []}
+    kinds: dict[str, list[str]] = {"note": [], "warning": []}
     for notice in prepare_run(config, Registry.discover(), lambda message: None).notices:
-        kinds[notice.level].append(notice.message)
+        kinds[notice.kind].append(notice.message)
     for said in ("data.filter keeps 2 of 3 rows", "2 of 2 rows have no teacher_messages; scored under messages"):
-        assert any(said in note for note in kinds["info"])
+        assert any(said in note for note in kinds["note"])
     for said in ("1 row is the same as an earlier row", "no held-out rows"):
         assert any(said in warning for warning in kinds["warning"])
-    assert len(kinds["info"]) == 2
+    assert len(kinds["note"]) == 2
 
 
 def test_rows_that_are_the_same_to_all_who_read_them_are_counted(fake_config: Make, jsonl: Write) -> None:

@@ -87,9 +87,9 @@ def test_what_it_found_is_in_a_file_in_the_log_and_told_to_the_sinks(fake_config
     written = json.loads((result.run_dir / "probe.json").read_text())
     assert written["figures"]["completions"] == 10
     assert "again" in [verdict["what"] for verdict in written["verdicts"]]
-    told = [(event.level, event.message) for event in sink.events if isinstance(event, Notice)]
+    told = [(event.kind, event.message) for event in sink.events if isinstance(event, Notice)]
     assert any(level == "warning" and "when it is asked again" in message for level, message in told)
-    assert any(level == "info" and message.startswith("probe: 10 completions of 10 rows") for level, message in told)
+    assert any(level == "note" and message.startswith("probe: 10 completions of 10 rows") for level, message in told)
     assert "when it is asked again" in (result.run_dir / "run.log").read_text()
 
 

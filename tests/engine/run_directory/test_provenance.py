@@ -150,13 +150,13 @@ def test_the_log_tells_the_runs_story(fake_config: Make, jsonl: Callable[..., st
         "teacher 't': 1 of 1 held-out row has no teacher_messages",
         "opened student (known) in ",
         "student: device abacus, parameters 257",
-        "everything is loaded; step 1 of 2 comes next, 4 rows, 8 completions in all",
-        "evaluation before, at step 0: reverse_kl ",
+        "everything is loaded; step 1 of 2 comes next, 4 rows, 8 completions in all; learning rate 1, a step",
+        "evaluation before training, at step 0: reverse KL, nats a token ",
         "step 1: reverse KL ",
         f"checkpoint of step 1: {result.run_dir}/checkpoints/step-1, in ",
         "step 2: reverse KL ",
         f"checkpoint of step 2: {result.run_dir}/checkpoints/step-2, in ",
-        "evaluation after, at step 2: reverse_kl ",
+        "evaluation after training, at step 2: reverse KL, nats a token ",
         "Before -> after 2 steps, on 1 held-out row",
         "the run is over: completed after step 2, ",
     ]
@@ -166,7 +166,7 @@ def test_the_log_tells_the_runs_story(fake_config: Make, jsonl: Callable[..., st
     assert story[-1].endswith(f"weights in {result.adapter_path}")
     (told,) = [line for line in story if line.startswith("step 2")]
     assert ", tokens " in told
-    assert " s (sample " in told
+    assert " s (sampling " in told
 
 
 def test_the_log_of_a_run_that_failed_ends_with_why(fake_config: Make) -> None:
@@ -198,3 +198,10 @@ def test_the_log_of_a_run_that_failed_ends_with_why(fake_config: Make) -> None:
 def test_a_command_is_as_a_shell_takes_it(monkeypatch: pytest.MonkeyPatch, argv: list[str], expected: str) -> None:
     monkeypatch.setattr(sys, "argv", argv)
     assert command_line() == expected
+
+
+def test_the_command_is_as_typed_with_its_paths_and_without_where_the_program_lies(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/venv/bin/distillkit", "run", f"{tmp_path}/a config.yaml"])
+    assert command_line() == f"distillkit run '{tmp_path}/a config.yaml'"

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import pytest
 
 from distillkit.events import EvalResult, Measure, PolicyFigures, RowValue
+from distillkit.run_directory.codec import from_json, to_json
 from distillkit.testing import make_rollout, make_row, make_teacher
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
 from distillkit.verdict.run_verdict import Change
@@ -211,3 +213,25 @@ def test_a_verdict_is_printed_as_the_last_lines_of_its_run_and_shown_in_one_line
         assert "\n" not in repr(verdict)
     assert repr(compared(*RISES)) == "<Verdict after 12 steps, on 16 held-out rows: 1 better, 1 worse, 1 warning>"
     assert "missing: evaluators" in repr(verdict)
+
+
+def test_what_is_no_finite_number_is_left_out_and_said_to_be_and_written_nowhere() -> None:
+    nan = float("nan")
+    steps = Steps(12, [{"train/reverse_kl": nan}] * 3, [{"train/reverse_kl": None}] * 3)
+    huge = [1e308] * 16
+    verdict = compared(huge, huge, steps)
+    assert verdict.left_out == ("reverse KL, nats a token",)
+    assert all(change.metric != "reverse_kl" for route in verdict.routes for change in route.changes)
+    written = json.dumps(to_json(verdict)).lower()
+    assert "nan" not in written
+    assert "inf" not in written
+    said = " ".join(verdict_lines(verdict))
+    assert "Left out, since what was measured is no finite number: reverse KL, nats a token." in said
+    assert "nan" not in said
+    assert compared(*FALLS).left_out == ()
+
+
+def test_a_summary_of_an_older_version_is_read() -> None:
+    written = to_json(compared(*FALLS))
+    del written["left_out"]
+    assert from_json(Verdict, written) == compared(*FALLS)

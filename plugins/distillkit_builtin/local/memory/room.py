@@ -22,9 +22,10 @@ def device_memory(device: torch.device, rank: Rank, planned: PlannedDevice | Non
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return DeviceMemory(str(device), torch.cuda.get_device_name(device), total, free)
-    if device.type == "mps":
-        total = torch.mps.recommended_max_memory()
-        return DeviceMemory(str(device), "Apple GPU", total, total - torch.mps.driver_allocated_memory())
+    if device.type == "mps":  # the memory is the machine's: a process may take more than is advised, and slow it down
+        advised = torch.mps.recommended_max_memory()
+        free = max(0, advised - torch.mps.driver_allocated_memory())
+        return DeviceMemory(str(device), "Apple GPU", advised, free, is_limit=False)
     return host_memory(rank)
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distillkit.events import Plan
 from distillkit.records import ScoreRequest, Weights
+from distillkit.run_plan import Plan
 from distillkit.training_data import Batch
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.local.live_student import LiveLocalStudent

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from distillkit.errors import BadStepError, DistillkitError, InputError, PluginError, RunFailedError
+from distillkit.errors import BadStepError, DistillkitError, InputError, PluginError, RunFailedError, error_text
 
 C = TypeVar("C")
 
@@ -57,15 +57,8 @@ class Stopped:
     """To rank 0: shut down; no other message follows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """To rank 0: the user should know this."""
-
-    text: str
-
-
 def portable(error: Exception, rank: int) -> DistillkitError:
     """The error as rank 0 raises it: of the same class where the engine treats it apart, with the rank in its text."""
     kind = next((kind for kind in (BadStepError, InputError, PluginError) if isinstance(error, kind)), RunFailedError)
-    reason = str(error) if isinstance(error, DistillkitError) else f"{type(error).__name__}: {error}"
+    reason = str(error) if isinstance(error, DistillkitError) else error_text(error)
     return kind(f"rank {rank}: {reason}")

@@ -11,9 +11,10 @@ from typing import cast
 
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
+from distillkit.events import Notice
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.ranks.commands import Command
-from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, Notice, ShutDown, Stopped
+from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, ShutDown, Stopped
 from distillkit_builtin.local.ranks.process_group import ProcessGroup
 
 SHUTDOWN_SECONDS = 60.0
@@ -141,9 +142,9 @@ class WorkerPool:
 
     def _receive(self, message: object) -> None:
         if isinstance(message, Notice):
-            if message.text not in self._notified:  # every rank finds the same reasons
-                self._notified.add(message.text)
-                self._run.notify(message.text)
+            if message.message not in self._notified:  # every rank finds the same reasons
+                self._notified.add(message.message)
+                self._run.tell(message)
         elif isinstance(message, Item | Done | Failed) and message.number in self._results:
             self._results[message.number][1].put_nowait(message)
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from distillkit.context import RunContext
-from distillkit.events import Plan
+from distillkit.events import Notice
+from distillkit.run_plan import Plan
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalStudentOptions
-from distillkit_builtin.local.ranks.messages import Notice
 from distillkit_builtin.local.ranks.process_group import ProcessGroup
 
 
@@ -36,7 +36,7 @@ class WorkerState:
 
     def context(self, plan: Plan | None) -> RunContext:
         """The run as what is opened here sees it."""
-        return replace(self.run, plan=plan, notify=self.notify)
+        return replace(self.run, plan=plan, tell=self.tell)
 
     def opened_student(self) -> LiveLocalStudent:
         """The student. Raises RuntimeError before rank 0 had it opened."""
@@ -57,10 +57,10 @@ class WorkerState:
         finally:
             self._silent = False
 
-    def notify(self, text: str) -> None:
+    def tell(self, notice: Notice) -> None:
         """Tell the user, through rank 0."""
         if not self._silent:
-            self.send(Notice(f"rank {self.group.rank}: {text}"))
+            self.send(Notice(f"rank {self.group.rank}: {notice.message}", notice.kind))
 
     def send(self, message: object) -> None:
         """Send to rank 0, in the order of the calls; what is sent while a message is on its way goes together."""

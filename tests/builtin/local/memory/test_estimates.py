@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTra
 
 import distillkit
 from distillkit import MemoryReport, PlannedDevice, Rank, Registry, RunConfig, RunContext
-from distillkit.preflight.memory_fit import GIB, DeviceFit, device_fits
+from distillkit.memory import GIB
+from distillkit.preflight.memory_fit import DeviceFit, device_fits
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.testing import make_context, make_teacher
 from distillkit.testing.builders import TEST_PLAN

@@ -63,3 +63,11 @@ def test_a_planned_card_takes_the_place_of_what_is_here() -> None:
     assert (found.device, found.label, found.total_bytes) == ("cuda", "h100-80gb, planned", 80 * GIB)
     assert found.free_bytes < found.total_bytes
     assert room.device_memory(torch.device("cpu"), Rank(), card).device == "cpu"
+
+
+def test_what_an_apple_gpu_is_advised_to_hold_is_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 20)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 30)
+    found = room.device_memory(torch.device("mps"), Rank(), None)
+    assert (found.total_bytes, found.free_bytes, found.is_limit) == (20, 0, False)
+    assert found.shown_total.startswith("about ")
