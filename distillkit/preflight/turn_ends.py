@@ -12,7 +12,9 @@ from distillkit.config.sections import SamplingConfig, TeacherConfig
 from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.turn_end_maps import TurnEndMap, TurnEndMaps
 from distillkit.errors import InputError
+from distillkit.roles.loss import Loss
 from distillkit.roles.sampler import Sampler
+from distillkit.roles.weighting import Weighting
 from distillkit.tokenizer import Tokenizer, TurnEnds
 from distillkit.types import SamplingParams
 
@@ -98,7 +100,8 @@ def require_turn_ends(config: RunConfig, renderer: Renderer, sampling: SamplingP
     if problems:
         raise InputError("\n".join(problems))
     if maps:
-        for plugin in (config.loss, *config.train.weightings):
+        plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
+        for plugin in plugins:
             _require_mappable(f"{plugin.role} {plugin.name!r}", plugin.needs())
     return TurnEndMaps(maps)
 

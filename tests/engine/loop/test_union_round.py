@@ -75,7 +75,8 @@ def scheduler(t: Scorer, u: Scorer) -> tuple[Scheduler, list[PhaseProgress]]:
 def expected(teacher: str, ids: np.ndarray) -> np.ndarray:
     logits = np.zeros(ByteTokenizer.size, np.float32)
     logits[list(LIKES[teacher].encode())] = 3.0
-    return log_softmax(logits)[ids]
+    logprobs: np.ndarray = log_softmax(logits)[ids]
+    return logprobs
 
 
 def require_united(scored: ScoredRollout, union: str) -> None:
