@@ -41,7 +41,8 @@ def logprobs_at(logprobs: Tensor, ids: Tensor) -> Tensor:
 
 def entropy(logprobs: Tensor) -> Tensor:
     """[n] in nats of `logprobs` [n, V]; what has no probability adds nothing."""
-    return torch.special.entr(logprobs.exp()).sum(1)
+    result: Tensor = torch.special.entr(logprobs.exp()).sum(1)
+    return result
 
 
 def sampled_tables(logprobs: Tensor, wanted: Mapping[str, int]) -> dict[str, Tensor]:

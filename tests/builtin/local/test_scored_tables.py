@@ -1,4 +1,4 @@
-"""Top-K, logprobs of given ids and entropy, of scored and of sampled tokens, are those of transformers' own forward."""
+"""A score's top-K and logprobs of given ids are those of transformers' own forward of that sequence alone."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,61 +8,23 @@ import numpy as np
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.model_families import random_model
+from helpers.next_tokens import EXACT, ROWS, V, distributions, padded_model, require_top
 
 from distillkit.arrays import token_ids
-from distillkit.records import Rollout, Score, ScoreRequest
+from distillkit.records import Score, ScoreRequest
 from distillkit.testing import make_rollout
-from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local import token_tables
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import SUPPORTED
-from distillkit_builtin.local.generator import Generator, by_params
 from distillkit_builtin.local.known_ids import KnownIds
+from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.scoring import score_stream
 from distillkit_builtin.local.token_tables import entropy, logprobs_at, most_probable
 
 Load = Callable[..., CausalLM]
-Make = Callable[..., Generator]
-Ask = Callable[..., list[SampleRequest]]
-V = tiny_models.VOCABULARY
-ROWS = V + 21
-WANTED = {"topk": 7, "entropy": 1}
-EXACT = {"atol": 5e-5, "rtol": 1e-5}
-
-
-@torch.no_grad()
-def distributions(causal_lm: CausalLM, prompt: np.ndarray, response: np.ndarray) -> torch.Tensor:
-    """[R, rows] float32 log-softmax of the model's own forward of this sequence alone."""
-    ids = torch.tensor([*prompt.tolist(), *response.tolist()])
-    logits = causal_lm.model(input_ids=ids[None]).logits[0].float()
-    return torch.log_softmax(logits, dim=-1)[len(prompt) - 1 : -1]
-
-
-def require_top(ids: np.ndarray, logprobs: np.ndarray, expected: torch.Tensor) -> None:
-    """That these are the most probable of `expected` [R, V], in order."""
-    values = torch.sort(expected, dim=1, descending=True).values[:, : ids.shape[1]]
-    torch.testing.assert_close(torch.tensor(logprobs), values, **EXACT)
-    assert (np.diff(logprobs, axis=1) <= 0).all()
-    torch.testing.assert_close(expected.gather(1, torch.tensor(ids)), torch.tensor(logprobs), **EXACT)
-    assert all(len(set(row)) == len(row) for row in ids.tolist())
-    assert logprobs.dtype == np.float32
-
-
-def padded_model(folder: Path, scale: float = 4.0) -> str:
-    """More rows than its tokenizer has tokens, and most of the probability there."""
-    model = random_model("llama", vocab_size=ROWS, tie_word_embeddings=False)
-    with torch.no_grad():
-        model.lm_head.weight[V:] *= scale
-    model.save_pretrained(folder)
-    tiny_models.write_tokenizer(folder)
-    return str(folder)
-
-
-# Scores
 
 
 def requests_of(*wants: tuple[int, int | None]) -> list[ScoreRequest]:
@@ -131,7 +93,12 @@ async def test_chunks_and_micro_batches_change_nothing(
     monkeypatch.setattr(token_tables, "CHUNK_TOKENS", size)
     sizes: list[int] = []
     head = CausalLM.head
-    monkeypatch.setattr(CausalLM, "head", lambda self, hidden: sizes.append(len(hidden)) or head(self, hidden))
+
+    def counted(causal_lm: CausalLM, hidden: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(hidden))
+        return head(causal_lm, hidden)
+
+    monkeypatch.setattr(CausalLM, "head", counted)
     for score in await scored(causal_lm, requests, "plain", 60):
         require_exact(causal_lm, score, V)
     assert max(sizes) <= size  # never of a whole micro-batch
@@ -186,102 +153,6 @@ async def test_in_bfloat16_numbers_are_float32_of_the_same_logits(load: Load, ti
         torch.testing.assert_close(found, expected.topk(found.shape[1]).values, atol=0.1, rtol=0.05)
 
 
-# Samples
-
-
-@pytest.fixture(params=["plain", "fast", "behind"])
-def sampler(request: pytest.FixtureRequest) -> str:
-    """Every way to sample: the host may also read a round of tokens while the next is sampled."""
-    return str(request.param)
-
-
-def generate(generator: Generator, requests: Sequence[SampleRequest], size: int = 4) -> list[Rollout]:
-    rollouts: list[Rollout] = []
-    for same in by_params(requests):
-        generator.generate(same, size, 0, rollouts.append)
-    return sorted(rollouts, key=lambda rollout: rollout.key)
-
-
-def wanting(requests: Sequence[SampleRequest], **wanted: int) -> list[SampleRequest]:
-    return [replace(request, wanted=wanted) for request in requests]
-
-
-def require_policy(causal_lm: CausalLM, rollout: Rollout, known: int = V) -> None:
-    """That a completion's arrays are those of the policy, whatever it was sampled with."""
-    expected = distributions(causal_lm, rollout.request.prompt_ids, rollout.token_ids)
-    wanted, arrays = rollout.request.wanted, rollout.arrays
-    if "topk" in wanted:
-        require_top(arrays["topk_ids"], arrays["topk_logprobs"], expected[:, :known])
-        same = arrays["topk_ids"] == rollout.token_ids[:, None]
-        own = np.where(same, arrays["topk_logprobs"], rollout.logprobs[:, None])
-        np.testing.assert_allclose(own, np.broadcast_to(rollout.logprobs[:, None], own.shape), atol=1e-5)
-    if "entropy" in wanted:
-        exact = expected[:, :known].double()
-        torch.testing.assert_close(
-            torch.tensor(arrays["entropy"]), -(exact.exp() * exact).sum(1).float(), atol=1e-4, rtol=1e-4
-        )
-        assert arrays["entropy"].dtype == np.float32
-
-
-@pytest.mark.parametrize("family", ["llama", "gemma2", "qwen3"])
-@pytest.mark.parametrize("params", [{}, {"temperature": 0.0}, {"temperature": 0.3}, {"top_p": 0.7, "top_k": 5}])
-def test_completions_hold_the_untouched_policys_numbers_and_are_sampled_the_same(
-    tmp_path: Path, load: Load, ask: Ask, make_generator: Make, sampler: str, family: str, params: dict[str, float]
-) -> None:
-    if sampler != "plain" and family not in SUPPORTED:
-        return
-    causal_lm = load(tiny_models.write_model(tmp_path, family=family))
-    generator = make_generator(causal_lm, (2,), sampler)
-    bare = generate(generator, ask(9, **params))
-    for one, other in zip(generate(generator, wanting(ask(9, **params), **WANTED)), bare, strict=True):
-        assert one.token_ids.tobytes() == other.token_ids.tobytes()
-        assert one.logprobs.tobytes() == other.logprobs.tobytes()
-        assert not other.arrays
-        require_policy(causal_lm, one)
-
-
-def test_requests_that_want_something_else_are_each_given_that(
-    causal_lm: CausalLM, ask: Ask, make_generator: Make, sampler: str
-) -> None:
-    """One generator, whose slots and buffers stay; completions move between slots as others end."""
-    lengths = [3, 12, 1, 7, 5, 12, 2, 9, 4, 6, 11, 8]
-    each = [{"topk": 3}, {}, {"entropy": 1}, WANTED]
-    requests = [wanting([ask(12, max_tokens=n)[i]], **each[i // 3])[0] for i, n in enumerate(lengths)]
-    generator = make_generator(causal_lm, (2,), sampler)
-    for _ in range(2):
-        for rollout in generate(generator, requests, 3):
-            wanted = rollout.request.wanted
-            assert rollout.arrays.keys() == (
-                ({"topk_ids", "topk_logprobs"} if "topk" in wanted else set()) | (wanted.keys() & {"entropy"})
-            )
-            require_policy(causal_lm, rollout)
-
-
-def test_a_completion_that_a_stop_string_cuts_has_arrays_of_its_own_tokens(
-    causal_lm: CausalLM, ask: Ask, make_generator: Make, sampler: str
-) -> None:
-    generator = make_generator(causal_lm, (), sampler)
-    text = generate(generator, ask(1))[0].text[4:6]
-    (stopped,) = generate(generator, wanting(ask(1, stop=(text,)), **WANTED))
-    assert stopped.finish_reason == "stop"
-    require_policy(causal_lm, stopped)
-
-
-def test_rows_without_a_token_are_in_no_samples_top_k_nor_entropy(
-    tmp_path: Path, load: Load, ask: Ask, make_generator: Make, sampler: str
-) -> None:
-    causal_lm = load(padded_model(tmp_path))
-    generator = make_generator(causal_lm, (2,), sampler)
-    for rollout in generate(generator, wanting(ask(5), topk=30, entropy=1)):
-        require_policy(causal_lm, rollout)
-    for rollout in generate(generator, wanting(ask(2), topk=ROWS)):
-        assert (rollout.arrays["topk_ids"][:, V:] == -1).all()
-        assert np.isneginf(rollout.arrays["topk_logprobs"][:, V:]).all()
-
-
-# Their parts
-
-
 def test_what_has_no_probability_is_in_no_table() -> None:
     logprobs = torch.tensor([[0.5, 0.0, 0.25, 0.25], [0.0, 1.0, 0.0, 0.0]]).log()
     ids, values = most_probable(logprobs, 5)
@@ -293,3 +164,7 @@ def test_what_has_no_probability_is_in_no_table() -> None:
     torch.testing.assert_close(entropy(logprobs), torch.tensor([1.5 * np.log(2), 0.0]).float())
     at = logprobs_at(logprobs, torch.tensor([[3, -1, 4], [1, 0, -1]]))
     assert at.exp().tolist() == [[0.25, 0.0, 0.0], [1.0, 0.0, 0.0]]
+
+
+def test_the_scorer_says_what_it_gives() -> None:
+    assert LocalScorer().capabilities() == {"sampled": None, "topk": None, "at_ids": None, "full": None}
