@@ -18,8 +18,8 @@ EXACT: dict[str, Any] = {"atol": 5e-5, "rtol": 1e-5}
 @torch.no_grad()
 def distributions(causal_lm: CausalLM, prompt: np.ndarray, response: np.ndarray) -> torch.Tensor:
     """[R, rows] float32 log-softmax of the model's own forward of this sequence alone."""
-    ids = torch.tensor([*prompt.tolist(), *response.tolist()])
-    logits = causal_lm.model(input_ids=ids[None]).logits[0].float()
+    ids = torch.tensor([*prompt.tolist(), *response.tolist()], device=causal_lm.device.device)
+    logits = causal_lm.model(input_ids=ids[None]).logits[0].float().cpu()
     return torch.log_softmax(logits, dim=-1)[len(prompt) - 1 : -1]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from distillkit.arrays import token_ids
 from distillkit.records import Score, ScoreRequest
 from distillkit.testing import make_rollout
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local import token_tables
+from distillkit_builtin.local import scoring, token_tables
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.causal_lm import CausalLM, ResponseStates
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import SUPPORTED
 from distillkit_builtin.local.known_ids import KnownIds
@@ -102,6 +103,26 @@ async def test_chunks_and_micro_batches_change_nothing(
     for score in await scored(causal_lm, requests, "plain", 60):
         require_exact(causal_lm, score, V)
     assert max(sizes) <= size  # never of a whole micro-batch
+
+
+async def test_out_of_memory_makes_smaller_micro_batches_and_loses_nothing(
+    causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def small_device(causal_lm: CausalLM, states: ResponseStates, *rest: Any) -> dict[str, torch.Tensor]:
+        tried.append(len(states.ids))
+        if len(states.ids) > 12:
+            raise torch.OutOfMemoryError("no")
+        return token_tables.scored_tables(causal_lm, states, *rest)
+
+    monkeypatch.setattr(scoring, "scored_tables", small_device)
+    requests = requests_of((20, 6), (4, 3), (0, 5))
+    scores = await scored(causal_lm, requests, "plain")
+    assert [score.request for score in scores] == requests
+    for score in scores:
+        require_exact(causal_lm, score, V)
+    assert max(tried) > 12
 
 
 async def test_the_sampled_logprobs_are_the_same_bits_with_and_without_tables(
