@@ -25,7 +25,7 @@ class Generator(Protocol):
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
     ) -> None:
-        """Sample requests that have one set of sampling parameters, `size` at a time.
+        """Sample requests that have one set of sampling parameters and want the same, `size` at a time.
 
         `emit` gets each completion when it ends; it says that policy `version` made it.
 
@@ -49,6 +49,6 @@ def generator_for(causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer:
 
 
 def by_params(requests: Sequence[SampleRequest]) -> Iterator[Sequence[SampleRequest]]:
-    """Requests that follow each other and have one set of sampling parameters."""
-    for _, same in groupby(requests, key=lambda request: request.params):
+    """Requests that follow each other, have one set of sampling parameters and want the same besides."""
+    for _, same in groupby(requests, key=lambda request: (request.params, dict(request.wanted))):
         yield list(same)

@@ -16,6 +16,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import Generator, by_params, generator_for
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.option_types import ForwardName
 from distillkit_builtin.local.scoring import score_stream
 
@@ -28,6 +29,8 @@ class InferenceModel:
     backbone: FastBackbone | None
     """None: transformers' own forward computes it."""
     generator: Generator
+    known: KnownIds
+    """Which ids a score's top-K is of."""
     sample_batch: AdaptiveBatchSize
     """Completions."""
     score_batch: AdaptiveBatchSize
@@ -41,6 +44,7 @@ class InferenceModel:
         tokenizer: HFTokenizer,
         forward: ForwardName,
         *,
+        known: KnownIds,
         sample_batch: AdaptiveBatchSize,
         score_batch: AdaptiveBatchSize,
         notify: Notify,
@@ -51,11 +55,11 @@ class InferenceModel:
         for message in messages:
             notify(message)
         generator = generator_for(causal_lm, backbone, tokenizer)
-        return cls(causal_lm, backbone, generator, sample_batch, score_batch, notify)
+        return cls(causal_lm, backbone, generator, known, sample_batch, score_batch, notify)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
-        async for score in score_stream(self.causal_lm, self.backbone, requests, self.score_batch):
+        async for score in score_stream(self.causal_lm, self.backbone, self.known, requests, self.score_batch):
             yield score
         self.score_batch.report(self.notify)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from distillkit.tokenizer import Tokenizer
 from distillkit.types import SamplingParams
-from distillkit_builtin.hf_tokenizer import HFTokenizer
 
 NOTEWORTHY = 1e-4
 """The mean probability of rows without a token from which on the user is notified; a trained model has far less."""
@@ -35,7 +35,7 @@ class KnownIds:
     _notified: bool = False
 
     @classmethod
-    def of(cls, tokenizer: HFTokenizer) -> "KnownIds":
+    def of(cls, tokenizer: Tokenizer) -> "KnownIds":
         """Every id that has a token."""
         return cls(frozenset(tokenizer.vocabulary().values()))
 

@@ -19,6 +19,7 @@ from distillkit_builtin.local.build_student import build_student
 from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
 from distillkit_builtin.local.inference_model import InferenceModel
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.own_logprobs import own_logprobs
 from distillkit_builtin.local.policy import Policy
@@ -176,6 +177,7 @@ async def _open_inference(
         copy.causal_lm,
         tokenizer,
         options.forward,
+        known=KnownIds.of(tokenizer),
         sample_batch=sample_batch,
         score_batch=score_batch,
         notify=run.notify,

@@ -14,6 +14,7 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize, defa
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.inference_model import InferenceModel
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.resolved import resolved_forward, resolved_model
 from distillkit_builtin.local.sequence_proof import proved
@@ -48,6 +49,7 @@ class LiveLocalTeacher:
             causal_lm,
             tokenizer,
             options.forward,
+            known=KnownIds.of(tokenizer if run.tokenizer is None else run.tokenizer),
             sample_batch=AdaptiveBatchSize(SAMPLED_AT_ONCE, "completions", "fewer held-out rows"),
             score_batch=AdaptiveBatchSize(tokens, "tokens", "scorer.micro_batch_tokens"),
             notify=run.notify,

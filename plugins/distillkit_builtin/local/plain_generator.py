@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from distillkit.arrays import IntArray, logprob_array, token_ids
+from distillkit.arrays import Array, IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
+from distillkit_builtin.local.token_tables import sampled_tables
 
 FIRST_CANDIDATES = 512
 """Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
@@ -33,7 +34,15 @@ class _Draft:
     """[max_tokens] float32 on the device."""
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    """[max_tokens, ...] of what the request wants besides, as far as tokens are sampled."""
     finish_reason: FinishReason | None = None
+
+    def keep(self, name: str, value: Array) -> None:
+        """Keep what is wanted [...] of the token that is sampled next."""
+        if name not in self.arrays:
+            self.arrays[name] = np.empty((self.request.params.max_tokens, *value.shape), value.dtype)
+        self.arrays[name][len(self.ids)] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class PlainGenerator:
     ) -> None:
         """Sample batches of `size` requests, without the adapter, and `emit` each completion when it ends.
 
-        As `Generator.generate` says; `requests` have one set of sampling parameters.
+        As `Generator.generate` says; `requests` have one set of sampling parameters and want the same.
         """
         with self.causal_lm.without_adapter():
             for start in range(0, len(requests), size):
@@ -128,6 +137,7 @@ class PlainGenerator:
         params = drafts[0].request.params
         logprobs = torch.log_softmax(logits, dim=1)
         known = self.known.only(logprobs if params.is_untouched else logits)
+        self._keep_tables(logprobs, drafts)
         if is_greedy(params):
             chosen = known.argmax(1)
         else:
@@ -140,6 +150,14 @@ class PlainGenerator:
             draft.logprobs.append(logprob)
             draft.finish_reason = self._finish_reason(draft)
         return chosen
+
+    def _keep_tables(self, logprobs: Tensor, drafts: Sequence[_Draft]) -> None:
+        """Keep what the requests want of their next token's distributions `logprobs` [batch, vocabulary]."""
+        wanted = drafts[0].request.wanted
+        tables = sampled_tables(self.known.only(logprobs), wanted) if wanted else {}
+        for name, values in tables.items():
+            for draft, value in zip(drafts, values.cpu().numpy(), strict=True):
+                draft.keep(name, value)
 
     def _finish_reason(self, draft: _Draft) -> FinishReason | None:
         params = draft.request.params
@@ -157,6 +175,7 @@ class PlainGenerator:
             logprobs=logprob_array(draft.logprobs),
             finish_reason=draft.finish_reason or "length",
             text=self.tokenizer.decode(draft.ids),
+            arrays={name: values[: len(draft.ids)] for name, values in draft.arrays.items()},
         )
 
 

@@ -58,6 +58,14 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
         """Digests of config and weights, or the revision on the hub; and the format that is computed in."""
         return {**model_fingerprint(self.teacher.model), **number_format(self.dtype, self.device)}
 
+    def capabilities(self) -> Mapping[str, int | None]:
+        """Everything, without a limit: `topk` of more than there are tokens ends with ids of -1."""
+        return {"sampled": None, "topk": None, "at_ids": None, "full": None}
+
+    def sampling_capabilities(self) -> Mapping[str, int | None]:
+        """As student `local`: both are sampled in the same way."""
+        return {"topk": None, "entropy": None}
+
     async def open(self, run: RunContext) -> None:
         """Load the model, or share one that the run has."""
         from distillkit_builtin.local.ranks.data_parallel import open_teacher

@@ -5,31 +5,42 @@ A privileged prompt is mostly the same for every row (instructions, answered exa
 
 from collections.abc import AsyncIterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.arrays import logprob_array, token_ids
+from distillkit.arrays import Array, logprob_array
 from distillkit.records import Score, ScoreRequest
+from distillkit.token_arrays import NO_ID
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.prefill_scoring import prefill_response_states
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.shared_prompts import common_prefix_length
+from distillkit_builtin.local.token_tables import scored_tables
 
 MIN_SHARED = 16
 """Tokens. Below this, a second forward pass costs more than it saves."""
 
 
 async def score_stream(
-    causal_lm: CausalLM, backbone: FastBackbone | None, requests: Sequence[ScoreRequest], batch: AdaptiveBatchSize
+    causal_lm: CausalLM,
+    backbone: FastBackbone | None,
+    known: KnownIds,
+    requests: Sequence[ScoreRequest],
+    batch: AdaptiveBatchSize,
 ) -> AsyncIterator[Score]:
-    """Scores under the model without its adapter, a micro-batch of `batch` tokens at a time, in the device's thread."""
+    """Scores under the model without its adapter, a micro-batch of `batch` tokens at a time, in the device's thread.
+
+    Top-K ids are among the `known` ones.
+    """
     waiting = _grouped(requests, batch.size)
     while waiting:
         group = waiting[0]
         try:
-            scores = await causal_lm.device.run(_score, causal_lm, backbone, group)
+            scores = await causal_lm.device.run(_score, causal_lm, backbone, known, group)
         except torch.OutOfMemoryError as error:
             batch.shrink(error, max(map(_length, group)))
             waiting = _grouped([request for left in waiting for request in left], batch.size)
@@ -47,13 +58,50 @@ def _grouped(requests: Sequence[ScoreRequest], max_tokens: int) -> list[list[Sco
     return [[requests[i] for i in group] for group in padded_micro_batches(list(map(_length, requests)), max_tokens)]
 
 
-def _score(causal_lm: CausalLM, backbone: FastBackbone | None, requests: Sequence[ScoreRequest]) -> list[Score]:
+def _score(
+    causal_lm: CausalLM, backbone: FastBackbone | None, known: KnownIds, requests: Sequence[ScoreRequest]
+) -> list[Score]:
     items = [PromptAndResponse(request.prompt_ids, request.token_ids) for request in requests]
+    topk, at_ids = max(request.topk for request in requests), _at_ids(requests)
     with causal_lm.without_adapter():
-        logprobs, ids = score_logprobs(causal_lm, items, backbone)
-    lengths = [len(item.response_ids) for item in items]
-    parts = zip(requests, logprobs.cpu().split(lengths), ids.cpu().split(lengths), strict=True)
-    return [Score(request, logprob_array(mine.numpy()), token_ids(scored.numpy())) for request, mine, scored in parts]
+        if topk or at_ids is not None:
+            states = response_states(causal_lm, items, backbone)
+            asked = None if at_ids is None else torch.from_numpy(at_ids).to(states.ids.device)
+            found = {**scored_tables(causal_lm, states, known, topk, asked), "ids": states.ids}
+        else:
+            logprobs, ids = score_logprobs(causal_lm, items, backbone)
+            found = {"logprobs": logprobs, "ids": ids}
+    arrays = {name: values.cpu().numpy() for name, values in found.items()}
+    ends = np.cumsum([len(item.response_ids) for item in items])
+    return [
+        _score_of(request, {name: values[end - len(request.token_ids) : end] for name, values in arrays.items()})
+        for request, end in zip(requests, ends.tolist(), strict=True)
+    ]
+
+
+def _at_ids(requests: Sequence[ScoreRequest]) -> Array | None:
+    """[R_1 + R_2 + ..., K] with the K of the request that wants the most; None where none wants any."""
+    tables = [request.at_ids for request in requests]
+    if all(table is None for table in tables):
+        return None
+    width = max(table.shape[1] for table in tables if table is not None)
+    whole = np.full((sum(len(request.token_ids) for request in requests), width), NO_ID)
+    start = 0
+    for request, table in zip(requests, tables, strict=True):
+        if table is not None:
+            whole[start : start + len(table), : table.shape[1]] = table
+        start += len(request.token_ids)
+    return whole
+
+
+def _score_of(request: ScoreRequest, found: dict[str, Array]) -> Score:
+    """A request's part of what was found for its micro-batch, where others may have wanted more."""
+    arrays: dict[str, Array] = {}
+    if request.topk:
+        arrays |= {name: found[name][:, : request.topk] for name in ("topk_ids", "topk_logprobs")}
+    if request.at_ids is not None:
+        arrays["at_logprobs"] = found["at_logprobs"][:, : request.at_ids.shape[1]]
+    return Score(request, logprob_array(found["logprobs"]), found["ids"], arrays=arrays)
 
 
 @torch.inference_mode()

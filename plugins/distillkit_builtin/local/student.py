@@ -111,6 +111,10 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         found = {**model_fingerprint(self.model), **number_format(self.dtype, self.device)}
         return found if self.adapter is None else {**found, "starting adapter": adapter_digest(Path(self.adapter))}
 
+    def sampling_capabilities(self) -> Mapping[str, int | None]:
+        """`topk` and `entropy`; `topk` of more than there are tokens ends with ids of -1."""
+        return {"topk": None, "entropy": None}
+
     def loss_capabilities(self) -> frozenset[str]:
         """The sampled tokens' logprobs."""
         return frozenset({"logprobs"})

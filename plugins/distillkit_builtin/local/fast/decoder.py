@@ -1,6 +1,6 @@
 """Steps of all slots at once: each samples one more token of every completion; on CUDA a step is one graph."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,6 +16,7 @@ from distillkit_builtin.local.fast.decode_state import DecodeState
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.sample_token import sample_token
+from distillkit_builtin.local.fast.slot_tables import SlotTables, WantedKey, wanted_key
 from distillkit_builtin.local.fast.truncation import truncated_logits
 from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.micro_batching import padded_micro_batches
@@ -60,7 +61,11 @@ class Decoder:
     cos: Tensor
     sin: Tensor
     known: KnownIds
-    graphs: dict[tuple[int, SamplingKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
+    graphs: dict[tuple[int, SamplingKey, WantedKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
+    tables: dict[WantedKey, SlotTables] = field(default_factory=dict)
+    """Of all that was wanted so far: they stay, since graphs were captured over them."""
+    wanted: WantedKey = ()
+    """What is wanted now."""
     copies: torch.cuda.Stream | None = None
     """The stream by which the host reads, without waiting for rounds that came after; None but on CUDA."""
 
@@ -88,6 +93,12 @@ class Decoder:
         """Whether there is memory for that, as in `allocate`, and completions end at these ids."""
         large = slots <= self.slots.count and length <= self.slots.length and capacity <= self.state.capacity
         return large and eos_ids == self.eos_ids
+
+    def begin(self, wanted: Mapping[str, int]) -> None:
+        """Keep from now on what is wanted of each sampled token's distribution, as `SampleRequest.wanted`."""
+        self.wanted = wanted_key(wanted)
+        if wanted and self.wanted not in self.tables:
+            self.tables[self.wanted] = SlotTables.empty(wanted, self.state)
 
     def admit(self, slots: Sequence[int], requests: Sequence[SampleRequest]) -> None:
         """Compute the requests' prompts, each different one once, into `slots`, and sample their first tokens."""
@@ -127,6 +138,9 @@ class Decoder:
             token, _ = sample_token(known if params.is_untouched else _truncated(known, params), uniforms)
             logprob = logprobs_of(logits, token)
         self.known.measure(logits, token, logprob, ~self.state.ended[slots])
+        if self.wanted:
+            logprobs = torch.log_softmax(logits, dim=1, dtype=torch.float32)
+            self.tables[self.wanted].append(slots, self.state, self.known.only(logprobs))
         self.state.append(slots, token, logprob, self.eos)
 
     def move(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
@@ -135,6 +149,8 @@ class Decoder:
         come, go = torch.tensor(sources, device=device), torch.tensor(targets, device=device)
         self.slots.move(come, go, length)
         self.state.move(come, go)
+        if self.wanted:
+            self.tables[self.wanted].move(come, go)
 
     def advance(self, count: int, length: int, steps: int, params: SamplingParams) -> None:
         """Sample `steps` tokens in each of the first `count` slots; none of them is `length` tokens long after that."""
@@ -163,6 +179,11 @@ class Decoder:
         """Ids [n, capacity] of slots, as `read` gives them."""
         return self._rows(self.state.ids, slots, progress)
 
+    def read_tables(self, slots: Sequence[int], length: int, progress: Progress) -> dict[str, np.ndarray]:
+        """What is wanted besides of the first `length` tokens of slots, each [n, length, ...], as `read` gives it."""
+        buffers = self.tables[self.wanted].buffers if self.wanted else {}
+        return {name: self._rows(buffer[:, :length], slots, progress) for name, buffer in buffers.items()}
+
     def _rows(self, whole: Tensor, slots: Sequence[int], progress: Progress) -> np.ndarray:
         if progress.ready is not None and self.copies is not None:
             self.copies.wait_event(progress.ready)
@@ -178,7 +199,7 @@ class Decoder:
 
     def _replay(self, count: int, params: SamplingParams) -> None:
         """The first step of a kind runs as it is, which compiles what must be; the second is captured."""
-        key = (count, (params.temperature, params.top_p, params.top_k))
+        key = (count, (params.temperature, params.top_p, params.top_k), self.wanted)
         if key not in self.graphs:
             self.graphs[key] = None
             self._step(count, self.slots.length, params)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from distillkit.arrays import IntArray, logprob_array, token_ids
+from distillkit.arrays import Array, IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
@@ -49,10 +49,11 @@ class SlotGenerator:
     ) -> None:
         """Sample the requests in at most `size` slots, and `emit` each completion when it ends.
 
-        As `Generator.generate` says; `requests` have one set of sampling parameters.
+        As `Generator.generate` says; `requests` have one set of sampling parameters and want the same.
         """
         try:
             decoder = self._decoder_for(requests, min(size, len(requests)))
+            decoder.begin(requests[0].wanted)
             pace = self.pace or (ON_CUDA if decoder.eos.is_cuda else ELSEWHERE)
             _Generation(self, decoder, size, pace, version, emit, requests[0].params, deque(requests)).run()
         except torch.OutOfMemoryError:
@@ -98,7 +99,7 @@ class _Active:
 
 @dataclass(slots=True)
 class _Generation:
-    """Requests of one call, with one set of sampling parameters."""
+    """Requests of one call, with one set of sampling parameters, which want the same."""
 
     generator: SlotGenerator
     decoder: Decoder
@@ -193,12 +194,14 @@ class _Generation:
         if not done:
             return []
         ids, logprobs = self.decoder.read(done, progress)
+        tables = self.decoder.read_tables(done, max(sampled[slot] for slot in done), progress)
         rollouts = []
         for row, slot in enumerate(done):
             self.active[slot] = None
             length = cut.get(slot, sampled[slot])
-            request = same[slot].request
-            rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], stopped=slot in cut))
+            arrays = {name: values[row, :length] for name, values in tables.items()}
+            request, stopped = same[slot].request, slot in cut
+            rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], arrays, stopped=stopped))
         return rollouts
 
     def _cut_at_stop_strings(
@@ -225,7 +228,9 @@ class _Generation:
         text = self.generator.tokenizer.decode(ids.tolist())
         return any(stop in text for stop in stops)
 
-    def _rollout(self, request: SampleRequest, ids: IntArray, logprobs: np.ndarray, *, stopped: bool) -> Rollout:
+    def _rollout(
+        self, request: SampleRequest, ids: IntArray, logprobs: np.ndarray, arrays: Mapping[str, Array], *, stopped: bool
+    ) -> Rollout:
         reason: FinishReason = "stop" if stopped or int(ids[-1]) in self.decoder.eos_ids else "length"
         return Rollout(
             request=request,
@@ -234,6 +239,7 @@ class _Generation:
             logprobs=logprob_array(logprobs),
             finish_reason=reason,
             text=self.generator.tokenizer.decode(ids.tolist()),
+            arrays=arrays,
         )
 
 

@@ -36,7 +36,8 @@ class WorkerState:
 
     def context(self, plan: Plan | None) -> RunContext:
         """The run as what is opened here sees it."""
-        return replace(self.run, plan=plan, tell=self.tell)
+        tokenizer = None if self.student is None else self.student.tokenizer
+        return replace(self.run, plan=plan, tell=self.tell, tokenizer=tokenizer)
 
     def opened_student(self) -> LiveLocalStudent:
         """The student. Raises RuntimeError before rank 0 had it opened."""
