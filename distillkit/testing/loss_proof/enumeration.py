@@ -1,0 +1,117 @@
+"""Every completion of a student that is a table, sampled and scored as a loss needs it, as the engine's records."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from distillkit.arrays import Array, BoolArray, token_ids
+from distillkit.loop.wanted import Wanted
+from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.roles.loss import Loss
+from distillkit.testing.builders import make_row
+from distillkit.testing.loss_proof.tables import LENGTH, Policies
+from distillkit.token_arrays import most_probable
+from distillkit.types import Prompts, Route, SampleKey, SampleRequest, SamplingParams
+
+OF_SCORERS = frozenset({"sampled", "topk", "at_ids", "full"})
+OF_SAMPLERS = frozenset({"topk", "entropy"})
+TEACHERS = ("teacher", "second")
+PROMPT = token_ids([0])
+PARAMS = SamplingParams(LENGTH)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Masks:
+    """Which tokens the policy did not sample, and what stands in their place."""
+
+    kept: BoolArray
+    """[completions, tokens]."""
+    behind: float
+    """The logprobs, and other fractions, of a token that is not kept."""
+
+    @classmethod
+    def every_third(cls, completions: int, behind: float) -> "Masks":
+        """The first token of each third completion, and the last one of the next."""
+        kept = np.ones((completions, LENGTH), np.bool_)
+        kept[::3, 0] = kept[1::3, -1] = False
+        return cls(kept, behind)
+
+
+def wanted_by(loss: Loss) -> Wanted:
+    """What a run with the loss asks of its sampler and scorers."""
+    needs = {name: amount for name, amount in loss.needs().items() if name != "sampled"}
+    return Wanted(dict(loss.sampler_needs()), needs)
+
+
+def unknown_needs(loss: Loss) -> list[str]:
+    """Capabilities of the loss's own, which tables do not have."""
+    return sorted((loss.needs().keys() - OF_SCORERS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
+
+
+def every_completion(loss: Loss, policies: Policies, masks: Masks | None = None) -> list[ScoredRollout]:
+    """V * V completions, in the order of their ids."""
+    return list(_completions(wanted_by(loss), policies, masks))
+
+
+def prefixes_of(ids: Sequence[int] | Array) -> list[int]:
+    """The prefix of each token of a completion, as tables number them."""
+    return [0, *(1 + int(each) for each in ids[:-1])]
+
+
+def _completions(wanted: Wanted, policies: Policies, masks: Masks | None) -> Iterator[ScoredRollout]:
+    row = make_row()
+    names = TEACHERS[: len(policies.teachers)]
+    route = Route(dict(zip(names, policies.shares, strict=True)))
+    prompts = Prompts(row, route, PROMPT, dict.fromkeys(names, PROMPT))
+    for sample, ids in enumerate(np.ndindex(*[policies.vocabulary] * LENGTH)):
+        kept = None if masks is None else masks.kept[sample]
+        hide = _Hide(kept, math.nan if masks is None else masks.behind)
+        request = SampleRequest(SampleKey(row.row_id, 0, sample), PROMPT, sample, PARAMS, wanted.of_sampler)
+        at = policies.student[prefixes_of(ids)]
+        arrays = hide.all(_of_sampler(wanted.of_sampler, at))
+        rollout = Rollout(request, 0, token_ids(ids), hide(_sampled(at, ids)), "length", "", kept, arrays=arrays)
+        asked = {name: wanted.fill(ScoreRequest(rollout, name, PROMPT)) for name in names}
+        tables = dict(zip(names, policies.teachers, strict=True))
+        scores = {name: _score(request, tables[name], hide) for name, request in asked.items()}
+        yield ScoredRollout(rollout, prompts, scores)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hide:
+    """Puts a number in the place of what is not kept."""
+
+    kept: BoolArray | None
+    behind: float
+
+    def __call__(self, values: Array) -> Array:
+        if self.kept is None or values.dtype.kind != "f":
+            return values
+        return np.where(self.kept.reshape(-1, *[1] * (values.ndim - 1)), values, self.behind)
+
+    def all(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: self(values) for name, values in arrays.items()}
+
+
+def _score(request: ScoreRequest, table: Array, hide: _Hide) -> Score:
+    ids = request.token_ids
+    at = table[prefixes_of(ids)]
+    arrays = dict(zip(("topk_ids", "topk_logprobs"), most_probable(at, request.topk), strict=True)) if request.topk else {}
+    if request.at_ids is not None:
+        found = np.take_along_axis(at, np.maximum(request.at_ids, 0), axis=1)
+        arrays["at_logprobs"] = np.where(request.at_ids >= 0, found, -np.inf)
+    return Score(request, hide(_sampled(at, ids)), ids, arrays=hide.all(arrays))
+
+
+def _sampled(at: Array, ids: Sequence[int] | Array) -> Array:
+    return at[np.arange(len(ids)), list(ids)]
+
+
+def _of_sampler(wanted: Mapping[str, int], at: Array) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    if "topk" in wanted:
+        arrays["topk_ids"], arrays["topk_logprobs"] = most_probable(at, wanted["topk"])
+    if "entropy" in wanted:
+        arrays["entropy"] = -(np.exp(at) * at).sum(1)
+    return arrays

@@ -1,0 +1,47 @@
+"""`prove_loss`: does a loss do what it says that it minimises? The half without torch."""
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+from distillkit.errors import MissingExtraError
+from distillkit.roles.loss import Loss
+from distillkit.testing.proof_result import Proof, ProofCheck
+
+
+def prove_loss(loss: Loss) -> Proof:
+    """Look at a loss's exact expected gradient, for a student and teachers small enough to enumerate.
+
+    Student and teachers are tables: the next-token distribution of 6 tokens after every prefix of a completion of two.
+    Every completion is sampled and scored as the loss needs it, made a batch by the engine, and weighed by how often
+    the student samples it; all in float64. Where an option says how many ids the loss needs (K), each of 1 to 5 is
+    looked at; where it takes several teachers, one and two.
+
+    - The expected gradient is that of what the loss `minimises`, to 1e-6 of the length of the gradients that make it.
+    - It is zero for teachers equal to the student, not for others, and another one for other teachers. A loss that
+      needs nothing of scorers (`needs` is empty) must not depend on them.
+    - The loss of a position is the same in another order and in other chunks; what stands behind a mask changes
+      nothing; a doubled weight doubles a token's gradient.
+
+    What the function raises on its own is raised here.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        PluginError: the loss needs what tables do not have: a capability of its own.
+    """
+    if find_spec("torch") is None:
+        raise MissingExtraError("proving a loss needs torch: pip install 'distillkit[local]'")
+    from distillkit.testing.loss_proof.cases import cases_of
+    from distillkit.testing.loss_proof.checks import checks_of
+
+    made = [(case.label, list(checks_of(case))) for case in cases_of(loss)]
+    return Proof(loss.name, tuple(label for label, _ in made), tuple(_merged(made)))
+
+
+def _merged(made: list[tuple[str, list[ProofCheck]]]) -> Iterator[ProofCheck]:
+    """Each check once: as it failed first, else as it came out in the first case."""
+    names = dict.fromkeys(check.name for _, checks in made for check in checks)
+    for name in names:
+        found = [(label, check) for label, checks in made for check in checks if check.name == name]
+        label, check = next(((label, check) for label, check in found if check.result == "failed"), found[0])
+        shown = f"{label}: {check.sentence}" if check.result == "failed" and len(made) > 1 else check.sentence
+        yield ProofCheck(name, check.result, shown)
