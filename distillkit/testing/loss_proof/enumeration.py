@@ -1,6 +1,5 @@
 """Every completion of a student that is a table, sampled and scored as a loss needs it, as the engine's records."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from distillkit.testing.loss_proof.tables import LENGTH, Policies
 from distillkit.token_arrays import most_probable
 from distillkit.types import Prompts, Route, SampleKey, SampleRequest, SamplingParams
 
-OF_SCORERS = frozenset({"sampled", "topk", "at_ids", "full"})
-OF_SAMPLERS = frozenset({"topk", "entropy"})
 TEACHERS = ("teacher", "second")
 PROMPT = token_ids([0])
 PARAMS = SamplingParams(LENGTH)
@@ -28,26 +25,23 @@ class Masks:
 
     kept: BoolArray
     """[completions, tokens]."""
-    behind: float
-    """The logprobs, and other fractions, of a token that is not kept."""
+    sampled: float
+    """The sampler's logprobs, and other fractions, of a token that is not kept."""
+    scored: float
+    """Those of the scorers."""
 
     @classmethod
-    def every_third(cls, completions: int, behind: float) -> "Masks":
+    def every_third(cls, completions: int, sampled: float, scored: float) -> "Masks":
         """The first token of each third completion, and the last one of the next."""
         kept = np.ones((completions, LENGTH), np.bool_)
         kept[::3, 0] = kept[1::3, -1] = False
-        return cls(kept, behind)
+        return cls(kept, sampled, scored)
 
 
 def wanted_by(loss: Loss) -> Wanted:
     """What a run with the loss asks of its sampler and scorers."""
     needs = {name: amount for name, amount in loss.needs().items() if name != "sampled"}
     return Wanted(dict(loss.sampler_needs()), needs)
-
-
-def unknown_needs(loss: Loss) -> list[str]:
-    """Capabilities of the loss's own, which tables do not have."""
-    return sorted((loss.needs().keys() - OF_SCORERS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
 
 
 def every_completion(loss: Loss, policies: Policies, masks: Masks | None = None) -> list[ScoredRollout]:
@@ -65,15 +59,16 @@ def _completions(wanted: Wanted, policies: Policies, masks: Masks | None) -> Ite
     names = TEACHERS[: len(policies.teachers)]
     route = Route(dict(zip(names, policies.shares, strict=True)))
     prompts = Prompts(row, route, PROMPT, dict.fromkeys(names, PROMPT))
+    tables = dict(zip(names, policies.teachers, strict=True))
     for sample, ids in enumerate(np.ndindex(*[policies.vocabulary] * LENGTH)):
         kept = None if masks is None else masks.kept[sample]
-        hide = _Hide(kept, math.nan if masks is None else masks.behind)
+        hide = _Hide(kept, 0.0 if masks is None else masks.sampled)
         request = SampleRequest(SampleKey(row.row_id, 0, sample), PROMPT, sample, PARAMS, wanted.of_sampler)
         at = policies.student[prefixes_of(ids)]
         arrays = hide.all(_of_sampler(wanted.of_sampler, at))
         rollout = Rollout(request, 0, token_ids(ids), hide(_sampled(at, ids)), "length", "", kept, arrays=arrays)
+        hide = _Hide(kept, 0.0 if masks is None else masks.scored)
         asked = {name: wanted.fill(ScoreRequest(rollout, name, PROMPT)) for name in names}
-        tables = dict(zip(names, policies.teachers, strict=True))
         scores = {name: _score(request, tables[name], hide) for name, request in asked.items()}
         yield ScoredRollout(rollout, prompts, scores)
 
@@ -97,7 +92,9 @@ class _Hide:
 def _score(request: ScoreRequest, table: Array, hide: _Hide) -> Score:
     ids = request.token_ids
     at = table[prefixes_of(ids)]
-    arrays = dict(zip(("topk_ids", "topk_logprobs"), most_probable(at, request.topk), strict=True)) if request.topk else {}
+    arrays = (
+        dict(zip(("topk_ids", "topk_logprobs"), most_probable(at, request.topk), strict=True)) if request.topk else {}
+    )
     if request.at_ids is not None:
         found = np.take_along_axis(at, np.maximum(request.at_ids, 0), axis=1)
         arrays["at_logprobs"] = np.where(request.at_ids >= 0, found, -np.inf)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import ScoredRollout
 from distillkit.roles.loss import Loss
@@ -69,11 +68,9 @@ class ExactBatch:
     def of(
         cls, loss: Loss, policies: Policies, masks: Masks | None = None, weightings: Sequence[Weighting] = ()
     ) -> "ExactBatch":
-        """Raises PluginError for a loss that makes no batch that could be trained, or has no code of its own."""
+        """Raises PluginError for a loss that makes no batch that could be trained."""
         scored = every_completion(loss, policies, masks)
         batch = BatchMaker(loss, normalization="sum", weightings=weightings).batch(scored).batch
-        if batch.token_loss is None:
-            raise PluginError("it has no token_loss, and what a service computes cannot be looked at")
         inputs = {name: _laid([datum.inputs[name] for datum in batch.datums]) for name in batch.datums[0].inputs}
         counted = inputs["weights"] != 0
         of_position = {
@@ -102,7 +99,7 @@ class ExactBatch:
         teacher = torch.tensor(self.policies.mixture)[self.prefixes[part]] if "full" in reads else None
         positions = TablePositions(logits, self.ids[part], sampling, inputs, teacher, reads)
         if self.batch.token_loss is None:
-            raise AssertionError("the constructor asks for one")
+            raise AssertionError("a loss without a function of its own is not looked at")
         losses = self.batch.token_loss(positions, self.batch.options)
         (gradient,) = torch.autograd.grad((losses * weights * self.reach[part]).sum(), logits, allow_unused=True)
         return losses.detach().double(), torch.zeros_like(logits) if gradient is None else gradient

@@ -5,7 +5,12 @@ from importlib.util import find_spec
 
 from distillkit.errors import MissingExtraError
 from distillkit.roles.loss import Loss
+from distillkit.testing.builders import require
 from distillkit.testing.proof_result import Proof, ProofCheck
+
+OF_SCORERS = frozenset({"sampled", "topk", "at_ids", "full"})
+OF_SAMPLERS = frozenset({"topk", "entropy"})
+"""The capabilities that tables have."""
 
 
 def prove_loss(loss: Loss) -> Proof:
@@ -26,8 +31,10 @@ def prove_loss(loss: Loss) -> Proof:
 
     Raises:
         MissingExtraError: torch is not installed.
-        PluginError: the loss needs what tables do not have: a capability of its own.
+        PluginError: there is nothing to look at (`unprovable`).
     """
+    why_not = unprovable(loss)
+    require(why_not is None, loss, f"cannot be proven: {why_not}")
     if find_spec("torch") is None:
         raise MissingExtraError("proving a loss needs torch: pip install 'distillkit[local]'")
     from distillkit.testing.loss_proof.cases import cases_of
@@ -35,6 +42,14 @@ def prove_loss(loss: Loss) -> Proof:
 
     made = [(case.label, list(checks_of(case))) for case in cases_of(loss)]
     return Proof(loss.name, tuple(label for label, _ in made), tuple(_merged(made)))
+
+
+def unprovable(loss: Loss) -> str | None:
+    """Why a loss cannot be looked at: it has no code of its own, or needs what tables do not have."""
+    if loss.token_loss() is None:
+        return "it has no token_loss, and what a service computes cannot be looked at"
+    own = sorted((loss.needs().keys() - OF_SCORERS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
+    return f"it needs {' and '.join(own)}, and what that is, only its author knows" if own else None
 
 
 def _merged(made: list[tuple[str, list[ProofCheck]]]) -> Iterator[ProofCheck]:
