@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ def make_scored_rollouts(loss: Loss | None = None) -> list[ScoredRollout]:
         make_rollout([70], [-0.1], row=rows[1]),
         make_rollout([80, 81], [-3.0, -1.0], row=rows[2], mask=[True, False]),
     ]
+    if loss is not None:
+        rollouts = [replace(rollout, arrays=sampled_arrays(rollout, loss.sampler_needs())) for rollout in rollouts]
     teacher_logprobs = [[-0.5, -2.5, -0.5], [-4.0], [-1.0, -1.0]]
     return [
         score_rollout(rollout, row, logprob_array(logprobs), loss, teachers=1 if row is rows[1] else 2)
@@ -57,10 +60,10 @@ def score_rollout(
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
     prompt = rollout.request.prompt_ids
     scores: dict[str, Score] = {}
+    needs = {} if loss is None else loss.needs()
+    at_ids = _ids_of_all(rollout, logprobs, needs, len(names))
     for index, name in enumerate(names):
         mine = logprob_array(logprobs - 0.5 * index)
-        needs = {} if loss is None else loss.needs()
-        at_ids = rollout.arrays.get("topk_ids") if "at_ids" in needs else None
         request = ScoreRequest(rollout, name, prompt, topk=needs.get("topk", 0), at_ids=at_ids)
         scores[name] = Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
     route = Route({name: 1 / len(names) for name in names})
@@ -82,6 +85,24 @@ def make_arrays(request: ScoreRequest, needs: Mapping[str, int], logprobs: Float
         least, count = needs[need], len(request.token_ids)
         arrays[need] = np.full(count if least <= 1 else (count, least), -1.0, np.float32)
     return arrays
+
+
+def sampled_arrays(rollout: Rollout, needs: Mapping[str, int]) -> dict[str, Array]:
+    """What a sampler puts into `Rollout.arrays` for these of `Loss.sampler_needs`."""
+    arrays: dict[str, Array] = {}
+    if "topk" in needs:
+        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(needs["topk"], rollout, rollout.logprobs)
+    if "entropy" in needs:
+        arrays["entropy"] = np.ones(len(rollout.token_ids), np.float32)
+    return arrays
+
+
+def _ids_of_all(rollout: Rollout, logprobs: FloatArray, needs: Mapping[str, int], teachers: int) -> Array | None:
+    """The ids that every teacher is asked for: the sampler's, and of several teachers what is among any one's top-k."""
+    tables = [rollout.arrays["topk_ids"]] if "at_ids" in needs and "topk_ids" in rollout.arrays else []
+    if teachers > 1 and "topk" in needs:
+        tables += [_topk(needs["topk"], rollout, logprob_array(logprobs - 0.5 * n))[0] for n in range(teachers)]
+    return np.concatenate(tables, axis=1) if tables else None
 
 
 def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]:
