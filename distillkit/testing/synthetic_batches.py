@@ -12,11 +12,13 @@ from distillkit.arrays import Array, FloatArray, IntArray, frozen_array, logprob
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
+from distillkit.loop.wanted import Wanted
 from distillkit.positions import Positions
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
+from distillkit.testing.ask_as_wanted import ask_as_wanted
 from distillkit.testing.builders import make_rollout, make_row
 from distillkit.token_arrays import NO_ID
 from distillkit.training_data import Batch, Datum
@@ -59,14 +61,16 @@ def score_rollout(
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
     prompt = rollout.request.prompt_ids
     needs = {} if loss is None else loss.needs()
-    rollout = rollout if loss is None else _as_wanted(rollout, loss.sampler_needs())
-    scores: dict[str, Score] = {}
-    for index, name in enumerate(names):
-        mine = logprob_array(logprobs - 0.5 * index)
-        at_ids = rollout.arrays.get("topk_ids") if "at_ids" in needs else None
-        request = ScoreRequest(rollout, name, prompt, topk=needs.get("topk", 0), at_ids=at_ids)
-        scores[name] = Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
+    wanted = Wanted() if loss is None else Wanted.of([loss])
+    rollout = _as_wanted(rollout, wanted.of_sampler)
+    by_teacher = {name: logprob_array(logprobs - 0.5 * index) for index, name in enumerate(names)}
+
+    def answer(request: ScoreRequest) -> Score:
+        mine = by_teacher[request.teacher]
+        return Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
+
     route = Route({name: 1 / len(names) for name in names})
+    scores = ask_as_wanted(wanted, route, [ScoreRequest(rollout, name, prompt) for name in names], answer)
     return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(names, prompt)), scores)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from distillkit.arrays import Array, BoolArray, token_ids
 from distillkit.loop.wanted import Wanted
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.roles.loss import Loss
+from distillkit.testing.ask_as_wanted import ask_as_wanted
 from distillkit.testing.builders import make_row
 from distillkit.testing.loss_proof.tables import LENGTH, Policies
 from distillkit.token_arrays import most_probable
@@ -38,15 +40,9 @@ class Masks:
         return cls(kept, sampled, scored)
 
 
-def wanted_by(loss: Loss) -> Wanted:
-    """What a run with the loss asks of its sampler and scorers."""
-    needs = {name: amount for name, amount in loss.needs().items() if name != "sampled"}
-    return Wanted(dict(loss.sampler_needs()), needs)
-
-
 def every_completion(loss: Loss, policies: Policies, masks: Masks | None = None) -> list[ScoredRollout]:
     """V * V completions, in the order of their ids."""
-    return list(_completions(wanted_by(loss), policies, masks))
+    return list(_completions(Wanted.of([loss]), policies, masks))
 
 
 def prefixes_of(ids: Sequence[int] | Array) -> list[int]:
@@ -68,9 +64,8 @@ def _completions(wanted: Wanted, policies: Policies, masks: Masks | None) -> Ite
         arrays = hide.all(_of_sampler(wanted.of_sampler, at))
         rollout = Rollout(request, 0, token_ids(ids), hide(_sampled(at, ids)), "length", "", kept, arrays=arrays)
         hide = _Hide(kept, 0.0 if masks is None else masks.scored)
-        asked = {name: wanted.fill(ScoreRequest(rollout, name, PROMPT)) for name in names}
-        scores = {name: _score(request, tables[name], hide) for name, request in asked.items()}
-        yield ScoredRollout(rollout, prompts, scores)
+        asked = [ScoreRequest(rollout, name, PROMPT) for name in names]
+        yield ScoredRollout(rollout, prompts, ask_as_wanted(wanted, route, asked, partial(_score, tables, hide)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,12 +84,10 @@ class _Hide:
         return {name: self(values) for name, values in arrays.items()}
 
 
-def _score(request: ScoreRequest, table: Array, hide: _Hide) -> Score:
+def _score(tables: Mapping[str, Array], hide: _Hide, request: ScoreRequest) -> Score:
     ids = request.token_ids
-    at = table[prefixes_of(ids)]
-    arrays = (
-        dict(zip(("topk_ids", "topk_logprobs"), most_probable(at, request.topk), strict=True)) if request.topk else {}
-    )
+    at = tables[request.teacher][prefixes_of(ids)]
+    arrays = _topk(at, request.topk) if request.topk else {}
     if request.at_ids is not None:
         found = np.take_along_axis(at, np.maximum(request.at_ids, 0), axis=1)
         arrays["at_logprobs"] = np.where(request.at_ids >= 0, found, -np.inf)
@@ -106,9 +99,10 @@ def _sampled(at: Array, ids: Sequence[int] | Array) -> Array:
 
 
 def _of_sampler(wanted: Mapping[str, int], at: Array) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
-    if "topk" in wanted:
-        arrays["topk_ids"], arrays["topk_logprobs"] = most_probable(at, wanted["topk"])
-    if "entropy" in wanted:
-        arrays["entropy"] = -(np.exp(at) * at).sum(1)
-    return arrays
+    arrays = _topk(at, wanted["topk"]) if "topk" in wanted else {}
+    return {**arrays, "entropy": -(np.exp(at) * at).sum(1)} if "entropy" in wanted else arrays
+
+
+def _topk(at: Array, k: int) -> dict[str, Array]:
+    ids, logprobs = most_probable(at, k)
+    return {"topk_ids": ids, "topk_logprobs": logprobs}

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distillkit.arrays import Array
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import ScoredRollout
 from distillkit.roles.loss import Loss
@@ -105,13 +106,13 @@ class ExactBatch:
         return losses.detach().double(), torch.zeros_like(logits) if gradient is None else gradient
 
 
-def _laid(arrays: Sequence[np.ndarray]) -> Tensor:  # type: ignore[type-arg]  # of any numbers
+def _laid(arrays: Sequence[Array]) -> Tensor:
     """Arrays end to end, fractions in float64."""
     laid = torch.tensor(np.concatenate(arrays))
     return laid.double() if laid.is_floating_point() else laid
 
 
-def _reach(policies: Policies, completion: ScoredRollout) -> np.ndarray:  # type: ignore[type-arg]
+def _reach(policies: Policies, completion: ScoredRollout) -> Array:
     """[R] how often the completion is sampled, at each of its tokens."""
     ids = completion.rollout.token_ids
     logprobs = policies.student[prefixes_of(ids), ids]
