@@ -71,7 +71,8 @@ class ExactBatch:
     ) -> "ExactBatch":
         """Raises PluginError for a loss that makes no batch that could be trained."""
         scored = every_completion(loss, policies, masks)
-        batch = BatchMaker(loss, normalization="sum", weightings=weightings).batch(scored).batch
+        with np.errstate(invalid="ignore" if masks else None):  # what stands behind a mask may be no number
+            batch = BatchMaker(loss, normalization="sum", weightings=weightings).batch(scored).batch
         inputs = {name: _laid([datum.inputs[name] for datum in batch.datums]) for name in batch.datums[0].inputs}
         counted = inputs["weights"] != 0
         of_position = {
