@@ -1,11 +1,11 @@
 """Arrays a token: what samplers and scorers give of more tokens than the sampled one, held to what was wanted."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from distillkit.arrays import INT64, Array, IntArray, frozen_array
+from distillkit.arrays import FLOAT32, INT64, Array, IntArray, frozen_array
 from distillkit.errors import AlignmentError
 
 NO_ID = -1
@@ -49,3 +49,25 @@ def most_probable(logprobs: npt.NDArray[np.float32], k: int) -> tuple[IntArray, 
     """Ids and logprobs [n, k] of the k most probable of distributions [n, V], the most probable first."""
     ids = np.argsort(-logprobs, axis=1, kind="stable")[:, :k]
     return frozen_array(ids, INT64), frozen_array(np.take_along_axis(logprobs, ids, axis=1))
+
+
+def logprobs_at(logprobs: npt.NDArray[np.float32], ids: IntArray) -> npt.NDArray[np.float32]:
+    """[n, K] those of distributions [n, V] at `ids` [n, K]; minus infinity where an id is none, or beyond V."""
+    known = (ids >= 0) & (ids < logprobs.shape[1])
+    found = np.take_along_axis(logprobs, np.where(known, ids, 0), axis=1)
+    return frozen_array(np.where(known, found, np.float32(-np.inf)), FLOAT32)
+
+
+def union_of_ids(tables: Sequence[IntArray]) -> IntArray:
+    """[n, K] every id that stands in one of `tables` [n, K_i], once a position, in rising order, then `NO_ID`.
+
+    K is the most that any position has. The order of the tables does not matter.
+    """
+    joined = np.sort(np.concatenate(tables, axis=1), axis=1)
+    new = joined != NO_ID
+    new[:, 1:] &= joined[:, 1:] != joined[:, :-1]
+    rows, columns = np.nonzero(new)
+    places = new.cumsum(axis=1) - 1
+    union = np.full((len(joined), int(new.sum(axis=1).max(initial=0))), NO_ID, INT64)
+    union[rows, places[rows, columns]] = joined[rows, columns]
+    return frozen_array(union, INT64)

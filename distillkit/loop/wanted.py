@@ -1,14 +1,21 @@
-"""What a run asks of its sampler and scorers beyond the sampled tokens: the most that loss and weightings need."""
+"""What a run asks of its sampler and scorers beyond the sampled tokens: the most that loss and weightings need.
 
-from collections.abc import Iterable, Mapping
+Where several teachers score a row, and a loss needs both their top-K and `at_ids`, each has to say what it makes of the
+others' top-K: they are asked a second time, for the union, when all of them have given theirs. One teacher's own top-K
+is there with its first answer, so one round suffices: its `at_ids` are those of the policy that sampled.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from distillkit.arrays import IntArray
 from distillkit.config.run_config import RunConfig
 from distillkit.frozen import FrozenDict, Value, freeze_fields
-from distillkit.records import Rollout, ScoreRequest
+from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.roles.loss import Loss
 from distillkit.roles.weighting import Weighting
+from distillkit.token_arrays import union_of_ids
+from distillkit.types import Route
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +26,10 @@ class Wanted(Value):
     """As `SampleRequest.wanted`."""
     of_scorers: Mapping[str, int] = field(default_factory=FrozenDict)
     """Without `sampled`, which every scorer gives."""
+    sampler_ids: int = 0
+    """How many of the sampler's top-K ids are among `at_ids`: those that what needs `at_ids` asks the sampler for."""
+    teacher_ids: int = 0
+    """The same of each teacher's, where a row has several."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""
@@ -27,18 +38,47 @@ class Wanted(Value):
     @classmethod
     def by(cls, config: RunConfig) -> "Wanted":
         """What a config's loss and weightings need."""
-        plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
+        return cls.of([config.loss, *config.train.weightings])
+
+    @classmethod
+    def of(cls, plugins: Sequence[Loss | Weighting]) -> "Wanted":
+        """What these need."""
         needs = _most(plugin.needs() for plugin in plugins)
         needs.pop("sampled", None)
-        return cls(_most(plugin.sampler_needs() for plugin in plugins), needs)
+        # Another plugin may want more of the same top-K; that must not change what this one's ids are.
+        supported = [plugin for plugin in plugins if "at_ids" in plugin.needs()]
+        return cls(
+            _most(plugin.sampler_needs() for plugin in plugins),
+            needs,
+            max((plugin.sampler_needs().get("topk", 0) for plugin in supported), default=0),
+            max((plugin.needs().get("topk", 0) for plugin in supported), default=0),
+        )
 
-    def fill(self, request: ScoreRequest) -> ScoreRequest:
-        """A score request with what is wanted: `topk`, and as `at_ids` the top-K ids of the policy that sampled."""
-        topk, ids = self.of_scorers.get("topk", 0), self._ids(request.rollout)
+    def unites(self, route: Route) -> bool:
+        """Whether the teachers of a row are asked a second time, for the union of their top-K."""
+        return self.teacher_ids > 0 and len(route.teachers) > 1
+
+    def first(self, request: ScoreRequest, route: Route) -> ScoreRequest:
+        """A score request with what is wanted: `topk`, and `at_ids` unless those follow from the answers."""
+        topk = self.of_scorers.get("topk", 0)
+        ids = None if self.unites(route) else self._sampler_ids(request.rollout)
         return replace(request, topk=topk, at_ids=ids) if topk or ids is not None else request
 
-    def _ids(self, rollout: Rollout) -> IntArray | None:
-        return rollout.arrays.get("topk_ids") if "at_ids" in self.of_scorers else None
+    def second(self, scores: Sequence[Score]) -> list[ScoreRequest]:
+        """What all teachers of a row are asked when each has given its top-K: the union, without asking for more."""
+        tables = [score.arrays["topk_ids"][:, : self.teacher_ids] for score in scores]
+        sampled = self._sampler_ids(scores[0].request.rollout)
+        union = union_of_ids(tables if sampled is None else [*tables, sampled])
+        return [replace(score.request, topk=0, at_ids=union) for score in scores]
+
+    def _sampler_ids(self, rollout: Rollout) -> IntArray | None:
+        return rollout.arrays["topk_ids"][:, : self.sampler_ids] if self.sampler_ids else None
+
+
+def both_rounds(first: Score, second: Score) -> Score:
+    """A teacher's top-K and the sampled tokens' logprobs of its first answer, with `at_logprobs` of its second."""
+    request = replace(first.request, at_ids=second.request.at_ids)
+    return replace(first, request=request, arrays={**second.arrays, **first.arrays})
 
 
 def _most(needs: Iterable[Mapping[str, int]]) -> dict[str, int]:

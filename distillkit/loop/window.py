@@ -7,7 +7,7 @@ old one was trained.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distillkit.data.turn_end_maps import TurnEndMaps
@@ -85,6 +85,7 @@ class Window:
         self._score_ended = self._started
         self._sample_seconds = 0.0
         self._sampled = asyncio.Event()
+        self._waiting: dict[str, list[ScoreRequest]] = {}
         self._task = asyncio.create_task(self._run())
 
     async def until_sampled(self) -> None:
@@ -120,43 +121,53 @@ class Window:
     async def _run(self) -> None:
         try:
             async with asyncio.TaskGroup() as scoring, closing(self._source):
-                waiting = await self._sample(scoring)
-                for teacher, requests in waiting.items():
-                    scoring.create_task(self._score(teacher, self._results.in_data_order(requests)))
+                await self._sample(scoring)
+                self._ask_whole_windows(scoring)
+            if self._waiting:  # for a second round, which is whole when all of the first are answered
+                async with asyncio.TaskGroup() as scoring:
+                    self._ask_whole_windows(scoring)
         except BaseExceptionGroup as group:
             raise first_error(group) from None
         self._score_ended = time.perf_counter()
 
-    async def _sample(self, scoring: asyncio.TaskGroup) -> dict[str, list[ScoreRequest]]:
-        """Take completions as they come; return the score requests of scorers that want a window at once."""
-        waiting: dict[str, list[ScoreRequest]] = {}
+    async def _sample(self, scoring: asyncio.TaskGroup) -> None:
+        """Take completions as they come, and have them scored."""
         with attribute_to(self._scheduler.sampler):
             async for outcome in self._source:
                 rollout = self._results.add_sample(outcome)
                 self._progress("sample")
-                for request in self._results.score_requests(rollout) if rollout is not None else ():
-                    if self._scheduler.scorers[request.teacher].whole_windows:
-                        waiting.setdefault(request.teacher, []).append(request)
-                    else:
-                        scoring.create_task(self._score(request.teacher, [request]))
+                self._ask(scoring, self._results.score_requests(rollout) if rollout is not None else ())
         self._results.require_all_sampled()
         self._sample_seconds = time.perf_counter() - self._started
         self._sampled.set()
-        return waiting
 
-    async def _score(self, teacher: str, requests: Sequence[ScoreRequest]) -> None:
+    def _ask(self, scoring: asyncio.TaskGroup, requests: Iterable[ScoreRequest]) -> None:
+        """Have requests scored at once, or kept where their scorer wants a window's at once."""
+        for request in requests:
+            if self._scheduler.scorers[request.teacher].whole_windows:
+                self._waiting.setdefault(request.teacher, []).append(request)
+            else:
+                scoring.create_task(self._score(scoring, request.teacher, [request]))
+
+    def _ask_whole_windows(self, scoring: asyncio.TaskGroup) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for teacher, requests in waiting.items():
+            scoring.create_task(self._score(scoring, teacher, self._results.in_data_order(requests)))
+
+    async def _score(self, scoring: asyncio.TaskGroup, teacher: str, requests: Sequence[ScoreRequest]) -> None:
         """Ask one teacher's scorer, and hold it to one outcome a request."""
         scorer, inflight = self._scheduler.scorers[teacher], self._scheduler.inflight
-        unanswered = {request.key for request in requests}
+        unanswered = {request.key: request for request in requests}
         self._score_started = self._score_started or time.perf_counter()
         inflight.change(teacher, len(requests))
         try:
             with attribute_to(scorer, f"for teacher {teacher!r}"):
                 async with closing(scorer.score(requests)) as outcomes:
                     async for outcome in outcomes:
-                        self._results.add_score(outcome, teacher, unanswered)
+                        more = self._results.add_score(outcome, teacher, unanswered)
                         inflight.change(teacher, -1)
                         self._progress("score")
+                        self._ask(scoring, more)
         finally:
             inflight.change(teacher, -len(unanswered))
         if unanswered:

@@ -3,10 +3,13 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.errors import PluginError
 from distillkit.events import Phase
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
+from distillkit.loop.wanted import both_rounds
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.tokenizer import unknown_id, wrong_end
 from distillkit.types import SampleKey
@@ -25,6 +28,8 @@ class WindowResults:
     """Each request's index in data order."""
     _rollouts: dict[SampleKey, Rollout] = field(default_factory=dict, init=False)
     _scores: dict[SampleKey, dict[str, Score]] = field(default_factory=dict, init=False)
+    _first: dict[SampleKey, dict[str, Score]] = field(default_factory=dict, init=False)
+    """Scores of a first round, of rows whose teachers are asked twice."""
     _lost: dict[SampleKey, LostCompletion] = field(default_factory=dict, init=False)
     _versions: dict[str, Score] = field(default_factory=dict, init=False)
     """Of each teacher its first score, whose version all others of the window must have."""
@@ -68,26 +73,46 @@ class WindowResults:
         )
 
     def score_requests(self, rollout: Rollout) -> list[ScoreRequest]:
-        """What is asked of each teacher of the rollout's route."""
-        prompts = self.requests.prompts_of(rollout.key)
+        """What is asked of each teacher of the rollout's route, at first."""
+        prompts, wanted = self.requests.prompts_of(rollout.key), self.requests.wanted
         teachers = prompts.route.teachers
         asked = (self.turn_ends.request(rollout, teacher, prompts.teachers[teacher]) for teacher in teachers)
-        requests = [self.requests.wanted.fill(request) for request in asked]
-        self._to_score += len(requests)
+        requests = [wanted.first(request, prompts.route) for request in asked]
+        self._to_score += len(requests) * (2 if wanted.unites(prompts.route) else 1)
         return requests
 
-    def add_score(self, outcome: Score | Failure, teacher: str, unanswered: set[SampleKey]) -> None:
-        """Take a scorer's answer to one of `unanswered`. Raises PluginError for a second, or of another version."""
+    def add_score(
+        self, outcome: Score | Failure, teacher: str, unanswered: dict[SampleKey, ScoreRequest]
+    ) -> list[ScoreRequest]:
+        """Take a scorer's answer to one of `unanswered`; return what is to be asked now that it is there.
+
+        Raises PluginError for a second answer, and for one of another version or to another question.
+        """
         key = outcome.request.key
         if key not in unanswered:
             raise PluginError(f"the scorer of teacher {teacher!r} answered {key} twice, or was never asked")
-        unanswered.remove(key)
+        asked = unanswered.pop(key)
         if isinstance(outcome, Score):
             self._scored += 1
+            _require_answer(outcome, asked)
             self._require_one_version(outcome, teacher)
-            self._scores[key][teacher] = self.turn_ends.score(outcome)
-        elif key not in self._lost:
+            return self._take(key, teacher, self.turn_ends.score(outcome))
+        if key not in self._lost:
             self._lose(key, "score", outcome.reason, retryable=outcome.retryable, teacher=teacher)
+        return []
+
+    def _take(self, key: SampleKey, teacher: str, score: Score) -> list[ScoreRequest]:
+        """Keep a teacher's score; return the second round's requests if it is the last of a first round."""
+        route, wanted = self.requests.prompts_of(key).route, self.requests.wanted
+        if not wanted.unites(route):
+            self._scores[key][teacher] = score
+            return []
+        first = self._first.setdefault(key, {})
+        if teacher in first:
+            self._scores[key][teacher] = both_rounds(first[teacher], score)
+            return []
+        first[teacher] = score
+        return wanted.second(list(first.values())) if len(first) == len(route.teachers) else []
 
     def _require_one_version(self, score: Score, teacher: str) -> None:
         first = self._versions.setdefault(teacher, score)
@@ -137,3 +162,18 @@ class WindowResults:
             return "sample"
         teachers = self.requests.prompts_of(key).route.teachers
         return "train" if all(teacher in self._scores[key] for teacher in teachers) else "score"
+
+
+def _require_answer(score: Score, asked: ScoreRequest) -> None:
+    """Raise PluginError where a score is not of what was asked: its own request decides which arrays it must hold."""
+    given = score.request
+    same = given is asked or (
+        (given.teacher, given.topk) == (asked.teacher, asked.topk)
+        and np.array_equal(given.token_ids, asked.token_ids)
+        and (given.at_ids is asked.at_ids or np.array_equal(given.at_ids, asked.at_ids))  # type: ignore[arg-type]
+    )
+    if not same:
+        raise PluginError(
+            f"the scorer of teacher {asked.teacher!r} answered {asked.key} with a score whose `request` is not the one "
+            "that it was asked; pass on the ScoreRequest that came"
+        )

@@ -98,7 +98,8 @@ def require_turn_ends(config: RunConfig, renderer: Renderer, sampling: SamplingP
     if problems:
         raise InputError("\n".join(problems))
     if maps:
-        _require_mappable(config.loss.name, config.loss.needs())
+        for plugin in (config.loss, *config.train.weightings):
+            _require_mappable(f"{plugin.role} {plugin.name!r}", plugin.needs())
     return TurnEndMaps(maps)
 
 
@@ -121,11 +122,11 @@ def _map_of(
     return TurnEndMap(tuple(ends), end, both_ways=end not in sampling.stop_ids)
 
 
-def _require_mappable(loss: str, needs: Mapping[str, int]) -> None:
+def _require_mappable(who: str, needs: Mapping[str, int]) -> None:
     more = [need for need in needs if need not in MAPPED]
     if more:
         raise InputError(
-            f"loss {loss!r} needs {', '.join(more)} of its teachers, and turn_end: map knows how to read "
+            f"{who} needs {', '.join(more)} of its teachers, and turn_end: map knows how to read "
             f"{' and '.join(MAPPED)} alone; let completions end with the teacher's token instead (sampling.stop_ids)"
         )
 

@@ -9,16 +9,17 @@ import numpy as np
 from pydantic import Field, PrivateAttr
 from safetensors.numpy import load_file, save_file
 
-from distillkit.arrays import FloatArray, logprob_array, token_ids
+from distillkit.arrays import Array, FloatArray, logprob_array, token_ids
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import Event
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
 from distillkit.testing.byte_tokenizer import ByteTokenizer
+from distillkit.token_arrays import logprobs_at, most_probable
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch, Datum, StepResult
 from distillkit.types import SampleRequest
@@ -29,6 +30,17 @@ def log_softmax(logits: FloatArray) -> FloatArray:
     shifted = logits - logits.max()
     result: FloatArray = (shifted - np.log(np.exp(shifted).sum())).astype(np.float32)
     return result
+
+
+def arrays_of(logprobs: FloatArray, count: int, wanted: Mapping[str, int]) -> dict[str, Array]:
+    """What is `wanted` (`topk`, `entropy`) of `count` tokens, each of the distribution `logprobs` [V]."""
+    arrays: dict[str, Array] = {}
+    if wanted.get("topk"):
+        ids, highest = most_probable(logprobs[None], wanted["topk"])
+        arrays |= {"topk_ids": np.repeat(ids, count, axis=0), "topk_logprobs": np.repeat(highest, count, axis=0)}
+    if wanted.get("entropy"):
+        arrays["entropy"] = np.full(count, -(np.exp(logprobs) * logprobs).sum(), np.float32)
+    return arrays
 
 
 class FakeStudent(Student, Sampler):
@@ -58,6 +70,10 @@ class FakeStudent(Student, Sampler):
         """`importance_sampling`, with `ratio_log_cap`."""
         return {"importance_sampling": frozenset({"ratio_log_cap"})}
 
+    def sampling_capabilities(self) -> Mapping[str, int | None]:
+        """`topk` of as many as there are ids, and `entropy`."""
+        return {"topk": ByteTokenizer.size, "entropy": None}
+
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """A completion a request, in their order, sampled with the request's own seed."""
         logprobs = log_softmax(self._sampling)
@@ -69,7 +85,9 @@ class FakeStudent(Student, Sampler):
             ends = np.flatnonzero(np.isin(sampled, [ByteTokenizer.turn_end, *request.params.stop_ids]))
             ids = token_ids(sampled[: ends[0] + 1] if ends.size else sampled)
             text = self._tokenizer.decode(ids.tolist())
-            yield Rollout(request, self._version, ids, logprobs[ids], "stop" if ends.size else "length", text)
+            reason: FinishReason = "stop" if ends.size else "length"
+            arrays = arrays_of(logprobs, len(ids), request.wanted)
+            yield Rollout(request, self._version, ids, logprobs[ids], reason, text, arrays=arrays)
 
     async def sync(self, weights: Weights) -> None:
         """Sample from a copy of the weights as they are now, as `weights.version`."""
@@ -141,6 +159,10 @@ class FakeScorer(Scorer):
         """The option `context`, in tokens."""
         return self.context
 
+    def capabilities(self) -> Mapping[str, int | None]:
+        """`topk` of as many as there are ids, and `at_ids` of any number."""
+        return {"sampled": None, "topk": ByteTokenizer.size, "at_ids": None}
+
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """A score a request, in their order, each at once."""
         logits = np.zeros(ByteTokenizer.size, np.float32)
@@ -149,7 +171,11 @@ class FakeScorer(Scorer):
         for request in requests:
             self._seen.append(request)
             ids = request.token_ids
-            yield Score(request, logprob_array(logprobs[ids]), echoed_ids=ids)
+            arrays = arrays_of(logprobs, len(ids), {"topk": request.topk})
+            if request.at_ids is not None:
+                table = np.broadcast_to(logprobs, (len(ids), len(logprobs)))
+                arrays["at_logprobs"] = logprobs_at(table, request.at_ids)
+            yield Score(request, logprob_array(logprobs[ids]), echoed_ids=ids, arrays=arrays)
 
 
 class ListSink(Sink):

@@ -27,6 +27,7 @@ from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.testing.array_contract import check_rollout_arrays, check_score_arrays, sampling_wants, scoring_wants
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.eval_context import FakeEvalContext
@@ -93,7 +94,17 @@ async def _check_sampler(sampler: Sampler, tokenizer: Tokenizer) -> list[Rollout
     for rollout in rollouts:
         require(len(rollout.token_ids) <= 5, sampler, "gave more tokens than `params.max_tokens`")
     await _check_stop_ids(sampler, tokenizer, rollouts)
+    await _check_sampling_capabilities(sampler, requests)
     return rollouts
+
+
+async def _check_sampling_capabilities(sampler: Sampler, requests: Sequence[SampleRequest]) -> None:
+    """Asked for what it claims to give besides, it samples the same, and its numbers fit each other."""
+    wanted = sampling_wants(sampler.sampling_capabilities())
+    asked = [replace(request, wanted=wanted) for request in requests]
+    async for outcome in sampler.sample(asked if wanted else ()):
+        if isinstance(outcome, Rollout):
+            check_rollout_arrays(sampler, outcome)
 
 
 async def _check_stop_ids(sampler: Sampler, tokenizer: Tokenizer, rollouts: Sequence[Rollout]) -> None:
@@ -117,6 +128,10 @@ async def _check_scorer(scorer: Scorer, tokenizer: Tokenizer) -> None:
         apart = float(np.abs(first[key].logprobs - second[key].logprobs).max())
         require(apart <= REPEAT_TOLERANCE, scorer, f"answered the same question with logprobs {apart:.3f} nats apart")
     await _check_read_ids(scorer, requests[-1])
+    wanted = [scoring_wants(scorer.capabilities(), request) for request in requests]
+    if any(request.topk or request.at_ids is not None for request in wanted):
+        for score in (await _scores(scorer, wanted)).values():
+            check_score_arrays(scorer, score)
     if scorer.moves():
         await scorer.on_sync(Weights(1, "live"))
 

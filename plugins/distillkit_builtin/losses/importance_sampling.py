@@ -11,12 +11,13 @@ Gu et al., "MiniLLM", 2024, arXiv:2306.08543). Left out: a baseline, and credit 
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, JsonValue
 
-from distillkit import Array, Loss, Positions, ScoredRollout, TokenLoss
+from distillkit import Array, Loss, NextTokenDivergence, Positions, ScoredRollout, TokenLoss
 
 RATIO_LOG_LIMIT = 20.0
 """Nats, a ratio of 5e8: the policy that trains is never so far from the one that sampled."""
@@ -36,6 +37,10 @@ class ImportanceSampling(Loss):
         description="Cap of log(current / sampling probability) in the ratio.",
     )
     advantage_clip: float | None = Field(None, gt=0, description="Advantages are cut to plus or minus this; null: not.")
+
+    def minimises(self) -> NextTokenDivergence | None:
+        """`scale` times the reverse KL; nothing is claimed where advantages are clipped."""
+        return None if self.advantage_clip is not None else partial(scaled_reverse_kl, scale=self.scale)
 
     def options(self) -> Mapping[str, JsonValue]:
         """`ratio_log_cap`, in nats."""
@@ -61,3 +66,8 @@ def importance_sampling(positions: Positions, options: Mapping[str, JsonValue]) 
     """`-exp(min(logprob - sampling_logprob, ratio_log_cap)) * advantage` [n], gradient through `logprob` only."""
     log_ratio = (positions.logprobs - positions.sampling_logprobs).clamp(max=options["ratio_log_cap"])
     return -log_ratio.exp() * positions.inputs["advantages"]
+
+
+def scaled_reverse_kl(student: Any, teacher: Any, sampling: Any, *, scale: float) -> Any:  # noqa: ANN401 - torch tensors
+    """`scale * KL(student || teacher)` [n]."""
+    return scale * (student.exp() * (student - teacher)).sum(-1)

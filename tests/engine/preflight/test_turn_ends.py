@@ -3,14 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 from pydantic import JsonValue
 
-from distillkit import Registry, RunConfig
+from distillkit import Registry, RunConfig, Weighting
 from distillkit.context import RunContext
 from distillkit.data.turn_end_maps import TurnEndMap
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
+from distillkit.records import ScoredRollout
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.tokenizer import Tokenizer, TurnEnds
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -235,6 +237,22 @@ def test_a_loss_of_which_a_map_knows_nothing_is_refused(make: Make) -> None:
         inspect(make((START, (START,)), section, loss=Wants()))
     same = {**section, "scorer": GivesIds(ends=(START, (START,)))}
     assert not inspect(make((START, (START,)), same, loss=Wants())).turn_ends.of
+
+
+class WeighsById(Weighting):
+    name: ClassVar[str] = "weighs-by-id"
+
+    def needs(self) -> Mapping[str, int]:
+        return {"at_ids": 1}
+
+    def weigh(self, step: Sequence[ScoredRollout]) -> Sequence[np.ndarray]:
+        return [np.ones(len(scored.rollout.token_ids)) for scored in step]
+
+
+def test_a_weighting_of_which_a_map_knows_nothing_is_refused(make: Make) -> None:
+    section = {"model": "t", "scorer": GivesIds(ends=(END, (END,))), "turn_end": "map"}
+    with pytest.raises(InputError, match="weighting 'weighs-by-id' needs at_ids of its teachers"):
+        inspect(make((START, (START,)), section, train={"weightings": [WeighsById()]}))
 
 
 @pytest.mark.parametrize(
