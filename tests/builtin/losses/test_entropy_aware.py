@@ -65,7 +65,7 @@ def test_it_minimises_what_it_says_and_nothing_where_both_are_equal(options: Map
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["full", "top-k"])
-def test_it_keeps_the_contract_and_travels_to_other_ranks(options: Mapping[str, Any]) -> None:
+def test_it_keeps_the_contract_and_is_proven_and_travels_to_other_ranks(options: Mapping[str, Any]) -> None:
     check_plugin(EntropyAware(**options))
     loss = EntropyAware(**options)
     pickle.loads(pickle.dumps((token_loss_of(loss), loss.minimises())))

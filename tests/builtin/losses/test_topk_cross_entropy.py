@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from distillkit import Array
 from distillkit.loop.checked_token_loss import token_loss_of
-from distillkit.testing import check_plugin, complete_batch, make_rollout, make_scored
+from distillkit.testing import check_plugin, complete_batch, make_rollout, make_scored, prove_loss
 from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 
 WEIGHTS = (3.0, 1.0, 2.0)
@@ -93,3 +93,10 @@ def test_it_keeps_the_contract_and_services_know_it_as_cross_entropy() -> None:
     assert (loss.loss_function, dict(loss.options()), loss.minimises()) == ("cross_entropy", {}, None)
     assert (dict(loss.needs()), set(loss.reads())) == ({"topk": 5}, {"at_ids"})
     pickle.loads(pickle.dumps(token_loss_of(loss)))
+
+
+def test_what_it_promises_is_proven_and_that_it_leaves_a_teacher_that_it_has_reached_is_said() -> None:
+    proof = prove_loss(TopkCrossEntropy())
+    assert not proof.failures
+    results = {check.name: check.result for check in proof.checks}
+    assert results["equal teacher"] == results["expected gradient"] == "not claimed"
