@@ -21,6 +21,7 @@ from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.testing import check_plugin
+from distillkit_builtin.local.student import LocalStudent
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
@@ -150,6 +151,32 @@ def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
     assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/squared/metrics.jsonl")))
     call("run", "squared.yaml", "loss.cap=0.5", "name=half", *QUICK)
     passes_its_own_tests("test_my_loss.py")
+
+
+@pytest.mark.skipif(
+    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
+)
+def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-loss.md")
+    code = [line for line in Path("my_divergence.py").read_text(encoding="utf-8").splitlines() if line]
+    assert len(code) == 20
+    assert "proven" in call("plugins", "prove", "alpha", "-p", "my_divergence.py")
+    chosen = ("-p", "my_divergence.py", "loss={name: alpha, alpha: 0.3}", "name=alpha")
+    call("run", "squared.yaml", *chosen, "train.max_steps=2")
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/alpha/metrics.jsonl")))
+    passes_its_own_tests("test_my_divergence.py")
+
+
+@pytest.mark.skipif(
+    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
+)
+def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) -> None:
+    write("docs/losses.md")
+    write("docs/tutorials/write-a-loss.md")
+    call("run", "whole.yaml", "train.max_steps=2")
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/whole/metrics.jsonl")))
+    topk = "loss={name: divergence, support: teacher_topk, k: 20}"
+    call("run", "whole.yaml", topk, "name=topk", *QUICK)
 
 
 def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:

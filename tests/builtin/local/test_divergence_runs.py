@@ -8,9 +8,7 @@ from conftest import question
 
 import distillkit
 from distillkit import RunConfig
-from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
-from distillkit_builtin.losses.divergence import Divergence
 
 GIVES = LocalStudent(model="none").loss_capabilities() >= {"distribution", "at_ids", "full"}
 pytestmark = pytest.mark.skipif(not GIVES, reason="student local gives a loss no distributions")
