@@ -79,7 +79,7 @@ class ExactBatch:
             "ids": _laid([datum.response_ids for datum in batch.datums]),
             "prefixes": _laid([np.array(prefixes_of(datum.response_ids)) for datum in batch.datums]),
             "last": _laid([np.arange(len(datum.response_ids))[::-1] == 0 for datum in batch.datums]),
-            "reach": _laid([_reach(policies, completion) for completion in scored]),
+            "reach": _laid([_reach(policies.sampling, completion) for completion in scored]),
         }
         kept = {name: values[counted] for name, values in of_position.items()}
         return cls(batch, policies, **kept, inputs={name: values[counted] for name, values in inputs.items()})
@@ -113,8 +113,7 @@ def _laid(arrays: Sequence[Array]) -> Tensor:
     return laid.double() if laid.is_floating_point() else laid
 
 
-def _reach(policies: Policies, completion: ScoredRollout) -> Array:
+def _reach(sampling: Array, completion: ScoredRollout) -> Array:
     """[R] how often the completion is sampled, at each of its tokens."""
     ids = completion.rollout.token_ids
-    logprobs = policies.student[prefixes_of(ids), ids]
-    return np.full(len(ids), np.exp(logprobs.sum()))
+    return np.full(len(ids), sampling[prefixes_of(ids), ids].prod())

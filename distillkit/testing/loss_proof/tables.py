@@ -61,6 +61,11 @@ class Policies:
         return np.asarray(np.logaddexp.reduce(parts))
 
     @property
+    def sampling(self) -> Array:
+        """[1 + V, V] the student's probabilities, which sum to 1 to the last digit."""
+        return np.exp(_log_softmax(self.student))
+
+    @property
     def reach(self) -> Array:
         """[1 + V] how often the student writes each prefix."""
-        return np.concatenate([[1.0], np.exp(self.student[0])])
+        return np.concatenate([[1.0], self.sampling[0]])
