@@ -14,7 +14,9 @@ class ProofCheck(Value):
     """One thing that was looked at."""
 
     name: str
+    """The same for every loss, such as `expected gradient`."""
     result: ProofResult
+    """What came of it."""
     sentence: str
     """Why, with the numbers."""
 
@@ -28,6 +30,7 @@ class Proof(Value):
     cases: tuple[str, ...]
     """With which sizes and how many teachers it was looked at."""
     checks: tuple[ProofCheck, ...]
+    """Each once, as it came out worst."""
 
     @property
     def passed(self) -> bool:

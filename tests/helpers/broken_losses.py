@@ -142,6 +142,21 @@ class Centred(Sampled):
         return {"advantages": np.nan_to_num(made) - np.nan_to_num(made).mean()}
 
 
+class TwiceTheMixture(Sampled):
+    """Right for one teacher, and twice as strong for two."""
+
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        return {"advantages": super().inputs(completion)["advantages"] * np.float32(len(completion.scores))}
+
+
+class Ragged(FullForward):
+    """As wide an input as the first token says."""
+
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        ids = completion.rollout.token_ids
+        return {"wide": np.ones((len(ids), 1 + ids[0] % 2))}
+
+
 class Growing(Sampled):
     """Twice as strong at each call."""
 

@@ -21,8 +21,8 @@ def forward_kl(student: Tensor, teacher: Tensor, sampling: Any = None) -> Tensor
 
 
 def with_tail(logprobs: Tensor) -> Tensor:
-    """[n, K] to [n, K + 1]: what the K leave is one more outcome."""
-    return torch.cat([logprobs, torch.log1p(-logprobs.exp().sum(-1, keepdim=True))], dim=-1)
+    """[n, K] to [n, K + 1]: what the K leave is one more outcome, if hardly any."""
+    return torch.cat([logprobs, torch.log1p(-logprobs.exp().sum(-1, keepdim=True).clamp(max=1 - 1e-12))], dim=-1)
 
 
 def reverse_kl_at_teachers(student: Tensor, teacher: Tensor, sampling: Tensor, *, k: int) -> Tensor:
@@ -101,6 +101,36 @@ class StudentTopK(TeacherTopK):
     def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
         (score,) = completion.scores.values()
         return {"ids": completion.rollout.arrays["topk_ids"], "teacher": score.arrays["at_logprobs"]}
+
+
+class UnionTopK(StudentTopK):
+    """At the ids that all teachers were asked for: of several teachers the union of everybody's top K."""
+
+    name: ClassVar[str] = "union_topk"
+
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "topk": self.k, "at_ids": self.k}
+
+    def max_teachers(self) -> int | None:
+        return None
+
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        shares, scores = completion.mixture, completion.scores
+        parts = [np.log(shares[name]) + score.arrays["at_logprobs"] for name, score in scores.items()]
+        (ids, *_) = (score.request.at_ids for score in scores.values())
+        padding = ((0, 0), (0, 3 * self.k - ids.shape[1]))
+        logprobs = np.pad(np.logaddexp.reduce(parts), padding, constant_values=-np.inf)
+        return {"ids": np.pad(ids, padding, constant_values=-1), "teacher": logprobs}
+
+    def token_loss(self) -> TokenLoss:
+        return union_topk
+
+
+def union_topk(positions: Positions, options: Mapping[str, Any]) -> Tensor:
+    ids = positions.inputs["ids"]
+    student, teacher = with_tail(positions.at(ids)), with_tail(positions.inputs["teacher"])
+    counted = torch.cat([ids >= 0, torch.ones(len(ids), 1, dtype=torch.bool)], dim=-1)
+    return (student.exp() * (student - teacher).masked_fill(~counted, 0.0)).sum(-1)
 
 
 class Sampled(Loss):

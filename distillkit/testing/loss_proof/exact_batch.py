@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distillkit.arrays import Array
+from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import ScoredRollout
+from distillkit.roles.attribution import named
 from distillkit.roles.loss import Loss
 from distillkit.roles.weighting import Weighting
 from distillkit.testing.loss_proof.enumeration import Masks, every_completion, prefixes_of
@@ -73,13 +76,14 @@ class ExactBatch:
         scored = every_completion(loss, policies, masks)
         with np.errstate(invalid="ignore" if masks else None):  # what stands behind a mask may be no number
             batch = BatchMaker(loss, normalization="sum", weightings=weightings).batch(scored).batch
+        _require_one_shape(loss, batch)
         inputs = {name: _laid([datum.inputs[name] for datum in batch.datums]) for name in batch.datums[0].inputs}
         counted = inputs["weights"] != 0
         of_position = {
             "ids": _laid([datum.response_ids for datum in batch.datums]),
             "prefixes": _laid([np.array(prefixes_of(datum.response_ids)) for datum in batch.datums]),
             "last": _laid([np.arange(len(datum.response_ids))[::-1] == 0 for datum in batch.datums]),
-            "reach": _laid([_reach(policies, completion) for completion in scored]),
+            "reach": _laid([_reach(policies.sampling, completion) for completion in scored]),
         }
         kept = {name: values[counted] for name, values in of_position.items()}
         return cls(batch, policies, **kept, inputs={name: values[counted] for name, values in inputs.items()})
@@ -107,14 +111,25 @@ class ExactBatch:
         return losses.detach().double(), torch.zeros_like(logits) if gradient is None else gradient
 
 
+def _require_one_shape(loss: Loss, batch: Batch) -> None:
+    """Raise PluginError for inputs that cannot be laid end to end; here all completions are of one length."""
+    first = batch.datums[0].inputs
+    for datum, (name, array) in product(batch.datums, first.items()):
+        found = datum.inputs[name].shape
+        if found != array.shape:
+            raise PluginError(
+                f"{named(loss)}: its input {name!r} is {[*array.shape]} of one completion and {[*found]} of another; "
+                "all of a batch must be alike but for the number of tokens"
+            )
+
+
 def _laid(arrays: Sequence[Array]) -> Tensor:
     """Arrays end to end, fractions in float64."""
     laid = torch.tensor(np.concatenate(arrays))
     return laid.double() if laid.is_floating_point() else laid
 
 
-def _reach(policies: Policies, completion: ScoredRollout) -> Array:
+def _reach(sampling: Array, completion: ScoredRollout) -> Array:
     """[R] how often the completion is sampled, at each of its tokens."""
     ids = completion.rollout.token_ids
-    logprobs = policies.student[prefixes_of(ids), ids]
-    return np.full(len(ids), np.exp(logprobs.sum()))
+    return np.full(len(ids), sampling[prefixes_of(ids), ids].prod())

@@ -1,7 +1,7 @@
 """Policies that are tables: a next-token distribution for each prefix of a completion of two tokens.
 
 Prefix 0 is the empty one, prefix 1 + v the token v. Records hold float32 logprobs and proofs are in float64, so the
-tables are made of float32 numbers: of many random ones, those whose probabilities sum to 1 most nearly (to 1e-10).
+tables are made of float32 numbers: of many that are nearly alike, those whose probabilities sum to 1 most nearly.
 """
 
 from dataclasses import dataclass
@@ -15,10 +15,12 @@ LENGTH = 2
 """Tokens of each completion."""
 SHARES = (1.5, 0.5)
 """Weights in the route of a first and a second teacher: a mixture of 3 to 1."""
-SPREADS = (0.4, 1.8)
+SPREADS = (0.4, 3.5)
 """Standard deviations of a prefix's logits, the flattest and the sharpest: teachers are sure, and unsure."""
 TRIED = 200_000
-"""Random numbers of which the tables are chosen."""
+"""Numbers of which a table is chosen: for 6 tokens its probabilities sum to 1 to 1e-10."""
+APART = 1e-3
+"""Nats between those that are nearly alike."""
 
 
 @lru_cache
@@ -26,7 +28,8 @@ def random_table(seed: int, vocabulary: int) -> Array:
     """[1 + V, V] logprobs, float64 of float32 values."""
     made, prefixes = np.random.default_rng(seed), 1 + vocabulary
     spreads = made.permutation(np.linspace(*SPREADS, prefixes))[:, None]
-    logits = spreads * made.standard_normal((max(TRIED // (prefixes * vocabulary), 1), prefixes, vocabulary))
+    tries = (max(TRIED // (prefixes * vocabulary), 1), prefixes, vocabulary)
+    logits = spreads * made.standard_normal((prefixes, vocabulary)) + APART * made.standard_normal(tries)
     rounded = _log_softmax(logits).astype(np.float32).astype(np.float64)
     excess = np.abs(np.log(np.exp(rounded).sum(-1)))
     return frozen_array(rounded[excess.argmin(0), np.arange(prefixes)])
@@ -61,6 +64,11 @@ class Policies:
         return np.asarray(np.logaddexp.reduce(parts))
 
     @property
+    def sampling(self) -> Array:
+        """[1 + V, V] the student's probabilities, which sum to 1 to the last digit."""
+        return np.exp(_log_softmax(self.student))
+
+    @property
     def reach(self) -> Array:
         """[1 + V] how often the student writes each prefix."""
-        return np.concatenate([[1.0], np.exp(self.student[0])])
+        return np.concatenate([[1.0], self.sampling[0]])

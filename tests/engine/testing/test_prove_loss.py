@@ -141,6 +141,11 @@ OTHERS = {"expected gradient": "cosine .*, ratio", "weights": "off where the wei
         (broken.Unsaid(what="logprobs"), {"loss of each position": "must have `logprobs` in reads"}),
         (broken.ReadsATeacherUnsaid(), {"another teacher": "needs() is empty, and gradients .* say what it needs"}),
         (broken.Centred(), {"masks": "a token that was not sampled has an influence on others"}),
+        (broken.TwiceTheMixture(), {"expected gradient": "^2 teachers: .* is 2 times as long"}),
+        (
+            broken.Ragged(),
+            {"loss of each position": r"input 'wide' is \[2, 1\] of one completion and \[2, 2\] of another"},
+        ),
         (broken.Infinite(), {"loss of each position": "loss or gradient is not finite"}),
         (broken.ClaimsOneNumber(), {"expected gradient": r"returns Tensor \[\] for 7 prefixes, not the divergence"}),
     ],
@@ -153,6 +158,15 @@ def test_a_loss_that_breaks_its_word_is_refused_with_the_reason(loss: Loss, why:
         assert re.search(pattern.replace("()", r"\(\)"), found[name]), (name, found[name])
     with pytest.raises(PluginError, match=r"does not do what it says|token_loss|positions|not finite"):
         check_plugin(loss)
+
+
+def test_the_support_of_several_teachers_is_claimed_for_one_of_them() -> None:
+    proof = prove_loss(proved.UnionTopK())
+    assert not failures(proof)
+    assert len(proof.cases) == 8
+    (check,) = (check for check in proof.checks if check.name == "expected gradient")
+    assert check.result == "passed"
+    assert check.sentence.endswith("; in 4 of 8 cases")
 
 
 def test_what_changes_with_each_call_fails_where_a_second_call_is_made() -> None:
