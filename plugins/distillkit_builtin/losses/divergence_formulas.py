@@ -13,6 +13,7 @@ limits are 0, so that 0 and 1 stand for the KLs themselves, as there. `skew` is 
 "DistiLLM", 2024, arXiv:2402.03898 (its alpha is `beta` here): at most `-log beta`, also of what no teacher gives.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,8 +36,7 @@ def mixed(log_p: Tensor, log_q: Tensor, share: float) -> Tensor:
     """`log(share p + (1 - share) q)`, for a share between 0 and 1; 0 where both are none, which `kl` leaves out."""
     neither = log_p.isneginf() & log_q.isneginf()
     p, q = log_p.masked_fill(neither, 0), log_q.masked_fill(neither, 0)
-    shares = torch.tensor([share, 1 - share], dtype=p.dtype, device=p.device).log()
-    return torch.logaddexp(p + shares[0], q + shares[1])
+    return torch.logaddexp(p + math.log(share), q + math.log1p(-share))
 
 
 def jsd(student: Tensor, teacher: Tensor, beta: float) -> Tensor:

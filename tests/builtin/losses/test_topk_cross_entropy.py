@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+import torch
 from helpers.table_completions import completion_of, log_softmax, loss_at
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from distillkit import Array
 from distillkit.loop.checked_token_loss import token_loss_of
 from distillkit.testing import check_plugin, complete_batch, make_rollout, make_scored, prove_loss
-from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
+from distillkit.testing.loss_proof.table_positions import TablePositions
+from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy, topk_cross_entropy
 
 WEIGHTS = (3.0, 1.0, 2.0)
 
@@ -76,6 +78,14 @@ def test_a_place_without_an_id_counts_nothing() -> None:
     (datum,) = complete_batch(TopkCrossEntropy(k=2), [scored], "sum").datums
     assert datum.inputs["target_ids"].tolist() == [[7, -1], [8, 9]]
     assert datum.inputs["target_weights"].tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    inputs = {name: torch.tensor(values) for name, values in datum.inputs.items()}
+    logits = torch.zeros(2, 10, requires_grad=True)
+    losses = topk_cross_entropy(
+        TablePositions(logits, torch.tensor([1, 2]), torch.zeros(2), inputs, None, frozenset({"at_ids"})), {}
+    )
+    assert losses.tolist() == pytest.approx([math.log(10)] * 2)
+    (gradient,) = torch.autograd.grad(losses.sum(), logits)
+    assert gradient[0, 7].item() == pytest.approx(0.1 - 1)
 
 
 def test_a_longer_table_than_it_wants_is_cut_to_its_k() -> None:

@@ -43,7 +43,7 @@ def test_no_name_has_two_answers() -> None:
         ({"sampling": {"max_new_tokens": 1}}, "here it is sampling.max_completion_tokens"),
         (
             {"loss": {"beta": 1}},
-            "loss.beta: unknown key; TRL's, of generalized JSD, is an option of loss={name: divergence",
+            "loss.beta: unknown key; TRL's, of generalized JSD, is an option of loss={name:",
         ),
         ({"temperature": 1}, "temperature: unknown key; here it is sampling.temperature"),
         ({"teachers": [{"model": "t", "scorer": {"lr": 1}}]}, "teachers.0.scorer.lr: unknown key; here it is student."),
