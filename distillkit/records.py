@@ -212,7 +212,8 @@ class ScoredRollout(Value):
             (score,) = self.scores.values()
             return score.logprobs
         parts = [np.float64(math.log(w)) + self.scores[name].logprobs for name, w in self.mixture.items() if w > 0]
-        return logprob_array(np.logaddexp.reduce(parts))
+        with np.errstate(invalid="ignore"):  # NaN may stand behind a mask
+            return logprob_array(np.logaddexp.reduce(parts))
 
 
 @dataclass(frozen=True, slots=True)

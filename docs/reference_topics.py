@@ -99,8 +99,8 @@ TOPICS: Mapping[str, Topic] = {
     "testing.md": Topic(
         "Testing plugins",
         """
-        `from distillkit.testing import ...`: fakes without torch, values that are made up, and `check_plugin`. Needs
-        no pytest and no model.
+        `from distillkit.testing import ...`: fakes without torch, values that are made up, `check_plugin`, and
+        `prove_loss`, which alone needs torch. Needs no pytest and no model.
         """,
         " ".join(distillkit.testing.__all__),
     ),

@@ -21,6 +21,8 @@ from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.testing import check_plugin
+from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 TOP = Path(__file__).parent.parent
 PAGES = sorted([TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *(TOP / "docs").rglob("*.md")])
@@ -150,6 +152,57 @@ def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
     assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/squared/metrics.jsonl")))
     call("run", "squared.yaml", "loss.cap=0.5", "name=half", *QUICK)
     passes_its_own_tests("test_my_loss.py")
+
+
+@pytest.mark.skipif(
+    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
+)
+def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-loss.md")
+    code = [line for line in Path("my_divergence.py").read_text(encoding="utf-8").splitlines() if line]
+    assert len(code) == 20
+    assert "proven" in call("plugins", "prove", "alpha", "-p", "my_divergence.py")
+    chosen = ("-p", "my_divergence.py", "loss={name: alpha, alpha: 0.3}", "name=alpha")
+    call("run", "squared.yaml", *chosen, "train.max_steps=2")
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/alpha/metrics.jsonl")))
+    passes_its_own_tests("test_my_divergence.py")
+
+
+@pytest.mark.skipif(
+    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
+)
+def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) -> None:
+    write("docs/losses.md")
+    write("docs/tutorials/write-a-loss.md")
+    call("run", "whole.yaml", "train.max_steps=2")
+    assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/whole/metrics.jsonl")))
+    topk = "loss={name: divergence, support: teacher_topk, k: 20}"
+    call("run", "whole.yaml", topk, "name=topk", *QUICK)
+
+
+def test_the_page_on_proofs(write: Callable[[str], None]) -> None:
+    write("docs/prove-a-loss.md")
+    said = re.search(
+        r"^> is zero \(\S+\): (.*?)\n\n", (TOP / "docs/prove-a-loss.md").read_text(encoding="utf-8"), re.M | re.S
+    )
+    assert said is not None
+    refused = CliRunner().invoke(app, ["plugins", "prove", "gap", "-p", "my_gap.py"], env={"COLUMNS": "1000"})
+    assert refused.exit_code == 1
+    assert said[1].replace("\n> ", " ") in refused.output
+    assert "not proven: expected gradient, teacher felt, another teacher" in refused.output
+    script = Path("my_gap.py")
+    broken = script.read_text(encoding="utf-8").partition("def gap(")[0]
+    script.write_text(broken + Path("fixed_gap.py").read_text(encoding="utf-8"), encoding="utf-8")
+    assert call("plugins", "prove", "gap", "-p", "my_gap.py").endswith("\nproven\n")
+
+
+def test_the_table_of_proofs_is_that_of_the_losses() -> None:
+    script = runpy.run_path(str(TOP / "docs" / "make_proofs.py"))
+    written = (TOP / "docs" / "prove-a-loss.md").read_text(encoding="utf-8")
+    assert written == script["page"](), "docs/prove-a-loss.md has fallen behind: run python docs/make_proofs.py"
+    assert "**no**" not in written
+    with pytest.raises(LookupError, match=r"no line of the table of proofs sets importance_sampling.scale"):
+        script["require_all_set"]("importance_sampling", ImportanceSampling, [{"ratio_log_cap": 1}])
 
 
 def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:

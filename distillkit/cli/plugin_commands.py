@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from distillkit.cli import plugin_pages, schema
+from distillkit.cli import plugin_pages, proving, schema
 from distillkit.cli.arguments import Quiet, ScriptOptions, Verbose
 from distillkit.cli.plugin_example import example_of
 from distillkit.cli.reporting import OUT, reporting
@@ -47,6 +47,28 @@ def plugins_show(
         example = example_of(registry.find(role, name), registry)
         if example is not None:
             OUT.print(f"\nIn a config:\n\n{example}")
+
+
+@plugins_app.command("prove")
+def plugins_prove(
+    name: Annotated[str | None, typer.Argument(help="The loss.", show_default=False)] = None,
+    options: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Its options.", show_default=False)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every loss, at its default options.")] = False,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Whether a loss does what it says that it minimises, by enumeration; exit code 1 where a check fails.
+
+    distillkit plugins prove importance_sampling scale=0.5
+    """
+    with reporting(verbose=verbose):
+        registry = _registry(plugin or [])
+        passed = proving.prove_all(registry, name, OUT) if every else proving.prove(registry, name, options or [], OUT)
+    if not passed:
+        raise typer.Exit(1)
 
 
 @config_app.command("schema")

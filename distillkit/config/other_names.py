@@ -73,7 +73,7 @@ INSTEAD: Mapping[str, str] = {
     "micro_batch_size": "parts are measured in tokens: student.micro_batch_tokens",
     "ppo_mini_batch_size": "a step of train.prompt_groups_per_step rows has train.num_substeps optimizer steps",
     "num_iterations": "completions are trained on once; train.num_substeps spreads those of a step over more steps",
-    "beta": "the loss is the gap to the teacher itself, with no penalty or mixture beside it; loss.scale scales it",
+    "beta": "TRL's, of generalized JSD, is an option of loss={name: divergence, direction: jsd}",
     "kl_coef": "the loss is the gap to the teacher itself, not a penalty beside a reward; loss.scale scales it",
     "kl_penalty_coef": "the loss is the gap to the teacher itself, not a penalty beside a reward; loss.scale scales it",
     "kl_loss_coef": "the loss is the gap to the teacher itself, not a penalty beside a reward; loss.scale scales it",

@@ -40,7 +40,11 @@ class Wanted(Value):
     @classmethod
     def by(cls, config: RunConfig) -> "Wanted":
         """What a config's loss and weightings need."""
-        plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
+        return cls.of([config.loss, *config.train.weightings])
+
+    @classmethod
+    def of(cls, plugins: Sequence[Loss | Weighting]) -> "Wanted":
+        """What these need."""
         needs = _most(plugin.needs() for plugin in plugins)
         needs.pop("sampled", None)
         # Another plugin may want more of the same top-K; that must not change what this one's ids are.

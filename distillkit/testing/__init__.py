@@ -13,6 +13,8 @@ from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.contract import check_plugin
 from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.fakes import FakeScorer, FakeStudent, ListSink
+from distillkit.testing.proof_of_loss import prove_loss
+from distillkit.testing.proof_result import Proof, ProofCheck, ProofResult
 from distillkit.testing.synthetic_batches import complete_batch, make_scored_rollouts
 
 __all__ = [
@@ -22,6 +24,9 @@ __all__ = [
     "FakeScorer",
     "FakeStudent",
     "ListSink",
+    "Proof",
+    "ProofCheck",
+    "ProofResult",
     "check_plugin",
     "complete_batch",
     "make_context",
@@ -31,4 +36,5 @@ __all__ = [
     "make_scored",
     "make_scored_rollouts",
     "make_teacher",
+    "prove_loss",
 ]

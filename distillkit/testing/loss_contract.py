@@ -11,6 +11,7 @@ from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import Rollout, ScoredRollout
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
+from distillkit.testing.proof_of_loss import prove_loss, unprovable
 from distillkit.testing.synthetic_batches import KNOWN_NEEDS, make_scored_rollouts
 from distillkit.training_data import Batch, Datum
 
@@ -31,6 +32,7 @@ def check_loss(loss: Loss, scored: Sequence[ScoredRollout] = ()) -> None:
     for datum, completion in zip(batch.datums, scored, strict=True):
         _check_datum(loss, datum, completion.rollout)
     _check_token_loss(loss, batch)
+    _check_proof(loss)
 
 
 def _check_token_loss(loss: Loss, batch: Batch) -> None:
@@ -45,6 +47,14 @@ def _check_token_loss(loss: Loss, batch: Batch) -> None:
     weighed = made_up_loss(batch)
     require(math.isfinite(float(weighed.detach())), loss, "its token_loss is not finite for made-up logprobs")
     weighed.backward()
+
+
+def _check_proof(loss: Loss) -> None:
+    """It does what it says that it minimises, wherever that can be looked at."""
+    if unprovable(loss) is not None or find_spec("torch") is None:
+        return
+    failures = [f"{check.name}: {check.sentence}" for check in prove_loss(loss).failures]
+    require(not failures, loss, "does not do what it says (`distillkit plugins prove`): " + "; ".join(failures))
 
 
 def _synthetic_batch(loss: Loss) -> Batch:

@@ -2,21 +2,25 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from pydantic import JsonValue, ValidationError
 
-from distillkit.arrays import Array, FloatArray, frozen_array, logprob_array
+from distillkit.arrays import Array, FloatArray, IntArray, frozen_array, logprob_array
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
+from distillkit.loop.wanted import Wanted
 from distillkit.positions import Positions
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
+from distillkit.testing.ask_as_wanted import ask_as_wanted
 from distillkit.testing.builders import make_rollout, make_row
+from distillkit.token_arrays import NO_ID
 from distillkit.training_data import Batch, Datum
 from distillkit.types import Prompts, Route, Row
 
@@ -51,20 +55,36 @@ def score_rollout(
 ) -> ScoredRollout:
     """`rollout` with `logprobs` [R] by the first teacher, and half a nat less by each further one.
 
-    There are `teachers` of them, if `loss` takes several, else one.
+    There are `teachers` of them, if `loss` takes several, else one. What it needs of the sampler is made up too.
     """
     several = loss is not None and loss.max_teachers() != 1
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
     prompt = rollout.request.prompt_ids
-    scores: dict[str, Score] = {}
-    for index, name in enumerate(names):
-        mine = logprob_array(logprobs - 0.5 * index)
-        needs = {} if loss is None else loss.needs()
-        at_ids = rollout.arrays.get("topk_ids") if "at_ids" in needs else None
-        request = ScoreRequest(rollout, name, prompt, topk=needs.get("topk", 0), at_ids=at_ids)
-        scores[name] = Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
+    needs = {} if loss is None else loss.needs()
+    wanted = Wanted() if loss is None else Wanted.of([loss])
+    rollout = _as_wanted(rollout, wanted.of_sampler)
+    by_teacher = {name: logprob_array(logprobs - 0.5 * index) for index, name in enumerate(names)}
+
+    def answer(request: ScoreRequest) -> Score:
+        mine = by_teacher[request.teacher]
+        return Score(request, mine, rollout.token_ids, arrays=make_arrays(request, needs, mine))
+
     route = Route({name: 1 / len(names) for name in names})
+    scores = ask_as_wanted(wanted, route, [ScoreRequest(rollout, name, prompt) for name in names], answer)
     return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(names, prompt)), scores)
+
+
+def _as_wanted(rollout: Rollout, wanted: Mapping[str, int]) -> Rollout:
+    """The rollout with made-up arrays of what a sampler was to give besides."""
+    if not wanted:
+        return rollout
+    arrays = dict(rollout.arrays)
+    for name, amount in wanted.items():
+        if name == "topk":
+            arrays["topk_ids"], arrays["topk_logprobs"] = _topk(amount, rollout.token_ids, rollout.logprobs)
+        else:
+            arrays[name] = _made_up(len(rollout.token_ids), amount, 1.0)
+    return replace(rollout, request=replace(rollout.request, wanted=wanted), arrays=arrays)
 
 
 def make_arrays(request: ScoreRequest, needs: Mapping[str, int], logprobs: FloatArray) -> dict[str, Array]:
@@ -73,30 +93,41 @@ def make_arrays(request: ScoreRequest, needs: Mapping[str, int], logprobs: Float
     For a capability that the engine does not know: numbers under its name, [R], or [R, least] where it has a limit.
     """
     arrays: dict[str, Array] = {}
+    ids = request.rollout.token_ids
     if request.topk:
-        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(request.topk, request.rollout, logprobs)
+        arrays["topk_ids"], arrays["topk_logprobs"] = _topk(request.topk, ids, logprobs)
     if request.at_ids is not None:
-        spread = -2.0 - 0.5 * np.arange(request.at_ids.shape[1], dtype=np.float32)
-        arrays["at_logprobs"] = np.where(request.at_ids >= 0, spread, -np.inf).astype(np.float32)
+        apart = request.at_ids - ids[:, None]
+        found = _logprobs_at(np.where(apart == 0, 0, (apart - 1) % IDS + 1), logprobs)
+        arrays["at_logprobs"] = np.where(request.at_ids != NO_ID, found, -np.inf).astype(np.float32)
     for need in needs.keys() - KNOWN_NEEDS:
-        least, count = needs[need], len(request.token_ids)
-        arrays[need] = np.full(count if least <= 1 else (count, least), -1.0, np.float32)
+        arrays[need] = _made_up(len(ids), needs[need], -1.0)
     return arrays
 
 
-def _topk(k: int, rollout: Rollout, logprobs: FloatArray) -> tuple[Array, Array]:
-    """Ids and logprobs [R, k], in descending order, of a distribution that gives the sampled ids `logprobs`.
+def _made_up(count: int, least: int, value: float) -> Array:
+    return np.full(count if least <= 1 else (count, least), value, np.float32)
 
-    What they leave is halved from one other id to the next.
-    """
-    sampled = logprobs[:, None].astype(np.float64)
-    rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * np.arange(1, k + 1)
-    all_logprobs = np.concatenate([sampled, rest], axis=1)
-    ids = rollout.token_ids[:, None]
-    all_ids = np.concatenate([ids, (ids + np.arange(1, k + 1)) % max(IDS, k + 1)], axis=1)
+
+def _topk(k: int, token_ids: IntArray, logprobs: FloatArray) -> tuple[Array, Array]:
+    """Ids and logprobs [R, k], in descending order, of `_logprobs_at`'s distribution."""
+    behind = np.broadcast_to(np.arange(k + 1), (len(token_ids), k + 1))
+    ids = token_ids[:, None]
+    all_ids = np.where(behind == 0, ids, (ids + behind) % max(IDS, k + 1))
+    all_logprobs = _logprobs_at(behind, logprobs)
     order = np.argsort(-all_logprobs, axis=1, kind="stable")[:, :k]
     ids, values = (np.take_along_axis(array, order, axis=1) for array in (all_ids, all_logprobs))
     return frozen_array(ids, np.int64), frozen_array(values, np.float32)
+
+
+def _logprobs_at(behind: IntArray, logprobs: FloatArray) -> Array:
+    """[R, k] of the ids so far behind the sampled ones, in a distribution that gives those `logprobs` [R].
+
+    What they leave is halved from one id to the next.
+    """
+    sampled = logprobs[:, None].astype(np.float64)
+    rest = np.log(-np.expm1(np.minimum(sampled, -1e-6))) - math.log(2) * behind
+    return np.where(behind == 0, sampled, rest)
 
 
 def complete_batch(loss: Loss, scored: Sequence[ScoredRollout], normalization: Normalization = "token_mean") -> Batch:

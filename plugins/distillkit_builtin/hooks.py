@@ -14,7 +14,10 @@ from distillkit_builtin.fireworks.student import FireworksStudent
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.divergence import Divergence
+from distillkit_builtin.losses.entropy_aware import EntropyAware
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
@@ -60,8 +63,8 @@ def distillkit_scorers() -> Sequence[type[Scorer]]:
 
 @hookimpl
 def distillkit_losses() -> Sequence[type[Loss]]:
-    """`importance_sampling`."""
-    return [ImportanceSampling]
+    """`importance_sampling`, `divergence`, `entropy_aware` and `topk_cross_entropy`."""
+    return [ImportanceSampling, Divergence, EntropyAware, TopkCrossEntropy]
 
 
 @hookimpl

@@ -48,9 +48,7 @@ def test_the_built_in_plugins_are_found_through_their_entry_point() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones_and_the_closest() -> None:
-    with pytest.raises(
-        PluginNotFoundError, match=r"no router is named 'feild'; did you mean 'field'\? Known: all"
-    ):
+    with pytest.raises(PluginNotFoundError, match=r"no router is named 'feild'; did you mean 'field'\? Known: all"):
         Registry.discover().find("router", "feild")
     with pytest.raises(PluginNotFoundError, match=r"there is no role 'routers'; did you mean 'router'"):
         Registry.discover().find("routers", "field")

@@ -36,6 +36,7 @@ class TablePositions:
     @property
     def logprobs(self) -> Tensor:
         """[n] of the sampled ids, with gradient."""
+        self._require("logprobs", "logprobs")
         return self._log_softmax.gather(1, self.ids[:, None])[:, 0]
 
     @property

@@ -18,12 +18,13 @@ teacher did not give.
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from distillkit import Array, FloatArray, Loss, Positions, ScoredRollout, TokenLoss
+from distillkit import Array, FloatArray, Loss, NextTokenDivergence, Positions, ScoredRollout, TokenLoss
 
 RATIO_LOG_LIMIT = 20.0
 """Nats, a ratio of 5e8: the policy that trains is never so far from the one that sampled."""
@@ -88,6 +89,10 @@ class ImportanceSampling(Loss):
             raise ValueError("control: constant takes the place of every teacher; leave out extrapolate and anchor")
         return self
 
+    def needs(self) -> Mapping[str, int]:
+        """The sampled tokens' logprobs; nothing of teachers under `control`."""
+        return {} if self.control is not None else super().needs()
+
     def max_teachers(self) -> int | None:
         """Any number: one mixture."""
         return None
@@ -99,6 +104,11 @@ class ImportanceSampling(Loss):
             None if self.anchor is None else self.anchor.to,
         )
         return tuple(dict.fromkeys(name for name in named if name is not None))
+
+    def minimises(self) -> NextTokenDivergence | None:
+        """`scale` times the reverse KL; nothing is claimed where advantages are clipped, or are not the teacher's."""
+        other = self.advantage_clip is not None or self.control is not None or self.references()
+        return None if other else partial(scaled_reverse_kl, scale=self.scale)
 
     def options(self) -> Mapping[str, JsonValue]:
         """`ratio_log_cap`, in nats, and the `ratio_gate`."""
@@ -150,3 +160,8 @@ def gated(ratio: Any, gate: Any) -> Any:  # noqa: ANN401 - torch tensors, and th
     if gate["action"] == "cap":
         return bounded * (ratio / ratio.detach())
     return ratio * (bounded == ratio.detach())
+
+
+def scaled_reverse_kl(student: Any, teacher: Any, sampling: Any, *, scale: float) -> Any:  # noqa: ANN401 - torch tensors
+    """`scale * KL(student || teacher)` [n]."""
+    return scale * (student.exp() * (student - teacher)).sum(-1)

@@ -41,7 +41,10 @@ def test_no_name_has_two_answers() -> None:
         ({"train": {"batch_size": 1}}, "train.batch_size: unknown key; here it is train.prompt_groups_per_step"),
         ({"train": {"num_generations": 1}}, "here it is sampling.completions_per_prompt"),
         ({"sampling": {"max_new_tokens": 1}}, "here it is sampling.max_completion_tokens"),
-        ({"loss": {"beta": 1}}, "loss.beta: unknown key; the loss is the gap to the teacher itself"),
+        (
+            {"loss": {"beta": 1}},
+            "loss.beta: unknown key; TRL's, of generalized JSD, is an option of loss={name:",
+        ),
         ({"temperature": 1}, "temperature: unknown key; here it is sampling.temperature"),
         ({"teachers": [{"model": "t", "scorer": {"lr": 1}}]}, "teachers.0.scorer.lr: unknown key; here it is student."),
         ({"actor_rollout_ref": {"actor": {"optim": {"lr": 1}}}}, "actor_rollout_ref.actor.optim.lr: unknown key; here"),

@@ -167,7 +167,10 @@ class Many(Loss):
         return self._seen
 
     def needs(self) -> Mapping[str, int]:
-        return {"sampled": 1, "topk": 20, "full": 1, "hidden": 8, "certainty": 1}
+        return {"sampled": 1, "topk": 20, "at_ids": 3, "full": 1, "hidden": 8, "certainty": 1}
+
+    def sampler_needs(self) -> Mapping[str, int]:
+        return {"topk": 3, "entropy": 1}
 
     def max_teachers(self) -> int | None:
         return None
@@ -393,11 +396,14 @@ def test_a_loss_gets_all_that_it_says_it_needs(loss: Many) -> None:
     for one in loss.seen:
         assert one.prompts.route.weights.keys() == one.scores.keys()
         count = len(one.rollout.token_ids)
+        sampled = {name: array.shape for name, array in one.rollout.arrays.items()}
+        assert sampled == {"topk_ids": (count, 3), "topk_logprobs": (count, 3), "entropy": (count,)}
         for score in one.scores.values():
             shapes = {name: array.shape for name, array in score.arrays.items()}
             assert shapes == {
                 "topk_ids": (count, 20),
                 "topk_logprobs": (count, 20),
+                "at_logprobs": (count, 3 if len(one.scores) == 1 else 20),  # several: the union of their top-K
                 "hidden": (count, 8),
                 "certainty": (count,),
             }
@@ -417,6 +423,17 @@ def test_made_up_top_k_are_a_distribution_that_agrees_with_the_sampled_logprobs(
             assert values[ids.tolist().index(sampled)] == logprob
         else:
             assert values.min() >= logprob
+
+
+def test_made_up_logprobs_of_given_ids_are_those_of_the_made_up_top_k() -> None:
+    rollout = make_rollout([65, 250, 0], [-1.0, -1.0, -1.0])
+    logprobs = logprob_array([-0.01, -1.0, -3.0])
+    top = make_arrays(ScoreRequest(rollout, "t", token_ids([5]), topk=20), {}, logprobs)
+    asked = top["topk_ids"].copy()
+    asked[0, -1] = -1
+    (found,) = make_arrays(ScoreRequest(rollout, "t", token_ids([5]), at_ids=asked), {}, logprobs).values()
+    assert found[0, -1] == -np.inf
+    np.testing.assert_array_equal(np.delete(found.ravel(), 19), np.delete(top["topk_logprobs"].ravel(), 19))
 
 
 def test_what_cannot_be_made_up_for_a_loss_is_said_and_can_be_passed() -> None:
