@@ -3,20 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from distillkit.arrays import Array
-from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import ScoredRollout
-from distillkit.roles.attribution import named
 from distillkit.roles.loss import Loss
 from distillkit.roles.weighting import Weighting
 from distillkit.testing.loss_proof.enumeration import Masks, every_completion, prefixes_of
+from distillkit.testing.loss_proof.table_loss import inputs_of
 from distillkit.testing.loss_proof.table_positions import TablePositions
 from distillkit.testing.loss_proof.tables import Policies
 from distillkit.training_data import Batch
@@ -76,8 +74,7 @@ class ExactBatch:
         scored = every_completion(loss, policies, masks)
         with np.errstate(invalid="ignore" if masks else None):  # what stands behind a mask may be no number
             batch = BatchMaker(loss, normalization="sum", weightings=weightings).batch(scored).batch
-        _require_one_shape(loss, batch)
-        inputs = {name: _laid([datum.inputs[name] for datum in batch.datums]) for name in batch.datums[0].inputs}
+        inputs = {name: _laid(arrays) for name, arrays in inputs_of(batch).items()}
         counted = inputs["weights"] != 0
         of_position = {
             "ids": _laid([datum.response_ids for datum in batch.datums]),
@@ -109,18 +106,6 @@ class ExactBatch:
         losses = self.batch.token_loss(positions, self.batch.options)
         (gradient,) = torch.autograd.grad((losses * weights * self.reach[part]).sum(), logits, allow_unused=True)
         return losses.detach().double(), torch.zeros_like(logits) if gradient is None else gradient
-
-
-def _require_one_shape(loss: Loss, batch: Batch) -> None:
-    """Raise PluginError for inputs that cannot be laid end to end; here all completions are of one length."""
-    first = batch.datums[0].inputs
-    for datum, (name, array) in product(batch.datums, first.items()):
-        found = datum.inputs[name].shape
-        if found != array.shape:
-            raise PluginError(
-                f"{named(loss)}: its input {name!r} is {[*array.shape]} of one completion and {[*found]} of another; "
-                "all of a batch must be alike but for the number of tokens"
-            )
 
 
 def _laid(arrays: Sequence[Array]) -> Tensor:
