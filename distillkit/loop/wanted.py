@@ -54,7 +54,7 @@ class Wanted(Value):
             needs,
             max((plugin.sampler_needs().get("topk", 0) for plugin in supported), default=0),
             max((plugin.needs().get("topk", 0) for plugin in supported), default=0),
-            config.loss.references(),
+            tuple(name for plugin in plugins if isinstance(plugin, Loss) for name in plugin.references()),
         )
 
     def unites(self, route: Route) -> bool:
