@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -80,7 +81,7 @@ def chunked(teachers: Mapping[str, CausalLM], positions: int = 128, known: int |
     def find(name: str) -> InferenceModel:
         causal_lm = teachers[name]
         fast = verified_backbone(causal_lm) if type(causal_lm.model).__name__.startswith("Llama") else None
-        return InferenceModel(causal_lm, fast, cast(Any, None), batch, batch, print)
+        return cast(InferenceModel, SimpleNamespace(causal_lm=causal_lm, backbone=fast, score_batch=batch))
 
     return ChunkedLoss(chunk_size(positions, torch.device("cpu")), known, find)
 

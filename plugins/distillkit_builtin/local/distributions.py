@@ -7,10 +7,19 @@ no probability, on both sides, and how much it had is measured.
 import torch
 from torch import Tensor
 
+from distillkit_builtin.local.fast.fused_ops import fused
 
+
+@fused
 def known_log_softmax(logits: Tensor, known: int) -> Tensor:
     """Float32 log-softmax [n, known] over the first `known` ids of `logits` [n, rows]."""
     return torch.log_softmax(logits[:, :known].float(), dim=-1)
+
+
+@fused
+def entropy_of(logprobs: Tensor) -> Tensor:
+    """In nats [n], of log-softmax distributions `logprobs` [n, V]."""
+    return -(logprobs.exp() * logprobs).sum(-1)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distillkit import PluginError
-from distillkit_builtin.local.distributions import known_log_softmax
+from distillkit_builtin.local.distributions import entropy_of, known_log_softmax
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 
 SAYS = {
@@ -99,7 +99,7 @@ class ChunkPositions:
     def entropy(self) -> Tensor:
         """[n] in nats, with gradient."""
         self._require("entropy", "entropy")
-        return -(self._student.exp() * self._student).sum(-1)
+        return entropy_of(self._student)
 
     def at(self, ids: Tensor) -> Tensor:
         """[n, K] with gradient; minus infinity where an id is -1."""
