@@ -17,6 +17,7 @@ from distillkit.errors import PluginError
 from distillkit.training_data import Datum
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.counted_positions import CountedPositions
+from distillkit_builtin.local.device import selected
 from distillkit_builtin.local.distributions import known_log_softmax, unknown_mass
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.micro_batching import padded_micro_batches
@@ -160,7 +161,7 @@ def _hidden_states(inference: InferenceModel, items: Sequence[PromptAndResponse]
     while waiting:
         group = waiting[0]
         try:
-            with inference.causal_lm.without_adapter():
+            with selected(inference.causal_lm.device.device), inference.causal_lm.without_adapter():
                 hidden = response_states(inference.causal_lm, [items[i] for i in group], inference.backbone).hidden
         except torch.OutOfMemoryError as error:
             batch.shrink(error, max(lengths[i] for i in group))
