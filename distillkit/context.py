@@ -103,6 +103,8 @@ class RunContext:
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
     stop_ids: tuple[int, ...] = ()
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
+    loss_reads: frozenset[str] = frozenset({"logprobs"})
+    """What the run's loss reads of the student (`Loss.reads`), and `full` where it needs teachers' distributions."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
 

@@ -3,6 +3,7 @@
 python -m benchmarks.speed cpu cpu-bf16 --trl-python .venv-trl/bin/python
 python -m benchmarks.speed main lora --steps 8 --sides distillkit
 python -m benchmarks.speed main --steps 3 --sides TRL "TRL, static cache" "TRL, liger"
+python -m benchmarks.speed main --steps 8 --sides distillkit "distillkit, full KL"
 python -m benchmarks.speed main --steps 7 --sides distillkit "distillkit, sharded" --ranks 2
 """
 
@@ -30,6 +31,8 @@ SIDES: dict[str, tuple[str, dict[str, Any]]] = {
     "distillkit": ("ours", {}),
     "distillkit, plain": ("ours", {"forward": "plain", "compile": "never"}),
     "distillkit, sharded": ("ours", {"shard": "always"}),
+    "distillkit, full KL": ("full_kl", {}),
+    "distillkit, full KL, chunks of 1024": ("full_kl", {"loss_chunk_positions": 1024}),
     "TRL": ("trl_side", {}),
     "TRL, static cache": ("trl_side", {"cache_implementation": "static"}),
     "TRL, liger": ("trl_side", {"use_liger_kernel": True}),

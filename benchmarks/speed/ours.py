@@ -8,13 +8,15 @@ import torch
 
 import distillkit
 from benchmarks.speed.shapes import Shape
-from distillkit import RunConfig
+from distillkit import Loss, RunConfig
 
 PHASES = ("sample", "score", "train", "sync", "step")
 
 
-def config_of(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> RunConfig:
-    """A run of a shape, of student and teacher in this process, that writes into `folder`."""
+def config_of(
+    inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path, loss: Loss | None = None
+) -> RunConfig:
+    """A run of a shape, of student and teacher in this process, that writes into `folder`; None: the default loss."""
     device = {"device": shape.device, "dtype": shape.dtype}
     return RunConfig.model_validate(
         {
@@ -34,13 +36,16 @@ def config_of(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[s
             "train": {"prompt_groups_per_step": shape.prompts, "max_steps": steps, "save_every": 0},
             "probe": {"at_start": "never"},
             "sinks": [],
+            **({} if loss is None else {"loss": loss}),
         }
     )
 
 
-def measure(inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path) -> dict[str, Any]:
+def measure(
+    inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path, loss: Loss | None = None
+) -> dict[str, Any]:
     """Seconds of every step and phase, and the peak of the device's memory in GiB; a run writes into `folder`."""
-    config = config_of(inputs, shape, steps, options, folder)
+    config = config_of(inputs, shape, steps, options, folder, loss)
     result = distillkit.run(config)
     lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
     taken = [line for line in lines if "time/step" in line]

@@ -82,8 +82,10 @@ class Shape:
 QWEN3_600M = ModelShape(1024, 3072, 28, 16, 8, 128, 151_936)
 QWEN3_1700M = ModelShape(2048, 6144, 28, 16, 8, 128, 151_936)
 SMOL_135M = ModelShape(576, 1536, 30, 9, 3, 64, 49_152)
+TINY = ModelShape(64, 128, 2, 4, 2, 16, 4096)
 
 SHAPES = {
+    "tiny": Shape(TINY, TINY, 8, 2, 20, 20, 8, "cpu", "float32", (16,)),  # whether the benchmark itself works
     "main": Shape(QWEN3_600M, QWEN3_1700M, 64, 1, 128, 256, 0, "cuda", "bfloat16", (64, 32, 16, 8)),
     "lora": Shape(QWEN3_600M, QWEN3_1700M, 64, 1, 128, 256, 16, "cuda", "bfloat16", (64, 32, 16, 8)),
     "long": Shape(QWEN3_600M, QWEN3_1700M, 64, 1, 128, 1920, 0, "cuda", "bfloat16", (16, 8, 4)),

@@ -103,7 +103,8 @@ def context_for(
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
     run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
-    return replace(run, planned_device=planned_device)
+    reads = config.loss.reads() | ({"full"} & config.loss.needs().keys())
+    return replace(run, planned_device=planned_device, loss_reads=reads)
 
 
 def prepare_run(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,9 +10,12 @@ import torch
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.seeds import derive_seed
+from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
+from distillkit_builtin.local.asked_teachers import shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -57,7 +61,15 @@ def build_student(
     is_cuda = device.device.type == "cuda"
     if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
         _compile(policy)
-    return BuiltStudent(Trainer(policy, _optimizer_options(run, options, device.device)), sampling_copy)
+    optimizer = _optimizer_options(run, options, device.device)
+    return BuiltStudent(Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), sampling_copy)
+
+
+def _chunked_loss(run: RunContext, options: LocalStudentOptions, device: torch.device) -> ChunkedLoss:
+    """Ids beyond the tokenizer's get no probability."""
+    tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model, options.model)
+    known = 1 + max(tokenizer.vocabulary().values())
+    return ChunkedLoss(chunk_size(options.loss_chunk_positions, device), known, partial(shared_teacher, run))
 
 
 def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Policy:

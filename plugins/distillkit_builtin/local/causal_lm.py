@@ -115,9 +115,14 @@ class CausalLM:
         return head
 
     @property
+    def trained_head(self) -> tuple[torch.nn.Parameter, ...]:
+        """What is trained inside the head; of sharded weights as they are while the model computes."""
+        return tuple(parameter for parameter in self._head.parameters() if parameter.requires_grad)
+
+    @property
     def head_is_frozen(self) -> bool:
         """Whether nothing inside the head is trained."""
-        return not any(parameter.requires_grad for parameter in self._head.parameters())
+        return not self.trained_head
 
     @torch.no_grad()
     def require_known_head(self) -> None:

@@ -69,6 +69,11 @@ class Device:
         await asyncio.to_thread(self._thread.shutdown, wait=True, cancel_futures=True)
 
 
+def selected(device: torch.device) -> AbstractContextManager[object]:
+    """A context whose kernels run on `device`, in the thread of another one."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def shared_device(run: RunContext, name: str) -> Device:
     """The run's one `Device` for a name such as `auto`, `cpu` or `cuda:1`."""
     device = resolve_device(name, run.rank)

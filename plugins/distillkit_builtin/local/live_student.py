@@ -83,7 +83,7 @@ class LiveLocalStudent:
         try:
             return await self.device.run(self.trainer.step, batch)
         finally:
-            self.trainer.micro_batch.report(self.run.notify)
+            self.trainer.report(self.run.notify)
 
     async def logprobs(self, rollouts: Sequence[Rollout]) -> Sequence[FloatArray]:
         """Of completions' tokens, under the weights that are trained."""
@@ -98,7 +98,7 @@ class LiveLocalStudent:
         try:
             return await self.device.run(self.trainer.compute_gradient, batch, parts)
         finally:
-            self.trainer.micro_batch.report(self.run.notify)
+            self.trainer.report(self.run.notify)
 
     async def apply_gradient(self) -> dict[str, float]:
         """Sum the gradients of all ranks, and move the weights; returns the step's metrics."""
@@ -182,5 +182,6 @@ async def _open_inference(
         score_batch=score_batch,
         notify=run.notify,
     )
-    trainer.micro_batch.free_caches = score_batch.free_caches = inference.generator.free_caches
+    for adaptive in (trainer.chunked.chunk, trainer.micro_batch, score_batch):
+        adaptive.free_caches = inference.generator.free_caches
     return inference

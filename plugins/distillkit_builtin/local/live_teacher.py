@@ -11,6 +11,7 @@ from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize, default_batch_size
+from distillkit_builtin.local.asked_teachers import share_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
 from distillkit_builtin.local.inference_model import InferenceModel
@@ -54,6 +55,7 @@ class LiveLocalTeacher:
             score_batch=AdaptiveBatchSize(tokens, "tokens", "scorer.micro_batch_tokens"),
             notify=run.notify,
         )
+        share_teacher(run, teacher.name, inference)  # for a student that asks it again in training
         return cls(inference)
 
     def provenance(self) -> dict[str, JsonValue]:

@@ -52,6 +52,12 @@ class LocalStudentOptions(BaseModel):
         description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
         "Where the device has not enough memory for it, it is halved (not where weights are sharded).",
     )
+    loss_chunk_positions: int | None = Field(
+        None,
+        ge=1,
+        description="Losses that read whole distributions see this many positions at once; null: 512 on cuda, else "
+        "128. Where the device has not enough memory for it, it is halved, before micro_batch_tokens is.",
+    )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "

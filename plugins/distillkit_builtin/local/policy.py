@@ -1,6 +1,6 @@
 """The student's model: which of its parameters are trained, and the logprobs that they give."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
@@ -22,7 +22,7 @@ from distillkit_builtin.local.micro_batching import packed_micro_batches, padded
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
 from distillkit_builtin.local.quantization import require_differentiable
-from distillkit_builtin.local.ranks.sharding import ShardedResponses, gather_full_tensors, shard_model
+from distillkit_builtin.local.ranks.sharding import ShardedModel, gather_full_tensors, shard_model
 
 
 class Policy:
@@ -35,7 +35,7 @@ class Policy:
         (causal_lm.adapter or causal_lm.model).eval()
         self.packs = False
         """Whether sequences are packed; else they are padded."""
-        self.sharded: ShardedResponses | None = None
+        self.sharded: ShardedModel | None = None
         """The model, where this rank has only a part of its weights."""
         self.ranks = 1
         """Among how many the weights are sharded."""
@@ -77,7 +77,7 @@ class Policy:
 
     def shard(self, ranks: int) -> None:
         """Keep only this rank's part of the weights, one of `ranks`; those parts are what is trained from now on."""
-        self.sharded, self.ranks = shard_model(self.causal_lm.model, self._logprobs), ranks
+        self.sharded, self.ranks = shard_model(self.causal_lm.model), ranks
         self.trained = dict(self.causal_lm.model.named_parameters())
 
     def compile(self, compiler: str | Compiler = "inductor") -> None:
@@ -123,19 +123,32 @@ class Policy:
             return packed_micro_batches(items, max_tokens)
         return padded_micro_batches(list(map(len, items)), max_tokens)
 
-    def logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
-        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled."""
-        return self._logprobs(items) if self.sharded is None else self.sharded(items)
+    def logprobs(self, items: Sequence[PromptAndResponse], counted: Tensor | None = None) -> Tensor:
+        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled.
+
+        Those at the indices `counted` [n] alone, unless that is None.
+        """
+        return self.with_response_states(items, counted, self.causal_lm.logprobs)
+
+    def with_response_states(
+        self, items: Sequence[PromptAndResponse], counted: Tensor | None, work: Callable[[ResponseStates], Tensor]
+    ) -> Tensor:
+        """What `work` makes of what the head reads, while the head's weights are whole; `items` as in `logprobs`."""
+
+        def compute() -> Tensor:
+            with autocast(self.causal_lm.device.device, self.causal_lm.dtype):  # all weights are trained in float32
+                states = self._response_states(items)
+                if counted is not None:
+                    states = ResponseStates(states.hidden[counted], states.ids[counted])
+                return work(states)
+
+        return compute() if self.sharded is None else self.sharded(compute)
 
     def whole_weights(self) -> dict[str, Tensor]:
         """All weights by name, whole, tied ones once; where they are sharded, every rank must ask at the same time."""
         named = self.causal_lm.model.state_dict(keep_vars=True)
         first = {id(tensor): name for name, tensor in reversed(named.items())}
         return gather_full_tensors((name, tensor) for name, tensor in named.items() if first[id(tensor)] == name)
-
-    def _logprobs(self, items: Sequence[PromptAndResponse]) -> Tensor:
-        with autocast(self.causal_lm.device.device, self.causal_lm.dtype):  # all weights are trained in float32
-            return self.causal_lm.logprobs(self._response_states(items))
 
     def _response_states(self, items: Sequence[PromptAndResponse]) -> ResponseStates:
         """What the head reads: the head, and what a loss needs of it, come behind this."""

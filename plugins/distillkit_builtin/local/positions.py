@@ -2,11 +2,23 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
+import torch
 from torch import Tensor
 
 from distillkit import PluginError
+from distillkit_builtin.local.distributions import entropy_of, known_log_softmax
+from distillkit_builtin.local.fast.fused_ops import logprobs_of
+
+SAYS = {
+    "student": "`distribution` in reads()",
+    "teacher": "`full` in needs()",
+    "entropy": "`entropy` in reads()",
+    "at()": "`at_ids` in reads()",
+}
+"""What a loss must have for what its positions are to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +35,107 @@ class SampledPositions:
     @property
     def student(self) -> NoReturn:
         """Not there."""
-        raise _not_read("student", "`distribution` in reads()")
+        raise _not_read("student")
 
     @property
     def teacher(self) -> NoReturn:
         """Not there."""
-        raise _not_read("teacher", "`full` in needs()")
+        raise _not_read("teacher")
 
     @property
     def entropy(self) -> NoReturn:
         """Not there."""
-        raise _not_read("entropy", "`entropy` in reads()")
+        raise _not_read("entropy")
 
     def at(self, ids: Tensor) -> NoReturn:
         """Not there."""
-        raise _not_read("at()", "`at_ids` in reads()")
+        raise _not_read("at()")
 
 
-def _not_read(name: str, says: str) -> PluginError:
-    return PluginError(f"the loss reads positions.{name} without saying so: it must have {says}")
+@dataclass(frozen=True, eq=False)
+class ChunkPositions:
+    """A chunk of positions with the student's logits: each number is computed when the loss reads it.
+
+    `student`, `entropy` and `teacher` are of the ids that all sides know; `logprobs` and `at()`, as samplers and
+    scorers have them, of all rows of the head.
+    """
+
+    logits: Tensor
+    """[n, rows], with gradient."""
+    known: int
+    """V: ids from here on get no probability."""
+    ids: Tensor
+    """[n] the sampled ones."""
+    sampling_logprobs: Tensor
+    """[n]."""
+    inputs: Mapping[str, Tensor]
+    """[n, ...] by name."""
+    teacher_logprobs: Tensor | None
+    """[n, V] of the row's mixture of teachers; None: the loss does not need it."""
+    reads: frozenset[str]
+    """What the loss says that it reads."""
+
+    @cached_property
+    def logprobs(self) -> Tensor:
+        """[n], float32, with gradient."""
+        if self._shared is not None:
+            return self._shared.gather(1, self.ids[:, None])[:, 0]
+        return logprobs_of(self.logits, self.ids)
+
+    @property
+    def student(self) -> Tensor:
+        """[n, V], float32, with gradient."""
+        self._require("distribution", "student")
+        return self._student
+
+    @property
+    def teacher(self) -> Tensor:
+        """[n, V], float32."""
+        if self.teacher_logprobs is None:
+            raise _not_read("teacher")
+        return self.teacher_logprobs
+
+    @cached_property
+    def entropy(self) -> Tensor:
+        """[n] in nats, with gradient."""
+        self._require("entropy", "entropy")
+        return entropy_of(self._student)
+
+    def at(self, ids: Tensor) -> Tensor:
+        """[n, K] with gradient; minus infinity where an id is -1."""
+        self._require("at_ids", "at()")
+        clamped = ids.clamp(min=0)
+        if self._shared is not None:
+            found = self._shared.gather(1, clamped)
+        else:
+            found = self.logits.gather(1, clamped).float() - self._log_normalizer
+        return found.masked_fill(ids < 0, -torch.inf)
+
+    def student_logprobs(self) -> Tensor | None:
+        """[n, V] as `student`, without gradient; None where the loss reads nothing that is made of it."""
+        return self._student.detach() if self._reads_distribution else None
+
+    @cached_property
+    def _student(self) -> Tensor:
+        return known_log_softmax(self.logits, self.known)
+
+    @property
+    def _shared(self) -> Tensor | None:
+        """[n, rows] log-softmax of all rows, where it is there in any case."""
+        return self._student if self._reads_distribution and self.known == self.logits.shape[1] else None
+
+    @property
+    def _reads_distribution(self) -> bool:
+        return bool(self.reads & {"distribution", "entropy"})
+
+    @cached_property
+    def _log_normalizer(self) -> Tensor:
+        return torch.logsumexp(self.logits.float(), dim=1, keepdim=True)
+
+    def _require(self, capability: str, name: str) -> None:
+        if capability not in self.reads:
+            raise _not_read(name)
+
+
+def _not_read(name: str) -> PluginError:
+    return PluginError(f"the loss reads positions.{name} without saying so: it must have {SAYS[name]}")

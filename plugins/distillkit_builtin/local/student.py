@@ -12,6 +12,7 @@ from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.memory import MemoryReport
+from distillkit.positions import READS
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
@@ -38,7 +39,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "base", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
-        | {"export_dtype"}
+        | {"export_dtype", "loss_chunk_positions"}
     )
 
     libraries: ClassVar[frozenset[str]] = LIBRARIES
@@ -116,8 +117,8 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         return {"topk": None, "entropy": None}
 
     def loss_capabilities(self) -> frozenset[str]:
-        """The sampled tokens' logprobs."""
-        return frozenset({"logprobs"})
+        """Everything: its own numbers, and those of teachers of scorer `local`."""
+        return frozenset({*READS, "full"})
 
     async def open(self, run: RunContext) -> None:
         """Load the model, make LoRA and optimizer, and the copy that samples, unless another sampler is chosen."""

@@ -1,7 +1,7 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
-from distillkit.errors import BadStepError, PluginError, RunFailedError
-from distillkit.roles.student import token_at
+from distillkit.errors import BadStepError, RunFailedError
 from distillkit.seeds import derive_seed
-from distillkit.training_data import Batch, Datum, StepResult
+from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
+from distillkit_builtin.local.counted_positions import CountedPositions
 from distillkit_builtin.local.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
+from distillkit_builtin.local.micro_batch_loss import items_of, sampled_loss
 from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.positions import SampledPositions
 from distillkit_builtin.local.ranks.collectives import sum_gradients
 from distillkit_builtin.local.ranks.sharding import full_tensor
+from distillkit_builtin.local.removed_mass import RemovedMass, RemovedMassMeter, removed_mass_metrics
 from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
 
 PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -55,19 +57,27 @@ class GradientShare:
     loss: float
     """The sum of `weights * loss`."""
     mismatch: Mismatch
+    removed: RemovedMass
 
 
 def step_result(shares: Sequence[GradientShare], applied: Mapping[str, float]) -> StepResult:
     """The result of one step whose gradient was computed in these shares; `applied` are the metrics of applying it."""
     loss = math.fsum(share.loss for share in shares)
-    return StepResult({"train/loss": loss, **mismatch_metrics([share.mismatch for share in shares]), **applied})
+    measured = {
+        **mismatch_metrics([share.mismatch for share in shares]),
+        **removed_mass_metrics([share.removed for share in shares]),
+    }
+    return StepResult({"train/loss": loss, **measured, **applied})
 
 
 class Trainer:
     """The optimizer of one policy."""
 
-    def __init__(self, policy: Policy, options: OptimizerOptions) -> None:
-        """Start with moments of zero, at the schedule's first step."""
+    def __init__(self, policy: Policy, options: OptimizerOptions, chunked: ChunkedLoss | None = None) -> None:
+        """Start with moments of zero, at the schedule's first step.
+
+        `chunked` is for losses that read distributions; None: by the device's defaults, and without teachers.
+        """
         self.policy = policy
         self.options = options
         self.optimizer = torch.optim.AdamW(
@@ -78,6 +88,7 @@ class Trainer:
             fused=policy.causal_lm.device.device.type == "cuda",
         )
         self.micro_batch = AdaptiveBatchSize(options.micro_batch_tokens, "tokens", "student.micro_batch_tokens")
+        self.chunked = chunked or ChunkedLoss(chunk_size(None, policy.causal_lm.device.device))
         self._mismatch = MismatchMeter()
         self.scheduler = get_scheduler(
             options.schedule,
@@ -85,6 +96,11 @@ class Trainer:
             num_warmup_steps=options.warmup_steps,
             num_training_steps=options.total_steps,
         )
+
+    def report(self, notify: Callable[[str], None]) -> None:
+        """Pass on what became smaller since the last call; from the event loop's thread, where sinks live."""
+        for adaptive in (self.chunked.chunk, self.micro_batch):
+            adaptive.report(notify)
 
     def step(self, batch: Batch) -> StepResult:
         """Sum `weights * loss` over the batch's tokens, and move the weights once. Raises BadStepError."""
@@ -100,10 +116,11 @@ class Trainer:
             RunFailedError: if not even one completion fits into memory.
         """
         while True:
-            self._mismatch = MismatchMeter()
+            self._mismatch, self.chunked.removed = MismatchMeter(), RemovedMassMeter()
             self.optimizer.zero_grad(set_to_none=True)
             try:
-                return GradientShare(self.accumulate_gradient(batch, parts), self._mismatch.read())
+                loss = self.accumulate_gradient(batch, parts)
+                return GradientShare(loss, self._mismatch.read(), self.chunked.removed.read())
             except torch.OutOfMemoryError as error:
                 if parts is not None:
                     raise RunFailedError(
@@ -115,8 +132,8 @@ class Trainer:
     def accumulate_gradient(self, batch: Batch, parts: int | None = None) -> float:
         """Add the batch's gradient to what `apply_gradient` will use; returns its sum of `weights * loss`."""
         total = 0.0
-        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in batch.datums]
-        with self.policy.training(), self._own_random_numbers():
+        items = items_of(batch.datums)
+        with self._own_random_numbers():
             if parts is None:
                 groups = self.policy.micro_batches(items, self.micro_batch.size)
             else:
@@ -150,37 +167,26 @@ class Trainer:
 
     def _backward(self, part: Batch) -> float:
         """Add the gradient of a micro-batch; returns its sum of `weights * loss`."""
-        if not part.datums:
-            torch.autograd.backward(self.policy.logprobs([PLACEHOLDER]).sum() * 0.0)  # the others wait for this
-            return 0.0
-        if part.token_loss is None:
-            raise PluginError(f"the loss {part.loss_function!r} has no token_loss, which the local student needs")
-        inputs, counted = self._inputs(part)
-        items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in part.datums]
-        logprobs = self.policy.logprobs(items)
-        if counted is not None:
-            logprobs = logprobs[counted]
-        weights, sampling = inputs.pop("weights"), inputs.pop("sampling_logprobs")
-        self._mismatch.add(logprobs, sampling)
-        losses: Tensor = part.token_loss(SampledPositions(logprobs, sampling, inputs), part.options)
-        loss = (losses * weights).sum()
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise BadStepError(_bad_token(part.datums, counted, logprobs.detach(), losses.detach()))
-        torch.autograd.backward(loss if self.policy.sharded is None else loss * self.policy.ranks)  # FSDP2 takes means
-        return value
-
-    def _inputs(self, part: Batch) -> tuple[dict[str, Tensor], Tensor | None]:
-        """What the loss reads [n, ...] at positions that count, and which these are [n]; None: all are."""
         device = self.policy.causal_lm.device.device
-        inputs = {
-            name: torch.cat([torch.tensor(datum.inputs[name]) for datum in part.datums])
-            for name in part.datums[0].inputs
-        }
-        counted = inputs["weights"].nonzero()[:, 0]
-        if len(counted) == len(inputs["weights"]):
-            return {name: values.to(device) for name, values in inputs.items()}, None
-        return {name: values[counted].to(device) for name, values in inputs.items()}, counted.to(device)
+        counted = CountedPositions.of(part.datums, device) if part.datums else None
+        if not counted:
+            with self.policy.training():
+                torch.autograd.backward(self.policy.logprobs([PLACEHOLDER]).sum() * 0.0)  # the others wait for this
+            return 0.0
+        sampled = part.reads <= {"logprobs"}
+        routes = () if sampled else self.chunked.routes(part, counted)  # teachers compute as they do when they score
+        with self.policy.training():
+            if sampled:
+                found = sampled_loss(self.policy, part, counted)
+            else:
+                found = self.chunked.loss(self.policy, part, counted, routes)
+            self._mismatch.add(found.logprobs, counted.sampling_logprobs)
+            value = float(found.total.detach())
+            if not math.isfinite(value):
+                raise BadStepError(found.bad_token(part.datums, counted))
+            sharded = self.policy.sharded is not None
+            torch.autograd.backward(found.total * self.policy.ranks if sharded else found.total)  # FSDP2 takes means
+        return value
 
     def _clip(self) -> float:
         """Clip to the option's norm, and return the norm before. Raises BadStepError if it is not finite."""
@@ -221,13 +227,3 @@ class Trainer:
             f"of the remaining ones follow the new plan ({self.options.schedule}), the next is "
             f"{self.scheduler.get_last_lr()[0]:.3g}"
         )
-
-
-def _bad_token(datums: Sequence[Datum], counted: Tensor | None, logprobs: Tensor, losses: Tensor) -> str:
-    """Which token's logprob, or else loss, is not finite; a sum of finite losses may be infinite too."""
-    for what, values in (("logprob", logprobs), ("loss", losses)):
-        bad = (~torch.isfinite(values)).nonzero()
-        if bad.numel():
-            position = bad[0, 0] if counted is None else counted[bad[0, 0]]
-            return f"{token_at(datums, int(position))}: its {what} under the student is {float(values[bad[0, 0]])}"
-    return "the loss, a sum of finite numbers, is not finite; lower loss.scale"

@@ -8,12 +8,13 @@ from pydantic import JsonValue
 from distillkit import MemoryReport, MemoryUse, Plan, RunContext
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
+from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import samples_fast, sampling_bytes, scoring_bytes, slot_bytes
 from distillkit_builtin.local.memory.room import device_memory, host_memory
-from distillkit_builtin.local.memory.training_sizes import Passes
+from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
 from distillkit_builtin.local.model_config import read_config
@@ -22,7 +23,7 @@ from distillkit_builtin.model_source import resolve_model
 
 LIBRARIES = 600 * 2**20
 """Bytes that Python and its libraries take on the host."""
-SMALLER_BATCH, SMALLER_LORA = 4096, 16
+SMALLER_BATCH, SMALLER_LORA, SMALLER_CHUNK = 4096, 16, 64
 
 
 def teacher_memory(run: RunContext, plan: Plan, source: str, options: LocalScorerOptions) -> MemoryReport:
@@ -49,7 +50,8 @@ def student_memory(
     size = footprint(options.model, device, options.dtype)
     work = Work.of(plan, run.rank, longest_prompt=plan.longest_prompt)
     uses = [*_trained(run, options, lora_rank, size, samples=samples)]
-    uses += _passes(options, lora_rank, size, work).use()
+    chunks = _chunks(run, options, device)
+    uses += _passes(options, lora_rank, size, work, chunks).use()
     if samples:
         uses += _sampling(options, size, work)
     stored = torch.float32 if lora_rank == 0 else size.dtype
@@ -57,7 +59,10 @@ def student_memory(
     if device.type != "cpu":
         trained = size.structure.parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
-    return _report(run, device, tuple(uses), _savers(options, lora_rank, size, run.rank.count, samples=samples))
+    savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
+    if chunks is not None and chunks.positions > SMALLER_CHUNK:
+        savers.append({"loss_chunk_positions": SMALLER_CHUNK})
+    return _report(run, device, tuple(uses), savers)
 
 
 def _trained(
@@ -85,14 +90,26 @@ def _frozen(run: RunContext, source: str, size: Footprint) -> list[MemoryUse]:
     return [MemoryUse(size.device, "weights", f"frozen weights of {resolve_model(source).base}", size.weight_bytes)]
 
 
-def _passes(options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work) -> Passes:
+def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device) -> LossChunks | None:
+    """How a loss that reads distributions is computed; None for one that does not."""
+    if run.loss_reads <= {"logprobs"}:
+        return None
+    asked = run.teachers if "full" in run.loss_reads else ()
+    widths = tuple(int(read_config(teacher.model).get_text_config().hidden_size) for teacher in asked)
+    return LossChunks(chunk_size(options.loss_chunk_positions, device).size, widths)
+
+
+def _passes(
+    options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work, chunks: LossChunks | None
+) -> Passes:
     fast = samples_fast(read_config(options.model), size, options.forward)
     cuda = size.device.startswith("cuda")
     packs = fast and not (cuda and size.dtype == torch.float32)
     compiled = packs and cuda and options.compile != "never"
-    training = Training(options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing)
+    traced = options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing
+    training = Training(*traced, head=chunks is None)
     default = TRAINED_ON_CUDA if cuda else TRAINED
-    return Passes(training, size, work, options.micro_batch_tokens or default, compiled)
+    return Passes(training, size, work, options.micro_batch_tokens or default, compiled, chunks)
 
 
 def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:

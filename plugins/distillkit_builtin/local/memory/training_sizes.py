@@ -21,8 +21,20 @@ BACKWARD = 4
 """Gradients of the widest layers' outputs that are there at once."""
 UNTRACED = 2.5
 """How much more than compiled layers the others keep, where they cannot be traced."""
+DISTRIBUTION_COPIES, TEACHER_COPIES = 8, 3
+"""Of a chunk's distributions in float32, as a divergence and its gradient make them; more with the teachers'."""
 MIXED = 0.7
 """The share of what float32 takes, where weights are float32 and products are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class LossChunks:
+    """Of a loss that reads distributions."""
+
+    positions: int
+    """Of a chunk."""
+    teachers_hidden: tuple[int, ...]
+    """The widths of the hidden states of teachers that are asked again; empty: none is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,8 @@ class Passes:
     max_tokens: int
     """Of a micro-batch."""
     compiled: bool
+    chunks: LossChunks | None
+    """None: the loss reads the sampled tokens' logprobs alone."""
 
     def use(self) -> tuple[MemoryUse, ...]:
         """Activations and logits, of the phase `training`."""
@@ -42,10 +56,22 @@ class Passes:
         tokens = sequences * self.work.length
         what = f"activations of {tokens:,} tokens"
         uses = [MemoryUse(self.size.device, "training", what, self._activations(sequences, tokens))]
-        if self.size.device.startswith("cuda"):
+        if self.chunks is not None:
+            what = f"head and loss of {self.chunks.positions:,} positions at once, and their gradients"
+            responses = sequences * self.work.new
+            uses.append(MemoryUse(self.size.device, "training", what, self._distributions(self.chunks, responses)))
+        elif self.size.device.startswith("cuda"):
             logits = logits_bytes(self.size, sequences * self.work.new, copies=GRADIENT_COPIES)
             uses.append(MemoryUse(self.size.device, "training", "logits and their gradient", logits))
         return tuple(uses)
+
+    def _distributions(self, chunks: LossChunks, responses: int) -> int:
+        structure, width = self.size.structure, self.size.dtype.itemsize
+        copies = DISTRIBUTION_COPIES + (TEACHER_COPIES if chunks.teachers_hidden else 0)
+        chunk = min(chunks.positions, responses) * structure.vocabulary * (width + copies * FLOAT32)
+        hidden = responses * width * (structure.hidden + sum(chunks.teachers_hidden))
+        head = 0 if self.training.lora_rank else 2 * structure.vocabulary * structure.hidden * FLOAT32
+        return chunk + hidden + head
 
     def _activations(self, sequences: int, tokens: int) -> int:
         if self.compiled:

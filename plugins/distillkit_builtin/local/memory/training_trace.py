@@ -35,6 +35,8 @@ class Training:
     packs: bool
     checkpoints: bool
     """Activations are recomputed."""
+    head: bool = True
+    """Whether the sampled tokens' logprobs are what is trained; False: what comes behind hidden states is left out."""
 
 
 def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int | None:
@@ -52,7 +54,7 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
             for parameter in causal_lm.model.parameters():
                 meter.ignore(parameter)
             states = causal_lm.response_states(items) if row is None else _packed_states(causal_lm, row, short=short)
-            torch.autograd.backward(causal_lm.logprobs(states).sum())
+            torch.autograd.backward((causal_lm.logprobs(states) if training.head else states.hidden).sum())
         return meter.peak
     except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):  # whatever a layer asks for
         return None

@@ -4,7 +4,7 @@ A layer's weights are gathered in float32 when it computes, so that the numbers 
 See https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,30 +13,27 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from distillkit_builtin.local.causal_lm import PromptAndResponse
-
-Logprobs = Callable[[Sequence[PromptAndResponse]], Tensor]
+Work = Callable[[], Tensor]
 
 
-class ShardedResponses(nn.Module):
-    """The model as what FSDP2 calls and shards: from prompts with responses to the responses' logprobs."""
+class ShardedModel(nn.Module):
+    """The model as what FSDP2 calls and shards: it computes whatever needs the model's weights whole."""
 
-    def __init__(self, model: PreTrainedModel, logprobs: Logprobs) -> None:
-        """`logprobs` computes with `model`."""
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Of a model whose layers are sharded by themselves already."""
         super().__init__()
         self.model = model
-        self._logprobs = logprobs
 
-    def forward(self, items: Sequence[PromptAndResponse]) -> Tensor:
-        """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...]."""
-        return self._logprobs(items)
+    def forward(self, work: Work) -> Tensor:
+        """The result of `work`: from it FSDP2 knows of the backward pass, so that it must be the one tensor."""
+        return work()
 
 
-def shard_model(model: PreTrainedModel, logprobs: Logprobs) -> ShardedResponses:
+def shard_model(model: PreTrainedModel) -> ShardedModel:
     """The model in shards, a decoder layer at a time; its parameters are DTensors from now on."""
     for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
         fully_shard(layer)
-    sharded = ShardedResponses(model, logprobs)
+    sharded = ShardedModel(model)
     fully_shard(sharded)
     return sharded
 

@@ -1,0 +1,71 @@
+"""Losses that read whole distributions, on two ranks: weights whole on each, and in parts."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import distillkit
+from builtin.local.test_asked_teachers import ReverseKL
+from builtin.local.test_ranks import SAME, finished, metrics, torchrun
+from distillkit import RunConfig
+from distillkit_builtin.local.scorer import LocalScorer
+
+SCRIPT = """
+from typing import ClassVar
+from distillkit import Loss
+from distillkit_builtin.local.scorer import LocalScorer
+
+class Asked(LocalScorer):
+    name: ClassVar[str] = "asked"
+
+    def capabilities(self):
+        return {"sampled": None, "full": None}
+
+class ReverseKL(Loss):
+    name: ClassVar[str] = "whole_reverse_kl"
+
+    def needs(self):
+        return {"full": 1}
+
+    def reads(self):
+        return frozenset({"distribution"})
+
+    def token_loss(self):
+        return reverse_kl
+
+def reverse_kl(positions, options):
+    return (positions.student.exp() * (positions.student - positions.teacher)).sum(-1)
+"""
+
+
+@pytest.mark.ranks
+@pytest.mark.parametrize(
+    ("student", "option"),
+    [
+        ({}, "student.loss_chunk_positions=5"),
+        ({"lora_rank": 0, "learning_rate": 0.01, "micro_batch_tokens": 100}, "student.shard=always"),
+    ],
+)
+def test_two_ranks_train_on_distributions_as_one(
+    local_config: Callable[..., RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    student: dict[str, Any],
+    option: str,
+) -> None:
+    monkeypatch.setattr(LocalScorer, "capabilities", lambda self: {"sampled": None, "full": None})
+    over: dict[str, Any] = {"student": student, "train": {"prompt_groups_per_step": 2}}
+    alone = distillkit.run(local_config(name="alone", loss=ReverseKL(), **over))
+    values = local_config(name="both", loss=ReverseKL(), **over).dump()
+    values["teachers"][0]["scorer"]["name"] = "asked"
+    script, path = tmp_path / "asked.py", tmp_path / "both.yaml"
+    script.write_text(SCRIPT)
+    path.write_text(yaml.safe_dump(values))
+    code, output = finished(torchrun(2, str(path), "-p", str(script), option))
+    assert code == 0, output
+    for line, expected in zip(metrics(alone.run_dir.parent / "both"), alone.metrics, strict=True):
+        for name in SAME:
+            assert line[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-4), (line["step"], name)
