@@ -1,4 +1,4 @@
-"""What scorers, samplers, evaluators and sinks owe the engine while they are open."""
+"""What scorers, samplers, weightings, evaluators and sinks owe the engine while they are open."""
 
 import json
 import math
@@ -20,18 +20,20 @@ from distillkit.events import (
     RunStarted,
     StepFinished,
 )
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.eval_context import FakeEvalContext
 from distillkit.testing.student_contract import check_student
 from distillkit.testing.synthetic_batches import make_scored_rollouts
+from distillkit.testing.weighting_contract import check_weighting
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
@@ -40,8 +42,10 @@ REPEAT_TOLERANCE = 0.05
 """Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""
 
 
-async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
-    """Check `plugin`, open it, use it as the engine would, close it. A student trains on `batch`, where given.
+async def check_open(plugin: Plugin, batch: Batch | None = None, scored: Sequence[ScoredRollout] = ()) -> None:
+    """Check `plugin`, open it, use it as the engine would, close it.
+
+    A student trains on `batch`, and a weighting weighs `scored`, where given.
 
     Raises PluginError naming the class and what it did.
     """
@@ -58,6 +62,8 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
             await check_student(plugin, await _rollouts_of(plugin, context), batch)
         elif isinstance(plugin, Scorer):
             await _check_scorer(plugin, plugin.tokenizer(context) or ByteTokenizer())
+        elif isinstance(plugin, Weighting):
+            check_weighting(plugin, scored)
         elif isinstance(plugin, Evaluator):
             await _check_evaluator(plugin)
         elif isinstance(plugin, Sink):
