@@ -18,6 +18,7 @@ from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.kill_cost import kill_cost
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.preflight.route_shares import share_row
 from distillkit.types import Prompts
 
 
@@ -45,6 +46,8 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     table = Table(box=None, show_header=False)
     routes = ", ".join(f"{teacher.shown} {pipeline.rows_of[teacher.name]:,}" for teacher in pipeline.teachers)
     table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
+    if prepared.order.shares:
+        table.add_row("shares", share_row(prepared.order, plan.rows, pipeline.teachers))
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
     table.add_row("steps", f"{plan.steps:,}, {whole}")
     if prepared.config.data.sort is not None:

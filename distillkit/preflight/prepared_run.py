@@ -10,6 +10,7 @@ from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.training_order import TrainingOrder
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Notice, Plan
 from distillkit.memory import PlannedDevice
@@ -20,6 +21,7 @@ from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
+from distillkit.preflight.route_shares import share_notes
 from distillkit.preflight.row_warnings import row_warnings
 from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.turn_ends import resolve_ends
@@ -45,6 +47,8 @@ class PreparedRun:
     turn_ends: TurnEndMaps
     """How teachers whose turns end otherwise read the student's completions."""
     dataset: IndexedRows
+    order: TrainingOrder
+    """In which its rows are trained."""
     read_as: ReadAs
     """What is made of the columns of its rows."""
     eval_rows: tuple[Row, ...]
@@ -134,12 +138,12 @@ def prepare_run(
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
-    plan = make_plan(config, train.lengths, None if held_out is None else held_out.lengths)
+    plan = make_plan(config, train.order, train.lengths, None if held_out is None else held_out.lengths)
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
-    notices = (*map(Notice, _notes(rows, train, held_out)), *(Notice(warning, "warning") for warning in warnings))
-    read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
+    notices = (*map(Notice, _notes(rows, train, held_out, plan)), *(Notice(warning, "warning") for warning in warnings))
+    read = (train.rows, train.order, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notices, memory)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
 
@@ -168,10 +172,11 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return renderer
 
 
-def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None) -> Iterator[str]:
+def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None, plan: Plan) -> Iterator[str]:
     """What config and rows have set so, whether or not it was noticed."""
     yield from rows.notes()
     yield from train.lengths.notes("row")
+    yield from share_notes(train.order, plan.rows)
     if held_out is not None:
         yield from held_out.lengths.notes("held-out row")
 
