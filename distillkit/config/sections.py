@@ -201,3 +201,9 @@ class GuardsConfig(BaseModel):
         description="`train/reverse_kl` is higher than in its best window by this share (and by 0.05 nats); "
         "null: never.",
     )
+    route_gap_rise: float | None = Field(
+        0.5,
+        gt=0,
+        description="One teacher's `teacher_route/<slug>/reverse_kl` is higher than in its best window by this share "
+        "(and by 0.05 nats), while another's has fallen by 0.05 nats since the first window; null: never.",
+    )

@@ -63,7 +63,8 @@ async def resume(engine: Engine, path: Path, state: EngineState) -> None:
     """Let a new engine, whose plugins are open, go on from a checkpoint."""
     await engine.checkpointer.restore(path, state)
     engine.step, engine.train_seconds = state.step, state.train_seconds
-    engine.guards.remember(read_metrics(engine.files.run_dir))
+    engine.guards.remember(before := read_metrics(engine.files.run_dir))
     if not state.followed_up:
         engine.to_follow_up = {name: value for name, value in state.metrics.items() if value is not None}
+    engine.report.headroom.remember([*before, *([] if state.followed_up else [state.metrics])])
     engine.dispatcher.notice(f"resumed after step {state.step} from {path}")

@@ -107,9 +107,9 @@ class Engine:
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
-        self.guards.check(measured)
         times = {"time/unix": time.time(), "time/train": trained_at - scored_at, "time/step": trained_at - started}
-        metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured, **times}
+        metrics = {**trained.metrics, **self.report.metrics(trained), **measured, **times}
+        self.guards.check(metrics)
         self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
         if self.step % self.prepared.config.train.weight_sync_interval == 0 or self.step == self.prepared.plan.steps:
             self.dispatcher.phase("publish")
