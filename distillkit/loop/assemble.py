@@ -12,6 +12,7 @@ from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.guards import Guards
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.route_gradients import RouteGradients
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.step_report import StepReport
 from distillkit.loop.training import MismatchMonitor, WindowTrainer
@@ -41,7 +42,8 @@ def assemble(
     mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn, own_sampler)
     train, taken = config.train, config.student.loss_functions().get(config.loss.loss_function)
     maker = BatchMaker(config.loss, taken, train.num_substeps, train.normalization, train.weightings)
-    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn)
+    gradients = RouteGradients(config.student, train.route_gradients_every, prepared.pipeline.teachers, warn)
+    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn, gradients)
     evaluations = EvaluatorRunner(prepared, scheduler, files, dispatcher)
     return Engine(
         prepared,

@@ -102,7 +102,7 @@ class Engine:
         self.report.keep_samples(self.step + 1, scored.scored)
         scored_at = time.perf_counter()
         self.dispatcher.phase("train")
-        trained = await self.trainer.train(scored)
+        trained = await self.trainer.train(scored, self.step + 1)
         trained_at = time.perf_counter()
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
