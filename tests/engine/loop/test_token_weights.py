@@ -6,10 +6,11 @@ from typing import Any, ClassVar, get_args
 import numpy as np
 import pytest
 from helpers import reference_loss
+from helpers.telling_plugins import TellingStudent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distillkit import PluginError, RunConfig, Score, ScoredRollout, ScoreRequest, Weighting, run
+from distillkit import InputError, PluginError, RunConfig, Score, ScoredRollout, ScoreRequest, Weighting, run
 from distillkit.arrays import FloatArray, logprob_array
 from distillkit.config.train_config import Normalization
 from distillkit.loop.batch_maker import BatchMaker
@@ -181,6 +182,17 @@ def test_a_run_has_the_metrics_of_its_weightings(fake_config: Any) -> None:
     assert row["weights/factor"] == pytest.approx(0.5)
     assert row["weights/kept_fraction"] == pytest.approx(0.5 * row["weights/first_only"])
     assert 0 < row["weights/first_only"] < 0.5
+
+
+def test_a_weighting_gets_what_it_needs_of_the_sampler(fake_config: Any) -> None:
+    entropy: dict[str, Any] = {"weightings": [{"name": "entropy", "share": 0.25}]}
+    config = fake_config(train=entropy)
+    with pytest.raises(InputError, match="weighting 'entropy' needs entropy; sampler 'fake' gives nothing more"):
+        run(config)
+    row = run(config.model_copy(update={"student": TellingStudent()})).metrics[0]
+    assert row["weights/entropy"] == pytest.approx(
+        round(0.25 * row["train/active_tokens"]) / row["train/active_tokens"]
+    )
 
 
 def test_without_weightings_there_are_no_such_metrics(fake_config: Any) -> None:
