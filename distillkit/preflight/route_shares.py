@@ -15,9 +15,14 @@ def share_notes(order: TrainingOrder, planned: int) -> Iterator[str]:
         start = f"teacher {name!r}: with its share it trains {counted(rows, 'row')} of {there:,}"
         if rows < there:
             yield f"{start}, so that {there - rows:,} are not trained"
-        elif rows > there * order.epochs:
-            times = f"{rows // there:,}" if rows % there == 0 else f"{rows // there:,} or {rows // there + 1:,}"
-            yield f"{start}, each {times} times (data.epochs={order.epochs})"
+        elif rows != there * order.epochs:
+            yield f"{start}, each {_how_often(rows, there)} (data.epochs={order.epochs})"
+
+
+def _how_often(rows: int, there: int) -> str:
+    least, rest = divmod(rows, there)
+    words = [{1: "once", 2: "twice"}.get(times, f"{times:,} times") for times in (least, least + 1)]
+    return " or ".join(words) if rest else words[0]
 
 
 def share_row(order: TrainingOrder, planned: int, teachers: Sequence[Teacher]) -> str:

@@ -72,9 +72,26 @@ def test_a_resumed_run_trains_the_rows_of_a_whole_one(shared: Make) -> None:
 def test_check_says_rows_and_shares(shared: Make) -> None:
     notes = check(shared(1, 1)).notes
     assert "teacher 'long': with its share it trains 8 rows of 12, so that 4 are not trained" in notes
-    assert "teacher 'short': with its share it trains 8 rows of 4, each 2 times (data.epochs=1)" in notes
+    assert "teacher 'short': with its share it trains 8 rows of 4, each twice (data.epochs=1)" in notes
     assert not [note for note in check(shared(3, 1)).notes if "share" in note]
     assert not [note for note in check(shared(None, None)).notes if "share" in note]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "shares", "notes"),
+    [
+        (2, (1, 1), ["12 rows; each once or twice", "4 rows; each 4 times"]),
+        (2, (3, 1), []),
+        (3, (5, 1), ["12 rows; each 3 times or 4 times", "4 rows; each twice"]),
+        (1, (15, 1), ["12 rows; each once or twice", "4 rows; so that 3 are not trained"]),
+    ],
+)
+def test_how_often_rows_are_trained(shared: Make, epochs: int, shares: tuple[float, float], notes: list[str]) -> None:
+    found = [note for note in check(shared(*shares, data={"epochs": epochs})).notes if "with its share" in note]
+    assert len(found) == len(notes)
+    for note, wanted in zip(found, notes, strict=True):
+        there, _, often = wanted.partition("; ")
+        assert f" of {there.split()[0]}, {often}" in note
 
 
 def test_the_page_of_check_has_the_shares(shared: Make, registry: Any) -> None:
