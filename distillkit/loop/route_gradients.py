@@ -7,7 +7,6 @@ from itertools import combinations
 
 import numpy as np
 
-from distillkit.arrays import FloatArray
 from distillkit.errors import PluginError
 from distillkit.metrics import route_slug
 from distillkit.records import ScoredRollout
@@ -50,7 +49,7 @@ class RouteGradients:
                 f"{named(self.student)}: route_gradients() gave products of the shape {list(np.shape(products))} for "
                 f"{len(parts)} batches"
             )
-        return _metrics([*parts], np.asarray(products, np.float64))
+        return _metrics([*parts], products)
 
     def _by_route(self, batch: Batch, scored: Sequence[ScoredRollout]) -> dict[str, Batch]:
         """The batch's data of each route, by the slug of the route, in the order of the teachers."""
@@ -66,12 +65,12 @@ class RouteGradients:
         }
 
 
-def _metrics(slugs: Sequence[str], products: FloatArray) -> dict[str, float]:
+def _metrics(slugs: Sequence[str], products: Sequence[Sequence[float]]) -> dict[str, float]:
     """Norms, and cosines where both norms are more than 0."""
-    norms = {slug: math.sqrt(max(0.0, float(products[at, at]))) for at, slug in enumerate(slugs)}
+    norms = {slug: math.sqrt(max(0.0, float(products[at][at]))) for at, slug in enumerate(slugs)}
     metrics = {f"teacher_route/{slug}/grad_norm": norm for slug, norm in norms.items()}
     for (i, one), (j, other) in combinations(enumerate(slugs), 2):
         if norms[one] and norms[other]:
-            cosine = float(products[i, j]) / (norms[one] * norms[other])
+            cosine = float(products[i][j]) / (norms[one] * norms[other])
             metrics[f"route_cosine/{one}/{other}"] = min(1.0, max(-1.0, cosine))
     return metrics

@@ -135,8 +135,8 @@ class MeasuresRouteGradients(Protocol):
     Without it `train.route_gradients_every` is refused.
     """
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
-        """[n, n] the inner products of the batches' gradients, as `train` computes them, under the weights as they are.
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        """[n][n] the inner products of the batches' gradients, as `train` computes them, under the weights as they are.
 
         It must change nothing that a later step depends on. None: they cannot be had in this run.
 

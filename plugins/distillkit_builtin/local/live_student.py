@@ -89,7 +89,7 @@ class LiveLocalStudent:
         """Of completions' tokens, under the weights that are trained."""
         return await self.device.run(own_logprobs, self.policy, rollouts, self.trainer.micro_batch.size)
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
         """Inner products of the batches' gradients; None where weights are sharded. Raises BadStepError."""
         return await self.device.run(gradient_products, self.trainer, batches)
 

@@ -2,28 +2,25 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.arrays import FloatArray
 from distillkit.training_data import Batch
 from distillkit_builtin.local.trainer import Trainer
 
 
-def gradient_products(trainer: Trainer, batches: Sequence[Batch]) -> FloatArray | None:
-    """[n, n] under the weights as they are; None where they are sharded: each rank has a part of each gradient.
+def gradient_products(trainer: Trainer, batches: Sequence[Batch]) -> list[list[float]] | None:
+    """[n][n] under the weights as they are; None where they are sharded: each rank has a part of each gradient.
 
     Every batch's gradient is kept in main memory, in float32. Raises BadStepError as a step does.
     """
     if trainer.policy.sharded is not None:
         return None
     gradients = [_gradient(trainer, batch) for batch in batches]
-    products = np.zeros((len(batches), len(batches)))
-    for i, one in enumerate(gradients):
-        for j, other in enumerate(gradients[: i + 1]):
-            products[i, j] = products[j, i] = sum(float(torch.dot(a, b)) for a, b in zip(one, other, strict=True))
-    return products
+    return [
+        [sum(float(torch.dot(a, b)) for a, b in zip(one, other, strict=True)) for other in gradients]
+        for one in gradients
+    ]
 
 
 def _gradient(trainer: Trainer, batch: Batch) -> list[Tensor]:

@@ -147,7 +147,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         """Of completions' tokens under the weights that are trained; None with several ranks."""
         return await self._opened().logprobs(rollouts)
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
         """Inner products of the batches' gradients; None where ranks hold a part of the weights each."""
         return await self._opened().route_gradients(batches)
 

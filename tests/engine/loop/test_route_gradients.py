@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import question
 
-from distillkit import BadStepError, FloatArray, InputError, PluginError, RunConfig, check, run
+from distillkit import BadStepError, InputError, PluginError, RunConfig, check, run
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.loop.route_gradients import RouteGradients
 from distillkit.records import ScoredRollout
@@ -25,10 +25,10 @@ class Measuring(FakeStudent):
     name: ClassVar[str] = "measuring"
     seen: ClassVar[list[list[int]]] = []
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
         self.seen.append([len(batch.datums) for batch in batches])
         gradients = np.array([np.sum([self._gradient(d, 20.0)[1] for d in batch.datums], axis=0) for batch in batches])
-        return gradients.astype(np.float64) @ gradients.T
+        return (gradients.astype(np.float64) @ gradients.T).tolist()  # type: ignore[no-any-return]
 
 
 class Unable(FakeStudent):
@@ -37,7 +37,7 @@ class Unable(FakeStudent):
     name: ClassVar[str] = "unable"
     answer: ClassVar[Any] = None
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer  # type: ignore[no-any-return]
@@ -121,8 +121,8 @@ class Told(FakeStudent):
     name: ClassVar[str] = "told"
     products: ClassVar[Any] = None
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
-        return np.array(self.products)
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        return self.products  # type: ignore[no-any-return]
 
 
 def scored(*routes: str) -> list[ScoredRollout]:

@@ -9,7 +9,6 @@ from typing import TypeVar, cast
 
 from pydantic import JsonValue
 
-from distillkit.arrays import FloatArray
 from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest, Weights
 from distillkit.training_data import Batch, StepResult
@@ -107,7 +106,7 @@ class DataParallelStudent:
     async def logprobs(self, rollouts: Sequence[Rollout]) -> None:
         """Not known: the other ranks have no command for it, and would have to compute along with sharded weights."""
 
-    async def route_gradients(self, batches: Sequence[Batch]) -> FloatArray | None:
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
         """By rank 0 alone, which has all weights; None where they are sharded."""
         return await self.own.route_gradients(batches)
 
