@@ -75,7 +75,7 @@ class TrainingOrder:
         """The place in `shares` of the route of each row from `first` to before `last`, some thousand at a time.
 
         The n-th row of a route (from 0) is due at `(n + 1/2) / share`; the rows come as they are due. So of the first m
-        rows a route has `share * m`, to within half a row for each route that there is.
+        rows a route has `share * m`, to within half a row for each of the other routes.
         """
         begin = end = done = 0
         while done < last:
