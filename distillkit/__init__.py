@@ -73,7 +73,7 @@ from distillkit.roles.router import Router
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer, ScoresAnew
 from distillkit.roles.sink import Sink
-from distillkit.roles.student import ComputesLogprobs, Student, token_at
+from distillkit.roles.student import ComputesLogprobs, MeasuresRouteGradients, Student, token_at
 from distillkit.roles.weighting import Weighting
 from distillkit.run_directory.result import RunResult
 from distillkit.run_plan import Plan
@@ -117,6 +117,7 @@ __all__ += ["Weighting"]
 __all__ += [
     "CheckReport",
     "ComputesLogprobs",
+    "MeasuresRouteGradients",
     "EvalContext",
     "EvalNeed",
     "EvalRequests",

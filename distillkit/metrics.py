@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from distillkit.arrays import FloatArray, IntArray
+from distillkit.arrays import Array, FloatArray, IntArray
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.records import ScoredRollout
+from distillkit.records import Score, ScoredRollout
+from distillkit.token_arrays import NO_ID
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import Teacher
 
@@ -95,20 +96,32 @@ def repetition(token_ids: IntArray) -> float:
     return 1.0 - (1 + np.count_nonzero(grams[1:] != grams[:-1])) / len(grams)
 
 
-def route_metrics(
-    completions: Sequence[ScoredRollout], failed: Mapping[str, int], teachers: Sequence[Teacher]
-) -> dict[str, float]:
-    """For each teacher: completions with accepted scores, failed ones, and the reverse KL of this step."""
-    metrics: dict[str, float] = {}
-    for teacher in teachers:
-        mine = [scored for scored in completions if teacher.name in scored.scores]
-        prefix = f"teacher_route/{teacher.slug}"
-        metrics[f"{prefix}/scored"] = float(len(mine))
-        metrics[f"{prefix}/failed"] = float(failed.get(teacher.name, 0))
-        measured = reverse_kl(mine, teacher.name)
-        if measured:
-            metrics[f"{prefix}/reverse_kl"] = measured["reverse_kl"]
-    return metrics
+def topk_mass(scores: Sequence[Score]) -> float | None:
+    """The mean probability, over active tokens, of the teacher's K most probable tokens; None unless all have them."""
+    tables = [_at_active(score, score.arrays.get("topk_logprobs")) for score in scores]
+    mass = [np.exp(table.astype(np.float64)).sum(axis=1) for table in tables if table is not None]
+    return float(np.mean(np.concatenate(mass))) if len(mass) == len(scores) and any(map(len, mass)) else None
+
+
+def topk_overlap(scores: Sequence[Score]) -> float | None:
+    """The share of the K most probable tokens that policy and teacher have in common, the mean over active tokens.
+
+    K is the smaller of both sides'. None unless both have them of all completions.
+    """
+    shares = []
+    for score in scores:
+        ours = _at_active(score, score.request.rollout.arrays.get("topk_ids"))
+        theirs = _at_active(score, score.arrays.get("topk_ids"))
+        if ours is None or theirs is None:
+            return None
+        k = min(ours.shape[1], theirs.shape[1])
+        both = np.sort(np.concatenate([ours[:, :k], theirs[:, :k]], axis=1), axis=1)
+        shares.append(((both[:, 1:] == both[:, :-1]) & (both[:, 1:] != NO_ID)).sum(axis=1) / k)
+    return float(np.mean(np.concatenate(shares))) if any(map(len, shares)) else None
+
+
+def _at_active(score: Score, table: Array | None) -> Array | None:
+    return None if table is None else score.request.rollout.at_active(table)
 
 
 def mean_of(results: Sequence[StepResult]) -> dict[str, float]:

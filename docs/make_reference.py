@@ -55,6 +55,7 @@ DIAGNOSIS = (
     route_figures.TokenFigures,
     route_figures.PromptFigures,
     route_figures.EntropyFigures,
+    route_figures.TopkFigures,
     route_figures.LengthFigures,
     scored_tokens.Estimate,
 )

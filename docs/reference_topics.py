@@ -62,7 +62,7 @@ TOPICS: Mapping[str, Topic] = {
         """
         RunContext CheckReport MemoryReport MemoryUse MemoryPart DeviceMemory PlannedDevice Leftover PENDING_CLEANUP
         Rank EvalContext EvalNeed EvalRequests TokenScorer ScoresAnew
-        ComputesLogprobs Tokenizer TurnEnds RendersMany HasTemplateVariables
+        ComputesLogprobs MeasuresRouteGradients Tokenizer TurnEnds RendersMany HasTemplateVariables
         """,
     ),
     "running.md": Topic(

@@ -205,6 +205,39 @@ def test_the_table_of_proofs_is_that_of_the_losses() -> None:
         script["require_all_set"]("importance_sampling", ImportanceSampling, [{"ratio_log_cap": 1}])
 
 
+def test_the_weighting_tutorial(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/tutorials/write-a-weighting.md")
+    code = blocks("docs/tutorials/write-a-weighting.md")["my_weighting.py"]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    assert "nats" in call("plugins", "show", "weighting", "within", "-p", "my_weighting.py")
+    assert "within" in call("plugins", "list", "-p", "my_weighting.py")
+    assert "check: ok" in call("check", "within.yaml")
+    call("run", "within.yaml", "train.weightings.0.nats=3")
+    rows = read_jsonl(Path("runs/within/metrics.jsonl"))
+    assert len(rows) == 3
+    assert all(row["weights/kept_fraction"] <= row["weights/truncated"] <= 1 for row in rows)
+    assert all(0 < row["weights/within"] <= 1 for row in rows)
+    passes_its_own_tests("test_my_weighting.py")
+
+
+def test_the_page_on_several_teachers(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/README.md")
+    write("docs/several-teachers.md")
+    checked = " ".join(call("check", "shares.yaml").split())
+    page = (TOP / "docs" / "several-teachers.md").read_text(encoding="utf-8")
+    shown = re.search(r"```\n(rows .*?)```", page, re.DOTALL)
+    assert shown
+    for line in shown[1].splitlines():
+        assert line == "..." or " ".join(line.split()) in checked
+    call("run", "shares.yaml")
+    for row in read_jsonl(Path("runs/shares/metrics.jsonl")):
+        assert (row["teacher_route/long/scored"], row["teacher_route/short/scored"]) == (3, 1)
+        assert row["teacher_route/long/weight"] == pytest.approx(0.5)
+    routes = [entry["route"] for entry in read_jsonl(Path("runs/shares/ledger.jsonl"))]
+    assert routes.count("long") == 9
+
+
 def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/README.md")
     write("docs/tutorials/write-an-evaluator.md")

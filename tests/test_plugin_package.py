@@ -52,7 +52,13 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_error(
 ) -> None:
     listed = json.loads(distillkit("plugins", "list", "--json").stdout)
     mine = {(p["role"], p["name"]): p for p in listed["plugins"] if p["distribution"] == "weather-distill"}
-    assert set(mine) == {("dataset", "reports"), ("router", "keyword"), ("scorer", "vowels"), ("sink", "csv")}
+    assert set(mine) == {
+        ("dataset", "reports"),
+        ("router", "keyword"),
+        ("scorer", "vowels"),
+        ("weighting", "digits"),
+        ("sink", "csv"),
+    }
     assert mine["router", "keyword"]["version"] == "1.2.3"
     assert mine["router", "keyword"]["class"] == "weather_distill.router.KeywordRouter"
     assert listed["broken"] == [
@@ -64,7 +70,7 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_error(
     assert "option" in distillkit("plugins", "show", "router", "keyword").stdout
 
 
-def test_a_config_chooses_all_four_by_name(
+def test_a_config_chooses_all_five_by_name(
     distillkit: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
     reports = "EDDF: sun\n\nEGLL: rain\nat noon\n\n\nLFPG: wind\n\nEHAM: more rain\n"
@@ -77,7 +83,7 @@ def test_a_config_chooses_all_four_by_name(
         "teachers": [{"model": "m", "route_value": name, "scorer": {"name": "vowels"}} for name in ("dry", "wet")],
         "router": {"name": "keyword", "keyword": "rain"},
         "sampling": {"max_completion_tokens": 8},
-        "train": {"prompt_groups_per_step": 2},
+        "train": {"prompt_groups_per_step": 2, "weightings": [{"name": "digits", "weight": 0}]},
         "sinks": [{"name": "csv", "metric": "train/reverse_kl"}],
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
@@ -92,6 +98,7 @@ def test_a_config_chooses_all_four_by_name(
     }
     lines = (tmp_path / "runs/weather/metric.csv").read_text().splitlines()
     metrics = read_jsonl(tmp_path / "runs/weather/metrics.jsonl")
+    assert all(row["weights/digits"] == row["weights/kept_fraction"] <= 1 for row in metrics)
     assert lines == ["step,train/reverse_kl", *(f"{row['step']},{row['train/reverse_kl']}" for row in metrics)]
 
 
@@ -110,11 +117,12 @@ def test_the_contracts_hold(tmp_path: Path) -> None:
         from weather_distill.router import KeywordRouter
         from weather_distill.scorer import VowelScorer
         from weather_distill.sink import CsvSink
+        from weather_distill.weighting import DigitsWeighting
     finally:
         sys.path.pop(0)
     from distillkit.testing import check_plugin
 
     reports = tmp_path / "reports.txt"
     reports.write_text("EDDF: sun\n\nno station\n\nEGLL: rain\nat noon", encoding="utf-8")
-    for plugin in (ReportsDataset(path=str(reports)), KeywordRouter(), VowelScorer(), CsvSink()):
+    for plugin in (ReportsDataset(path=str(reports)), KeywordRouter(), VowelScorer(), DigitsWeighting(), CsvSink()):
         check_plugin(plugin)

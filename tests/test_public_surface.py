@@ -21,7 +21,7 @@ BUILT_IN = [
     *(TOP / "plugins" / "distillkit_builtin" / name for name in ("routers.py", "prompts.py", "hooks.py")),
     *(
         path
-        for name in ("losses", "evaluators", "sinks")
+        for name in ("losses", "weightings", "evaluators", "sinks")
         for path in (TOP / "plugins/distillkit_builtin" / name).iterdir()
     ),
 ]

@@ -36,7 +36,10 @@ def show_diagnosis(name: str, diagnosis: Diagnosis, console: Console) -> None:
     console.print(f"{name}: {', '.join(numbers)}")
     if diagnosis.lost:
         console.print(f"note: {counted(diagnosis.lost, 'completion')} could not be sampled or scored: in no figure")
-    for table in (_gaps(diagnosis), _lengths(diagnosis), _entropies(diagnosis), _tenths(diagnosis), _tokens(figures)):
+    tables = [_gaps(diagnosis), _lengths(diagnosis), _entropies(diagnosis)]
+    if figures.topk is not None:
+        tables.append(_topk(diagnosis))
+    for table in (*tables, _tenths(diagnosis), _tokens(figures)):
         console.print(table)
         console.print()
     if len(diagnosis.routes) > 1:
@@ -78,6 +81,16 @@ def _entropies(diagnosis: Diagnosis) -> Table:
         topk = UNKNOWN if entropy.teacher_topk is None else f">= {nats(entropy.teacher_topk)} (k={entropy.topk})"
         sides = _estimate(entropy.student), _estimate(entropy.teacher)
         _row(table, name, *sides, topk, _estimate(entropy.teacher_cross))
+    return table
+
+
+def _topk(diagnosis: Diagnosis) -> Table:
+    table = _table("top-k of both sides", "k", "in common", "teacher's mass in its own")
+    for name, figures in _routes(diagnosis):
+        topk = figures.topk
+        if topk is not None:
+            common = UNKNOWN if topk.overlap is None else percent(topk.overlap)
+            _row(table, name, str(topk.k), common, percent(topk.teacher_mass))
     return table
 
 

@@ -37,6 +37,7 @@ TWO_TEACHERS = """teachers:               # each row's `teacher` field names the
   - model: Qwen/Qwen3-1.7B
     route_value: writing
     teacher_messages_key: writing_messages   # what only this teacher reads, in rows that are routed to it
+    # `share` says how many rows of a step a teacher gets, train.normalization: route_mean lets all count alike
 
 router:
   name: field
@@ -55,6 +56,7 @@ loss:                   # -exp(min(logprob - sampling_logprob, ratio_log_cap)) *
 
 train:
   prompt_groups_per_step: 8
+  # weightings: [truncated]       # how much tokens count: `distillkit plugins list` has the weightings
 """
 EVALUATED = """  eval_every: 8
   save_every: 10

@@ -16,6 +16,7 @@ from distillkit.config.sections import (
     SamplingConfig,
     Section,
     TeacherConfig,
+    shares_of,
 )
 from distillkit.config.train_config import TrainConfig
 from distillkit.data.named_teachers import named
@@ -81,6 +82,7 @@ class RunConfig(Section):
             raise ValueError(
                 f"teachers: two have the route value {twice[0]!r}; give each teacher a `route_value` of its own"
             )
+        shares_of(self.teachers)
         require_routes(self.data.format, names, self.router)
         for section, teacher in zip(self.teachers, named([each.teacher for each in self.teachers]), strict=True):
             section.scorer.bind(teacher)

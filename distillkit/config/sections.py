@@ -1,5 +1,6 @@
 """The sections of a config that hold no plugin of the run itself, but the teachers."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -41,6 +42,12 @@ class TeacherConfig(Section):
         "refused; map: the student's end is scored as this teacher's own.",
     )
     weight: float = Field(1.0, gt=0, description="For losses that blend the teachers of a row.")
+    share: float | None = Field(
+        None,
+        gt=0,
+        description="Its part of the rows of each window, beside the shares of the other teachers, which must have one "
+        "too; null: as many as there are in the data.",
+    )
     scorer: Scorer = Field(description="How its logprobs are had; by default the scorer named like the student.")
 
     @model_validator(mode="after")
@@ -67,6 +74,18 @@ class TeacherConfig(Section):
             tokenizer_model=self.tokenizer_model or self.model,
             chat_template_kwargs=self.chat_template_kwargs,
         )
+
+
+def shares_of(teachers: Sequence[TeacherConfig]) -> dict[str, float]:
+    """Teacher name to its `share`; empty where none is set. Raises ValueError where some are set and some are not."""
+    shares = {section.teacher.name: section.share for section in teachers}
+    given = {name: share for name, share in shares.items() if share is not None}
+    lacks = [name for name in shares if name not in given]
+    if given and lacks:
+        raise ValueError(
+            f"teachers: {next(iter(given))!r} has a share and {lacks[0]!r} has none; give every teacher one, or none"
+        )
+    return given
 
 
 class SamplingConfig(Section):
@@ -181,4 +200,10 @@ class GuardsConfig(BaseModel):
         gt=0,
         description="`train/reverse_kl` is higher than in its best window by this share (and by 0.05 nats); "
         "null: never.",
+    )
+    route_gap_rise: float | None = Field(
+        0.5,
+        gt=0,
+        description="One teacher's `teacher_route/<slug>/reverse_kl` is higher than in its best window by this share "
+        "(and by 0.05 nats), while another's has fallen by 0.05 nats since the first window; null: never.",
     )

@@ -46,6 +46,12 @@ class TrainConfig(Section):
         1, ge=0, description="Write completions to samples.jsonl every so many steps and at evaluations; 0: never."
     )
     samples_per_route: int = Field(2, ge=1, description="How many completions of each route are written then.")
+    route_gradients_every: int = Field(
+        0,
+        ge=0,
+        description="Measure each route's gradient, and the angle between routes', every so many steps, which takes "
+        "as long as training once more; 0: never.",
+    )
     max_steps_off_policy: int = Field(
         0,
         ge=0,

@@ -118,6 +118,13 @@ class RowPipeline:
                 f"{'1' if limit == 1 else f'1 to {limit}' if limit else 'at least 1'}",
             )
 
+        if len(route.weights) > 1 and self.config.teachers[0].share is not None:
+            raise RowError(
+                "route",
+                f"router {router!r} returned {len(route.teachers)} teachers, and teachers[].share is for rows with one "
+                "teacher each; leave the shares out",
+            )
+
     def notes(self, of: str) -> list[str]:
         """What the rows have not, or have in vain: `12 of 96 rows have no teacher_messages; scored under messages`."""
         fallbacks = [

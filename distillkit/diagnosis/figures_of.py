@@ -15,8 +15,10 @@ from distillkit.diagnosis.route_figures import (
     RouteFigures,
     TenthFigures,
     TokenFigures,
+    TopkFigures,
 )
 from distillkit.diagnosis.scored_tokens import Doubles, Estimate, ScoredTokens, estimate, rows_of, scored_tokens
+from distillkit.metrics import topk_mass, topk_overlap
 from distillkit.records import Rollout, Score, ScoredRollout
 
 SHOWN_TOKENS = 5
@@ -75,11 +77,12 @@ def _route(measured: Measured, teachers: Sequence[str]) -> RouteFigures:
         len(tokens.ids),
         _gap(tokens, _prompt(measured, mine), measured.names),
         EntropyFigures(
-            estimate(-tokens.sampling, tokens.rows) if measured.untouched else None,
+            _student_entropy(scores, tokens, untouched=measured.untouched),
             _own_entropy(own) if measured.untouched and complete else None,
             estimate(-tokens.teacher, tokens.rows),
             *_topk_entropy(scores),
         ),
+        _topk(scores),
         _lengths(rollouts),
         _lengths(own) if complete else None,
         _mean([len(score.request.rollout.request.prompt_ids) for score in scores]),
@@ -153,6 +156,22 @@ def _own_entropy(own: Sequence[Rollout]) -> Estimate | None:
     return estimate(
         -np.concatenate([np.empty(0), *(rollout.at_active(rollout.logprobs) for rollout in own)]), rows_of(own)
     )
+
+
+def _student_entropy(scores: Sequence[Score], tokens: ScoredTokens, *, untouched: bool) -> Estimate | None:
+    """Of its distributions where all completions hold it; else estimated by what the untouched policy sampled."""
+    rollouts = [score.request.rollout for score in scores]
+    if rollouts and all("entropy" in rollout.arrays for rollout in rollouts):
+        parts = [rollout.at_active(rollout.arrays["entropy"]) for rollout in rollouts]
+        return estimate(np.concatenate(parts).astype(np.float64), tokens.rows)
+    return estimate(-tokens.sampling, tokens.rows) if untouched else None
+
+
+def _topk(scores: Sequence[Score]) -> TopkFigures | None:
+    """None unless all scores hold one k."""
+    mass = topk_mass(scores)
+    widths = {score.arrays["topk_logprobs"].shape[1] for score in scores if "topk_logprobs" in score.arrays}
+    return None if mass is None or len(widths) != 1 else TopkFigures(widths.pop(), topk_overlap(scores), mass)
 
 
 def _topk_entropy(scores: Sequence[Score]) -> tuple[float | None, int | None]:

@@ -8,12 +8,15 @@ from distillkit.errors import RunFailedError
 from distillkit.events import Notice, PhaseProgress
 from distillkit.loop.evaluation import Evaluation
 from distillkit.loop.unless_broken import unless_broken
+from distillkit.loop.wanted import Wanted
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.open_run import OpenRun, opened
 from distillkit.probe.rows import spread_rows
 from distillkit.records import Rollout, Score, ScoredRollout
 from distillkit.types import Prompts
 
+TOPK = 20
+"""Of how many of their most probable tokens both sides are asked, where they can say as many."""
 PURPOSE = "diagnose"
 """Part of the seeds: no step, evaluation or probe samples the same completions."""
 
@@ -40,7 +43,7 @@ async def measured(
 
 async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:
     prepared = run.prepared
-    outcomes = await run.sampled_and_scored(prompts, PURPOSE)
+    outcomes = await run.sampled_and_scored(prompts, PURPOSE, wanted=offered(prepared))
     if not outcomes.scored:
         raise RunFailedError(f"no completion could be scored; the first failure: {outcomes.lost[0].reason}")
     config, teachers = prepared.config, prepared.pipeline.routed_to
@@ -59,6 +62,21 @@ async def _measured(run: OpenRun, prompts: list[Prompts]) -> Measured:
     names = TokenNames(lambda token: tokenizer.show([token]), frozenset(tokenizer.special_tokens().values()))
     untouched = prepared.sampling.is_untouched
     return Measured(outcomes.scored, untouched, names, len(outcomes.lost), own, student_prompt)
+
+
+def offered(prepared: PreparedRun) -> Wanted:
+    """What both sides can say of more tokens than the sampled ones: the policy's entropy, and the top-K of each.
+
+    One K for all sides that give a top-K: the least of what they give, and at most `TOPK`. Teachers are asked where all
+    of them can.
+    """
+    sampler, scorers = prepared.plugins.sampler.sampling_capabilities(), prepared.plugins.scorers.values()
+    sides = [sampler, *(scorer.capabilities() for scorer in scorers)]
+    limits = [side.get("topk", 0) for side in sides]
+    topk = min([TOPK, *(limit for limit in limits if limit)])
+    of_sampler = {"entropy": 1} if sampler.get("entropy", 0) != 0 else {}
+    of_sampler |= {"topk": topk} if limits[0] != 0 else {}
+    return Wanted(of_sampler, {"topk": topk} if 0 not in limits[1:] else {})
 
 
 def _read_another_prompt(prepared: PreparedRun, scored: Sequence[ScoredRollout], teacher: str) -> list[Rollout]:

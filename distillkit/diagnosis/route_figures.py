@@ -97,7 +97,8 @@ class EntropyFigures:
     """How certain both sides are, in nats a token."""
 
     student: Estimate | None
-    """The student's: the mean of -sampling_logprob, unbiased where the untouched policy sampled; null elsewhere."""
+    """The student's: the mean of its distributions' entropies, where the sampler gives them; else the mean of
+    -sampling_logprob, which is unbiased where the untouched policy sampled; null elsewhere."""
     teacher: Estimate | None
     """The teacher's likewise, over completions of its own; null where its scorer cannot write any."""
     teacher_cross: Estimate | None
@@ -107,6 +108,18 @@ class EntropyFigures:
     scores hold no top-k."""
     topk: int | None
     """The k of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopkFigures:
+    """The most probable next tokens of both sides, over what the student sampled."""
+
+    k: int
+    """How many of each side are compared."""
+    overlap: float | None
+    """The share of the student's k that are among the teacher's k; null where the sampler gives none."""
+    teacher_mass: float
+    """The probability that the teacher gives its own k together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +148,8 @@ class RouteFigures:
     """Their active tokens."""
     gap: GapFigures
     entropy: EntropyFigures
+    topk: TopkFigures | None
+    """null where the teachers' scores hold no top-k."""
     student_lengths: LengthFigures | None
     """Of the scored completions."""
     teacher_lengths: LengthFigures | None

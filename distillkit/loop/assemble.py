@@ -12,6 +12,7 @@ from distillkit.loop.evaluator_runner import EvaluatorRunner
 from distillkit.loop.guards import Guards
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.route_gradients import RouteGradients
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.step_report import StepReport
 from distillkit.loop.training import MismatchMonitor, WindowTrainer
@@ -41,7 +42,8 @@ def assemble(
     mismatch = MismatchMonitor(config.train.warn_logprob_mismatch, warn, own_sampler)
     train, taken = config.train, config.student.loss_functions().get(config.loss.loss_function)
     maker = BatchMaker(config.loss, taken, train.num_substeps, train.normalization, train.weightings)
-    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn)
+    gradients = RouteGradients(config.student, train.route_gradients_every, prepared.pipeline.routed_to, warn)
+    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn, gradients)
     evaluations = EvaluatorRunner(prepared, scheduler, files, dispatcher)
     return Engine(
         prepared,
@@ -63,7 +65,8 @@ async def resume(engine: Engine, path: Path, state: EngineState) -> None:
     """Let a new engine, whose plugins are open, go on from a checkpoint."""
     await engine.checkpointer.restore(path, state)
     engine.step, engine.train_seconds = state.step, state.train_seconds
-    engine.guards.remember(read_metrics(engine.files.run_dir))
+    engine.guards.remember(before := read_metrics(engine.files.run_dir))
     if not state.followed_up:
         engine.to_follow_up = {name: value for name, value in state.metrics.items() if value is not None}
+    engine.report.headroom.remember([*before, *([] if state.followed_up else [state.metrics])])
     engine.dispatcher.notice(f"resumed after step {state.step} from {path}")

@@ -26,13 +26,9 @@ class RowBatches:
             yield list(islice(rows, size))
 
     def rows(self, skip: int = 0) -> Iterator[Row]:
-        """The rows of all epochs in training order, behind the first `skip`; read lazily."""
-        config, dataset = self.prepared.config, self.prepared.dataset
-        for epoch in range(skip // len(dataset), config.data.epochs):
-            order = dataset.order(epoch, config.seed, shuffle=config.data.shuffle)
-            done = max(0, skip - epoch * len(dataset))
-            for index in order[done:]:
-                yield dataset.row(int(index), epoch)
+        """The rows of the run in training order, behind the first `skip`; read lazily."""
+        for position, epoch in self.prepared.order.positions(skip):
+            yield self.prepared.dataset.row(position, epoch)
 
     def requests(self, prompts: Sequence[Prompts], policy_version: int) -> WindowRequests:
         """What is to be sampled from which policy, and scored."""

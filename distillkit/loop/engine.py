@@ -102,14 +102,14 @@ class Engine:
         self.report.keep_samples(self.step + 1, scored.scored)
         scored_at = time.perf_counter()
         self.dispatcher.phase("train")
-        trained = await self.trainer.train(scored)
+        trained = await self.trainer.train(scored, self.step + 1)
         trained_at = time.perf_counter()
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
         measured = step_metrics(trained.outcomes.scored, trained.batches)
-        self.guards.check(measured)
         times = {"time/unix": time.time(), "time/train": trained_at - scored_at, "time/step": trained_at - started}
-        metrics = {**trained.metrics, **self.report.metrics(trained.outcomes), **measured, **times}
+        metrics = {**trained.metrics, **self.report.metrics(trained), **measured, **times}
+        self.guards.check(metrics)
         self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
         if self.step % self.prepared.config.train.weight_sync_interval == 0 or self.step == self.prepared.plan.steps:
             self.dispatcher.phase("publish")

@@ -1,29 +1,26 @@
 """Is the student collapsing? Seen in the metrics of a window of steps against those of the run's first window.
 
 What on-policy training is known to run into: completions that grow to the length limit, that repeat themselves, a
-policy that has hardly any entropy left, a gap to the teachers that rises again.
+policy that has hardly any entropy left, a gap to the teachers that rises again, or to one of them while others' fall.
 """
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pydantic import JsonValue
 
 from distillkit.config.sections import GuardsConfig
 from distillkit.errors import RunFailedError
+from distillkit.loop.metric_windows import Row, mean_over, route_gaps
+from distillkit.loop.route_guard import LEAST_CHANGE, RouteGuard
 from distillkit.significant import significant
 from distillkit.verdict.verdict_of import Steps
-
-Row = Mapping[str, float | None]
-
 
 TRUNCATED, REPETITION = "completions/truncated_fraction", "completions/repetition"
 ENTROPY, GAP = "train/sampling_nll", "train/reverse_kl"
 SEEN = (TRUNCATED, REPETITION, ENTROPY, GAP, "completions/mean_length")
-LEAST_RISE = 0.05
-"""Nats a token: below, a rise of the reverse KL is noise."""
 
 
 @dataclass(slots=True)
@@ -43,6 +40,11 @@ class Guards:
     _least_gap: float = math.inf
     """The mean reverse KL of the best window so far."""
     _quiet_until: int = 0
+    _routes: RouteGuard = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Watch routes as the config says."""
+        self._routes = RouteGuard(self.config.route_gap_rise)
 
     def remember(self, rows: Iterable[Mapping[str, JsonValue]]) -> None:
         """The lines of `metrics.jsonl` from before this process began, checked as they were then."""
@@ -70,7 +72,7 @@ class Guards:
     def _alarms_of(self, metrics: Row) -> list[str]:
         """At most one alarm a window."""
         self.steps += 1
-        seen = {name: metrics.get(name) for name in SEEN}
+        seen = {name: metrics.get(name) for name in SEEN} | dict(route_gaps(metrics))
         self._last.append(seen)
         if len(self._first) < self.config.window:
             self._first.append(seen)
@@ -86,40 +88,35 @@ class Guards:
         config = self.config
         if config.action == "off" or len(self._last) < config.window:
             return
-        gap = self._rising_gap()
+        gaps = [*self._rising_gap(), *self._routes.alarms(self._first, self._last)]
         if self.steps < 2 * config.window:
             return
-        yield from gap
+        yield from gaps
         for name, limit, what in (
             (TRUNCATED, config.truncated_rise, "completions grow to the length limit"),
             (REPETITION, config.repetition_rise, "completions repeat themselves"),
         ):
-            first, last = _mean(name, self._first), _mean(name, self._last)
+            first, last = mean_over(name, self._first), mean_over(name, self._last)
             if limit is not None and first is not None and last is not None and last - first >= limit:
                 yield f"{what}, {name} rose from {first:.2f} to {last:.2f}"
-        first, last = _mean(ENTROPY, self._first), _mean(ENTROPY, self._last)
+        first, last = mean_over(ENTROPY, self._first), mean_over(ENTROPY, self._last)
         share = config.entropy_fall
         if share is not None and first is not None and last is not None and last < share * first:
             yield f"hardly any entropy is left, {ENTROPY} fell from {significant(first)} to {significant(last)}"
 
     def _rising_gap(self) -> list[str]:
-        share, last = self.config.reverse_kl_rise, _mean(GAP, self._last)
+        share, last = self.config.reverse_kl_rise, mean_over(GAP, self._last)
         if last is None:
             return []
         best = self._least_gap
         self._least_gap = min(best, last)
-        if share is None or not math.isfinite(best) or last - best <= max(LEAST_RISE, share * best):
+        if share is None or not math.isfinite(best) or last - best <= max(LEAST_CHANGE, share * best):
             return []
         return [f"the gap to the teachers rises, {GAP} is {significant(last)} after {significant(best)}"]
 
 
 def _numbers(row: Mapping[str, JsonValue]) -> dict[str, float]:
     return {name: value for name, value in row.items() if isinstance(value, float | int)}
-
-
-def _mean(name: str, rows: Collection[Row]) -> float | None:
-    values = [value for row in rows if (value := row.get(name)) is not None]
-    return sum(values) / len(values) if values else None
 
 
 def stop_error(reason: str) -> RunFailedError:

@@ -60,7 +60,7 @@ class WindowRequests:
     policy_version: int | None = None
     """The version that must have sampled them; None takes any."""
     wanted: Wanted = field(default_factory=Wanted)
-    """What loss and weightings need; evaluators and probes want the sampled tokens alone."""
+    """What loss and weightings need, or a diagnosis; evaluators and probes want the sampled tokens alone."""
 
     def prompts_of(self, key: SampleKey) -> Prompts:
         """The prompts of a completion's row."""

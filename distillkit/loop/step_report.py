@@ -1,13 +1,14 @@
 """What the engine itself measures of a step, by the same names on every backend, and the completions that it keeps."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distillkit.frozen import require_numbers
 from distillkit.loop.ledger import failed_by_teacher
-from distillkit.loop.outcomes import Outcomes
+from distillkit.loop.route_headroom import RouteHeadroom
+from distillkit.loop.route_metrics import route_metrics
+from distillkit.loop.training import Trained
 from distillkit.loop.window import Scheduler
-from distillkit.metrics import route_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to
@@ -23,14 +24,18 @@ class StepReport:
     prepared: PreparedRun
     scheduler: Scheduler
     files: RunFiles
+    headroom: RouteHeadroom = field(default_factory=RouteHeadroom)
 
-    def metrics(self, outcomes: Outcomes) -> dict[str, float]:
+    def metrics(self, trained: Trained) -> dict[str, float]:
         """Routes, requests in flight, completions trained and failed, seconds, and what plugins measured."""
+        outcomes = trained.outcomes
         teachers, peaks = self.prepared.pipeline.routed_to, self.scheduler.inflight.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
+        routes = route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers, trained.batches)
         return {
             **self._measured_by_plugins(),
-            **route_metrics(outcomes.scored, failed_by_teacher(outcomes.lost), teachers),
+            **routes,
+            **self.headroom.metrics(routes),
             **inflight,
             "completions/trained": float(len(outcomes.scored)),
             "completions/failed": float(len(outcomes.lost)),

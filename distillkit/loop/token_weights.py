@@ -38,7 +38,7 @@ def step_weights(
         return StepWeights(norms, {})
     arrays, metrics = norms, {}
     for weighting in weightings:
-        factors = _weighed(weighting, scored)
+        factors = weighed(weighting, scored)
         metrics[f"weights/{weighting.name}"] = _total(_product(norms, factors)) / whole
         arrays = _product(arrays, factors)
     return StepWeights(arrays, {**metrics, "weights/kept_fraction": _total(arrays) / whole})
@@ -49,27 +49,28 @@ def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normal
     rollouts = [completion.rollout for completion in scored]
     lengths = [rollout.active_count for rollout in rollouts]
     total, sequences = sum(lengths), sum(length > 0 for length in lengths)
-    of_route = Counter[str]()
-    for completion, length in zip(scored, lengths, strict=True):
-        of_route[completion.prompts.route.label] += length
+    routes_of = [frozenset(completion.prompts.route.weights) for completion in scored]
+    of_route = Counter[frozenset[str]]()
+    for route, length in zip(routes_of, lengths, strict=True):
+        of_route[route] += length
     routes = sum(tokens > 0 for tokens in of_route.values())
 
-    def weight(completion: ScoredRollout, length: int) -> float:
+    def weight(route: frozenset[str], length: int) -> float:
         if not length or normalization == "sum":
             return 1.0
         if normalization == "token_mean":
             return 1.0 / total
         if normalization == "sequence_mean":
             return 1.0 / (length * sequences)
-        return 1.0 / (of_route[completion.prompts.route.label] * routes)
+        return 1.0 / (of_route[route] * routes)
 
-    weights = [weight(completion, length) for completion, length in zip(scored, lengths, strict=True)]
+    weights = [weight(route, length) for route, length in zip(routes_of, lengths, strict=True)]
     arrays = [np.full(len(r.token_ids), each, np.float32) for r, each in zip(rollouts, weights, strict=True)]
     return [a if r.mask is None else np.where(r.mask, a, np.float32(0)) for r, a in zip(rollouts, arrays, strict=True)]
 
 
-def _weighed(weighting: Weighting, scored: Sequence[ScoredRollout]) -> list[FloatArray]:
-    """What the weighting says, held to what its role promises."""
+def weighed(weighting: Weighting, scored: Sequence[ScoredRollout]) -> list[FloatArray]:
+    """What a weighting gives for a step, [R] a completion. Raises PluginError unless it is what its role promises."""
     with attribute_to(weighting, "in weigh()"):
         given = [np.asarray(array, np.float32) for array in weighting.weigh(scored)]
     if len(given) != len(scored):

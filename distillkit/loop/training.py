@@ -10,6 +10,7 @@ from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
 from distillkit.loop.batch_maker import BatchMaker, WeighedBatch
 from distillkit.loop.outcomes import LostCompletion, Outcomes
+from distillkit.loop.route_gradients import RouteGradients
 from distillkit.metrics import mean_of
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
@@ -82,13 +83,14 @@ class WindowTrainer:
     max_bad_steps: int
     mismatch: MismatchMonitor
     warn: Callable[[str], None]
+    gradients: RouteGradients
     bad_in_a_row: int = field(default=0)
     """Refused optimizer steps since the last good one."""
     moved: bool = field(default=False)
     """Whether weights, or what a loss keeps as arrays, may be others than after the last step that was complete."""
 
-    async def train(self, outcomes: Outcomes) -> Trained:
-        """Train what was scored.
+    async def train(self, outcomes: Outcomes, step: int) -> Trained:
+        """Train what was scored, as the run's step `step`, counted from 1.
 
         Raises:
             RunFailedError: after more than `max_bad_steps` refused optimizer steps in a row.
@@ -97,12 +99,15 @@ class WindowTrainer:
         trained: list[Batch] = []
         refused: list[LostCompletion] = []
         weights: list[WeighedBatch] = []
+        measured: dict[str, float] = {}
         self.moved = type(self.maker.loss).tensors is not Plugin.tensors
-        for weighed in await asyncio.to_thread(self.maker.batches, outcomes.scored):
+        for place, weighed in enumerate(await asyncio.to_thread(self.maker.batches, outcomes.scored)):
             before, batch = self.moved, weighed.batch
             try:
                 with attribute_to(self.student, "in train()"):
                     require_finite(batch)
+                    if place == 0:
+                        measured = await self.gradients.measure(step, batch, outcomes.scored)
                     self.moved = True
                     results.append(await self.student.train(batch))
             except BadStepError as error:
@@ -114,7 +119,7 @@ class WindowTrainer:
                 weights.append(weighed)
                 self.bad_in_a_row = 0
         metrics = mean_of([*results, *(StepResult(weighed.metrics) for weighed in weights)])
-        metrics |= self.mismatch.check(results)
+        metrics |= measured | self.mismatch.check(results)
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
         return Trained(outcomes.without(refused), trained, metrics)

@@ -19,7 +19,7 @@ from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
-from distillkit.roles.student import Student
+from distillkit.roles.student import MeasuresRouteGradients, Student
 from distillkit.roles.weighting import Weighting
 
 
@@ -83,6 +83,7 @@ def require_fitting(config: RunConfig, plugins: RunPlugins, rank: Rank) -> None:
     """Raise InputError where student, loss, evaluators and processes do not fit together."""
     require_loss(config, rank)
     require_spreading(config.student, rank)
+    require_route_gradients(config)
     require_evaluations(config.evaluators, plugins)
 
 
@@ -179,6 +180,15 @@ def require_spreading(student: Student, rank: Rank) -> None:
         raise InputError(
             f"torchrun started {rank.count} processes, and student {student.name!r} runs in one; use "
             "`distillkit run` alone"
+        )
+
+
+def require_route_gradients(config: RunConfig) -> None:
+    """Raise InputError where gradients by route are asked for, of a student that cannot measure them."""
+    if config.train.route_gradients_every and not isinstance(config.student, MeasuresRouteGradients):
+        raise InputError(
+            f"train.route_gradients_every: student {config.student.name!r} cannot measure gradients by route; leave it "
+            "out"
         )
 
 

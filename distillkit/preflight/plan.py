@@ -1,11 +1,12 @@
 """How much work a run is, at most: measured on its rows, before anything is loaded."""
 
 from distillkit.config.run_config import RunConfig
+from distillkit.data.training_order import TrainingOrder
 from distillkit.preflight.prompt_lengths import PromptLengths
 from distillkit.run_plan import Plan
 
 
-def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:
+def make_plan(config: RunConfig, order: TrainingOrder, lengths: PromptLengths, held_out: PromptLengths | None) -> Plan:
     """The plan of a run: upper bounds of its rows, steps and tokens."""
     train, new = config.train, config.sampling.max_completion_tokens
     rows = lengths.rows * config.data.epochs
@@ -15,6 +16,7 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
     each = config.sampling.completions_per_prompt
     evaluations = _evaluations(config, steps) if held_out is not None else 0
     eval_rows = held_out.rows if held_out is not None else 0
+    student_prompts, teacher_prompts = lengths.prompt_tokens(rows, order)
     measured = [lengths] if held_out is None else [lengths, held_out]
     return Plan(
         rows=rows,
@@ -29,8 +31,8 @@ def make_plan(config: RunConfig, lengths: PromptLengths, held_out: PromptLengths
         longest_teacher_prompt=max(each_set.longest_teacher for each_set in measured),
         new_tokens=new,
         sample_tokens=rows * each * new,
-        score_tokens=each * (rows * new + lengths.teachers.at_most(rows, lengths.rows)),
-        train_tokens=each * (rows * new + lengths.student.at_most(rows, lengths.rows)),
+        score_tokens=each * (rows * new + teacher_prompts),
+        train_tokens=each * (rows * new + student_prompts),
         eval_sample_tokens=evaluations * eval_rows * new,
         eval_score_tokens=evaluations * (eval_rows * new + (held_out.teachers.total if held_out is not None else 0)),
     )

@@ -10,6 +10,7 @@ from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import PromptSide, Renderer
 from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.training_order import TrainingOrder
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Notice
 from distillkit.memory import PlannedDevice
@@ -21,6 +22,7 @@ from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
+from distillkit.preflight.route_shares import share_notes
 from distillkit.preflight.row_warnings import row_warnings
 from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.turn_ends import resolve_ends
@@ -30,7 +32,7 @@ from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
 from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
-from distillkit.types import Prompts, Row, SamplingParams
+from distillkit.types import Prompts, RoutedRow, Row, SamplingParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class PreparedRun:
     turn_ends: TurnEndMaps
     """How teachers whose turns end otherwise read the student's completions."""
     dataset: IndexedRows
+    order: TrainingOrder
+    """In which its rows are trained."""
     read_as: ReadAs
     """What is made of the columns of its rows."""
     eval_rows: tuple[Row, ...]
@@ -138,15 +142,19 @@ def prepare_run(
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
-    held_out_lengths = None if held_out is None else held_out.lengths
-    plan = with_requests(make_plan(config, train.lengths, held_out_lengths), config, routed, held_out_lengths)
+    plan = _plan(config, train, held_out, routed)
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
-    notices = (*map(Notice, _notes(rows, train, held_out)), *(Notice(warning, "warning") for warning in warnings))
-    read = (train.rows, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
+    notices = (*map(Notice, _notes(rows, train, held_out, plan)), *(Notice(warning, "warning") for warning in warnings))
+    read = (train.rows, train.order, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notices, memory)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
+
+
+def _plan(config: RunConfig, train: MeasuredRows, held_out: MeasuredRows | None, routed: Sequence[RoutedRow]) -> Plan:
+    lengths = None if held_out is None else held_out.lengths
+    return with_requests(make_plan(config, train.order, train.lengths, lengths), config, routed, lengths)
 
 
 def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
@@ -174,10 +182,11 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return renderer
 
 
-def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None) -> Iterator[str]:
+def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None, plan: Plan) -> Iterator[str]:
     """What config and rows have set so, whether or not it was noticed."""
     yield from rows.notes()
     yield from train.lengths.notes("row")
+    yield from share_notes(train.order, plan.rows)
     if held_out is not None:
         yield from held_out.lengths.notes("held-out row")
 

@@ -2,13 +2,15 @@
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from distillkit.arrays import IntArray
 from distillkit.data.indexed_rows import InBatches, IndexedRows
 from distillkit.data.render import Renderer, RowIds
 from distillkit.data.row_pipeline import RowPipeline
+from distillkit.data.training_order import TrainingOrder
 from distillkit.errors import DataError, RowError
 from distillkit.preflight.overlong_prompts import OverlongPrompts
 from distillkit.preflight.same_rows import RowHashes
@@ -33,6 +35,8 @@ class PromptLengths:
         self._longest_left_out = 0
         self.unread = UnreadColumns(pipeline.teachers)
         self.hashes = RowHashes()
+        self.by_route: dict[str, RouteLengths] = {}
+        self._routes = array("i")
         self.rows = 0
         self.student = LengthTotals()
         self.teachers = LengthTotals()
@@ -58,6 +62,21 @@ class PromptLengths:
                 f"has {self._shortest} tokens in its longest prompt"
             )
         return rows.at(np.delete(np.arange(len(rows), dtype=np.int64), np.frombuffer(self._left_out, np.int64)))
+
+    def rows_of_route(self, label: str) -> IntArray:
+        """The positions, among the rows that were kept, of those with this route; they ascend."""
+        return np.flatnonzero(np.frombuffer(self._routes, np.intc) == self.by_route[label].place).astype(np.int64)
+
+    def prompt_tokens(self, rows: int, order: TrainingOrder) -> tuple[int, int]:
+        """The most tokens that the student's and the teachers' prompts of the first `rows` rows of a run can have."""
+        counts = order.counts(rows)
+        if not counts:
+            return self.student.at_most(rows, self.rows), self.teachers.at_most(rows, self.rows)
+        routes = [(self.by_route[name], count) for name, count in counts.items()]
+        return (
+            sum(route.student.at_most(count, route.rows) for route, count in routes),
+            sum(route.teachers.at_most(count, route.rows) for route, count in routes),
+        )
 
     def notes(self, of: str) -> list[str]:
         """What config and rows have set so: rows left out for their length, prompts that teachers have not."""
@@ -87,9 +106,14 @@ class PromptLengths:
         self.unread.add(routed_row)
         self.hashes.add(routed_row)
         self.rows += 1
-        self.student.add(len(ids.student))
         theirs = [len(each) for each in ids.teachers.values()]
-        self.teachers.add(sum(theirs))
+        label = routed_row.route.label
+        route = self.by_route.setdefault(label, RouteLengths(len(self.by_route)))
+        self._routes.append(route.place)
+        route.rows += 1
+        for student, teachers in ((self.student, self.teachers), (route.student, route.teachers)):
+            student.add(len(ids.student))
+            teachers.add(sum(theirs))
         self.longest_teacher = max(self.longest_teacher, *theirs)
         return None
 
@@ -117,3 +141,14 @@ class LengthTotals:
     def at_most(self, rows: int, of: int) -> int:
         """The tokens of `rows` prompts, taken in turns from the `of` that were counted; a bound if they stop early."""
         return self.total * rows // of if rows % of == 0 else min(self.longest * rows, self.total * -(-rows // of))
+
+
+@dataclass(slots=True)
+class RouteLengths:
+    """What is known of the rows of one route."""
+
+    place: int
+    """Which of the routes it is, in the order in which they were met."""
+    rows: int = 0
+    student: LengthTotals = field(default_factory=LengthTotals)
+    teachers: LengthTotals = field(default_factory=LengthTotals)

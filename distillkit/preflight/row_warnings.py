@@ -51,7 +51,7 @@ def _sizes(config: RunConfig, read: RunRows, there: int) -> Iterator[str]:
             f"data.epochs={-(-train.max_steps * size // there)} is enough for it"
         )
     first = 0 if train.max_steps is None else train.max_steps * size
-    if data.sort is not None and 0 < first < there:
+    if data.sort is not None and 0 < first < there and config.teachers[0].share is None:  # of shares, notes tell it
         yield (
             f"data.sort with train.max_steps={train.max_steps}: the first {first:,} of {counted(there, 'row')} in this "
             f"order are trained, and the last {there - first:,} never; train.max_steps={-(-there // size)} "

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from distillkit.config.run_config import RunConfig
+from distillkit.config.sections import shares_of
 from distillkit.data.held_out_rows import split_rows
 from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.render import Renderer
@@ -16,6 +17,7 @@ from distillkit.data.row_format.shapes import Columns, Mapped
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.row_selection import RowSelection
+from distillkit.data.training_order import TrainingOrder
 from distillkit.errors import DataError, RowError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prompt_lengths import PromptLengths
@@ -67,6 +69,15 @@ class MeasuredRows:
     rows: IndexedRows
     pipeline: RowPipeline
     lengths: PromptLengths
+
+    @property
+    def order(self) -> TrainingOrder:
+        """The order in which a run trains them."""
+        config, shares = self.pipeline.config, shares_of(self.pipeline.config.teachers)
+        routes = {name: self.lengths.rows_of_route(name) for name in shares if self.lengths.by_route.get(name)}
+        total = sum(shares[name] for name in routes)
+        mine = {name: shares[name] / total for name in routes}
+        return TrainingOrder(self.rows, config.data.epochs, config.seed, config.data.shuffle, mine, routes)
 
     def routed(self) -> tuple[RoutedRow, ...]:
         """All of the rows with their routes and messages."""

@@ -23,9 +23,10 @@ from distillkit.events import Notice, PhaseProgress
 from distillkit.loop.opened_plugins import opened_plugins
 from distillkit.loop.outcomes import Outcomes
 from distillkit.loop.policy_sync import PolicySync
+from distillkit.loop.wanted import Wanted
 from distillkit.loop.window import Scheduler
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.probe.rows import window_requests
+from distillkit.probe.rows import NOTHING_MORE, window_requests
 from distillkit.registry import Registry
 from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
 from distillkit.run_directory.checkpoint import load
@@ -45,12 +46,15 @@ class OpenRun:
     policy_version: int
     """The steps that those weights were trained for: 0 as the student starts."""
 
-    async def sampled_and_scored(self, prompts: list[Prompts], purpose: str, each: int = 1) -> Outcomes:
+    async def sampled_and_scored(
+        self, prompts: list[Prompts], purpose: str, each: int = 1, wanted: Wanted = NOTHING_MORE
+    ) -> Outcomes:
         """`each` completions a row, sampled as the run would and scored by the teachers of its route.
 
-        `purpose` is part of their seeds. Raises whatever a plugin raised.
+        `purpose` is part of their seeds, `wanted` what they and their scores are to hold besides. Raises whatever a
+        plugin raised.
         """
-        return await self.scheduler.start(window_requests(self.prepared, prompts, purpose, each)).finished()
+        return await self.scheduler.start(window_requests(self.prepared, prompts, purpose, each, wanted)).finished()
 
 
 @asynccontextmanager

@@ -4,9 +4,13 @@ from collections import Counter
 
 from distillkit.loop.batches import RowBatches
 from distillkit.loop.outcomes import WindowRequests
+from distillkit.loop.wanted import Wanted
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest, SamplingParams
+
+NOTHING_MORE = Wanted()
+"""The sampled tokens alone."""
 
 
 def spread_rows(prepared: PreparedRun, count: int) -> list[Prompts]:
@@ -38,7 +42,12 @@ def spread_rows(prepared: PreparedRun, count: int) -> list[Prompts]:
 
 
 def sample_requests(
-    prepared: PreparedRun, prompts: list[Prompts], purpose: str, params: SamplingParams | None = None, each: int = 1
+    prepared: PreparedRun,
+    prompts: list[Prompts],
+    purpose: str,
+    params: SamplingParams | None = None,
+    each: int = 1,
+    wanted: Wanted = NOTHING_MORE,
 ) -> tuple[SampleRequest, ...]:
     """`each` completions a row, with seeds that no step and no evaluation has; `params`: the run's own by default."""
     params = params or prepared.sampling
@@ -48,13 +57,17 @@ def sample_requests(
             row_prompts.student,
             derive_seed(prepared.config.seed, purpose, row_prompts.row.row_id, sample),
             params,
+            wanted.of_sampler,
         )
         for row_prompts in prompts
         for sample in range(each)
     )
 
 
-def window_requests(prepared: PreparedRun, prompts: list[Prompts], purpose: str, each: int = 1) -> WindowRequests:
+def window_requests(
+    prepared: PreparedRun, prompts: list[Prompts], purpose: str, each: int = 1, wanted: Wanted = NOTHING_MORE
+) -> WindowRequests:
     """What a `Scheduler` samples and scores, for `each` completions a row; seeds as in `sample_requests`."""
     by_row = {(row_prompts.row.row_id, row_prompts.row.epoch): row_prompts for row_prompts in prompts}
-    return WindowRequests(by_row, sample_requests(prepared, prompts, purpose, each=each))
+    samples = sample_requests(prepared, prompts, purpose, each=each, wanted=wanted)
+    return WindowRequests(by_row, samples, wanted=wanted)

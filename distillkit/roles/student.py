@@ -129,6 +129,24 @@ class ComputesLogprobs(Protocol):
         ...
 
 
+@runtime_checkable
+class MeasuresRouteGradients(Protocol):
+    """What a Student has besides, if it can say how the gradients of a step's routes lie to each other.
+
+    Without it `train.route_gradients_every` is refused.
+    """
+
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        """[n][n] the inner products of the batches' gradients, as `train` computes them, under the weights as they are.
+
+        It must change nothing that a later step depends on. None: they cannot be had in this run.
+
+        Raises:
+            BadStepError: as `train`.
+        """
+        ...
+
+
 def token_at(datums: Sequence[Datum], position: int) -> str:
     """Which completion and token a position in datums laid end to end is, for a student to say in a BadStepError.
 

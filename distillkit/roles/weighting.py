@@ -30,5 +30,7 @@ class Weighting(Plugin):
     def weigh(self, step: Sequence[ScoredRollout]) -> Sequence[FloatArray]:
         """[R] for each completion of one optimizer step, in the order given: finite, and at least 0.
 
-        Called in a worker thread. What stands where a completion's mask is False does not matter.
+        Called in a worker thread, while the plugin is open. It depends on the step alone, so the same step is weighed
+        the same. Where a completion's mask is False, what is given does not matter, and numbers of the completion are
+        no numbers (NaN): `rollout.at_active(array)` leaves them out. With `train.num_substeps` a step is one of those.
         """

@@ -44,7 +44,8 @@ def check_plugin(
         plugin: an instance with the options to test. A scorer without a teacher is given the first one.
         teachers: what routers and prompt builders choose from; default: two made-up ones, `a` and `b`.
         rows: what routers, prompt builders and evaluators read; default: made-up ones with `teacher_messages`.
-        scored: what a loss makes its batch of; default: made-up completions, with what its `needs` ask of scorers.
+        scored: what a loss makes its batch of, and a weighting weighs; default: made-up completions, with what its
+            `needs` ask of scorers and its `sampler_needs` of the sampler.
         batch: what a student trains on; default: what a registered loss makes for a loss function that it knows.
 
     Raises:
@@ -68,7 +69,7 @@ def check_plugin(
             check_loss(plugin, scored)
     if isinstance(plugin, Evaluator):
         check_evaluator(plugin, teachers, rows)
-    run_blocking(check_open(plugin, batch))
+    run_blocking(check_open(plugin, batch, scored))
 
 
 def make_rows(teachers: Sequence[Teacher]) -> list[Row]:

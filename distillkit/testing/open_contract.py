@@ -1,4 +1,4 @@
-"""What scorers, samplers, evaluators and sinks owe the engine while they are open."""
+"""What scorers, samplers, weightings, evaluators and sinks owe the engine while they are open."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,13 +19,14 @@ from distillkit.events import (
     RunStarted,
     StepFinished,
 )
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import CheckReport, Plugin
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 from distillkit.testing.array_contract import check_rollout_arrays, check_score_arrays, sampling_wants, scoring_wants
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
@@ -34,6 +35,7 @@ from distillkit.testing.held_to import awaited, given, held_to, stream
 from distillkit.testing.said_contract import check_capabilities, check_kept, check_length
 from distillkit.testing.student_contract import check_student
 from distillkit.testing.synthetic_batches import make_scored_rollouts
+from distillkit.testing.weighting_contract import check_weighting
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
@@ -43,8 +45,10 @@ REPEAT_TOLERANCE = 0.05
 """Nats by which two answers to one question may differ: bfloat16, and other companions in a batch."""
 
 
-async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
-    """Check `plugin`, open it, use it as the engine would, close it. A student trains on `batch`, where given.
+async def check_open(plugin: Plugin, batch: Batch | None = None, scored: Sequence[ScoredRollout] = ()) -> None:
+    """Check `plugin`, open it, use it as the engine would, close it.
+
+    A student trains on `batch`, and a weighting weighs `scored`, where given.
 
     Raises PluginError naming the class and what it did.
     """
@@ -60,6 +64,8 @@ async def check_open(plugin: Plugin, batch: Batch | None = None) -> None:
             await check_student(plugin, await _rollouts_of(plugin, context), batch)
         elif isinstance(plugin, Scorer):
             await _check_scorer(plugin, context)
+        elif isinstance(plugin, Weighting):
+            check_weighting(plugin, scored)
         elif isinstance(plugin, Evaluator):
             await check_evaluating(plugin)
         elif isinstance(plugin, Sampler):

@@ -2,7 +2,19 @@
 
 from collections.abc import Sequence
 
-from distillkit import Dataset, Evaluator, Loss, PromptBuilder, Router, Sampler, Scorer, Sink, Student, hookimpl
+from distillkit import (
+    Dataset,
+    Evaluator,
+    Loss,
+    PromptBuilder,
+    Router,
+    Sampler,
+    Scorer,
+    Sink,
+    Student,
+    Weighting,
+    hookimpl,
+)
 from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.datasets.hf import HuggingFaceDataset
 from distillkit_builtin.evaluators.exact_match import ExactMatch
@@ -23,6 +35,12 @@ from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
+from distillkit_builtin.weightings.entropy import Entropy
+from distillkit_builtin.weightings.position import Position
+from distillkit_builtin.weightings.repetition import Repetition
+from distillkit_builtin.weightings.skip_first import SkipFirst
+from distillkit_builtin.weightings.special_tokens import SpecialTokens
+from distillkit_builtin.weightings.truncated import Truncated
 
 
 @hookimpl
@@ -65,6 +83,12 @@ def distillkit_scorers() -> Sequence[type[Scorer]]:
 def distillkit_losses() -> Sequence[type[Loss]]:
     """`importance_sampling`, `divergence`, `entropy_aware` and `topk_cross_entropy`."""
     return [ImportanceSampling, Divergence, EntropyAware, TopkCrossEntropy]
+
+
+@hookimpl
+def distillkit_weightings() -> Sequence[type[Weighting]]:
+    """`position`, `entropy`, `skip_first`, `special_tokens`, `repetition` and `truncated`."""
+    return [Position, Entropy, SkipFirst, SpecialTokens, Repetition, Truncated]
 
 
 @hookimpl

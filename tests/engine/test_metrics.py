@@ -1,9 +1,8 @@
-import numpy as np
 import pytest
 
 from distillkit.errors import PluginError
 from distillkit.events import EvalResult
-from distillkit.metrics import eval_metrics, reverse_kl, route_metrics, route_shown, step_metrics
+from distillkit.metrics import eval_metrics, reverse_kl, route_shown, step_metrics
 from distillkit.testing import complete_batch, make_rollout, make_row, make_scored, make_teacher
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
@@ -37,18 +36,6 @@ def test_step_metrics_have_the_names_of_the_design() -> None:
         }
     )
     assert step_metrics([], []) == {}
-
-
-def test_route_metrics_are_there_for_every_teacher() -> None:
-    teachers = [make_teacher("teacher"), make_teacher("other"), make_teacher("idle")]
-    metrics = route_metrics(SCORED, {"other": 2}, teachers)
-    slugs = [teacher.slug for teacher in teachers]
-    assert metrics[f"teacher_route/{slugs[0]}/scored"] == 1
-    assert metrics[f"teacher_route/{slugs[0]}/reverse_kl"] == pytest.approx(0.75)
-    assert metrics[f"teacher_route/{slugs[1]}/failed"] == 2
-    assert metrics[f"teacher_route/{slugs[2]}/scored"] == 0
-    assert f"teacher_route/{slugs[2]}/reverse_kl" not in metrics
-    assert all(np.isfinite(list(metrics.values())))
 
 
 def test_routes_are_columns_that_a_user_types() -> None:

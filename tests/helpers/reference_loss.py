@@ -8,13 +8,32 @@ def advantages(teacher: Sequence[float], sampling: Sequence[float], mask: Sequen
     return [scale * (t - s) if keep else 0.0 for t, s, keep in zip(teacher, sampling, mask, strict=True)]
 
 
-def weights(masks: Sequence[Sequence[bool]], normalization: str) -> list[list[float]]:
+def weights(
+    masks: Sequence[Sequence[bool]], normalization: str, routes: Sequence[str] | None = None
+) -> list[list[float]]:
+    """Of each token; `routes` names the route of each sequence (None: all are of one)."""
+    routes = ["one"] * len(masks) if routes is None else routes
     total = sum(sum(mask) for mask in masks)
     sequences = sum(any(mask) for mask in masks)
+    tokens_of = {
+        name: sum(sum(mask) for mask, mine in zip(masks, routes, strict=True) if mine == name) for name in routes
+    }
+    trained = sum(tokens > 0 for tokens in tokens_of.values())
     result = []
-    for mask in masks:
-        each = {"sum": 1.0, "token_mean": 1.0 / total, "sequence_mean": 1.0 / (sequences * max(sum(mask), 1))}
-        result.append([each[normalization] if keep else 0.0 for keep in mask])
+    for mask, route in zip(masks, routes, strict=True):
+        row = []
+        for keep in mask:
+            if not keep:
+                row.append(0.0)
+            elif normalization == "sum":
+                row.append(1.0)
+            elif normalization == "token_mean":
+                row.append(1.0 / total)
+            elif normalization == "sequence_mean":
+                row.append(1.0 / sequences / sum(mask))
+            else:
+                row.append(1.0 / trained / tokens_of[route])
+        result.append(row)
     return result
 
 

@@ -25,6 +25,7 @@ from distillkit_builtin.local.own_logprobs import own_logprobs
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import broadcast_weights
 from distillkit_builtin.local.resolved import resolved_policy
+from distillkit_builtin.local.route_gradients import gradient_products
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import GradientShare, Trainer
 
@@ -88,6 +89,10 @@ class LiveLocalStudent:
     async def logprobs(self, rollouts: Sequence[Rollout]) -> Sequence[FloatArray]:
         """Of completions' tokens, under the weights that are trained."""
         return await self.device.run(own_logprobs, self.policy, rollouts, self.trainer.micro_batch.size)
+
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        """Inner products of the batches' gradients; None where weights are sharded. Raises BadStepError."""
+        return await self.device.run(gradient_products, self.trainer, batches)
 
     async def until_broken(self) -> None:
         """Waits for ever: nothing but this process is needed."""

@@ -152,6 +152,10 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         """Of completions' tokens under the weights that are trained; None with several ranks."""
         return await self._opened().logprobs(rollouts)
 
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        """Inner products of the batches' gradients; None where ranks hold a part of the weights each."""
+        return await self._opened().route_gradients(batches)
+
     async def publish(self, version: int) -> Weights:
         """For this student's own sampler nothing is written; another one finds an adapter or model directory."""
         return await self._opened().publish(version, to_disk=not self._samples)

@@ -1,7 +1,7 @@
 """One optimizer step on a batch: AdamW, gradients accumulated over micro-batches, clipped."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import get_scheduler
 
+from distillkit.context import Notify
 from distillkit.errors import BadStepError, RunFailedError
 from distillkit.seeds import derive_seed
 from distillkit.training_data import Batch, StepResult
@@ -97,7 +98,7 @@ class Trainer:
             num_training_steps=options.total_steps,
         )
 
-    def report(self, notify: Callable[[str], None]) -> None:
+    def report(self, notify: Notify) -> None:
         """Pass on what became smaller since the last call; from the event loop's thread, where sinks live."""
         for adaptive in (self.chunked.chunk, self.micro_batch):
             adaptive.report(notify)

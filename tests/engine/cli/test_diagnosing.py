@@ -1,4 +1,5 @@
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +8,14 @@ from typing import Any
 import pytest
 import yaml
 from conftest import question
-from helpers import fake_plugins
+from helpers import fake_plugins, telling_plugins
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
+from distillkit.config.load import load_config
+from distillkit.diagnosis.measurement import offered
 from distillkit.diagnosis.route_figures import RouteFigures
+from distillkit.preflight.prepared_run import prepare_run
 
 FAKES = fake_plugins.__file__
 
@@ -165,3 +169,66 @@ def test_people_read_the_last_part_of_a_model_and_programs_all_of_it(
     assert "teacher bigger\n" in page
     assert "/models" not in page
     assert list(json.loads(as_json)["routes"]) == models
+
+
+TELLING = {"name": "telling", "likes": "abc", "most": 3}
+
+
+@pytest.fixture
+def telling(config: Callable[..., str]) -> Callable[..., str]:
+    """A config whose student says entropy and top-K, and whose teachers have these options."""
+
+    def write(*teachers: Any, **over: Any) -> str:
+        sections = [
+            {"model": "m", "route_value": name, "scorer": each} for name, each in zip("ab", teachers, strict=True)
+        ]
+        return config(plugins=[str(telling_plugins.__file__)], student="telling", teachers=sections, **over)
+
+    return write
+
+
+def test_entropy_and_top_k_are_shown_where_both_sides_give_them(telling: Callable[..., str]) -> None:
+    found = call(telling(TELLING, {**TELLING, "likes": "\x01"}), "--json", "--rows", "6")
+    page = json.loads(found.stdout)
+    for route, overlap in (
+        ("a", 0.0),
+        ("b", 1.0),
+    ):  # the student's are the first three bytes
+        figures = page["routes"][route]
+        assert figures["entropy"]["student"] == {"value": pytest.approx(math.log(258), abs=1e-5), "standard_error": 0.0}
+        assert figures["topk"]["k"] == 3
+        assert figures["topk"]["overlap"] == overlap
+    assert 0 < page["routes"]["b"]["topk"]["teacher_mass"] < page["routes"]["a"]["topk"]["teacher_mass"] < 1
+    out = call(telling(TELLING, TELLING)).stdout
+    assert "top-k of both sides" in out
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+def test_the_students_entropy_is_known_of_whatever_it_samples(telling: Callable[..., str]) -> None:
+    sampling = {"max_completion_tokens": 16, "temperature": 0.5}
+    page = json.loads(call(telling(TELLING, TELLING, sampling=sampling), "--json").stdout)
+    assert page["overall"]["entropy"]["student"]["value"] == pytest.approx(math.log(258), abs=1e-5)
+
+
+def test_a_teacher_without_a_top_k_leaves_the_entropy(telling: Callable[..., str]) -> None:
+    page = json.loads(call(telling(TELLING, "fake"), "--json").stdout)
+    assert page["overall"]["topk"] is None
+    assert page["overall"]["entropy"]["student"]["value"] == pytest.approx(math.log(258), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("teachers", "student", "wanted"),
+    [
+        ((TELLING, {**TELLING, "most": 5}), "telling", ({"topk": 3, "entropy": 1}, {"topk": 3})),
+        (({**TELLING, "most": 99}, {**TELLING, "most": 50}), "telling", ({"topk": 20, "entropy": 1}, {"topk": 20})),
+        ((TELLING, "fake"), "telling", ({"topk": 3, "entropy": 1}, {})),
+        ((TELLING, TELLING), "fake", ({}, {"topk": 3})),
+        (({**TELLING, "most": 0}, TELLING), "telling", ({"topk": 3, "entropy": 1}, {})),
+    ],
+)
+def test_what_is_asked_is_what_all_can_give(
+    telling: Callable[..., str], teachers: Any, student: str, wanted: tuple[dict[str, int], dict[str, int]]
+) -> None:
+    loaded, registry = load_config([Path(telling(*teachers))], [f"student={student}"])
+    found = offered(prepare_run(loaded, registry, print))
+    assert (dict(found.of_sampler), dict(found.of_scorers)) == wanted

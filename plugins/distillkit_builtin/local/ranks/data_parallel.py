@@ -107,6 +107,10 @@ class DataParallelStudent:
     async def logprobs(self, rollouts: Sequence[Rollout]) -> None:
         """Not known: the other ranks have no command for it, and would have to compute along with sharded weights."""
 
+    async def route_gradients(self, batches: Sequence[Batch]) -> Sequence[Sequence[float]] | None:
+        """By rank 0 alone, which has all weights; None where they are sharded."""
+        return await self.own.route_gradients(batches)
+
     def _parts(self, share: Batch) -> int:
         """Micro-batches of a rank's share."""
         items = [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in share.datums]

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from distillkit import Dataset, Router, Scorer, Sink, hookimpl
+from distillkit import Dataset, Router, Scorer, Sink, Weighting, hookimpl
 from weather_distill.dataset import ReportsDataset
 from weather_distill.router import KeywordRouter
 from weather_distill.scorer import VowelScorer
 from weather_distill.sink import CsvSink
+from weather_distill.weighting import DigitsWeighting
 
 
 @hookimpl
@@ -25,6 +26,12 @@ def distillkit_routers() -> Sequence[type[Router]]:
 def distillkit_scorers() -> Sequence[type[Scorer]]:
     """`vowels`."""
     return [VowelScorer]
+
+
+@hookimpl
+def distillkit_weightings() -> Sequence[type[Weighting]]:
+    """`digits`."""
+    return [DigitsWeighting]
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""Built-in weightings: how much each token of a step counts."""
