@@ -18,7 +18,16 @@ START, END = "<!-- made by docs/make_proofs.py -->\n", "<!-- end -->\n"
 Lines = Sequence[Mapping[str, Sequence[Any]]]
 DIRECTIONS = ["reverse", "forward", "jsd", "skew"]
 OPTIONS: Mapping[str, Lines] = {
-    "importance_sampling": [{}, {"scale": [0.5]}, {"ratio_log_cap": [0.1]}, {"advantage_clip": [0.5]}],
+    "importance_sampling": [
+        {},
+        {"scale": [0.5]},
+        {"ratio_log_cap": [0.1]},
+        {"advantage_clip": [0.5]},
+        {"ratio_gate": [{"action": "zero"}, {"action": "cap"}]},
+        {"extrapolate": [{"reference": "base"}]},
+        {"anchor": [{"to": "start"}]},
+        {"control": ["constant"], "control_advantage": [-0.2]},
+    ],
     "divergence": [
         {"direction": DIRECTIONS},
         {"direction": ["jsd"], "beta": [0.0, 0.9, 1.0]},

@@ -55,7 +55,8 @@ def score_rollout(
 ) -> ScoredRollout:
     """`rollout` with `logprobs` [R] by the first teacher, and half a nat less by each further one.
 
-    There are `teachers` of them, if `loss` takes several, else one. What it needs of the sampler is made up too.
+    There are `teachers` of them, if `loss` takes several, else one. What it needs of the sampler, and of references, is
+    made up too.
     """
     several = loss is not None and loss.max_teachers() != 1
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
@@ -63,7 +64,8 @@ def score_rollout(
     needs = {} if loss is None else loss.needs()
     wanted = Wanted() if loss is None else Wanted.of([loss])
     rollout = _as_wanted(rollout, wanted.of_sampler)
-    by_teacher = {name: logprob_array(logprobs - 0.5 * index) for index, name in enumerate(names)}
+    asked = (*names, *wanted.references)
+    by_teacher = {name: logprob_array(logprobs - 0.5 * index) for index, name in enumerate(asked)}
 
     def answer(request: ScoreRequest) -> Score:
         mine = by_teacher[request.teacher]
@@ -71,7 +73,8 @@ def score_rollout(
 
     route = Route({name: 1 / len(names) for name in names})
     scores = ask_as_wanted(wanted, route, [ScoreRequest(rollout, name, prompt) for name in names], answer)
-    return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(names, prompt)), scores)
+    references = {name: answer(ScoreRequest(rollout, name, prompt)) for name in wanted.references}
+    return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(asked, prompt)), scores, references)
 
 
 def _as_wanted(rollout: Rollout, wanted: Mapping[str, int]) -> Rollout:

@@ -54,8 +54,8 @@ def _completions(wanted: Wanted, policies: Policies, masks: Masks | None) -> Ite
     row = make_row()
     names = TEACHERS[: len(policies.teachers)]
     route = Route(dict(zip(names, policies.shares, strict=True)))
-    prompts = Prompts(row, route, PROMPT, dict.fromkeys(names, PROMPT))
-    tables = dict(zip(names, policies.teachers, strict=True))
+    prompts = Prompts(row, route, PROMPT, dict.fromkeys((*names, *wanted.references), PROMPT))
+    tables = dict(zip(names, policies.teachers, strict=True)) | dict.fromkeys(wanted.references, policies.reference)
     for sample, ids in enumerate(np.ndindex(*[policies.vocabulary] * LENGTH)):
         kept = None if masks is None else masks.kept[sample]
         hide = _Hide(kept, 0.0 if masks is None else masks.sampled)
@@ -65,7 +65,9 @@ def _completions(wanted: Wanted, policies: Policies, masks: Masks | None) -> Ite
         rollout = Rollout(request, 0, token_ids(ids), hide(_sampled(at, ids)), "length", "", kept, arrays=arrays)
         hide = _Hide(kept, 0.0 if masks is None else masks.scored)
         asked = [ScoreRequest(rollout, name, PROMPT) for name in names]
-        yield ScoredRollout(rollout, prompts, ask_as_wanted(wanted, route, asked, partial(_score, tables, hide)))
+        score = partial(_score, tables, hide)
+        references = {name: score(ScoreRequest(rollout, name, PROMPT)) for name in wanted.references}
+        yield ScoredRollout(rollout, prompts, ask_as_wanted(wanted, route, asked, score), references)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,6 +58,11 @@ class Policies:
         return SHARES[: len(self.teachers)]
 
     @property
+    def reference(self) -> Array:
+        """[1 + V, V] of a teacher that is asked beside the route: like no other."""
+        return random_table(21, self.vocabulary)
+
+    @property
     def mixture(self) -> Array:
         """[1 + V, V] logprobs of the teachers' mixture."""
         parts = [np.log(w / sum(self.shares)) + table for w, table in zip(self.shares, self.teachers, strict=True)]
