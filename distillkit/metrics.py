@@ -34,17 +34,18 @@ def reverse_kl(completions: Iterable[ScoredRollout], teacher: str | None = None)
     reverse KL between the two models' distributions of whole completions, where these are sampled at temperature 1.
 
     Args:
-        completions: what the student sampled; each score counts as a completion of its own.
-        teacher: the teacher of the scores that count; None: all teachers.
+        completions: what the student sampled.
+        teacher: the teacher whose scores count, of the completions that have one; None: each row's own, or the mixture
+            of its teachers, token by token.
 
     Returns:
         `reverse_kl` in nats a token and `reverse_kl_per_completion` in nats; nothing where no active token is scored.
     """
     gaps = [
-        scored.rollout.at_active(scored.rollout.logprobs) - scored.rollout.at_active(score.logprobs)
+        scored.rollout.at_active(scored.rollout.logprobs)
+        - scored.rollout.at_active(scored.teacher_logprobs if teacher is None else scored.scores[teacher].logprobs)
         for scored in completions
-        for name, score in scored.scores.items()
-        if teacher in (None, name)
+        if teacher is None or teacher in scored.scores
     ]
     if not any(map(len, gaps)):
         return {}
@@ -57,8 +58,8 @@ def step_metrics(completions: Sequence[ScoredRollout], batches: Sequence[Batch])
     if not completions:
         return {}
     rollouts = [scored.rollout for scored in completions]
-    student = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions for _ in scored.scores]
-    teachers = [scored.rollout.at_active(score.logprobs) for scored in completions for score in scored.scores.values()]
+    student = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions]
+    teachers = [scored.rollout.at_active(scored.teacher_logprobs) for scored in completions]
     metrics = {
         **{f"train/{name}": value for name, value in reverse_kl(completions).items() if name == "reverse_kl"},
         "train/teacher_nll": -mean_over_tokens(teachers),

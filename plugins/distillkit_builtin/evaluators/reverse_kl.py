@@ -40,8 +40,6 @@ def _measure(completions: Sequence[ScoredRollout]) -> dict[str, float]:
 
 
 def _gap(scored: ScoredRollout, *, each: bool = False) -> RowValue:
-    """A completion's gaps to all its teachers, summed, by the number of tokens; `each`: of scores."""
-    own = scored.rollout.at_active(scored.rollout.logprobs)
-    gaps = [own - scored.rollout.at_active(score.logprobs) for score in scored.scores.values()]
-    total = sum(float(gap.sum(dtype=np.float64)) for gap in gaps)
-    return RowValue(total, float(len(gaps) if each else sum(map(len, gaps))))
+    """A completion's gaps to its teacher, or the mixture of its teachers, summed, by its tokens; `each`: by one."""
+    gap = scored.rollout.at_active(scored.rollout.logprobs - scored.teacher_logprobs)
+    return RowValue(float(gap.sum(dtype=np.float64)), 1.0 if each else float(len(gap)))
