@@ -63,13 +63,17 @@ def metrics(run_dir: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.ranks
 def test_two_ranks_train_all_weights_as_one(local_config: Make, write: Callable[[RunConfig], str]) -> None:
-    over = {"student": {"lora_rank": 0, "learning_rate": 0.01}, "train": {"prompt_groups_per_step": 2}}
+    train = {"prompt_groups_per_step": 2, "route_gradients_every": 2}
+    over = {"student": {"lora_rank": 0, "learning_rate": 0.01}, "train": train}
     alone = distillkit.run(local_config(name="alone", **over))
     code, output = finished(torchrun(2, write(local_config(name="both", **over)), "student.shard=never"))
     assert code == 0, output
     for line, expected in zip(metrics(alone.run_dir.parent / "both"), alone.metrics, strict=True):
         for name in SAME:
             assert line[name] == pytest.approx(expected[name], rel=1e-2, abs=1e-4), (line["step"], name)
+        norms = [{name: row[name] for name in row if name.endswith("/grad_norm")} for row in (line, expected)]
+        assert norms[0] == pytest.approx(norms[1], rel=1e-2)
+        assert len(norms[0]) == (2 if line["step"] % 2 == 0 else 1)
 
 
 @pytest.mark.ranks
@@ -113,8 +117,12 @@ def test_sharded_weights_are_trained_saved_and_exported_as_whole_ones(
     over = {"student": student, "train": {"prompt_groups_per_step": 2, "save_every": 1}}
     alone = distillkit.run(local_config(name="alone", **over))
     config = write(local_config(name="parts", **over))
-    code, output = finished(torchrun(2, config, "student.shard=always", "train.max_steps=2"))
+    code, output = finished(
+        torchrun(2, config, "student.shard=always", "train.max_steps=2", "train.route_gradients_every=1")
+    )
     assert code == 0, output
+    log = (alone.run_dir.parent / "parts/run.log").read_text()
+    assert log.count("cannot measure gradients by route in this run") == 1
     code, output = finished(torchrun(2, config, "student.shard=always", "--resume"))
     assert code == 0, output
     run_dir = alone.run_dir.parent / "parts"
