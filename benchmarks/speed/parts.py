@@ -8,6 +8,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,12 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.scoring import response_states, score_logprobs
+from distillkit_builtin.local.token_tables import scored_tables
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
 END = 1
@@ -65,7 +68,7 @@ def main() -> None:
 def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
     """One after another, each with its own model, which is freed behind it."""
     yield from sampling(inputs, shape, repeats)
-    yield scoring(inputs["teacher"], shape, repeats)
+    yield from scoring(inputs["teacher"], shape, repeats)
     yield training(inputs["student"], shape, repeats)
 
 
@@ -79,26 +82,39 @@ def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Ro
         prompts = [item.prompt_ids for item in _items(shape, count)]
         requests = [SampleRequest(SampleKey(f"{i}", 0, 0), ids, i, params) for i, ids in enumerate(prompts)]
 
-        def sample(
-            generator: SlotGenerator = generator, requests: Sequence[SampleRequest] = requests, count: int = count
-        ) -> None:
-            generator.generate(requests, count, 0, lambda rollout: None)
+        for what, wanted in (("", {}), (", top-20 and entropy", {"topk": 20, "entropy": 1})):
+            asked = [replace(request, wanted=wanted) for request in requests]
 
-        yield f"sampling {count} completions", best(sample, shape, repeats), count * shape.new_tokens, None
+            def sample(
+                generator: SlotGenerator = generator, asked: Sequence[SampleRequest] = asked, count: int = count
+            ) -> None:
+                generator.generate(asked, count, 0, lambda rollout: None)
+
+            yield f"sampling {count} completions{what}", best(sample, shape, repeats), count * shape.new_tokens, None
 
 
-def scoring(model: Path, shape: Shape, repeats: int) -> Row:
-    """Score a step's completions under the teacher."""
+def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Row]:
+    """Score a step's completions under the teacher: the sampled tokens alone, then with its top-20 and 40 ids."""
     causal_lm = _causal_lm(model, shape)
     backbone = verified_backbone(causal_lm)
     items = _items(shape, shape.sequences)
     groups = padded_micro_batches(list(map(len, items)), SCORED_ON_CUDA if shape.device == "cuda" else SCORED)
+    known = KnownIds.of(HFTokenizer.load(str(model)))
 
     def score() -> None:
         for group in groups:
             score_logprobs(causal_lm, [items[i] for i in group], backbone)
 
-    return "scoring", best(score, shape, repeats), sum(map(len, items)), shape.scoring_flops
+    def score_tables() -> None:
+        for group in groups:
+            states = response_states(causal_lm, [items[i] for i in group], backbone)
+            at_ids = states.ids[:, None].expand(-1, 40)
+            for values in scored_tables(causal_lm, states, known, 20, at_ids).values():
+                values.cpu()
+
+    tokens = sum(map(len, items))
+    yield "scoring", best(score, shape, repeats), tokens, shape.scoring_flops
+    yield "scoring, top-20 and 40 ids", best(score_tables, shape, repeats), tokens, shape.scoring_flops
 
 
 def training(model: Path, shape: Shape, repeats: int) -> Row:

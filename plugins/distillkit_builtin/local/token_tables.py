@@ -41,7 +41,8 @@ def logprobs_at(logprobs: Tensor, ids: Tensor) -> Tensor:
 
 def entropy(logprobs: Tensor) -> Tensor:
     """[n] in nats of `logprobs` [n, V]; what has no probability adds nothing."""
-    result: Tensor = torch.special.entr(logprobs.exp()).sum(1)
+    finite = logprobs.clamp(min=torch.finfo(logprobs.dtype).min)  # zero times minus infinity is no number
+    result: Tensor = -torch.linalg.vecdot(logprobs.exp(), finite)
     return result
 
 

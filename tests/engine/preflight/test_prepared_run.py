@@ -137,6 +137,13 @@ class NeedsTopK(ImportanceSampling):
         return {"sampled": 1, "topk": 20}
 
 
+class SampledScorer(FakeScorer):
+    """Gives the sampled tokens alone."""
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        return {"sampled": None}
+
+
 class TopKScorer(FakeScorer):
     """Gives the best ten."""
 
@@ -160,7 +167,7 @@ class MoreOptions(ImportanceSampling):
 
 def test_loss_scorer_and_student_must_fit(fake_config: Make) -> None:
     with pytest.raises(InputError, match=r"loss 'needs_topk' needs topk of 20; scorer 'fake' of teacher 't' gives"):
-        inspect(fake_config(loss=NeedsTopK()))
+        inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": SampledScorer()}]))
     with pytest.raises(InputError, match=r"gives sampled, topk up to 10"):
         inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": TopKScorer()}]))
     with pytest.raises(InputError, match=r"does not know the loss function 'importance_samplin'; did you mean"):
