@@ -1,6 +1,7 @@
 """What each evaluator measures of completions."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -151,14 +152,20 @@ async def test_reverse_kl_is_in_nats_a_token_and_a_completion() -> None:
     }
 
 
-async def test_a_row_of_several_teachers_has_all_their_gaps() -> None:
+@pytest.mark.parametrize("alike", [True, False])
+async def test_a_row_of_several_teachers_has_the_gap_to_their_mixture(*, alike: bool) -> None:
+    """Of one teacher that is half a nat away a token, and another: the same, or one that is the student itself."""
     one, other = completion("abcd"), completion("abcd", teacher="b")
-    prompts = replace(one.prompts, route=Route({"a": 0.5, "b": 0.5}))
+    if not alike:
+        other = replace(other, scores={"b": replace(other.scores["b"], logprobs=one.rollout.logprobs)})
+    prompts = replace(one.prompts, route=Route({"a": 3.0, "b": 1.0}))
     result = await ReverseKL().evaluate(context(replace(one, prompts=prompts, scores={**one.scores, **other.scores})))
-    row = one.prompts.row.row_id
-    assert result.by_row["reverse_kl"] == {row: RowValue(4.0, 8.0)}
-    assert result.by_row["reverse_kl_per_completion"] == {row: RowValue(4.0, 2.0)}
-    assert result.metrics["reverse_kl_per_completion"] == pytest.approx(2.0)
+    gap = 0.5 if alike else -math.log(0.75 * math.exp(-0.5) + 0.25)
+    (found,) = result.by_row["reverse_kl"].values()
+    assert (found.total, found.count) == (pytest.approx(4 * gap, abs=1e-6), 4.0)
+    (found,) = result.by_row["reverse_kl_per_completion"].values()
+    assert (found.total, found.count) == (pytest.approx(4 * gap, abs=1e-6), 1.0)
+    assert result.metrics["reverse_kl_per_completion"] == pytest.approx(4 * gap, abs=1e-6)
 
 
 async def test_pattern_counts_matches_of_each_route() -> None:
