@@ -66,8 +66,11 @@ def test_a_teacher_that_is_the_student_gives_no_loss_and_no_gradient(
     assert max(float(gradient.abs().max()) for gradient in gradients(policy).values()) < 1e-4
 
 
+@pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("packs", [True, False])
-def test_a_teacher_on_the_students_base_is_asked_without_the_adapter(load: Load, tiny_model: str, packs: bool) -> None:
+def test_a_teacher_on_the_students_base_is_asked_without_the_adapter(
+    load: Load, tiny_model: str, packs: bool, plain: bool
+) -> None:
     base = exact_copy(load(tiny_model))
     causal_lm = load(tiny_model)
     policy = policy_of(causal_lm, "lora")
