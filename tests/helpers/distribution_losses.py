@@ -74,13 +74,21 @@ def distribution_batch(
     return Batch(loss, {}, tuple(datums), token_loss, reads)
 
 
-def chunked(teachers: Mapping[str, CausalLM], positions: int = 128, known: int | None = None) -> ChunkedLoss:
-    """For a trainer that finds these teachers; Llamas are computed by the fast backbone."""
-    batch = AdaptiveBatchSize(4096, "tokens", "scorer.micro_batch_tokens")
+def chunked(
+    teachers: Mapping[str, CausalLM],
+    positions: int = 128,
+    known: int | None = None,
+    *,
+    plain: bool = False,
+    tokens: int = 4096,
+) -> ChunkedLoss:
+    """For a trainer that finds these teachers; Llamas are computed by the fast backbone, unless `plain` is said."""
+    batch = AdaptiveBatchSize(tokens, "tokens", "scorer.micro_batch_tokens")
 
     def find(name: str) -> InferenceModel:
         causal_lm = teachers[name]
-        fast = verified_backbone(causal_lm) if type(causal_lm.model).__name__.startswith("Llama") else None
+        can = type(causal_lm.model).__name__.startswith("Llama") and not plain
+        fast = verified_backbone(causal_lm) if can else None
         return cast(InferenceModel, SimpleNamespace(causal_lm=causal_lm, backbone=fast, score_batch=batch))
 
     return ChunkedLoss(chunk_size(positions, torch.device("cpu")), known, find)

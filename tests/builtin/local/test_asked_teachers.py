@@ -1,6 +1,6 @@
 """`full`: the trainer asks a row's teachers again, for their whole distributions."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,6 +19,7 @@ from distillkit.arrays import Array
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError, PluginError
 from distillkit.preflight.prepared_run import context_for
+from distillkit_builtin.local import adaptive_batch_size, asked_teachers
 from distillkit_builtin.local.asked_teachers import share_teacher, shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.policy import Policy
@@ -66,8 +67,11 @@ def test_a_teacher_that_is_the_student_gives_no_loss_and_no_gradient(
     assert max(float(gradient.abs().max()) for gradient in gradients(policy).values()) < 1e-4
 
 
+@pytest.mark.parametrize("plain", [True, False])
 @pytest.mark.parametrize("packs", [True, False])
-def test_a_teacher_on_the_students_base_is_asked_without_the_adapter(load: Load, tiny_model: str, packs: bool) -> None:
+def test_a_teacher_on_the_students_base_is_asked_without_the_adapter(
+    load: Load, tiny_model: str, packs: bool, plain: bool
+) -> None:
     base = exact_copy(load(tiny_model))
     causal_lm = load(tiny_model)
     policy = policy_of(causal_lm, "lora")
@@ -76,9 +80,28 @@ def test_a_teacher_on_the_students_base_is_asked_without_the_adapter(load: Load,
     data = distribution_batch("reverse_kl")
     expected = reference(exact_copy(causal_lm), data, {"t": base})
     assert float(expected.detach()) > 0.1
-    assert trainer_of(policy, causal_lm).compute_gradient(data).loss == pytest.approx(
-        float(expected.detach()), rel=1e-4
-    )
+    found = trainer_of(policy, causal_lm, plain=plain).compute_gradient(data)
+    assert found.loss == pytest.approx(float(expected.detach()), rel=1e-4)
+
+
+def test_a_teacher_out_of_memory_is_asked_in_smaller_batches(
+    load: Load, tiny_model: str, other_tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = distribution_batch("reverse_kl", longer=11)
+    expected = trainer_of(policy_of(load(tiny_model), "lora"), load(other_tiny_model)).compute_gradient(data)
+    compute, sizes = asked_teachers.response_states, []
+
+    def limited(causal_lm: CausalLM, items: Sequence[Any], *rest: Any) -> Any:
+        if len(items) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        sizes.append(len(items))
+        return compute(causal_lm, items, *rest)
+
+    monkeypatch.setattr(asked_teachers, "response_states", limited)
+    monkeypatch.setattr(adaptive_batch_size.gc, "collect", lambda: 0)
+    found = trainer_of(policy_of(load(tiny_model), "lora"), load(other_tiny_model), tokens=200).compute_gradient(data)
+    assert sum(sizes) == len(data.datums)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
 def test_an_adapter_on_the_head_is_trained_and_is_not_the_teachers(load: Load, tmp_path: Path) -> None:
@@ -173,12 +196,17 @@ def test_rows_without_a_token_get_no_probability_on_both_sides_and_what_they_had
         assert metrics[name] > 1e-4
 
 
-def test_a_head_with_fewer_rows_than_the_tokenizer_cuts_all_sides(load: Load, wide_models: tuple[str, str]) -> None:
-    student, teacher = map(load, wide_models)
+@pytest.mark.parametrize("narrow", ["student", "teacher"])
+def test_a_head_with_fewer_rows_than_the_tokenizer_cuts_all_sides(
+    load: Load, wide_models: tuple[str, str], narrow: str
+) -> None:
+    student, teacher = map(load, wide_models if narrow == "student" else wide_models[::-1])
     trainer = Trainer(policy_of(student, "lora"), PLAIN, chunked({"t": teacher}, known=tiny_models.VOCABULARY + 9))
     metrics = trainer.step(distribution_batch("everything")).metrics
-    assert "train/unknown_mass" not in metrics  # the student's head has the fewest rows
-    assert metrics["train/teacher_unknown_mass"] > 1e-4
+    names = ("train/unknown_mass", "train/teacher_unknown_mass")
+    cut, whole = names[::-1] if narrow == "student" else names
+    assert whole not in metrics  # its head has the fewest rows
+    assert metrics[cut] > 1e-4
 
 
 def test_a_teacher_that_is_not_in_this_process_is_named(local_config: Callable[..., RunConfig]) -> None:
