@@ -21,7 +21,6 @@ from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.testing import check_plugin
-from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 TOP = Path(__file__).parent.parent
@@ -154,9 +153,6 @@ def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_loss.py")
 
 
-@pytest.mark.skipif(
-    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
-)
 def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/write-a-loss.md")
     code = [line for line in Path("my_divergence.py").read_text(encoding="utf-8").splitlines() if line]
@@ -168,9 +164,6 @@ def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> No
     passes_its_own_tests("test_my_divergence.py")
 
 
-@pytest.mark.skipif(
-    "distribution" not in LocalStudent(model="none").loss_capabilities(), reason="student local gives no distributions"
-)
 def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) -> None:
     write("docs/losses.md")
     write("docs/tutorials/write-a-loss.md")

@@ -8,10 +8,7 @@ from conftest import question
 
 import distillkit
 from distillkit import RunConfig
-from distillkit_builtin.local.student import LocalStudent
 
-GIVES = LocalStudent(model="none").loss_capabilities() >= {"distribution", "at_ids", "full"}
-pytestmark = pytest.mark.skipif(not GIVES, reason="student local gives a loss no distributions")
 LOSSES: Mapping[str, Mapping[str, Any]] = {
     "reverse": {"name": "divergence"},
     "jsd at a temperature": {"name": "divergence", "direction": "jsd", "temperature": 1.5},

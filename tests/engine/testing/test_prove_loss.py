@@ -34,9 +34,9 @@ def failures(proof: Proof) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("loss", "cases"),
     [
-        (ImportanceSampling(), 1),
-        (ImportanceSampling(scale=0.3), 1),
-        (ImportanceSampling(advantage_clip=0.5), 1),
+        (ImportanceSampling(), 2),
+        (ImportanceSampling(scale=0.3), 2),
+        (ImportanceSampling(advantage_clip=0.5), 2),
         (FullForward(), 2),
         (TeacherTopK(), 4),
         (proved.StudentTopK(k=3), 4),
