@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from helpers import tiny_models
+from helpers.distribution_losses import chunked, distribution_batch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import distillkit
+from builtin.local.test_trainer import PLAIN
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
@@ -21,7 +24,9 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.ranks.sharding import full_tensor
 from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.trainer import Trainer
 
 LAYERS = 10
 
@@ -129,3 +134,28 @@ def train_on_rows_of_three_lengths(policy: Policy) -> None:
     for sizes in (((5, 9), (6, 7)), ((8, 20),), ((9, 9), (3, 4), (2, 30))):
         items = [PromptAndResponse(token_ids(np.arange(p) + 5), token_ids(np.arange(r) + 5)) for p, r in sizes]
         policy.logprobs(items).sum().backward()
+
+
+def test_a_loss_on_distributions_is_the_same_behind_compiled_and_sharded_layers(one_rank: None) -> None:
+    data = distribution_batch("student_only")
+    found: list[tuple[float, dict[str, Tensor]]] = []
+    for compiles, shards in ((False, False), (True, False), (True, True)):
+        torch.manual_seed(0)
+        config = LlamaConfig(**tiny_models.SMALL, tie_word_embeddings=True)
+        model = LlamaForCausalLM(config).eval().requires_grad_(False)
+        policy = Policy.full(CausalLM(model, Device(torch.device("cpu")), torch.float32))
+        policy.packs = True
+        if shards:
+            policy.shard(1)
+        if compiles:
+            policy.compile("aot_eager")
+        share = Trainer(policy, PLAIN, chunked({}, positions=5)).compute_gradient(data, parts=2)
+        assert bool(torch._dynamo.utils.counters["stats"].get("unique_graphs")) == compiles
+        gradients = {
+            name.removeprefix("model."): full_tensor(p.grad) for name, p in policy.trained.items() if p.grad is not None
+        }
+        found.append((share.loss, gradients))
+    for loss, mine in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        for name, gradient in found[0][1].items():
+            torch.testing.assert_close(mine[name], gradient, rtol=1e-3, atol=1e-4 * float(gradient.abs().max()))
