@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from distillkit import Loss, Registry
-from distillkit.cli.plugin_pages import options_of
 from distillkit.testing import Proof, ProofCheck, prove_loss
 
 PAGE = Path(__file__).parent / "prove-a-loss.md"
@@ -85,7 +84,7 @@ def combinations(lines: Lines) -> Iterator[dict[str, Any]]:
 
 def require_all_set(name: str, cls: Any, chosen: Sequence[Mapping[str, Any]]) -> None:  # noqa: ANN401 - a plugin's class
     """Raise LookupError unless each option is set somewhere, and each value of those that have few."""
-    for option, field in options_of(cls):
+    for option, field in cls.model_fields.items():
         found = [options[option] for options in chosen if option in options]
         values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
         lacking = [value for value in values if value not in (*found, field.default)]

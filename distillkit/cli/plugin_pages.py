@@ -62,17 +62,25 @@ def show_one(registry: Registry, role: str, name: str, console: Console) -> None
 
 
 def options_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
-    """The fields of a plugin as a config writes their keys: those of a group of options by `group.option`."""
+    """The fields of a plugin as a config writes their keys: those of a group of options by `group.option`.
+
+    A group that may be null is an option itself too, before its own.
+    """
     for name, field in model.model_fields.items():
-        if (group := group_of(field)) is not None:
-            yield from ((f"{name}.{inner}", each) for inner, each in options_of(group))
-        else:
+        group = group_of(field)
+        if group is not field.annotation:
             yield name, field
+        if group is not None:
+            yield from ((f"{name}.{inner}", each) for inner, each in options_of(group))
 
 
 def group_of(field: FieldInfo) -> type[BaseModel] | None:
-    """The sub-model whose fields are options too; None for a field that is an option itself, such as a plugin."""
-    cls = field.annotation
+    """The sub-model whose fields are options too, also of a field that may be null.
+
+    None for a field that is an option itself, such as a plugin.
+    """
+    kinds = [each for each in get_args(field.annotation) if each is not type(None)] or [field.annotation]
+    cls = kinds[0] if len(kinds) == 1 else None
     return cls if inspect.isclass(cls) and issubclass(cls, BaseModel) and not issubclass(cls, Plugin) else None
 
 

@@ -36,12 +36,13 @@ class Outer(BaseModel):
     words: tuple[str, ...] = ()
     inner: Inner = Field(default_factory=Inner)
     larger: Inner = Inner(size=4)
+    maybe: Inner | None = None
     router: Router = FieldRouter(route_key="k")
 
 
 def test_the_options_of_a_group_are_named_with_the_group() -> None:
     names = [name for name, _ in options_of(Outer)]
-    assert names == ["need", "none", "words", "inner.size", "larger.size", "router"]
+    assert names == ["need", "none", "words", "inner.size", "larger.size", "maybe", "maybe.size", "router"]
 
 
 def test_defaults_are_written_as_a_config_writes_them() -> None:
@@ -51,5 +52,6 @@ def test_defaults_are_written_as_a_config_writes_them() -> None:
         "words": "[]",
         "inner": "{}",
         "larger": '{"size": 4}',
+        "maybe": "null",
         "router": '{"name": "field", "route_key": "k"}',
     }
