@@ -173,6 +173,30 @@ def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) 
     call("run", "whole.yaml", topk, "name=topk", *QUICK)
 
 
+def test_a_reference_of_the_page_about_losses_reads_the_students_prompt_and_has_no_rows(
+    write: Callable[[str], None],
+) -> None:
+    write("docs/losses.md")
+    write("docs/tutorials/write-a-loss.md")
+    call("run", "beyond.yaml", *QUICK)
+    call("run", "beyond.yaml", "name=plain", "loss.extrapolate=null", *QUICK)
+    for sample in read_jsonl(Path("runs/beyond/samples.jsonl")):
+        assert (sample["route"], {*sample["teacher_logprobs"]}) == ("short", {"short"})
+        assert "in one short sentence" in sample["teacher_prompts"]["short"]
+        assert sample["teacher_prompts"]["start"] == sample["prompt"]
+    plain, beyond = (read_jsonl(Path(f"runs/{name}/metrics.jsonl"))[0] for name in ("plain", "beyond"))
+    # The student is still the reference: the gap to the teacher is stretched, and that to the anchor is none.
+    assert beyond["train/abs_advantage"] == pytest.approx(1.25 * plain["train/abs_advantage"], rel=1e-3)
+
+
+def test_several_teachers_of_the_page_about_losses_are_one_mixture(write: Callable[[str], None]) -> None:
+    write("docs/losses.md")
+    write("docs/tutorials/write-a-loss.md")
+    call("run", "mixture.yaml", *QUICK)
+    for sample in read_jsonl(Path("runs/mixture/samples.jsonl")):
+        assert sample["teacher_logprobs"].keys() == {"short", "start"}
+
+
 def test_the_page_on_proofs(write: Callable[[str], None]) -> None:
     write("docs/prove-a-loss.md")
     said = re.search(
