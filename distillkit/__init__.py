@@ -57,7 +57,7 @@ from distillkit.frozen import FrozenDict, FrozenList, frozen
 from distillkit.hookspecs import hookimpl
 from distillkit.memory import DeviceMemory, MemoryPart, MemoryReport, MemoryUse, PlannedDevice
 from distillkit.metrics import eval_metrics, finite, mean_over_tokens, reverse_kl, route_order, route_shown, route_slug
-from distillkit.positions import NextTokenDivergence, Positions, TokenLoss
+from distillkit.positions import READS, NextTokenDivergence, Positions, TokenLoss
 from distillkit.preflight.check_result import CheckResult
 from distillkit.probe.report import ProbeReport
 from distillkit.ranks import Rank
@@ -79,6 +79,7 @@ from distillkit.run_directory.result import RunResult
 from distillkit.run_plan import Plan
 from distillkit.seeds import derive_seed
 from distillkit.significant import significant
+from distillkit.token_arrays import NO_ID
 from distillkit.tokenizer import (
     HasTemplateVariables,
     RendersMany,
@@ -128,7 +129,7 @@ __all__ += [
     "hookimpl",
 ]
 __all__ += ["PENDING_CLEANUP", "Leftover"]
-__all__ += ["NextTokenDivergence", "Positions", "TokenLoss"]
+__all__ += ["READS", "NextTokenDivergence", "Positions", "TokenLoss"]
 __all__ += ["DeviceMemory", "MemoryPart", "MemoryReport", "MemoryUse", "PlannedDevice"]
 
 # The journey of the data: what is asked, and what comes of it.
@@ -156,7 +157,7 @@ __all__ += ["AlignmentError", "BadStepError", "ConfigError", "DataError", "Disti
 __all__ += ["MissingExtraError", "PluginError", "PluginNotFoundError", "RowError", "RunFailedError", "suggest"]
 
 # Arrays and other values that nobody can change.
-__all__ += ["LOGPROB_ROUNDING", "Array", "BoolArray", "FloatArray", "IntArray"]
+__all__ += ["LOGPROB_ROUNDING", "NO_ID", "Array", "BoolArray", "FloatArray", "IntArray"]
 __all__ += ["FrozenDict", "FrozenList", "frozen", "frozen_array", "logprob_array", "token_ids"]
 
 # Tokenizers.

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from pydantic import JsonValue
 
+from distillkit.errors import PluginError
+
 READS = {
     "logprobs": "the student's logprob of each sampled token",
     "distribution": "the student's next-token distribution (`Positions.student`)",
@@ -16,13 +18,22 @@ READS = {
     "at_ids": "the student's logprobs of ids that the loss gives (`Positions.at`)",
 }
 """What a Loss can read of the student, by the names of `Loss.reads`."""
+SAID_BY = {
+    "logprobs": "`logprobs` in reads()",
+    "student": "`distribution` in reads()",
+    "teacher": "`full` in needs()",
+    "entropy": "`entropy` in reads()",
+    "at()": "`at_ids` in reads()",
+}
+"""By what a Loss says that it reads a part of `Positions`."""
 
 
 class Positions(Protocol):
-    """`n` response positions, all of one route, as tensors of the student's device. `V` is the tokenizer's size.
+    """`n` response positions, of any completions of the step, as tensors of the student's device.
 
-    Only what the loss says that it `reads` and `needs` is there; anything else raises PluginError, which names it.
-    Positions of weight 0 are not among them. Logprobs are natural log, float32, at temperature 1.
+    `V` is the tokenizer's size, or the rows of a smaller head. Only what the loss says that it `reads` and `needs` is
+    there; anything else raises PluginError, which names it. Positions of weight 0 are not among them. Logprobs are
+    natural log, float32, at temperature 1.
     """
 
     @property
@@ -61,6 +72,11 @@ class Positions(Protocol):
         An id of -1 is none: its logprob is minus infinity, without gradient.
         """
         ...
+
+
+def unsaid(part: str) -> PluginError:
+    """The error of a student for a loss that reads a `part` of `Positions`, a key of `SAID_BY`, and does not say so."""
+    return PluginError(f"the loss reads positions.{part} without saying so: it must have {SAID_BY[part]}")
 
 
 TokenLoss = Callable[[Positions, Mapping[str, JsonValue]], Any]

@@ -37,7 +37,7 @@ TOPICS: Mapping[str, Topic] = {
         """
         RowFile RawRow UnreadableRow MAX_ROW_BYTES Message Messages Row Teacher Route ChatPrompts RoutedRow Prompts
         SampleKey SamplingParams SampleRequest Rollout
-        FinishReason ScoreRequest Score ScoredRollout TeacherPrompt Datum Batch Positions TokenLoss
+        FinishReason ScoreRequest Score ScoredRollout TeacherPrompt Datum Batch Positions READS TokenLoss
         NextTokenDivergence StepResult Weights Failure
         """,
     ),
@@ -88,8 +88,8 @@ TOPICS: Mapping[str, Topic] = {
         "Functions for plugins",
         "What the built-in plugins use too: arrays, numbers of an evaluation, tokenizers, seeds, secrets, files.",
         """
-        Array IntArray FloatArray BoolArray LOGPROB_ROUNDING token_ids logprob_array frozen_array frozen FrozenDict
-        FrozenList reverse_kl mean_over_tokens eval_metrics
+        Array IntArray FloatArray BoolArray LOGPROB_ROUNDING NO_ID token_ids logprob_array frozen_array frozen
+        FrozenDict FrozenList reverse_kl mean_over_tokens eval_metrics
         route_slug route_shown route_order finite token_at parse_messages parse_template_options
         too_long require_compatible
         first_difference tokenizer_fingerprint unknown_id vocabulary_size derive_seed keep_secret redact replacing

@@ -50,7 +50,7 @@ def _lines() -> Iterator[str]:
 
 
 def write_tokenizer(folder: Path) -> Path:
-    """Byte-level BPE of 4,096 tokens, learnt from the examples, with a chat template of several branches."""
+    """Byte-level BPE of 4,096 tokens, learned from the examples, with a chat template of several branches."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from distillkit.errors import PluginError
+from distillkit.positions import unsaid
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class TablePositions:
     def teacher(self) -> Tensor:
         """[n, V]."""
         if self.teacher_logprobs is None:
-            raise PluginError("the loss reads positions.teacher without saying so: it must have `full` in needs()")
+            raise unsaid("teacher")
         return self.teacher_logprobs
 
     @property
@@ -63,8 +63,6 @@ class TablePositions:
         self._require("at_ids", "at()")
         return self._log_softmax.gather(1, ids.clamp(min=0)).masked_fill(ids < 0, -torch.inf)
 
-    def _require(self, capability: str, name: str) -> None:
+    def _require(self, capability: str, part: str) -> None:
         if capability not in self.reads:
-            raise PluginError(
-                f"the loss reads positions.{name} without saying so: it must have `{capability}` in reads()"
-            )
+            raise unsaid(part)

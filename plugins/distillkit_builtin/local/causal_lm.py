@@ -157,7 +157,7 @@ class CausalLM:
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """The frozen base, whatever the student has learnt."""
+        """The frozen base, whatever the student has learned."""
         if self.adapter is None:
             yield
             return

@@ -8,17 +8,9 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from distillkit import PluginError
+from distillkit.positions import unsaid
 from distillkit_builtin.local.distributions import entropy_of, known_log_softmax
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
-
-SAYS = {
-    "student": "`distribution` in reads()",
-    "teacher": "`full` in needs()",
-    "entropy": "`entropy` in reads()",
-    "at()": "`at_ids` in reads()",
-}
-"""What a loss must have for what its positions are to have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,21 +27,21 @@ class SampledPositions:
     @property
     def student(self) -> NoReturn:
         """Not there."""
-        raise _not_read("student")
+        raise unsaid("student")
 
     @property
     def teacher(self) -> NoReturn:
         """Not there."""
-        raise _not_read("teacher")
+        raise unsaid("teacher")
 
     @property
     def entropy(self) -> NoReturn:
         """Not there."""
-        raise _not_read("entropy")
+        raise unsaid("entropy")
 
     def at(self, ids: Tensor) -> NoReturn:
         """Not there."""
-        raise _not_read("at()")
+        raise unsaid("at()")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +84,7 @@ class ChunkPositions:
     def teacher(self) -> Tensor:
         """[n, V], float32."""
         if self.teacher_logprobs is None:
-            raise _not_read("teacher")
+            raise unsaid("teacher")
         return self.teacher_logprobs
 
     @cached_property
@@ -132,10 +124,6 @@ class ChunkPositions:
     def _log_normalizer(self) -> Tensor:
         return torch.logsumexp(self.logits.float(), dim=1, keepdim=True)
 
-    def _require(self, capability: str, name: str) -> None:
+    def _require(self, capability: str, part: str) -> None:
         if capability not in self.reads:
-            raise _not_read(name)
-
-
-def _not_read(name: str) -> PluginError:
-    return PluginError(f"the loss reads positions.{name} without saying so: it must have {SAYS[name]}")
+            raise unsaid(part)

@@ -1,5 +1,6 @@
 """What losses over next-token distributions share: the ids at which both sides are compared, and what that needs."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -9,6 +10,8 @@ from distillkit import Array, Batch, Loss, RunContext, ScoredRollout
 from distillkit_builtin.losses.teacher_support import of_one_width, support
 
 Support = Literal["full", "teacher_topk", "student_topk", "union"]
+EMPTIES_THE_TOPK = "its sum over the top-K alone falls as the student moves probability out of them, so it empties them"
+"""What comes of a KL from the student, `KL(s || ...)`, without its tail."""
 
 
 class DistributionLoss(Loss):
@@ -39,9 +42,9 @@ class DistributionLoss(Loss):
         if not self.tail:
             run.notify(f"loss {self.name}: tail: false: {self.without_tail()}")
 
+    @abstractmethod
     def without_tail(self) -> str:
         """What comes of `tail: false`, in a sentence."""
-        raise NotImplementedError
 
     def needs(self) -> Mapping[str, int]:
         """`full`; or `topk`, of the teacher's ids, and `at_ids`, of the sampler's."""

@@ -20,16 +20,17 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, JsonValue, model_validator
 
 from distillkit import NextTokenDivergence, Positions, TokenLoss
-from distillkit_builtin.losses.distribution_loss import DistributionLoss
+from distillkit_builtin.losses.distribution_loss import EMPTIES_THE_TOPK, DistributionLoss
 
 BETAS = {"jsd": 0.5, "skew": 0.1}
 """The papers' own."""
 WITHOUT_TAIL = {
-    "reverse": "its sum over the top-K alone falls as the student moves probability out of them, so it empties them",
-    "skew": "its sum over the top-K alone falls as the student moves probability out of them, so it empties them",
+    "reverse": EMPTIES_THE_TOPK,
+    "skew": EMPTIES_THE_TOPK,
     "forward": "the student is taught to give the top-K all probability, in the teacher's proportions",
     "jsd": "what both sides give to other ids is not compared",
 }
+"""What comes of a direction without its tail."""
 
 
 class Divergence(DistributionLoss):

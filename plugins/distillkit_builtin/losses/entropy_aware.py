@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, JsonValue
 
 from distillkit import NextTokenDivergence, Positions, TokenLoss
-from distillkit_builtin.losses.distribution_loss import DistributionLoss
+from distillkit_builtin.losses.distribution_loss import EMPTIES_THE_TOPK, DistributionLoss
 
 
 class EntropyAware(DistributionLoss):
@@ -35,7 +35,7 @@ class EntropyAware(DistributionLoss):
 
     def without_tail(self) -> str:
         """As reverse KL."""
-        return "its sum over the top-K alone falls as the student moves probability out of them, so it empties them"
+        return EMPTIES_THE_TOPK
 
     def token_loss(self) -> TokenLoss:
         """`entropy_aware`, below."""

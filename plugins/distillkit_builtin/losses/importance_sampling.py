@@ -13,7 +13,7 @@ p_t is that of their mixture, `log sum_i w_i p_i`.
 With `extrapolate` by a factor f from a reference r, p_t is replaced by `f p_t - (f - 1) r_t`: past the teacher, as seen
 from the reference (arXiv:2602.12125, where f is the reward's scaling factor). With `anchor` of weight w to a policy a,
 `w (a_t - q_t)` is added to the gap: the sampled reverse KL to that policy (arXiv:2604.08527). With `control`, every
-token has one fixed advantage, so that nothing is learnt from a teacher (arXiv:2608.31046): what such a run gains, a
+token has one fixed advantage, so that nothing is learned from a teacher (arXiv:2608.31046): what such a run gains, a
 teacher did not give.
 """
 
@@ -38,7 +38,7 @@ class RatioGate(_Options):
     """What is done with tokens whose ratio of current to sampling probability is far from 1."""
 
     low: float = Field(0.5, gt=0, le=1, description="The least ratio that is let through as it is.")
-    high: float = Field(2.0, ge=1, description="The largest.")
+    high: float = Field(2.0, ge=1, description="The largest ratio that is let through as it is.")
     action: Literal["zero", "cap"] = Field(
         "zero", description="zero: a token outside trains nothing; cap: it trains with the bound as its ratio."
     )

@@ -9,10 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillkit import AlignmentError, Array, Batch, IntArray, Score, ScoredRollout
-
-NO_ID = -1
-"""Stands in a table where a position has fewer ids than others."""
+from distillkit import NO_ID, AlignmentError, Array, Batch, IntArray, Score, ScoredRollout
 
 
 def support(completion: ScoredRollout, which: str, k: int) -> Mapping[str, Array]:

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 from pydantic import Field, JsonValue
 
-from distillkit import Array, Loss, Positions, Score, ScoredRollout, TokenLoss
-from distillkit_builtin.losses.teacher_support import NO_ID, first_occurrences
+from distillkit import NO_ID, Array, Loss, Positions, Score, ScoredRollout, TokenLoss
+from distillkit_builtin.losses.teacher_support import first_occurrences
 
 
 class TopkCrossEntropy(Loss):
