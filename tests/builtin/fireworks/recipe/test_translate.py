@@ -199,6 +199,11 @@ def test_the_defaults_are_the_recipes() -> None:
         "scale": 1.0,
         "ratio_log_cap": 20.0,
         "advantage_clip": None,
+        "ratio_gate": None,
+        "extrapolate": None,
+        "anchor": None,
+        "control": None,
+        "control_advantage": -0.1,
     }
     assert config.train.normalization == "sum"
     assert (config.data.max_rows, config.data.epochs, config.data.shuffle) == (100, 1, False)
