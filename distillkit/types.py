@@ -108,7 +108,7 @@ class Teacher(Value):
 
 @dataclass(frozen=True, slots=True)
 class Route(Value):
-    """Which teachers score a row. The built-in routers return exactly one (routed MOPD does not blend)."""
+    """Which teachers score a row: one (routed MOPD), or several, as one mixture of probabilities by their weights."""
 
     weights: Mapping[str, float]
     """Teacher name to weight, in the order in which they are named in metrics and tables."""

@@ -141,6 +141,14 @@ def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_scorer.py")
 
 
+def test_the_scorer_of_the_tutorial_that_gives_more(write: Callable[[str], None]) -> None:
+    write("docs/tutorials/write-a-scorer.md")
+    with Path("my_scorer.py").open("a", encoding="utf-8") as script:
+        script.write("\n\n" + Path("more.py").read_text(encoding="utf-8"))
+    assert "words_with_more" in call("plugins", "list", "-p", "my_scorer.py")
+    check_plugin(runpy.run_path("my_scorer.py")["WordScorerWithMore"]())
+
+
 def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
     write("docs/tutorials/write-a-loss.md")
     assert "cap" in call("plugins", "show", "loss", "squared_gap", "-p", "my_loss.py")

@@ -47,6 +47,7 @@ class Student(Plugin):
 
         Names of `distillkit.positions.READS`, and `full` where it asks the teachers of a row again for their
         distributions. Empty: it runs no code of a loss, and trains those of `loss_functions` alone.
+        What it then owes a loss is in `docs/developers/losses-and-backends.md`.
         """
         return frozenset()
 
