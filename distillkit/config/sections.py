@@ -41,7 +41,11 @@ class TeacherConfig(Section):
         description="same: what ends the student's completions must be what ends this teacher's turns, or the run is "
         "refused; map: the student's end is scored as this teacher's own.",
     )
-    weight: float = Field(1.0, gt=0, description="Its part of the mixture where a row has several teachers (`router: all`), relative to theirs.")
+    weight: float = Field(
+        1.0,
+        gt=0,
+        description="Its part of the mixture where a row has several teachers (`router: all`), relative to theirs.",
+    )
     share: float | None = Field(
         None,
         gt=0,

@@ -8,10 +8,10 @@ from distillkit.errors import MissingExtraError
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_result import Proof, ProofCheck, ProofResult
+from distillkit.testing.synthetic_batches import KNOWN_NEEDS
 
-OF_SCORERS = frozenset({"sampled", "topk", "at_ids", "full"})
 OF_SAMPLERS = frozenset({"topk", "entropy"})
-"""The capabilities that tables have."""
+"""The capabilities of samplers that tables have; of scorers they have `KNOWN_NEEDS`."""
 WORST_FIRST: tuple[ProofResult, ...] = ("failed", "not claimed", "passed")
 
 
@@ -51,7 +51,7 @@ def unprovable(loss: Loss) -> str | None:
     """Why a loss cannot be looked at: it has no code of its own, or needs what tables do not have."""
     if loss.token_loss() is None:
         return "it has no token_loss, and what a service computes cannot be looked at"
-    own = sorted((loss.needs().keys() - OF_SCORERS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
+    own = sorted((loss.needs().keys() - KNOWN_NEEDS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
     return f"it needs {' and '.join(own)}, and what that is, only its author knows" if own else None
 
 

@@ -18,16 +18,19 @@ from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
+from distillkit.roles.weighting import Weighting
 from distillkit.testing.ask_as_wanted import ask_as_wanted
 from distillkit.testing.builders import make_rollout, make_row
+from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.token_arrays import NO_ID
 from distillkit.training_data import Batch, Datum
 from distillkit.types import Prompts, Route, Row
 
 TEACHERS = ("teacher", "other")
-IDS = 258
-"""Of the byte tokenizer: what top-k ids are taken from, where k is less."""
+IDS = ByteTokenizer.size
+"""What top-k ids are taken from, where k is less."""
 KNOWN_NEEDS = frozenset({"sampled", "topk", "at_ids", "full"})
+"""The capabilities of scorers that the engine knows; any other is its author's own."""
 ADVANTAGE = 0.01
 """Nats by which made-up teachers give more to what a student sampled than it did."""
 
@@ -51,18 +54,18 @@ def make_scored_rollouts(loss: Loss | None = None) -> list[ScoredRollout]:
 
 
 def score_rollout(
-    rollout: Rollout, row: Row, logprobs: FloatArray, loss: Loss | None = None, teachers: int = 2
+    rollout: Rollout, row: Row, logprobs: FloatArray, reader: Loss | Weighting | None = None, teachers: int = 2
 ) -> ScoredRollout:
     """`rollout` with `logprobs` [R] by the first teacher, and half a nat less by each further one.
 
-    There are `teachers` of them, if `loss` takes several, else one. What it needs of the sampler, and of references, is
-    made up too.
+    There are `teachers` of them, if the `reader` takes several, else one. What it needs of the sampler, and of
+    references, is made up too.
     """
-    several = loss is not None and loss.max_teachers() != 1
+    several = isinstance(reader, Weighting) or (reader is not None and reader.max_teachers() != 1)
     names = TEACHERS[:teachers] if several else TEACHERS[:1]
     prompt = rollout.request.prompt_ids
-    needs = {} if loss is None else loss.needs()
-    wanted = Wanted() if loss is None else Wanted.of([loss])
+    needs = {} if reader is None else reader.needs()
+    wanted = Wanted() if reader is None else Wanted.of([reader])
     rollout = _as_wanted(rollout, wanted.of_sampler)
     asked = (*names, *wanted.references)
     by_teacher = {name: logprob_array(logprobs - 0.5 * index) for index, name in enumerate(asked)}
@@ -85,6 +88,8 @@ def _as_wanted(rollout: Rollout, wanted: Mapping[str, int]) -> Rollout:
     for name, amount in wanted.items():
         if name == "topk":
             arrays["topk_ids"], arrays["topk_logprobs"] = _topk(amount, rollout.token_ids, rollout.logprobs)
+        elif name == "entropy":
+            arrays[name] = np.linspace(0.5, 2, len(rollout.token_ids), dtype=np.float32)
         else:
             arrays[name] = _made_up(len(rollout.token_ids), amount, 1.0)
     return replace(rollout, request=replace(rollout.request, wanted=wanted), arrays=arrays)

@@ -5,13 +5,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from distillkit.arrays import Array, FloatArray, logprob_array
+from distillkit.arrays import FloatArray, logprob_array
 from distillkit.loop.token_weights import weighed
-from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.records import ScoredRollout
 from distillkit.roles.weighting import Weighting
 from distillkit.testing.builders import make_rollout, make_row, require
-from distillkit.testing.synthetic_batches import TEACHERS, make_arrays
-from distillkit.types import Prompts, Route, Row
+from distillkit.testing.synthetic_batches import score_rollout
 
 MASKS: Sequence[Sequence[bool] | None] = (None, [True, False, True, False], None, [False, False], None)
 """Of the made-up completions: one has tokens between that the policy did not sample, and one has no other."""
@@ -58,35 +57,8 @@ def make_step(weighting: Weighting, behind_mask: float = -1.0) -> list[ScoredRol
     step = []
     for place, (row, tokens, mask) in enumerate(zip(rows, ids, MASKS, strict=True)):
         logprobs = -0.25 * (1 + np.arange(len(tokens)) % 5)
-        rollout = _wanted(weighting, make_rollout(tokens, logprobs, row=row, mask=mask))
+        rollout = make_rollout(tokens, logprobs, row=row, mask=mask)
         rollout = replace(rollout, finish_reason="length" if place == 0 else "stop")
-        step.append(_scored(weighting, rollout, row, TEACHERS[: 1 + place % 2], behind_mask))
+        theirs = np.where(rollout.active, 1.5 * rollout.logprobs, behind_mask)
+        step.append(score_rollout(rollout, row, logprob_array(theirs), weighting, teachers=1 + place % 2))
     return step
-
-
-def _wanted(weighting: Weighting, rollout: Rollout) -> Rollout:
-    """The completion with the arrays that a sampler gives for what the weighting needs."""
-    needs, count = dict(weighting.sampler_needs()), len(rollout.token_ids)
-    request = ScoreRequest(rollout, TEACHERS[0], rollout.request.prompt_ids, topk=needs.get("topk", 0))
-    arrays: dict[str, Array] = make_arrays(request, needs, _finite(rollout.logprobs, -1.0))
-    if "entropy" in needs:
-        arrays["entropy"] = np.linspace(0.5, 2, count, dtype=np.float32)
-    return replace(rollout, request=replace(rollout.request, wanted=needs), arrays=arrays)
-
-
-def _scored(
-    weighting: Weighting, rollout: Rollout, row: Row, teachers: Sequence[str], behind_mask: float
-) -> ScoredRollout:
-    needs, prompt = weighting.needs(), rollout.request.prompt_ids
-    at_ids = rollout.arrays.get("topk_ids") if "at_ids" in needs else None
-    scores = {}
-    for name in teachers:
-        request = ScoreRequest(rollout, name, prompt, topk=needs.get("topk", 0), at_ids=at_ids)
-        logprobs = logprob_array(np.minimum(_finite(rollout.logprobs * 1.5, behind_mask), 0))
-        scores[name] = Score(request, logprobs, rollout.token_ids, arrays=make_arrays(request, needs, logprobs))
-    route = Route(dict.fromkeys(teachers, 1.0))
-    return ScoredRollout(rollout, Prompts(row, route, prompt, dict.fromkeys(teachers, prompt)), scores)
-
-
-def _finite(logprobs: FloatArray, otherwise: float) -> FloatArray:
-    return logprob_array(np.where(np.isfinite(logprobs), logprobs, otherwise))

@@ -16,13 +16,11 @@ from distillkit.testing.loss_proof.cases import LossCase
 from distillkit.testing.loss_proof.divergence_gradient import divergence_gradient
 from distillkit.testing.loss_proof.enumeration import Masks
 from distillkit.testing.loss_proof.exact_batch import ExactBatch, Outcome
-from distillkit.testing.loss_proof.why_another import why_another, why_nothing
+from distillkit.testing.loss_proof.why_another import NOTHING, why_another, why_nothing
 from distillkit.testing.proof_result import ProofCheck, ProofResult
 
 TOLERANCE = 1e-6
 """Of the length of the gradients that make the expected one: records and losses compute inputs in float32."""
-FELT = 1e-4
-"""What is more than rounding, likewise."""
 ORDER_TOLERANCE = 1e-9
 """Nats, relative: float64 in another order."""
 CHUNKS = (1, 2, 5, 9)
@@ -74,13 +72,13 @@ def _expected_gradient(case: LossCase) -> ProofCheck:
 
 def _teacher_checks(case: LossCase) -> Iterator[ProofCheck]:
     outcome, other, equal = case.outcome, _run(case, "other"), _run(case, "equal")
-    felt = outcome.norm > FELT * outcome.scale
+    felt = outcome.norm > NOTHING * outcome.scale
     yield _check("teacher felt", felt, f"a gradient of {outcome.norm:.2g} in expectation", why_nothing(outcome))
     yield _equal_teacher(case, equal)
     apart = float((outcome.expected - other.expected).norm())
     yield _check(
         "another teacher",
-        apart > FELT * outcome.scale,
+        apart > NOTHING * outcome.scale,
         "another gradient",
         f"its expected gradients under two teachers are {apart:.0e} apart: what it trains does not depend on them",
     )

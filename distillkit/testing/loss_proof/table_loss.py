@@ -8,10 +8,8 @@ from torch import Tensor
 from distillkit.arrays import Array
 from distillkit.errors import PluginError
 from distillkit.testing.loss_proof.table_positions import TablePositions
+from distillkit.testing.synthetic_batches import IDS
 from distillkit.training_data import Batch
-
-VOCABULARY = 258
-"""Of the byte tokenizer, whose ids made-up completions have."""
 
 
 def made_up_loss(batch: Batch) -> Tensor:
@@ -24,8 +22,8 @@ def made_up_loss(batch: Batch) -> Tensor:
     weights, sampling = inputs.pop("weights"), inputs.pop("sampling_logprobs")
     ids = torch.cat([torch.tensor(datum.response_ids) for datum in batch.datums])[counted]
     made_up = torch.Generator().manual_seed(0)
-    logits = torch.randn(len(ids), VOCABULARY, generator=made_up).requires_grad_()
-    teacher = torch.log_softmax(torch.randn(len(ids), VOCABULARY, generator=made_up), dim=-1)
+    logits = torch.randn(len(ids), IDS, generator=made_up).requires_grad_()
+    teacher = torch.log_softmax(torch.randn(len(ids), IDS, generator=made_up), dim=-1)
     positions = TablePositions(logits, ids, sampling, inputs, teacher if "full" in batch.reads else None, batch.reads)
     losses: Tensor = batch.token_loss(positions, batch.options)
     return (losses * weights).sum()

@@ -89,21 +89,21 @@ class RoutePositions:
 
     @torch.no_grad()
     def mixture(self, logits: Sequence[Tensor], known: int, ids: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The mixture's log-softmax [n, known], and the probability [n] that the teachers lose by it.
+        """The mixture's log-softmax [n, known], and the teachers' unknown mass [n].
 
         `logits` are those of `self.logits`, `ids` [n] what was sampled there; both results are on its device. None
         without teachers, and where no head has more rows.
         """
-        mixed = lost = None
+        mixed = unknown = None
         for teacher, each in zip(self.teachers, logits, strict=True):
             logprobs = known_log_softmax(each, known)
             mass = teacher.weight * unknown_mass(each, logprobs, ids.to(each.device)).to(ids.device)
-            lost = mass if lost is None else lost + mass
+            unknown = mass if unknown is None else unknown + mass
             logprobs = logprobs.to(ids.device)
             if len(self.teachers) > 1:
                 logprobs += math.log(teacher.weight)
             mixed = logprobs if mixed is None else torch.logaddexp(mixed, logprobs, out=mixed)
-        return mixed, lost if any(each.shape[1] > known for each in logits) else None
+        return mixed, unknown if any(each.shape[1] > known for each in logits) else None
 
 
 def whole_route(counted: CountedPositions) -> list[RoutePositions]:

@@ -21,7 +21,7 @@ from distillkit_builtin.local.distributions import unknown_mass
 from distillkit_builtin.local.micro_batch_loss import MicroBatchLoss, items_of, token_loss_in
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.positions import ChunkPositions
-from distillkit_builtin.local.removed_mass import RemovedMassMeter
+from distillkit_builtin.local.unknown_mass import UnknownMassMeter
 
 POSITIONS_ON_CUDA, POSITIONS = 512, 128
 """Positions of a chunk, unless the user sets another number."""
@@ -44,7 +44,7 @@ class ChunkedLoss:
     known: int | None = None
     """The tokenizer's size, from which on ids get no probability; None: the heads'."""
     find_teacher: FindTeacher = no_teachers
-    removed: RemovedMassMeter = field(default_factory=RemovedMassMeter)
+    unknown: UnknownMassMeter = field(default_factory=UnknownMassMeter)
 
     def routes(self, part: Batch, counted: CountedPositions) -> list[RoutePositions]:
         """The micro-batch's positions by route, with what its teachers' heads read there; raises as `ask_teachers`."""
@@ -131,27 +131,27 @@ class _Chunks:
             hidden = gradients.hidden[at].requires_grad_()
             logits = self.causal_lm.head(hidden)
             with torch.autocast(logits.device.type, enabled=False):  # what comes behind the head is float32
-                positions, teachers_lost = self._positions(route, part, logits, ids[at])
+                positions, teachers_unknown = self._positions(route, part, logits, ids[at])
                 losses = self.token_loss(positions, self.options)
                 loss = (losses * self.counted.weights[at]).sum()
         self.losses[at], self.logprobs[at] = losses.detach(), positions.logprobs.detach()
-        student, student_lost = positions.student_logprobs(), None
+        student, student_unknown = positions.student_logprobs(), None
         if student is not None and positions.known < logits.shape[1]:
-            student_lost = unknown_mass(logits, student, positions.ids)
+            student_unknown = unknown_mass(logits, student, positions.ids)
         gradients.add(at, loss, hidden)
-        self.how.removed.add(student_lost, teachers_lost)
+        self.how.unknown.add(student_unknown, teachers_unknown)
 
     def _positions(
         self, route: RoutePositions, part: slice, logits: Tensor, ids: Tensor
     ) -> tuple[ChunkPositions, Tensor | None]:
-        """What the loss sees at a part of a route, and the probability [n] that its teachers lose by it."""
+        """What the loss sees at a part of a route, and the unknown mass [n] of its teachers."""
         asked = route.logits(part)
         known = min([logits.shape[1], *(each.shape[1] for each in asked), self.how.known or logits.shape[1]])
-        teacher, lost = route.mixture(asked, known, ids)
+        teacher, unknown = route.mixture(asked, known, ids)
         at = route.positions[part]
         inputs = {name: values[at] for name, values in self.counted.inputs.items()}
         sampling = self.counted.sampling_logprobs[at]
-        return ChunkPositions(logits, known, ids, sampling, inputs, teacher, self.reads), lost
+        return ChunkPositions(logits, known, ids, sampling, inputs, teacher, self.reads), unknown
 
 
 class _Computed(torch.autograd.Function):

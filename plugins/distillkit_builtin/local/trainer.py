@@ -25,8 +25,8 @@ from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import sum_gradients
 from distillkit_builtin.local.ranks.sharding import full_tensor
-from distillkit_builtin.local.removed_mass import RemovedMass, RemovedMassMeter, removed_mass_metrics
 from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
+from distillkit_builtin.local.unknown_mass import UnknownMass, UnknownMassMeter, unknown_mass_metrics
 
 PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
 """What a rank computes that has nothing left, where the others cannot compute without it."""
@@ -58,7 +58,7 @@ class GradientShare:
     loss: float
     """The sum of `weights * loss`."""
     mismatch: Mismatch
-    removed: RemovedMass
+    unknown: UnknownMass
 
 
 def step_result(shares: Sequence[GradientShare], applied: Mapping[str, float]) -> StepResult:
@@ -66,7 +66,7 @@ def step_result(shares: Sequence[GradientShare], applied: Mapping[str, float]) -
     loss = math.fsum(share.loss for share in shares)
     measured = {
         **mismatch_metrics([share.mismatch for share in shares]),
-        **removed_mass_metrics([share.removed for share in shares]),
+        **unknown_mass_metrics([share.unknown for share in shares]),
     }
     return StepResult({"train/loss": loss, **measured, **applied})
 
@@ -117,11 +117,11 @@ class Trainer:
             RunFailedError: if not even one completion fits into memory.
         """
         while True:
-            self._mismatch, self.chunked.removed = MismatchMeter(), RemovedMassMeter()
+            self._mismatch, self.chunked.unknown = MismatchMeter(), UnknownMassMeter()
             self.optimizer.zero_grad(set_to_none=True)
             try:
                 loss = self.accumulate_gradient(batch, parts)
-                return GradientShare(loss, self._mismatch.read(), self.chunked.removed.read())
+                return GradientShare(loss, self._mismatch.read(), self.chunked.unknown.read())
             except torch.OutOfMemoryError as error:
                 if parts is not None:
                     raise RunFailedError(

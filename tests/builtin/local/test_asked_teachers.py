@@ -14,8 +14,7 @@ from transformers import AutoModelForCausalLM
 import distillkit
 from builtin.local.test_chunked_loss import gradients, policy_of, trainer_of
 from builtin.local.test_trainer import PLAIN
-from distillkit import Loss, RunConfig, ScoredRollout, TokenLoss
-from distillkit.arrays import Array
+from distillkit import Loss, RunConfig, TokenLoss
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError, PluginError
 from distillkit.preflight.prepared_run import context_for
@@ -23,7 +22,6 @@ from distillkit_builtin.local import adaptive_batch_size, asked_teachers
 from distillkit_builtin.local.asked_teachers import share_teacher, shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.trainer import Trainer
 
 Load = Callable[..., CausalLM]
@@ -42,14 +40,6 @@ class ReverseKL(Loss):
 
     def token_loss(self) -> TokenLoss:
         return reverse_kl
-
-    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
-        return {}
-
-
-@pytest.fixture
-def full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalScorer, "capabilities", lambda self: {"sampled": None, "full": None})
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -217,7 +207,6 @@ def test_a_teacher_that_is_not_in_this_process_is_named(local_config: Callable[.
     assert shared_teacher(run, "near") is sentinel
 
 
-@pytest.mark.usefixtures("full")
 @pytest.mark.parametrize("student", [{}, {"lora_rank": 0, "learning_rate": 0.01}])
 def test_a_run_asks_its_teachers_again(local_config: Callable[..., RunConfig], student: dict[str, Any]) -> None:
     result = distillkit.run(
@@ -228,7 +217,6 @@ def test_a_run_asks_its_teachers_again(local_config: Callable[..., RunConfig], s
     assert all(float(str(line["rollout/logprob_mismatch_max"])) < 1e-3 for line in result.metrics)
 
 
-@pytest.mark.usefixtures("full")
 def test_turn_ends_that_are_mapped_are_refused(local_config: Callable[..., RunConfig], tmp_path: Path) -> None:
     other = tiny_models.write_model(tmp_path / "ends", seed=1, eos="<|endoftext|>")
     tiny_models.write_tokenizer(

@@ -15,15 +15,7 @@ Make = Callable[..., RunConfig]
 SCRIPT = '''
 from typing import ClassVar
 import numpy as np
-from distillkit import Route, Router
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
-
-class Both(Router):
-    """Every row to every teacher."""
-    name: ClassVar[str] = "both"
-
-    def route(self, row, teachers):
-        return Route({teacher.name: 1.0 for teacher in teachers})
 
 class United(ImportanceSampling):
     """An advantage that depends on every number a token."""
@@ -34,9 +26,6 @@ class United(ImportanceSampling):
 
     def sampler_needs(self):
         return {"topk": 3, "entropy": 1}
-
-    def max_teachers(self):
-        return None
 
     def inputs(self, completion):
         parts = [score.arrays["at_logprobs"] for score in completion.scores.values()]
@@ -73,7 +62,7 @@ def make(local_config: Make, tiny_model: str, other_tiny_model: str) -> Callable
             {"model": model, "route_value": route, "scorer": scorer}
             for route, model in (("a", other_tiny_model), ("b", tiny_model))
         ]
-        return {**config.dump(), "teachers": teachers, "loss": "united", "router": "both"}
+        return {**config.dump(), "teachers": teachers, "loss": "united", "router": "all"}
 
     return values
 

@@ -81,7 +81,7 @@ class Needy(Plain):
             assert rollout.arrays["topk_ids"].shape == (count, 2)
             for score in each.scores.values():
                 assert score.arrays["topk_logprobs"].shape == (count, 3)
-                assert score.arrays["at_logprobs"].shape == (count, 2)
+                assert score.arrays["at_logprobs"].shape == score.request.at_ids.shape
                 assert score.arrays["reward"].shape == (count,)
         return super().weigh(step)
 

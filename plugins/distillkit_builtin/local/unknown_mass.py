@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
-class RemovedMass:
-    """Sums over some positions; 0 positions of a side where nothing was removed by design."""
+class UnknownMass:
+    """Sums over some positions; 0 positions of a side whose heads have no such rows."""
 
     student: float = 0.0
     student_positions: int = 0
@@ -18,7 +18,7 @@ class RemovedMass:
     teacher_positions: int = 0
 
 
-class RemovedMassMeter:
+class UnknownMassMeter:
     """Sums over one share of an optimizer step, kept on the device until they are read."""
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class RemovedMassMeter:
         self._teacher: list[Tensor] = []
 
     def add(self, student: Tensor | None, teacher: Tensor | None) -> None:
-        """Take each side's removed probability [n] at a chunk of positions; None of a side that loses none."""
+        """Take each side's unknown mass [n] at a chunk of positions; None of a side whose heads have no such rows."""
         for sums, mass in ((self._student, student), (self._teacher, teacher)):
             if mass is not None:
                 sums.append(torch.stack([mass.sum(), torch.full_like(mass[0], mass.numel())]))
 
-    def read(self) -> RemovedMass:
+    def read(self) -> UnknownMass:
         """The mass at every position since the last call."""
         (student, student_count), (teacher, teacher_count) = map(_total, (self._student, self._teacher))
         self._student, self._teacher = [], []
-        return RemovedMass(student, student_count, teacher, teacher_count)
+        return UnknownMass(student, student_count, teacher, teacher_count)
 
 
 def _total(sums: Sequence[Tensor]) -> tuple[float, int]:
@@ -46,7 +46,7 @@ def _total(sums: Sequence[Tensor]) -> tuple[float, int]:
     return total, int(count)
 
 
-def removed_mass_metrics(shares: Sequence[RemovedMass]) -> dict[str, float]:
+def unknown_mass_metrics(shares: Sequence[UnknownMass]) -> dict[str, float]:
     """The mean of each side; nothing of a side whose heads have no such rows."""
     sides = {
         "train/unknown_mass": [(share.student, share.student_positions) for share in shares],
