@@ -19,7 +19,7 @@ from distillkit_builtin.losses.entropy_aware import EntropyAware
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
-from distillkit_builtin.routers import FieldRouter, SingleRouter
+from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
@@ -33,8 +33,8 @@ def distillkit_datasets() -> Sequence[type[Dataset]]:
 
 @hookimpl
 def distillkit_routers() -> Sequence[type[Router]]:
-    """`field` and `single`."""
-    return [FieldRouter, SingleRouter]
+    """`field`, `single` and `all`."""
+    return [FieldRouter, SingleRouter, AllRouter]
 
 
 @hookimpl

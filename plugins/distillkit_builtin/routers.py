@@ -1,4 +1,4 @@
-"""Routers: which teacher scores a row. Both return exactly one (routed MOPD does not blend)."""
+"""Routers: which teachers score a row. `field` and `single` return exactly one (routed MOPD does not blend)."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -23,7 +23,9 @@ class FieldRouter(Router):
         """The named teacher. Raises RowError where the field is absent, no string, or names no teacher."""
         key = self.route_key
         if key not in row.fields:
-            raise RowError(key, f"is missing; the router needs it. {_known(teachers)}", _other_column(row, teachers))
+            alone = "With one teacher, take `router: single`. " if len(teachers) == 1 else ""
+            message = f"is missing; the router needs it. {alone}{_known(teachers)}"
+            raise RowError(key, message, _other_column(row, teachers))
         value = row.fields[key]
         if not isinstance(value, str):
             raise RowError(key, f"is {value!r}, not a string. {_known(teachers)}")
@@ -42,6 +44,16 @@ class SingleRouter(Router):
         if len(teachers) != 1:
             raise InputError(f"router: `single` is for one teacher and there are {len(teachers)}; use `router: field`")
         return Route.to(teachers[0].name)
+
+
+class AllRouter(Router):
+    """Every teacher, for every row, weighted as the config weighs them; losses blend them into one mixture."""
+
+    name: ClassVar[str] = "all"
+
+    def route(self, row: Row, teachers: Sequence[Teacher]) -> Route:
+        """All teachers with their weights."""
+        return Route({teacher.name: teacher.weight for teacher in teachers})
 
 
 def _other_column(row: Row, teachers: Sequence[Teacher]) -> str:
