@@ -3,13 +3,14 @@
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import TypeVar, cast
 
 from distillkit.events import Plan
+from distillkit.frozen import FrozenDict
 from distillkit.memory import PlannedDevice
 from distillkit.ranks import ONLY, Rank
 from distillkit.tokenizer import Tokenizer
@@ -89,6 +90,10 @@ class RunContext:
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
     stop_ids: tuple[int, ...] = ()
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
+    scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What loss and weightings need of every scorer, by capability with the amount (`Loss.needs`)."""
+    sampler_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What they need of the sampler (`Loss.sampler_needs`)."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
 

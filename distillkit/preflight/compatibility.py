@@ -1,6 +1,6 @@
 """Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.config.data_config import DataConfig, Paths
@@ -8,6 +8,7 @@ from distillkit.config.default_plugins import default_source
 from distillkit.config.option_problems import PluginOptionsError
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import ConfigError, InputError, suggest
+from distillkit.frozen import FrozenDict
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
@@ -124,26 +125,48 @@ def _require_travelling(loss: Loss) -> None:
         )
 
 
+def needs_of(config: RunConfig) -> tuple[Mapping[str, int], Mapping[str, int]]:
+    """The most that loss and weightings need of scorers, and of the sampler, by capability."""
+    plugins = _needing(config)
+    return _most(plugin.needs() for plugin in plugins), _most(plugin.sampler_needs() for plugin in plugins)
+
+
+def _needing(config: RunConfig) -> Sequence[Loss | Weighting]:
+    return (config.loss, *config.train.weightings)
+
+
+def _most(needs: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
+    most: dict[str, int] = {}
+    for each in needs:
+        most |= {name: max(amount, most.get(name, 0)) for name, amount in each.items()}
+    return FrozenDict(most)
+
+
 def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
     """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
-    plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
-    for plugin in plugins:
+    for plugin in _needing(config):
         for teacher in config.teachers:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
-            _require_given(plugin, plugin.needs(), who, teacher.scorer.capabilities())
-        _require_given(plugin, plugin.sampler_needs(), f"sampler {sampler.name!r}", sampler.sampling_capabilities())
+            _require_given(plugin, plugin.needs(), (teacher.scorer, who), teacher.scorer.capabilities())
+        who = f"sampler {sampler.name!r}"
+        _require_given(plugin, plugin.sampler_needs(), (sampler, who), sampler.sampling_capabilities())
 
 
-def _require_given(plugin: Plugin, needs: Mapping[str, int], who: str, offered: Mapping[str, int | None]) -> None:
+def _require_given(
+    plugin: Plugin, needs: Mapping[str, int], giver: tuple[Plugin, str], offered: Mapping[str, int | None]
+) -> None:
+    """Raise InputError, with what both sides say would fit. `giver`: who is asked, and how messages call it."""
+    giving, who = giver
     for need, least in needs.items():
         limit = offered.get(need, 0)
-        if limit is not None and limit < least:
-            can = (
-                ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
-            )
-            raise InputError(
-                f"{plugin.role} {plugin.name!r} needs {need}{f' of {least}' if least > 1 else ''}; {who} gives {can}"
-            )
+        if limit is None or limit >= least:
+            continue
+        can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
+        ways = [way for side in (giving, plugin) if (way := side.way_out(need, least))]
+        raise InputError(
+            f"{who} gives {can}; {plugin.role} {plugin.name!r} needs {need}"
+            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}"
+        )
 
 
 def require_spreading(student: Student, rank: Rank) -> None:
