@@ -1,19 +1,30 @@
 """Which dialect a server speaks, and whether its tokenizer is ours: found out once, when a teacher is opened."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 from pydantic import JsonValue
 
-from distillkit.arrays import token_ids
+from distillkit.arrays import FloatArray, token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.files.strict_json import shortened
 from distillkit.tokenizer import PROBE, Tokenizer
 from distillkit.types import Message
-from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError
+from distillkit_builtin.http.dialects.dialect import (
+    LOGPROB_TOLERANCE,
+    Dialect,
+    ScoreQuery,
+    TokenLogprobs,
+    UnprovedError,
+)
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.models import DialectName
+from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
+from distillkit_builtin.http.spoken import AT_IDS, Spoken
 from distillkit_builtin.remote.request_fields import refused_field
 from distillkit_builtin.remote.results import RefusedError
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -35,6 +46,47 @@ HOW_TO_START = (
 )
 
 
+async def find_spoken(client: ServiceClient, options: HttpScorerOptions, query: ScoreQuery) -> Spoken:
+    """How every replica is asked for what `query` asks. Raises InputError as `find_dialect`, and for ids not given."""
+    by_tokens = options.dialect == "vllm_tokens"
+    name = "prompt_logprobs" if by_tokens else options.dialect
+    spoken = Spoken(await find_dialect(client, name, replace(query, at_ids=None)), most=options.max_logprobs)
+    if query.at_ids is None and not by_tokens:
+        return spoken
+    asked = replace(query, topk=0, at_ids=query.response_ids[:, None])
+    for root in client.roots:
+        problem = await _problem_with_ids(client, root, spoken.dialect, asked)
+        if problem is not None:
+            raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {problem}; {AT_IDS}")
+    return replace(spoken, given=VllmTokens())
+
+
+async def _problem_with_ids(client: ServiceClient, root: str, dialect: Dialect, query: ScoreQuery) -> str | None:
+    """Why a replica cannot be asked for `query.at_ids`; both ways of asking must give the same numbers."""
+    plain, tokens = replace(query, at_ids=None), VllmTokens()
+    try:
+        given = tokens.parse((await client.post_to(root, tokens.path, tokens.payload(query))).value, query)
+        known = dialect.parse((await client.post_to(root, dialect.path, dialect.payload(plain))).value, plain)
+    except RefusedError as error:
+        return f"it answered {error.status}: {error.message}{refused_field(error.message)}"
+    except (UnprovedError, AlignmentError) as error:
+        return str(error)
+    apart = max(float(np.abs(values - known.logprobs).max()) for values in (given.logprobs, _first(given)))
+    if not apart <= LOGPROB_TOLERANCE:
+        return (
+            f"they are {apart:.2f} nats from its own logprobs of the same tokens (it must run with --logprobs-mode "
+            "raw_logprobs)"
+        )
+    return None
+
+
+def _first(scored: TokenLogprobs) -> FloatArray:
+    if scored.at_logprobs is None:
+        raise AssertionError("the query has ids")
+    column: FloatArray = scored.at_logprobs[:, 0]
+    return column
+
+
 async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQuery) -> Dialect:
     """The first dialect in which every replica gives logprobs of exactly the query's tokens.
 
@@ -50,7 +102,9 @@ async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQue
         if problem is None:
             return dialect
         problems.append(f"{dialect.name} ({dialect.path}): {problem}")
-    raise InputError("\n".join([f"{client.roots[0]} cannot score given tokens; {HOW_TO_START}:", *_once(problems)]))
+    more = f"; for {query.topk} top-k tokens: {more_logprobs(query.topk)}" if query.topk else ""
+    how = f"{HOW_TO_START}{more}"
+    raise InputError("\n".join([f"{client.roots[0]} cannot score given tokens; {how}:", *_once(problems)]))
 
 
 async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -> str | None:
@@ -69,10 +123,12 @@ async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -
     return None
 
 
-def probe_query(model: str, tokenizer: Tokenizer, topk: int) -> ScoreQuery:
-    """A short prompt and response that any chat model can score."""
-    prompt = tokenizer.render([Message("user", "Say hello.")], {})
-    return ScoreQuery(model, token_ids(prompt), token_ids(tokenizer.encode("Hello there, friend.")), topk)
+def probe_query(model: str, tokenizer: Tokenizer, needs: Mapping[str, int]) -> ScoreQuery:
+    """A short prompt and response that any chat model can score, with what a run `needs` of scorers besides."""
+    prompt = token_ids(tokenizer.render([Message("user", "Say hello.")], {}))
+    response = token_ids(tokenizer.encode("Hello there, friend."))
+    at_ids = response[:, None] if "at_ids" in needs else None
+    return ScoreQuery(model, prompt, response, needs.get("topk", 0), at_ids)
 
 
 async def require_same_tokenizer(client: ServiceClient, model: str, tokenizer: Tokenizer) -> None:
