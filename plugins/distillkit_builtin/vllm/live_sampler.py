@@ -127,7 +127,7 @@ class LiveVllmSampler:
         return await sample_completion(self._send, request, weight_push.model, weight_push.served.version)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
-        query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids)
+        query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids, request.topk)
         async with self._scoring:
             scored = await score_tokens(self._send, request, PromptLogprobs(), query, request.teacher)
         return scored if isinstance(scored, Failure) else as_score(request, scored)

@@ -61,13 +61,12 @@ def needing(**needs: int) -> RunContext:
     return replace(make_context(), scorer_needs=needs)
 
 
-def table_at(ids: np.ndarray, response: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> Any:
+def table_at(
+    ids: Any, response: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT, model: CategoricalModel | None = None
+) -> Any:
     """[R, K] what a CategoricalModel makes of `ids` [R, K]; minus infinity where an id is -1."""
-    befores = [prompt[-1], *response[:-1]]
-    found = [
-        [-np.inf if i < 0 else CategoricalModel().distribution(b)[i] for i in row]
-        for b, row in zip(befores, ids, strict=True)
-    ]
+    rows = [(model or CategoricalModel()).distribution(before) for before in (prompt[-1], *response[:-1])]
+    found = [[-np.inf if i < 0 else row[i] for i in at] for row, at in zip(rows, ids, strict=True)]
     return np.array(found, np.float32)
 
 

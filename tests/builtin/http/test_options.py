@@ -27,6 +27,13 @@ def test_a_key_of_a_group_that_is_misspelt_is_refused_with_the_closest() -> None
         Registry.discover().build("scorer", {"name": "http", "base_url": "http://a", "timeouts": {"retri": 3}})
 
 
+def test_the_old_option_for_top_k_says_where_it_went() -> None:
+    with pytest.raises(PluginOptionsError) as caught:
+        Registry.discover().build("scorer", {"name": "http", "base_url": "http://a", "topk": 20})
+    assert str(caught.value).startswith("topk: how many top-k tokens are asked for follows from the loss now")
+    assert "--max-logprobs" in str(caught.value)
+
+
 def test_the_plugin_has_the_options_of_the_mixin_and_no_others() -> None:
     assert HttpScorer.model_fields.keys() == HttpScorerOptions.model_fields.keys()
     assert len(HttpScorer.model_fields) <= 10

@@ -11,7 +11,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
-from distillkit_builtin.http.dialects.candidates import MINUS_INFINITY, TopK
+from distillkit_builtin.remote.candidates import MINUS_INFINITY, TopK
 
 T = TypeVar("T")
 LOGPROB_TOLERANCE = 0.5

@@ -8,7 +8,6 @@ from typing import ClassVar
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
-from distillkit_builtin.http.dialects.candidates import Candidates, TopK
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
     ScoreQuery,
@@ -18,6 +17,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_length,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates, TopK
 from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 BY_ID = re.compile(r"token_id:([0-9]{1,10})")

@@ -10,7 +10,6 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
 from distillkit.token_arrays import NO_ID
-from distillkit_builtin.http.dialects.candidates import Candidates
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
     ScoreQuery,
@@ -20,6 +19,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_length,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates
 from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 

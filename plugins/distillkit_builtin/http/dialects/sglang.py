@@ -7,7 +7,6 @@ from typing import ClassVar
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
-from distillkit_builtin.http.dialects.candidates import Candidates, TopK
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
     ScoreQuery,
@@ -16,6 +15,7 @@ from distillkit_builtin.http.dialects.dialect import (
     UnprovedError,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates, TopK
 from distillkit_builtin.remote.request_fields import GENERATE
 
 Triple = tuple[Logprob | None, TokenId, str | None]
