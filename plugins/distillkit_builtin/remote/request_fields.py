@@ -181,7 +181,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
         "stop": "sent where a config has stop strings; " + NO_DEFAULT,
         "echo": "sent where a prompt is scored; false where it is left out",
         "echo_last": NO_DEFAULT,
-        "top_logprobs": NO_DEFAULT,
+        "top_logprobs": "sent where top-k tokens are wanted; " + NO_DEFAULT,
         "return_token_ids": "ids come by raw_output",
         "max_completion_tokens": "another name of max_tokens, which is sent",
         "logit_bias": NO_DEFAULT,
