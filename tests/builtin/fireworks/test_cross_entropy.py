@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from conftest import question, read_jsonl
+from conftest import question
 
 import distillkit
 from builtin.fireworks.runs import make_config, nothing_is_left, two_teachers
