@@ -91,7 +91,7 @@ class RunContext:
     stop_ids: tuple[int, ...] = ()
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
     scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)
-    """What loss and weightings need of every scorer, by capability with the amount (`Loss.needs`)."""
+    """What loss and weightings need of every scorer besides `sampled`, by capability with the amount (`Loss.needs`)."""
     sampler_needs: Mapping[str, int] = field(default_factory=FrozenDict)
     """What they need of the sampler (`Loss.sampler_needs`)."""
     planned_device: PlannedDevice | None = None

@@ -1,6 +1,6 @@
 """Do a run's plugins fit together? Found out from what they say of themselves, before anything is read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.config.data_config import DataConfig, Paths
@@ -8,7 +8,6 @@ from distillkit.config.default_plugins import default_source
 from distillkit.config.option_problems import PluginOptionsError
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import ConfigError, InputError, suggest
-from distillkit.frozen import FrozenDict
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.dataset import Dataset
@@ -125,26 +124,10 @@ def _require_travelling(loss: Loss) -> None:
         )
 
 
-def needs_of(config: RunConfig) -> tuple[Mapping[str, int], Mapping[str, int]]:
-    """The most that loss and weightings need of scorers, and of the sampler, by capability."""
-    plugins = _needing(config)
-    return _most(plugin.needs() for plugin in plugins), _most(plugin.sampler_needs() for plugin in plugins)
-
-
-def _needing(config: RunConfig) -> Sequence[Loss | Weighting]:
-    return (config.loss, *config.train.weightings)
-
-
-def _most(needs: Iterable[Mapping[str, int]]) -> Mapping[str, int]:
-    most: dict[str, int] = {}
-    for each in needs:
-        most |= {name: max(amount, most.get(name, 0)) for name, amount in each.items()}
-    return FrozenDict(most)
-
-
 def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
     """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
-    for plugin in _needing(config):
+    plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
+    for plugin in plugins:
         for teacher in config.teachers:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
             _require_given(plugin, plugin.needs(), (teacher.scorer, who), teacher.scorer.capabilities())

@@ -12,15 +12,10 @@ from distillkit.data.row_format.recognition import ReadAs
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Notice, Plan
+from distillkit.loop.wanted import Wanted
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
-from distillkit.preflight.compatibility import (
-    RunPlugins,
-    needs_of,
-    plugins_of,
-    require_capabilities,
-    require_fitting,
-)
+from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
@@ -106,8 +101,9 @@ def context_for(
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
     run = RunContext(user, config.name, config.seed, None, notify, shared, teachers=teachers, rank=rank, today=day)
-    scorer_needs, sampler_needs = needs_of(config)
-    return replace(run, planned_device=planned_device, scorer_needs=scorer_needs, sampler_needs=sampler_needs)
+    wanted = Wanted.by(config)
+    needs = {"scorer_needs": wanted.of_scorers, "sampler_needs": wanted.of_sampler}
+    return replace(run, planned_device=planned_device, **needs)
 
 
 def prepare_run(

@@ -8,6 +8,7 @@ import base64
 import io
 
 import numpy as np
+from pydantic import JsonValue
 
 from distillkit_loopback.openai.bodies import TokensBody, sampling_params
 from distillkit_loopback.openai.completion import Task
@@ -40,13 +41,13 @@ class Tokens:
         task = Task(prompt, sampling_params(params), self._engine.seed(params.seed, prompt), None, None)
         completion = self._engine.compute(model, task, fault)
         scores = None if params.prompt_logprob_token_ids is None else _encoded(_scores(model, prompt, body))
-        choice = {
+        choice: dict[str, JsonValue] = {
             "index": 0,
             "token_ids": [*completion.sampled_ids],
             "logprobs": None,
             "finish_reason": completion.finish_reason,
         }
-        whole = {"request_id": "loopback", "choices": [choice], "prompt_logprobs": None}
+        whole: dict[str, JsonValue] = {"request_id": "loopback", "choices": [choice], "prompt_logprobs": None}
         return Response({**whole, "prompt_token_id_logprobs": scores})
 
     def _require_possible(self, body: TokensBody, length: int, vocabulary: int) -> None:

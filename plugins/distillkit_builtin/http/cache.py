@@ -114,9 +114,10 @@ def stored_logprobs(row: StoredRow, query: ScoreQuery) -> TokenLogprobs:
 
 def _text(array: Array) -> str:
     """As JSON, which has no minus infinity: null."""
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return json.dumps(array.tolist())
-    return json.dumps(np.where(np.isfinite(array), array.astype(object), None).tolist())
+    values = array.astype(object)
+    if array.dtype.kind == "f":
+        values[np.isneginf(array)] = None
+    return json.dumps(values.tolist())
 
 
 def _table(rows: Sequence[Sequence[float | None]] | None, shape: tuple[int, ...], what: str) -> npt.NDArray[np.float64]:

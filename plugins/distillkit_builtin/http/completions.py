@@ -5,7 +5,7 @@ at temperature 1 before top-p and top-k, which is distillkit's rule. `require_ra
 started otherwise.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
@@ -45,7 +45,8 @@ OTHER_LIMITS = (
 
 class _Logprobs(BaseModel):
     token_logprobs: list[Logprob | None]
-    top_logprobs: list[dict[str, Logprob] | None] | None = None
+    top_logprobs: object = None
+    """Also there where none are wanted, and read where they are."""
 
 
 class _Choice(BaseModel):
@@ -62,6 +63,7 @@ class _Response(BaseModel):
 
 
 _RESPONSE = TypeAdapter(_Response)
+_TOP = TypeAdapter(list[dict[str, Logprob] | None])
 
 
 def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValue]:
@@ -127,15 +129,16 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     return Rollout(request, version, ids, sampled, reason, choice.text, arrays=arrays)
 
 
-def _topk(top: Sequence[Mapping[str, float] | None] | None, count: int, request: SampleRequest) -> Mapping[str, Array]:
+def _topk(top: object, count: int, request: SampleRequest) -> Mapping[str, Array]:
     """The arrays of `topk`, where it is wanted. vLLM names the sampled token too: K or K + 1 entries a token."""
     topk = request.wanted.get("topk", 0)
     if not topk:
         return {}
     if top is None:
         raise AlignmentError("the response holds no top_logprobs")
-    require_length(top, count, "top_logprobs")
-    best = named_by_id(top).best(topk)
+    found = validated(_TOP, top, "top_logprobs")
+    require_length(found, count, "top_logprobs")
+    best = named_by_id(found).best(topk)
     return {"topk_ids": best.ids, "topk_logprobs": best.logprobs}
 
 

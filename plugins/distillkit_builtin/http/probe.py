@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import JsonValue
 
-from distillkit.arrays import FloatArray, token_ids
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.files.strict_json import shortened
 from distillkit.tokenizer import PROBE, Tokenizer
@@ -15,7 +15,6 @@ from distillkit_builtin.http.dialects.dialect import (
     LOGPROB_TOLERANCE,
     Dialect,
     ScoreQuery,
-    TokenLogprobs,
     UnprovedError,
 )
 from distillkit_builtin.http.dialects.echo import Echo
@@ -53,12 +52,14 @@ async def find_spoken(client: ServiceClient, options: HttpScorerOptions, query: 
     spoken = Spoken(await find_dialect(client, name, replace(query, at_ids=None)), most=options.max_logprobs)
     if query.at_ids is None and not by_tokens:
         return spoken
-    asked = replace(query, topk=0, at_ids=query.response_ids[:, None])
+    spoken = replace(spoken, given=VllmTokens())
+    ids = query.response_ids[:, None] if query.at_ids is None else query.at_ids
+    _, asked = next(spoken.requests(replace(query, topk=0, at_ids=ids)))  # as many as one request may ask for
     for root in client.roots:
         problem = await _problem_with_ids(client, root, spoken.dialect, asked)
         if problem is not None:
             raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {problem}; {AT_IDS}")
-    return replace(spoken, given=VllmTokens())
+    return spoken
 
 
 async def _problem_with_ids(client: ServiceClient, root: str, dialect: Dialect, query: ScoreQuery) -> str | None:
@@ -71,20 +72,15 @@ async def _problem_with_ids(client: ServiceClient, root: str, dialect: Dialect, 
         return f"it answered {error.status}: {error.message}{refused_field(error.message)}"
     except (UnprovedError, AlignmentError) as error:
         return str(error)
-    apart = max(float(np.abs(values - known.logprobs).max()) for values in (given.logprobs, _first(given)))
+    if given.at_logprobs is None:
+        raise AssertionError("the query has ids, which are those of the response")
+    apart = float(np.abs(np.column_stack([given.logprobs, given.at_logprobs]) - known.logprobs[:, None]).max())
     if not apart <= LOGPROB_TOLERANCE:
         return (
             f"they are {apart:.2f} nats from its own logprobs of the same tokens (it must run with --logprobs-mode "
             "raw_logprobs)"
         )
     return None
-
-
-def _first(scored: TokenLogprobs) -> FloatArray:
-    if scored.at_logprobs is None:
-        raise AssertionError("the query has ids")
-    column: FloatArray = scored.at_logprobs[:, 0]
-    return column
 
 
 async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQuery) -> Dialect:
@@ -127,7 +123,7 @@ def probe_query(model: str, tokenizer: Tokenizer, needs: Mapping[str, int]) -> S
     """A short prompt and response that any chat model can score, with what a run `needs` of scorers besides."""
     prompt = token_ids(tokenizer.render([Message("user", "Say hello.")], {}))
     response = token_ids(tokenizer.encode("Hello there, friend."))
-    at_ids = response[:, None] if "at_ids" in needs else None
+    at_ids = np.repeat(response[:, None], needs["at_ids"], axis=1) if "at_ids" in needs else None
     return ScoreQuery(model, prompt, response, needs.get("topk", 0), at_ids)
 
 

@@ -11,7 +11,7 @@ from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 
 AT_IDS = (
     "only vLLM gives logprobs of given ids: 0.32 or newer, on its V2 model runner (CUDA; VLLM_USE_V2_MODEL_RUNNER=1), "
-    "started with --enable-scale-out, by dialect: vllm_tokens or auto"
+    "started with --enable-scale-out and the --max-logprobs that max_logprobs says, by dialect: vllm_tokens or auto"
 )
 
 

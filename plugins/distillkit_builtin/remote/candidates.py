@@ -65,5 +65,5 @@ class Candidates:
         for at, place in np.argwhere((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] != NO_ID)):
             raise AlignmentError(f"the response holds id {ordered[at, place]} twice among the top-k at token {at}")
         order = np.argsort(-self.logprobs, axis=1, kind="stable")[:, :topk]
-        ids, logprobs = (np.take_along_axis(table, order, axis=1) for table in (self.ids, self.logprobs))
-        return TopK(ids, logprobs.astype(np.float32))
+        logprobs = np.take_along_axis(self.logprobs, order, axis=1)
+        return TopK(np.take_along_axis(self.ids, order, axis=1), logprobs.astype(np.float32))

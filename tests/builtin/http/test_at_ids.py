@@ -72,6 +72,15 @@ async def test_a_server_without_it_is_refused_at_open_with_how_to_start_one(
             pass
 
 
+async def test_a_server_that_takes_fewer_ids_than_it_says_is_refused_at_open(serve: Serve) -> None:
+    server = serve(flavor=SCALED_OUT, max_logprobs=8)
+    with pytest.raises(InputError, match="token ids, which is greater than max allowed: 8"):
+        async with opened(scorer(server), needing(at_ids=8)):  # and the sampled one
+            pass
+    async with opened(scorer(server, max_logprobs=8), needing(at_ids=8)):
+        pass
+
+
 async def test_who_does_not_need_it_does_not_ask_for_it(serve: Serve) -> None:
     server = serve(flavor=SCALED_OUT)
     plugin = scorer(server)

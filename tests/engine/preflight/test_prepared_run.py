@@ -294,4 +294,4 @@ class Looking(FakeScorer):
 
 def test_plugins_know_what_the_run_needs_of_them(fake_config: Make) -> None:
     inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": Looking()}]))
-    assert Looking.seen == [({"sampled": 1, "topk": 20}, {})]
+    assert Looking.seen == [({"topk": 20}, {})]

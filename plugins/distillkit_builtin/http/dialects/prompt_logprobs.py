@@ -94,11 +94,11 @@ def _of_sampled(found: Candidates, query: ScoreQuery) -> npt.NDArray[np.float64]
     there = found.ids == query.response_ids[:, None]
     for at in np.flatnonzero(~there.any(axis=1)):
         named = " or ".join(str(index) for index in found.ids[at, : found.counts[at]])
-        raise _another(query, at, shortened(named, 100) or "nothing")
+        raise _another(query, int(at), shortened(named, 100) or "nothing")
     logprobs: npt.NDArray[np.float64] = found.logprobs[np.arange(len(there)), there.argmax(axis=1)]
     lowest = np.where(found.ids == NO_ID, np.inf, found.logprobs)
     for at in np.flatnonzero((found.counts > query.topk) & (lowest.min(axis=1, initial=np.inf) < logprobs)):
-        raise _another(query, at, str(found.ids[at, lowest[at].argmin()]))
+        raise _another(query, int(at), str(found.ids[at, lowest[at].argmin()]))
     return logprobs
 
 
