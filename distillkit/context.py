@@ -85,15 +85,15 @@ class RunContext:
     """Which of the run's processes this is."""
     today: date = field(default_factory=date.today)
     """The day on which the run began, or `sampling.template_date`: what a chat template writes that asks for today."""
+    scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What loss and weightings need of every scorer besides `sampled`, by capability with the amount (`Loss.needs`)."""
+    sampler_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What they need of the sampler (`Loss.sampler_needs`)."""
     outer_dir: Path | None = None
     """The run's directory where `run_dir` is a temporary folder of it, as for a probe: a server that sees the run's
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""
     stop_ids: tuple[int, ...] = ()
     """The token ids that end the student's completions, its model's own among them; from `open` on."""
-    scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)
-    """What loss and weightings need of every scorer besides `sampled`, by capability with the amount (`Loss.needs`)."""
-    sampler_needs: Mapping[str, int] = field(default_factory=FrozenDict)
-    """What they need of the sampler (`Loss.sampler_needs`)."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
 
