@@ -17,6 +17,7 @@ from distillkit.testing import complete_batch, make_context, make_scored_rollout
 from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.fireworks.batch_codec import as_datums
+from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 
 pytest.importorskip("fireworks.training.sdk")
@@ -57,32 +58,47 @@ def test_a_loss_that_makes_other_data_than_the_service_reads_is_named() -> None:
         as_datums(Batch("cross_entropy", {}, (datum,)))
 
 
+LORA = {"lora_rank": RANK, "lora_alpha": ALPHA, "learning_rate": LEARNING_RATE}
+
+
+async def losses_of(student: Any, batch: Batch) -> list[float]:
+    """The same batch again and again: each loss shows what the steps before it did to the weights."""
+    context = make_context()
+    student.declare(context)
+    student.check(context)
+    try:
+        await student.open(context)
+        return [(await student.train(batch)).metrics["train/loss"] for _ in range(STEPS)]
+    finally:
+        await student.close()
+        await context.shared.release(context.user)
+
+
 async def test_steps_have_the_loss_that_float64_gives(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
-    """The same batch again and again: each loss shows what the steps before it did to the weights."""
-    student = {
-        "lora_rank": RANK,
-        "lora_alpha": ALPHA,
-        "learning_rate": LEARNING_RATE,
-        "adam_betas": (0.9, 0.95),
-        "adam_epsilon": 1e-8,
-    }
-    remote = make_config(service, tmp_path, tiny_model, student=student).student
+    adam = {"adam_betas": (0.9, 0.95), "adam_epsilon": 1e-8}
+    remote = make_config(service, tmp_path, tiny_model, student={**LORA, **adam}).student
     loss = TopkCrossEntropy(k=3)
     scored = make_scored_rollouts(loss)
-    batch = complete_batch(loss, scored)
-    context = make_context()
-    remote.declare(context)
-    remote.check(context)
-    try:
-        await remote.open(context)
-        losses = [(await remote.train(batch)).metrics["train/loss"] for _ in range(STEPS)]
-    finally:
-        await remote.close()
-        await context.shared.release(context.user)
+    losses = await losses_of(remote, complete_batch(loss, scored))
     assert losses == pytest.approx(in_float64(tiny_model, loss, scored), rel=1e-3)
     assert losses[2] < losses[0] - 0.05
+
+
+async def test_training_agrees_with_the_local_backends(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str
+) -> None:
+    alike = {**LORA, "grad_clip_norm": 1.0}
+    remote = make_config(service, tmp_path, tiny_model, student=alike).student
+    local = LocalStudent(model=tiny_model, dtype="float32", device="cpu", **alike)  # type: ignore[arg-type]
+    loss = TopkCrossEntropy(k=3)
+    if not loss.reads() <= local.loss_capabilities():
+        pytest.skip("student local does not give at_ids")
+    batch = complete_batch(loss, make_scored_rollouts(loss))
+    there, here = await losses_of(remote, batch), await losses_of(local, batch)
+    assert there == pytest.approx(here, abs=1e-4)
+    assert there[0] != pytest.approx(there[2], abs=1e-2)
 
 
 def in_float64(source: str, loss: TopkCrossEntropy, scored: list[ScoredRollout]) -> list[float]:
