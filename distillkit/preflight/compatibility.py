@@ -145,7 +145,7 @@ def _require_given(
         if limit is None or limit >= least:
             continue
         can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
-        ways = [way for side in (giving, plugin) if (way := side.way_out(need, least))]
+        ways = [way for side in (giving, plugin) if (way := side.way_out(need, least, limit))]
         raise InputError(
             f"{who} gives {can}; {plugin.role} {plugin.name!r} needs {need}"
             f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}"

@@ -87,7 +87,7 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
         """`sampled`, and `topk` as far as the service goes."""
         return {"sampled": None, "topk": MOST_CANDIDATES}
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         """Who gives more."""
         return "serve the teacher by vLLM (scorer http)" if need == "topk" else "serve the teacher locally"
 

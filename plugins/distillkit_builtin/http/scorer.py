@@ -82,7 +82,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         found = self.dialect in ("auto", "vllm_tokens") if self._live is None else self._live.spoken.given is not None
         return {**given, "at_ids": None} if found and self.max_logprobs != 1 else given
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         """How a server gives more, or who does."""
         ways = {"topk": more_logprobs(amount), "at_ids": AT_IDS, "full": "serve the teacher locally"}
         return ways.get(need, "")

@@ -33,9 +33,9 @@ class TopkCrossEntropy(Loss):
         """`topk`."""
         return {"topk": self.k}
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         """Fewer ids."""
-        return "lower k"
+        return "lower k" if given else ""
 
     def reads(self) -> frozenset[str]:
         """`at_ids`."""

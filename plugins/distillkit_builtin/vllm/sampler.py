@@ -54,7 +54,7 @@ class VllmSampler(VllmSamplerOptions, Sampler):
         """`topk` up to `max_logprobs`. No entropy: top-K logprobs are only a part of it."""
         return {"topk": self.max_logprobs}
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         """How a server gives more, or who does."""
         own = f"let the student sample by itself, which gives {need} (leave out student.sampler)"
         return more_logprobs(amount) if need == "topk" else own

@@ -259,14 +259,14 @@ class WaysOut(NeedsTopK):
 
     name: ClassVar[str] = "ways_out"
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         return f"lower its k below {amount}"
 
 
 class MoreToBeHad(TopKScorer):
     """Knows how it would give more."""
 
-    def way_out(self, need: str, amount: int) -> str:
+    def way_out(self, need: str, amount: int, given: int) -> str:
         return f"start its server with --most {amount}"
 
 
