@@ -102,8 +102,9 @@ class Plugin(BaseModel, ABC):
     def way_out(self, need: str, amount: int, given: int) -> str:
         """What a user may do where a run does not start for want of `amount` of the capability `need`, in a few words.
 
-        `given`: how much of it there is; 0: it is not given at all. Asked of the plugin that needs it, of another option (`take support: teacher_topk`), and of the one that does
-        not give it (`start vLLM with --max-logprobs 32`). Empty: nothing is known.
+        `given`: how much of it there is; 0: it is not given at all. Asked of the plugin that needs it, of another
+        option (`take support: teacher_topk`), and of the one that does not give it (`start vLLM with --max-logprobs
+        32`). Empty: nothing is known.
         """
         return ""
 

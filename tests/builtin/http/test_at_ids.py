@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
 from builtin.http.serving import RESPONSE, needing, opened, outcomes, score_requests, scorer, table_at, truth
@@ -121,9 +123,9 @@ def test_rows_are_read_by_column_in_the_order_that_was_asked_for() -> None:
         ({"prompt_token_id_logprobs": "?"}, "no such array"),
         ({"prompt_token_id_logprobs": base64.b64encode(b"no array").decode()}, "no such array"),
         ({"prompt_token_id_logprobs": sent(GOOD)["prompt_token_id_logprobs"][:-8]}, "no such array"),
-        (sent(GOOD[:1]), r"float32 \[1, 3\], not float32 \[2, 3\]"),
-        (sent([row[:2] for row in GOOD]), r"\[2, 2\], not float32 \[2, 3\]"),
-        (sent(GOOD, np.float64), "it is float64"),
+        (sent(GOOD[:1]), r"<f4 \(1, 3\), not <f4 \(2, 3\)"),
+        (sent([row[:2] for row in GOOD]), r"\(2, 2\), not <f4 \(2, 3\)"),
+        (sent(GOOD, np.float64), "it is <f8"),
         (sent([GOOD[0], [-3.0, np.nan, -0.5]]), "the logprob of id 6 at token 1 is nan"),
         (sent([GOOD[0], [-3.0, -1.0, 0.5]]), "the logprob of id 7 at token 1 is 0.5"),
         (sent([[-np.inf, -2.0, 0.0], GOOD[1]]), "token 0 is minus infinity"),
@@ -132,6 +134,22 @@ def test_rows_are_read_by_column_in_the_order_that_was_asked_for() -> None:
 def test_what_is_no_array_of_logprobs_is_refused(body: Any, message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
         parse_scores(VllmTokens(), body, ASKED, "this")
+
+
+HEADER = base64.b64decode(sent(GOOD)["prompt_token_id_logprobs"])
+
+
+@given(at=st.integers(0, len(HEADER) - 1), bytes_there=st.binary(max_size=3), rest=st.binary(max_size=8))
+def test_any_bytes_are_an_array_of_logprobs_or_refused(at: int, bytes_there: bytes, rest: bytes) -> None:
+    raw = HEADER[:at] + bytes_there + HEADER[at + len(bytes_there) :] + rest
+    body: Any = {"prompt_token_id_logprobs": base64.b64encode(raw).decode()}
+    try:
+        scored = VllmTokens().parse(body, ASKED)
+    except AlignmentError:
+        return
+    assert scored.at_logprobs is not None
+    assert scored.at_logprobs.shape == (2, 2)
+    assert (scored.at_logprobs <= 0.01).all()
 
 
 async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(serve: Serve) -> None:

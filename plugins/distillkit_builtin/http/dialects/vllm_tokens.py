@@ -1,9 +1,9 @@
 """vLLM's token interface: logprobs of any ids at each position of a prompt, as an array, without the prompt's part."""
 
+import ast
 import base64
-import io
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.arrays import LOGPROB_ROUNDING
 from distillkit.errors import AlignmentError
+from distillkit.files.strict_json import shortened
 from distillkit.token_arrays import NO_ID
 from distillkit_builtin.http.dialects.dialect import (
     ScoreQuery,
@@ -20,6 +21,11 @@ from distillkit_builtin.http.dialects.dialect import (
     validated,
 )
 from distillkit_builtin.remote.request_fields import TOKENS
+
+MAGIC = b"\x93NUMPY\x01\x00"
+"""What a `.npy` file of version 1.0 begins with: two bytes follow, the length of a Python dict that describes it."""
+UNREADABLE = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
+"""What base64 and `ast.literal_eval` raise where a text is not what they expect; numpy's own reader raises more."""
 
 
 class _Response(BaseModel):
@@ -80,12 +86,13 @@ def _array(encoded: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
     """The float32 array of this shape in base64 of a `.npy` file. Raises AlignmentError for anything else."""
     try:
         raw = base64.b64decode(encoded, validate=True)
-        file = io.BytesIO(raw)
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("it is of another version")
-        given, by_column, dtype = np.lib.format.read_array_header_1_0(file)
-        if given != shape or dtype != np.float32:
-            raise ValueError(f"it is {dtype} {list(given)}, not float32 {list(shape)}")
-        return np.frombuffer(raw, np.float32, offset=file.tell()).reshape(shape, order="F" if by_column else "C")
-    except (ValueError, SyntaxError) as error:  # binascii's error is a ValueError
-        raise AlignmentError(f"prompt_token_id_logprobs is no such array: {error}") from error
+        begins = 10 + int.from_bytes(raw[8:10], "little")
+        header = ast.literal_eval(raw[10:begins].decode("ascii").strip())
+        if raw[:8] != MAGIC or not isinstance(header, dict):
+            raise ValueError("it is no .npy file of version 1.0")
+        if (header.get("descr"), header.get("shape")) != ("<f4", shape):
+            raise ValueError(f"it is {header.get('descr')} {header.get('shape')}, not <f4 {shape}")
+        order: Literal["C", "F"] = "F" if header.get("fortran_order") else "C"
+        return np.frombuffer(raw, "<f4", offset=begins).reshape(shape, order=order)
+    except UNREADABLE as error:
+        raise AlignmentError(f"prompt_token_id_logprobs is no such array: {shortened(str(error), 200)}") from error
