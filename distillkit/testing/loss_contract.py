@@ -42,7 +42,7 @@ def _check_token_loss(loss: Loss, batch: Batch) -> None:
     """
     if batch.token_loss is None or not batch.datums or find_spec("torch") is None:
         return
-    from distillkit.testing.loss_proof.table_loss import made_up_loss
+    from distillkit.testing.loss_proof.made_up_loss import made_up_loss
 
     weighed = made_up_loss(batch)
     require(math.isfinite(float(weighed.detach())), loss, "its token_loss is not finite for made-up logprobs")

@@ -14,7 +14,7 @@ from distillkit.records import ScoredRollout
 from distillkit.roles.loss import Loss
 from distillkit.roles.weighting import Weighting
 from distillkit.testing.loss_proof.enumeration import Masks, every_completion, prefixes_of
-from distillkit.testing.loss_proof.table_loss import inputs_of
+from distillkit.testing.loss_proof.made_up_loss import inputs_of
 from distillkit.testing.loss_proof.table_positions import TablePositions
 from distillkit.testing.loss_proof.tables import Policies
 from distillkit.training_data import Batch
