@@ -17,7 +17,7 @@ from distillkit.roles.loss import Loss
 from distillkit.roles.weighting import Weighting
 from distillkit.training_data import Batch, Datum, TeacherPrompt
 
-ENGINES_OWN = ("sampling_logprobs", "weights")
+ENGINE_INPUTS = ("sampling_logprobs", "weights")
 """Inputs that the engine gives every datum."""
 
 
@@ -75,7 +75,7 @@ class BatchMaker:
 
     def _datums(self, made: Batch, scored: Sequence[ScoredRollout], weights: StepWeights) -> tuple[Datum, ...]:
         """The loss's datums with what the engine gives every one."""
-        taken = sorted({name for datum in made.datums for name in ENGINES_OWN if name in datum.inputs})
+        taken = sorted({name for datum in made.datums for name in ENGINE_INPUTS if name in datum.inputs})
         if taken:
             raise PluginError(
                 f"{named(self.loss)}: gives a datum {' and '.join(taken)}, which the engine does (weights are "

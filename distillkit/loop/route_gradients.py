@@ -25,7 +25,7 @@ class RouteGradients:
     """0: never."""
     teachers: Sequence[Teacher]
     warn: Callable[[str], None]
-    _told: bool = False
+    _warned: bool = False
 
     async def measure(self, step: int, batch: Batch, scored: Sequence[ScoredRollout]) -> dict[str, float]:
         """`teacher_route/<slug>/grad_norm` and `route_cosine/<slug>/<slug>` of the step's (first) optimizer step.
@@ -38,11 +38,11 @@ class RouteGradients:
         with attribute_to(self.student, "in route_gradients()"):
             products = await self.student.route_gradients([*parts.values()])
         if products is None:
-            if not self._told:
+            if not self._warned:
                 self.warn(
                     f"train.route_gradients_every: {named(self.student)} cannot measure gradients by route in this run"
                 )
-            self._told = True
+            self._warned = True
             return {}
         if np.shape(products) != (len(parts), len(parts)):
             raise PluginError(
@@ -69,8 +69,8 @@ def _metrics(slugs: Sequence[str], products: Sequence[Sequence[float]]) -> dict[
     """Norms, and cosines where both norms are more than 0."""
     norms = {slug: math.sqrt(max(0.0, float(products[at][at]))) for at, slug in enumerate(slugs)}
     metrics = {f"teacher_route/{slug}/grad_norm": norm for slug, norm in norms.items()}
-    for (i, one), (j, other) in combinations(enumerate(slugs), 2):
-        if norms[one] and norms[other]:
-            cosine = float(products[i][j]) / (norms[one] * norms[other])
-            metrics[f"route_cosine/{one}/{other}"] = min(1.0, max(-1.0, cosine))
+    for (i, first), (j, second) in combinations(enumerate(slugs), 2):
+        if norms[first] and norms[second]:
+            cosine = float(products[i][j]) / (norms[first] * norms[second])
+            metrics[f"route_cosine/{first}/{second}"] = min(1.0, max(-1.0, cosine))
     return metrics

@@ -155,7 +155,7 @@ class _LastTwice(Weighting):
 
     def weigh(self, step: Sequence[ScoredRollout]) -> Sequence[FloatArray]:
         """Ones, and a two."""
-        return [np.r_[np.ones(len(one.rollout.token_ids) - 1), 2.0].astype(np.float32) for one in step]
+        return [np.r_[np.ones(len(completion.rollout.token_ids) - 1), 2.0].astype(np.float32) for completion in step]
 
 
 def _weights(case: LossCase) -> ProofCheck:

@@ -119,7 +119,7 @@ def ask_teachers(datums: Sequence[Datum], counted: CountedPositions, find: FindT
         RunFailedError: if not even one completion fits into a teacher's memory.
     """
     routes: dict[tuple[tuple[str, float], ...], list[int]] = {}
-    for number in np.unique(counted.datums).tolist():
+    for number in np.unique(counted.owners).tolist():
         weights = tuple((name, asked.weight) for name, asked in datums[number].teachers.items() if asked.weight > 0)
         if not weights:
             raise PluginError(f"{datums[number]}: the loss needs its teachers' distributions, and it names no teacher")
@@ -134,13 +134,16 @@ def _ask_route(
     numbers: Sequence[int],
     find: FindTeacher,
 ) -> RoutePositions:
-    """Ask the teachers of a route about the datums of these numbers."""
-    lengths = [len(datum.response_ids) for datum in datums]
-    every = np.concatenate([np.full(length, number) for number, length in enumerate(lengths)])
-    stands = np.arange(len(every)) if counted.index is None else counted.index.cpu().numpy()
-    asked = np.isin(every, numbers)
-    rows = torch.from_numpy((np.cumsum(asked) - 1)[stands[np.isin(counted.datums, numbers)]])
-    positions = torch.from_numpy(np.flatnonzero(np.isin(counted.datums, numbers))).to(counted.weights.device)
+    """Ask the teachers of a route about the datums of these numbers.
+
+    They give hidden states of all response positions of these datums, end to end; those that count are kept.
+    """
+    owners = np.repeat(np.arange(len(datums)), [len(datum.response_ids) for datum in datums])
+    places = np.arange(len(owners)) if counted.index is None else counted.index.cpu().numpy()
+    place_given = np.cumsum(np.isin(owners, numbers)) - 1
+    mine = np.isin(counted.owners, numbers)
+    rows = torch.from_numpy(place_given[places[mine]])
+    positions = torch.from_numpy(np.flatnonzero(mine)).to(counted.weights.device)
     sides = []
     for name, weight in weights:
         inference = find(name)

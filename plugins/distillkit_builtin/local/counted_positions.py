@@ -17,7 +17,7 @@ class CountedPositions:
 
     index: Tensor | None
     """[n] where they stand among all response positions; None: all count."""
-    datums: IntArray
+    owners: IntArray
     """[n] the number of the datum that each is of."""
     weights: Tensor
     """[n]."""
@@ -28,18 +28,18 @@ class CountedPositions:
 
     def __len__(self) -> int:
         """How many count: n."""
-        return len(self.datums)
+        return len(self.owners)
 
     @classmethod
     def of(cls, datums: Sequence[Datum], device: torch.device) -> "CountedPositions":
         """Those of `datums`, at least one; tensors are on `device`."""
         inputs = {name: torch.cat([torch.tensor(datum.inputs[name]) for datum in datums]) for name in datums[0].inputs}
-        owner = np.repeat(np.arange(len(datums)), [len(datum.response_ids) for datum in datums])
+        owners = np.repeat(np.arange(len(datums)), [len(datum.response_ids) for datum in datums])
         counted = inputs["weights"].nonzero()[:, 0]
         index = None
-        if len(counted) < len(owner):
+        if len(counted) < len(owners):
             inputs = {name: values[counted] for name, values in inputs.items()}
-            owner, index = owner[counted.numpy()], counted.to(device)
+            owners, index = owners[counted.numpy()], counted.to(device)
         moved = {name: values.to(device) for name, values in inputs.items()}
         weights, sampling = moved.pop("weights"), moved.pop("sampling_logprobs")
-        return cls(index, owner, weights, sampling, moved)
+        return cls(index, owners, weights, sampling, moved)

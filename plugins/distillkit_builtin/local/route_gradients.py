@@ -18,8 +18,8 @@ def gradient_products(trainer: Trainer, batches: Sequence[Batch]) -> list[list[f
         return None
     gradients = [_gradient(trainer, batch) for batch in batches]
     return [
-        [sum(float(torch.dot(a, b)) for a, b in zip(one, other, strict=True)) for other in gradients]
-        for one in gradients
+        [sum(float(torch.dot(a, b)) for a, b in zip(first, second, strict=True)) for second in gradients]
+        for first in gradients
     ]
 
 

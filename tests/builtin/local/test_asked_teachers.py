@@ -1,8 +1,8 @@
 """`full`: the trainer asks a row's teachers again, for their whole distributions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 import distillkit
 from builtin.local.test_chunked_loss import gradients, policy_of, trainer_of
 from builtin.local.test_trainer import PLAIN
-from distillkit import Loss, RunConfig, TokenLoss
+from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError, PluginError
 from distillkit.preflight.prepared_run import context_for
@@ -23,23 +23,9 @@ from distillkit_builtin.local.asked_teachers import share_teacher, shared_teache
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.trainer import Trainer
+from distillkit_builtin.losses.divergence import Divergence
 
 Load = Callable[..., CausalLM]
-
-
-class ReverseKL(Loss):
-    """The reverse KL of whole distributions."""
-
-    name: ClassVar[str] = "whole_reverse_kl"
-
-    def needs(self) -> Mapping[str, int]:
-        return {"full": 1}
-
-    def reads(self) -> frozenset[str]:
-        return frozenset({"distribution"})
-
-    def token_loss(self) -> TokenLoss:
-        return reverse_kl
 
 
 @pytest.mark.parametrize("packs", [True, False])
@@ -210,7 +196,7 @@ def test_a_teacher_that_is_not_in_this_process_is_named(local_config: Callable[.
 @pytest.mark.parametrize("student", [{}, {"lora_rank": 0, "learning_rate": 0.01}])
 def test_a_run_asks_its_teachers_again(local_config: Callable[..., RunConfig], student: dict[str, Any]) -> None:
     result = distillkit.run(
-        local_config(loss=ReverseKL(), student=student, data={"epochs": 4}, sampling={"max_completion_tokens": 16})
+        local_config(loss=Divergence(), student=student, data={"epochs": 4}, sampling={"max_completion_tokens": 16})
     )
     losses = [float(str(line["train/loss"])) for line in result.metrics if "train/loss" in line]
     assert losses[-1] < 0.9 * losses[0]
@@ -225,4 +211,4 @@ def test_turn_ends_that_are_mapped_are_refused(local_config: Callable[..., RunCo
     scorer = {"name": "local", "dtype": "float32", "device": "cpu"}
     teachers = [{"model": other, "scorer": scorer, "turn_end": "map"}]
     with pytest.raises(InputError, match="needs full of its teachers, and turn_end: map knows how to read sampled"):
-        distillkit.run(local_config(loss=ReverseKL(), teachers=teachers))
+        distillkit.run(local_config(loss=Divergence(), teachers=teachers))

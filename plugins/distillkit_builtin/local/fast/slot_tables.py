@@ -29,9 +29,11 @@ class SlotTables:
     @classmethod
     def empty(cls, wanted: Mapping[str, int], state: DecodeState) -> "SlotTables":
         """For as many slots and tokens as the state has."""
-        one = sampled_tables(torch.zeros(1, 1, device=state.token.device), wanted)  # has the right shapes and types
+        of_a_token = sampled_tables(
+            torch.zeros(1, 1, device=state.token.device), wanted
+        )  # has the right shapes and types
         shape = state.ids.shape
-        return cls(wanted, {name: value.new_zeros(*shape, *value.shape[1:]) for name, value in one.items()})
+        return cls(wanted, {name: value.new_zeros(*shape, *value.shape[1:]) for name, value in of_a_token.items()})
 
     def append(self, slots: Tensor, state: DecodeState, logprobs: Tensor) -> None:
         """Keep what is wanted of the tokens that `state` is about to append in `slots` [n].
