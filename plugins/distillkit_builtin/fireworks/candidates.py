@@ -5,10 +5,8 @@ from typing import Any
 
 from distillkit.arrays import Array
 from distillkit.errors import AlignmentError
-from distillkit_builtin.remote.candidates import Candidates
+from distillkit_builtin.remote.candidates import MOST_IDS, Candidates
 
-MOST_IDS = 2**31
-"""No vocabulary is larger."""
 MOST_CANDIDATES = 5
 """The largest `top_logprobs` that the service takes."""
 

@@ -11,6 +11,8 @@ from distillkit.arrays import INT64, LOGPROB_ROUNDING, FloatArray, IntArray
 from distillkit.errors import AlignmentError
 from distillkit.token_arrays import NO_ID
 
+MOST_IDS = 2**31
+"""No vocabulary is larger, and no array of ids overflows below it."""
 MINUS_INFINITY = -9999.0
 """What vLLM sends in place of minus infinity, which JSON does not have."""
 

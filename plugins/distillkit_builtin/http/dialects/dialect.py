@@ -11,15 +11,13 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
-from distillkit_builtin.remote.candidates import MINUS_INFINITY, TopK
+from distillkit_builtin.remote.candidates import MINUS_INFINITY, MOST_IDS, TopK
 
 T = TypeVar("T")
 LOGPROB_TOLERANCE = 0.5
 """Nats by which two answers of one server may differ: bfloat16's rounding is below, the difference between
 distributions at two temperatures above it."""
 
-MOST_IDS = 2**31
-"""No vocabulary is larger, and no array of ids overflows below it."""
 TokenId = Annotated[int, Field(strict=True, ge=0, lt=MOST_IDS)]
 """In a response: a number, and not a text or a truth value that pydantic would make one of."""
 TokenKey = Annotated[int, Field(ge=0, lt=MOST_IDS)]
