@@ -21,7 +21,7 @@ from distillkit_builtin.local.distributions import unknown_mass
 from distillkit_builtin.local.micro_batch_loss import MicroBatchLoss, items_of, token_loss_in
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.positions import ChunkPositions
-from distillkit_builtin.local.removed_mass import RemovedMassMeter
+from distillkit_builtin.local.removed_mass import RemovedMassMeter, summed
 
 POSITIONS_ON_CUDA, POSITIONS = 512, 128
 """Positions of a chunk, unless the user sets another number."""
@@ -138,8 +138,9 @@ class _Chunks:
         student, student_lost = positions.student_logprobs(), None
         if student is not None and positions.known < logits.shape[1]:
             student_lost = unknown_mass(logits, student, positions.ids)
+        removed = summed(student_lost), summed(teachers_lost)  # before: a chunk that counts is not computed again
         gradients.add(at, loss, hidden)
-        self.how.removed.add(student_lost, teachers_lost)
+        self.how.removed.add(*removed)
 
     def _positions(
         self, route: RoutePositions, part: slice, logits: Tensor, ids: Tensor

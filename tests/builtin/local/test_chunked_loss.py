@@ -191,6 +191,34 @@ def test_out_of_memory_makes_the_chunk_smaller_then_the_micro_batch(
     assert share.loss == pytest.approx(expected.loss, rel=1e-5)
 
 
+def test_a_chunk_counts_once_wherever_the_memory_ends(
+    load: Load, tiny_model: str, other_tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the mass of rows that no token has is summed up: its gradient by the head would be there twice."""
+    data = distribution_batch("reverse_kl")
+    policy = policy_of(load(tiny_model), "all")
+    trainer = trainer_of(policy, load(other_tiny_model), positions=32, known=255)
+    share = trainer.compute_gradient(data)
+    expected = gradients(policy)
+    assert share.removed.student_positions == share.mismatch.tokens
+    stack, left = torch.stack, [1]
+
+    def limited(tensors: Any, *rest: Any, **options: Any) -> torch.Tensor:
+        if left[0] and len(tensors) == 2 and tensors[0].ndim == 0:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return stack(tensors, *rest, **options)
+
+    monkeypatch.setattr(torch, "stack", limited)
+    again = trainer.compute_gradient(data)
+    assert (left, trainer.chunked.chunk.size) == ([0], 16)
+    assert again.removed.student_positions == share.removed.student_positions
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            gradients(policy)[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())
+        )
+
+
 @pytest.mark.parametrize("how", ["lora", "all"])
 def test_memory_does_not_grow_with_tokens_times_vocabulary(load: Load, tiny_model: str, how: str) -> None:
     """Head and loss alone, of hidden states that are made up: all tensors are counted, backward passes too."""
