@@ -15,7 +15,7 @@ from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
-from distillkit.roles.loss import Loss
+from distillkit.roles.loss import Loss, read_by
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
@@ -114,7 +114,7 @@ def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
             f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
             f"{suggest(loss.loss_function, known)}"
         )
-    lacks = sorted((loss.reads() | ({"full"} & loss.needs().keys())) - given)
+    lacks = sorted(read_by(loss) - given)
     if lacks:
         raise InputError(
             f"loss {loss.name!r} reads {' and '.join(lacks)} of the student; student {student.name!r} gives "
