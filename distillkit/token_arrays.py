@@ -56,6 +56,18 @@ def _refuse(what: object, arrays: Mapping[str, Array], name: str, wrong: BoolArr
         raise AlignmentError(f"{what}: {name} of token {at[0]} holds {arrays[name][at]}, {why}")
 
 
+def known_topk(arrays: Mapping[str, Array], size: int | None) -> Mapping[str, Array]:
+    """`arrays` with `NO_ID` in the place of top-K ids that are not below `size`, as rows of a head without a token are.
+
+    Of those nothing is trained: with the others they are what is outside of the K. None: nobody knows the size.
+    """
+    ids = arrays.get("topk_ids")
+    if ids is None or size is None or not (unknown := ids >= size).any():
+        return arrays
+    logprobs = np.where(unknown, np.float32(-np.inf), arrays["topk_logprobs"])
+    return {**arrays, "topk_ids": np.where(unknown, NO_ID, ids), "topk_logprobs": logprobs}
+
+
 def id_table(what: object, ids: npt.ArrayLike, count: int) -> IntArray:
     """Read-only int64 ids [count, K]. Raises AlignmentError about `what` for any other shape."""
     table: IntArray = frozen_array(ids, INT64)

@@ -141,6 +141,31 @@ def test_a_position_has_what_the_loss_reads_and_nothing_else(load: Load, tiny_mo
         trainer.step(only)
 
 
+@pytest.mark.parametrize("reads", ["student_only", "everything"])
+def test_an_id_that_the_head_has_no_row_for_is_none(
+    load: Load, tiny_model: str, other_tiny_model: str, reads: str
+) -> None:
+    """On a GPU a look beyond the head would end the process."""
+    data = distribution_batch(reads)
+    beyond = [
+        replace(datum, inputs={**datum.inputs, "ids": np.where(datum.inputs["ids"] < 0, other, datum.inputs["ids"])})
+        for datum in data.datums
+        for other in (-1, 100_000)
+    ]
+    seen: list[torch.Tensor] = []
+
+    def look(positions: Positions, options: Any) -> Any:
+        seen.append(positions.at(positions.inputs["ids"]).detach())
+        return positions.logprobs
+
+    trainer = trainer_of(policy_of(load(tiny_model), "lora"), load(other_tiny_model))
+    for part in (beyond[::2], beyond[1::2]):
+        trainer.step(replace(data, datums=tuple(part), token_loss=look))
+    none, lacking = seen
+    assert none.isneginf().any()
+    assert torch.equal(none.isneginf(), lacking.isneginf())
+
+
 def test_a_loss_that_is_not_finite_names_its_token_and_moves_nothing(load: Load, tiny_model: str) -> None:
     def spoilt(positions: Positions, options: object) -> Any:
         return positions.entropy + positions.inputs["advantages"]
