@@ -138,12 +138,23 @@ def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
     """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
     plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
     for plugin in plugins:
+        _require_ids(plugin)
         for teacher in config.teachers:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
             with attribute_to(teacher.scorer, "in capabilities()"):
                 offered = teacher.scorer.capabilities()
             _require_given(plugin, plugin.needs(), who, offered)
         _require_given(plugin, plugin.sampler_needs(), f"sampler {sampler.name!r}", sampler.sampling_capabilities())
+
+
+def _require_ids(plugin: Loss | Weighting) -> None:
+    """Raise InputError where logprobs of given ids are needed, and nothing gives those ids."""
+    if "at_ids" in plugin.needs() and "topk" not in plugin.sampler_needs().keys() | plugin.needs().keys():
+        raise InputError(
+            f"{plugin.role} {plugin.name!r} needs at_ids of the scorers, and nothing gives the ids that they are of: "
+            "those are the sampler's (`topk` in its sampler_needs()), and of a row with several teachers each other's "
+            "(`topk` in its needs())"
+        )
 
 
 def _require_given(plugin: Plugin, needs: Mapping[str, int], who: str, offered: Mapping[str, int | None]) -> None:
