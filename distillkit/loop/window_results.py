@@ -18,6 +18,7 @@ from distillkit.types import SampleKey
 
 Value = TypeVar("Value", Rollout, Score)
 
+
 @dataclass(slots=True)
 class WindowResults:
     """The outcomes of a window that sampler and scorers have given so far."""
