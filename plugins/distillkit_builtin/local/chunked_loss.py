@@ -134,7 +134,7 @@ class _Chunks:
                 positions, teachers_lost = self._positions(route, part, logits, ids[at])
                 losses = self.token_loss(positions, self.options)
                 loss = (losses * self.counted.weights[at]).sum()
-        self.losses[at], self.logprobs[at] = losses.detach(), positions.logprobs.detach()
+        self.losses[at], self.logprobs[at] = losses.detach(), positions.sampled.detach()
         student, student_lost = positions.student_logprobs(), None
         if student is not None and positions.known < logits.shape[1]:
             student_lost = unknown_mass(logits, student, positions.ids)

@@ -13,6 +13,7 @@ from distillkit_builtin.local.distributions import entropy_of, known_log_softmax
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 
 SAYS = {
+    "logprobs": "`logprobs` in reads()",
     "student": "`distribution` in reads()",
     "teacher": "`full` in needs()",
     "entropy": "`entropy` in reads()",
@@ -75,9 +76,15 @@ class ChunkPositions:
     reads: frozenset[str]
     """What the loss says that it reads."""
 
-    @cached_property
+    @property
     def logprobs(self) -> Tensor:
         """[n], float32, with gradient."""
+        self._require("logprobs", "logprobs")
+        return self.sampled
+
+    @cached_property
+    def sampled(self) -> Tensor:
+        """As `logprobs`, whatever the loss reads: what sampled is compared with what trains."""
         if self._shared is not None:
             return self._shared.gather(1, self.ids[:, None])[:, 0]
         return logprobs_of(self.logits, self.ids)

@@ -137,8 +137,10 @@ def test_a_position_has_what_the_loss_reads_and_nothing_else(load: Load, tiny_mo
         with pytest.raises(PluginError, match=rf"reads positions\.{name} without saying so: it must have `{says}`"):
             trainer.step(unsaid)
     only = replace(data, reads=frozenset({"at_ids"}))
-    with pytest.raises(PluginError, match=r"positions\.entropy"):
+    with pytest.raises(PluginError, match=r"positions\.logprobs .* `logprobs` in reads"):
         trainer.step(only)
+    with pytest.raises(PluginError, match=r"positions\.entropy"):
+        trainer.step(replace(only, reads=frozenset({"at_ids", "logprobs"})))
 
 
 @pytest.mark.parametrize("reads", ["student_only", "everything"])
