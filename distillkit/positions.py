@@ -69,7 +69,7 @@ class Positions(Protocol):
     def at(self, ids: Any) -> Any:  # noqa: ANN401
         """[n, K] the student's logprobs of `ids` [n, K], with gradient. Reads `at_ids`.
 
-        An id of -1 is none: its logprob is minus infinity, without gradient.
+        An id of -1 is none, as is one that the student's head lacks: minus infinity, without gradient.
         """
         ...
 

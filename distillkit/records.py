@@ -29,7 +29,7 @@ from distillkit.arrays import (
 )
 from distillkit.errors import AlignmentError
 from distillkit.frozen import FrozenDict, Value, freeze_fields
-from distillkit.token_arrays import id_table, require_arrays, require_table
+from distillkit.token_arrays import id_table, require_arrays, require_logprob_table
 from distillkit.types import Prompts, SampleKey, SampleRequest
 
 FinishReason = Literal["stop", "length"]
@@ -70,7 +70,7 @@ class Rollout(Value):
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", count)
         if self.request.wanted:
-            require_arrays(self, self.arrays, count, self.request.wanted)
+            require_arrays(self, self.arrays, self.active, self.request.wanted)
 
     def __str__(self) -> str:
         """Its name in errors, with its key."""
@@ -156,9 +156,9 @@ class Score(Value):
             freeze_inputs(self, "arrays", len(rollout.token_ids))
         asked = self.request
         if asked.topk:
-            require_arrays(self, self.arrays, len(rollout.token_ids), {"topk": asked.topk})
+            require_arrays(self, self.arrays, rollout.active, {"topk": asked.topk})
         if asked.at_ids is not None:
-            require_table(self, self.arrays, "at_logprobs", asked.at_ids.shape)
+            require_logprob_table(self, self.arrays, "at_logprobs", asked.at_ids.shape, rollout.active)
 
     def __str__(self) -> str:
         """Its name in errors, with its key."""

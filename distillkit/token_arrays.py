@@ -5,27 +5,40 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from distillkit.arrays import FLOAT32, INT64, Array, IntArray, frozen_array
+from distillkit.arrays import FLOAT32, INT64, LOGPROB_ROUNDING, Array, BoolArray, IntArray, frozen_array
 from distillkit.errors import AlignmentError
 
 NO_ID = -1
 """Stands in a table of ids where a position has fewer of them than others."""
 
 
-def require_arrays(what: object, arrays: Mapping[str, Array], count: int, wanted: Mapping[str, int]) -> None:
-    """Raise AlignmentError about `what` unless it holds what is `wanted` of `count` tokens.
+def require_arrays(what: object, arrays: Mapping[str, Array], active: BoolArray, wanted: Mapping[str, int]) -> None:
+    """Raise AlignmentError about `what` unless it holds what is `wanted` of R tokens, in numbers where it is `active`.
 
-    `topk: K` is `topk_ids` and `topk_logprobs` [count, K]; `entropy` is `entropy` [count]; any other capability is an
-    array of its name.
+    `topk: K` is `topk_ids` and `topk_logprobs` [R, K]; `entropy` is `entropy` [R]; any other capability is an array of
+    its name.
     """
+    count = len(active)
     for name, amount in wanted.items():
         if name == "topk":
             require_table(what, arrays, "topk_ids", (count, amount))
-            require_table(what, arrays, "topk_logprobs", (count, amount))
+            if arrays["topk_ids"].dtype.kind not in "iu":
+                raise AlignmentError(f"{what}: topk_ids are of {arrays['topk_ids'].dtype}, and ids are whole numbers")
+            require_logprob_table(what, arrays, "topk_logprobs", (count, amount), active)
         elif name == "entropy":
             require_table(what, arrays, name, (count,))
+            _refuse(what, arrays, name, active & ~np.isfinite(arrays[name]), "not a finite number")
         elif name not in arrays:
             raise AlignmentError(f"{what}: has no array {name!r}, which was wanted of it")
+
+
+def require_logprob_table(
+    what: object, arrays: Mapping[str, Array], name: str, shape: tuple[int, ...], active: BoolArray
+) -> None:
+    """Raise AlignmentError about `what` unless it holds logprobs [R, K]: at most 0 where `active`; -inf is none."""
+    require_table(what, arrays, name, shape)
+    wrong = active[:, None] & ~(arrays[name] <= LOGPROB_ROUNDING)  # NaN is not either
+    _refuse(what, arrays, name, wrong, "no logprob")
 
 
 def require_table(what: object, arrays: Mapping[str, Array], name: str, shape: tuple[int, ...]) -> None:
@@ -35,6 +48,24 @@ def require_table(what: object, arrays: Mapping[str, Array], name: str, shape: t
         raise AlignmentError(f"{what}: has no array {name!r}, which was wanted of it")
     if found.shape != shape:
         raise AlignmentError(f"{what}: {name} has the shape {list(found.shape)}, and {list(shape)} was wanted")
+
+
+def _refuse(what: object, arrays: Mapping[str, Array], name: str, wrong: BoolArray, why: str) -> None:
+    if wrong.any():
+        at = tuple(np.argwhere(wrong)[0])
+        raise AlignmentError(f"{what}: {name} of token {at[0]} holds {arrays[name][at]}, {why}")
+
+
+def known_topk(arrays: Mapping[str, Array], size: int | None) -> Mapping[str, Array]:
+    """`arrays` with `NO_ID` in the place of top-K ids that are not below `size`, as rows of a head without a token are.
+
+    Of those nothing is trained: with the others they are what is outside of the K. None: nobody knows the size.
+    """
+    ids = arrays.get("topk_ids")
+    if ids is None or size is None or not (unknown := ids >= size).any():
+        return arrays
+    logprobs = np.where(unknown, np.float32(-np.inf), arrays["topk_logprobs"])
+    return {**arrays, "topk_ids": np.where(unknown, NO_ID, ids), "topk_logprobs": logprobs}
 
 
 def id_table(what: object, ids: npt.ArrayLike, count: int) -> IntArray:

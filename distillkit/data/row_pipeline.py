@@ -1,5 +1,6 @@
 """Rows on their way in: routed, given their prompts, measured, and counted."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,12 @@ class RowPipeline:
         for name in route.weights:
             if name not in self._names:
                 raise RowError("route", f"router {router!r} returned teacher {name!r}; {suggest(name, self._names)}")
+        if not all(0 <= weight < math.inf for weight in route.weights.values()) or not any(route.weights.values()):
+            raise RowError(
+                "route",
+                f"router {router!r} returned the weights {dict(route.weights)}; they are finite, at least 0, and not "
+                "all 0: a row's teachers are one mixture of probabilities",
+            )
         limit = self.config.loss.max_teachers()
         if not route.weights or (limit is not None and len(route.weights) > limit):
             raise RowError(
@@ -117,7 +124,6 @@ class RowPipeline:
                 f"router {router!r} returned {len(route.teachers)} teachers; loss {self.config.loss.name!r} wants "
                 f"{'1' if limit == 1 else f'1 to {limit}' if limit else 'at least 1'}",
             )
-
         if len(route.weights) > 1 and self.config.teachers[0].share is not None:
             raise RowError(
                 "route",

@@ -13,7 +13,7 @@ from distillkit.loop.checked_token_loss import token_loss_of
 from distillkit.loop.token_weights import StepWeights, step_weights
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, named, require_returned
-from distillkit.roles.loss import Loss
+from distillkit.roles.loss import Loss, read_by
 from distillkit.roles.weighting import Weighting
 from distillkit.training_data import Batch, Datum, TeacherPrompt
 
@@ -61,14 +61,13 @@ class BatchMaker:
             raise PluginError(f"{named(self.loss)}: batch() gave other data than one datum a completion, in order")
         weights = step_weights(scored, self.normalization, self.weightings)
         options = self.loss.options() if self.taken is None else self.loss.options_for(self.taken)
-        full = {"full"} & self.loss.needs().keys()
         return WeighedBatch(
             replace(
                 made,
                 options=options,
                 datums=self._datums(made, scored, weights),
                 token_loss=token_loss_of(self.loss),
-                reads=self.loss.reads() | full,
+                reads=read_by(self.loss),
             ),
             weights.metrics,
         )

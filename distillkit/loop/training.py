@@ -86,6 +86,8 @@ class WindowTrainer:
     gradients: RouteGradients
     bad_in_a_row: int = field(default=0)
     """Refused optimizer steps since the last good one."""
+    _told: bool = field(default=False)
+    """Whether it was said that a step trains nothing."""
     moved: bool = field(default=False)
     """Whether weights, or what a loss keeps as arrays, may be others than after the last step that was complete."""
 
@@ -103,6 +105,7 @@ class WindowTrainer:
         self.moved = type(self.maker.loss).tensors is not Plugin.tensors
         for place, weighed in enumerate(await asyncio.to_thread(self.maker.batches, outcomes.scored)):
             before, batch = self.moved, weighed.batch
+            self._tell_of_nothing(batch, step)
             try:
                 with attribute_to(self.student, "in train()"):
                     require_finite(batch)
@@ -123,6 +126,16 @@ class WindowTrainer:
         if refused:
             metrics["train/refused_completions"] = float(len(refused))
         return Trained(outcomes.without(refused), trained, metrics)
+
+    def _tell_of_nothing(self, batch: Batch, step: int) -> None:
+        """Warn, once, of an optimizer step with no token of any weight."""
+        if self._told or any(datum.inputs["weights"].any() for datum in batch.datums):
+            return
+        self._told = True
+        self.warn(
+            f"step {step} trains nothing: train.weightings, or masks, leave no token any weight, so that the student "
+            "moves by the optimizer's momentum alone; said once, weights/kept_fraction says how often"
+        )
 
     def _count(self, error: BadStepError) -> None:
         self.bad_in_a_row += 1

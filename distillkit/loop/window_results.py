@@ -1,7 +1,8 @@
 """A window's outcomes as they come: each is checked, and each request has exactly one."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,8 +12,11 @@ from distillkit.events import Phase
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
 from distillkit.loop.wanted import both_rounds
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest
+from distillkit.token_arrays import known_topk
 from distillkit.tokenizer import unknown_id, wrong_end
 from distillkit.types import SampleKey
+
+Value = TypeVar("Value", Rollout, Score)
 
 
 @dataclass(slots=True)
@@ -59,9 +63,9 @@ class WindowResults:
         if wrong is not None:
             self._lose(key, "sample", wrong, retryable=False)
             return None
-        self._rollouts[key] = outcome
+        self._rollouts[key] = self._known(outcome)
         self._scores[key] = {}
-        return outcome
+        return self._rollouts[key]
 
     def require_all_sampled(self) -> None:
         """Raise PluginError if the sampler ended with requests that it gave no outcome for."""
@@ -97,7 +101,7 @@ class WindowResults:
             self._scored += 1
             _require_answer(outcome, asked)
             self._require_one_version(outcome, teacher)
-            return self._take(key, teacher, self.turn_ends.score(outcome))
+            return self._take(key, teacher, self._known(self.turn_ends.score(outcome)))
         if key not in self._lost:
             self._lose(key, "score", outcome.reason, retryable=outcome.retryable, teacher=teacher)
         return []
@@ -114,6 +118,11 @@ class WindowResults:
             return []
         first[teacher] = score
         return wanted.second(list(first.values())) if len(first) == len(route.teachers) else []
+
+    def _known(self, value: Value) -> Value:
+        """The rollout or score with top-K ids of the tokenizer alone."""
+        arrays = known_topk(value.arrays, self.vocabulary)
+        return value if arrays is value.arrays else replace(value, arrays=arrays)
 
     def _require_one_version(self, score: Score, teacher: str) -> None:
         first = self._versions.setdefault(teacher, score)

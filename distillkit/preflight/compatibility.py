@@ -15,7 +15,7 @@ from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
-from distillkit.roles.loss import Loss
+from distillkit.roles.loss import Loss, read_by
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.roles.scorer import Scorer
@@ -114,7 +114,7 @@ def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
             f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
             f"{suggest(loss.loss_function, known)}"
         )
-    lacks = sorted((loss.reads() | ({"full"} & loss.needs().keys())) - given)
+    lacks = sorted(read_by(loss) - given)
     if lacks:
         raise InputError(
             f"loss {loss.name!r} reads {' and '.join(lacks)} of the student; student {student.name!r} gives "
@@ -138,6 +138,7 @@ def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
     """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
     plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
     for plugin in plugins:
+        _require_ids(plugin)
         for teacher in config.teachers:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
             with attribute_to(teacher.scorer, "in capabilities()"):
@@ -145,6 +146,16 @@ def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
             _require_given(plugin, plugin.needs(), (teacher.scorer, who), offered)
         who = f"sampler {sampler.name!r}"
         _require_given(plugin, plugin.sampler_needs(), (sampler, who), sampler.sampling_capabilities())
+
+
+def _require_ids(plugin: Loss | Weighting) -> None:
+    """Raise InputError where logprobs of given ids are needed, and nothing gives those ids."""
+    if "at_ids" in plugin.needs() and "topk" not in plugin.sampler_needs().keys() | plugin.needs().keys():
+        raise InputError(
+            f"{plugin.role} {plugin.name!r} needs at_ids of the scorers, and nothing gives the ids that they are of: "
+            "those are the sampler's (`topk` in its sampler_needs()), and of a row with several teachers each other's "
+            "(`topk` in its needs())"
+        )
 
 
 def _require_given(

@@ -30,6 +30,7 @@ from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.loss import read_by
 from distillkit.roles.plugin import CheckReport
 from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
@@ -108,8 +109,8 @@ def context_for(
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
     run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
-    wanted, reads = Wanted.by(config), config.loss.reads() | ({"full"} & config.loss.needs().keys())
-    run = replace(run, scorer_needs=wanted.of_scorers, sampler_needs=wanted.of_sampler, loss_reads=reads)
+    wanted = Wanted.by(config)
+    run = replace(run, scorer_needs=wanted.of_scorers, sampler_needs=wanted.of_sampler, loss_reads=read_by(config.loss))
     return replace(run, planned_device=planned_device)
 
 

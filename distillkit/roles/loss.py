@@ -105,3 +105,8 @@ class Loss(Plugin):
         """
         datums = tuple(Datum.of(completion.rollout, self.inputs(completion)) for completion in scored)
         return Batch(self.loss_function, self.options(), datums)
+
+
+def read_by(loss: Loss) -> frozenset[str]:
+    """What a student must have for the loss's own code: `Loss.reads`, and `full` where it needs that of scorers."""
+    return loss.reads() | ({"full"} & loss.needs().keys())

@@ -21,7 +21,7 @@ from distillkit_builtin.local.distributions import unknown_mass
 from distillkit_builtin.local.micro_batch_loss import MicroBatchLoss, items_of, token_loss_in
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.positions import ChunkPositions
-from distillkit_builtin.local.unknown_mass import UnknownMassMeter
+from distillkit_builtin.local.unknown_mass import UnknownMassMeter, summed
 
 POSITIONS_ON_CUDA, POSITIONS = 512, 128
 """Positions of a chunk, unless the user sets another number."""
@@ -134,12 +134,13 @@ class _Chunks:
                 positions, teachers_unknown = self._positions(route, part, logits, ids[at])
                 losses = self.token_loss(positions, self.options)
                 loss = (losses * self.counted.weights[at]).sum()
-        self.losses[at], self.logprobs[at] = losses.detach(), positions.logprobs.detach()
+        self.losses[at], self.logprobs[at] = losses.detach(), positions.sampled.detach()
         student, student_unknown = positions.student_logprobs(), None
         if student is not None and positions.known < logits.shape[1]:
             student_unknown = unknown_mass(logits, student, positions.ids)
+        unknown = summed(student_unknown), summed(teachers_unknown)  # before: a chunk that counts is not computed again
         gradients.add(at, loss, hidden)
-        self.how.unknown.add(student_unknown, teachers_unknown)
+        self.how.unknown.add(*unknown)
 
     def _positions(
         self, route: RoutePositions, part: slice, logits: Tensor, ids: Tensor

@@ -67,9 +67,15 @@ class ChunkPositions:
     reads: frozenset[str]
     """What the loss says that it reads."""
 
-    @cached_property
+    @property
     def logprobs(self) -> Tensor:
         """[n], float32, with gradient."""
+        self._require("logprobs", "logprobs")
+        return self.sampled
+
+    @cached_property
+    def sampled(self) -> Tensor:
+        """As `logprobs`, whatever the loss reads: what sampled is compared with what trains."""
         if self._shared is not None:
             return self._shared.gather(1, self.ids[:, None])[:, 0]
         return logprobs_of(self.logits, self.ids)
@@ -94,14 +100,15 @@ class ChunkPositions:
         return entropy_of(self._student)
 
     def at(self, ids: Tensor) -> Tensor:
-        """[n, K] with gradient; minus infinity where an id is -1."""
+        """[n, K] with gradient; minus infinity where an id is -1, or the head has no row for it."""
         self._require("at_ids", "at()")
-        clamped = ids.clamp(min=0)
+        none = (ids < 0) | (ids >= self.logits.shape[1])
+        some = ids.masked_fill(none, 0)
         if self._shared is not None:
-            found = self._shared.gather(1, clamped)
+            found = self._shared.gather(1, some)
         else:
-            found = self.logits.gather(1, clamped).float() - self._log_normalizer
-        return found.masked_fill(ids < 0, -torch.inf)
+            found = self.logits.gather(1, some).float() - self._log_normalizer
+        return found.masked_fill(none, -torch.inf)
 
     def student_logprobs(self) -> Tensor | None:
         """[n, V] as `student`, without gradient; None where the loss reads nothing that is made of it."""

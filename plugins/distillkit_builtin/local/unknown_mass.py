@@ -18,6 +18,11 @@ class UnknownMass:
     teacher_positions: int = 0
 
 
+def summed(mass: Tensor | None) -> Tensor | None:
+    """[2]: a side's unknown probability [n], summed, and of how many positions; None of a side that loses none."""
+    return None if mass is None else torch.stack([mass.sum(), torch.full_like(mass[0], mass.numel())])
+
+
 class UnknownMassMeter:
     """Sums over one share of an optimizer step, kept on the device until they are read."""
 
@@ -27,10 +32,10 @@ class UnknownMassMeter:
         self._teacher: list[Tensor] = []
 
     def add(self, student: Tensor | None, teacher: Tensor | None) -> None:
-        """Take each side's unknown mass [n] at a chunk of positions; None of a side whose heads have no such rows."""
+        """Take each side's `summed` mass of a chunk of positions; nothing is allocated."""
         for sums, mass in ((self._student, student), (self._teacher, teacher)):
             if mass is not None:
-                sums.append(torch.stack([mass.sum(), torch.full_like(mass[0], mass.numel())]))
+                sums.append(mass)
 
     def read(self) -> UnknownMass:
         """The mass at every position since the last call."""

@@ -148,17 +148,18 @@ class ImportanceSampling(Loss):
 def importance_sampling(positions: Positions, options: Mapping[str, JsonValue]) -> Any:  # noqa: ANN401 - a torch tensor
     """`-exp(min(logprob - sampling_logprob, ratio_log_cap)) * advantage` [n], gradient through `logprob` only."""
     log_ratio = (positions.logprobs - positions.sampling_logprobs).clamp(max=options["ratio_log_cap"])
-    return -gated(log_ratio.exp(), options.get("ratio_gate")) * positions.inputs["advantages"]
+    return -gated(log_ratio, options.get("ratio_gate")) * positions.inputs["advantages"]
 
 
-def gated(ratio: Any, gate: Any) -> Any:  # noqa: ANN401 - torch tensors, and the options of a `RatioGate`
+def gated(log_ratio: Any, gate: Any) -> Any:  # noqa: ANN401 - torch tensors, and the options of a `RatioGate`
     """The ratio [n] where it is between the bounds; outside 0, or the bound with the gradient of a ratio so large."""
+    ratio = log_ratio.exp()
     if gate is None:
         return ratio
     low, high = gate["low"], gate["high"]
     bounded = ratio.detach().clamp(low, high)
     if gate["action"] == "cap":
-        return bounded * (ratio / ratio.detach())
+        return bounded * (log_ratio - log_ratio.detach()).exp()  # 1; a ratio by itself may be 0, and is no number then
     return ratio * (bounded == ratio.detach())
 
 

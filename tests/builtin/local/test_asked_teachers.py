@@ -152,7 +152,7 @@ def test_rows_without_a_token_get_no_probability_on_both_sides_and_what_they_had
         return reverse_kl(positions, options)  # type: ignore[arg-type]
 
     trainer = Trainer(policy, PLAIN, chunked({"t": teacher}, known=known))
-    batch = distillkit.training_data.Batch("look", {}, data.datums[:1], look, data.reads)
+    batch = distillkit.training_data.Batch("look", {}, data.datums[:1], look, data.reads | {"logprobs"})
     metrics = trainer.step(batch).metrics
     (datum,) = batch.datums
     counted = torch.tensor(datum.inputs["weights"]) != 0

@@ -137,8 +137,35 @@ def test_a_position_has_what_the_loss_reads_and_nothing_else(load: Load, tiny_mo
         with pytest.raises(PluginError, match=rf"reads positions\.{name} without saying so: it must have `{says}`"):
             trainer.step(unsaid)
     only = replace(data, reads=frozenset({"at_ids"}))
-    with pytest.raises(PluginError, match=r"positions\.entropy"):
+    with pytest.raises(PluginError, match=r"positions\.logprobs .* `logprobs` in reads"):
         trainer.step(only)
+    with pytest.raises(PluginError, match=r"positions\.entropy"):
+        trainer.step(replace(only, reads=frozenset({"at_ids", "logprobs"})))
+
+
+@pytest.mark.parametrize("reads", ["student_only", "everything"])
+def test_an_id_that_the_head_has_no_row_for_is_none(
+    load: Load, tiny_model: str, other_tiny_model: str, reads: str
+) -> None:
+    """On a GPU a look beyond the head would end the process."""
+    data = distribution_batch(reads)
+    beyond = [
+        replace(datum, inputs={**datum.inputs, "ids": np.where(datum.inputs["ids"] < 0, other, datum.inputs["ids"])})
+        for datum in data.datums
+        for other in (-1, 100_000)
+    ]
+    seen: list[torch.Tensor] = []
+
+    def look(positions: Positions, options: Any) -> Any:
+        seen.append(positions.at(positions.inputs["ids"]).detach())
+        return positions.logprobs
+
+    trainer = trainer_of(policy_of(load(tiny_model), "lora"), load(other_tiny_model))
+    for part in (beyond[::2], beyond[1::2]):
+        trainer.step(replace(data, datums=tuple(part), token_loss=look))
+    none, lacking = seen
+    assert none.isneginf().any()
+    assert torch.equal(none.isneginf(), lacking.isneginf())
 
 
 def test_a_loss_that_is_not_finite_names_its_token_and_moves_nothing(load: Load, tiny_model: str) -> None:
@@ -189,6 +216,34 @@ def test_out_of_memory_makes_the_chunk_smaller_then_the_micro_batch(
     assert trainer.chunked.chunk.size == 16
     assert trainer.micro_batch.size < 100
     assert share.loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+def test_a_chunk_counts_once_wherever_the_memory_ends(
+    load: Load, tiny_model: str, other_tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while the mass of rows that no token has is summed up: its gradient by the head would be there twice."""
+    data = distribution_batch("reverse_kl")
+    policy = policy_of(load(tiny_model), "all")
+    trainer = trainer_of(policy, load(other_tiny_model), positions=32, known=255)
+    share = trainer.compute_gradient(data)
+    expected = gradients(policy)
+    assert share.removed.student_positions == share.mismatch.tokens
+    stack, left = torch.stack, [1]
+
+    def limited(tensors: Any, *rest: Any, **options: Any) -> torch.Tensor:
+        if left[0] and len(tensors) == 2 and tensors[0].ndim == 0:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return stack(tensors, *rest, **options)
+
+    monkeypatch.setattr(torch, "stack", limited)
+    again = trainer.compute_gradient(data)
+    assert (left, trainer.chunked.chunk.size) == ([0], 16)
+    assert again.removed.student_positions == share.removed.student_positions
+    for name, gradient in expected.items():
+        torch.testing.assert_close(
+            gradients(policy)[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())
+        )
 
 
 @pytest.mark.parametrize("how", ["lora", "all"])

@@ -170,6 +170,18 @@ def test_a_gate_bounds_the_ratio_or_leaves_the_token_out(gate: RatioGate | None,
     torch.testing.assert_close(logprobs.grad, wanted)
 
 
+def test_a_ratio_of_nothing_is_capped_too() -> None:
+    """The exponential of -200 is 0 in float32."""
+    loss = ImportanceSampling(ratio_gate=RatioGate(action="cap"))
+    logprobs = torch.tensor([-201.0, -1.0], requires_grad=True)
+    positions = SampledPositions(logprobs, torch.tensor([-1.0, -1.0]), {"advantages": torch.tensor([1.0, 1.0])})
+    losses = importance_sampling(positions, loss.options())
+    assert losses.tolist() == [-0.5, -1.0]
+    losses.sum().backward()
+    assert logprobs.grad is not None
+    assert logprobs.grad.tolist() == [-0.5, -1.0]
+
+
 def test_a_service_that_knows_no_gate_is_not_sent_one() -> None:
     assert ImportanceSampling().options_for(()) == {}
     assert ImportanceSampling(ratio_gate=RatioGate()).options_for(()).keys() == {"ratio_gate"}  # which it refuses

@@ -12,8 +12,9 @@ from pydantic import PrivateAttr
 
 from distillkit import RunConfig, run
 from distillkit.errors import BadStepError, RunFailedError
+from distillkit.events import Notice
 from distillkit.records import Failure, Rollout, ScoredRollout
-from distillkit.testing import FakeStudent
+from distillkit.testing import FakeStudent, ListSink
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -134,3 +135,15 @@ def test_a_step_of_which_nothing_is_left_then_either_ends_the_run_and_costs_no_r
     weights, expected = ((result.run_dir / "adapter/fake.safetensors").read_bytes() for result in (again, whole))
     assert weights == expected
     assert [entry["outcome"] for entry in read_jsonl(folder / "ledger.jsonl")] == ["trained"] * 10
+
+
+@pytest.mark.parametrize("tokens", [100, 3])
+def test_a_step_that_trains_nothing_is_said_once(fake_config: Make, tokens: int) -> None:
+    """A run whose weightings leave nothing looks like one that has nothing to learn."""
+    sink = ListSink()
+    weightings = [{"name": "skip_first", "tokens": tokens}]
+    result = run(fake_config(train={"weightings": weightings, "num_substeps": 2}, sinks=[sink]))
+    assert result.steps == 5
+    said = [event.message for event in sink.events if isinstance(event, Notice) and "trains nothing" in event.message]
+    assert len(said) == (tokens == 100)
+    assert all(message.startswith("step 1 trains nothing: train.weightings") for message in said)

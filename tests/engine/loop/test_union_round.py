@@ -133,6 +133,46 @@ async def test_one_teacher_is_asked_once_and_says_what_it_makes_of_the_samplers_
     assert len(u.seen) == 2 + 2 * 2
 
 
+def with_a_row_beyond(value: Rollout | Score) -> Rollout | Score:
+    ids = value.arrays["topk_ids"].copy() if "topk_ids" in value.arrays else None
+    if ids is None:
+        return value
+    ids[:, -1] = ByteTokenizer.size
+    return replace(value, arrays={**value.arrays, "topk_ids": ids})
+
+
+class PaddedScorer(FakeScorer):
+    """Its head has a row that no token has, which is among its top-K."""
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        async for score in super().score(requests):
+            yield with_a_row_beyond(score) if isinstance(score, Score) else score
+
+
+class PaddedStudent(FakeStudent):
+    """As the scorer."""
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        async for rollout in super().sample(requests):
+            yield with_a_row_beyond(rollout) if isinstance(rollout, Rollout) else rollout
+
+
+async def test_ids_that_the_students_tokenizer_lacks_are_none_of_any_top_k() -> None:
+    """No student has a probability of theirs: a look at it would read past the head."""
+    runner, _ = scheduler(PaddedScorer(likes="AB"), FakeScorer(likes="BC"))
+    runner.sampler, runner.vocabulary = PaddedStudent(), ByteTokenizer.size
+    outcomes = await runner.start(requests_of(Wanted({"topk": 3}, {"topk": 2, "at_ids": 1}, 3, 2))).finished()
+    assert len(outcomes.scored) == 8
+    for scored in outcomes.scored:
+        assert scored.rollout.arrays["topk_ids"][0].tolist() == [0, 1, -1]
+        arrays = scored.scores["t"].arrays
+        assert arrays["topk_ids"][0].tolist() == [ord("A"), -1]
+        assert arrays["topk_logprobs"][0, 1] == -np.inf
+        asked = scored.scores["u"].request.at_ids
+        assert asked is not None
+        assert asked[0].tolist() == [0, 1, *b"ABC"]
+
+
 async def test_without_at_ids_or_topk_there_is_one_round() -> None:
     for wanted in (Wanted({}, {"topk": 2}), Wanted({"topk": 2}, {"at_ids": 1}, 2, 0), Wanted()):
         t, u = FakeScorer(likes="AB"), FakeScorer(likes="BC")

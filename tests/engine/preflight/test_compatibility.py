@@ -4,11 +4,12 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import PrivateAttr
 
-from distillkit import RunConfig, run
+from distillkit import Loss, RunConfig, TokenLoss, run
 from distillkit.errors import ConfigError, InputError
+from distillkit.preflight.compatibility import require_capabilities
 from distillkit.testing import FakeStudent
 from distillkit.training_data import Batch, StepResult
-from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from distillkit_builtin.losses.importance_sampling import ImportanceSampling, importance_sampling
 
 Make = Callable[..., RunConfig]
 
@@ -67,3 +68,28 @@ def test_an_option_with_an_effect_is_refused_with_its_value(fake_config: Make) -
 def test_a_path_that_its_source_refuses_is_the_users_mistake(fake_config: Make, key: str, path: str) -> None:
     with pytest.raises(ConfigError, match=rf"^data\.{key}: 'hf://.* is no "):
         run(fake_config(data={key: path}))
+
+
+class Idless(Loss):
+    """Needs the teachers' logprobs of ids that nobody names."""
+
+    name: ClassVar[str] = "idless"
+    of_teachers: int = 0
+    of_sampler: int = 0
+
+    def needs(self) -> Mapping[str, int]:
+        return {"at_ids": 4, **({"topk": self.of_teachers} if self.of_teachers else {})}
+
+    def sampler_needs(self) -> Mapping[str, int]:
+        return {"topk": self.of_sampler} if self.of_sampler else {}
+
+    def token_loss(self) -> TokenLoss:
+        return importance_sampling
+
+
+def test_logprobs_of_ids_that_nothing_gives_are_refused_before_anything_is_sampled(fake_config: Make) -> None:
+    student = fake_config().student
+    with pytest.raises(InputError, match="'idless' needs at_ids of the scorers, and nothing gives the ids"):
+        require_capabilities(fake_config(loss=Idless()), student)
+    for found in (Idless(of_teachers=4), Idless(of_sampler=4)):
+        require_capabilities(fake_config(loss=found), student)
