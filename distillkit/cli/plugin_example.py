@@ -42,6 +42,7 @@ def _placed(role: str, options: Mapping[str, JsonValue]) -> dict[str, Any]:
         "prompt_builder": {"prompts": options},
         "sampler": {"student": {"sampler": options}},
         "scorer": {"teachers": [{"model": "org/teacher", "scorer": options}]},
+        "weighting": {"train": {"weightings": [options]}},
         "evaluator": {"evaluators": [options]},
         "sink": {"sinks": [options]},
     }

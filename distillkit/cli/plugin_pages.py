@@ -3,7 +3,8 @@
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -79,8 +80,10 @@ def group_of(field: FieldInfo) -> type[BaseModel] | None:
 
     None for a field that is an option itself, such as a plugin.
     """
-    kinds = [each for each in get_args(field.annotation) if each is not type(None)] or [field.annotation]
-    cls = kinds[0] if len(kinds) == 1 else None
+    cls = field.annotation
+    kinds = set(get_args(cls)) if get_origin(cls) in (Union, UnionType) else set()
+    if len(kinds) == 2 and type(None) in kinds:
+        (cls,) = kinds - {type(None)}
     return cls if inspect.isclass(cls) and issubclass(cls, BaseModel) and not issubclass(cls, Plugin) else None
 
 

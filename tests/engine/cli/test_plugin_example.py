@@ -24,6 +24,8 @@ def options_in(role: str, tree: Any) -> Any:
             return tree["student"]["sampler"]
         case "scorer":
             return tree["teachers"][0]["scorer"]
+        case "weighting":
+            return tree["train"]["weightings"][0]
         case "evaluator" | "sink":
             return tree[f"{role}s"][0]
     return tree[role]

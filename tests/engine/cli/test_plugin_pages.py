@@ -37,12 +37,13 @@ class Outer(BaseModel):
     inner: Inner = Field(default_factory=Inner)
     larger: Inner = Inner(size=4)
     maybe: Inner | None = None
+    many: list[Inner] = []
     router: Router = FieldRouter(route_key="k")
 
 
 def test_the_options_of_a_group_are_named_with_the_group() -> None:
     names = [name for name, _ in options_of(Outer)]
-    assert names == ["need", "none", "words", "inner.size", "larger.size", "maybe", "maybe.size", "router"]
+    assert names == ["need", "none", "words", "inner.size", "larger.size", "maybe", "maybe.size", "many", "router"]
 
 
 def test_defaults_are_written_as_a_config_writes_them() -> None:
@@ -53,5 +54,6 @@ def test_defaults_are_written_as_a_config_writes_them() -> None:
         "inner": "{}",
         "larger": '{"size": 4}',
         "maybe": "null",
+        "many": "[]",
         "router": '{"name": "field", "route_key": "k"}',
     }

@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import distillkit
 from builtin.local.memory.test_estimates import H200, WIDER, report, weights
-from builtin.local.test_asked_teachers import ReverseKL
 from distillkit import Registry, RunConfig
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.testing import make_context, make_teacher
@@ -21,8 +20,8 @@ from distillkit.testing.builders import TEST_PLAN
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
 from distillkit_builtin.local.memory.reports import LIBRARIES
-from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.divergence import Divergence
 
 VOCABULARY = 3000
 
@@ -46,7 +45,6 @@ def test_the_peak_of_a_run_on_distributions_is_what_check_says(
     jsonl: Callable[..., str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(LocalScorer, "capabilities", lambda self: {"sampled": None, "full": None})
     made: list[AllocationMeter] = []
 
     def count(self: Device) -> None:
@@ -55,7 +53,7 @@ def test_the_peak_of_a_run_on_distributions_is_what_check_says(
 
     monkeypatch.setattr(Device, "_select", count)
     config = local_config(
-        loss=ReverseKL(),
+        loss=Divergence(),
         data={"path": jsonl([question(f"number {i} " * 8) for i in range(8)], "long.jsonl")},
         student={"model": many_ids, "lora_rank": lora_rank},
         teachers=[{"model": many_ids, "scorer": {"name": "local", "dtype": "float32", "device": "cpu"}}],
