@@ -3,13 +3,14 @@
 import inspect
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
 from distillkit.events import Notice, NoticeKind
+from distillkit.frozen import FrozenDict
 from distillkit.memory import PlannedDevice
 from distillkit.ranks import ONLY, Rank
 from distillkit.run_plan import Plan
@@ -98,6 +99,10 @@ class RunContext:
     """Which of the run's processes this is."""
     today: date = field(default_factory=date.today)
     """The day on which the run began, or `sampling.template_date`: what a chat template writes that asks for today."""
+    scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What loss and weightings need of every scorer besides `sampled`, by capability with the amount (`Loss.needs`)."""
+    sampler_needs: Mapping[str, int] = field(default_factory=FrozenDict)
+    """What they need of the sampler (`Loss.sampler_needs`)."""
     outer_dir: Path | None = None
     """The run's directory where `run_dir` is a temporary folder of it, as for a probe: a server that sees the run's
     directory elsewhere finds `run_dir` below that. None: `run_dir` is the run's directory."""

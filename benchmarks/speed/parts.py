@@ -35,6 +35,7 @@ from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import response_states, score_logprobs
 from distillkit_builtin.local.token_tables import scored_tables
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.losses.importance_sampling import importance_sampling
 
 END = 1
 """The token that ends a completion."""
@@ -127,9 +128,8 @@ def training(model: Path, shape: Shape, repeats: int) -> Row:
     at_once = TRAINED_ON_CUDA if shape.device == "cuda" else TRAINED
     trainer = Trainer(policy, OptimizerOptions(1e-5, "constant_with_warmup", 0, 10, 0.0, (0.9, 0.999), 1.0, at_once, 0))
     items = _items(shape, shape.sequences)
-    batch = Batch(
-        "importance_sampling", {"ratio_log_cap": 20.0}, tuple(_datum(i, item) for i, item in enumerate(items))
-    )
+    datums = tuple(_datum(i, item) for i, item in enumerate(items))
+    batch = Batch("importance_sampling", {"ratio_log_cap": 20.0}, datums, importance_sampling)
     seconds = best(lambda: trainer.step(batch), shape, repeats)
     what = f"training, LoRA of rank {shape.lora_rank}" if shape.lora_rank else "training, all weights"
     return what, seconds, sum(map(len, items)), shape.training_flops

@@ -117,11 +117,13 @@ def _written(value: object) -> str:
 def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
     """A key that `model` does not have.
 
-    It comes with its new location where it moved, with ours where another tool calls something so, else with the
-    closest that there is.
+    It comes with its new location where it moved, with what to do where it is gone, with ours where another tool calls
+    something so, else with the closest that there is.
     """
     if new := _new_location(location, model):
         return Problem.moved(location, new)
+    if instead := _instead(location, model):
+        return Problem(location, instead)
     here = _named_here(location, model)
     return Problem(location, f"unknown key; {here or suggest(str(location[-1]), _fields(model, location[:-1]))}")
 
@@ -151,6 +153,12 @@ def _new_location(location: Location, model: type[BaseModel]) -> Location:
     moved: Mapping[str, str] = getattr(model, "moved", {})
     new = moved.get(".".join(map(str, location)))
     return () if new is None else tuple(new.split("."))
+
+
+def _instead(location: Location, model: type[BaseModel]) -> str:
+    """What to do in the place of an option that a plugin has no more (`Plugin.gone`); empty: it never had it."""
+    gone: Mapping[str, str] = getattr(model, "gone", {})
+    return gone.get(".".join(map(str, location)), "")
 
 
 def _fields(model: type[BaseModel], location: Location) -> list[str]:

@@ -143,8 +143,9 @@ def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
             with attribute_to(teacher.scorer, "in capabilities()"):
                 offered = teacher.scorer.capabilities()
-            _require_given(plugin, plugin.needs(), who, offered)
-        _require_given(plugin, plugin.sampler_needs(), f"sampler {sampler.name!r}", sampler.sampling_capabilities())
+            _require_given(plugin, plugin.needs(), (teacher.scorer, who), offered)
+        who = f"sampler {sampler.name!r}"
+        _require_given(plugin, plugin.sampler_needs(), (sampler, who), sampler.sampling_capabilities())
 
 
 def _require_ids(plugin: Loss | Weighting) -> None:
@@ -157,16 +158,21 @@ def _require_ids(plugin: Loss | Weighting) -> None:
         )
 
 
-def _require_given(plugin: Plugin, needs: Mapping[str, int], who: str, offered: Mapping[str, int | None]) -> None:
+def _require_given(
+    plugin: Plugin, needs: Mapping[str, int], giver: tuple[Plugin, str], offered: Mapping[str, int | None]
+) -> None:
+    """Raise InputError, with what both sides say would fit. `giver`: who is asked, and how messages call it."""
+    giving, who = giver
     for need, least in needs.items():
         limit = offered.get(need, 0)
-        if limit is not None and limit < least:
-            can = (
-                ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
-            )
-            raise InputError(
-                f"{plugin.role} {plugin.name!r} needs {need}{f' of {least}' if least > 1 else ''}; {who} gives {can}"
-            )
+        if limit is None or limit >= least:
+            continue
+        can = ", ".join(f"{name} up to {most}" if most else name for name, most in offered.items()) or "nothing more"
+        ways = [way for side in (giving, plugin) if (way := side.way_out(need, least, limit))]
+        raise InputError(
+            f"{who} gives {can}; {plugin.role} {plugin.name!r} needs {need}"
+            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}"
+        )
 
 
 def require_references(config: RunConfig) -> None:

@@ -13,6 +13,7 @@ from distillkit.data.row_pipeline import RowPipeline
 from distillkit.data.training_order import TrainingOrder
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.events import Notice
+from distillkit.loop.wanted import Wanted
 from distillkit.memory import PlannedDevice
 from distillkit.preflight.check_reports import check_reports, missing_in, missing_said_first
 from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
@@ -108,7 +109,9 @@ def context_for(
     teachers = tuple(teacher.teacher for teacher in config.teachers)
     day = today or config.sampling.template_date or date.today()
     run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
-    return replace(run, planned_device=planned_device, loss_reads=read_by(config.loss))
+    wanted = Wanted.by(config)
+    run = replace(run, scorer_needs=wanted.of_scorers, sampler_needs=wanted.of_sampler, loss_reads=read_by(config.loss))
+    return replace(run, planned_device=planned_device)
 
 
 def prepare_run(

@@ -71,6 +71,8 @@ class Plugin(BaseModel, ABC):
     moved: ClassVar[Mapping[str, str]] = {}
     """Options that were moved: the old key, and the new one with dots, as `timeouts.request`. The error for an old key
     names the new one."""
+    gone: ClassVar[Mapping[str, str]] = {}
+    """Options that there are no more: the old key, and what to do instead, as the error for it says."""
     writes: ClassVar[frozenset[str]] = frozenset()
     """Names of the files and folders that it writes in the run's directory: `--overwrite` removes these, and leaves
     alone what nobody writes."""
@@ -96,6 +98,15 @@ class Plugin(BaseModel, ABC):
 
     def check(self, run: RunContext) -> CheckReport | None:
         """Find out whether this plugin can run. Raise `InputError` if the user has to change something."""
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """What a user may do where a run does not start for want of `amount` of the capability `need`, in a few words.
+
+        `given`: how much of it there is; 0: it is not given at all. Asked of the plugin that needs it, of another
+        option (`take support: teacher_topk`), and of the one that does not give it (`start vLLM with --max-logprobs
+        32`). Empty: nothing is known.
+        """
+        return ""
 
     def memory(self, run: RunContext) -> MemoryReport | None:
         """What this plugin will hold in memory on this machine, at most, and what there is; None: next to nothing.

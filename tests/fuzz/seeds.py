@@ -1,12 +1,15 @@
 """Where the fuzzer starts: a few inputs a target, made by code. `VALID` are answers that are accepted as they are."""
 
+import base64
 import gzip
+import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -58,7 +61,15 @@ seed: 0x10
 TOML = "name = 'x'\ndata = 'r'\n[student]\nname = 'fake'\n[[teachers]]\nmodel = 't'\nscorer = {name = 'fake'}\n"
 OVERRIDES = 'train.max_steps=10\tteachers.0.model=org/name\tsampling.stop=[a, b]\tname="\\u0041"'
 
+
+def _npy(rows: Sequence[Sequence[float]]) -> str:
+    file = io.BytesIO()
+    np.save(file, np.array(rows, np.float32))
+    return base64.b64encode(file.getvalue()).decode()
+
+
 VALID: Mapping[str, Any] = {
+    "vllm_tokens": {"prompt_token_id_logprobs": _npy([[-1.0, -2.0, -3.0], [-0.5, -4.0, -1.5]])},
     "prompt_logprobs": {
         "choices": [
             {

@@ -38,6 +38,7 @@ from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, Unprov
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.live_teacher import as_score
 from distillkit_builtin.http.models import find_model, served_models
 from distillkit_builtin.prompts import MessagesPrompts
@@ -186,6 +187,23 @@ def scores(dialect: Dialect, data: bytes) -> None:
             require_short(error)
 
 
+def given_ids(data: bytes) -> None:
+    """An answer of vLLM's token interface; what is accepted has possible logprobs of the ids that were asked for."""
+    ids = np.array([[5, -1], [6, 7]])
+    query = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE), at_ids=ids)
+    try:
+        scored = parse_scores(VllmTokens(), body_of(data), query, "this")
+        score = as_score(ScoreRequest(make_rollout(RESPONSE), "t", token_ids(PROMPT), at_ids=ids), scored)
+    except AlignmentError as error:
+        require_short(error)
+        return
+    require_likely(score.logprobs.tolist())
+    found = score.arrays["at_logprobs"]
+    assert found.shape == ids.shape
+    assert (found <= 0.01).all()  # NaN is not
+    assert found[0, 1] == -np.inf
+
+
 def require_possible(score: Score) -> None:
     assert score.echoed_ids is not None
     assert score.echoed_ids.tolist() == RESPONSE
@@ -304,6 +322,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "prompt_logprobs": functools.partial(scores, PromptLogprobs()),
     "echo": functools.partial(scores, Echo(max_tokens=1)),
     "sglang": functools.partial(scores, SGLang()),
+    "vllm_tokens": given_ids,
     "completion": completion,
     "models": models,
     "response": response,

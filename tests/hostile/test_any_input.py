@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fuzz import run, targets
 from fuzz.seeds import COLUMNS, RESPONSES, ROUTED, ROW, SHAPES, VALID, YAML, seeds
@@ -131,6 +132,10 @@ def test_the_answers_that_the_fuzzer_starts_from_are_accepted() -> None:
     for dialect in (targets.PromptLogprobs(), targets.Echo(), targets.SGLang()):
         query = targets.ScoreQuery("m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), 2)
         assert dialect.parse(VALID[dialect.name], query).ids.tolist() == RESPONSE
+    given = targets.ScoreQuery(
+        "m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), at_ids=np.array([[5, 6]] * 2)
+    )
+    assert targets.VllmTokens().parse(VALID["vllm_tokens"], given).logprobs.tolist() == [-1.0, -0.5]
     assert isinstance(targets.parse_completion(VALID["completion"], targets.make_request(), "m", 0), Rollout)
     assert targets.served_models(VALID["models"], "u")[0].max_model_len == 4096
 

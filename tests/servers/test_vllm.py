@@ -20,6 +20,7 @@ import distillkit
 from distillkit import RunConfig, Sink
 from distillkit.arrays import token_ids
 from distillkit.config.load import load_config
+from distillkit.errors import InputError
 from distillkit.events import Event, StepFinished
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Rollout, Score, ScoreRequest
@@ -27,7 +28,7 @@ from distillkit.roles.scorer import Scorer
 from distillkit.testing import make_context, make_rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.http.completions import completion_payload
+from distillkit_builtin.http.completions import completion_payload, parse_completion
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT
@@ -62,11 +63,11 @@ async def test_scores_are_those_of_the_local_backend(teacher_server: VllmProcess
     prompts = [token_ids(tokenizer.render([Message("user", text)], {})) for text in PROMPTS]
     answers = [tokenizer.encode(text) for text in ANSWERS]
     requests = [
-        ScoreRequest(make_rollout(answer, sample=len(answers) * i + j), "smol", prompt)
+        ScoreRequest(make_rollout(answer, sample=len(answers) * i + j), "smol", prompt, topk=3)
         for i, prompt in enumerate(prompts)
         for j, answer in enumerate(answers)
     ]
-    remote = HttpScorer(base_url=teacher_server.url, dialect=dialect, topk=3)  # type: ignore[arg-type]
+    remote = HttpScorer(base_url=teacher_server.url, dialect=dialect)  # type: ignore[arg-type]
     theirs = await scores(remote.bind(Teacher("smol", "smol", tokenizer_model=str(model))), requests)
     local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
     ours = await scores(local, requests)
@@ -77,6 +78,7 @@ async def test_scores_are_those_of_the_local_backend(teacher_server: VllmProcess
         assert best.shape == (len(mine.logprobs), 3)
         assert np.all(np.diff(best, axis=1) <= 0)
         assert np.all(best[:, 0] >= other.logprobs)
+        np.testing.assert_allclose(best, mine.arrays["topk_logprobs"], atol=FLOAT32)
 
 
 async def test_stop_ids_and_stop_strings_end_completions_and_stay_in_them(
@@ -170,6 +172,57 @@ def test_a_student_that_samples_from_vllm_learns(
     assert len(mismatches) == 12
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
     assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+@pytest.mark.parametrize(("support", "scorer"), [("teacher_topk", "http"), ("student_topk", "local")])
+def test_a_divergence_on_top_k_learns(
+    teacher_server: VllmProcess,
+    student_server: VllmProcess,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    support: str,
+    scorer: str,
+) -> None:
+    """The teacher's top-K come from the teachers' server, or the student's from the one that samples."""
+    monkeypatch.chdir(TOP)
+    over = [*SHORT, f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}", "train.max_steps=12"]
+    over.append(f"loss={{name: divergence, support: {support}, k: 8}}")
+    sections = {"teachers": http_teachers(teacher_server, model)} if scorer == "http" else {}
+    result = distillkit.run(demo(model, tmp_path, over, **sections))
+    assert (result.steps, result.summary["failed_completions"]) == (12, 0)
+    assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+async def test_a_samplers_top_k_are_those_of_the_local_backend(student_server: VllmProcess, model: Path) -> None:
+    tokenizer = HFTokenizer.load(str(model))
+    prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
+    sampling = SamplingParams(max_tokens=12, temperature=1.5)
+    requests = [SampleRequest(SampleKey("1-a", 0, i), prompt, 7 + i, sampling, {"topk": 5}) for i in range(4)]
+    client = httpx.AsyncClient(base_url=student_server.url, timeout=120)
+    async with client:
+        answers = [await client.post("/completions", json=completion_payload(one, "smol")) for one in requests]
+    found = [
+        parse_completion(a.raise_for_status().json(), r, "smol", 0) for a, r in zip(answers, requests, strict=True)
+    ]
+    rollouts = [one for one in found if isinstance(one, Rollout)]
+    assert len(rollouts) == len(requests)
+    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
+    ours = await scores(local, [ScoreRequest(one, "smol", prompt, topk=5) for one in rollouts])
+    for rollout, score in zip(rollouts, ours, strict=True):
+        np.testing.assert_allclose(rollout.arrays["topk_logprobs"], score.arrays["topk_logprobs"], atol=FLOAT32)
+
+
+async def test_a_server_on_this_cpu_is_refused_for_given_ids_with_what_it_takes(
+    teacher_server: VllmProcess, model: Path
+) -> None:
+    """The CPU build has no V2 model runner; without --enable-scale-out the endpoint is disabled."""
+    scorer = HttpScorer(base_url=teacher_server.url, dialect="vllm_tokens")
+    run = make_context()
+    scorer.bind(Teacher("smol", "smol", tokenizer_model=str(model))).check(run)
+    with pytest.raises(InputError, match="--enable-scale-out"):
+        await scorer.open(run)
+    await run.shared.release(run.user)
 
 
 def test_every_field_of_its_requests_is_known() -> None:

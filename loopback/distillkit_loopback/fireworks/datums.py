@@ -2,13 +2,16 @@
 
 The wire's datum is shifted: the input is `full[:-1]`, the target `full[1:]`, and every array has one entry a target,
 zero before the response. A zero advantage has no loss and no gradient, so nothing needs to say where a prompt ends.
+`cross_entropy` also takes K targets and K weights at each position, [T, K], which may be any ids.
 """
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,9 +28,9 @@ class Datum:
     inputs: IntArray
     """[T]"""
     targets: IntArray
-    """[T] the inputs shifted by one, and one id more."""
+    """[T] the inputs shifted by one, and one id more; or [T, K]."""
     arrays: Mapping[str, FloatArray]
-    """[T] each, float32: `sampling_logprobs`, `advantages`, `weights`."""
+    """Float32: `sampling_logprobs`, `advantages` [T], `weights`, as the targets are."""
 
 
 class WireArray(Body):
@@ -36,11 +39,13 @@ class WireArray(Body):
     data: tuple[float, ...]
     shape: tuple[int, ...] | None = None
 
-    def vector(self, name: str, length: int) -> list[float]:
-        """[length] values. Raises ValueError for another shape."""
-        if len(self.data) != length or (self.shape is not None and self.shape != (length,)):
-            raise ValueError(f"{name} has the shape {self.shape or len(self.data)}, not [{length}]")
-        return list(self.data)
+    def read(self, name: str, *shapes: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """The values in one of these shapes. Raises ValueError for another shape."""
+        shape = (len(self.data),) if self.shape is None else self.shape
+        if shape not in shapes or math.prod(shape) != len(self.data):
+            wanted = " or ".join(str([*each]) for each in shapes)
+            raise ValueError(f"{name} has the shape {[*shape]} and {len(self.data)} values, not {wanted}")
+        return np.array(self.data, np.float64).reshape(shape)
 
 
 class WireChunk(Body):
@@ -65,17 +70,20 @@ class WireDatum(Body):
     def read(self, index: int, vocabulary: int) -> Datum:
         """The sequence. Raises ValueError for arrays of other lengths, unshifted targets, and ids that are unknown."""
         inputs = token_ids([token for chunk in self.model_input.chunks for token in chunk.tokens])
-        length = len(inputs)
-        arrays = {name: array.vector(name, length) for name, array in self.loss_fn_inputs.items()}
-        targets = token_ids(arrays["target_tokens"])
-        if length == 0 or not np.array_equal(inputs[1:], targets[:-1]):
+        sent = self.loss_fn_inputs
+        target_shape = sent["target_tokens"].shape or ()
+        shape = (len(inputs), target_shape[1]) if len(target_shape) == 2 else (len(inputs),)
+        targets = token_ids(sent["target_tokens"].read("target_tokens", shape).astype(np.int64))
+        shifted = targets.ndim == 2 or np.array_equal(inputs[1:], targets[:-1])
+        if not targets.size or not shifted:
             raise ValueError(f"datum {index}: the target tokens are not the input shifted by one")
         if min(inputs[0], targets.min()) < 0 or max(inputs[0], targets.max()) >= vocabulary:
             raise ValueError(f"a token id is not in the vocabulary of {vocabulary}")
+        rows = (len(inputs),)
         values = {
-            "sampling_logprobs": arrays.get("logprobs", [0.0] * length),
-            "advantages": arrays.get("advantages", [0.0] * length),
-            "weights": arrays.get("weights", [1.0] * length),
+            "sampling_logprobs": sent["logprobs"].read("logprobs", rows) if "logprobs" in sent else np.zeros(rows),
+            "advantages": sent["advantages"].read("advantages", rows) if "advantages" in sent else np.zeros(rows),
+            "weights": sent["weights"].read("weights", shape) if "weights" in sent else np.ones(shape),
         }
         return Datum(inputs, targets, {name: frozen_array(array, np.float32) for name, array in values.items()})
 
@@ -104,7 +112,7 @@ def importance_sampling(logprobs: Tensor, arrays: Mapping[str, Tensor], options:
 
 
 def cross_entropy(logprobs: Tensor, arrays: Mapping[str, Tensor], options: Mapping[str, float]) -> Tensor:
-    """`-logprob` of each target."""
+    """`-logprob` of each target, of which a position may have several."""
     return -logprobs
 
 
@@ -116,3 +124,9 @@ def loss_named(name: str) -> Loss:
     if name not in LOSSES:
         raise ValueError(f"the loopback service does not know the loss {name!r}; known: {', '.join(LOSSES)}")
     return LOSSES[name]
+
+
+def require_targets(loss: str, data: Sequence[Datum]) -> None:
+    """Raise ValueError for several targets at a position where the loss has one."""
+    if loss != "cross_entropy" and any(datum.targets.ndim == 2 for datum in data):
+        raise ValueError(f"{loss} takes one target a position, and there are several")

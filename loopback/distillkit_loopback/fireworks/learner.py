@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillkit_loopback.fireworks.datums import Datum, Loss, WireBatch, loss_named
+from distillkit_loopback.fireworks.datums import Datum, Loss, WireBatch, loss_named, require_targets
 from distillkit_loopback.hf.causal_lm import CausalLM
 from distillkit_loopback.transport.messages import Body
 
@@ -133,9 +133,10 @@ class Learner:
         self._base.tokenizer.save(path)
 
     def _compute(self, wire: WireBatch, *, backward: bool) -> tuple[float, list[Datum], list[Tensor]]:
-        """The sum of `weights * loss`, the data, and [T] logprobs of each one's targets."""
+        """The sum of `weights * loss`, the data, and the logprobs of each one's targets."""
         loss = loss_named(wire.loss_fn)
         data = [datum.read(index, self._base.vocabulary) for index, datum in enumerate(wire.data)]
+        require_targets(wire.loss_fn, data)
         logprobs: dict[int, Tensor] = {}
         total = 0.0
         for group in of_one_length(data):
@@ -151,11 +152,12 @@ class Learner:
         return total, data, [logprobs[i] for i in range(len(data))]
 
     def _logprobs(self, data: Sequence[Datum]) -> Tensor:
-        """[n, T] logprobs of the targets."""
+        """[n, T] logprobs of the targets, or [n, T, K] where each position has K."""
         inputs = torch.stack([torch.tensor(datum.inputs) for datum in data])
         targets = torch.stack([torch.tensor(datum.targets) for datum in data])
         logits = self._base.model(input_ids=inputs, use_cache=False).logits.float()
-        return torch.log_softmax(logits, dim=2).gather(2, targets[:, :, None])[:, :, 0]
+        found = torch.log_softmax(logits, dim=2).gather(2, targets.reshape(*targets.shape[:2], -1))
+        return found.reshape(targets.shape)
 
     def _merged(self) -> Mapping[str, Tensor]:
         """All weights by the base model's names, the adapter added to them."""
@@ -195,10 +197,10 @@ def lora(base: CausalLM, rank: int, alpha: int, seed: int) -> PeftModel:
 
 
 def of_one_length(data: Sequence[Datum]) -> Iterator[list[int]]:
-    """Positions in `data` of sequences that are computed together: of one length, and of `MOST_TOKENS` at most."""
-    by_length = sorted(range(len(data)), key=lambda i: len(data[i].inputs))
-    for length, group in groupby(by_length, key=lambda i: len(data[i].inputs)):
-        yield from _in_parts(group, max(1, MOST_TOKENS // length))
+    """Positions in `data` of sequences that are computed together: of one shape, and of `MOST_TOKENS` at most."""
+    by_length = sorted(range(len(data)), key=lambda i: data[i].targets.shape)
+    for shape, group in groupby(by_length, key=lambda i: data[i].targets.shape):
+        yield from _in_parts(group, max(1, MOST_TOKENS // shape[0]))
 
 
 def _in_parts(positions: Iterable[int], size: int) -> Iterator[list[int]]:
@@ -213,14 +215,14 @@ def _weighted_loss(loss: Loss, logprobs: Tensor, data: Sequence[Datum], options:
 
 
 def _active(data: Sequence[Datum], wire: WireBatch) -> int:
-    """How many tokens count for `num_loss_tokens`: those with an advantage, or with a weight."""
+    """How many tokens count for `num_loss_tokens`: those with an advantage, or with a weight of any target."""
     name = "advantages" if wire.loss_fn == "importance_sampling" else "weights"
-    return sum(int((datum.arrays[name] != 0).sum()) for datum in data)
+    return sum(int((datum.arrays[name].reshape(len(datum.inputs), -1) != 0).any(axis=1).sum()) for datum in data)
 
 
 def _output(total: float, active: int, logprobs: Sequence[Tensor]) -> JsonValue:
     outputs: list[JsonValue] = [
-        {"logprobs": {"data": row.tolist(), "dtype": "float32", "shape": [len(row)]}} for row in logprobs
+        {"logprobs": {"data": row.flatten().tolist(), "dtype": "float32", "shape": [*row.shape]}} for row in logprobs
     ]
     return {
         "loss_fn_output_type": "TensorDictLossReturn",

@@ -29,6 +29,7 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default: %(default)s)")
     parser.add_argument("--flavor", choices=NAMES, default="vllm", help="what it imitates (default: %(default)s)")
     parser.add_argument("--no-ids", action="store_true", help="never name tokens by id, as many servers do not")
+    parser.add_argument("--enable-scale-out", action="store_true", help="vLLM's /inference/v1/generate is there")
     parser.add_argument("--fault", metavar="NAME[=VALUE]", help=HELP)
     parser.add_argument("--api-key-env", metavar="VARIABLE", help="let in only who has the key in this variable")
     parser.add_argument("--context-length", type=int, default=CONTEXT_LENGTH, help="tokens (default: %(default)s)")
@@ -63,7 +64,7 @@ def started(chosen: argparse.Namespace) -> LoopbackServer:
     server = LoopbackServer(
         NetworkModel.load(chosen.model),
         name=chosen.name or chosen.model,
-        flavor=Flavor(chosen.flavor, ids=not chosen.no_ids),
+        flavor=Flavor(chosen.flavor, ids=not chosen.no_ids, scale_out=chosen.enable_scale_out),
         faults=faults,
         api_key=key_in(chosen.api_key_env),
         context_length=chosen.context_length,

@@ -100,6 +100,35 @@ class CompletionBody(Sampling):
     return_mm_kwargs: bool = True
 
 
+class TokensParams(Sampling):
+    """`sampling_params` of `POST /inference/v1/generate`: the fields of vLLM's SamplingParams that are of any use."""
+
+    uncomputed: ClassVar[tuple[str, ...]] = (
+        *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "logprobs", "prompt_logprobs"),
+    )
+
+    max_tokens: int = Field(16, ge=1)
+    seed: int | None = None
+    min_tokens: int = 0
+    allowed_token_ids: tuple[int, ...] | None = None
+    include_stop_str_in_output: bool = False
+    detokenize: bool = True
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    prompt_logprob_token_ids: tuple[tuple[int, ...], ...] | None = None
+    prompt_logprob_start: int | None = Field(None, ge=0)
+    skip_reading_prefix_cache: bool | None = None
+
+
+class TokensBody(Body):
+    """`POST /inference/v1/generate`."""
+
+    model: str | None = None
+    token_ids: tuple[int, ...]
+    sampling_params: TokensParams = TokensParams()
+    stream: bool = False
+
+
 class TokenizeBody(Body):
     """`POST /tokenize`."""
 
@@ -167,11 +196,11 @@ class GenerateBody(Body):
     return_text_in_logprobs: bool = False
 
 
-def sampling_params(body: CompletionBody | GenerateParams) -> SamplingFields:
+def sampling_params(body: CompletionBody | GenerateParams | TokensParams) -> SamplingFields:
     """As distillkit has it, 0 for no top-k; what is None has the server's own default, which is neutral."""
     stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
     return SamplingFields(
-        max_tokens=body.max_tokens if isinstance(body, CompletionBody) else body.max_new_tokens,
+        max_tokens=body.max_new_tokens if isinstance(body, GenerateParams) else body.max_tokens,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=max(body.top_k or 0, 0),

@@ -7,6 +7,7 @@ from distillkit_loopback.openai.engine import Engine
 from distillkit_loopback.openai.routes import RawResponse, Routes
 from distillkit_loopback.openai.sglang import Generate
 from distillkit_loopback.openai.vllm import Completions, ManagementEndpoints
+from distillkit_loopback.openai.vllm_tokens import Tokens
 from distillkit_loopback.transport.messages import Response
 
 FlavorName = Literal["vllm", "echo", "sglang"]
@@ -22,6 +23,8 @@ class Flavor:
     `/generate`, and `/v1/completions` as `echo` has it."""
     ids: bool = True
     """Whether `/v1/completions` knows `return_token_ids` and `return_tokens_as_token_ids`, or ignores them."""
+    scale_out: bool = False
+    """Whether vLLM's `/inference/v1/generate` is there (`--enable-scale-out`)."""
 
 
 def routes_of(engine: Engine, flavor: Flavor) -> Routes:
@@ -35,7 +38,9 @@ def routes_of(engine: Engine, flavor: Flavor) -> Routes:
     }
     match flavor.name:
         case "vllm":
-            return {**known, **ManagementEndpoints(engine).routes()}
+            tokens = Tokens(engine, scale_out=flavor.scale_out)
+            management = ManagementEndpoints(engine).routes()
+            return {**known, **management, ("POST", "/inference/v1/generate"): tokens.respond}
         case "sglang":
             return {**known, **Generate(engine).routes()}
         case "echo":

@@ -19,6 +19,7 @@ from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest, SamplingParams
+from distillkit_builtin.fireworks.candidates import sdk_ids, top_arrays
 from distillkit_builtin.fireworks.sdk_errors import explain, status_of
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.remote.completion_length import require_own_limit
@@ -28,8 +29,6 @@ SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 TRANSIENT = (404, 408, 425, 429, 500, 502, 503, 504)
 REFUSED = (401, 403)
-MOST_IDS = 2**31
-"""No vocabulary is larger."""
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 """What the SDK's parser raises where a response is not what it expects: it checks little."""
 
@@ -104,7 +103,7 @@ def _rollout(
     what = f"completion {request.key}"
     completion = _only_completion(what, completions)
     _require_prompt(what, completion, prompt)
-    ids = _ids(what, completion.full_tokens[len(prompt) :])
+    ids = sdk_ids(what, completion.full_tokens[len(prompt) :])
     if not ids:
         return Failure(request, "the service sampled no token at all", retryable=False)
     reason = FINISHED.get(str(completion.finish_reason))
@@ -136,7 +135,7 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
     full = [*prompt, *response]
     try:
         result = await endpoint.sampler.sample_with_prompt_tokens_result(
-            full, **_scoring(), max_tokens=1, echo=True, logprobs=True, http_timeout=timeout
+            full, **_scoring(request.topk), max_tokens=1, echo=True, logprobs=True, http_timeout=timeout
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return _failure(request, error)
@@ -144,22 +143,18 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
     completion = _only_completion(what, result.completions)
     _require_prompt(what, completion, full)
     # The SDK drops the first row, which is conditioned on nothing: entry i is the logprob of token i + 1.
-    rows = _logprobs(what, completion.inference_logprobs, len(full) - 1 + completion.completion_len)
-    start = len(prompt) - 1
-    echoed = _ids(what, completion.full_tokens[len(prompt) : len(full)])
-    return Score(request, logprob_array(rows[start : start + len(response)]), token_ids(echoed))
+    count, start = len(full) - 1 + completion.completion_len, len(prompt) - 1
+    rows = _logprobs(what, completion.inference_logprobs, count)
+    ours = slice(start, start + len(response))
+    echoed = sdk_ids(what, completion.full_tokens[len(prompt) : len(full)])
+    arrays = top_arrays(what, completion, count, ours, request.topk) if request.topk else {}
+    return Score(request, logprob_array(rows[ours]), token_ids(echoed), arrays=arrays)
 
 
-def _scoring() -> dict[str, Any]:
+def _scoring(topk: int) -> dict[str, Any]:
     """The temperature is of the token behind the scored ones alone, which the public recipe takes greedily too."""
-    return {**FIREWORKS, "temperature": 0.0}
-
-
-def _ids(what: str, values: Sequence[object]) -> list[int]:
-    ids = [value for value in values if type(value) is int and 0 <= value < MOST_IDS]
-    if len(ids) != len(values):
-        raise AlignmentError(f"{what}: what came back as an id is not one")
-    return ids
+    more: dict[str, Any] = {"top_logprobs": topk} if topk else {}
+    return {**FIREWORKS, "temperature": 0.0, **more}
 
 
 def _only_completion(what: str, completions: Sequence[Any]) -> Any:  # noqa: ANN401 - the SDK's SampledCompletion

@@ -12,6 +12,7 @@ from distillkit.errors import InputError
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport, Leftover
 from distillkit.types import SampleRequest
+from distillkit_builtin.fireworks.candidates import MOST_CANDIDATES
 from distillkit_builtin.fireworks.completions import Endpoint, sample_completion, score_completion
 from distillkit_builtin.fireworks.leftovers import leftovers_in
 from distillkit_builtin.fireworks.options import FireworksScorerOptions
@@ -81,6 +82,14 @@ class FireworksScorer(FireworksScorerOptions, Scorer, Sampler):
     def context_length(self, run: RunContext) -> int | None:
         """Return None: the service does not say how long a context may be."""
         return None
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        """`sampled`, and `topk` as far as the service goes."""
+        return {"sampled": None, "topk": MOST_CANDIDATES}
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """Who gives more."""
+        return "serve the teacher by vLLM (scorer http)" if need == "topk" else "serve the teacher locally"
 
     async def open(self, run: RunContext) -> None:
         """Wait until the teacher can be asked."""

@@ -92,8 +92,8 @@ class FireworksStudent(FireworksStudentOptions, Student, Sampler):
         return self._context_length
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
-        """`importance_sampling`, in the service's own implementation."""
-        return {"importance_sampling": frozenset({"ratio_log_cap"})}
+        """`importance_sampling` and `cross_entropy` with several targets a token, as the service computes them."""
+        return {"importance_sampling": frozenset({"ratio_log_cap"}), "cross_entropy": frozenset()}
 
     async def open(self, run: RunContext) -> None:
         """Make or reuse trainer and deployments, all of the run's at once, and wait until they are there."""

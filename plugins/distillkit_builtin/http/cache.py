@@ -2,21 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, Json, JsonValue, TypeAdapter
 
-from distillkit.arrays import logprob_array, token_ids
+from distillkit.arrays import Array
 from distillkit.errors import AlignmentError
 from distillkit_builtin.http.dialects.dialect import (
     ScoreQuery,
     TokenId,
     TokenLogprobs,
     require_length,
-    require_possible,
     validated,
 )
 from distillkit_builtin.http.score_file import ScoreFile, StoredRow
@@ -28,6 +28,7 @@ _ROW = TypeAdapter(
         Json[list[Number]],
         Json[list[list[TokenId]]] | None,
         Json[list[list[Number]]] | None,
+        Json[list[list[Number | None]]] | None,
     ]
 )
 
@@ -38,7 +39,7 @@ class ScoreCache:
 
     file: ScoreFile
     identity: str
-    """What distinguishes this teacher's scores: the model and its weights as far as the server says, and K."""
+    """What distinguishes this teacher's scores: the model and its weights as far as the server says."""
     name: str
     """The teacher's name in metrics."""
     _hits: int = 0
@@ -60,8 +61,8 @@ class ScoreCache:
     async def put(self, query: ScoreQuery, scored: TokenLogprobs) -> None:
         """Keep the logprobs of a query; a second `put` of the same query changes nothing."""
         was_usable = self.file.is_usable
-        arrays = (scored.ids, scored.logprobs, scored.topk_ids, scored.topk_logprobs)
-        texts = [None if array is None else json.dumps(array.tolist()) for array in arrays]
+        arrays = (scored.ids, scored.logprobs, scored.topk_ids, scored.topk_logprobs, scored.at_logprobs)
+        texts = [None if array is None else _text(array) for array in arrays]
         await self.file.insert([self.key(query), query.model, *texts])
         if was_usable and not self.file.is_usable:
             self._failed += 1
@@ -71,6 +72,9 @@ class ScoreCache:
         digest = hashlib.sha256(self.identity.encode())
         for ids in (query.prompt_ids, query.response_ids):
             digest.update(len(ids).to_bytes(8, "little") + ids.astype("<i8").tobytes())
+        digest.update(query.topk.to_bytes(8, "little"))
+        if query.at_ids is not None:
+            digest.update(query.at_ids.shape[1].to_bytes(8, "little") + query.at_ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def metrics(self) -> Mapping[str, float]:
@@ -94,21 +98,36 @@ class ScoreCache:
 
 def stored_logprobs(row: StoredRow, query: ScoreQuery) -> TokenLogprobs:
     """The logprobs that a row holds. Raises AlignmentError if they are not those of `query`."""
-    ids, logprobs, topk_ids, topk_logprobs = validated(_ROW, row, "row")
+    ids, logprobs, topk_ids, topk_logprobs, at_logprobs = validated(_ROW, row, "row")
     if ids != query.response_ids.tolist():
         raise AlignmentError("its ids are not those of the response")
     require_length(logprobs, len(ids), "logprobs")
-    require_possible(logprobs)
-    scores = TokenLogprobs(token_ids(ids), logprob_array(logprobs))
-    if not query.topk:
-        return scores
-    for table in (topk_ids or [], topk_logprobs or []):
-        require_length(table, len(ids), "lists of top-k tokens")
-        for at in table:
-            require_length(at, query.topk, "top-k tokens at a position")
-    return replace(scores, topk_ids=np.array(topk_ids, np.int64), topk_logprobs=np.array(topk_logprobs, np.float32))
+    scores = TokenLogprobs.of(ids, logprobs, None)
+    if query.topk:
+        best, values = (_table(rows, (len(ids), query.topk), "top-k tokens") for rows in (topk_ids, topk_logprobs))
+        scores = replace(scores, topk_ids=best.astype(np.int64), topk_logprobs=values.astype(np.float32))
+    if query.at_ids is not None:
+        given = _table(at_logprobs, query.at_ids.shape, "given ids")
+        scores = replace(scores, at_logprobs=np.where(np.isnan(given), -np.inf, given).astype(np.float32))
+    return scores
 
 
-def identity(served: Mapping[str, JsonValue], weights: Mapping[str, JsonValue], topk: int) -> str:
+def _text(array: Array) -> str:
+    """As JSON, which has no minus infinity: null."""
+    values = array.astype(object)
+    if array.dtype.kind == "f":
+        values[np.isneginf(array)] = None
+    return json.dumps(values.tolist())
+
+
+def _table(rows: Sequence[Sequence[float | None]] | None, shape: tuple[int, ...], what: str) -> npt.NDArray[np.float64]:
+    """The rows as float64 of this shape, NaN for null; every id is exact in it. Raises AlignmentError."""
+    require_length(rows or [], shape[0], f"lists of {what}")
+    for at in rows or []:
+        require_length(at, shape[1], f"{what} at a position")
+    return np.array(rows, np.float64).reshape(shape)
+
+
+def identity(served: Mapping[str, JsonValue], weights: Mapping[str, JsonValue]) -> str:
     """The identity of a served model, as JSON: part of every key of its cache."""
-    return json.dumps({"served": served, "weights": weights, "topk": topk}, sort_keys=True, default=str)
+    return json.dumps({"served": served, "weights": weights}, sort_keys=True, default=str)

@@ -5,24 +5,29 @@ at temperature 1 before top-p and top-k, which is distillkit's rule. `require_ra
 started otherwise.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
-from distillkit.arrays import logprob_array, token_ids
+from distillkit.arrays import Array, logprob_array, token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, ScoreRequest
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import (
+    LOGPROB_TOLERANCE,
     Dialect,
     Logprob,
     ScoreQuery,
     TokenId,
+    UnprovedError,
     parse_scores,
     require_length,
     require_possible,
     validated,
 )
+from distillkit_builtin.http.dialects.echo import named_by_id
 from distillkit_builtin.remote.completion_length import require_own_limit
 from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
@@ -40,6 +45,8 @@ OTHER_LIMITS = (
 
 class _Logprobs(BaseModel):
     token_logprobs: list[Logprob | None]
+    top_logprobs: object = None
+    """Also there where none are wanted, and read where they are."""
 
 
 class _Choice(BaseModel):
@@ -56,11 +63,12 @@ class _Response(BaseModel):
 
 
 _RESPONSE = TypeAdapter(_Response)
+_TOP = TypeAdapter(list[dict[str, Logprob] | None])
 
 
 def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValue]:
     """The request's body; each request has its own seed, so it does not matter which others are in its batch."""
-    params = request.params
+    params, topk = request.params, request.wanted.get("topk", 0)
     payload: dict[str, JsonValue] = {
         **COMPLETIONS,
         "model": model,
@@ -70,9 +78,11 @@ def completion_payload(request: SampleRequest, model: str) -> dict[str, JsonValu
         "top_p": params.top_p,
         "top_k": params.top_k or COMPLETIONS["top_k"],
         "seed": request.seed,
-        "logprobs": 1,
+        "logprobs": max(1, topk),
         "return_token_ids": True,
     }
+    if topk:
+        payload["return_tokens_as_token_ids"] = True
     if params.stop:
         payload["stop"] = list(params.stop)
     if params.stop_ids:
@@ -109,12 +119,27 @@ def parse_completion(body: JsonValue, request: SampleRequest, model: str, versio
     require_length(logprobs, len(choice.token_ids), "logprobs")
     if None in logprobs:
         raise AlignmentError(f"{what}: the logprob of token {logprobs.index(None)} is null")
-    values = [value for value in logprobs if value is not None]
+    values = np.array(logprobs, np.float64)
     try:
         require_possible(values)
-    except AlignmentError as error:
+        arrays = _topk(choice.logprobs.top_logprobs, len(values), request)
+    except (AlignmentError, UnprovedError) as error:
         raise AlignmentError(f"{what}: {error}") from error
-    return Rollout(request, version, token_ids(choice.token_ids), logprob_array(values), reason, choice.text)
+    ids, sampled = token_ids(choice.token_ids), logprob_array(values)
+    return Rollout(request, version, ids, sampled, reason, choice.text, arrays=arrays)
+
+
+def _topk(top: object, count: int, request: SampleRequest) -> Mapping[str, Array]:
+    """The arrays of `topk`, where it is wanted. vLLM names the sampled token too: K or K + 1 entries a token."""
+    topk = request.wanted.get("topk", 0)
+    if not topk:
+        return {}
+    if top is None:
+        raise AlignmentError("the response holds no top_logprobs")
+    found = validated(_TOP, top, "top_logprobs")
+    require_length(found, count, "top_logprobs")
+    best = named_by_id(found).best(topk)
+    return {"topk_ids": best.ids, "topk_logprobs": best.logprobs}
 
 
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
@@ -124,10 +149,6 @@ def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | Unan
     if error.status in REFUSED_KEY:
         raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
     return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")
-
-
-LOGPROB_TOLERANCE = 0.5
-"""Nats: bfloat16's rounding is below, the difference between distributions at two temperatures above it."""
 
 
 async def require_raw_logprobs(client: ServiceClient, dialect: Dialect, model: str, request: SampleRequest) -> None:

@@ -13,19 +13,20 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import failure_of
-from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
+from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
 from distillkit_builtin.http.models import ONLY_SCORES, ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.http.probe import (
-    find_dialect,
+    find_spoken,
     probe_query,
     require_same_tokenizer,
     served_weights,
     server_version,
 )
 from distillkit_builtin.http.score_file import ScoreFile
+from distillkit_builtin.http.spoken import Spoken, joined
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -38,8 +39,7 @@ class HttpTeacher:
     name: str
     model: str
     client: ServiceClient
-    dialect: Dialect
-    topk: int
+    spoken: Spoken
     cache: ScoreCache | None
     server_version: str | None = None
 
@@ -52,17 +52,17 @@ class HttpTeacher:
         with error_context(who):
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:
-                query = probe_query(teacher.model, tokenizer, options.topk)
-                dialect = await find_dialect(client, options.dialect, query)
+                query = probe_query(teacher.model, tokenizer, run.scorer_needs)
+                spoken = await find_spoken(client, options, query)
                 await require_same_tokenizer(client, teacher.model, tokenizer)
                 cache = await _open_cache(run, teacher, options, client, served)
                 version = await server_version(client)
             except BaseException:
                 await client.close()
                 raise
-        if isinstance(dialect, SGLang) and (run.plan is None or run.plan.evaluations):
+        if isinstance(spoken.dialect, SGLang) and (run.plan is None or run.plan.evaluations):
             run.notify(f"{who} at {client.roots[0]}: {ONLY_SCORES}")
-        return cls(teacher.name, teacher.model, client, dialect, options.topk, cache, version)
+        return cls(teacher.name, teacher.model, client, spoken, cache, version)
 
     async def close(self) -> None:
         """Close connections; the cache's file belongs to all teachers that use it."""
@@ -106,13 +106,19 @@ class HttpTeacher:
         return scored if isinstance(scored, Failure) else as_score(request, scored)
 
     def _query(self, request: ScoreRequest) -> ScoreQuery:
-        return ScoreQuery(self.model, request.prompt_ids, request.token_ids, self.topk)
+        return ScoreQuery(self.model, request.prompt_ids, request.token_ids, request.topk, request.at_ids)
 
     async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
-        return await score_tokens(send, request, self.dialect, self._query(request), f"teacher {request.teacher!r}")
+        answers: list[TokenLogprobs] = []
+        for dialect, query in self.spoken.requests(self._query(request)):
+            scored = await score_tokens(send, request, dialect, query, f"teacher {request.teacher!r}")
+            if isinstance(scored, Failure):
+                return scored
+            answers.append(scored)
+        return joined(answers)
 
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
-        if isinstance(self.dialect, SGLang):
+        if isinstance(self.spoken.dialect, SGLang):
             return Failure(request, f"teacher {self.name!r}: {ONLY_SCORES}")
         return await sample_completion(self._send, request, self.model, 0)
 
@@ -138,4 +144,4 @@ async def _open_cache(
     file = run.share(key, partial(ScoreFile, options.cache, partial(run.notify, kind="warning")), ScoreFile.close)
     weights = await served_weights(client)
     await file.open()
-    return ScoreCache(file, identity(served.identity, weights, options.topk), teacher.slug)
+    return ScoreCache(file, identity(served.identity, weights), teacher.slug)

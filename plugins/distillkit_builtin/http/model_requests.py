@@ -35,5 +35,7 @@ def as_score(request: ScoreRequest, scored: TokenLogprobs) -> Score:
     """The logprobs as the engine's Score. Raises AlignmentError if ids or logprobs are not those of the response."""
     arrays: dict[str, Array] = {}
     if scored.topk_ids is not None and scored.topk_logprobs is not None:
-        arrays = {"topk_ids": scored.topk_ids, "topk_logprobs": scored.topk_logprobs}
+        arrays |= {"topk_ids": scored.topk_ids, "topk_logprobs": scored.topk_logprobs}
+    if scored.at_logprobs is not None:
+        arrays["at_logprobs"] = scored.at_logprobs
     return Score(request, scored.logprobs, scored.ids, arrays=arrays)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue, TypeAdapter, ValidationError
 from distillkit.errors import InputError, suggest
 from distillkit.files.strict_json import shortened
 
-DialectName = Literal["auto", "prompt_logprobs", "echo", "sglang"]
+DialectName = Literal["auto", "prompt_logprobs", "vllm_tokens", "echo", "sglang"]
 ONLY_SCORES = (
     "it only scores, since it is reached by SGLang's /generate (dialect sglang); an evaluator that has teachers write "
     "(teacher_trace, pattern with compare) would end the run at its first evaluation: leave it out, set compare: "

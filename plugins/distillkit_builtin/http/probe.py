@@ -1,7 +1,9 @@
 """Which dialect a server speaks, and whether its tokenizer is ours: found out once, when a teacher is opened."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import numpy as np
 from pydantic import JsonValue
 
 from distillkit.arrays import token_ids
@@ -9,11 +11,19 @@ from distillkit.errors import AlignmentError, InputError
 from distillkit.files.strict_json import shortened
 from distillkit.tokenizer import PROBE, Tokenizer
 from distillkit.types import Message
-from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError
+from distillkit_builtin.http.dialects.dialect import (
+    LOGPROB_TOLERANCE,
+    Dialect,
+    ScoreQuery,
+    UnprovedError,
+)
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.models import DialectName
+from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
+from distillkit_builtin.http.spoken import AT_IDS, Spoken
 from distillkit_builtin.remote.request_fields import refused_field
 from distillkit_builtin.remote.results import RefusedError
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -35,6 +45,44 @@ HOW_TO_START = (
 )
 
 
+async def find_spoken(client: ServiceClient, options: HttpScorerOptions, query: ScoreQuery) -> Spoken:
+    """How every replica is asked for what `query` asks. Raises InputError as `find_dialect`, and for ids not given."""
+    by_tokens = options.dialect == "vllm_tokens"
+    name = "prompt_logprobs" if by_tokens else options.dialect
+    spoken = Spoken(await find_dialect(client, name, replace(query, at_ids=None)), most=options.max_logprobs)
+    if query.at_ids is None and not by_tokens:
+        return spoken
+    spoken = replace(spoken, given=VllmTokens())
+    ids = query.response_ids[:, None] if query.at_ids is None else query.at_ids
+    _, asked = next(spoken.requests(replace(query, topk=0, at_ids=ids)))  # as many as one request may ask for
+    for root in client.roots:
+        problem = await _problem_with_ids(client, root, spoken.dialect, asked)
+        if problem is not None:
+            raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {problem}; {AT_IDS}")
+    return spoken
+
+
+async def _problem_with_ids(client: ServiceClient, root: str, dialect: Dialect, query: ScoreQuery) -> str | None:
+    """Why a replica cannot be asked for `query.at_ids`; both ways of asking must give the same numbers."""
+    plain, tokens = replace(query, at_ids=None), VllmTokens()
+    try:
+        given = tokens.parse((await client.post_to(root, tokens.path, tokens.payload(query))).value, query)
+        known = dialect.parse((await client.post_to(root, dialect.path, dialect.payload(plain))).value, plain)
+    except RefusedError as error:
+        return f"it answered {error.status}: {error.message}{refused_field(error.message)}"
+    except (UnprovedError, AlignmentError) as error:
+        return str(error)
+    if given.at_logprobs is None:
+        raise AssertionError("the query has ids, which are those of the response")
+    apart = float(np.abs(np.column_stack([given.logprobs, given.at_logprobs]) - known.logprobs[:, None]).max())
+    if not apart <= LOGPROB_TOLERANCE:
+        return (
+            f"they are {apart:.2f} nats from its own logprobs of the same tokens (it must run with --logprobs-mode "
+            "raw_logprobs)"
+        )
+    return None
+
+
 async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQuery) -> Dialect:
     """The first dialect in which every replica gives logprobs of exactly the query's tokens.
 
@@ -50,7 +98,9 @@ async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQue
         if problem is None:
             return dialect
         problems.append(f"{dialect.name} ({dialect.path}): {problem}")
-    raise InputError("\n".join([f"{client.roots[0]} cannot score given tokens; {HOW_TO_START}:", *_once(problems)]))
+    more = f"; for {query.topk} top-k tokens: {more_logprobs(query.topk)}" if query.topk else ""
+    how = f"{HOW_TO_START}{more}"
+    raise InputError("\n".join([f"{client.roots[0]} cannot score given tokens; {how}:", *_once(problems)]))
 
 
 async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -> str | None:
@@ -69,10 +119,12 @@ async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -
     return None
 
 
-def probe_query(model: str, tokenizer: Tokenizer, topk: int) -> ScoreQuery:
-    """A short prompt and response that any chat model can score."""
-    prompt = tokenizer.render([Message("user", "Say hello.")], {})
-    return ScoreQuery(model, token_ids(prompt), token_ids(tokenizer.encode("Hello there, friend.")), topk)
+def probe_query(model: str, tokenizer: Tokenizer, needs: Mapping[str, int]) -> ScoreQuery:
+    """A short prompt and response that any chat model can score, with what a run `needs` of scorers besides."""
+    prompt = token_ids(tokenizer.render([Message("user", "Say hello.")], {}))
+    response = token_ids(tokenizer.encode("Hello there, friend."))
+    at_ids = np.repeat(response[:, None], needs["at_ids"], axis=1) if "at_ids" in needs else None
+    return ScoreQuery(model, prompt, response, needs.get("topk", 0), at_ids)
 
 
 async def require_same_tokenizer(client: ServiceClient, model: str, tokenizer: Tokenizer) -> None:

@@ -16,19 +16,20 @@ from typing import TypeVar
 T = TypeVar("T")
 TABLE = """
 CREATE TABLE IF NOT EXISTS scores (
-    key TEXT PRIMARY KEY,  -- SHA-256 of teacher, prompt ids and response ids
+    key TEXT PRIMARY KEY,  -- SHA-256 of teacher, prompt ids, response ids, and what is asked of them
     model TEXT NOT NULL,
     token_ids TEXT NOT NULL,
     logprobs TEXT NOT NULL,
     topk_ids TEXT,
-    topk_logprobs TEXT
+    topk_logprobs TEXT,
+    at_logprobs TEXT  -- of the ids that a request names, which are in its key; null: of none
 ) WITHOUT ROWID
 """
 BUSY_SECONDS = 30.0
 """How long a write waits for another process's."""
-SELECT = "SELECT token_ids, logprobs, topk_ids, topk_logprobs FROM scores WHERE key = ?"
-INSERT = "INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?, ?)"
-StoredRow = tuple[str, str, str | None, str | None]
+SELECT = "SELECT token_ids, logprobs, topk_ids, topk_logprobs, at_logprobs FROM scores WHERE key = ?"
+INSERT = "INSERT OR IGNORE INTO scores VALUES (?, ?, ?, ?, ?, ?, ?)"
+StoredRow = tuple[str, str, str | None, str | None, str | None]
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.http.models import ONLY_SCORES, ServedModel, find_model, served_models
-from distillkit_builtin.http.options import HttpScorerOptions
+from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
+from distillkit_builtin.http.spoken import AT_IDS
 from distillkit_builtin.remote.options import RemoteOptions
 from distillkit_builtin.remote.preflight_request import send_preflight_request
 from distillkit_builtin.remote.results import error_context
@@ -28,7 +29,7 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
 
     role: ClassVar[str] = "scorer"
     name: ClassVar[str] = "http"
-    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "cache"})
+    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "dialect", "max_logprobs", "cache"})
     libraries: ClassVar[frozenset[str]] = frozenset({"httpx"})
 
     _served: ServedModel | None = PrivateAttr(None)
@@ -73,8 +74,18 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         return {} if served is None else {"served model": f"{served.id} {served.root or ''}".rstrip()}
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """`sampled` without limit, and `topk` up to the option `topk`."""
-        return {"sampled": None, **({"topk": self.topk} if self.topk else {})}
+        """`sampled`; `topk` up to `max_logprobs`; `at_ids`, any number, by vLLM's token interface.
+
+        Whether a server has that is found out at `open`; dialect `auto` is taken to find it until then.
+        """
+        given: dict[str, int | None] = {"sampled": None, "topk": self.max_logprobs}
+        found = self.dialect in ("auto", "vllm_tokens") if self._live is None else self._live.spoken.given is not None
+        return {**given, "at_ids": None} if found and self.max_logprobs != 1 else given
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """How a server gives more, or who does."""
+        ways = {"topk": more_logprobs(amount), "at_ids": AT_IDS, "full": "serve the teacher locally"}
+        return ways.get(need, "")
 
     async def open(self, run: RunContext) -> None:
         """Connect, find the dialect, compare tokenizers."""
@@ -88,8 +99,8 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         """What is served, where, by which version of the server, and how it is asked."""
         if self._served is None or self._live is None:
             return {}
-        dialect = type(self._live.dialect).__name__
-        return {**self._served.provenance(self.roots, self._live.server_version), "dialect": dialect}
+        served = self._served.provenance(self.roots, self._live.server_version)
+        return {**served, "dialect": self._live.spoken.name}
 
     async def close(self) -> None:
         """Close the connections to the server."""

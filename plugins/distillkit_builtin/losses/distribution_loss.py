@@ -50,6 +50,13 @@ class DistributionLoss(Loss):
         wanted = {"teacher_topk": ("topk",), "student_topk": ("at_ids",), "union": ("topk", "at_ids")}
         return dict.fromkeys(wanted[self.support], self.k or 0)
 
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """Another support, or fewer ids."""
+        if given:
+            return "lower k"
+        ways = {"at_ids": "take support: teacher_topk", "full": "take support: teacher_topk and a k"}
+        return ways.get(need, "")
+
     def sampler_needs(self) -> Mapping[str, int]:
         """`topk` where the sampler's ids are in the support."""
         return {"topk": self.k or 0} if self.support in ("student_topk", "union") else {}

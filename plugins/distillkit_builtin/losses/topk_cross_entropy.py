@@ -33,6 +33,10 @@ class TopkCrossEntropy(Loss):
         """`topk`."""
         return {"topk": self.k}
 
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """Fewer ids."""
+        return "lower k" if given else ""
+
     def reads(self) -> frozenset[str]:
         """`at_ids`."""
         return frozenset({"at_ids"})

@@ -87,6 +87,39 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
+TOKENS: Fields = frozen(
+    {
+        "n": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": -1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "logit_bias": None,
+        "allowed_token_ids": None,
+        "min_tokens": 0,
+        "ignore_eos": False,
+        "stop": [],
+        "stop_token_ids": [],
+        "include_stop_str_in_output": False,
+        "skip_special_tokens": True,
+        "spaces_between_special_tokens": True,
+        "detokenize": False,
+    }
+)
+"""`sampling_params` of vLLM's `POST /inference/v1/generate`."""
+
+TOKENS_UNSENT: Mapping[str, str] = frozen(
+    {
+        "seed": "of a token that is ignored: this dialect only scores",
+        "logprobs": "of a token that is ignored: this dialect only scores",
+        "prompt_logprobs": NO_DEFAULT,
+        "skip_reading_prefix_cache": "vLLM sets it where a prompt is scored",
+    }
+)
+
 GENERATE: Fields = frozen(
     {
         "n": 1,
@@ -148,7 +181,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
         "stop": "sent where a config has stop strings; " + NO_DEFAULT,
         "echo": "sent where a prompt is scored; false where it is left out",
         "echo_last": NO_DEFAULT,
-        "top_logprobs": NO_DEFAULT,
+        "top_logprobs": "sent where top-k tokens are wanted; " + NO_DEFAULT,
         "return_token_ids": "ids come by raw_output",
         "max_completion_tokens": "another name of max_tokens, which is sent",
         "logit_bias": NO_DEFAULT,
@@ -169,7 +202,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-SENT = frozenset({*COMPLETIONS, *GENERATE, *FIREWORKS})
+SENT = frozenset({*COMPLETIONS, *TOKENS, *GENERATE, *FIREWORKS})
 WORD = re.compile(r"[a-z_]+")
 UNKNOWN = re.compile(
     r"(?i)unrecognized|unknown|unexpected|unsupported|not supported|extra (?:inputs|fields)|not permitted"

@@ -17,6 +17,7 @@ from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
+from distillkit_builtin.http.options import more_logprobs
 from distillkit_builtin.http.probe import server_version
 from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.remote.as_completed import as_completed
@@ -54,8 +55,9 @@ class LiveVllmSampler:
     @classmethod
     async def open(cls, run: RunContext, options: VllmSamplerOptions, base_model: str) -> "LiveVllmSampler":
         """Connect. Raises InputError if logprobs are not those at temperature 1, or not of what is sampled from."""
+        wanted = {name: amount for name, amount in run.sampler_needs.items() if name == "topk"}
         probes = [
-            SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params)
+            SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params, wanted=wanted)
             for sample, params in enumerate(PROBES)
         ]
         with error_context("sampler 'vllm'"):
@@ -67,7 +69,8 @@ class LiveVllmSampler:
                 version = await server_version(client)
             except RefusedError as error:
                 await client.close()
-                raise InputError(failure_of(probes[0], error).reason) from error
+                more = f"; for {wanted['topk']} top-k tokens: {more_logprobs(wanted['topk'])}" if wanted else ""
+                raise InputError(f"{failure_of(probes[0], error).reason}{more}") from error
             except BaseException:
                 await client.close()
                 raise
@@ -124,7 +127,7 @@ class LiveVllmSampler:
         return await sample_completion(self._send, request, weight_push.model, weight_push.served.version)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
-        query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids)
+        query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids, request.topk)
         async with self._scoring:
             scored = await score_tokens(self._send, request, PromptLogprobs(), query, request.teacher)
         return scored if isinstance(scored, Failure) else as_score(request, scored)

@@ -12,7 +12,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
-from distillkit_builtin.remote.options import RemoteOptions
+from distillkit_builtin.http.options import more_logprobs
 from distillkit_builtin.remote.preflight_request import send_preflight_request
 from distillkit_builtin.remote.results import error_context
 from distillkit_builtin.vllm.options import VllmSamplerOptions
@@ -25,7 +25,7 @@ class VllmSampler(VllmSamplerOptions, Sampler):
     """Completions from vLLM servers that serve the student's base model; each sync pushes the LoRA, or all weights."""
 
     name: ClassVar[str] = "vllm"
-    volatile: ClassVar[frozenset[str]] = frozenset({*RemoteOptions.model_fields, "model", "server_run_dir"})
+    volatile: ClassVar[frozenset[str]] = frozenset(VllmSamplerOptions.model_fields)
     libraries: ClassVar[frozenset[str]] = frozenset({"httpx"})
 
     _served: ServedModel | None = PrivateAttr(None)
@@ -49,6 +49,15 @@ class VllmSampler(VllmSamplerOptions, Sampler):
             known = ", ".join(model.id for model in bases) or "none"
             raise InputError(f"{root} serves {known}; set `model` to the student's base model")
         return bases[0]
+
+    def sampling_capabilities(self) -> Mapping[str, int | None]:
+        """`topk` up to `max_logprobs`. No entropy: top-K logprobs are only a part of it."""
+        return {"topk": self.max_logprobs}
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        """How a server gives more, or who does."""
+        own = f"let the student sample by itself, which gives {need} (leave out student.sampler)"
+        return more_logprobs(amount) if need == "topk" else own
 
     async def open(self, run: RunContext) -> None:
         """Connect. Raises InputError if prompts do not fit, or reported logprobs are not those at temperature 1."""

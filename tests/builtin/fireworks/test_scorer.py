@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,6 +15,7 @@ from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import check_plugin, make_context, make_rollout, make_teacher
+from distillkit_builtin.fireworks.candidates import top_arrays
 from distillkit_builtin.fireworks.scorer import FireworksScorer
 
 pytest.importorskip("fireworks.training.sdk")
@@ -75,6 +77,59 @@ async def test_scores_are_the_models_own_logprobs_of_the_response(
     assert (body["echo"], body["max_tokens"], body["temperature"]) == (True, 1, 0.0)
     assert not {"http_timeout", "stop", "seed"} & body.keys()
     np.testing.assert_allclose(outcome.logprobs, wanted.detach().numpy(), atol=1e-4)
+
+
+async def test_the_most_probable_come_with_each_token_where_they_are_asked_for(
+    service: "LoopbackService", scorer: Callable[..., FireworksScorer], other_tiny_model: str
+) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    plugin = scorer(SERVED)
+    assert plugin.capabilities() == {"sampled": None, "topk": 5}
+    asked = [ScoreRequest(make_rollout(RESPONSE), "teacher", token_ids(PROMPT), topk=3)]
+    async with opened(plugin):
+        (outcome,) = [one async for one in plugin.score(asked)]
+    assert isinstance(outcome, Score)
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(other_tiny_model)(torch.tensor([[*PROMPT, *RESPONSE]])).logits[0]
+    best = logits.log_softmax(-1)[len(PROMPT) - 1 : -1].topk(3, dim=1)
+    assert outcome.arrays["topk_ids"].tolist() == best.indices.tolist()
+    np.testing.assert_allclose(outcome.arrays["topk_logprobs"], best.values.numpy(), atol=1e-4)
+    bodies: list[Any] = [request.body for request in service.requests if request.path.endswith("/completions")]
+    assert bodies[-1]["top_logprobs"] == 3
+
+
+ROWS = {"inference_topk_token_ids": [[1, 2], [3, 4], [5, 6]], "inference_topk_logprobs": [[-1.0, -2.0]] * 3}
+
+
+def test_candidates_are_those_of_the_response_the_most_probable_first() -> None:
+    rows = {**ROWS, "inference_topk_logprobs": [[-1.0, -2.0], [-3.0, -2.0], [-1.0, -1.5]]}
+    found = top_arrays("this", SimpleNamespace(**rows), 3, slice(1, 3), 2)
+    assert found["topk_ids"].tolist() == [[4, 3], [5, 6]]
+    assert found["topk_logprobs"].tolist() == [[-2.0, -3.0], [-1.0, -1.5]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"inference_topk_token_ids": None, "inference_topk_logprobs": None}, "of a position are missing"),
+        ({"inference_topk_token_ids": [[1, 2], [3, 4]]}, "of 2 positions came back for 3"),
+        ({"inference_topk_token_ids": [[1, 2], [3], [5, 6]]}, "not as many top-k tokens as logprobs"),
+        ({"inference_topk_token_ids": [[1, 2], [3, "4"], [5, 6]]}, "what came back as an id is not one"),
+        (
+            {
+                "inference_topk_token_ids": [[1, 2], [3], [5, 6]],
+                "inference_topk_logprobs": [[-1.0, -2.0], [-1], [-1, -2]],
+            },
+            "1 top-k tokens at token 0 where 2 were expected",
+        ),
+        ({"inference_topk_logprobs": [[-1.0, -2.0], [-1.0, 0.5], [-1.0, -2.0]]}, "at token 0 is 0.5"),
+    ],
+)
+def test_what_is_no_top_k_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(AlignmentError, match=f"^this: .*{message}"):
+        top_arrays("this", SimpleNamespace(**{**ROWS, **change}), 3, slice(1, 3), 2)
 
 
 def test_it_keeps_the_contract_of_its_role(scorer: Callable[..., FireworksScorer]) -> None:

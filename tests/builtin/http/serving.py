@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,8 +49,25 @@ async def opened(plugin: Any, run: RunContext | None = None) -> AsyncIterator[An
         await run.shared.release(run.user)
 
 
-def score_requests(count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT) -> list[ScoreRequest]:
-    return [ScoreRequest(make_rollout(ids, sample=i), "teacher", token_ids(prompt)) for i in range(count)]
+def score_requests(
+    count: int = 1, ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT, **asked: Any
+) -> list[ScoreRequest]:
+    """`asked`: `topk`, `at_ids`."""
+    return [ScoreRequest(make_rollout(ids, sample=i), "teacher", token_ids(prompt), **asked) for i in range(count)]
+
+
+def needing(**needs: int) -> RunContext:
+    """A run whose loss needs this of its scorers."""
+    return replace(make_context(), scorer_needs=needs)
+
+
+def table_at(
+    ids: Any, response: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT, model: CategoricalModel | None = None
+) -> Any:
+    """[R, K] what a CategoricalModel makes of `ids` [R, K]; minus infinity where an id is -1."""
+    rows = [(model or CategoricalModel()).distribution(before) for before in (prompt[-1], *response[:-1])]
+    found = [[-np.inf if i < 0 else row[i] for i in at] for row, at in zip(rows, ids, strict=True)]
+    return np.array(found, np.float32)
 
 
 async def outcomes(plugin: Any, requests: Sequence[ScoreRequest]) -> list[Score | Failure]:

@@ -124,12 +124,12 @@ async def test_a_damaged_score_is_not_taken_for_one(
     serve: Serve, path: str, column: str, value: str | None, said: str
 ) -> None:
     server, told = serve(), []
-    async with opened(scorer(server, cache=path, topk=1)) as plugin:
-        await outcomes(plugin, score_requests())
+    async with opened(scorer(server, cache=path)) as plugin:
+        await outcomes(plugin, score_requests(topk=1))
     with sqlite3.connect(path) as database:
         database.execute(f"update scores set {column} = ?", (value,))
-    async with opened(scorer(server, cache=path, topk=1), make_context(notify=told.append)) as plugin:
-        (score,) = await outcomes(plugin, score_requests())
+    async with opened(scorer(server, cache=path), make_context(notify=told.append)) as plugin:
+        (score,) = await outcomes(plugin, score_requests(topk=1))
     np.testing.assert_array_equal(score.logprobs, truth())
     (message,) = told
     assert said in message

@@ -25,14 +25,13 @@ from distillkit_loopback.openai.server import LoopbackServer
 
 async def requests_for(server: LoopbackServer, path: str, *, model: str = "loopback", **change: Any) -> int:
     """How many requests three scores take, the probe not counted."""
-    topk = change.pop("topk", 0)
-    async with opened(scorer(server, model=model, cache=path, topk=topk)) as plugin:
+    async with opened(scorer(server, model=model, cache=path)) as plugin:
         server.traffic.clear()
         for score in await outcomes(plugin, score_requests(3, **change)):
             wanted = truth(change.get("ids", RESPONSE), change.get("prompt", PROMPT))
             np.testing.assert_array_equal(score.logprobs, wanted)
             assert score.ids_proved
-            assert bool(score.arrays) == bool(topk)
+            assert bool(score.arrays) == ("topk" in change)
     return server.traffic.counts.get(COMPLETIONS, 0)
 
 
@@ -67,8 +66,8 @@ async def test_topk_comes_back_as_it_was(serve: Serve, path: str) -> None:
     server = serve()
     arrays = []
     for _ in range(2):
-        async with opened(scorer(server, cache=path, topk=3)) as plugin:
-            (score,) = await outcomes(plugin, score_requests())
+        async with opened(scorer(server, cache=path)) as plugin:
+            (score,) = await outcomes(plugin, score_requests(topk=3))
         arrays.append(score.arrays)
     for name in ("topk_ids", "topk_logprobs"):
         assert arrays[0][name].dtype == arrays[1][name].dtype
@@ -91,8 +90,8 @@ async def test_what_was_wrong_is_not_kept(serve: Serve, path: str) -> None:
 
 async def test_it_is_read_with_ordinary_tools(serve: Serve, path: str) -> None:
     server = serve(name="smol")
-    async with opened(scorer(server, model="smol", cache=path, topk=1)) as plugin:
-        await outcomes(plugin, score_requests())
+    async with opened(scorer(server, model="smol", cache=path)) as plugin:
+        await outcomes(plugin, score_requests(topk=1))
     with sqlite3.connect(path) as database:
         ((model, ids, count, best),) = database.execute(
             "select model, token_ids, json_array_length(logprobs), topk_ids from scores"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import RESPONSE, bodies, opened, outcomes, score_requests, scorer, truth
+from builtin.http.serving import RESPONSE, bodies, needing, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError
 from distillkit.records import Score, ScoreRequest
@@ -47,9 +47,9 @@ async def test_scores_are_the_models_own_logprobs(
     server = serve(flavor=Flavor(flavor))
     if not zero:
         server.faults.add(faults.Status(400), times=None, where=samples_none)
-    async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
-        assert plugin._live.dialect == dialect
-        (score,) = await outcomes(plugin, score_requests())
+    async with opened(scorer(server, dialect=option), needing(topk=topk)) as plugin:
+        assert plugin._live.spoken.dialect == dialect
+        (score,) = await outcomes(plugin, score_requests(topk=topk))
     assert score.ids_proved
     np.testing.assert_array_equal(score.logprobs, truth())
     assert bodies(server, dialect.path)[-1] == dialect.payload(
@@ -116,11 +116,11 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
     if not zero:
         server.faults.add(faults.Status(400), times=None, where=samples_none)
     refused = []
-    async with opened(scorer(server, dialect=option, topk=topk)) as plugin:
+    async with opened(scorer(server, dialect=option)) as plugin:
         for fault in WRONG:
             server.faults.add(fault, where=dialect.path)
             try:
-                await outcomes(plugin, score_requests())
+                await outcomes(plugin, score_requests(topk=topk))
             except AlignmentError as error:
                 if re.match(r"score of SampleKey\(.* by teacher 'teacher'", str(error)):
                     refused.append(fault)

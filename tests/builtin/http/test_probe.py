@@ -36,14 +36,14 @@ async def test_the_dialect_is_the_first_that_the_server_speaks_or_the_one_that_i
     serve: Serve, flavor: Flavor, option: Any, dialect: Any
 ) -> None:
     async with opened(scorer(serve(flavor=flavor), dialect=option)) as plugin:
-        assert plugin._live.dialect == dialect
+        assert plugin._live.spoken.dialect == dialect
 
 
 async def test_a_server_that_fails_at_one_dialect_is_tried_in_the_next(serve: Serve) -> None:
     server = serve()
     server.faults.add(faults.Status(500), times=None, where=lambda request: "prompt_logprobs" in request.fields)
     async with opened(scorer(server)) as plugin:
-        assert plugin._live.dialect == Echo()
+        assert plugin._live.spoken.dialect == Echo()
 
 
 async def refusal(plugin: Any) -> str:
@@ -90,7 +90,7 @@ async def test_a_server_that_is_wrong_in_every_dialect_is_refused(serve: Serve, 
 async def test_every_replica_has_to_speak_the_dialect(serve: Serve) -> None:
     one, other = serve(), serve(flavor=Flavor("echo"))
     async with opened(scorer(one, other)) as plugin:
-        assert plugin._live.dialect == Echo()
+        assert plugin._live.spoken.dialect == Echo()
     assert f"{other.url}: the server ignores prompt_logprobs" in await refusal(
         scorer(one, other, dialect="prompt_logprobs")
     )

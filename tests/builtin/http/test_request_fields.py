@@ -18,12 +18,14 @@ from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.remote import request_fields
 from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.bodies import CompletionBody, GenerateParams, sampling_params
+from distillkit_loopback.openai.bodies import CompletionBody, GenerateParams, TokensBody, TokensParams, sampling_params
 
 TABLES = {
     "completions": (request_fields.COMPLETIONS, request_fields.COMPLETIONS_UNSENT),
+    "tokens": (request_fields.TOKENS, request_fields.TOKENS_UNSENT),
     "generate": (request_fields.GENERATE, request_fields.GENERATE_UNSENT),
     "fireworks": (request_fields.FIREWORKS, request_fields.FIREWORKS_UNSENT),
 }
@@ -60,6 +62,16 @@ def test_each_field_of_generate_is_sent_or_has_a_reason() -> None:
     assert sampling_params(GenerateParams.model_validate(params)) == sampling_params(
         GenerateParams(max_new_tokens=0, temperature=1.0)
     )
+
+
+def test_each_field_of_the_token_interface_is_sent_or_has_a_reason() -> None:
+    payload: Any = VllmTokens().payload(query())
+    params, known = payload["sampling_params"], set(TokensParams.model_fields)
+    assert known - set(params) - set(request_fields.TOKENS_UNSENT) == set()
+    assert set(params) <= known
+    TokensBody.model_validate(payload)
+    read = sampling_params(TokensParams.model_validate(params))
+    assert read == sampling_params(TokensParams(max_tokens=1, temperature=1.0))
 
 
 @pytest.mark.parametrize("name", TABLES)

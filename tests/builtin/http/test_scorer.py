@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import bodies, opened, outcomes, score_requests, scorer, truth
+from builtin.http.serving import bodies, needing, opened, outcomes, score_requests, scorer, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.records import Failure, Rollout, Score
@@ -21,7 +21,7 @@ from distillkit_loopback.openai.server import LoopbackServer
 @pytest.mark.parametrize("flavor", ["vllm", "echo", "sglang"])
 def test_it_keeps_the_contract_of_its_role(serve: Serve, flavor: Any) -> None:
     server = serve(flavor=Flavor(flavor))
-    check_plugin(scorer(server, dialect="sglang" if flavor == "sglang" else "auto", topk=2))
+    check_plugin(scorer(server, dialect="sglang" if flavor == "sglang" else "auto"))
 
 
 RETRIED = [
@@ -261,16 +261,20 @@ async def test_refusals_of_a_completion_are_failures(serve: Serve) -> None:
 # Options
 
 
-def test_it_offers_topk_up_to_its_option(serve: Serve) -> None:
+def test_it_offers_topk_up_to_the_servers_limit(serve: Serve) -> None:
     server = serve()
-    assert scorer(server).capabilities() == {"sampled": None}
-    assert scorer(server, topk=5).capabilities() == {"sampled": None, "topk": 5}
+    assert scorer(server, dialect="echo").capabilities() == {"sampled": None, "topk": 20}
+    assert scorer(server, dialect="sglang", max_logprobs=None).capabilities() == {"sampled": None, "topk": None}
+    assert scorer(server, max_logprobs=5).capabilities() == {"sampled": None, "topk": 5, "at_ids": None}
 
 
-async def test_more_topk_than_the_server_gives_is_refused_at_open(serve: Serve) -> None:
-    with pytest.raises(ValueError, match="greater than max allowed: 20"):
-        async with opened(scorer(serve(), topk=21)):
+async def test_more_topk_than_the_server_gives_is_refused_at_open_with_its_flag(serve: Serve) -> None:
+    with pytest.raises(ValueError, match="greater than max allowed: 20") as caught:
+        async with opened(scorer(serve(), max_logprobs=32), needing(topk=21)):
             pass
+    assert "start vLLM with --max-logprobs 21 and set max_logprobs: 21" in str(caught.value)
+    async with opened(scorer(serve(), max_logprobs=32), needing(topk=20)):
+        pass
 
 
 async def test_it_is_used_only_while_it_is_open(serve: Serve) -> None:

@@ -154,7 +154,7 @@ def test_a_served_teacher_scores_the_students_end_as_its_own(
 ) -> None:
     """Echoed ids are compared with those that the teacher is to read."""
     with LoopbackServer(NetworkModel.load(other_tiny_model), name=other_tiny_model) as server:
-        scorer = {"name": "http", "base_url": server.url, "topk": 2}
+        scorer = {"name": "http", "base_url": server.url}
         section = {"model": other_tiny_model, "route_value": "t", "scorer": scorer, "turn_end": "map"}
         here, there = records(make("map")), records(make(teachers=[section], name="remote"))
     ended = 0

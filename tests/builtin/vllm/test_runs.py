@@ -17,7 +17,10 @@ from distillkit.errors import InputError, RunFailedError
 from distillkit.events import Event, Notice, PhaseProgress, StepFinished
 from distillkit.loop.training import MISMATCH
 from distillkit.testing import ListSink
+from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.losses.divergence import Divergence
 from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.flavors import Flavor
 from distillkit_loopback.openai.server import LoopbackServer
 
 pytest.importorskip("torch")
@@ -89,6 +92,32 @@ def test_a_step_is_that_of_a_student_that_samples_itself(serve: Serve, real: Any
     assert len(ids[0]) == 12
     assert ids[0] == ids[1]
     assert steps[0] == pytest.approx(steps[1], rel=1e-3, abs=CLOSE)
+
+
+@pytest.mark.parametrize("support", ["teacher_topk", "student_topk", "union"])
+def test_a_step_on_top_k_from_servers_is_that_of_the_local_backends(
+    serve: Serve, real: Any, other_tiny_model: str, tiny_model: str, remote_config: Make, support: str
+) -> None:
+    """Student and teacher behind servers, or here: the same ids, and the same numbers at them."""
+    from distillkit_loopback.openai.network_model import NetworkModel
+
+    student = LocalStudent(model=tiny_model)
+    loss = Divergence(support=support, k=3)  # type: ignore[arg-type]
+    if not loss.reads() <= student.loss_capabilities():
+        pytest.skip("student local does not give at_ids")
+    teacher = serve(NetworkModel.load(other_tiny_model), name=other_tiny_model, flavor=Flavor(scale_out=True))
+    served = {"model": other_tiny_model, "scorer": {"name": "http", "base_url": teacher.url}}
+    here = {"model": other_tiny_model, "scorer": {"name": "local", "dtype": "float32", "device": "cpu"}}
+    options: dict[str, Any] = {"loss": {"name": "divergence", "support": support, "k": 3}}
+    train = {"prompt_groups_per_step": 6, "max_steps": 1}
+    config = remote_config(serve(real), train=train, teachers=[served], **options)
+    local = remote_config(serve(real), train=train, teachers=[here], name="alone", **options).model_dump()
+    local["student"] = {"name": "local", **local["student"], "sampler": None}
+    rows = [distillkit.run(made).metrics[0] for made in (config, RunConfig(**local))]
+    names = ("train/loss", "train/grad_norm", "train/reverse_kl")
+    steps = [{name: row[name] for name in names} for row in rows]
+    assert steps[0] == pytest.approx(steps[1], rel=1e-3, abs=CLOSE)
+    assert steps[0]["train/grad_norm"] > 0
 
 
 class Restarter(Sink):

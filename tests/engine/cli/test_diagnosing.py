@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import question
-from helpers import fake_plugins, telling_plugins
+from helpers import fake_plugins, limited_plugins
 from typer.testing import CliRunner, Result
 
 from distillkit.cli.main import app
@@ -18,6 +18,15 @@ from distillkit.diagnosis.route_figures import RouteFigures
 from distillkit.preflight.prepared_run import prepare_run
 
 FAKES = fake_plugins.__file__
+QUIET: dict[str, Any] = {
+    "plugins": [str(limited_plugins.__file__)],
+    "student": "quiet",
+    "teachers": [
+        {"model": "m", "route_value": "a", "scorer": {"name": "quiet", "likes": "abc"}},
+        {"model": "m", "route_value": "b", "scorer": "quiet"},
+    ],
+}
+"""Plugins that give nothing beside the sampled tokens."""
 
 
 def call(*arguments: str) -> Result:
@@ -70,7 +79,7 @@ def test_quiet_is_the_five_sentences_alone(config: Callable[..., str]) -> None:
 
 
 def test_json_holds_every_figure_and_nothing_that_is_not_known(config: Callable[..., str]) -> None:
-    done = call(config(), "--json", "--rows", "6")
+    done = call(config(**QUIET), "--json", "--rows", "6")
     assert done.exit_code == 0, done.output
     page = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert page.keys() == {"name", "sentences", "untouched", "lost", "overall", "routes"}
@@ -105,7 +114,7 @@ def test_a_run_that_is_there_stays_as_it_is(config: Callable[..., str]) -> None:
 
 
 def test_what_is_not_the_policy_s_own_distribution_is_said(config: Callable[..., str]) -> None:
-    done = call(config(), "sampling.temperature=0.7", "-q")
+    done = call(config(**QUIET), "sampling.temperature=0.7", "-q")
     assert "5. The student's entropy is not known, and sampling minus teacher is no reverse" in done.output
 
 
@@ -171,24 +180,24 @@ def test_people_read_the_last_part_of_a_model_and_programs_all_of_it(
     assert list(json.loads(as_json)["routes"]) == models
 
 
-TELLING = {"name": "telling", "likes": "abc", "most": 3}
+LIMITED = {"name": "limited", "likes": "abc", "most": 3}
 
 
 @pytest.fixture
-def telling(config: Callable[..., str]) -> Callable[..., str]:
+def limited(config: Callable[..., str]) -> Callable[..., str]:
     """A config whose student says entropy and top-K, and whose teachers have these options."""
 
     def write(*teachers: Any, **over: Any) -> str:
         sections = [
             {"model": "m", "route_value": name, "scorer": each} for name, each in zip("ab", teachers, strict=True)
         ]
-        return config(plugins=[str(telling_plugins.__file__)], student="telling", teachers=sections, **over)
+        return config(plugins=[str(limited_plugins.__file__)], student="fake", teachers=sections, **over)
 
     return write
 
 
-def test_entropy_and_top_k_are_shown_where_both_sides_give_them(telling: Callable[..., str]) -> None:
-    found = call(telling(TELLING, {**TELLING, "likes": "\x01"}), "--json", "--rows", "6")
+def test_entropy_and_top_k_are_shown_where_both_sides_give_them(limited: Callable[..., str]) -> None:
+    found = call(limited(LIMITED, {**LIMITED, "likes": "\x01"}), "--json", "--rows", "6")
     page = json.loads(found.stdout)
     for route, overlap in (
         ("a", 0.0),
@@ -199,19 +208,19 @@ def test_entropy_and_top_k_are_shown_where_both_sides_give_them(telling: Callabl
         assert figures["topk"]["k"] == 3
         assert figures["topk"]["overlap"] == overlap
     assert 0 < page["routes"]["b"]["topk"]["teacher_mass"] < page["routes"]["a"]["topk"]["teacher_mass"] < 1
-    out = call(telling(TELLING, TELLING)).stdout
+    out = call(limited(LIMITED, LIMITED)).stdout
     assert "top-k of both sides" in out
     assert all(len(line) <= 80 for line in out.splitlines())
 
 
-def test_the_students_entropy_is_known_of_whatever_it_samples(telling: Callable[..., str]) -> None:
+def test_the_students_entropy_is_known_of_whatever_it_samples(limited: Callable[..., str]) -> None:
     sampling = {"max_completion_tokens": 16, "temperature": 0.5}
-    page = json.loads(call(telling(TELLING, TELLING, sampling=sampling), "--json").stdout)
+    page = json.loads(call(limited(LIMITED, LIMITED, sampling=sampling), "--json").stdout)
     assert page["overall"]["entropy"]["student"]["value"] == pytest.approx(math.log(258), abs=1e-5)
 
 
-def test_a_teacher_without_a_top_k_leaves_the_entropy(telling: Callable[..., str]) -> None:
-    page = json.loads(call(telling(TELLING, "fake"), "--json").stdout)
+def test_a_teacher_without_a_top_k_leaves_the_entropy(limited: Callable[..., str]) -> None:
+    page = json.loads(call(limited(LIMITED, "quiet"), "--json").stdout)
     assert page["overall"]["topk"] is None
     assert page["overall"]["entropy"]["student"]["value"] == pytest.approx(math.log(258), abs=1e-5)
 
@@ -219,16 +228,16 @@ def test_a_teacher_without_a_top_k_leaves_the_entropy(telling: Callable[..., str
 @pytest.mark.parametrize(
     ("teachers", "student", "wanted"),
     [
-        ((TELLING, {**TELLING, "most": 5}), "telling", ({"topk": 3, "entropy": 1}, {"topk": 3})),
-        (({**TELLING, "most": 99}, {**TELLING, "most": 50}), "telling", ({"topk": 20, "entropy": 1}, {"topk": 20})),
-        ((TELLING, "fake"), "telling", ({"topk": 3, "entropy": 1}, {})),
-        ((TELLING, TELLING), "fake", ({}, {"topk": 3})),
-        (({**TELLING, "most": 0}, TELLING), "telling", ({"topk": 3, "entropy": 1}, {})),
+        ((LIMITED, {**LIMITED, "most": 5}), "fake", ({"topk": 3, "entropy": 1}, {"topk": 3})),
+        (({**LIMITED, "most": 99}, {**LIMITED, "most": 50}), "fake", ({"topk": 20, "entropy": 1}, {"topk": 20})),
+        ((LIMITED, "quiet"), "fake", ({"topk": 3, "entropy": 1}, {})),
+        ((LIMITED, LIMITED), "quiet", ({}, {"topk": 3})),
+        (({**LIMITED, "most": 0}, LIMITED), "fake", ({"topk": 3, "entropy": 1}, {})),
     ],
 )
 def test_what_is_asked_is_what_all_can_give(
-    telling: Callable[..., str], teachers: Any, student: str, wanted: tuple[dict[str, int], dict[str, int]]
+    limited: Callable[..., str], teachers: Any, student: str, wanted: tuple[dict[str, int], dict[str, int]]
 ) -> None:
-    loaded, registry = load_config([Path(telling(*teachers))], [f"student={student}"])
+    loaded, registry = load_config([Path(limited(*teachers))], [f"student={student}"])
     found = offered(prepare_run(loaded, registry, print))
     assert (dict(found.of_sampler), dict(found.of_scorers)) == wanted

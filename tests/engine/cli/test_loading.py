@@ -20,7 +20,10 @@ def call(*arguments: str) -> Result:
         (["--train.max_steps", "5"], "key=value: train.max_steps=5\n"),
         (["--num_generations", "4", "--max_new_tokens", "8"], "key=value: sampling.max_completion_tokens=8\n"),
         (["--output_dir", "sk-secret"], "key=value: log_path=...\n"),
-        (["--beta", "0.1"], "--beta is no option of this command; the loss is the gap to the teacher itself"),
+        (
+            ["--beta", "0.1"],
+            "--beta is no option of this command; TRL's, of generalized JSD, is an option",
+        ),
         (["--pluign", "x.py"], "--pluign is no option of this command; did you mean '--plugin'? Known: --"),
         (["train.max_steps", "5"], "train.max_steps: an override is one word with `=`: train.max_steps=5\n"),
         (["lr", "1e-4"], "lr: an override is one word with `=`: student.learning_rate=1e-4\n"),

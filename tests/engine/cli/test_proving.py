@@ -100,7 +100,7 @@ def test_all_proves_every_loss_at_its_defaults(script: str) -> None:
         (("nothing",), "no loss is named 'nothing'"),
         (("gap", "sing=1"), "loss.sing: "),
         (("gap", "sign"), "wants section.key=value"),
-        ((), "name a loss, or give --all; there are gap, "),
+        ((), "name a loss, or give --all; there are divergence, "),
         (("gap", "--all"), "give a name, or --all"),
     ],
 )

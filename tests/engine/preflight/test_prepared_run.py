@@ -166,8 +166,9 @@ class MoreOptions(ImportanceSampling):
 
 
 def test_loss_scorer_and_student_must_fit(fake_config: Make) -> None:
-    with pytest.raises(InputError, match=r"loss 'needs_topk' needs topk of 20; scorer 'fake' of teacher 't' gives"):
-        inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": SampledScorer()}]))
+    teachers: list[Any] = [{"model": "t", "scorer": SampledScorer()}]
+    with pytest.raises(InputError, match=r"scorer 'fake' of teacher 't' gives sampled; loss '\w+' needs topk of 20$"):
+        inspect(fake_config(loss=NeedsTopK(), teachers=teachers))
     with pytest.raises(InputError, match=r"gives sampled, topk up to 10"):
         inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": TopKScorer()}]))
     with pytest.raises(InputError, match=r"does not know the loss function 'importance_samplin'; did you mean"):
@@ -251,3 +252,46 @@ def test_all_plugins_declare_before_any_is_checked(
     monkeypatch.setattr(prepared_run, "plugins_of", ordered)
     inspect(fake_config(student=DeclaringStudent(), teachers=[{"model": "t", "scorer": Declaring()}]))
     assert calls == ["declare", "declare", "check", "check"]
+
+
+class WaysOut(NeedsTopK):
+    """Knows what would fit."""
+
+    name: ClassVar[str] = "ways_out"
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        return f"lower its k below {amount}"
+
+
+class MoreToBeHad(TopKScorer):
+    """Knows how it would give more."""
+
+    def way_out(self, need: str, amount: int, given: int) -> str:
+        return f"start its server with --most {amount}"
+
+
+def test_a_refusal_names_what_would_fit_on_both_sides(fake_config: Make) -> None:
+    teachers = [{"model": "t", "scorer": MoreToBeHad()}]
+    with pytest.raises(InputError) as caught:
+        inspect(fake_config(loss=WaysOut(), teachers=teachers))
+    assert str(caught.value) == (
+        "scorer 'fake' of teacher 't' gives sampled, topk up to 10; loss 'ways_out' needs topk of 20: start its server "
+        "with --most 20, or lower its k below 20"
+    )
+
+
+class Looking(FakeScorer):
+    """Keeps what runs say that they need of it."""
+
+    seen: ClassVar[list[tuple[Any, Any]]] = []
+
+    def capabilities(self) -> Mapping[str, int | None]:
+        return {"sampled": None, "topk": None}
+
+    def check(self, run: RunContext) -> None:
+        self.seen.append((dict(run.scorer_needs), dict(run.sampler_needs)))
+
+
+def test_plugins_know_what_the_run_needs_of_them(fake_config: Make) -> None:
+    inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": Looking()}]))
+    assert Looking.seen == [({"topk": 20}, {})]

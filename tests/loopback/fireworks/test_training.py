@@ -77,6 +77,24 @@ def test_a_forward_pass_says_what_the_backward_pass_would_and_leaves_no_gradient
     assert [one.path.rpartition("/")[2] for one in service.requests].count("forward") == 2
 
 
+def test_several_targets_at_a_position_are_summed_by_their_weights(connect: Connect, tiny_model: str) -> None:
+    client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
+    ids, made_up = [5, 60, 70, 80, 90], np.random.default_rng(0)
+    targets = made_up.integers(0, 250, (4, 3)).astype(np.int64)
+    weights = made_up.random((4, 3)).astype(np.float32) * [[0], [1], [1], [0]]
+    inputs = {"target_tokens": targets, "weights": weights.astype(np.float32)}
+    datum = types.Datum(model_input=types.ModelInput.from_ints(ids[:-1]), loss_fn_inputs=inputs)
+    result = client.forward_backward([datum], "cross_entropy").result(TIME)
+    with torch.no_grad():
+        logprobs = torch.log_softmax(read(tiny_model).model(torch.tensor([ids[:-1]])).logits[0].double(), dim=1)
+    picked = logprobs.gather(1, torch.tensor(targets)).numpy()
+    assert result.metrics["loss:sum"] == pytest.approx(-(weights * picked).sum(), rel=1e-5)
+    assert result.metrics["active_tokens:sum"] == 2  # positions with a weight
+    np.testing.assert_allclose(np.reshape(result.loss_fn_outputs[0]["logprobs"].tolist(), (4, 3)), picked, atol=1e-4)
+    with pytest.raises(Exception, match="importance_sampling takes one target a position"):
+        client.forward([datum], "importance_sampling").result(TIME)
+
+
 def test_a_forward_pass_does_not_count_for_the_normalization(connect: Connect) -> None:
     client = connect().create_training_client(STUDENT, lora_rank=4, lora_alpha=8)
     data = as_wire(completions())

@@ -14,12 +14,11 @@ from distillkit_builtin.fireworks.recipe.config import (
     TrainerConfig,
     WandBConfig,
 )
+from distillkit_builtin.fireworks.recipe.distill_mode import OF_SAMPLED
 
 COPIED: Mapping[str, str] = {
     "base_model": "student.model",
     "learning_rate": "student.learning_rate",
-    "opd_loss_scale": "loss.scale",
-    "ratio_log_cap": "loss.ratio_log_cap",
     "completions_per_prompt": "sampling.completions_per_prompt",
     "max_completion_tokens": "sampling.max_completion_tokens",
     "temperature": "sampling.temperature",
@@ -62,6 +61,10 @@ COPIED: Mapping[str, str] = {
 """Recipe field to config key; None in the recipe is the key's own default."""
 
 COMPUTED: Mapping[str, str] = {
+    **OF_SAMPLED,
+    "distill_mode": "loss.name",
+    "sdft_top_k": "loss.k",
+    "multi_teacher.teachers[].blend_weight": "teachers[].weight",
     "log_path": "log_path",
     "dataset": "data.path",
     "step_timeout": "student.timeouts.step",
@@ -103,9 +106,6 @@ COMPUTED: Mapping[str, str] = {
 STAFF = "the service takes it from its own staff alone"
 PREEMPTIBLE = "it needs an admin's key, and the SDK has one switch for trainer and deployment together"
 REASONS: Mapping[str, str] = {
-    "distill_mode": "only sampled_reverse_kl is there",
-    "sdft_top_k": "it belongs to topk_forward_kl, which is not there",
-    "multi_teacher.teachers[].blend_weight": "each row is scored by exactly one teacher, so nothing is blended",
     "rollout_base_model": "the student samples from its own weights",
     "concurrency.mode": "only adaptive is there; max_window limits it",
     "concurrency.max_concurrency": "set concurrency.max_window",

@@ -1,6 +1,6 @@
 """The recipe's own metric names, in files of their own and at Weights & Biases, besides the engine's.
 
-`train/opd_*` are the engine's numbers under the recipe's names. One differs in meaning from the cookbook's:
+`train/opd_*` and `train/sdft_*` are the engine's numbers under the recipe's names. One differs in meaning:
 `teacher_route/<slug>/scored` counts a step's completions, not all so far. `forward_backward` and `optim_step` are sent
 at once, so `perf/fwd_bwd_time` runs until the gradients are there, `perf/optim_step_time` from then until the step is
 done.
@@ -8,7 +8,7 @@ done.
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +20,7 @@ from distillkit.events import Event, RunFinished, RunStarted, StepFinished
 from distillkit.metrics import finite
 from distillkit.run_directory.run_files import end_of_step
 from distillkit_builtin.fireworks.recipe.config import Config
+from distillkit_builtin.fireworks.recipe.distill_mode import is_topk
 from distillkit_builtin.fireworks.recipe.runner_files import RunnerFiles
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import FireworksService, shared_service
@@ -44,20 +45,38 @@ AS_THEY_ARE = ("teacher_route/", "completions/")
 RENAMED: Mapping[str, str] = {"concurrency/student/": "concurrency/", "fireworks/": "train/"}
 
 
-def recipe_metrics(step: int, metrics: Mapping[str, float], scale: float) -> dict[str, float]:
-    """A step's metrics by the recipe's names.
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a step's metrics are called by, and what they are divided by, in the chosen mode."""
 
-    Args:
-        step: counted from 1.
-        metrics: the engine's, of that step.
-        scale: `opd_loss_scale`, which advantages are multiplied by and gaps are not.
-    """
+    scale: float = 1.0
+    """`opd_loss_scale`, which advantages are multiplied by and gaps are not."""
+    topk: int = 0
+    """`sdft_top_k` where the mode is topk_forward_kl, which has no `train/opd_*`; 0: the other one."""
+
+    @classmethod
+    def of(cls, cfg: Config) -> "Names":
+        """Those of a run of `cfg`."""
+        return cls(topk=cfg.sdft_top_k) if is_topk(cfg) else cls(cfg.opd_loss_scale)
+
+
+def recipe_metrics(step: int, metrics: Mapping[str, float], names: Names) -> dict[str, float]:
+    """A step's metrics, which are the engine's, by the recipe's names; steps are counted from 1."""
+    ours = _common(step, metrics)
+    if names.topk:
+        positions = metrics.get("train/active_tokens", 0.0)
+        sdft = {"train/sdft_top_k": float(names.topk), "train/sdft_active_positions": positions}
+        return {name: value for name, value in ours.items() if not name.startswith("train/opd_")} | sdft
+    if "train/abs_advantage" in metrics:
+        ours["train/opd_abs_logprob_gap"] = metrics["train/abs_advantage"] / names.scale
+    return ours
+
+
+def _common(step: int, metrics: Mapping[str, float]) -> dict[str, float]:
     ours: dict[str, float] = {"train/step": float(step)}
     ours |= {name: metrics[engine] for name, engine in OPD.items() if engine in metrics}
     if "train/reverse_kl" in metrics:
         ours["train/opd_teacher_logprob_minus_student_logprob"] = -metrics["train/reverse_kl"]
-    if "train/abs_advantage" in metrics:
-        ours["train/opd_abs_logprob_gap"] = metrics["train/abs_advantage"] / scale
     ours |= {name: value for name, value in metrics.items() if name.startswith(AS_THEY_ARE)}
     for old, new in RENAMED.items():
         ours |= {new + name.removeprefix(old): value for name, value in metrics.items() if name.startswith(old)}
@@ -70,7 +89,7 @@ class RecipeLog(Sink):
     name: ClassVar[str] = "recipe"
     writes: ClassVar[frozenset[str]] = frozenset({FILE})
 
-    _scale: float = PrivateAttr(1.0)
+    _names: Names = PrivateAttr(default_factory=Names)
     _output_model: str | None = PrivateAttr(None)
     _runner: RunnerFiles = PrivateAttr(default_factory=RunnerFiles)
     _service: FireworksService | None = PrivateAttr(None)
@@ -82,7 +101,7 @@ class RecipeLog(Sink):
     def of(cls, cfg: Config) -> "RecipeLog":
         """The log of one run of `cfg`."""
         log = cls()
-        log._scale, log._output_model = cfg.opd_loss_scale, cfg.output_model_id
+        log._names, log._output_model = Names.of(cfg), cfg.output_model_id
         log._runner = RunnerFiles.of(cfg.runner)
         return log
 
@@ -128,7 +147,7 @@ class RecipeLog(Sink):
         self._runner.status("training", step=event.first_step - 1, of=self._steps)
 
     def _step(self, event: StepFinished) -> None:
-        self._write(event.step, recipe_metrics(event.step, event.metrics, self._scale))
+        self._write(event.step, recipe_metrics(event.step, event.metrics, self._names))
         self._runner.status("training", step=event.step, of=self._steps)
         self._runner.metadata(int(event.metrics.get("train/active_tokens", 0)))
 
@@ -157,12 +176,12 @@ class RecipeLog(Sink):
 class RecipeWandb(WandbSink):
     """Sink `wandb`, with the recipe's metric names besides the engine's."""
 
-    _scale: float = PrivateAttr(1.0)
+    _names: Names = PrivateAttr(default_factory=Names)
 
     def emit(self, event: Event) -> None:
         """Pass on what is to be kept."""
         if isinstance(event, StepFinished):
-            event = replace(event, metrics={**event.metrics, **recipe_metrics(event.step, event.metrics, self._scale)})
+            event = replace(event, metrics={**event.metrics, **recipe_metrics(event.step, event.metrics, self._names)})
         super().emit(event)
 
 
@@ -172,5 +191,5 @@ def recipe_wandb(cfg: Config) -> list[RecipeWandb]:
         return []
     project = {} if cfg.wandb.project is None else {"project": cfg.wandb.project}
     sink = RecipeWandb(entity=cfg.wandb.entity, run_name=cfg.wandb.run_name, **project)
-    sink._scale = cfg.opd_loss_scale
+    sink._names = Names.of(cfg)
     return [sink]

@@ -74,5 +74,6 @@ def teacher_entry(cfg: Config, spec: TeacherConfig, *, keep: bool) -> dict[str, 
         "route_value": spec.route_value,
         "teacher_messages_key": spec.teacher_messages_key,
         "tokenizer_model": spec.tokenizer_model,
+        "weight": spec.blend_weight,
         "scorer": scorer,
     }

@@ -18,6 +18,7 @@ from distillkit_builtin.fireworks.recipe.config_mapping import (
     value_of,
 )
 from distillkit_builtin.fireworks.recipe.dataset import local_dataset
+from distillkit_builtin.fireworks.recipe.distill_mode import loss_of, mode_problems, router_of
 from distillkit_builtin.fireworks.recipe.metrics import RecipeLog, recipe_wandb
 from distillkit_builtin.fireworks.recipe.teachers import teacher_entry, teacher_problems, teacher_specs
 
@@ -49,7 +50,12 @@ def translate(cfg: Config, *, keep: bool = False) -> Translation:
     Raises:
         InputError: naming each field that is wrong, or set and not to be honoured.
     """
-    problems = type_problems(cfg) or [*refusals(cfg), *_problems(cfg), *teacher_problems(cfg)]
+    problems = type_problems(cfg) or [
+        *mode_problems(cfg),
+        *refusals(cfg),
+        *_problems(cfg),
+        *teacher_problems(cfg),
+    ]
     if problems:
         raise InputError("\n".join(problems))
     log = RecipeLog.of(cfg)
@@ -74,7 +80,7 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
         "student": {"name": "fireworks", "timeouts": {"step": cfg.step_timeout or STEP_TIMEOUT}, **ADAM},
         "teachers": [teacher_entry(cfg, spec, keep=keep) for spec in specs],
         "sampling": {},
-        "loss": {"name": "importance_sampling"},
+        "loss": loss_of(cfg),
         "train": {"normalization": "sum"},
     }
     for name, key in COPIED.items():
@@ -88,9 +94,8 @@ def _values(cfg: Config, *, keep: bool) -> dict[str, Any]:
     if keep:
         _set(tree, "student.trainer.keep", True)
         _set(tree, "student.deployment.cleanup", "keep")
-    route_key = cfg.multi_teacher.route_key if cfg.multi_teacher is not None else "teacher"
-    if len(specs) > 1 or route_key != "teacher":
-        tree["router"] = {"name": "field", "route_key": route_key}
+    if (router := router_of(cfg)) is not None:
+        tree["router"] = router
     if cfg.step_eval is not None or cfg.post_training_eval is not None:
         tree["data"] |= {"eval_path": tree["data"]["path"], "max_eval_rows": cfg.max_rows}
         tree["train"]["eval_every"] = eval_every(cfg)

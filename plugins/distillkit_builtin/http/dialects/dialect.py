@@ -5,17 +5,18 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, IntArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
+from distillkit_builtin.remote.candidates import MINUS_INFINITY, TopK
 
 T = TypeVar("T")
-TopK = Sequence[tuple[int, float]]
-"""Ids and logprobs at one position, in descending order of logprob."""
-MINUS_INFINITY = -9999.0
-"""What vLLM sends in place of minus infinity, which JSON does not have."""
+LOGPROB_TOLERANCE = 0.5
+"""Nats by which two answers of one server may differ: bfloat16's rounding is below, the difference between
+distributions at two temperatures above it."""
 
 MOST_IDS = 2**31
 """No vocabulary is larger, and no array of ids overflows below it."""
@@ -41,6 +42,8 @@ class ScoreQuery:
     response_ids: IntArray
     topk: int = 0
     """How many top-k tokens to return at each position besides; 0: none."""
+    at_ids: IntArray | None = None
+    """[R, K] ids whose logprobs to return at each position besides, -1 for none; None: no array of them."""
 
     @property
     def ids(self) -> list[int]:
@@ -60,14 +63,16 @@ class TokenLogprobs:
     """[R, K] the top-k tokens, in descending order of logprob; None unless the query has `topk`."""
     topk_logprobs: FloatArray | None = None
     """[R, K] their logprobs."""
+    at_logprobs: FloatArray | None = None
+    """[R, K] those of the query's `at_ids`, minus infinity where an id is none."""
 
     @classmethod
-    def of(cls, ids: Sequence[int], logprobs: Sequence[float], topk: Sequence[TopK] | None) -> "TokenLogprobs":
-        """`topk` holds one entry a position, each of the same length. Raises AlignmentError for minus infinity."""
-        require_possible(logprobs)
-        best = None if topk is None else np.array([[index for index, _ in at] for at in topk], np.int64)
-        values = None if topk is None else np.array([[value for _, value in at] for at in topk], np.float32)
-        return cls(token_ids(ids), logprob_array(logprobs), best, values)
+    def of(cls, ids: Sequence[int], logprobs: npt.ArrayLike, topk: TopK | None) -> "TokenLogprobs":
+        """Raises AlignmentError for minus infinity."""
+        values = np.asarray(logprobs, np.float64)
+        require_possible(values)
+        best = (None, None) if topk is None else (topk.ids, topk.logprobs)
+        return cls(token_ids(ids), logprob_array(values), *best)
 
 
 class Dialect(Protocol):
@@ -120,26 +125,10 @@ def require_length(values: Sequence[object], expected: int, what: str) -> None:
         raise AlignmentError(f"the response holds {len(values)} {what} where {expected} were expected")
 
 
-def require_possible(logprobs: Sequence[float]) -> None:
+def require_possible(logprobs: npt.NDArray[np.floating]) -> None:
     """Raise AlignmentError for a probability of zero, which no sampled token can have, or of more than one."""
-    for at, value in enumerate(logprobs):
+    for at in np.flatnonzero((logprobs <= MINUS_INFINITY) | (logprobs > LOGPROB_ROUNDING)):
+        value = logprobs[at]
         if value <= MINUS_INFINITY:
             raise AlignmentError(f"the logprob of token {at} is minus infinity (the server sent {value:g})")
-        if value > LOGPROB_ROUNDING:
-            raise AlignmentError(f"the logprob of token {at} is {value:g}, a probability of more than one")
-
-
-def best_k(candidates: Sequence[tuple[int, float]], topk: int, at: int) -> TopK:
-    """The `topk` candidates of position `at` with the highest logprobs, sorted by logprob, never taken by their order.
-
-    Raises:
-        AlignmentError: if there are fewer, or one's logprob is not one.
-    """
-    if len(candidates) < topk:
-        raise AlignmentError(
-            f"the response holds {len(candidates)} top-k tokens at token {at} where {topk} were expected"
-        )
-    wrong = [value for _, value in candidates if not MINUS_INFINITY < value <= LOGPROB_ROUNDING]  # NaN is not either
-    if wrong:
-        raise AlignmentError(f"the logprob of one of the top-k tokens at token {at} is {wrong[0]:g}")
-    return sorted(candidates, key=lambda candidate: -candidate[1])[:topk]
+        raise AlignmentError(f"the logprob of token {at} is {value:g}, a probability of more than one")

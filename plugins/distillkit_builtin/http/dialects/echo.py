@@ -13,12 +13,11 @@ from distillkit_builtin.http.dialects.dialect import (
     ScoreQuery,
     TokenId,
     TokenLogprobs,
-    TopK,
     UnprovedError,
-    best_k,
     require_length,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates, TopK
 from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 BY_ID = re.compile(r"token_id:([0-9]{1,10})")
@@ -105,7 +104,7 @@ def _known(value: float | None, at: int) -> float:
     return value
 
 
-def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, query: ScoreQuery) -> list[TopK] | None:
+def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, query: ScoreQuery) -> TopK | None:
     """The top-k tokens at each position of the response; by id only, since different tokens may have the same text."""
     if not query.topk:
         return None
@@ -113,13 +112,16 @@ def _topk(top: Sequence[Mapping[str, float] | None] | None, start: int, query: S
         raise AlignmentError("the response holds no top_logprobs")
     end = start + len(query.response_ids)
     require_length(top[:end], end, "top_logprobs")
-    return [best_k(_candidates(entry or {}), query.topk, at) for at, entry in enumerate(top[start:end])]
+    return named_by_id(top[start:end]).best(query.topk)
 
 
-def _candidates(entry: Mapping[str, float]) -> list[tuple[int, float]]:
-    found = [(BY_ID.fullmatch(token), value) for token, value in entry.items()]
-    if any(match is None for match, _ in found):
+def named_by_id(entries: Sequence[Mapping[str, float] | None]) -> Candidates:
+    """The tokens of `top_logprobs`, which has them as `token_id:17`. Raises UnprovedError for any other name."""
+    found = [entry or {} for entry in entries]
+    matches = [BY_ID.fullmatch(token) for entry in found for token in entry]
+    ids = [int(match.group(1)) for match in matches if match is not None]
+    if len(ids) < len(matches):
         raise UnprovedError(
             "top_logprobs names tokens by text; start the server with --return-tokens-as-token-ids (vLLM)"
         )
-    return [(int(match.group(1)), value) for match, value in found if match is not None]
+    return Candidates.of([len(entry) for entry in found], ids, (value for entry in found for value in entry.values()))

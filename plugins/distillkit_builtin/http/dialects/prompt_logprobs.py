@@ -3,21 +3,23 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
+from distillkit.token_arrays import NO_ID
 from distillkit_builtin.http.dialects.dialect import (
     Logprob,
     ScoreQuery,
     TokenKey,
     TokenLogprobs,
-    TopK,
     UnprovedError,
-    best_k,
     require_length,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates
 from distillkit_builtin.remote.request_fields import COMPLETIONS
 
 
@@ -36,7 +38,7 @@ class PromptLogprobs:
     """`POST /v1/completions` with `prompt_logprobs`.
 
     With K the server gives the top-k tokens of each position and the token that stands there, which is K or K + 1
-    entries in no particular order. The prompt's part of the response cannot be left out over HTTP (vLLM 0.32).
+    entries in no particular order. The prompt's part of the response cannot be left out at this endpoint.
     """
 
     max_tokens: int = 0
@@ -62,16 +64,13 @@ class PromptLogprobs:
         sampled_ids = query.response_ids.tolist()
         require_length(entries, len(query.prompt_ids) + len(sampled_ids), "prompt_logprobs")
         tail = validated(_ENTRIES, entries[len(query.prompt_ids) :], "prompt_logprobs")
-        logprobs: list[float] = []
-        topk: list[TopK] = []
-        for at, (index, entry) in enumerate(zip(sampled_ids, tail, strict=True)):
-            other = _scored_instead(index, entry, query.topk)
-            if other is not None:
-                raise AlignmentError(f"token {at}: the server scored id {other}, not the sampled {index}")
-            logprobs.append(entry[index].logprob)
-            if query.topk:
-                topk.append(best_k([(i, e.logprob) for i, e in entry.items()], query.topk, at))
-        return TokenLogprobs.of(sampled_ids, logprobs, topk if query.topk else None)
+        found = Candidates.of(
+            [len(entry) for entry in tail],
+            (index for entry in tail for index in entry),
+            (each.logprob for entry in tail for each in entry.values()),
+        )
+        logprobs = _of_sampled(found, query)
+        return TokenLogprobs.of(sampled_ids, logprobs, found.best(query.topk) if query.topk else None)
 
 
 def _prompt_logprobs(body: JsonValue) -> list[JsonValue]:
@@ -86,15 +85,22 @@ def _prompt_logprobs(body: JsonValue) -> list[JsonValue]:
     return entries
 
 
-def _scored_instead(index: int, entry: dict[int, _Entry], topk: int) -> str | None:
-    """Which id stands there, if that is not `index`.
+def _of_sampled(found: Candidates, query: ScoreQuery) -> npt.NDArray[np.float64]:
+    """[R] the logprobs of the query's response. Raises AlignmentError where another token was scored.
 
-    An entry beyond the top-k is there for the token itself, so that one has the lowest logprob of them; `index` may be
-    among the others because another token was scored.
+    An entry beyond the top-k is there for the token itself, so that one has the lowest logprob of them; the sampled id
+    may be among the others because another token was scored.
     """
-    if index not in entry:
-        return shortened(" or ".join(map(str, entry)), 100) or "nothing"
-    if len(entry) <= topk:
-        return None
-    least = min(entry, key=lambda each: entry[each].logprob)
-    return str(least) if entry[least].logprob < entry[index].logprob else None
+    there = found.ids == query.response_ids[:, None]
+    for at in np.flatnonzero(~there.any(axis=1)):
+        named = " or ".join(str(index) for index in found.ids[at, : found.counts[at]])
+        raise _another(query, int(at), shortened(named, 100) or "nothing")
+    logprobs: npt.NDArray[np.float64] = found.logprobs[np.arange(len(there)), there.argmax(axis=1)]
+    lowest = np.where(found.ids == NO_ID, np.inf, found.logprobs)
+    for at in np.flatnonzero((found.counts > query.topk) & (lowest.min(axis=1, initial=np.inf) < logprobs)):
+        raise _another(query, int(at), str(found.ids[at, lowest[at].argmin()]))
+    return logprobs
+
+
+def _another(query: ScoreQuery, at: int, other: str) -> AlignmentError:
+    return AlignmentError(f"token {at}: the server scored id {other}, not the sampled {query.response_ids[at]}")

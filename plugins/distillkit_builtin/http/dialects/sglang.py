@@ -12,11 +12,10 @@ from distillkit_builtin.http.dialects.dialect import (
     ScoreQuery,
     TokenId,
     TokenLogprobs,
-    TopK,
     UnprovedError,
-    best_k,
     validated,
 )
+from distillkit_builtin.remote.candidates import Candidates, TopK
 from distillkit_builtin.remote.request_fields import GENERATE
 
 Triple = tuple[Logprob | None, TokenId, str | None]
@@ -37,7 +36,7 @@ _RESPONSE = TypeAdapter(_Response)
 
 @dataclass(frozen=True, slots=True)
 class SGLang:
-    """`POST /generate` with `return_logprob`. Written from SGLang's sources; untested on a real server."""
+    """`POST /generate` with `return_logprob`. Compared with transformers on a real SGLang 0.5.23."""
 
     name: ClassVar[str] = "sglang"
     path: ClassVar[str] = "/generate"
@@ -75,14 +74,16 @@ def _known(triple: Triple, at: int) -> float:
     return triple[0]
 
 
-def _topk(meta: _Meta, query: ScoreQuery) -> list[TopK] | None:
+def _topk(meta: _Meta, query: ScoreQuery) -> TopK | None:
     if not query.topk:
         return None
     count = len(query.response_ids)
     top = meta.input_top_logprobs or []
     if len(top) not in (count, count + 1):
         raise AlignmentError(f"the response holds {len(top)} input_top_logprobs for {count} tokens")
-    return [
-        best_k([(index, _known((value, index, None), at)) for value, index, _ in entry or ()], query.topk, at)
-        for at, entry in enumerate(top[len(top) - count :])
-    ]
+    tail = [entry or [] for entry in top[len(top) - count :]]
+    return Candidates.of(
+        [len(entry) for entry in tail],
+        (index for entry in tail for _, index, _ in entry),
+        (_known(triple, at) for at, entry in enumerate(tail) for triple in entry),
+    ).best(query.topk)

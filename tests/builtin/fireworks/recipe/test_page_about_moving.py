@@ -35,7 +35,7 @@ def test_the_page_about_moving_names_every_field_and_its_key() -> None:
             assert f"`{COPIED[name]}`" in mine[0]
 
 
-@pytest.mark.parametrize("name", ["single", "routed"])
+@pytest.mark.parametrize("name", ["single", "routed", "topk"])
 def test_the_pages_configs_are_what_the_recipes_examples_become(name: str, tmp_path: Path) -> None:
     teachers = [
         recipe.TeacherConfig(QWEN + "3p5-35b-a3b", f"{kind}-teacher", tokenizer_model=TOKENIZER)
@@ -58,6 +58,20 @@ def test_the_pages_configs_are_what_the_recipes_examples_become(name: str, tmp_p
             deployment=recipe.DeployConfig(tokenizer_model=TOKENIZER),
             lora_rank=8,
             prompt_groups_per_step=2,
+        ),
+        "topk": recipe.Config(
+            "sdft",
+            dataset="/path/to/prompts.jsonl",
+            distill_mode=recipe.DistillMode.TOPK_FORWARD_KL,
+            multi_teacher=recipe.MultiTeacherConfig(
+                [
+                    recipe.TeacherConfig(QWEN + "3-32b", "large", blend_weight=3.0),
+                    recipe.TeacherConfig(QWEN + "3-8b", "itself"),
+                ]
+            ),
+            trainer=recipe.TrainerConfig(training_shape_id=SHAPES + "qwen3-8b-128k-h200"),
+            deployment=recipe.DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
+            lora_rank=8,
         ),
     }
     file = tmp_path / f"{name}.yaml"

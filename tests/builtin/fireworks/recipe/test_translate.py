@@ -136,6 +136,7 @@ CHANGED: Mapping[str, Any] = {
 
 
 BESIDES: Mapping[str, Mapping[str, Any]] = {
+    "sdft_top_k": {"distill_mode": "topk_forward_kl"},
     "step_eval_interval": {"step_eval": gives_nothing},
     "eval_before_training": {"step_eval": gives_nothing},
     "warm_start_from_adapter": {"lora_rank": 8},
@@ -156,7 +157,9 @@ def several(**first: Any) -> recipe.Config:
 def pair(name: str) -> tuple[recipe.Config, recipe.Config]:
     """A config, and the same with one field changed."""
     if name.startswith("multi_teacher.teachers[]."):
-        return several(), several(**{name.rpartition(".")[2]: CHANGED[name]})
+        field = name.rpartition(".")[2]
+        mode = "topk_forward_kl" if field == "blend_weight" else "sampled_reverse_kl"
+        return tuple(replace(several(**over), distill_mode=mode) for over in ({}, {field: CHANGED[name]}))  # type: ignore[return-value]
     if name == "multi_teacher":
         return make(), make(teacher_model="", multi_teacher=CHANGED[name])
     section, _, inner = name.rpartition(".")
@@ -199,6 +202,11 @@ def test_the_defaults_are_the_recipes() -> None:
         "scale": 1.0,
         "ratio_log_cap": 20.0,
         "advantage_clip": None,
+        "ratio_gate": None,
+        "extrapolate": None,
+        "anchor": None,
+        "control": None,
+        "control_advantage": -0.1,
     }
     assert config.train.normalization == "sum"
     assert (config.data.max_rows, config.data.epochs, config.data.shuffle) == (100, 1, False)
@@ -276,13 +284,40 @@ def test_one_teacher_of_multi_teacher_takes_every_row_unless_a_route_key_is_set(
         ({"teacher_replica_count": 0}, "teacher_replica_count: "),
         ({"grad_accumulation_normalization": "mean"}, "grad_accumulation_normalization: "),
         ({"trainer": {"training_shape_id": "s"}}, "trainer: wants .*TrainerConfig"),
-        ({"distill_mode": "other"}, "distill_mode: 'other' cannot be honoured"),
+        ({"distill_mode": "other"}, "distill_mode: 'other' cannot be honoured: only sampled_reverse_kl and topk_"),
+        ({"sdft_top_k": 3}, "sdft_top_k: 3 cannot be honoured: it belongs to distill_mode topk_forward_kl"),
+        ({"distill_mode": "topk_forward_kl", "sdft_top_k": 6}, "sdft_top_k: is 6; it wants 1 to 5"),
+        ({"distill_mode": "topk_forward_kl", "sdft_top_k": 0}, "sdft_top_k: is 0; it wants 1 to 5"),
+        ({"distill_mode": "topk_forward_kl", "opd_loss_scale": 2.0}, "opd_loss_scale: 2.0 cannot be honoured"),
+        ({"distill_mode": "topk_forward_kl", "ratio_log_cap": 2.0}, "ratio_log_cap: 2.0 cannot be honoured"),
         ({"dataset": ""}, "dataset: is empty"),
     ],
 )
 def test_what_is_wrong_is_told_by_the_recipes_names(over: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         translate(make(**over))
+
+
+@pytest.mark.parametrize("mode", ["topk_forward_kl", recipe.DistillMode.TOPK_FORWARD_KL])
+def test_the_top_k_of_several_teachers_are_blended_by_their_weights(mode: Any) -> None:
+    config = translate(replace(several(blend_weight=3.0), distill_mode=mode, sdft_top_k=4)).config
+    assert (config.loss.name, config.loss.model_dump()) == ("topk_cross_entropy", {"k": 4})
+    assert config.router.name == "all"
+    assert [section.teacher.weight for section in config.teachers] == [3.0, 1.0]
+    alone = translate(make(distill_mode=mode)).config
+    assert (alone.router.name, alone.loss.model_dump()) == ("single", {"k": 5})
+
+
+def test_a_route_key_or_a_weight_that_would_do_nothing_is_refused() -> None:
+    routed = replace(several(), distill_mode="topk_forward_kl")
+    assert routed.multi_teacher is not None
+    keyed = replace(routed, multi_teacher=replace(routed.multi_teacher, route_key="who"))
+    with pytest.raises(InputError, match=r"multi_teacher\.route_key: 'who' cannot be honoured: .*every teacher scores"):
+        translate(keyed)
+    with pytest.raises(InputError, match=r"multi_teacher\.teachers\[0\]\.blend_weight: 2.0 .*exactly one teacher"):
+        translate(several(blend_weight=2.0))
+    with pytest.raises(InputError, match=r"blend_weight: .*greater than 0"):
+        translate(replace(several(blend_weight=0.0), distill_mode="topk_forward_kl"))
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
@@ -331,5 +366,14 @@ def test_weights_and_biases_gets_both_names() -> None:
         "train/opd_teacher_logprob_minus_student_logprob": -0.5,
         "train/opd_abs_advantage": 4.0,
         "train/opd_abs_logprob_gap": 2.0,
+    }
+    topk = make(wandb=recipe.WandBConfig("me", "mine"), distill_mode="topk_forward_kl", sdft_top_k=3)
+    (sink,) = recipe_wandb(topk)
+    Run.logged = {}
+    sink._run = Run()  # type: ignore[assignment]  # it only logs
+    sink.emit(StepFinished(1, {"train/reverse_kl": 0.5, "train/active_tokens": 7.0}))
+    assert {name: value for name, value in Run.logged.items() if name.startswith(("train/opd", "train/sdft"))} == {
+        "train/sdft_active_positions": 7.0,
+        "train/sdft_top_k": 3.0,
     }
     assert recipe_wandb(make()) == []

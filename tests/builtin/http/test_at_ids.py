@@ -1,0 +1,188 @@
+"""Logprobs of given ids: vLLM's token interface, what it is asked, and what is no answer of it."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
+
+from builtin.http.serving import RESPONSE, needing, opened, outcomes, score_requests, scorer, table_at, truth
+from distillkit.arrays import token_ids
+from distillkit.errors import AlignmentError, InputError
+from distillkit.testing import check_plugin
+from distillkit_builtin.http.dialects.dialect import ScoreQuery, parse_scores
+from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
+from distillkit_loopback.openai import faults
+from distillkit_loopback.openai.flavors import Flavor
+
+TOKENS = "/inference/v1/generate"
+SCALED_OUT = Flavor(scale_out=True)
+IDS = np.array([[3, 80, -1], [200, 5, 17], [-1, -1, -1], [83, 84, -1], [0, 1, 2], [84, 258, 9]])
+
+
+@pytest.mark.parametrize("dialect", ["auto", "vllm_tokens"])
+@pytest.mark.parametrize("topk", [0, 4])
+async def test_given_ids_have_the_models_own_logprobs(serve: Serve, dialect: str, topk: int) -> None:
+    server = serve(flavor=SCALED_OUT)
+    needs = {"at_ids": 3, **({"topk": topk} if topk else {})}
+    async with opened(scorer(server, dialect=dialect), needing(**needs)) as plugin:
+        assert plugin.provenance()["dialect"] == "PromptLogprobs, VllmTokens"
+        server.traffic.clear()
+        (score,) = await outcomes(plugin, score_requests(topk=topk, at_ids=IDS))
+    assert score.ids_proved
+    np.testing.assert_allclose(score.logprobs, truth(), atol=1e-6)
+    np.testing.assert_allclose(score.arrays["at_logprobs"], table_at(IDS), atol=1e-6)
+    assert server.traffic.counts == {TOKENS: 1, **({COMPLETIONS: 1} if topk else {})}
+    if topk:
+        np.testing.assert_allclose(score.arrays["topk_logprobs"], table_at(score.arrays["topk_ids"]), atol=1e-6)
+        assert score.arrays["topk_ids"].shape == (6, 4)
+
+
+async def test_more_ids_than_the_server_takes_at_once_are_asked_in_parts(serve: Serve) -> None:
+    server = serve(flavor=SCALED_OUT, max_logprobs=4)
+    ids = np.random.default_rng(0).integers(0, 259, (len(RESPONSE), 7))
+    async with opened(scorer(server, max_logprobs=4), needing(at_ids=7)) as plugin:
+        server.traffic.clear()
+        (score,) = await outcomes(plugin, score_requests(at_ids=ids))
+    assert server.traffic.counts == {TOKENS: 3}
+    np.testing.assert_allclose(score.arrays["at_logprobs"], table_at(ids), atol=1e-6)
+
+
+async def test_a_table_without_columns_is_answered_by_one(serve: Serve) -> None:
+    async with opened(scorer(serve(flavor=SCALED_OUT)), needing(at_ids=1)) as plugin:
+        (score,) = await outcomes(plugin, score_requests(at_ids=np.zeros((len(RESPONSE), 0), np.int64)))
+    assert score.arrays["at_logprobs"].shape == (len(RESPONSE), 0)
+
+
+def test_it_keeps_the_contract_of_scorers_that_give_ids(serve: Serve) -> None:
+    check_plugin(scorer(serve(flavor=SCALED_OUT), dialect="vllm_tokens"))
+
+
+@pytest.mark.parametrize(
+    ("dialect", "needs"), [("auto", {"at_ids": 2}), ("vllm_tokens", {})], ids=["needed", "asked for"]
+)
+async def test_a_server_without_it_is_refused_at_open_with_how_to_start_one(
+    serve: Serve, dialect: str, needs: dict[str, int]
+) -> None:
+    with pytest.raises(InputError, match=r"Scale-out endpoints are disabled; only vLLM .* --enable-scale-out"):
+        async with opened(scorer(serve(), dialect=dialect), needing(**needs)):
+            pass
+
+
+async def test_a_server_that_takes_fewer_ids_than_it_says_is_refused_at_open(serve: Serve) -> None:
+    server = serve(flavor=SCALED_OUT, max_logprobs=8)
+    with pytest.raises(InputError, match="token ids, which is greater than max allowed: 8"):
+        async with opened(scorer(server), needing(at_ids=8)):  # and the sampled one
+            pass
+    async with opened(scorer(server, max_logprobs=8), needing(at_ids=8)):
+        pass
+
+
+async def test_who_does_not_need_it_does_not_ask_for_it(serve: Serve) -> None:
+    server = serve(flavor=SCALED_OUT)
+    plugin = scorer(server)
+    assert "at_ids" in plugin.capabilities()  # `auto` may find it
+    async with opened(plugin):
+        assert "at_ids" not in plugin.capabilities()
+        with pytest.raises(InputError, match="does not give them: only vLLM gives logprobs of given ids"):
+            await outcomes(plugin, score_requests(at_ids=IDS))
+    assert TOKENS not in server.traffic.counts
+
+
+def sent(values: Any, dtype: Any = np.float32) -> dict[str, Any]:
+    file = io.BytesIO()
+    np.save(file, np.array(values, dtype))
+    return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode()}
+
+
+ASKED = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]), at_ids=np.array([[5, -1], [6, 7]]))
+GOOD = [[-1.0, -2.0, 9.0], [-3.0, -np.inf, -0.5]]
+"""What stands where an id is none does not matter; an id may have no probability."""
+
+
+def test_rows_are_read_by_column_in_the_order_that_was_asked_for() -> None:
+    assert VllmTokens().payload(ASKED)["sampling_params"]["prompt_logprob_token_ids"] == [[3, 5, -1], [4, 6, 7]]  # type: ignore[index,call-overload]
+    for body in (sent(GOOD), sent(np.asfortranarray(GOOD))):
+        scored = VllmTokens().parse(body, ASKED)
+        assert scored.logprobs.tolist() == [-1.0, -3.0]
+        assert scored.ids.tolist() == [3, 4]
+        assert scored.at_logprobs is not None
+        assert scored.at_logprobs.tolist() == [[-2.0, -np.inf], [-np.inf, -0.5]]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "ignores prompt_logprob_token_ids"),
+        ({"prompt_token_id_logprobs": None}, "ignores prompt_logprob_token_ids"),
+        ({"prompt_token_id_logprobs": "?"}, "no such array"),
+        ({"prompt_token_id_logprobs": base64.b64encode(b"no array").decode()}, "no such array"),
+        ({"prompt_token_id_logprobs": sent(GOOD)["prompt_token_id_logprobs"][:-8]}, "no such array"),
+        (sent(GOOD[:1]), r"<f4 \(1, 3\), not <f4 \(2, 3\)"),
+        (sent([row[:2] for row in GOOD]), r"\(2, 2\), not <f4 \(2, 3\)"),
+        (sent(GOOD, np.float64), "it is <f8"),
+        (sent([GOOD[0], [-3.0, np.nan, -0.5]]), "the logprob of id 6 at token 1 is nan"),
+        (sent([GOOD[0], [-3.0, -1.0, 0.5]]), "the logprob of id 7 at token 1 is 0.5"),
+        (sent([[-np.inf, -2.0, 0.0], GOOD[1]]), "token 0 is minus infinity"),
+    ],
+)
+def test_what_is_no_array_of_logprobs_is_refused(body: Any, message: str) -> None:
+    with pytest.raises(AlignmentError, match=message):
+        parse_scores(VllmTokens(), body, ASKED, "this")
+
+
+HEADER = base64.b64decode(sent(GOOD)["prompt_token_id_logprobs"])
+
+
+@given(at=st.integers(0, len(HEADER) - 1), bytes_there=st.binary(max_size=3), rest=st.binary(max_size=8))
+def test_any_bytes_are_an_array_of_logprobs_or_refused(at: int, bytes_there: bytes, rest: bytes) -> None:
+    raw = HEADER[:at] + bytes_there + HEADER[at + len(bytes_there) :] + rest
+    body: Any = {"prompt_token_id_logprobs": base64.b64encode(raw).decode()}
+    try:
+        scored = VllmTokens().parse(body, ASKED)
+    except AlignmentError:
+        return
+    assert scored.at_logprobs is not None
+    assert scored.at_logprobs.shape == (2, 2)
+    assert (scored.at_logprobs <= 0.01).all()
+
+
+async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(serve: Serve) -> None:
+    """With a logits --logprobs-mode the array holds logits."""
+    server = serve(flavor=SCALED_OUT)
+    asked = len("Hello there, friend.")
+    server.faults.add(faults.Status(200, body=sent([[-40.0, -40.0]] * asked)), where=TOKENS)
+    with pytest.raises(InputError, match=r"nats from its own logprobs of the same tokens .*raw_logprobs"):
+        async with opened(scorer(server), needing(at_ids=1)):
+            pass
+
+
+async def test_scores_of_given_ids_are_kept_by_their_ids(serve: Serve, tmp_path: Any) -> None:
+    server, path = serve(flavor=SCALED_OUT), str(tmp_path / "scores.sqlite")
+    other = np.where(IDS == 3, 4, IDS)
+    async with opened(scorer(server, cache=path), needing(at_ids=3)) as plugin:
+        (first,) = await outcomes(plugin, score_requests(at_ids=IDS))
+        await outcomes(plugin, score_requests())  # without ids it is another question
+        server.traffic.clear()
+        (again,) = await outcomes(plugin, score_requests(at_ids=IDS))
+        (plain,) = await outcomes(plugin, score_requests())
+        assert server.traffic.counts == {}
+        (changed,) = await outcomes(plugin, score_requests(at_ids=other))
+        assert server.traffic.counts == {TOKENS: 1}
+    assert plain.arrays == {}
+    np.testing.assert_array_equal(again.arrays["at_logprobs"], first.arrays["at_logprobs"])
+    assert again.arrays["at_logprobs"].dtype == np.float32
+    np.testing.assert_allclose(changed.arrays["at_logprobs"], table_at(other), atol=1e-6)
+
+
+def test_only_the_prompts_last_token_and_the_response_are_scored() -> None:
+    query = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE))
+    payload: Any = VllmTokens().payload(query)
+    assert payload["sampling_params"]["prompt_logprob_start"] == len(PROMPT) - 1
+    assert payload["sampling_params"]["prompt_logprob_token_ids"] == [[index] for index in RESPONSE]
+    assert payload["token_ids"] == PromptLogprobs().payload(query)["prompt"]
