@@ -209,7 +209,7 @@ def test_out_of_memory_makes_the_chunk_smaller_then_the_micro_batch(
             gradients(policy)[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max())
         )
     told: list[str] = []
-    trainer.report(lambda message, kind: told.append(message))
+    trainer.report(lambda message, kind="note": told.append(message))
     assert any("done again with 16 positions of head and loss at once; student.loss_chunk_positions" in t for t in told)
     most[0] = 12  # fewer than the smallest chunk: as many as a micro-batch then has
     share = trainer.compute_gradient(data)

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import pytest
@@ -133,10 +133,13 @@ async def test_one_teacher_is_asked_once_and_says_what_it_makes_of_the_samplers_
     assert len(u.seen) == 2 + 2 * 2
 
 
-def with_a_row_beyond(value: Rollout | Score) -> Rollout | Score:
-    ids = value.arrays["topk_ids"].copy() if "topk_ids" in value.arrays else None
-    if ids is None:
+Answer = TypeVar("Answer", Rollout, Score)
+
+
+def with_a_row_beyond(value: Answer) -> Answer:
+    if "topk_ids" not in value.arrays:
         return value
+    ids = value.arrays["topk_ids"].copy()
     ids[:, -1] = ByteTokenizer.size
     return replace(value, arrays={**value.arrays, "topk_ids": ids})
 

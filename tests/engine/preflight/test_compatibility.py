@@ -88,7 +88,7 @@ class Idless(Loss):
 
 
 def test_logprobs_of_ids_that_nothing_gives_are_refused_before_anything_is_sampled(fake_config: Make) -> None:
-    student = fake_config().student
+    student = FakeStudent()
     with pytest.raises(InputError, match="'idless' needs at_ids of the scorers, and nothing gives the ids"):
         require_capabilities(fake_config(loss=Idless()), student)
     for found in (Idless(of_teachers=4), Idless(of_sampler=4)):

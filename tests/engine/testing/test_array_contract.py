@@ -67,7 +67,7 @@ def shifted(name: str, by: float) -> Change:
 SCORERS: list[tuple[Change, str]] = [
     (backwards, "do not fall"),
     (set_to("topk_logprobs", slice(None), -0.1), r"the probability 4\.5"),  # type: ignore[arg-type]
-    (set_to("topk_logprobs", 0, np.nan), "topk_logprobs that are no finite numbers"),
+    (set_to("topk_logprobs", 0, -np.inf), "topk_logprobs that are no finite numbers"),
     (set_to("topk_ids", 0, -1), "another logprob than -inf"),
     (lambda arrays: {**arrays, "topk_ids": arrays["topk_ids"][:, [0, 0, 1, 2, 3]]}, "twice in topk_ids"),
     (shifted("at_logprobs", -0.01), "nats from the logprobs of the same"),
