@@ -30,7 +30,7 @@ from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.plugin_states import PluginStates, tensors_of
 from distillkit.run_directory.rollout_codec import InFlight
 
-FORMAT = 5
+FORMAT = 6
 CHECKSUMS = "checksums.json"
 
 
