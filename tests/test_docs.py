@@ -18,6 +18,7 @@ import distillkit
 import distillkit.testing
 from distillkit import Registry
 from distillkit.cli.main import app
+from distillkit.cli.reporting import OUT
 from distillkit.config.load import load_config
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.testing import check_plugin
@@ -211,7 +212,8 @@ def test_the_page_on_proofs(write: Callable[[str], None]) -> None:
         r"^> is zero \(\S+\): (.*?)\n\n", (TOP / "docs/prove-a-loss.md").read_text(encoding="utf-8"), re.M | re.S
     )
     assert said is not None
-    refused = CliRunner().invoke(app, ["plugins", "prove", "gap", "-p", "my_gap.py"], env={"COLUMNS": "1000"})
+    with patch.object(OUT, "_width", 1000):  # COLUMNS is read when a console is made
+        refused = CliRunner().invoke(app, ["plugins", "prove", "gap", "-p", "my_gap.py"])
     assert refused.exit_code == 1
     assert said[1].replace("\n> ", " ") in refused.output
     assert "not proven: expected gradient, teacher felt, another teacher" in refused.output

@@ -4,6 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from distillkit.cli.main import app
+from distillkit.cli.reporting import OUT
 
 SCRIPT = '''
 from typing import ClassVar
@@ -48,7 +49,7 @@ class Required(Gap):
 
 @pytest.fixture
 def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(OUT, "_width", 200)  # COLUMNS is read when a console is made
     path = tmp_path / "gap.py"
     path.write_text(SCRIPT, encoding="utf-8")
     return str(path)
