@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from conftest import read_jsonl
