@@ -4,7 +4,8 @@
 
 The student is a Llama of two layers with a token a byte, first trained to answer `short N` and `long N` with random
 letters that end with a chance of 1/12 and 1/120 at each. Each teacher is that student, trained on answers of its own
-route whose letters follow each other in its own way. Models and finished runs in FOLDER are not made again.
+route, which have some letters more often than others. The loss is `divergence` (reverse, full). Models and finished
+runs in FOLDER are not made again.
 """
 
 import argparse
@@ -29,27 +30,21 @@ TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>{% endif %}"
 )
-ROWS, HELD_OUT = 8, 48
-SHARPNESS = 1.5
+ROWS, HELD_OUT, TOKENS_A_BATCH = 8, 48, 480
+SPREAD = 1.5
 
 
-def chain(route: str | None) -> np.ndarray:
-    """The chance of each letter after each other; None: all alike."""
-    size = len(LETTERS)
-    if route is None:
-        return np.full((size, size), 1 / size)
-    logits = SHARPNESS * np.random.default_rng(list(LENGTHS).index(route)).standard_normal((size, size))
-    chances = np.exp(logits)
-    return chances / chances.sum(axis=1, keepdims=True)
+def likes(route: str | None) -> np.ndarray:
+    """The chance of each letter; None: all alike."""
+    logits = np.zeros(len(LETTERS))
+    if route is not None:
+        logits = SPREAD * np.random.default_rng(list(LENGTHS).index(route)).standard_normal(len(LETTERS))
+    return np.exp(logits) / np.exp(logits).sum()
 
 
 def answer(chances: np.ndarray, length: int, chance: np.random.Generator) -> str:
-    """Letters along the chain, as many as come before the end."""
-    letter, letters = chance.integers(len(LETTERS)), []
-    for _ in range(min(chance.geometric(1 / length), LONGEST) - 1):
-        letter = chance.choice(len(LETTERS), p=chances[letter])
-        letters.append(LETTERS[letter])
-    return "".join(letters)
+    """As many letters as come before the end."""
+    return "".join(chance.choice(list(LETTERS), size=min(chance.geometric(1 / length), LONGEST) - 1, p=chances))
 
 
 def write_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -94,7 +89,8 @@ def make(folder: Path, route: str | None, start: Path | None, steps: int) -> Pat
     optimizer, chance = torch.optim.AdamW(model.parameters(), 3e-3), np.random.default_rng(0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        loss = model(**batch(tokenizer, [route] if route else list(LENGTHS), chain(route), chance)).loss
+        taught = [route] if route else list(LENGTHS)
+        loss = sum(model(**batch(tokenizer, each, likes(route), chance)).loss for each in taught) / len(taught)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -106,17 +102,16 @@ def make(folder: Path, route: str | None, start: Path | None, steps: int) -> Pat
 
 
 def batch(
-    tokenizer: PreTrainedTokenizerFast, routes: Sequence[str], chances: np.ndarray, chance: np.random.Generator
+    tokenizer: PreTrainedTokenizerFast, route: str, chances: np.ndarray, chance: np.random.Generator
 ) -> Mapping[str, torch.Tensor]:
-    """As many tokens of each route, so that a short one has more answers."""
+    """Answers of a route, as many tokens as of any other."""
     ids, labels = [], []
-    for route in routes:
-        for _ in range(8 * LENGTHS["long"] // LENGTHS[route]):
-            message = {"role": "user", "content": f"{route} {chance.integers(1000)}"}
-            prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True, return_dict=False)
-            said = [*tokenizer.encode(answer(chances, LENGTHS[route], chance), add_special_tokens=False), END]
-            ids.append(torch.tensor([*prompt, *said]))
-            labels.append(torch.tensor([*[NO_LABEL] * len(prompt), *said]))
+    for _ in range(TOKENS_A_BATCH // LENGTHS[route]):
+        message = {"role": "user", "content": f"{route} {chance.integers(1000)}"}
+        prompt = tokenizer.apply_chat_template([message], add_generation_prompt=True, return_dict=False)
+        said = [*tokenizer.encode(answer(chances, LENGTHS[route], chance), add_special_tokens=False), END]
+        ids.append(torch.tensor([*prompt, *said]))
+        labels.append(torch.tensor([*[NO_LABEL] * len(prompt), *said]))
     pad = torch.nn.utils.rnn.pad_sequence
     padded = pad(ids, batch_first=True, padding_value=END)
     targets = pad(labels, batch_first=True, padding_value=NO_LABEL)
@@ -173,6 +168,7 @@ def train_one(
                 "student": {"name": "local", "model": student, "lora_rank": 0, "learning_rate": rate},
                 "teachers": teachers,
                 "router": "field",
+                "loss": {"name": "divergence", "direction": "reverse", "support": "full"},
                 "sampling": {"max_completion_tokens": LONGEST},
                 "train": {
                     "prompt_groups_per_step": ROWS * len(routes),
@@ -216,9 +212,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    student = make(options.folder / "student", None, None, 300)
+    student = make(options.folder / "student", None, None, 400)
     for route in LENGTHS:
-        make(options.folder / f"teacher-{route}", route, student, 200)
+        make(options.folder / f"teacher-{route}", route, student, 150)
     for rate in options.rates:
         table(rate, options)
 
