@@ -17,7 +17,7 @@ from distillkit.testing.loss_proof.divergence_gradient import divergence_gradien
 from distillkit.testing.loss_proof.enumeration import Masks
 from distillkit.testing.loss_proof.exact_batch import ExactBatch, Outcome
 from distillkit.testing.loss_proof.why_another import why_another, why_no_token, why_nothing
-from distillkit.testing.proof_result import ProofCheck, ProofResult
+from distillkit.testing.proof_result import EXPECTED, ProofCheck, ProofResult
 
 TOLERANCE = 1e-6
 """Of the length of the gradients that make the expected one: records and losses compute inputs in float32."""
@@ -59,7 +59,7 @@ def _check(name: str, passed: bool, sentence: str, why: str) -> ProofCheck:
 
 
 def _expected_gradient(case: LossCase) -> ProofCheck:
-    name, divergence = "expected gradient", case.loss.minimises()
+    name, divergence = EXPECTED, case.loss.minimises()
     if divergence is None:
         return ProofCheck(name, "not claimed", "minimises() is None")
     try:

@@ -69,6 +69,29 @@ def test_a_loss_that_does_what_it_says_is_proven_check_by_check(script: str) -> 
     assert lines[-1] == "proven"
 
 
+def test_a_size_that_is_given_is_one_of_those_that_are_looked_at_and_it_is_said() -> None:
+    code, out = prove("divergence", "support=union", "k=4")
+    assert code == 0
+    assert "k runs from 1 to 5, whatever it is set to (here 4): the vocabulary is 6 tokens" in out
+    assert "in 5 of 10 cases: those with 1 teacher" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"),
+    [
+        (["advantage_clip=0.5"], "nothing is claimed (minimises() is None); all other checks passed"),
+        (
+            ["control=constant", "control_advantage=-0.2"],
+            "nothing is claimed (minimises() is None), and nothing of teacher felt, equal teacher; all other checks "
+            "passed",
+        ),
+    ],
+)
+def test_a_loss_that_claims_nothing_is_not_called_proven(script: str, words: list[str], verdict: str) -> None:
+    code, out = prove("importance_sampling", *words)
+    assert (code, out.splitlines()[-1]) == (0, verdict)
+
+
 def test_a_check_that_fails_says_why_and_makes_exit_code_1(script: str) -> None:
     code, out = prove("gap", "sign=2", "-p", script)
     assert code == 1
@@ -84,7 +107,8 @@ def test_all_proves_every_loss_at_its_defaults(script: str) -> None:
     found = {line.split()[0]: line for line in out.splitlines()[1:]}
     assert code == 0
     assert "importance_sampling" in found
-    assert "passed" in found["gap"]
+    assert "  passed  " in found["gap"]
+    assert "nothing claimed  nothing is claimed (minimises() is None)" in found["topk_cross_entropy"]
     assert "not looked at" in found["of_a_service"]
     assert "it has no token_loss" in found["of_a_service"]
     assert "not looked at  loss.size: " in found["required"]

@@ -67,6 +67,8 @@ def test_a_loss_that_claims_nothing_may_pull_away_from_an_equal_teacher_and_it_i
 
 def test_each_size_that_the_option_may_have_is_looked_at() -> None:
     assert prove_loss(TeacherTopK()).cases == tuple(f"k = {k}, 1 teacher" for k in (2, 3, 4, 5))
+    assert prove_loss(TeacherTopK(k=3)).sizes.startswith("k runs from 2 to 5, whatever it is set to (here 3)")
+    assert not prove_loss(FullForward()).sizes
     assert prove_loss(FullForward()).cases == ("1 teacher", "2 teachers")
 
 
@@ -176,7 +178,7 @@ def test_the_support_of_several_teachers_is_claimed_for_one_of_them() -> None:
     assert len(proof.cases) == 8
     (check,) = (check for check in proof.checks if check.name == "expected gradient")
     assert check.result == "passed"
-    assert check.sentence.endswith("; in 4 of 8 cases")
+    assert check.sentence.endswith("; in 4 of 8 cases: those with 1 teacher")
 
 
 def test_what_changes_with_each_call_fails_where_a_second_call_is_made() -> None:
