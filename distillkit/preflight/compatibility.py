@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from distillkit.capabilities import meant_by
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.config.default_plugins import default_source
 from distillkit.config.option_problems import PluginOptionsError
@@ -118,7 +119,7 @@ def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
     if lacks:
         raise InputError(
             f"loss {loss.name!r} reads {' and '.join(lacks)} of the student; student {student.name!r} gives "
-            f"{', '.join(sorted(given))}"
+            f"{', '.join(sorted(given))}{meant_by(loss.needs())}"
         )
     if rank.count > 1:
         _require_travelling(loss)
@@ -171,7 +172,7 @@ def _require_given(
         ways = [way for side in (giving, plugin) if (way := side.way_out(need, least, limit))]
         raise InputError(
             f"{who} gives {can}; {plugin.role} {plugin.name!r} needs {need}"
-            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}"
+            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}{meant_by([need])}"
         )
 
 

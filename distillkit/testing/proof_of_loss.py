@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 
+from distillkit.capabilities import KNOWN_NEEDS, meant_by
 from distillkit.errors import MissingExtraError
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_result import Proof, ProofCheck, ProofResult
-from distillkit.testing.synthetic_batches import KNOWN_NEEDS
 
 OF_SAMPLERS = frozenset({"topk", "entropy"})
 """The capabilities of samplers that tables have; of scorers they have `KNOWN_NEEDS`."""
@@ -52,7 +52,9 @@ def unprovable(loss: Loss) -> str | None:
     if loss.token_loss() is None:
         return "it has no token_loss, and what a service computes cannot be looked at"
     own = sorted((loss.needs().keys() - KNOWN_NEEDS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
-    return f"it needs {' and '.join(own)}, and what that is, only its author knows" if own else None
+    if not own:
+        return None
+    return f"it needs {' and '.join(own)}, and what that is, only its author knows{meant_by(loss.needs())}"
 
 
 def _merged(made: list[tuple[str, list[ProofCheck]]]) -> Iterator[ProofCheck]:

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import JsonValue, ValidationError
 
 from distillkit.arrays import Array, FloatArray, IntArray, frozen_array, logprob_array
+from distillkit.capabilities import KNOWN_NEEDS
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
@@ -29,8 +30,6 @@ from distillkit.types import Prompts, Route, Row
 TEACHERS = ("teacher", "other")
 IDS = ByteTokenizer.size
 """What top-k ids are taken from, where k is less."""
-KNOWN_NEEDS = frozenset({"sampled", "topk", "at_ids", "full"})
-"""The capabilities of scorers that the engine knows; any other is its author's own."""
 ADVANTAGE = 0.01
 """Nats by which made-up teachers give more to what a student sampled than it did."""
 

@@ -111,7 +111,7 @@ def test_all_proves_every_loss_at_its_defaults(script: str) -> None:
     assert "nothing claimed  nothing is claimed (minimises() is None)" in found["topk_cross_entropy"]
     assert "not looked at" in found["of_a_service"]
     assert "it has no token_loss" in found["of_a_service"]
-    assert "not looked at  loss.size: " in found["required"]
+    assert "not looked at    loss.size: " in found["required"]
     Path(script).write_text(SCRIPT.replace("-1.0", "1.0"), encoding="utf-8")
     code, out = prove("--all", "-p", script)
     assert code == 1
@@ -138,3 +138,7 @@ def test_what_has_nothing_to_look_at_is_refused_when_it_is_named(script: str) ->
     Path(script).write_text(SCRIPT + OTHERS, encoding="utf-8")
     code, out = prove("of_a_service", "-p", script)
     assert (code, "loss 'of_a_service' cannot be proven: it has no token_loss" in out) == (2, True)
+    misspelt = SCRIPT + '\n    def needs(self):\n        return {"fulll": 1}\n'
+    Path(script).write_text(misspelt, encoding="utf-8")
+    code, out = prove("gap", "-p", script)
+    assert (code, "did you mean 'full' by 'fulll'?" in " ".join(out.split())) == (2, True)
