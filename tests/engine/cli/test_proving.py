@@ -115,7 +115,7 @@ def test_all_proves_every_loss_at_its_defaults(script: str) -> None:
     Path(script).write_text(SCRIPT.replace("-1.0", "1.0"), encoding="utf-8")
     code, out = prove("--all", "-p", script)
     assert code == 1
-    assert "failed  expected gradient: points the other way" in out
+    assert "failed           expected gradient: points the other way" in out
 
 
 @pytest.mark.parametrize(
