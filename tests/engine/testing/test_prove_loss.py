@@ -137,6 +137,10 @@ OTHERS = {"expected gradient": "cosine .*, ratio", "weights": "off where the wei
             },
         ),
         (
+            broken.variant(lambda positions, options: broken.forward(positions).mean().expand(len(positions.student))),
+            OTHERS | {"independent positions": "the loss of a position depends on others"},
+        ),
+        (
             broken.WeightsDetached(),
             {
                 "loss of each position": r"^1 teacher: its gradient is zero at every position \(\de-1\d long together, "
