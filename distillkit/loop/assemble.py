@@ -9,8 +9,8 @@ from distillkit.loop.batch_maker import BatchMaker
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import EvaluatorRunner
-from distillkit.loop.guards import Guards
 from distillkit.loop.gradient_monitor import GradientMonitor
+from distillkit.loop.guards import Guards
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.route_gradients import RouteGradients

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from distillkit.capabilities import meant_by
 from distillkit.config.data_config import DataConfig, Paths
 from distillkit.config.default_plugins import default_source
 from distillkit.config.option_problems import PluginOptionsError
@@ -14,6 +13,7 @@ from distillkit.errors import ConfigError, InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.capabilities import meant_by
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss, read_by

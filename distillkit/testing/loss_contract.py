@@ -6,10 +6,10 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from distillkit.capabilities import KNOWN_NEEDS
 from distillkit.errors import DistillkitError, PluginError, error_text
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import Rollout, ScoredRollout
+from distillkit.roles.capabilities import KNOWN_NEEDS
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_of_loss import prove_loss, unprovable

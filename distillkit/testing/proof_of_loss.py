@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 
-from distillkit.capabilities import KNOWN_NEEDS, meant_by
 from distillkit.errors import MissingExtraError
+from distillkit.roles.capabilities import KNOWN_NEEDS, meant_by
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_result import Proof, ProofCheck, ProofResult

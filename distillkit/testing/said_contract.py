@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from distillkit.capabilities import meant_by
 from distillkit.context import RunContext
 from distillkit.positions import READS
+from distillkit.roles.capabilities import meant_by
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler

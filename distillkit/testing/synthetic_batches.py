@@ -9,7 +9,6 @@ import numpy as np
 from pydantic import JsonValue, ValidationError
 
 from distillkit.arrays import Array, FloatArray, IntArray, frozen_array, logprob_array
-from distillkit.capabilities import KNOWN_NEEDS
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.loop.batch_maker import BatchMaker
@@ -17,6 +16,7 @@ from distillkit.loop.wanted import Wanted
 from distillkit.positions import Positions
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
+from distillkit.roles.capabilities import KNOWN_NEEDS
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
 from distillkit.roles.weighting import Weighting

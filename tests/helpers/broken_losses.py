@@ -99,7 +99,8 @@ class WeightsDetached(FullForward):
 
 def weights_detached(positions: Positions, options: object) -> Tensor:
     student, teacher = positions.student, positions.teacher
-    return (student.detach().exp() * (student - teacher)).sum(-1)
+    found: Tensor = (student.detach().exp() * (student - teacher)).sum(-1)
+    return found
 
 
 class WeightsDetachedUnclaimed(WeightsDetached):

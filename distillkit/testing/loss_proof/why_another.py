@@ -46,7 +46,7 @@ def why_nothing(outcome: Outcome) -> str:
 def why_no_token(outcome: Outcome) -> str:
     """Of gradients that are zero at every token, up to rounding."""
     return (
-        f"its gradient is zero at every position ({outcome.scale:.0e} long together, which is rounding, where the losses "
+        f"its gradient is zero at every position ({outcome.scale:.0e} long together, which is rounding, where losses "
         f"are {outcome.size:.2g}): nothing is trained but noise. Are its weights detached? The gradient of "
         "sum_v w_v log s_v is zero where the constants w are the student's own probabilities, since those sum to 1: "
         "what one token gains, the others lose. Let the gradient through the weights, too"

@@ -144,11 +144,11 @@ OTHERS = {"expected gradient": "cosine .*, ratio", "weights": "off where the wei
             broken.WeightsDetached(),
             {
                 "loss of each position": r"^1 teacher: its gradient is zero at every position \(\de-1\d long together, "
-                r"which is rounding, where the losses are \d.*Are its weights detached\?"
+                r"which is rounding, where losses are \d.*Are its weights detached\?"
             },
         ),
         (broken.WeightsDetachedUnclaimed(), {"loss of each position": "gradient is zero at every position"}),
-        (broken.ValueWithoutSize(), {"loss of each position": "where the losses are 0.: nothing is trained"}),
+        (broken.ValueWithoutSize(), {"loss of each position": "where losses are 0.: nothing is trained"}),
         (broken.NoGradientUntaught(), {"loss of each position": "gradient is zero at every position"}),
         (broken.Unsaid(), {"loss of each position": "reads positions.student .* must have `distribution` in reads"}),
         (broken.Unsaid(what="teacher"), {"loss of each position": r"must have `full` in needs\(\)"}),
