@@ -23,9 +23,10 @@ def prove(registry: Registry, name: str | None, options: Sequence[str], console:
     if why := unprovable(loss):
         raise InputError(f"loss {name!r} cannot be proven: {why}")
     proof = prove_loss(loss)
-    console.print(f"loss {name}, with {'; '.join(proof.cases)}\n")
+    console.print(f"loss {name}, with {'; '.join(proof.cases)}")
+    console.print(f"{proof.sizes}\n" if proof.sizes else "")
     console.print(_checks(proof))
-    console.print("\nproven" if proof.passed else f"\nnot proven: {', '.join(each.name for each in proof.failures)}")
+    console.print(f"\n{proof.verdict}")
     return proof.passed
 
 
@@ -65,9 +66,8 @@ def _at_defaults(registry: Registry, name: str) -> tuple[str, str]:
     if why := unprovable(loss):
         return "not looked at", why
     proof = prove_loss(loss)
-    unclaimed = [check.name for check in proof.checks if check.result == "not claimed"]
     if proof.passed:
-        return "passed", f"not claimed: {', '.join(unclaimed)}" if unclaimed else "all that there is to look at"
+        return "passed" if proof.verdict == "proven" else "nothing claimed", proof.verdict
     return "failed", "; ".join(f"{check.name}: {check.sentence}" for check in proof.failures)
 
 

@@ -9,6 +9,7 @@ from distillkit.loop.batch_maker import BatchMaker
 from distillkit.loop.checkpointer import Checkpointer
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import EvaluatorRunner
+from distillkit.loop.gradient_monitor import GradientMonitor
 from distillkit.loop.guards import Guards
 from distillkit.loop.ledger import Ledger
 from distillkit.loop.policy_sync import PolicySync
@@ -43,7 +44,9 @@ def assemble(
     train, taken = config.train, config.student.loss_functions().get(config.loss.loss_function)
     maker = BatchMaker(config.loss, taken, train.num_substeps, train.normalization, train.weightings)
     gradients = RouteGradients(config.student, train.route_gradients_every, prepared.pipeline.routed_to, warn)
-    trainer = WindowTrainer(config.student, maker, train.max_bad_steps, mismatch, warn, gradients)
+    trainer = WindowTrainer(
+        config.student, maker, train.max_bad_steps, mismatch, GradientMonitor(warn), warn, gradients
+    )
     evaluations = EvaluatorRunner(prepared, scheduler, files, dispatcher)
     return Engine(
         prepared,

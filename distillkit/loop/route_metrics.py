@@ -30,7 +30,7 @@ def route_metrics(
             "scored": float(len(mine)),
             "failed": float(failed.get(teacher.name, 0)),
             "tokens": float(sum(scored.rollout.active_count for scored in mine)),
-            **({"weight": weights.get(teacher.name, 0.0) / total} if total else {}),
+            **({"weight": weights.get(teacher.name, 0.0) / (total or 1.0)} if batches else {}),
             **dict(_measured(mine, teacher.name)),
         }
         metrics |= {f"teacher_route/{teacher.slug}/{name}": value for name, value in found.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from distillkit.arrays import Array
 from distillkit.errors import BadStepError, RunFailedError
 from distillkit.loop.batch_maker import BatchMaker, WeighedBatch
+from distillkit.loop.gradient_monitor import GradientMonitor
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.loop.route_gradients import RouteGradients
 from distillkit.metrics import mean_of
@@ -82,6 +83,7 @@ class WindowTrainer:
     maker: BatchMaker
     max_bad_steps: int
     mismatch: MismatchMonitor
+    gradient: GradientMonitor
     warn: Callable[[str], None]
     gradients: RouteGradients
     bad_in_a_row: int = field(default=0)
@@ -121,6 +123,7 @@ class WindowTrainer:
                 trained.append(batch)
                 weights.append(weighed)
                 self.bad_in_a_row = 0
+        self.gradient.check(results, outcomes.scored)
         metrics = mean_of([*results, *(StepResult(weighed.metrics) for weighed in weights)])
         metrics |= measured | self.mismatch.check(results)
         if refused:

@@ -13,6 +13,7 @@ from distillkit.errors import ConfigError, InputError, suggest
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.capabilities import meant_by
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.loss import Loss, read_by
@@ -118,7 +119,7 @@ def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
     if lacks:
         raise InputError(
             f"loss {loss.name!r} reads {' and '.join(lacks)} of the student; student {student.name!r} gives "
-            f"{', '.join(sorted(given))}"
+            f"{', '.join(sorted(given))}{meant_by(loss.needs())}"
         )
     if rank.count > 1:
         _require_travelling(loss)
@@ -171,7 +172,7 @@ def _require_given(
         ways = [way for side in (giving, plugin) if (way := side.way_out(need, least, limit))]
         raise InputError(
             f"{who} gives {can}; {plugin.role} {plugin.name!r} needs {need}"
-            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}"
+            f"{f' of {least}' if least > 1 else ''}{': ' if ways else ''}{', or '.join(ways)}{meant_by([need])}"
         )
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from distillkit.errors import DistillkitError, PluginError, error_text
 from distillkit.loop.batch_maker import BatchMaker
 from distillkit.records import Rollout, ScoredRollout
+from distillkit.roles.capabilities import KNOWN_NEEDS
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_of_loss import prove_loss, unprovable
-from distillkit.testing.synthetic_batches import KNOWN_NEEDS, make_scored_rollouts
+from distillkit.testing.synthetic_batches import make_scored_rollouts
 from distillkit.training_data import Batch, Datum
 
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 from importlib.util import find_spec
 
 from distillkit.errors import MissingExtraError
+from distillkit.roles.capabilities import KNOWN_NEEDS, meant_by
 from distillkit.roles.loss import Loss
 from distillkit.testing.builders import require
 from distillkit.testing.proof_result import Proof, ProofCheck, ProofResult
-from distillkit.testing.synthetic_batches import KNOWN_NEEDS
 
 OF_SAMPLERS = frozenset({"topk", "entropy"})
 """The capabilities of samplers that tables have; of scorers they have `KNOWN_NEEDS`."""
@@ -40,11 +40,11 @@ def prove_loss(loss: Loss) -> Proof:
     require(why_not is None, loss, f"cannot be proven: {why_not}")
     if find_spec("torch") is None:
         raise MissingExtraError("proving a loss needs torch: pip install 'distillkit[local]'")
-    from distillkit.testing.loss_proof.cases import cases_of
+    from distillkit.testing.loss_proof.cases import cases_of, said_of_sizes
     from distillkit.testing.loss_proof.checks import checks_of
 
     made = [(case.label, list(checks_of(case))) for case in cases_of(loss)]
-    return Proof(loss.name, tuple(label for label, _ in made), tuple(_merged(made)))
+    return Proof(loss.name, tuple(label for label, _ in made), tuple(_merged(made)), said_of_sizes(loss))
 
 
 def unprovable(loss: Loss) -> str | None:
@@ -52,7 +52,9 @@ def unprovable(loss: Loss) -> str | None:
     if loss.token_loss() is None:
         return "it has no token_loss, and what a service computes cannot be looked at"
     own = sorted((loss.needs().keys() - KNOWN_NEEDS) | (loss.sampler_needs().keys() - OF_SAMPLERS))
-    return f"it needs {' and '.join(own)}, and what that is, only its author knows" if own else None
+    if not own:
+        return None
+    return f"it needs {' and '.join(own)}, and what that is, only its author knows{meant_by(loss.needs())}"
 
 
 def _merged(made: list[tuple[str, list[ProofCheck]]]) -> Iterator[ProofCheck]:
@@ -62,6 +64,15 @@ def _merged(made: list[tuple[str, list[ProofCheck]]]) -> Iterator[ProofCheck]:
         found = [(label, check) for label, checks in made for check in checks if check.name == name]
         label, check = min(found, key=lambda each: WORST_FIRST.index(each[1].result))
         if len(found) < len(made):
-            check = replace(check, sentence=f"{check.sentence}; in {len(found)} of {len(made)} cases")
+            which = _which([label for label, _ in found], [label for label, _ in made])
+            check = replace(check, sentence=f"{check.sentence}; in {len(found)} of {len(made)} cases: {which}")
         alike = len(made) == 1 or (check.result != "failed" and len({each.result for _, each in found}) == 1)
         yield check if alike else replace(check, sentence=f"{label}: {check.sentence}")
+
+
+def _which(labels: list[str], every: list[str]) -> str:
+    """Some of the cases, by what only they have in common, or else one by one: `those with 1 teacher`."""
+    parts = {label: set(label.split(", ")) for label in every}
+    common = set.intersection(*(parts[label] for label in labels))
+    alone = [label for label in every if common <= parts[label]] == labels
+    return f"those with {', '.join(sorted(common))}" if common and alone else "; ".join(labels)

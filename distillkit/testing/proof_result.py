@@ -8,6 +8,9 @@ from distillkit.frozen import Value
 ProofResult = Literal["passed", "failed", "not claimed"]
 """Of one check; `not claimed`: the loss promises nothing of the kind."""
 
+EXPECTED = "expected gradient"
+"""The check of what the loss minimises."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProofCheck(Value):
@@ -31,6 +34,8 @@ class Proof(Value):
     """With which sizes and how many teachers it was looked at."""
     checks: tuple[ProofCheck, ...]
     """Each once, as it came out worst."""
+    sizes: str = ""
+    """Which sizes of an option were looked at in the place of the one that is set, and why; empty: as it is set."""
 
     @property
     def passed(self) -> bool:
@@ -41,6 +46,18 @@ class Proof(Value):
     def failures(self) -> tuple[ProofCheck, ...]:
         """The checks that failed."""
         return tuple(check for check in self.checks if check.result == "failed")
+
+    @property
+    def verdict(self) -> str:
+        """`proven`; what was not claimed, where that is what the loss minimises; or which checks failed."""
+        if self.failures:
+            return f"not proven: {', '.join(check.name for check in self.failures)}"
+        unclaimed = [check.name for check in self.checks if check.result == "not claimed"]
+        if EXPECTED not in unclaimed:
+            return "proven"
+        others = ", ".join(name for name in unclaimed if name != EXPECTED)
+        nor = f", and nothing of {others}" if others else ""
+        return f"nothing is claimed (minimises() is None){nor}; all other checks passed"
 
     def __str__(self) -> str:
         """A line a check."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from distillkit.context import RunContext
 from distillkit.positions import READS
+from distillkit.roles.capabilities import meant_by
 from distillkit.roles.loss import Loss
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.sampler import Sampler
@@ -90,6 +91,8 @@ def check_needs(plugin: Loss | Weighting) -> None:
             needs = given(plugin, method, getattr(plugin, method)(), Mapping)
             amounts = all(isinstance(name, str) and type(least) is int and least > 0 for name, least in needs.items())
             require(amounts, plugin, f"has `{method}` that are no amounts by name: {dict(needs)}")
+    meant = meant_by(plugin.needs())
+    require(not meant, plugin, f"has `needs` {sorted(plugin.needs())}{meant} A name of your own must be less like it")
 
 
 def _is_json(options: Mapping[str, object]) -> bool:

@@ -16,6 +16,7 @@ from distillkit.loop.wanted import Wanted
 from distillkit.positions import Positions
 from distillkit.records import Rollout, Score, ScoredRollout, ScoreRequest
 from distillkit.registry import Registry
+from distillkit.roles.capabilities import KNOWN_NEEDS
 from distillkit.roles.loss import Loss
 from distillkit.roles.student import Student
 from distillkit.roles.weighting import Weighting
@@ -29,8 +30,6 @@ from distillkit.types import Prompts, Route, Row
 TEACHERS = ("teacher", "other")
 IDS = ByteTokenizer.size
 """What top-k ids are taken from, where k is less."""
-KNOWN_NEEDS = frozenset({"sampled", "topk", "at_ids", "full"})
-"""The capabilities of scorers that the engine knows; any other is its author's own."""
 ADVANTAGE = 0.01
 """Nats by which made-up teachers give more to what a student sampled than it did."""
 

@@ -85,6 +85,55 @@ def others_gradients(positions: Positions, options: object) -> Tensor:
     return mine + mine.mean() - mine.mean().detach()
 
 
+class WeightsDetached(FullForward):
+    """The reverse KL with constant weights: a gradient of zero at every position."""
+
+    name: ClassVar[str] = "weights_detached"
+
+    def minimises(self) -> NextTokenDivergence | None:
+        return reverse_kl
+
+    def token_loss(self) -> TokenLoss:
+        return weights_detached
+
+
+def weights_detached(positions: Positions, options: object) -> Tensor:
+    student, teacher = positions.student, positions.teacher
+    found: Tensor = (student.detach().exp() * (student - teacher)).sum(-1)
+    return found
+
+
+class WeightsDetachedUnclaimed(WeightsDetached):
+    """Sees the teacher as a factor, claims nothing, and trains nothing."""
+
+    def minimises(self) -> NextTokenDivergence | None:
+        return None
+
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: (
+            (positions.student.detach().exp() * positions.student).sum(-1) * positions.teacher.max(-1).values
+        )
+
+
+class ValueWithoutSize(WeightsDetached):
+    """Rounding, of a loss that is 0 itself."""
+
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: (
+            weights_detached(positions, options) - weights_detached(positions, options).detach()
+        )
+
+
+class NoGradientUntaught(WeightsDetachedUnclaimed):
+    """Reads no teacher, either."""
+
+    def needs(self) -> Mapping[str, int]:
+        return {}
+
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: (positions.student.detach().exp() * positions.student).sum(-1)
+
+
 class IgnoresTheTeacher(FullForward):
     """Goes to the uniform distribution, whoever teaches."""
 

@@ -72,15 +72,31 @@ def ids_needed(loss: Loss) -> int:
     return max(needs.get("topk", 0), needs.get("at_ids", 0), sampler.get("topk", 0))
 
 
+def said_of_sizes(loss: Loss) -> str:
+    """Which sizes stand in for the one that an option sets, and why; empty where none does."""
+    option, found = _sized(loss)
+    if option is None:
+        return ""
+    sizes = [k for k, _ in found]
+    return (
+        f"{option} runs from {sizes[0]} to {sizes[-1]}, whatever it is set to (here {getattr(loss, option)}): "
+        f"the vocabulary is {VOCABULARY} tokens"
+    )
+
+
 def _sizes(loss: Loss) -> list[tuple[str, Loss]]:
     """The loss at K of 1 to 5, where an option of it says how many ids it needs; else as it is."""
-    if not ids_needed(loss):
-        return [("", loss)]
-    for name in type(loss).model_fields:
-        found = [(f"{name} = {k}", made) for k, made in _with_sizes(loss, name) if ids_needed(made) == k]
+    option, found = _sized(loss)
+    return [(f"{option} = {k}", made) for k, made in found] if option else [("", loss)]
+
+
+def _sized(loss: Loss) -> tuple[str | None, list[tuple[int, Loss]]]:
+    """The option that says how many ids the loss needs, and the loss at each size; None where there is none."""
+    for name in type(loss).model_fields if ids_needed(loss) else ():
+        found = [(k, made) for k, made in _with_sizes(loss, name) if ids_needed(made) == k]
         if found:
-            return found
-    return [("", loss)]
+            return name, found
+    return None, []
 
 
 def _with_sizes(loss: Loss, option: str) -> Iterator[tuple[int, Loss]]:

@@ -16,8 +16,8 @@ from distillkit.testing.loss_proof.cases import LossCase
 from distillkit.testing.loss_proof.divergence_gradient import divergence_gradient
 from distillkit.testing.loss_proof.enumeration import Masks
 from distillkit.testing.loss_proof.exact_batch import ExactBatch, Outcome
-from distillkit.testing.loss_proof.why_another import NOTHING, why_another, why_nothing
-from distillkit.testing.proof_result import ProofCheck, ProofResult
+from distillkit.testing.loss_proof.why_another import why_another, why_no_token, why_nothing
+from distillkit.testing.proof_result import EXPECTED, ProofCheck, ProofResult
 
 TOLERANCE = 1e-6
 """Of the length of the gradients that make the expected one: records and losses compute inputs in float32."""
@@ -31,7 +31,7 @@ EACH = "loss of each position"
 
 
 def checks_of(case: LossCase) -> Iterator[ProofCheck]:
-    """In order; nothing more where the loss cannot be computed."""
+    """In order; nothing more where the loss cannot be computed, or has no gradient that others could be held to."""
     try:
         outcome = case.outcome
     except DistillkitError as error:
@@ -40,6 +40,9 @@ def checks_of(case: LossCase) -> Iterator[ProofCheck]:
     finite = bool(torch.isfinite(outcome.losses).all() and torch.isfinite(outcome.gradients).all())
     if not finite:
         yield ProofCheck(EACH, "failed", "loss or gradient is not finite, for distributions without zeros")
+        return
+    if outcome.scale <= outcome.rounding:
+        yield ProofCheck(EACH, "failed", why_no_token(outcome))
         return
     yield ProofCheck(EACH, "passed", "finite, with gradient, from what reads() and needs() say alone")
     yield _independent(case)
@@ -56,7 +59,7 @@ def _check(name: str, passed: bool, sentence: str, why: str) -> ProofCheck:
 
 
 def _expected_gradient(case: LossCase) -> ProofCheck:
-    name, divergence = "expected gradient", case.loss.minimises()
+    name, divergence = EXPECTED, case.loss.minimises()
     if divergence is None:
         return ProofCheck(name, "not claimed", "minimises() is None")
     try:
@@ -64,7 +67,7 @@ def _expected_gradient(case: LossCase) -> ProofCheck:
     except DistillkitError as error:
         return ProofCheck(name, "failed", str(error))
     outcome = case.outcome
-    off = float((outcome.expected - wanted).norm()) / (outcome.scale or 1.0)
+    off = float((outcome.expected - wanted).norm()) / outcome.scale
     if off <= TOLERANCE:
         return ProofCheck(name, "passed", f"is that of what it minimises, to {max(off, 1e-16):.0e}")
     return ProofCheck(name, "failed", why_another(outcome, wanted, case))
@@ -72,13 +75,13 @@ def _expected_gradient(case: LossCase) -> ProofCheck:
 
 def _teacher_checks(case: LossCase) -> Iterator[ProofCheck]:
     outcome, other, equal = case.outcome, _run(case, "other"), _run(case, "equal")
-    felt = outcome.norm > NOTHING * outcome.scale
+    felt = outcome.norm > outcome.nothing
     yield _check("teacher felt", felt, f"a gradient of {outcome.norm:.2g} in expectation", why_nothing(outcome))
     yield _equal_teacher(case, equal)
     apart = float((outcome.expected - other.expected).norm())
     yield _check(
         "another teacher",
-        apart > NOTHING * outcome.scale,
+        apart > outcome.nothing,
         "another gradient",
         f"its expected gradients under two teachers are {apart:.0e} apart: what it trains does not depend on them",
     )
@@ -86,8 +89,8 @@ def _teacher_checks(case: LossCase) -> Iterator[ProofCheck]:
 
 def _equal_teacher(case: LossCase, equal: Outcome) -> ProofCheck:
     """No gradient is left. A loss that claims no divergence may have one (an anchor does): it is said, and no more."""
-    name, scale = "equal teacher", case.outcome.scale
-    if equal.norm <= TOLERANCE * scale:
+    name = "equal teacher"
+    if equal.norm <= max(TOLERANCE * case.outcome.scale, case.outcome.rounding):
         return ProofCheck(name, "passed", "no gradient")
     sentence = (
         f"its expected gradient is {equal.norm:.2g} long where the teacher is the student itself (from one unlike it: "

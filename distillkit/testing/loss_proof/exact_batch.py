@@ -19,6 +19,11 @@ from distillkit.testing.loss_proof.table_positions import TablePositions
 from distillkit.testing.loss_proof.tables import Policies
 from distillkit.training_data import Batch
 
+CANCELS = 1e-4
+"""Of the length of the gradients that make an expected one: less has cancelled."""
+ROUNDING = (1e-6, 1e-12)
+"""Of the loss's size, since records and losses compute inputs in float32; and at least, of float64."""
+
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
@@ -30,6 +35,8 @@ class Outcome:
     """[n, V] by each position's logits, times how often its completion is sampled and what its token weighs."""
     prefixes: Tensor
     """[n]."""
+    reach: Tensor
+    """[n] how often each position's completion is sampled."""
     table: tuple[int, int]
     """The shape of the student's table."""
 
@@ -47,6 +54,22 @@ class Outcome:
     def scale(self) -> float:
         """The expected length of a completion's gradients, token by token: what they would make if none cancelled."""
         return float(self.gradients.norm(dim=1).sum())
+
+    @property
+    def size(self) -> float:
+        """The expected sum of a completion's losses without their signs."""
+        return float((self.losses.abs() * self.reach).sum())
+
+    @property
+    def rounding(self) -> float:
+        """How long a gradient may be that is none."""
+        of_loss, least = ROUNDING
+        return max(of_loss * self.size, least)
+
+    @property
+    def nothing(self) -> float:
+        """How long an expected gradient may be that is none."""
+        return max(CANCELS * self.scale, self.rounding)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +115,7 @@ class ExactBatch:
         gradients = torch.zeros(count, vocabulary, dtype=torch.float64)
         for part in parts or [torch.arange(count)]:
             losses[part], gradients[part] = self._part(part)
-        return Outcome(losses, gradients, self.prefixes, (1 + vocabulary, vocabulary))
+        return Outcome(losses, gradients, self.prefixes, self.reach, (1 + vocabulary, vocabulary))
 
     def _part(self, part: Tensor) -> tuple[Tensor, Tensor]:
         logits = torch.tensor(self.policies.student)[self.prefixes[part]].requires_grad_()

@@ -9,14 +9,12 @@ from distillkit.testing.loss_proof.exact_batch import Outcome
 
 PARALLEL = 1e-6
 """How far from 1 the cosine of two gradients of one direction is, at most."""
-NOTHING = 1e-4
-"""Of the length of the gradients that make an expected one: less cancels."""
 
 
 def why_another(outcome: Outcome, wanted: Tensor, case: LossCase) -> str:
     """The expected gradient beside that of what the loss says that it minimises."""
     length = float(wanted.norm())
-    if outcome.norm <= NOTHING * outcome.scale:
+    if outcome.norm <= outcome.nothing:
         return f"{why_nothing(outcome)}. That of what it says it minimises is {length:.2g} long"
     if not length:
         return f"is {outcome.norm:.2g} long, and what it says it minimises has none"
@@ -37,13 +35,21 @@ def why_another(outcome: Outcome, wanted: Tensor, case: LossCase) -> str:
 
 
 def why_nothing(outcome: Outcome) -> str:
-    """Of an expected gradient that is zero."""
-    if not outcome.scale:
-        return "no token has a gradient"
+    """Of an expected gradient that is zero, though those of single tokens are not."""
     return (
         f"is zero ({outcome.norm:.0e}): those of single tokens ({outcome.scale:.2g} long together) cancel in "
         "expectation. What multiplies the logprob of a sampled token must depend on which token was sampled; of what "
         "does not (a divergence of the prefix, a constant), only noise is left"
+    )
+
+
+def why_no_token(outcome: Outcome) -> str:
+    """Of gradients that are zero at every token, up to rounding."""
+    return (
+        f"its gradient is zero at every position ({outcome.scale:.0e} long together, which is rounding, where losses "
+        f"are {outcome.size:.2g}): nothing is trained but noise. Are its weights detached? The gradient of "
+        "sum_v w_v log s_v is zero where the constants w are the student's own probabilities, since those sum to 1: "
+        "what one token gains, the others lose. Let the gradient through the weights, too"
     )
 
 

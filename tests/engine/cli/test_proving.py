@@ -70,6 +70,29 @@ def test_a_loss_that_does_what_it_says_is_proven_check_by_check(script: str) -> 
     assert lines[-1] == "proven"
 
 
+def test_a_size_that_is_given_is_one_of_those_that_are_looked_at_and_it_is_said() -> None:
+    code, out = prove("divergence", "support=union", "k=4")
+    assert code == 0
+    assert "k runs from 1 to 5, whatever it is set to (here 4): the vocabulary is 6 tokens" in out
+    assert "in 5 of 10 cases: those with 1 teacher" in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"),
+    [
+        (["advantage_clip=0.5"], "nothing is claimed (minimises() is None); all other checks passed"),
+        (
+            ["control=constant", "control_advantage=-0.2"],
+            "nothing is claimed (minimises() is None), and nothing of teacher felt, equal teacher; all other checks "
+            "passed",
+        ),
+    ],
+)
+def test_a_loss_that_claims_nothing_is_not_called_proven(script: str, words: list[str], verdict: str) -> None:
+    code, out = prove("importance_sampling", *words)
+    assert (code, out.splitlines()[-1]) == (0, verdict)
+
+
 def test_a_check_that_fails_says_why_and_makes_exit_code_1(script: str) -> None:
     code, out = prove("gap", "sign=2", "-p", script)
     assert code == 1
@@ -85,14 +108,15 @@ def test_all_proves_every_loss_at_its_defaults(script: str) -> None:
     found = {line.split()[0]: line for line in out.splitlines()[1:]}
     assert code == 0
     assert "importance_sampling" in found
-    assert "passed" in found["gap"]
+    assert "  passed  " in found["gap"]
+    assert "nothing claimed  nothing is claimed (minimises() is None)" in found["topk_cross_entropy"]
     assert "not looked at" in found["of_a_service"]
     assert "it has no token_loss" in found["of_a_service"]
-    assert "not looked at  loss.size: " in found["required"]
+    assert "not looked at    loss.size: " in found["required"]
     Path(script).write_text(SCRIPT.replace("-1.0", "1.0"), encoding="utf-8")
     code, out = prove("--all", "-p", script)
     assert code == 1
-    assert "failed  expected gradient: points the other way" in out
+    assert "failed           expected gradient: points the other way" in out
 
 
 @pytest.mark.parametrize(
@@ -115,3 +139,7 @@ def test_what_has_nothing_to_look_at_is_refused_when_it_is_named(script: str) ->
     Path(script).write_text(SCRIPT + OTHERS, encoding="utf-8")
     code, out = prove("of_a_service", "-p", script)
     assert (code, "loss 'of_a_service' cannot be proven: it has no token_loss" in out) == (2, True)
+    misspelt = SCRIPT + '\n    def needs(self):\n        return {"fulll": 1}\n'
+    Path(script).write_text(misspelt, encoding="utf-8")
+    code, out = prove("gap", "-p", script)
+    assert (code, "did you mean 'full' by 'fulll'?" in " ".join(out.split())) == (2, True)

@@ -92,6 +92,13 @@ def test_a_row_of_several_teachers_is_divided_as_its_mixture() -> None:
     assert metrics["teacher_route/a/tokens"] == metrics["teacher_route/b/tokens"] == 1
 
 
+def test_where_no_token_has_any_weight_each_share_is_zero() -> None:
+    batch = complete_batch(ImportanceSampling(), [LONG, SHORT])
+    empty = [replace(datum, inputs={**datum.inputs, "weights": 0 * datum.inputs["weights"]}) for datum in batch.datums]
+    metrics = route_metrics([LONG, SHORT], {}, TEACHERS, [replace(batch, datums=tuple(empty))])
+    assert [metrics[f"teacher_route/{name}/weight"] for name in ("a", "b", "idle")] == [0.0, 0.0, 0.0]
+
+
 def test_refused_steps_have_no_weight() -> None:
     assert "teacher_route/a/weight" not in route_metrics([], {"a": 1}, TEACHERS, [])
 

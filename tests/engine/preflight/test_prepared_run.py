@@ -7,10 +7,10 @@ from conftest import question
 
 from distillkit import Registry, RunConfig
 from distillkit.context import RunContext
-from distillkit.errors import DataError, InputError
+from distillkit.errors import DataError, InputError, PluginError
 from distillkit.preflight import prepared_run
 from distillkit.preflight.prepared_run import PreparedRun, prepare_run
-from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, check_plugin
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
@@ -163,6 +163,21 @@ class MoreOptions(ImportanceSampling):
 
     def options(self) -> Mapping[str, float]:
         return {**super().options(), "beta": 1.0}
+
+
+class MisspeltNeed(ImportanceSampling):
+    """Needs what it does not spell right, and would read it."""
+
+    def needs(self) -> Mapping[str, int]:
+        return {"fulll": 1}
+
+
+def test_a_misspelt_capability_is_recognised(fake_config: Make) -> None:
+    teachers: list[Any] = [{"model": "t", "scorer": SampledScorer()}]
+    with pytest.raises(InputError, match=r"needs fulll; did you mean 'full' by 'fulll'\?$"):
+        inspect(fake_config(loss=MisspeltNeed(), teachers=teachers))
+    with pytest.raises(PluginError, match=r"has `needs` \['fulll'\]; did you mean 'full' by 'fulll'\?"):
+        check_plugin(MisspeltNeed())
 
 
 def test_loss_scorer_and_student_must_fit(fake_config: Make) -> None:

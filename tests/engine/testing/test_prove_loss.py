@@ -67,6 +67,8 @@ def test_a_loss_that_claims_nothing_may_pull_away_from_an_equal_teacher_and_it_i
 
 def test_each_size_that_the_option_may_have_is_looked_at() -> None:
     assert prove_loss(TeacherTopK()).cases == tuple(f"k = {k}, 1 teacher" for k in (2, 3, 4, 5))
+    assert prove_loss(TeacherTopK(k=3)).sizes.startswith("k runs from 2 to 5, whatever it is set to (here 3)")
+    assert not prove_loss(FullForward()).sizes
     assert prove_loss(FullForward()).cases == ("1 teacher", "2 teachers")
 
 
@@ -134,6 +136,20 @@ OTHERS = {"expected gradient": "cosine .*, ratio", "weights": "off where the wei
                 "another teacher": "0e[+]00 apart: what it trains does not depend on them",
             },
         ),
+        (
+            broken.variant(lambda positions, options: broken.forward(positions).mean().expand(len(positions.student))),
+            OTHERS | {"independent positions": "the loss of a position depends on others"},
+        ),
+        (
+            broken.WeightsDetached(),
+            {
+                "loss of each position": r"^1 teacher: its gradient is zero at every position \(\de-1\d long together, "
+                r"which is rounding, where losses are \d.*Are its weights detached\?"
+            },
+        ),
+        (broken.WeightsDetachedUnclaimed(), {"loss of each position": "gradient is zero at every position"}),
+        (broken.ValueWithoutSize(), {"loss of each position": "where losses are 0.: nothing is trained"}),
+        (broken.NoGradientUntaught(), {"loss of each position": "gradient is zero at every position"}),
         (broken.Unsaid(), {"loss of each position": "reads positions.student .* must have `distribution` in reads"}),
         (broken.Unsaid(what="teacher"), {"loss of each position": r"must have `full` in needs\(\)"}),
         (broken.Unsaid(what="entropy"), {"loss of each position": "must have `entropy` in reads"}),
@@ -166,7 +182,7 @@ def test_the_support_of_several_teachers_is_claimed_for_one_of_them() -> None:
     assert len(proof.cases) == 8
     (check,) = (check for check in proof.checks if check.name == "expected gradient")
     assert check.result == "passed"
-    assert check.sentence.endswith("; in 4 of 8 cases")
+    assert check.sentence.endswith("; in 4 of 8 cases: those with 1 teacher")
 
 
 def test_what_changes_with_each_call_fails_where_a_second_call_is_made() -> None:
