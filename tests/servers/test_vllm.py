@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,6 +48,7 @@ PROMPTS = ["Why is the sky blue?", "Answer as a list of two. " * 20 + "Why?"]
 async def scores(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[Score]:
     run = make_context(teachers=[scorer.teacher])
     scorer.check(run)
+    run = replace(run, tokenizer=scorer.tokenizer(run))  # a student that reads the same ids, which the top-K are of
     await scorer.open(run)
     try:
         found = [outcome async for outcome in scorer.score(requests)]
@@ -89,6 +91,7 @@ async def test_stop_ids_and_stop_strings_end_completions_and_stay_in_them(
     scorer = HttpScorer(base_url=teacher_server.url).bind(Teacher("smol", "smol", tokenizer_model=str(model)))
     run = make_context(teachers=[scorer.teacher])
     scorer.check(run)
+    run = replace(run, tokenizer=scorer.tokenizer(run))  # a student that reads the same ids, which the top-K are of
     await scorer.open(run)
 
     async def greedy(**params: Any) -> Rollout:
