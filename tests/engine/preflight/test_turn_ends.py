@@ -223,6 +223,9 @@ class Wants(ImportanceSampling):
     def needs(self) -> Mapping[str, int]:
         return {"sampled": 1, "at_ids": 1}
 
+    def sampler_needs(self) -> Mapping[str, int]:
+        return {"topk": 1}
+
 
 class GivesIds(EndingScorer):
     name: ClassVar[str] = "gives-ids"
@@ -244,6 +247,9 @@ class WeighsById(Weighting):
 
     def needs(self) -> Mapping[str, int]:
         return {"at_ids": 1}
+
+    def sampler_needs(self) -> Mapping[str, int]:
+        return {"topk": 1}
 
     def weigh(self, step: Sequence[ScoredRollout]) -> Sequence[np.ndarray]:
         return [np.ones(len(scored.rollout.token_ids)) for scored in step]
