@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,8 @@ class DistributionLoss(Loss):
 
     def way_out(self, need: str, amount: int, given: int) -> str:
         """Another support, or fewer ids."""
+        if need == "teachers":
+            return f"take support: {self._for_several_teachers()}"
         if given:
             return "lower k"
         ways = {"at_ids": "take support: teacher_topk", "full": "take support: teacher_topk and a k"}
@@ -71,6 +73,12 @@ class DistributionLoss(Loss):
     def max_teachers(self) -> int | None:
         """Any number, as one mixture; one with `teacher_topk`, since several must be asked of each other's ids."""
         return 1 if self.support == "teacher_topk" else None
+
+    @classmethod
+    def _for_several_teachers(cls) -> str:
+        """The values of `support` that take any number of teachers."""
+        *some, last = (each for each in get_args(cls.model_fields["support"].annotation) if each != "teacher_topk")
+        return f"{', '.join(some)} or {last}" if some else str(last)
 
     def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
         """`support_ids` and `support_logprobs` [R, K']; nothing with `full`."""
