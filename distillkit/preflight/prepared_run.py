@@ -136,6 +136,7 @@ def prepare_run(
     rows = read_rows(config, plugins := plugins_of(config, registry))
     show_rows(rows)
     require_fitting(config, plugins, rank)
+    require_capabilities(config, plugins.sampler)  # before a server is asked; and again of what that said
     shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
     contexts = {user: context_for(user, config, shared, tell, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
