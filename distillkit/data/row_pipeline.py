@@ -12,6 +12,9 @@ from distillkit.errors import InputError, PluginError, RowError, suggest
 from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.types import ChatPrompts, Prompts, Route, RoutedRow, Row, Teacher
 
+MOST_MIXTURES = 3
+"""How many mixtures of teachers are told apart: a router may make one for every row."""
+
 
 @dataclass(slots=True)
 class RowPipeline:
@@ -25,6 +28,8 @@ class RowPipeline:
     """Rows without a prompt of their own for each teacher, scored under the student's messages."""
     unused: Counter[str] = field(default_factory=Counter)
     """Rows that have a field which belongs to prompts elsewhere, by the field."""
+    mixtures: dict[tuple[tuple[str, float], ...], None] = field(default_factory=dict)
+    """The routes to several teachers, each with its weights; `MOST_MIXTURES` of them and one, where there are more."""
     routed_to: tuple[Teacher, ...] = field(init=False)
     """The teachers that the router chooses from: all but the loss's references."""
     _names: Mapping[str, None] = field(init=False)
@@ -102,6 +107,8 @@ class RowPipeline:
         """Count a row with this route and these messages."""
         for name in route.weights:
             self.rows_of[name] += 1
+        if len(route.weights) > 1 and len(self.mixtures) <= MOST_MIXTURES:
+            self.mixtures[tuple(route.weights.items())] = None
         for name in chat.fallbacks & route.weights.keys():
             self.fallbacks_of[name] += 1
         for name in chat.unused:
