@@ -38,9 +38,13 @@ class DistributionLoss(Loss):
         return self
 
     def check(self, run: RunContext) -> None:
-        """Say what a loss without its tail minimises."""
-        if not self.tail:
-            run.notify(f"loss {self.name}: tail: false: {self.without_tail()}")
+        """Say what a loss without its tail minimises; warn of one that has no use for its teacher in the end."""
+        if self.tail:
+            return
+        empties = self.without_tail() == EMPTIES_THE_TOPK
+        fix = "; set tail: true" if empties else ""
+        said = f"loss {self.name} without its tail (tail: false): {self.without_tail()}{fix}"
+        run.notify(said, "warning" if empties else "note")
 
     @abstractmethod
     def without_tail(self) -> str:
