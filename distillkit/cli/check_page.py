@@ -122,7 +122,7 @@ def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: 
     console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
     console.print(_read(renderer.student, prompts.student), style="cyan")
     for name, ids in prompts.teachers.items():
-        console.print(f"teacher {route_shown(name, teachers)} reads ({counted(len(ids), 'token')}):")
+        console.print(f"teacher {route_shown(name, teachers)!r} reads ({counted(len(ids), 'token')}):")
         console.print(_read(renderer.teachers[name], ids), style="green")
 
 
