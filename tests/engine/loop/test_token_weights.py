@@ -187,7 +187,7 @@ def test_a_run_has_the_metrics_of_its_weightings(fake_config: Any) -> None:
 def test_a_weighting_gets_what_it_needs_of_the_sampler(fake_config: Any) -> None:
     entropy: dict[str, Any] = {"weightings": [{"name": "entropy", "share": 0.25}]}
     config = fake_config(train=entropy)
-    with pytest.raises(InputError, match="weighting 'entropy' needs entropy; sampler 'quiet' gives nothing more"):
+    with pytest.raises(InputError, match="sampler 'quiet' gives nothing more; weighting 'entropy' needs entropy"):
         run(config.model_copy(update={"student": QuietStudent()}))
     row = run(config).metrics[0]
     assert row["weights/entropy"] == pytest.approx(
