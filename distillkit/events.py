@@ -35,11 +35,14 @@ class RunStarted(Value):
     """The run directory."""
     plan: Plan
     teachers: tuple[Teacher, ...]
-    """All teachers, in the config's order."""
+    """The teachers that rows are routed to, in the config's order."""
     first_step: int
     """1, or the step after the checkpoint that was resumed; or its own, if that was not told of to its end."""
     config: Mapping[str, object]
     """The resolved config, as it stands in `config.yaml`."""
+    objective: str = ""
+    """What is trained on, in a line: the loss with the options that are not at their defaults, what it is divided by,
+    weightings, the mixture of a row's teachers, and the teachers that the loss asks besides."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

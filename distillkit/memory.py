@@ -20,7 +20,9 @@ SHARED_PARTS: tuple[MemoryPart, ...] = ("weights", "caches")
 
 def gib(size: float) -> str:
     """Bytes in words."""
-    return f"{size / GIB:.1f} GiB" if size >= 0.1 * GIB else f"{size / 2**20:.0f} MiB"
+    if size >= 0.1 * GIB:
+        return f"{size / GIB:.1f} GiB"
+    return f"{size / 2**10:.0f} KiB" if 0 < size < 2**20 else f"{size / 2**20:.0f} MiB"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from distillkit import hookspecs
 from distillkit.config.option_problems import PluginOptionsError, option_problems
+from distillkit.config.other_names import choice_here
 from distillkit.config.script_modules import complete_classes, import_script, incomplete_classes, what_it_lacks
 from distillkit.errors import (
     ConfigError,
@@ -175,7 +176,18 @@ class Registry:
         of_that_name = (each for each in self.incomplete if (each.role, each.name) == (role, name))
         hint += "".join(f"\n{each.cls} has that name, and {each.lacks}" for each in of_that_name)
         hint = hint or " (one of your own: -p FILE.py, or `plugins: [FILE.py]` in the config)"
-        raise PluginNotFoundError(f"no {role} is named {name!r}; {suggest(name, self.names(role))}{hint}")
+        meant = choice_here(role, name) or suggest(name, self.names(role))
+        raise PluginNotFoundError(f"no {role} is named {name!r}; {meant}{hint}")
+
+    def role_of(self, name: str) -> str:
+        """The one role in which a plugin has that name. Raises PluginNotFoundError where none is, or several are."""
+        roles = [info.role for info in self.infos() if info.name == name]
+        if len(roles) == 1:
+            return roles[0]
+        if roles:
+            raise PluginNotFoundError(f"{name!r} is a {' and a '.join(roles)}: write the role before it")
+        names = dict.fromkeys(info.name for info in self.infos())
+        raise PluginNotFoundError(f"no plugin is named {name!r}; {suggest(name, names)}")
 
     def build(self, role: str, choice: object) -> Plugin:
         """The plugin that a config's entry describes: a name, or a mapping with `name` and options."""

@@ -98,6 +98,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shell(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
     monkeypatch.chdir(checkout)
     if not Path("runs/models").exists():
+        monkeypatch.setattr("sys.argv", ["make_models.py"])
         runpy.run_path("examples/silently_wrong/make_models.py", run_name="__main__")
     with ExitStack() as servers:
         yield Shell(servers)

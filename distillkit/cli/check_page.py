@@ -20,6 +20,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.metrics import route_shown
 from distillkit.preflight.check_result import first_of_each_route
 from distillkit.preflight.kill_cost import kill_cost
+from distillkit.preflight.objective import objective
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.preflight.route_shares import share_row
 from distillkit.run_plan import Plan
@@ -52,6 +53,7 @@ def _show_plan(prepared: PreparedRun, console: Console) -> None:
     table.add_row("rows", f"{len(prepared.dataset):,} ({routes}); held out: {plan.eval_rows:,}")
     if prepared.order.shares:
         table.add_row("shares", share_row(prepared.order, plan.rows, pipeline.routed_to))
+    table.add_row("loss", objective(prepared.config, pipeline))
     whole = f"{counted(plan.rows, 'row')} and {counted(plan.completions, 'completion')} in all"
     table.add_row("steps", f"{plan.steps:,}, {whole}")
     if prepared.config.data.sort is not None:
@@ -120,7 +122,7 @@ def _show_prompts(prepared: PreparedRun, label: str, prompts: Prompts, console: 
     console.print(f"the student reads ({counted(len(prompts.student), 'token')}):")
     console.print(_read(renderer.student, prompts.student), style="cyan")
     for name, ids in prompts.teachers.items():
-        console.print(f"teacher {route_shown(name, teachers)} reads ({counted(len(ids), 'token')}):")
+        console.print(f"teacher {route_shown(name, teachers)!r} reads ({counted(len(ids), 'token')}):")
         console.print(_read(renderer.teachers[name], ids), style="green")
 
 

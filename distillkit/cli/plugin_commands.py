@@ -38,11 +38,17 @@ def plugins_list(
 
 @plugins_app.command("show")
 def plugins_show(
-    role: str, name: str, plugin: ScriptOptions = None, verbose: Verbose = False, quiet: Quiet = False
+    role: Annotated[str, typer.Argument(help="The role; may be left out where one role alone has the name.")],
+    name: Annotated[str | None, typer.Argument(help="The plugin.", show_default=False)] = None,
+    plugin: ScriptOptions = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """One plugin's options, each with its type, default and meaning, and lines to copy into a config."""
     with reporting(verbose=verbose):
         registry = _registry(plugin or [])
+        if name is None:
+            role, name = registry.role_of(role), role
         plugin_pages.show_one(registry, role, name, OUT)
         example = example_of(registry.find(role, name), registry)
         if example is not None:

@@ -15,6 +15,8 @@ from distillkit.errors import suggest
 from distillkit.files.strict_json import Location, shortened
 
 SHOWN_PROBLEMS = 20
+MOST_KEYS_WRITTEN = 4
+"""A group of so many options is written out with its defaults in an error, a larger one by their names."""
 DEEPEST_KEY, MOST_KEYS = 6, 1000
 """How far a section that is not known is searched for names of other tools."""
 
@@ -92,8 +94,29 @@ def _problems(details: ErrorDetails, model: type[BaseModel]) -> Iterator[Problem
     else:
         shown = shortened(_written(details["input"]), 60)
         said = details["msg"].replace("valid tuple", "list")  # which configs write it as
-        meant = _value_meant(details) if details["type"] == "literal_error" else ""
-        yield Problem(location, f"{said[0].lower()}{said[1:]}, not {shown}{meant}")
+        said = _group_wanted(location, model) if details["type"] == "model_type" else f"{said[0].lower()}{said[1:]}"
+        yield Problem(location, f"{said}, not {shown}{_meant(details)}")
+
+
+def _group_wanted(location: Location, model: type[BaseModel]) -> str:
+    """How a group of options is written, where one value stands in its place."""
+    group = next(_groups_at(model, location), None)
+    if group is None:
+        return "is a group of options"
+    keys = group.model_fields.items()
+    if len(keys) > MOST_KEYS_WRITTEN:
+        return f"is a group of the options {', '.join(name for name, _ in keys)}"
+    written = [f"{name}: {'...' if field.is_required() else field.get_default()}" for name, field in keys]
+    return f"is a group of options: {{{', '.join(written)}}}"
+
+
+def _meant(details: ErrorDetails) -> str:
+    """`; did you mean ...?`, where that can be told of what is given."""
+    if details["type"] == "literal_error":
+        return _value_meant(details)
+    given = details["input"]
+    one = details["type"] == "tuple_type" and isinstance(given, str | int | float) and given != ""
+    return f"; did you mean [{shortened(str(given), 60)}]?" if one else ""
 
 
 def _value_meant(details: ErrorDetails) -> str:
@@ -163,13 +186,18 @@ def _instead(location: Location, model: type[BaseModel]) -> str:
 
 def _fields(model: type[BaseModel], location: Location) -> list[str]:
     """The keys that are known at `location` below `model`."""
+    return [name for group in _groups_at(model, location) for name in group.model_fields]
+
+
+def _groups_at(model: type[BaseModel], location: Location) -> Iterator[type[BaseModel]]:
+    """The model at `location` below `model`; nothing where there is none."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             inner = next(models_in(model.model_fields[part].annotation), None)
             if inner is None:
-                return []
+                return
             model = inner
-    return list(model.model_fields)
+    yield model
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - annotations have no common type

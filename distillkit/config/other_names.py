@@ -63,6 +63,22 @@ VALUES: Mapping[str, str] = {
     **dict.fromkeys(("fp32", "f32", "float", "full", "torch.float32", "torch.float"), "float32"),
 }
 """What others write for a value of an option, where it has that value."""
+PLUGINS: Mapping[str, Mapping[str, str]] = {
+    "loss": {
+        "{name: divergence, direction: jsd}": "gkd jsd generalized_jsd generalized_jsd_loss js_divergence",
+        "{name: divergence, direction: reverse}": "reverse reverse_kl rkl kl kl_divergence; of the sampled token alone "
+        "it is importance_sampling, the default",
+        "{name: divergence, direction: forward}": "forward forward_kl fkl",
+        "{name: divergence, direction: skew}": "skew skew_kl skew_reverse_kl srkl distillm",
+        "{name: divergence, direction: forward, support: teacher_topk, k: 20, tail: false}": "forward_kl_topk; with "
+        "its tail (leave tail out) it is a divergence",
+        "topk_cross_entropy": "topk_forward_kl sdft cross_entropy",
+        "importance_sampling": "k1 sampled_reverse_kl reverse_kl_penalty policy_gradient opd",
+    },
+    "router": {"all": "mixture mix blend ensemble multi"},
+    "scorer": {"http": "vllm sglang openai", "local": "hf transformers"},
+}
+"""By role, what chooses a plugin here, to what others call it; behind a semicolon what is to be said besides."""
 LORA_LAYERS = (
     "it is no option yet: a new LoRA is on all linear layers but the head; one that you have keeps its layers "
     "(student.adapter)"
@@ -113,6 +129,16 @@ def named_here(
             section, _, option = key.partition(".")
             if key != ".".join(parts) and (section != role or option in known):
                 return f"here it is {key}"
+    return None
+
+
+def choice_here(role: str, name: str) -> str | None:
+    """How a plugin of `role` that others call `name` is chosen here: `loss={name: divergence, direction: jsd}`."""
+    wanted = name.lower().replace("-", "_")
+    for choice, others in PLUGINS.get(role, {}).items():
+        names, _, besides = others.partition("; ")
+        if wanted in names.split():
+            return f"here it is {role}={choice}{besides and f'; {besides}'}"
     return None
 
 

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field
 from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
 from distillkit.data.render import Renderer
-from distillkit.errors import PluginError, RowError, suggest
+from distillkit.errors import InputError, PluginError, RowError, suggest
 from distillkit.roles.attribution import attribute_to, require_returned
 from distillkit.types import ChatPrompts, Prompts, Route, RoutedRow, Row, Teacher
+
+MOST_MIXTURES = 3
+"""How many mixtures of teachers are told apart: a router may make one for every row."""
 
 
 @dataclass(slots=True)
@@ -25,6 +28,8 @@ class RowPipeline:
     """Rows without a prompt of their own for each teacher, scored under the student's messages."""
     unused: Counter[str] = field(default_factory=Counter)
     """Rows that have a field which belongs to prompts elsewhere, by the field."""
+    mixtures: dict[tuple[tuple[str, float], ...], None] = field(default_factory=dict)
+    """The routes to several teachers, each with its weights; `MOST_MIXTURES` of them and one, where there are more."""
     routed_to: tuple[Teacher, ...] = field(init=False)
     """The teachers that the router chooses from: all but the loss's references."""
     _names: Mapping[str, None] = field(init=False)
@@ -43,7 +48,7 @@ class RowPipeline:
         return cls(config, tuple(teacher.teacher for teacher in config.teachers), Counter(), Counter())
 
     def chat(self, row: Row) -> tuple[Route, ChatPrompts]:
-        """The row's route and messages. Raises RowError."""
+        """The row's route and messages. Raises RowError; InputError where the loss takes no such route of any row."""
         route = self._route(row)
         chat = self._build(row, route)
         if chat.teachers.keys() != {*route.weights, *self._references}:
@@ -62,6 +67,7 @@ class RowPipeline:
                 raise
         require_returned(self.config.router, route, Route, "route()", row.place)
         self._require_known(route)
+        self._require_as_many_as_the_loss_takes(row, route)
         return route
 
     def _build(self, row: Row, route: Route) -> ChatPrompts:
@@ -101,6 +107,8 @@ class RowPipeline:
         """Count a row with this route and these messages."""
         for name in route.weights:
             self.rows_of[name] += 1
+        if len(route.weights) > 1 and len(self.mixtures) <= MOST_MIXTURES:
+            self.mixtures[tuple(route.weights.items())] = None
         for name in chat.fallbacks & route.weights.keys():
             self.fallbacks_of[name] += 1
         for name in chat.unused:
@@ -117,19 +125,25 @@ class RowPipeline:
                 f"router {router!r} returned the weights {dict(route.weights)}; they are finite, at least 0, and not "
                 "all 0: a row's teachers are one mixture of probabilities",
             )
-        limit = self.config.loss.max_teachers()
-        if not route.weights or (limit is not None and len(route.weights) > limit):
-            raise RowError(
-                "route",
-                f"router {router!r} returned {len(route.teachers)} teachers; loss {self.config.loss.name!r} wants "
-                f"{'1' if limit == 1 else f'1 to {limit}' if limit else 'at least 1'}",
-            )
         if len(route.weights) > 1 and self.config.teachers[0].share is not None:
             raise RowError(
                 "route",
                 f"router {router!r} returned {len(route.teachers)} teachers, and teachers[].share is for rows with one "
                 "teacher each; leave the shares out",
             )
+
+    def _require_as_many_as_the_loss_takes(self, row: Row, route: Route) -> None:
+        """Raise InputError where router and loss do not fit together: it is said once, since no row is to blame."""
+        loss, count = self.config.loss, len(route.weights)
+        limit = loss.max_teachers()
+        if limit is None or count <= limit:
+            return
+        way = loss.way_out("teachers", count, limit)
+        raise InputError(
+            f"router {self.config.router.name!r} sends a row to {count} teachers ({row.place}, to "
+            f"{', '.join(route.weights)}), and loss {loss.name!r} takes {limit} with these options: "
+            f"{f'{way}, or ' if way else ''}take a router that sends each row to {'one' if limit == 1 else 'fewer'}"
+        )
 
     def notes(self, of: str) -> list[str]:
         """What the rows have not, or have in vain: `12 of 96 rows have no teacher_messages; scored under messages`."""

@@ -86,7 +86,8 @@ def _beginning(event: RunStarted) -> str:
     plan = event.plan
     rest = f"{counted(plan.rows, 'row')}, {counted(plan.completions, 'completion')}"
     settings = _shown(chosen(event.config, plan))
-    return f"everything is loaded; step {event.first_step} of {plan.steps} comes next, {rest} in all; {settings}"
+    begins = f"everything is loaded; step {event.first_step} of {plan.steps} comes next, {rest} in all; {settings}"
+    return f"{begins}; loss: {event.objective}" if event.objective else begins
 
 
 def _step(metrics: Mapping[str, float], teachers: Sequence[Teacher]) -> Iterator[str]:

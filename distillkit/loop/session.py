@@ -17,6 +17,7 @@ from distillkit.loop.evaluator_runner import eval_summary
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
 from distillkit.loop.run_story import chosen
 from distillkit.loop.unless_broken import unless_broken
+from distillkit.preflight.objective import objective
 from distillkit.roles.attribution import one_line_error
 from distillkit.run_directory.checkpoint import EngineState
 from distillkit.run_directory.codec import to_json
@@ -70,7 +71,8 @@ def _started(engine: Engine) -> RunStarted:
     prepared, config = engine.prepared, engine.prepared.config
     first = engine.step + (engine.to_follow_up is None)
     teachers = prepared.pipeline.routed_to
-    return RunStarted(config.name, engine.files.run_dir, prepared.plan, teachers, first, config.dump())
+    trained_on = objective(config, prepared.pipeline)
+    return RunStarted(config.name, engine.files.run_dir, prepared.plan, teachers, first, config.dump(), trained_on)
 
 
 def _verdict(engine: Engine) -> JsonValue:

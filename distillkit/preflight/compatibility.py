@@ -81,11 +81,12 @@ def dataset_at(path: Paths, key: str, registry: Registry, options: Mapping[str, 
 
 
 def require_fitting(config: RunConfig, plugins: RunPlugins, rank: Rank) -> None:
-    """Raise InputError where student, loss, evaluators and processes do not fit together."""
+    """Raise InputError where student, loss, evaluators, scorers and processes cannot fit together."""
     require_loss(config, rank)
     require_spreading(config.student, rank)
     require_route_gradients(config)
     require_evaluations(config.evaluators, plugins)
+    require_capabilities(config, plugins.sampler)
 
 
 def require_loss(config: RunConfig, rank: Rank) -> None:

@@ -1,6 +1,6 @@
 """Everything that can be found out about a run before anything is loaded, created or paid for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -19,6 +19,7 @@ from distillkit.preflight.check_reports import check_reports, missing_in, missin
 from distillkit.preflight.compatibility import RunPlugins, plugins_of, require_capabilities, require_fitting
 from distillkit.preflight.config_template_options import options_of_config, require_read_options, unread_by_teachers
 from distillkit.preflight.evaluator_requests import with_requests
+from distillkit.preflight.idle_settings import idle_settings
 from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
@@ -30,7 +31,7 @@ from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
-from distillkit.roles.loss import read_by
+from distillkit.roles.loss import Loss, read_by
 from distillkit.roles.plugin import CheckReport
 from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
@@ -140,7 +141,7 @@ def prepare_run(
     contexts = {user: context_for(user, config, shared, tell, rank, today, planned_device) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
-        require_capabilities(config, plugins.sampler)
+        require_capabilities(config, plugins.sampler)  # again, of what servers said
         renderer = make_renderer(config, contexts)
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
@@ -149,7 +150,7 @@ def prepare_run(
     memory = require_memory(plugins.by_key, contexts, plan, reports) if trains else MemoryCheck({}, {}, {})
     warnings = [*rows.warnings(), *row_warnings(config, rows, train, held_out, routed)]
     warnings += [*_warnings(config, renderer, train.pipeline, sampling), *memory.warnings()]
-    notices = (*map(Notice, _notes(rows, train, held_out, plan)), *(Notice(warning, "warning") for warning in warnings))
+    notices = _notices(_notes(renderer, rows, train, held_out, plan), warnings)
     read = (train.rows, train.order, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notices, memory)
     return PreparedRun(config, registry, plugins, shared, *found, rank, today)
@@ -185,11 +186,18 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
     return renderer
 
 
-def _notes(rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None, plan: Plan) -> Iterator[str]:
+def _notices(notes: Iterable[str], warnings: Iterable[str]) -> tuple[Notice, ...]:
+    return (*map(Notice, notes), *(Notice(warning, "warning") for warning in warnings))
+
+
+def _notes(
+    renderer: Renderer, rows: RunRows, train: MeasuredRows, held_out: MeasuredRows | None, plan: Plan
+) -> Iterator[str]:
     """What config and rows have set so, whether or not it was noticed."""
     yield from rows.notes()
     yield from train.lengths.notes("row")
     yield from share_notes(train.order, plan.rows)
+    yield from idle_settings(train.pipeline.config, train.pipeline, train.lengths.rows, renderer.student.tokenizer)
     if held_out is not None:
         yield from held_out.lengths.notes("held-out row")
 
@@ -214,7 +222,16 @@ def _warnings(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, samp
             "model's configs name an EOS id, and its chat template shows none; set sampling.stop_ids"
         )
     if not sampling.is_untouched:
-        yield (
-            "sampling with temperature, top_p or top_k other than 1, 1, 0: logprobs are those of the untouched policy, "
-            "so the ratio's denominator is not the distribution that sampled (docs/concepts.md)"
+        untouched = "sampling with temperature, top_p or top_k other than 1, 1, 0"
+        yield f"{untouched}: {_touched(config.loss)} (docs/concepts.md)"
+
+
+def _touched(loss: Loss) -> str:
+    """What it means for a loss that completions are of another distribution than the policy's own."""
+    if "logprobs" not in loss.reads():
+        return (
+            f"loss {loss.name!r} compares student and teacher at prefixes that another policy wrote than the one that "
+            "is trained: what it minimises is averaged over those, which the student itself would write less or more "
+            "often"
         )
+    return "logprobs are those of the untouched policy, so the ratio's denominator is not the distribution that sampled"

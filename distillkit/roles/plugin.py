@@ -104,7 +104,7 @@ class Plugin(BaseModel, ABC):
 
         `given`: how much of it there is; 0: it is not given at all. Asked of the plugin that needs it, of another
         option (`take support: teacher_topk`), and of the one that does not give it (`start vLLM with --max-logprobs
-        32`). Empty: nothing is known.
+        32`). A loss is asked too where rows are routed to more `teachers` than it takes. Empty: nothing is known.
         """
         return ""
 

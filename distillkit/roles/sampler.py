@@ -41,7 +41,9 @@ class Sampler(Plugin):
         """Sample from this policy version from now on; rollouts say which version made them."""
 
     def sampling_capabilities(self) -> Mapping[str, int | None]:
-        """What a Rollout's `arrays` can hold, with limits: `topk`, `entropy`; None: no limit. Known after `check`.
+        """What a Rollout's `arrays` can hold, with limits: `topk`, `entropy`; None: no limit.
+
+        Asked before `check`, of all that its options leave possible, and after it, of what it has found.
 
         A request says what is `wanted` of these, and the arrays are there then.
         """

@@ -69,7 +69,9 @@ class Scorer(Plugin):
         """The longest prompt plus completion in tokens, or None where that is not known."""
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """What a Score can hold, by open names with limits (`sampled`, `topk: 20`). Known after `check`.
+        """What a Score can hold, by open names with limits (`sampled`, `topk: 20`).
+
+        Asked before `check`, of all that its options leave possible, and after it, of what it has found.
 
         A request says how many of `topk` and which `at_ids` are wanted, and the arrays are there then. `full` is no
         array: the student asks the teacher again on its own device (`distillkit_builtin.local.live_teacher`).

@@ -3,6 +3,7 @@
 A run needs no download and takes seconds with them. What they write means nothing.
 """
 
+import argparse
 import json
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def spread(model: torch.nn.Module, by: float) -> torch.nn.Module:
 
 def main() -> None:
     """Write all of them."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     logging.disable_progress_bar()
     for name, model, options in (
         ("student", llama("<|im_end|>"), {}),

@@ -54,6 +54,15 @@ def test_an_unknown_name_lists_the_known_ones_and_the_closest() -> None:
         Registry.discover().find("routers", "field")
 
 
+def test_a_plugin_is_found_without_its_role_where_one_has_the_name() -> None:
+    registry = Registry.discover()
+    assert registry.role_of("divergence") == "loss"
+    with pytest.raises(PluginNotFoundError, match="'local' is a student and a scorer: write the role before it"):
+        registry.role_of("local")
+    with pytest.raises(PluginNotFoundError, match="no plugin is named 'divergenc'; did you mean 'divergence'"):
+        registry.role_of("divergenc")
+
+
 def test_two_plugins_of_one_name_are_an_error_that_names_both() -> None:
     registry = Registry()
     registry.add(FirstRouter, "package-a")

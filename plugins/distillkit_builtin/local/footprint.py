@@ -83,9 +83,11 @@ class Footprint:
     def describe(self) -> str:
         """One line for `distillkit check`: parameters, gigabytes, number format, device."""
         number = str(self.dtype).removeprefix("torch.")
-        millions, gigabytes = self.structure.parameters / 1e6, self.weight_bytes / 1e9
+        many, size = self.structure.parameters, self.weight_bytes
+        parameters = f"{many / 1e6:,.0f} M" if many >= 1e6 else f"{many:,}"
+        weights = f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
         kept = number if self.quantization is None else f"{self.quantization.method}, computed in {number},"
-        return f"{millions:,.0f} M parameters, {gigabytes:.2f} GB as {kept} on {self.device}"
+        return f"{parameters} parameters, {weights} as {kept} on {self.device}"
 
 
 def model_structure(source: str) -> Structure:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -38,9 +38,13 @@ class DistributionLoss(Loss):
         return self
 
     def check(self, run: RunContext) -> None:
-        """Say what a loss without its tail minimises."""
-        if not self.tail:
-            run.notify(f"loss {self.name}: tail: false: {self.without_tail()}")
+        """Say what a loss without its tail minimises; warn of one that has no use for its teacher in the end."""
+        if self.tail:
+            return
+        empties = self.without_tail() == EMPTIES_THE_TOPK
+        fix = "; set tail: true" if empties else ""
+        said = f"loss {self.name} without its tail (tail: false): {self.without_tail()}{fix}"
+        run.notify(said, "warning" if empties else "note")
 
     @abstractmethod
     def without_tail(self) -> str:
@@ -55,6 +59,8 @@ class DistributionLoss(Loss):
 
     def way_out(self, need: str, amount: int, given: int) -> str:
         """Another support, or fewer ids."""
+        if need == "teachers":
+            return f"take support: {self._for_several_teachers()}"
         if given:
             return "lower k"
         ways = {"at_ids": "take support: teacher_topk", "full": "take support: teacher_topk and a k"}
@@ -71,6 +77,12 @@ class DistributionLoss(Loss):
     def max_teachers(self) -> int | None:
         """Any number, as one mixture; one with `teacher_topk`, since several must be asked of each other's ids."""
         return 1 if self.support == "teacher_topk" else None
+
+    @classmethod
+    def _for_several_teachers(cls) -> str:
+        """The values of `support` that take any number of teachers."""
+        *some, last = (each for each in get_args(cls.model_fields["support"].annotation) if each != "teacher_topk")
+        return f"{', '.join(some)} or {last}" if some else str(last)
 
     def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
         """`support_ids` and `support_logprobs` [R, K']; nothing with `full`."""

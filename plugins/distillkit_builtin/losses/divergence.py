@@ -66,7 +66,7 @@ class Divergence(DistributionLoss):
 
     def without_tail(self) -> str:
         """By direction."""
-        return f"direction {self.direction}: {WITHOUT_TAIL[self.direction]}"
+        return WITHOUT_TAIL[self.direction]
 
     def options(self) -> Mapping[str, JsonValue]:
         """All, with the `beta` that counts."""

@@ -126,6 +126,8 @@ class ConsoleSink(Sink):
         self._show(display.planned(plan.steps, teachers, event.first_step - 1))
         self._say(f"loaded in {duration(display.clock() - display.started)}")
         self._say(f"{said}: {', '.join(teacher.shown for teacher in teachers)}")
+        if event.objective:
+            self._say(f"loss: {event.objective}")
 
     def _beat(self) -> None:
         display = self._display

@@ -41,6 +41,6 @@ def test_the_student_gets_closer_to_its_teacher(
 def test_a_run_says_what_a_loss_without_its_tail_minimises(local_config: Callable[..., RunConfig]) -> None:
     loss = {"name": "divergence", "support": "teacher_topk", "k": 4, "tail": False}
     config = local_config(loss=loss, train={"max_steps": 1})
-    wanted = "loss divergence: tail: false: direction reverse: its sum over the top-K alone falls"
+    wanted = "loss divergence without its tail (tail: false): its sum over the top-K alone falls"
     assert any(note.startswith(wanted) for note in distillkit.check(config).notes)
     assert wanted in (distillkit.run(config).run_dir / "run.log").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@ import pickle
 import re
 import runpy
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from distillkit import Array
+from distillkit.events import Notice
 from distillkit.loop.checked_token_loss import token_loss_of
 from distillkit.testing import check_plugin, make_context
 from distillkit_builtin.losses.divergence import Divergence
@@ -260,15 +262,20 @@ def test_an_option_without_effect_or_sense_is_refused(options: Mapping[str, Any]
         Divergence(**options)
 
 
-@pytest.mark.parametrize(("direction", "word"), [("reverse", "empties"), ("forward", "all probability")])
+@pytest.mark.parametrize(
+    ("direction", "word"), [("reverse", "empties"), ("skew", "empties"), ("forward", "all probability")]
+)
 def test_a_loss_without_its_tail_says_what_that_minimises(direction: str, word: str) -> None:
-    said: list[str] = []
-    made("teacher_topk", tail=False, direction=direction).check(make_context(notify=said.append))
-    assert len(said) == 1
-    assert said[0].startswith(f"loss divergence: tail: false: direction {direction}: ")
-    assert word in said[0]
-    made("teacher_topk").check(make_context(notify=said.append))
-    assert len(said) == 1
+    told: list[Notice] = []
+    run = replace(make_context(), tell=told.append)
+    made("teacher_topk", tail=False, direction=direction).check(run)
+    (notice,) = told
+    assert notice.message.startswith("loss divergence without its tail (tail: false): ")
+    assert notice.kind == ("warning" if word == "empties" else "note")
+    assert notice.message.endswith("; set tail: true") == (word == "empties")
+    assert word in notice.message
+    made("teacher_topk").check(run)
+    assert len(told) == 1
 
 
 def test_training_without_the_tail_leaves_more_and_empties_the_students_top_k() -> None:

@@ -80,5 +80,5 @@ def test_without_its_tail_it_says_what_that_minimises() -> None:
     said: list[str] = []
     loss = EntropyAware(support="teacher_topk", k=4, tail=False)
     loss.check(make_context(notify=said.append))
-    assert said == [f"loss entropy_aware: tail: false: {loss.without_tail()}"]
+    assert said == [f"loss entropy_aware without its tail (tail: false): {loss.without_tail()}; set tail: true"]
     assert loss.minimises() is None

@@ -52,7 +52,7 @@ def test_the_memory_of_this_machine_or_of_a_card_is_what_the_run_is_held_against
 def test_a_card_that_is_too_small_for_the_weights_is_refused(config: str) -> None:
     code, page = check(config, "--device", "0.0001gb")
     assert code == 2
-    assert "error: this run cannot fit on cuda (0.0001gb, planned, 0 MiB): weights and optimizer alone take" in page
+    assert "error: this run cannot fit on cuda (0.0001gb, planned, 105 KiB): weights and optimizer alone take" in page
 
 
 def test_a_card_that_nothing_computes_on_is_refused(config: str) -> None:

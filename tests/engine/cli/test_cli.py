@@ -263,7 +263,7 @@ def test_check_shows_costs_and_a_prompt_of_each_side(config: Callable[..., str],
     data = jsonl([question("PLAIN", teacher="a", teacher_messages=secret), question("x", teacher="a")])
     done = call("check", config(data=data))
     assert done.exit_code == 0, done.output
-    student, _, teacher = done.output.partition("the student reads")[2].partition("teacher a reads")
+    student, _, teacher = done.output.partition("the student reads")[2].partition("teacher 'a' reads")
     assert "<|im_start|>user\nPLAIN<|im_end|>" in student
     assert "PRIVILEGED" not in student
     assert "PRIVILEGED" in teacher

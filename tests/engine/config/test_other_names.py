@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from distillkit import ConfigError, RunConfig
-from distillkit.config.other_names import INSTEAD, NAMES, key_of, named_here
+from distillkit import ConfigError, Registry, RunConfig
+from distillkit.config.other_names import INSTEAD, NAMES, PLUGINS, choice_here, key_of, named_here
 
 MINE: dict[str, Any] = {"data": "x.jsonl", "student": {"name": "local", "model": "m"}, "teachers": [{"model": "t"}]}
 KEY = re.compile(r"\b(?:data|student|sampling|train|loss|teachers|sinks)\.[a-z_0-9.]*[a-z_0-9]")
@@ -122,3 +123,42 @@ def test_where_there_is_no_such_value_none_is_meant(dtype: object) -> None:
         RunConfig(**{**MINE, "student": {**MINE["student"], "dtype": dtype}})
     assert "student.dtype: input should be" in str(caught.value)
     assert "did you mean" not in str(caught.value)
+
+
+NAMES_OF_PLUGINS = [
+    (role, choice, name)
+    for role, choices in PLUGINS.items()
+    for choice, names in choices.items()
+    for name in names.partition(";")[0].split()
+]
+
+
+def test_what_others_call_a_plugin_has_one_answer_which_can_be_built() -> None:
+    registry = Registry.discover()
+    pairs = [(role, name) for role, _, name in NAMES_OF_PLUGINS]
+    assert len(pairs) == len(set(pairs))
+    assert not [pair for pair in pairs if pair[1] in registry.names(pair[0])]
+    for role, choice, name in NAMES_OF_PLUGINS:
+        assert f"here it is {role}={choice}" in str(choice_here(role, name))
+        chosen = yaml.safe_load(choice)
+        if role != "scorer":  # http wants its server's address
+            registry.build(role, chosen)
+        assert (chosen if isinstance(chosen, str) else chosen["name"]) in registry.names(role)
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("jsd", "no loss is named 'jsd'; here it is loss={name: divergence, direction: jsd}"),
+        ("GKD", "here it is loss={name: divergence, direction: jsd}"),
+        ("reverse-kl", "direction: reverse}; of the sampled token alone it is importance_sampling"),
+        ({"name": "topk_forward_kl", "k": 5}, "here it is loss=topk_cross_entropy"),
+        ("sampled_reverse_kl", "here it is loss=importance_sampling"),
+        ("divergance", "did you mean 'divergence'? Known: "),
+    ],
+)
+def test_a_loss_that_others_call_so_is_answered_with_ours(loss: object, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**MINE, loss=loss)
+    assert message in str(caught.value)
+    assert ("Known: " in message) == ("Known: " in str(caught.value))

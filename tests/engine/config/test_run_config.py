@@ -238,3 +238,24 @@ def test_what_has_a_default_is_never_said_to_be_required(values: dict[str, Any],
     with pytest.raises(ConfigError) as caught:
         RunConfig(**values)
     assert [line.partition(":")[0] for line in str(caught.value).splitlines()] == keys
+
+
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        (
+            {"loss": {"name": "importance_sampling", "extrapolate": 1.5}},
+            "loss.extrapolate: is a group of options: {reference: ..., factor: 1.25}, not 1.5",
+        ),
+        ({"train": 5}, "train: is a group of the options prompt_groups_per_step, max_steps, "),
+        ({"train": {"weightings": "truncated"}}, "not 'truncated'; did you mean [truncated]?"),
+        ({"sampling": {"stop_ids": 7}}, "not 7; did you mean [7]?"),
+    ],
+)
+def test_a_value_in_the_place_of_a_group_or_a_list_is_answered_with_how_that_is_written(
+    over: dict[str, Any], message: str
+) -> None:
+    config = {"data": "x.jsonl", "student": {"name": "local", "model": "m"}, "teachers": [{"model": "t"}]}
+    with pytest.raises(ConfigError) as caught:
+        RunConfig(**{**config, **over})
+    assert message in str(caught.value)

@@ -4,9 +4,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
+from pydantic import PrivateAttr
 
 from distillkit import RunConfig
 from distillkit.errors import InputError
+from distillkit.positions import READS
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
 from distillkit.roles.plugin import CheckReport
@@ -48,6 +50,15 @@ class WrongScorer(FakeScorer):
         raise InputError(f"teacher {self.teacher.name!r}: no such server")
 
 
+class WholeStudent(FakeStudent):
+    """Says that it runs any loss."""
+
+    name: ClassVar[str] = "whole"
+
+    def loss_capabilities(self) -> frozenset[str]:
+        return frozenset({*READS, "full"})
+
+
 def refused(config: RunConfig) -> str:
     with pytest.raises(InputError) as caught:
         prepare_run(config, Registry.discover(), lambda note: None)
@@ -76,3 +87,30 @@ def test_all_that_is_wrong_is_said_at_once(fake_config: Callable[..., RunConfig]
 def test_alone_it_stops_no_check(fake_config: Callable[..., RunConfig]) -> None:
     config = fake_config(student=FakeStudent(), teachers=[{"model": "t", "scorer": NeedsPackage()}])
     assert prepare_run(config, Registry.discover(), lambda note: None).missing == (MISSING,)
+
+
+class Asked(FakeScorer):
+    """Finds out in its `check` that it gives less than its options leave possible."""
+
+    name: ClassVar[str] = "asked"
+    _checked: bool = PrivateAttr(False)
+
+    def check(self, run: Any) -> None:
+        self._checked = True
+
+    def capabilities(self) -> dict[str, int | None]:
+        return {"sampled": None, "topk": 4 if self._checked else None}
+
+
+def test_what_can_never_fit_is_refused_before_anything_is_checked(fake_config: Callable[..., RunConfig]) -> None:
+    config = fake_config(student=WholeStudent(), teachers=[{"model": "t", "scorer": WrongScorer()}], loss="divergence")
+    said = refused(config)
+    assert said.startswith("scorer 'wrong_scorer' of teacher 't' gives")
+    assert "needs full: take support: teacher_topk" in said
+    assert "no such server" not in said
+
+
+def test_what_a_check_finds_out_counts_too(fake_config: Callable[..., RunConfig]) -> None:
+    loss = {"name": "divergence", "support": "teacher_topk", "k": 8}
+    config = fake_config(student=WholeStudent(), teachers=[{"model": "t", "scorer": Asked()}], loss=loss)
+    assert "gives sampled, topk up to 4; loss 'divergence' needs topk of 8: lower k" in refused(config)

@@ -131,3 +131,4 @@ def test_fakes_hold_next_to_nothing(fake_config: Make, registry: Registry) -> No
 
 def test_bytes_in_words() -> None:
     assert [gib(size) for size in (0, 3 * 2**20, GIB // 4, 12 * GIB)] == ["0 MiB", "3 MiB", "0.2 GiB", "12.0 GiB"]
+    assert gib(2**18) == "256 KiB"

@@ -8,7 +8,10 @@ import pytest
 from conftest import question, read_jsonl
 
 from distillkit import ConfigError, DataError, InputError, Route, Router, Row, RunConfig, Teacher, check, run
+from distillkit.positions import READS
 from distillkit.preflight.route_shares import share_notes, share_row
+from distillkit_builtin.losses.divergence import Divergence
+from distillkit_builtin.losses.entropy_aware import EntropyAware
 
 Make = Callable[..., RunConfig]
 
@@ -148,3 +151,25 @@ def test_rows_of_several_teachers_have_no_share(shared: Make, monkeypatch: pytes
     with pytest.raises(DataError, match=r"returned 2 teachers, and teachers\[\]\.share is for rows with one"):
         check(config)
     assert check(shared(None, None, router=Both())).ok
+
+
+def test_a_route_to_more_teachers_than_the_loss_takes_is_said_once_and_of_the_config(
+    fake_config: Make, shared: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = Divergence(support="teacher_topk", k=4)
+    monkeypatch.setattr(type(fake_config().student), "loss_capabilities", lambda self: frozenset(READS))
+    with pytest.raises(InputError) as caught:
+        check(shared(None, None, router="all", loss=loss))
+    said = str(caught.value)
+    assert not isinstance(caught.value, DataError)
+    assert said.count("\n") == 0
+    assert said.startswith("router 'all' sends a row to 2 teachers (")
+    assert said.endswith(
+        ":1, to long, short), and loss 'divergence' takes 1 with these options: take support: full, student_topk or "
+        "union, or take a router that sends each row to one"
+    )
+    assert check(shared(None, None, router="all", loss=Divergence(support="union", k=4))).ok
+
+
+def test_the_way_out_names_the_supports_that_the_loss_has() -> None:
+    assert EntropyAware(support="teacher_topk", k=4).way_out("teachers", 2, 1) == "take support: full"
