@@ -25,6 +25,13 @@ class SavedWeights:
     """A checkpoint, or what the run exported."""
     state: EngineState | None
     """Where the engine stood, of a checkpoint; None of an export."""
+    held: Path | None = None
+    """The same files where they stay while they are looked at, of a checkpoint that a run may remove meanwhile."""
+
+    @property
+    def files(self) -> Path:
+        """Where its files are read."""
+        return self.held or self.path
 
     @property
     def exported(self) -> bool:
