@@ -13,7 +13,7 @@ import pytest
 import distillkit
 from distillkit import Evaluator, Loss, RunConfig, Sink
 from distillkit.cli.reporting import reporting
-from distillkit.errors import AlignmentError, PluginNotFoundError, error_text
+from distillkit.errors import AlignmentError, PluginError, PluginNotFoundError, error_text
 from distillkit.roles.attribution import attribute_to, raised_at
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.training_data import Datum
@@ -72,9 +72,9 @@ def test_the_last_line_of_the_authors_own_code_is_named_not_the_librarys(monkeyp
 def test_where_no_line_of_theirs_ran_it_is_the_methods(fake_config: Callable[..., RunConfig]) -> None:
     config = fake_config()
     config = fake_config(data={"eval_path": config.data.path}, evaluators=[Blocking()])
-    with pytest.raises(TypeError, match="await") as caught:
+    with pytest.raises(PluginError, match=r"evaluate\(\) returned .* at once: write `async def evaluate`") as caught:
         distillkit.run(config, plugins=[FakeStudent, FakeScorer])
-    assert f"test_attribution.py:{line_of('def evaluate')}. Evaluator.evaluate:" in caught.value.__notes__[0]
+    assert f"test_attribution.py:{line_of('def evaluate')}. Evaluator.evaluate:" in str(caught.value)
 
 
 def test_values_that_do_not_fit_are_attributed_to_who_built_them(fake_config: Callable[..., RunConfig]) -> None:

@@ -13,6 +13,7 @@ from distillkit.run_directory import held_weights as module
 from distillkit.run_directory.checkpoint import damage
 from distillkit.run_directory.held_weights import TRIES, held_weights
 from distillkit.run_directory.own_folder import own_folder
+from distillkit.run_directory.saved_run import saved_weights
 
 Make = Callable[..., RunConfig]
 
@@ -49,10 +50,10 @@ def test_where_the_file_system_has_no_links_it_is_a_copy(run_dir: Path, monkeypa
 def test_one_that_goes_before_it_is_held_is_replaced_by_the_newest(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picked = module.saved_weights(run_dir, None, print)
+    picked = saved_weights(run_dir, None, print)
     shutil.rmtree(run_dir / "checkpoints/step-3")
     given = [picked]
-    pick = module.saved_weights
+    pick = saved_weights
     monkeypatch.setattr(module, "saved_weights", lambda *args: given.pop() if given else pick(*args))
     with held_weights(run_dir, None, print) as weights:
         assert weights is not None
@@ -62,7 +63,7 @@ def test_one_that_goes_before_it_is_held_is_replaced_by_the_newest(
 def test_a_step_that_goes_is_not_kept_and_a_run_that_is_faster_is_told_of(
     run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    picked, pick = module.saved_weights(run_dir, 3, print), module.saved_weights
+    picked, pick = saved_weights(run_dir, 3, print), saved_weights
     shutil.rmtree(run_dir / "checkpoints/step-3")
     given = [picked]
     monkeypatch.setattr(module, "saved_weights", lambda *args: given.pop() if given else pick(*args))
