@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from distillkit.files.redaction import redact
 from distillkit.roles.plugin import Plugin
 
 RAISED = "raised by "
+SCRIPT_MODULE = "distillkit_script_"
+"""How the names of modules begin that plugin scripts are imported as."""
 METHOD = re.compile(r"(\w+)\(\)")
 """In what a plugin was doing: `in batch()`, `route() at line 3`."""
 LIBRARY = sysconfig.get_path("stdlib")
@@ -22,7 +25,15 @@ INSTALLED = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 def named(plugin: Plugin) -> str:
     """The plugin's role, name and class, as messages have them."""
-    return f"{plugin.role} {plugin.name!r} ({type(plugin).__module__}.{type(plugin).__qualname__})"
+    return f"{plugin.role} {plugin.name!r} ({class_named(type(plugin))})"
+
+
+def class_named(cls: type) -> str:
+    """`package.module.Class`; `Class of mine.py` of a script, whose module has a name that nobody wrote."""
+    if not cls.__module__.startswith(SCRIPT_MODULE):
+        return f"{cls.__module__}.{cls.__qualname__}"
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    return f"{cls.__qualname__} of {Path(file).name}"
 
 
 def promise(cls: type[Plugin], method: str) -> str:

@@ -13,8 +13,9 @@ import pytest
 import distillkit
 from distillkit import Evaluator, Loss, RunConfig, Sink
 from distillkit.cli.reporting import reporting
+from distillkit.config.script_modules import import_script
 from distillkit.errors import AlignmentError, PluginError, PluginNotFoundError, error_text
-from distillkit.roles.attribution import attribute_to, raised_at
+from distillkit.roles.attribution import attribute_to, named, raised_at
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.training_data import Datum
 
@@ -123,3 +124,15 @@ def test_a_missing_key_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None
 def test_an_error_of_no_ones_code_names_no_line() -> None:
     assert raised_at(ValueError("never raised")) == ""
     assert issubclass(Deep, Sink)
+
+
+def test_a_class_of_a_script_is_named_by_its_file(tmp_path: Path) -> None:
+    script = tmp_path / "r_key.py"
+    script.write_text(
+        "import distillkit\nclass R(distillkit.Weighting):\n"
+        "    name = 'r'\n    def weigh(self, step):\n        return 1.0\n",
+        encoding="utf-8",
+    )
+    made = import_script(script).R()
+    assert named(made) == "weighting 'r' (R of r_key.py)"
+    assert named(FakeStudent()) == "student 'fake' (distillkit.testing.fakes.FakeStudent)"
