@@ -201,6 +201,10 @@ class SampleKey(Value):
     sample: int
     """Which of the row's completions, counted from 0."""
 
+    def __str__(self) -> str:
+        """As messages name it."""
+        return f"row {self.row_id}, epoch {self.epoch}, sample {self.sample}"
+
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams(Value):

@@ -10,7 +10,7 @@ from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.files.jsonl import explain_write_errors
 from distillkit.files.os_errors import explain_os_errors
-from distillkit.probe.export_run import plan_export, write_export
+from distillkit.probe.export_run import planned_export, write_export
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 
@@ -30,8 +30,9 @@ def export_and_report(
     if rank.count > 1:
         raise InputError("export works in one process; start it without torchrun")
     with Working(quiet=quiet) as working, explain_os_errors(), explain_write_errors(folder):
-        plan = plan_export(config, registry, run_dir, folder, step, tells(quiet=quiet), merged=merged)
-        path = asyncio.run(write_export(plan, working.say))
+        tell = tells(quiet=quiet)
+        with planned_export(config, registry, run_dir, folder, step, tell, merged=merged) as plan:
+            path = asyncio.run(write_export(plan, working.say))
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     what = "the whole model" if merged else path.name
     OUT.say(f"{what} after step {plan.weights.step}: {path} ({_bytes(size)}; its README.md shows how to load it)")

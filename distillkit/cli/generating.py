@@ -21,7 +21,8 @@ from distillkit.probe.open_student import checked_student
 from distillkit.ranks import Rank
 from distillkit.records import Rollout
 from distillkit.registry import Registry
-from distillkit.run_directory.saved_run import saved_weights, starting_from
+from distillkit.run_directory.held_weights import held_weights
+from distillkit.run_directory.saved_run import starting_from
 
 
 def generate_and_report(
@@ -41,16 +42,16 @@ def generate_and_report(
     tell = start_command(config, rank, quiet=quiet)
     if tell is None:
         return
-    weights = saved_weights(run_dir, step, tell)
-    if weights is None:
-        raise InputError("--step 0 is the student as it started, which stands beside any other step")
     if questions and config.prompts.name != DEFAULT_PROMPTS:
         tell(Notice(f"prompts: {config.prompts.name!r} builds prompts of rows; a --question is read as it is"))
-    with Working(quiet=quiet) as working, explain_os_errors():
-        alone = checked_student(config, tell, rank, weights)
-        trained = checked_student(starting_from(config, weights), tell, rank) if weights.exported else alone
-        prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
-        found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
+    with explain_os_errors(), held_weights(run_dir, step, tell) as weights:
+        if weights is None:
+            raise InputError("--step 0 is the student as it started, which stands beside any other step")
+        with Working(quiet=quiet) as working:
+            alone = checked_student(config, tell, rank, weights)
+            trained = checked_student(starting_from(config, weights), tell, rank) if weights.exported else alone
+            prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
+            found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
     if as_json:
         OUT.print(json.dumps([_record(each, weights.step) for each in found], indent=2, ensure_ascii=False))
     else:

@@ -15,7 +15,8 @@ from distillkit.cli.loading import is_file, load, split
 from distillkit.cli.reporting import reporting
 from distillkit.config.parse import PARSERS
 from distillkit.errors import InputError
-from distillkit.run_directory.saved_run import load_run, noting_where_it_began, saved_weights
+from distillkit.run_directory.held_weights import held_weights
+from distillkit.run_directory.saved_run import load_run, noting_where_it_began
 
 EvalArguments = Annotated[
     list[str],
@@ -71,9 +72,9 @@ def evaluate(
             return
         with noting_where_it_began(run_dir):
             config, registry = load_run(run_dir, overrides, plugin or [])
-            weights = saved_weights(run_dir, step, tells(quiet=quiet))
-            file = result_file(config, weights, out, of_run=True)
-            evaluate_and_report(config, registry, rank, weights, file, quiet=quiet)
+            with held_weights(run_dir, step, tells(quiet=quiet)) as weights:
+                file = result_file(config, weights, out, of_run=True)
+                evaluate_and_report(config, registry, rank, weights, file, quiet=quiet)
 
 
 def generate(

@@ -21,6 +21,7 @@ from distillkit.preflight.compatibility import dataset_at
 from distillkit.raw_row import UnreadableRow
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
+from distillkit.verdict.paired_change import rows_to_hold_out
 
 EVALUATED = """  eval_every: 10
   save_every: 10
@@ -32,7 +33,7 @@ NOT_EVALUATED = """  save_every: 10
 evaluators: []          # with held-out rows: [reverse_kl]
 """
 MOST_HELD_OUT, SHARE_HELD_OUT = 32, 5
-"""Rows that are held out: one of five that there are, and no more than this."""
+"""Rows that are held out: one of five that there are, and no more than this, unless a verdict takes more."""
 ROUTED = """teachers:               # each row is scored by the one teacher that {says}
   - model: Qwen/Qwen3-1.7B
     route_value: {first}
@@ -64,7 +65,8 @@ class FromData:
 def write_for(path: str, directory: Path, teachers: int, registry: Registry) -> FromData:
     """Write a config into `directory` for the rows at `path`. Raises InputError, also rather than overwrite a file."""
     first, options = _read(path, registry)
-    rows, held_out = first[:LOOKED_AT], min(MOST_HELD_OUT, len(first) // SHARE_HELD_OUT)
+    rows = first[:LOOKED_AT]
+    held_out = rows_to_hold_out(len(first), teachers, min(MOST_HELD_OUT, len(first) // SHARE_HELD_OUT))
     shapes = dict(shapes_of(rows))
     route, section = ("", ONE_TEACHER) if teachers == 1 else _routed(rows, _columns_read(shapes))
     mapping = "".join(_mapping(rows, shapes, route))

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from distillkit.errors import InputError, error_text
 from distillkit.files.near_paths import did_you_mean
+from distillkit.roles.attribution import SCRIPT_MODULE
 from distillkit.roles.plugin import Plugin
 
 
@@ -46,7 +47,7 @@ def import_script(path: Path) -> ModuleType:
         raise InputError(f"plugin script {path} is not there (looked for at {path.resolve()}){did_you_mean(path)}")
     resolved, stat = path.resolve(), path.stat()
     stamp = hashlib.sha256(repr((resolved, stat.st_mtime_ns, stat.st_size)).encode()).hexdigest()[:10]
-    name = f"distillkit_script_{resolved.stem}_{stamp}"
+    name = f"{SCRIPT_MODULE}{resolved.stem}_{stamp}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, resolved)

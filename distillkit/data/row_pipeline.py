@@ -9,7 +9,8 @@ from distillkit.config.run_config import RunConfig
 from distillkit.data.counted import counted
 from distillkit.data.render import Renderer
 from distillkit.errors import InputError, PluginError, RowError, suggest
-from distillkit.roles.attribution import attribute_to, require_returned
+from distillkit.roles.attribution import attribute_to
+from distillkit.roles.returned import require_returned
 from distillkit.types import ChatPrompts, Prompts, Route, RoutedRow, Row, Teacher
 
 MOST_MIXTURES = 3

@@ -12,8 +12,9 @@ from distillkit.errors import PluginError
 from distillkit.loop.checked_token_loss import token_loss_of
 from distillkit.loop.token_weights import StepWeights, step_weights
 from distillkit.records import ScoredRollout
-from distillkit.roles.attribution import attribute_to, named, require_returned
+from distillkit.roles.attribution import attribute_to, named
 from distillkit.roles.loss import Loss, read_by
+from distillkit.roles.returned import require_returned, require_yielded
 from distillkit.roles.weighting import Weighting
 from distillkit.training_data import Batch, Datum, TeacherPrompt
 
@@ -57,6 +58,8 @@ class BatchMaker:
         with attribute_to(self.loss, "in batch()"):
             made = self.loss.batch(scored)
         require_returned(self.loss, made, Batch, "batch()")
+        for datum in made.datums:
+            require_yielded(self.loss, datum, Datum, "batch()")
         if [datum.key for datum in made.datums] != [completion.key for completion in scored]:
             raise PluginError(f"{named(self.loss)}: batch() gave other data than one datum a completion, in order")
         weights = step_weights(scored, self.normalization, self.weightings)

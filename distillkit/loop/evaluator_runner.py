@@ -15,8 +15,9 @@ from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.roles.attribution import attribute_to, named, require_returned
+from distillkit.roles.attribution import named
 from distillkit.roles.evaluator import Evaluator
+from distillkit.roles.returned import awaited, require_returned
 from distillkit.run_directory.run_files import RunFiles
 from distillkit.types import Prompts
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
@@ -110,8 +111,7 @@ async def run_evaluators(
     results: dict[str, EvalResult] = {}
     for evaluator in evaluators:
         begins(evaluator.name)
-        with attribute_to(evaluator, "in evaluate()"):
-            result = await evaluator.evaluate(evaluation)
+        result = await awaited(evaluator, "evaluate", evaluator.evaluate(evaluation))
         require_returned(evaluator, result, EvalResult, "evaluate()")
         _require_finite(evaluator, result)
         unknown = {row for values in result.by_row.values() for row in values} - evaluation.route_labels.keys()

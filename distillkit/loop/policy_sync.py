@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from distillkit.loop.window import AnyWindow
-from distillkit.roles.attribution import attribute_to
+from distillkit.records import Weights
+from distillkit.roles.returned import awaited, require_returned
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.student import Student
@@ -29,10 +30,9 @@ class PolicySync:
         """
         for window in in_flight:
             await window.until_sampled()
-        with attribute_to(self.student, "in publish()"):
-            weights = await self.student.publish(step)
-        with attribute_to(self.sampler, "in sync()"):
-            await self.sampler.sync(weights)
+        weights = await awaited(self.student, "publish", self.student.publish(step))
+        require_returned(self.student, weights, Weights, "publish()")
+        await awaited(self.sampler, "sync", self.sampler.sync(weights))
         self.version = step
         moving = [scorer for scorer in self.scorers.values() if scorer.moves()]
         if resumed or not moving:
@@ -40,5 +40,4 @@ class PolicySync:
         for window in in_flight:
             await window.finished()
         for scorer in moving:
-            with attribute_to(scorer, "in on_sync()"):
-                await scorer.on_sync(weights)
+            await awaited(scorer, "on_sync", scorer.on_sync(weights))

@@ -106,4 +106,6 @@ def _end(event: RunFinished) -> str:
     summary = event.summary
     line = f"the run is over: {summary.get('status')} after step {summary.get('steps')}, {summary.get('wall_s')} s"
     exported = summary.get("adapter_path")
+    if summary.get("status") == "interrupted":  # whoever stopped it knows, and the error has no words but its name
+        return line
     return f"{line}{f', weights in {exported}' if exported else ''}{f'; {event.error}' if event.error else ''}"

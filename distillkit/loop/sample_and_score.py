@@ -6,6 +6,8 @@ from distillkit.errors import PluginError, RunFailedError
 from distillkit.events import PhaseProgress
 from distillkit.loop.outcomes import LostCompletion
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
+from distillkit.roles.plugin import Plugin
+from distillkit.roles.returned import require_yielded, stream
 from distillkit.roles.sampler import Sampler, TokenScorer
 from distillkit.tokenizer import unknown_id
 from distillkit.types import SampleKey, SampleRequest
@@ -30,7 +32,8 @@ async def sample_all(
     """
     rollouts: dict[SampleKey, Rollout] = {}
     lost: list[LostCompletion] = []
-    async for outcome in sampler.sample(requests):
+    async for outcome in stream(sampler, "sample", sampler.sample(requests)):
+        require_yielded(sampler, outcome, (Rollout, Failure), "sample()")
         if isinstance(outcome, Failure):
             lost.append(LostCompletion(outcome.request.key, "sample", outcome.reason, outcome.retryable))
         elif (unknown := unknown_id(outcome, vocabulary)) is not None:
@@ -66,7 +69,10 @@ async def score_each(
     """`score_all` where all may fail. Raises PluginError unless there is one outcome a request."""
     scores: dict[SampleKey, Score] = {}
     lost: list[LostCompletion] = []
-    async for outcome in scorer.score(requests):
+    outcomes = scorer.score(requests)
+    async for outcome in stream(scorer, "score", outcomes) if isinstance(scorer, Plugin) else outcomes:
+        if isinstance(scorer, Plugin):
+            require_yielded(scorer, outcome, (Score, Failure), "score()")
         if isinstance(outcome, Failure):
             key, asked = outcome.request.key, outcome.request
             teacher = asked.teacher if isinstance(asked, ScoreRequest) else None

@@ -1,6 +1,6 @@
 """What the engine itself measures of a step, by the same names on every backend, and the completions that it keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distillkit.frozen import require_numbers
@@ -12,6 +12,7 @@ from distillkit.loop.window import Scheduler
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.returned import returned
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.run_directory.run_files import RunFiles
@@ -47,8 +48,8 @@ class StepReport:
         measured: dict[str, float] = {}
         sources: list[Sampler | Scorer] = [self.scheduler.sampler, *self.scheduler.scorers.values()]
         for source in sources:
+            found = returned(source, "metrics", Mapping, source.metrics)
             with attribute_to(source, "in metrics()"):
-                found = source.metrics()
                 require_numbers(found)
             measured |= found
         return measured

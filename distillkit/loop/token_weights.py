@@ -15,6 +15,7 @@ from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, named
+from distillkit.roles.returned import broken, require_returned
 from distillkit.roles.weighting import Weighting
 
 
@@ -72,7 +73,9 @@ def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normal
 def weighed(weighting: Weighting, scored: Sequence[ScoredRollout]) -> list[FloatArray]:
     """What a weighting gives for a step, [R] a completion. Raises PluginError unless it is what its role promises."""
     with attribute_to(weighting, "in weigh()"):
-        given = [np.asarray(array, np.float32) for array in weighting.weigh(scored)]
+        weights = weighting.weigh(scored)
+    require_returned(weighting, weights, (Sequence, np.ndarray), "weigh()")
+    given = [_array_of(weighting, each) for each in weights]
     if len(given) != len(scored):
         raise PluginError(f"{named(weighting)}: weigh() gave {len(given)} arrays for {len(scored)} completions")
     for array, completion in zip(given, scored, strict=True):
@@ -89,6 +92,14 @@ def weighed(weighting: Weighting, scored: Sequence[ScoredRollout]) -> list[Float
                 f"{active[~(np.isfinite(active) & (active >= 0))][0]}; weights are finite and at least 0"
             )
     return given
+
+
+def _array_of(weighting: Weighting, weights: object) -> FloatArray:
+    try:
+        return np.asarray(weights, np.float32)
+    except (TypeError, ValueError) as error:
+        what = f"returned {type(weights).__name__} for a completion, not an array of numbers"
+        raise broken(weighting, "weigh()", what) from error
 
 
 def _product(arrays: Sequence[FloatArray], factors: Sequence[FloatArray]) -> list[FloatArray]:

@@ -15,6 +15,7 @@ from distillkit.loop.route_gradients import RouteGradients
 from distillkit.metrics import mean_of
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.returned import awaited, require_returned
 from distillkit.roles.student import Student
 from distillkit.significant import significant
 from distillkit.training_data import Batch, StepResult
@@ -114,7 +115,9 @@ class WindowTrainer:
                     if place == 0:
                         measured = await self.gradients.measure(step, batch, outcomes.scored)
                     self.moved = True
-                    results.append(await self.student.train(batch))
+                    result = await awaited(self.student, "train", self.student.train(batch))
+                    require_returned(self.student, result, StepResult, "train()")
+                    results.append(result)
             except BadStepError as error:
                 self.moved = before
                 refused += [LostCompletion(datum.key, "train", str(error), retryable=False) for datum in batch.datums]

@@ -16,8 +16,9 @@ from distillkit.events import Phase, PhaseProgress
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
 from distillkit.loop.task_groups import closing, first_error
 from distillkit.loop.window_results import WindowResults
-from distillkit.records import Failure, Rollout, ScoreRequest
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.roles.attribution import attribute_to
+from distillkit.roles.returned import require_yielded, stream
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 
@@ -61,7 +62,9 @@ class Scheduler:
 
     def start(self, requests: WindowRequests) -> "Window":
         """Sample and score in the background; needs a running event loop."""
-        return Window(requests, self, self.sampler.sample(requests.samples))
+        with attribute_to(self.sampler, "in sample()"):
+            source = stream(self.sampler, "sample", self.sampler.sample(requests.samples))
+        return Window(requests, self, source)
 
     def rescore(self, requests: WindowRequests, sampled: Sequence[Rollout | Failure]) -> "Window":
         """Score completions that were sampled already."""
@@ -134,6 +137,7 @@ class Window:
         """Take completions as they come, and have them scored."""
         with attribute_to(self._scheduler.sampler, "in sample()"):
             async for outcome in self._source:
+                require_yielded(self._scheduler.sampler, outcome, (Rollout, Failure), "sample()")
                 rollout = self._results.add_sample(outcome)
                 self._progress("sample")
                 self._ask(scoring, self._results.score_requests(rollout) if rollout is not None else ())
@@ -162,8 +166,9 @@ class Window:
         inflight.change(teacher, len(requests))
         try:
             with attribute_to(scorer, f"in score() for teacher {teacher!r}"):
-                async with closing(scorer.score(requests)) as outcomes:
+                async with closing(stream(scorer, "score", scorer.score(requests))) as outcomes:
                     async for outcome in outcomes:
+                        require_yielded(scorer, outcome, (Score, Failure), "score()")
                         more = self._results.add_score(outcome, teacher, unanswered)
                         inflight.change(teacher, -1)
                         self._progress("score")

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
+from types import NoneType
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport
+from distillkit.roles.returned import returned
 
 
 def check_reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> dict[str, CheckReport]:
@@ -23,8 +26,8 @@ def check_reports(plugins: RunPlugins, contexts: Mapping[str, RunContext]) -> di
     problems: list[InputError] = []
     for user, plugin in plugins.by_key.items():
         try:
-            with attribute_to(plugin, "in check()"):
-                reports[user] = plugin.check(contexts[user]) or CheckReport()
+            report = returned(plugin, "check", (CheckReport, NoneType), partial(plugin.check, contexts[user]))
+            reports[user] = report or CheckReport()
         except InputError as error:
             problems.append(error)
     if problems:

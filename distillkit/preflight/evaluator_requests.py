@@ -5,8 +5,9 @@ from dataclasses import replace
 
 from distillkit.config.run_config import RunConfig
 from distillkit.preflight.prompt_lengths import PromptLengths
-from distillkit.roles.attribution import attribute_to, require_returned
+from distillkit.roles.attribution import attribute_to
 from distillkit.roles.evaluator import EvalRequests
+from distillkit.roles.returned import require_returned
 from distillkit.roles.sampler import Sampler
 from distillkit.run_plan import Plan
 from distillkit.types import RoutedRow

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from types import NoneType
 
 from pydantic import JsonValue
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.memory import SHARED_PARTS, DeviceMemory, MemoryPart, MemoryReport, MemoryUse, gib
-from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import CheckReport, Plugin
+from distillkit.roles.returned import returned
 from distillkit.run_plan import Plan
 
 LIKELY = 0.95
@@ -171,8 +173,7 @@ def _weights(fit: DeviceFit) -> int:
 def _reports(plugins: Mapping[str, Plugin], contexts: Mapping[str, RunContext]) -> dict[str, MemoryReport]:
     found: dict[str, MemoryReport] = {}
     for key, plugin in plugins.items():
-        with attribute_to(plugin, "in memory()"):
-            report = plugin.memory(contexts[key])
+        report = returned(plugin, "memory", (MemoryReport, NoneType), partial(plugin.memory, contexts[key]))
         if report is not None:
             found[key] = report
     return found

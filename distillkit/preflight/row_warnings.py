@@ -11,6 +11,7 @@ from distillkit.preflight.same_rows import repeated_rows, trained_held_out_rows
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.evaluator import Evaluator
 from distillkit.types import RoutedRow, Teacher
+from distillkit.verdict.paired_change import LEAST_ROWS, rows_to_hold_out
 
 
 def row_warnings(
@@ -26,15 +27,18 @@ def row_warnings(
     yield from repeated_rows(train.lengths.hashes, train.rows)
     yield from _sizes(config, read, len(train.rows))
     if held_out is None:
-        some = max(1, min(64, len(train.rows) // 10))
+        routed = sum(train.pipeline.rows_of[teacher.name] > 0 for teacher in train.pipeline.teachers)
+        some = rows_to_hold_out(len(train.rows), routed, min(64, len(train.rows) // 10))
+        these = f", or take some of these by data.held_out_rows={some}" if some else f" ({LEAST_ROWS} a route or more)"
         yield (
             "no held-out rows, so that nothing tells how the student does on other prompts: name some by "
-            f"data.eval_path, or take some of these by data.held_out_rows={some}"
+            f"data.eval_path{these}"
         )
         return
     yield from held_out.lengths.warnings("held-out row")
     yield from trained_held_out_rows(train.lengths.hashes, train.rows, held_out.lengths.hashes, held_out.rows)
     yield from _routes(train.pipeline, held_out.pipeline)
+    yield from _too_few(config, train.pipeline, held_out.pipeline)
     for evaluator in config.evaluators:
         yield from _of_evaluator(evaluator, routed_held_out, train.pipeline.routed_to)
 
@@ -78,6 +82,21 @@ def _routes(training: RowPipeline, held_out: RowPipeline) -> Iterator[str]:
                 f"teacher {teacher.name!r}: no held-out row is routed to it, so that evaluations say nothing of it; "
                 "hold some of its rows out"
             )
+
+
+def _too_few(config: RunConfig, training: RowPipeline, held_out: RowPipeline) -> Iterator[str]:
+    """Teachers of whose rows some are held out, and fewer than tell a change from chance."""
+    few = {
+        teacher.name: held_out.rows_of[teacher.name]
+        for teacher in training.teachers
+        if training.rows_of[teacher.name] and 0 < held_out.rows_of[teacher.name] < LEAST_ROWS
+    }
+    if few and config.evaluators:
+        found = "; ".join(f"teacher {name!r} has {counted(rows, 'held-out row')}" for name, rows in few.items())
+        yield (
+            f"{found}: fewer than {LEAST_ROWS} of a route cannot tell a change from chance, and the verdict will say "
+            "so; hold more out"
+        )
 
 
 def _of_evaluator(evaluator: Evaluator, rows: Sequence[RoutedRow], teachers: Sequence[Teacher]) -> Iterator[str]:

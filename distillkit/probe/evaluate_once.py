@@ -52,7 +52,7 @@ def prepare_evaluation(
     if not config.evaluators:
         raise InputError("evaluators: the config has none; name some, such as evaluators=[reverse_kl]")
     config = starting_from(config, weights)
-    began = None if weights is None else day_of(weights.path)
+    began = None if weights is None else day_of(weights.files)
     prepared = prepare_run(config, registry, tell, rank, began, trains=False)
     if weights is not None and weights.state is not None:
         require_same_student(weights.state.identity, config)

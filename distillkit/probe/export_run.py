@@ -1,9 +1,10 @@
-"""The weights of a run that has ended, written for others to use: those of a checkpoint, or all as one whole model."""
+"""The weights of a run, written for others to use: those of a checkpoint, or all as one whole model."""
 
 import asyncio
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from distillkit.probe.open_student import StudentAlone, checked_student, opened_
 from distillkit.ranks import ONLY
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
-from distillkit.run_directory.saved_run import SavedWeights, exported_weights, saved_weights
+from distillkit.run_directory.held_weights import held_weights
+from distillkit.run_directory.saved_run import SavedWeights, exported_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class ExportPlan:
     """Whether it is to be a whole model."""
 
 
-def plan_export(
+@contextmanager
+def planned_export(
     config: RunConfig,
     registry: Registry,
     run_dir: Path,
@@ -40,30 +43,38 @@ def plan_export(
     tell: Callable[[Notice], None],
     *,
     merged: bool,
-) -> ExportPlan:
-    """Raises InputError, with the reason, where that cannot be written or there is nothing to write."""
+) -> Iterator[ExportPlan]:
+    """What is written, of weights that stay until the block ends.
+
+    Raises InputError, with the reason, where that cannot be written or there is nothing to write.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; name a directory that is not, or an empty one")
     with attribute_to(config.student, "in require_exportable()"):
         config.student.require_exportable(merged=merged)
-    weights = _chosen(run_dir, step, tell, merged=merged)
-    if weights is None:
-        raise InputError("--step 0: nothing was trained then; the model of the config is what there is")
-    if weights.exported and not merged:
-        raise InputError(
-            f"{weights.path} is that export already; --merge writes a whole model of it, --step N the weights of "
-            "another checkpoint"
-        )
-    alone = checked_student(config, tell, ONLY, weights, samples=False)
-    return ExportPlan(alone, registry, weights, folder, merged)
+    with _chosen(run_dir, step, tell, merged=merged) as weights:
+        if weights is None:
+            raise InputError("--step 0: nothing was trained then; the model of the config is what there is")
+        if weights.exported and not merged:
+            raise InputError(
+                f"{weights.path} is that export already; --merge writes a whole model of it, --step N the weights of "
+                "another checkpoint"
+            )
+        alone = checked_student(config, tell, ONLY, weights, samples=False)
+        yield ExportPlan(alone, registry, weights, folder, merged)
 
 
-def _chosen(run_dir: Path, step: int | None, tell: Callable[[Notice], None], *, merged: bool) -> SavedWeights | None:
+@contextmanager
+def _chosen(
+    run_dir: Path, step: int | None, tell: Callable[[Notice], None], *, merged: bool
+) -> Iterator[SavedWeights | None]:
     """What the run exported itself, unless a checkpoint is asked for that is kept and need not be merged."""
     own = exported_weights(run_dir)
     if own is not None and (step is None or (merged and step == own.step)):
-        return own
-    return saved_weights(run_dir, step, tell)
+        yield own
+        return
+    with held_weights(run_dir, step, tell) as weights:
+        yield weights
 
 
 async def write_export(plan: ExportPlan, say: Callable[[str], None] = lambda doing: None) -> Path:

@@ -12,9 +12,8 @@ Whoever wants to sample and score a few rows for real, without a run, does so:
 Nothing of a run that the directory holds is touched: plugins write into the folder `.probe` in it, which is removed.
 """
 
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +27,10 @@ from distillkit.loop.window import Scheduler
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.rows import NOTHING_MORE, window_requests
 from distillkit.registry import Registry
-from distillkit.roles.plugin import PENDING_CLEANUP, Plugin
+from distillkit.roles.plugin import Plugin
 from distillkit.run_directory.checkpoint import load
-from distillkit.run_directory.directory import PROBE_FOLDER, claim_directory, run_directory
-from distillkit.run_directory.run_start import RunStart
+from distillkit.run_directory.directory import run_directory
+from distillkit.run_directory.own_folder import own_folder
 from distillkit.run_directory.saved_run import SavedWeights
 from distillkit.tokenizer import vocabulary_size
 from distillkit.types import Prompts
@@ -74,8 +73,7 @@ async def opened(
 
     Raises:
         MissingExtraError: if something has to be installed first.
-        InputError: if another probe is at work in the run's directory, or one that was killed left what cannot be
-            cleaned up.
+        InputError: if a probe that was killed in the run's directory left what cannot be cleaned up.
     """
     if prepared.missing:
         raise MissingExtraError("\n".join(prepared.missing))
@@ -83,7 +81,7 @@ async def opened(
     with probe_folder(run_dir, plugins.by_key.values(), prepared.registry) as folder:
         async with opened_plugins(prepared, folder, tell, outer_dir=run_dir):
             if weights is not None and not weights.exported:
-                await load(weights.path, prepared.config.student, plugins.by_key)
+                await load(weights.files, prepared.config.student, plugins.by_key)
             version = 0 if weights is None else weights.step
             policy = PolicySync(prepared.config.student, plugins.sampler, plugins.scorers)
             await policy.publish(version, (), resumed=version > 0)
@@ -98,27 +96,6 @@ def probe_folder(run_dir: Path, used: Iterable[Plugin], registry: Registry) -> I
 
     `used` are the plugins that will be opened. Raises InputError as `opened`.
     """
-    folder = run_dir / PROBE_FOLDER
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     plugins = {type(plugin) for plugin in used}
-    known = {info.cls for info in registry.infos()}
-    try:
-        with claim_directory(folder, RunStart(overwrite=True), plugins=plugins, known=known):
-            try:
-                yield folder
-            finally:
-                _empty(folder)
-    finally:
-        for path in missing or [folder]:
-            with suppress(OSError):  # a record of what is still to be cleaned up is in it, or another's file
-                path.rmdir()
-
-
-def _empty(folder: Path) -> None:
-    """Remove all but the records of what a plugin could not clean up: the next probe does it."""
-    with suppress(OSError):
-        (folder / PENDING_CLEANUP).rmdir()
-    for path in folder.iterdir():
-        if path.name == PENDING_CLEANUP:
-            continue
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    with own_folder(run_dir, plugins, {info.cls for info in registry.infos()}) as folder:
+        yield folder

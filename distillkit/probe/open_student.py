@@ -62,7 +62,7 @@ class StudentAlone:
         if weights.state is None:
             return
         require_same_student(weights.state.identity, self.config)
-        await checkpoint.load(weights.path, self.config.student, {})
+        await checkpoint.load(weights.files, self.config.student, {})
         await self.publish(weights.step)
 
     async def publish(self, step: int) -> None:
@@ -98,7 +98,7 @@ def checked_student(
     """
     student, shared = config.student, SharedObjects()
     sampler = _sampler_of(student) if samples else None
-    today = config.sampling.template_date or (None if weights is None else day_of(weights.path))
+    today = config.sampling.template_date or (None if weights is None else day_of(weights.files))
     keys = _by_key(student, sampler)
     contexts = {key: context_for(key, config, shared, tell, rank, today) for key in keys}
     for key, plugin in keys.items():

@@ -2,17 +2,20 @@
 
 import inspect
 import re
+import sys
 import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from distillkit.errors import AlignmentError, DistillkitError, PluginError, error_text
+from distillkit.errors import AlignmentError, DistillkitError, error_text
 from distillkit.files.redaction import redact
 from distillkit.roles.plugin import Plugin
 
 RAISED = "raised by "
+SCRIPT_MODULE = "distillkit_script_"
+"""How the names of modules begin that plugin scripts are imported as."""
 METHOD = re.compile(r"(\w+)\(\)")
 """In what a plugin was doing: `in batch()`, `route() at line 3`."""
 LIBRARY = sysconfig.get_path("stdlib")
@@ -22,7 +25,15 @@ INSTALLED = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
 
 def named(plugin: Plugin) -> str:
     """The plugin's role, name and class, as messages have them."""
-    return f"{plugin.role} {plugin.name!r} ({type(plugin).__module__}.{type(plugin).__qualname__})"
+    return f"{plugin.role} {plugin.name!r} ({class_named(type(plugin))})"
+
+
+def class_named(cls: type) -> str:
+    """`package.module.Class`; `Class of mine.py` of a script, whose module has a name that nobody wrote."""
+    if not cls.__module__.startswith(SCRIPT_MODULE):
+        return f"{cls.__module__}.{cls.__qualname__}"
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None) or cls.__module__
+    return f"{cls.__qualname__} of {Path(file).name}"
 
 
 def promise(cls: type[Plugin], method: str) -> str:
@@ -85,11 +96,11 @@ def attribute_to(plugin: Plugin, doing: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         if not isinstance(error, DistillkitError) or isinstance(error, AlignmentError):
-            note_origin(error, named(plugin), doing, _promised(plugin, doing), defined_at(plugin, doing))
+            note_origin(error, named(plugin), doing, promised(plugin, doing), defined_at(plugin, doing))
         raise
 
 
-def note_origin(error: Exception, who: str, doing: str, promised: str, defined: str = "") -> None:
+def note_origin(error: Exception, who: str, doing: str, role_says: str, defined: str = "") -> None:
     """Note on an error where it comes from, unless that is noted already: `who` is what `named` gives.
 
     `defined` is the line to say where the error came through no line of the plugin's, such as that of its method.
@@ -97,24 +108,13 @@ def note_origin(error: Exception, who: str, doing: str, promised: str, defined: 
     if not any(note.startswith(RAISED) for note in getattr(error, "__notes__", ())):
         where = raised_at(error) or defined
         place = f", {where}" if where else ""
-        error.add_note(f"{RAISED}{who} {doing}".rstrip() + place + (f". {promised}" if promised else ""))
+        error.add_note(f"{RAISED}{who} {doing}".rstrip() + place + (f". {role_says}" if role_says else ""))
 
 
-def _promised(plugin: Plugin, doing: str) -> str:
+def promised(plugin: Plugin, doing: str) -> str:
     """What the role promises of the method that `doing` names; empty where it names none."""
     method = METHOD.search(doing)
     return "" if method is None else promise(type(plugin), method[1])
-
-
-def require_returned(plugin: Plugin, value: object, wanted: type, method: str, place: str = "") -> None:
-    """Raise PluginError, with the class, unless what `method` names (`route()`) returned a `wanted` (at this place)."""
-    if not isinstance(value, wanted):
-        doing = f"{method} at {place}" if place else method
-        promised, defined = _promised(plugin, doing), defined_at(plugin, doing)
-        raise PluginError(
-            f"{named(plugin)}: {doing} returned {type(value).__name__}, not {wanted.__name__}"
-            f"{f', {defined}' if defined else ''}{f'. {promised}' if promised else ''}"
-        )
 
 
 def one_line_error(error: BaseException) -> str:

@@ -94,8 +94,15 @@ async def save(
         _write_json(aside / "engine.json", {"format": FORMAT, **to_json(state)})
         await asyncio.to_thread(_seal, aside, final)
         for old in checkpoints(run_dir)[:-keep_last]:
-            await asyncio.to_thread(shutil.rmtree, old)
+            await asyncio.to_thread(_remove, old)
     return final
+
+
+def _remove(checkpoint: Path) -> None:
+    """At once for who looks for it: what has its final name is whole."""
+    aside = checkpoint.with_name(f".{checkpoint.name}.old")
+    checkpoint.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _seal(aside: Path, final: Path) -> None:
@@ -135,6 +142,8 @@ def newest(run_dir: Path, warn: Callable[[str], None]) -> tuple[Path, EngineStat
         problem = damage(path)
         if problem is None:
             return path, read_state(path)
+        if not path.exists():  # the run goes on, and removed it while it was read; the newest is another now
+            return newest(run_dir, warn)
         damaged.append(f"{path} is damaged: {problem}")
         warn(f"{damaged[-1]}; the one before it is used")
     raise InputError("\n".join([f"{run_dir}: no checkpoint is whole; run again with --overwrite", *damaged]))
@@ -156,6 +165,7 @@ def of_step(run_dir: Path, step: int) -> tuple[Path, EngineState]:
     path = require_kept(run_dir, step)
     problem = damage(path)
     if problem is not None:
+        require_kept(run_dir, step)  # a run that goes on may just have removed it
         others = [found for found in map(step_of, checkpoints(run_dir)) if found != step]
         raise InputError(f"{path} is damaged: {problem}; there are also those of {_steps(others)}")
     return path, read_state(path)

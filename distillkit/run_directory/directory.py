@@ -25,7 +25,10 @@ HEADER = "# The resolved config of this run"
 PATHS_START_AT = "# Relative paths start at "
 """How the second line of that file begins."""
 PROBE_FOLDER = ".probe"
-"""Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed."""
+"""Where a probe without a run writes, in the run's directory: it is gone when the probe ends, unless it was killed.
+
+A second one beside it has `.probe-2`, and so on.
+"""
 EVALUATIONS = "evaluations"
 """What `distillkit eval` finds of a run, a file a step."""
 WRITTEN = frozenset(
@@ -111,7 +114,8 @@ def is_run(run_dir: Path) -> bool:
 
 
 def _content(run_dir: Path) -> list[Path]:
-    return [path for path in run_dir.iterdir() if path.name not in ASIDE] if run_dir.is_dir() else []
+    found = run_dir.iterdir() if run_dir.is_dir() else ()
+    return [path for path in found if path.name not in ASIDE and not path.name.startswith(f"{PROBE_FOLDER}-")]
 
 
 def require_cleanup_handlers(
@@ -138,12 +142,17 @@ def require_cleanup_handlers(
 
 def _require_clean_probe(run_dir: Path) -> None:
     """Raise InputError if a probe that was killed here left something elsewhere, which the next probe cleans up."""
-    records = sorted((run_dir / PROBE_FOLDER / PENDING_CLEANUP).glob("[!.]*"))
+    records = probe_records(run_dir)
     if records:
         raise InputError(
             f"a probe in {run_dir} was killed before it could clean up after itself, and this may still cost money: "
             f"{', '.join(map(str, records))}. Probe once more by `distillkit check CONFIG --probe`, which cleans it up"
         )
+
+
+def probe_records(run_dir: Path) -> list[Path]:
+    """What probes wrote down of what is elsewhere, and is still to be cleaned up."""
+    return sorted(run_dir.glob(f"{PROBE_FOLDER}*/{PENDING_CLEANUP}/[!.]*"))
 
 
 @contextmanager

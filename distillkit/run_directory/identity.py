@@ -13,8 +13,8 @@ from distillkit.data.render import PromptSide
 from distillkit.errors import InputError
 from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prepared_run import PreparedRun
-from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.returned import returned
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Message, Messages
@@ -78,8 +78,7 @@ def require_same_student(then: Mapping[str, JsonValue], config: RunConfig) -> No
 
     Its options and what is known of its model count, and not what a run does with it.
     """
-    with attribute_to(config.student, "in fingerprint()"):
-        known = config.student.fingerprint()
+    known = returned(config.student, "fingerprint", Mapping, config.student.fingerprint)
     now = {key: value for key, value in settings_of(config).items() if key.startswith("student.")}
     now |= {f"the {what} of student": value for what, value in known.items()}
     before = {name: then[name] for name in now if name in then}
@@ -158,8 +157,7 @@ def _fingerprints(plugins: RunPlugins) -> Iterator[tuple[str, str]]:
     """What plugins know of what is behind them."""
     names = {f"teachers.{teacher}.scorer": f"teacher {teacher!r}" for teacher in plugins.scorers}
     for key, plugin in _counting(plugins):
-        with attribute_to(plugin, "in fingerprint()"):
-            known = plugin.fingerprint()
+        known = returned(plugin, "fingerprint", Mapping, plugin.fingerprint)
         yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
 
 

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from distillkit.arrays import Array
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.returned import returned
 
 PluginStates = Mapping[str, Mapping[str, JsonValue]]
 """What `Plugin.state` gave, by the plugin's key in the config."""
@@ -19,8 +20,9 @@ def states_of(plugins: Mapping[str, Plugin]) -> PluginStates:
     for key, plugin in plugins.items():
         if type(plugin).state is Plugin.state:
             continue
+        given = returned(plugin, "state", Mapping, plugin.state)
         with attribute_to(plugin, "in state()"):
-            state = json.loads(json.dumps(dict(plugin.state())))
+            state = json.loads(json.dumps(dict(given)))
         if state:
             found[key] = state
     return found
@@ -30,6 +32,6 @@ def tensors_of(plugins: Mapping[str, Plugin]) -> dict[str, Array]:
     """The arrays that plugins are to keep, by the plugin's key and their name."""
     found: dict[str, Array] = {}
     for key, plugin in plugins.items():
-        with attribute_to(plugin, "in tensors()"):
-            found |= {f"{key}/{name}": array for name, array in plugin.tensors().items()}
+        tensors = returned(plugin, "tensors", Mapping, plugin.tensors)
+        found |= {f"{key}/{name}": array for name, array in tensors.items()}
     return found

@@ -18,6 +18,10 @@ OWNER = ".running"
 """Who holds the lock: process, host and since when. A process that died leaves it, and holds nothing."""
 
 
+class HeldError(InputError):
+    """Another process holds the directory."""
+
+
 @contextmanager
 def held(run_dir: Path) -> Iterator[None]:
     """Make the directory and hold it against other processes. Raises InputError if one holds it, or it cannot be."""
@@ -26,7 +30,7 @@ def held(run_dir: Path) -> Iterator[None]:
         lock = FileLock(run_dir / LOCK)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise InputError(_going_on(run_dir)) from error
+        raise HeldError(_going_on(run_dir)) from error
     except (OSError, ValueError) as error:  # ValueError: characters that no path can hold
         if isinstance(error, OSError) and error.errno in TOO_MANY_FILES:
             raise

@@ -25,6 +25,13 @@ class SavedWeights:
     """A checkpoint, or what the run exported."""
     state: EngineState | None
     """Where the engine stood, of a checkpoint; None of an export."""
+    held: Path | None = None
+    """The same files where they stay while they are looked at, of a checkpoint that a run may remove meanwhile."""
+
+    @property
+    def files(self) -> Path:
+        """Where its files are read."""
+        return self.held or self.path
 
     @property
     def exported(self) -> bool:
@@ -37,6 +44,9 @@ NAME_ONE = "; name the directory of a run, such as runs/my-run"
 
 def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str] = ()) -> tuple[RunConfig, Registry]:
     """The config of the run in a directory, which it is looked at in, without its sinks. Raises InputError."""
+    if run_dir.is_file():
+        theirs = f" (that of this file is {run_dir.parent})" if is_run(run_dir.parent) else ""
+        raise InputError(f"{run_dir}: is a file, and a run is a directory{theirs}{NAME_ONE}")
     if not run_dir.is_dir():
         raise InputError(f"{run_dir}: no such directory{did_you_mean(run_dir) or NAME_ONE}")
     if not is_run(run_dir):

@@ -1,12 +1,14 @@
 """A plugin's method called by the kit: what it raises comes through, what it returns wrongly is a broken contract."""
 
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from distillkit.errors import DistillkitError, PluginError, error_text
-from distillkit.roles.attribution import attribute_to, defined_at, named, promise, raised_at, require_returned
+from distillkit.errors import DistillkitError, error_text
+from distillkit.roles import returned
+from distillkit.roles.attribution import attribute_to, raised_at
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.returned import broken, require_returned
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ def held_to(plugin: Plugin, method: str) -> Iterator[None]:
     except Exception as error:
         if raised_at(error):
             raise
-        raise _broken(plugin, method, f"gave what its role cannot use ({error_text(error)})") from error
+        raise broken(plugin, f"{method}()", f"gave what its role cannot use ({error_text(error)})") from error
 
 
 def given(plugin: Plugin, method: str, value: T, wanted: type) -> T:
@@ -36,24 +38,5 @@ def given(plugin: Plugin, method: str, value: T, wanted: type) -> T:
 
 async def awaited(plugin: Plugin, method: str, call: Awaitable[T]) -> T:
     """What an async method returns in the end. Raises PluginError unless it is async."""
-    if not isinstance(call, Awaitable):
-        raise _broken(plugin, method, f"returned {type(call).__name__} at once: write `async def {method}`")
     with held_to(plugin, method):
-        return await call
-
-
-def stream(plugin: Plugin, method: str, call: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - whatever it gave
-    """What `method` yields, one after another. Raises PluginError unless it can be read so."""
-    if isinstance(call, AsyncIterator):
-        return call
-    raise _broken(
-        plugin, method, f"returned {type(call).__name__}: write `async def {method}` that yields each outcome"
-    )
-
-
-def _broken(plugin: Plugin, method: str, what: str) -> PluginError:
-    parts = [f"{named(plugin)}: {method}() {what}", promise(type(plugin), method)]
-    where = defined_at(plugin, f"{method}()")
-    if where:
-        parts[0] += f", {where}"
-    return PluginError(". ".join(part for part in parts if part))
+        return await returned.awaited(plugin, method, call)

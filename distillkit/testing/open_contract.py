@@ -22,6 +22,7 @@ from distillkit.events import (
 from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.plugin import CheckReport, Plugin
+from distillkit.roles.returned import stream
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.roles.sink import Sink
@@ -31,7 +32,7 @@ from distillkit.testing.array_contract import check_rollout_arrays, check_score_
 from distillkit.testing.builders import TEST_PLAN, make_context, make_rollout, make_row, make_teacher, require
 from distillkit.testing.byte_tokenizer import ByteTokenizer
 from distillkit.testing.evaluator_contract import check_evaluating
-from distillkit.testing.held_to import awaited, given, held_to, stream
+from distillkit.testing.held_to import awaited, given, held_to
 from distillkit.testing.said_contract import check_capabilities, check_kept, check_length
 from distillkit.testing.student_contract import check_student
 from distillkit.testing.synthetic_batches import make_scored_rollouts

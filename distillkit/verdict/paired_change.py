@@ -22,7 +22,15 @@ STANDARD_ERRORS = 2.0
 """A difference of more is told apart from none."""
 LEAST_ROWS = 6
 """Of fewer, nothing is told: that all of five change the same way is chance once in sixteen times (2 / 2^5)."""
+OF_EACH_ROUTE = 2 * LEAST_ROWS
+"""To be held out for each of several routes, since chance gives some of them fewer."""
 ByRow = Mapping[str, RowValue]
+
+
+def rows_to_hold_out(rows: int, routes: int, wished: int) -> int:
+    """How many of `rows` to hold out: `wished`, or what a verdict takes; 0 where that is more than half of them."""
+    found = max(wished, LEAST_ROWS if routes < 2 else OF_EACH_ROUTE * routes)
+    return found if 2 * found <= rows else 0
 
 
 def paired_change(metric: str, measure: Measure, before: ByRow, after: ByRow) -> Change | None:

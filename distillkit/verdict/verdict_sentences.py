@@ -146,9 +146,11 @@ def _balance(verdict: Verdict, overall: RouteVerdict) -> str:
     if "better" in outcomes:
         return "Nothing got worse on the held-out rows by more than two standard errors."
     if outcomes <= {"unknown", "same"}:
+        changes = [change for route in (*verdict.routes, overall) for change in route.changes]
+        lacks = any(change.outcome == "unknown" and change.rows is None for change in changes)
+        by_row = ", and evaluators that say what each row gave (`EvalResult.by_row`)" if lacks else ""
         return (
-            "Whether that is more than chance cannot be told: it takes six held-out rows of a route or more, and "
-            "evaluators that say what each row gave (`EvalResult.by_row`)."
+            f"Whether that is more than chance cannot be told: it takes six held-out rows of a route or more{by_row}."
         )
     return (
         "Nothing got better or worse on the held-out rows by more than two standard errors: more of them tell more "

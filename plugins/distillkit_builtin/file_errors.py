@@ -28,7 +28,8 @@ def unavailable(what: str, source: str, error: Exception) -> str:
         return f"{start} {wrong_file(Path(source), what) or one_line(error)}{elsewhere}"
     if is_path(source):
         wrong = no_model_here(Path(source))
-        return f"{start} {wrong}" if Path(source).exists() else f"{start} {wrong}. {WHAT_TO_GIVE}"
+        end = "" if wrong.endswith("?") else "."
+        return f"{start} {wrong}" if Path(source).exists() else f"{start} {wrong}{end} {WHAT_TO_GIVE}"
     return f"{start} {hub_problem(source, error) or f'{one_line(error)}. {WHAT_TO_GIVE}'}"
 
 

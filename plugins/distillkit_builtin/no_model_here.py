@@ -16,7 +16,7 @@ GGUF = "a quantized format for inference; name the model that it was made of, or
 def no_model_here(path: Path) -> str:
     """Why there is no model at the path of a directory without `config.json`, of a file, or of nothing."""
     if path.is_file():
-        kind = f", {GGUF}" if path.suffix == ".gguf" else f"; a model is a directory, such as {path.parent}"
+        kind = f", {GGUF}" if path.suffix == ".gguf" else _its_directory(path.parent)
         return f"it is a file{kind}"
     if not path.is_dir():
         return f"there is no such directory{did_you_mean(path)}"
@@ -24,6 +24,12 @@ def no_model_here(path: Path) -> str:
     if not names:
         return "the directory is empty"
     return f"it has no config.json, so it holds no model{_instead(path, names)}"
+
+
+def _its_directory(folder: Path) -> str:
+    """What a model is, and that the file's own directory is one, where that is so."""
+    own = f": name {folder}, where this file is" if (folder / "config.json").is_file() else ""
+    return f"; a model is a directory{own}"
 
 
 def _instead(path: Path, names: set[str]) -> str:

@@ -53,6 +53,13 @@ def test_a_path_of_nothing_is_called_that_and_looked_for_nowhere_else(name: str)
     )
 
 
+def test_a_question_ends_its_sentence(tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "student").mkdir()
+    with pytest.raises(InputError, match=r"did you mean student\? Give a local directory"):
+        HFTokenizer.load("./studnet")
+
+
 @pytest.mark.parametrize(
     ("name", "said"), [("m.gguf", "a quantized format"), ("config.json", "a model is a directory")]
 )

@@ -13,8 +13,9 @@ import pytest
 import distillkit
 from distillkit import Evaluator, Loss, RunConfig, Sink
 from distillkit.cli.reporting import reporting
-from distillkit.errors import AlignmentError, PluginNotFoundError, error_text
-from distillkit.roles.attribution import attribute_to, raised_at
+from distillkit.config.script_modules import import_script
+from distillkit.errors import AlignmentError, PluginError, PluginNotFoundError, error_text
+from distillkit.roles.attribution import attribute_to, named, raised_at
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit.training_data import Datum
 
@@ -72,9 +73,9 @@ def test_the_last_line_of_the_authors_own_code_is_named_not_the_librarys(monkeyp
 def test_where_no_line_of_theirs_ran_it_is_the_methods(fake_config: Callable[..., RunConfig]) -> None:
     config = fake_config()
     config = fake_config(data={"eval_path": config.data.path}, evaluators=[Blocking()])
-    with pytest.raises(TypeError, match="await") as caught:
+    with pytest.raises(PluginError, match=r"evaluate\(\) returned .* at once: write `async def evaluate`") as caught:
         distillkit.run(config, plugins=[FakeStudent, FakeScorer])
-    assert f"test_attribution.py:{line_of('def evaluate')}. Evaluator.evaluate:" in caught.value.__notes__[0]
+    assert f"test_attribution.py:{line_of('def evaluate')}. Evaluator.evaluate:" in str(caught.value)
 
 
 def test_values_that_do_not_fit_are_attributed_to_who_built_them(fake_config: Callable[..., RunConfig]) -> None:
@@ -123,3 +124,15 @@ def test_a_missing_key_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None
 def test_an_error_of_no_ones_code_names_no_line() -> None:
     assert raised_at(ValueError("never raised")) == ""
     assert issubclass(Deep, Sink)
+
+
+def test_a_class_of_a_script_is_named_by_its_file(tmp_path: Path) -> None:
+    script = tmp_path / "r_key.py"
+    script.write_text(
+        "import distillkit\nclass R(distillkit.Weighting):\n"
+        "    name = 'r'\n    def weigh(self, step):\n        return 1.0\n",
+        encoding="utf-8",
+    )
+    made = import_script(script).R()
+    assert named(made) == "weighting 'r' (R of r_key.py)"
+    assert named(FakeStudent()) == "student 'fake' (distillkit.testing.fakes.FakeStudent)"

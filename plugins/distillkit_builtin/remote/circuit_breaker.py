@@ -17,9 +17,10 @@ LONGEST_COOL_DOWN = 30.0
 class CircuitBreaker:
     """Closed: requests are sent. Open: none is. Half-open, once it has cooled down: one request at a time."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], longest_cool_down: float = LONGEST_COOL_DOWN) -> None:
         """Closed; `clock` is in seconds."""
         self._clock = clock
+        self._longest = longest_cool_down
         self._failures = 0
         self._cool_down = FIRST_COOL_DOWN
         self._open_until: float | None = None
@@ -52,7 +53,7 @@ class CircuitBreaker:
         self._failures += 1
         if probe:
             self._probing = False
-            self._cool_down = min(2 * self._cool_down, LONGEST_COOL_DOWN)
+            self._cool_down = min(2 * self._cool_down, self._longest)
             self._open_until = self._clock() + self._cool_down
         elif self.is_closed and self._failures >= FAILURES:
             self._open_until = self._clock() + self._cool_down

@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from distillkit.context import Notify
-from distillkit_builtin.remote.circuit_breaker import CircuitBreaker
+from distillkit_builtin.remote.circuit_breaker import FIRST_COOL_DOWN, LONGEST_COOL_DOWN, CircuitBreaker
 from distillkit_builtin.remote.results import AttemptError, NoReplicaError, RefusedError
 from distillkit_builtin.remote.retries import Budget
 
+PROBES_A_BUDGET = 6
+"""At least so often is a replica that fails looked at within `timeouts.retry`, also where that is short."""
 TOLD_AFTER = 2.0
 """Seconds without a result after which a replica that is sent no more requests is worth a word."""
 
@@ -63,7 +65,8 @@ class Replicas:
 
     def __post_init__(self) -> None:
         """All are healthy until they show otherwise."""
-        self._replicas = [Replica(root, CircuitBreaker(self.clock)) for root in self.roots]
+        longest = min(LONGEST_COOL_DOWN, max(FIRST_COOL_DOWN, self.retry_timeout / PROBES_A_BUDGET))
+        self._replicas = [Replica(root, CircuitBreaker(self.clock, longest)) for root in self.roots]
 
     @property
     def down(self) -> int:
@@ -129,7 +132,7 @@ class Replicas:
         replica.is_told = True
         elsewhere = ", at the other replicas too" if len(self._replicas) > 1 else ""
         self.tell(
-            f"no answer from {replica.root}: {what}; each request is tried again for {self.retry_timeout:g} s "
+            f"no answer from {replica.root}: {what}; each request is tried again within {self.retry_timeout:g} s "
             f"(timeouts.retry){elsewhere}",
             "warning",
         )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
+from distillkit.data.counted import counted
 from distillkit_builtin.remote.results import AttemptError, NoReplicaError, Result, UnansweredError
 
 FIRST_BACKOFF = 0.5
@@ -85,4 +86,6 @@ async def with_retries(
 
 
 def _reason(last: str, attempts: int, budget: Budget) -> str:
-    return f"{last} ({attempts} attempt(s) in {budget.spent():.1f} s of the {budget.seconds:g} s of timeouts.retry)"
+    early = ", and the next would start after them" if budget.left() > 0 else ""
+    tried = counted(attempts, "attempt") if attempts else "no attempt"
+    return f"{last} ({tried} in {budget.spent():.1f} s of the {budget.seconds:g} s of timeouts.retry{early})"

@@ -143,7 +143,7 @@ def test_init_measures_on_the_split_that_is_there_for_it(
 
 
 def test_init_leaves_a_split_alone_that_lacks_a_column(saved: Callable[..., str], tmp_path: Path) -> None:
-    folder = saved(train=[{"question": "Why?", "answer": "So."}] * 5, test=[{"question": "Why?"}])
+    folder = saved(train=[{"question": "Why?", "answer": "So."}] * 12, test=[{"question": "Why?"}])
     done = CliRunner().invoke(app, ["init", str(tmp_path / "new"), "--from", f"{folder}#train"])
     assert done.exit_code == 0, done.output
-    assert "held_out_rows: 1" in (tmp_path / "new/config.yaml").read_text(encoding="utf-8")
+    assert "held_out_rows: 6" in (tmp_path / "new/config.yaml").read_text(encoding="utf-8")

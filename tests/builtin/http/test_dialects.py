@@ -122,7 +122,7 @@ async def test_what_is_no_logprob_of_the_response_is_refused(
             try:
                 await outcomes(plugin, score_requests(topk=topk))
             except AlignmentError as error:
-                if re.match(r"score of SampleKey\(.* by teacher 'teacher'", str(error)):
+                if re.match(r"score of row .* by teacher 'teacher'", str(error)):
                     refused.append(fault)
         await outcomes(plugin, score_requests())
     assert refused == WRONG

@@ -117,7 +117,7 @@ def test_what_is_no_score_ends_the_run_and_is_never_trained(
     server = serve()
     server.faults.add(fault, where=COMPLETIONS, after=5)
     config = fake_config(teachers=[teacher(server)])
-    with pytest.raises(AlignmentError, match=rf"score of SampleKey\(row_id='\d+-.*by teacher 'loopback'.*{message}"):
+    with pytest.raises(AlignmentError, match=rf"score of row \d+-.*by teacher 'loopback'.*{message}"):
         distillkit.run(config)
     told = completions(config)
     assert [one["outcome"] for one in told] == ["trained"] * 4 + ["failed"] * 4

@@ -205,7 +205,7 @@ async def test_what_is_requested_of_a_completion(serve: Serve) -> None:
         (faults.NoIds(), "does not say which token ids it sampled"),
         (faults.Shorter(), "5 logprobs where 6 were expected"),
         (faults.BadLogprob(None, at=2), "the logprob of token 2 is null"),
-        (faults.BadLogprob(-9999.0, at=2), r"completion SampleKey.*: the logprob of token 2 is minus infinity"),
+        (faults.BadLogprob(-9999.0, at=2), r"completion row .*: the logprob of token 2 is minus infinity"),
         (faults.BadLogprob(-np.inf), "token 5 is minus infinity"),
         (faults.BadLogprob(np.nan), "token 5 is nan"),
         (faults.BadLogprob(0.7), "a probability of more than one"),

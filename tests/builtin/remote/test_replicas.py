@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -149,10 +150,27 @@ def test_an_outage_is_told_once_after_seconds_with_its_reason_and_so_is_its_end(
     (at, down), (_, up), (_, again) = run(scenario())
     assert 2 <= at < 15
     assert re.fullmatch(
-        rf"no answer from {A}: connection refused; each request is tried again for 300 s \(timeouts\.retry\)", down
+        rf"no answer from {A}: connection refused; each request is tried again within 300 s \(timeouts\.retry\)", down
     )
     assert re.fullmatch(rf"{A} answers again, after 1\d\d s", up)
     assert again == down
+
+
+@pytest.mark.parametrize("seconds", [12.0, 30.0])
+def test_a_short_budget_is_used_to_its_end_and_the_reason_says_why_it_ends_before(seconds: float) -> None:
+    async def scenario() -> tuple[float, list[Any]]:
+        service = Service({A: breaks()})
+        async with service.client(A, timeouts={"retry": seconds}) as client:
+            for _ in range(2):  # the breaker is open when the second begins, as when a step is tried once more
+                found = await asyncio.gather(*(client.post(PATH, {}) for _ in range(8)), return_exceptions=True)
+        return service.times[-1][0], found
+
+    last, found = run(scenario())
+    assert 2 * seconds * (2 / 3) < last < 2 * seconds
+    assert all(isinstance(error, UnansweredError) for error in found)
+    reasons = [str(error) for error in found]
+    assert all(" of timeouts.retry" in reason and "attempt(s)" not in reason for reason in reasons)
+    assert any(reason.endswith("of timeouts.retry, and the next would start after them)") for reason in reasons)
 
 
 @pytest.mark.parametrize("acts", [[breaks()] * 4, [says(429)] * 40, [says(422)] * 40])

@@ -58,7 +58,7 @@ def test_a_spent_budget_names_the_last_failure_the_replica_attempts_and_seconds(
         post(service, timeouts={"retry": 30.0})
     error = caught.value
     assert service.seen[A] == error.attempts >= 4
-    assert f"{A}: HTTP 429: busy ({error.attempts} attempt(s) in " in error.reason
+    assert f"{A}: HTTP 429: busy ({error.attempts} attempts in " in error.reason
     assert "of the 30 s of timeouts.retry" in error.reason
     assert error.retry_after is None
     assert service.times[-1][0] < 30.0

@@ -125,7 +125,7 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
             assert isinstance(outcome, kind)
         for fault in (faults.WrongId(), faults.BadLogprob(-9999.0), faults.Shorter()):
             server.faults.add(fault, where=COMPLETIONS)
-            with pytest.raises(AlignmentError, match=r"score of SampleKey.* at http://127"):
+            with pytest.raises(AlignmentError, match=r"score of row .* at http://127"):
                 _ = [one async for one in plugin.score(score_requests())]
 
 

@@ -36,8 +36,8 @@ def written(path: str = "config.yaml") -> Any:
     return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(("count", "held_out"), [(4, None), (5, 1), (70, 14), (400, 32)])
-def test_one_of_five_rows_is_held_out_and_no_more_than_32(count: int, held_out: int | None) -> None:
+@pytest.mark.parametrize(("count", "held_out"), [(4, None), (11, None), (12, 6), (70, 14), (400, 32)])
+def test_one_of_five_rows_is_held_out_from_what_a_verdict_takes_to_32(count: int, held_out: int | None) -> None:
     call("init", "--from", rows([{**QUESTION, "id": number} for number in range(count)]))
     assert written()["data"].get("held_out_rows") == held_out
 

@@ -138,6 +138,11 @@ def test_what_was_measured_otherwise_is_not_compared(run: Path) -> None:
         (["eval", "absent.yaml"], "absent.yaml: no such config file"),
         (["eval", "runs/fake", "config.yaml"], "name the directory of one run, such as runs/my-run, or config files"),
         (["run", "runs/fake"], "runs/fake: is a directory, and a config is a file; the config in it is runs/fake/con"),
+        (["generate", "config.yaml"], "config.yaml: is a file, and a run is a directory; name the directory of a run,"),
+        (
+            ["export", "runs/fake/config.yaml", "--to", "x"],
+            "a directory (that of this file is runs/fake); name",
+        ),
         (["generate", "absent"], "absent: no such directory; name the directory of a run, such as runs/my-run"),
         (["generate", "."], ". holds no run: it has no config.yaml that a run wrote; name one"),
         (["export", ".", "--merge", "x"], ". holds no run"),

@@ -1,5 +1,8 @@
 """The line at the foot of the terminal while a command works: it says what is done, until it is taken away."""
 
+import re
+import threading
+
 import pytest
 
 from distillkit.cli import working
@@ -53,3 +56,25 @@ def test_where_it_is_to_be_quiet_there_is_none() -> None:
         line.progress(PhaseProgress("score", 3, 8))
         line.stop()
     assert not shown
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_without_a_terminal_it_is_said_now_and_then_what_is_done_and_when_quiet_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, *, quiet: bool
+) -> None:
+    said: list[str] = []
+    came = threading.Event()
+
+    def hear(text: str) -> None:
+        said.append(text)
+        if text.startswith("sampling"):
+            came.set()
+
+    monkeypatch.setattr(working, "BEAT_S", 0.005)
+    monkeypatch.setattr(working.ERR, "print", hear)
+    with Working(quiet=quiet) as line:
+        line.say("sampling ...")
+        assert came.wait(0.1 if quiet else 30) is not quiet
+    count = len(said)
+    assert all(re.fullmatch(r"(loading|sampling) \.\.\. \(\d+ s\)", each) for each in said)
+    assert bool(count) is not quiet

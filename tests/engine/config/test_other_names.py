@@ -36,6 +36,8 @@ def test_no_name_has_two_answers() -> None:
 @pytest.mark.parametrize(
     ("over", "message"),
     [
+        ({"max_prompt_length": 1}, "data.max_prompt_tokens leaves out rows with a longer one"),
+        ({"data": {"path": "x", "filter_overlong_prompts": True}}, "data.max_prompt_tokens leaves out rows"),
         ({"lr": 1}, "lr: unknown key; here it is student.learning_rate"),
         ({"student": {"lr": 1}}, "student.lr: unknown key; here it is student.learning_rate"),
         ({"student": {"batch_size": 1}}, "student.batch_size: unknown key; here it is train.prompt_groups_per_step"),

@@ -138,6 +138,7 @@ def test_what_a_weighting_says_behind_a_mask_does_not_matter() -> None:
         ([[1.0], [1.0]], r"weigh\(\) gave .* an array of the shape \[1\] for 2 tokens"),
         ([[1.0, -0.5], [1.0]], r"weigh\(\) gave .* a weight of -0.5; weights are finite and at least 0"),
         ([[1.0, float("nan")], [1.0]], r"a weight of nan"),
+        (None, r"weigh\(\) returned NoneType, not Sequence or ndarray"),
         ([[1.0, float("inf")], [1.0]], r"a weight of inf"),
     ],
 )
@@ -147,10 +148,9 @@ def test_a_wrong_weighting_is_named(arrays: Any, message: str) -> None:
         step_weights(step_of([("a", [True, True]), ("a", [True])]), "sum", [wrong])
 
 
-@pytest.mark.parametrize("arrays", [ValueError("no"), None])
-def test_what_a_weighting_raises_names_it(arrays: Any) -> None:
-    wrong = type("Wrong", (Given,), {"arrays": arrays, "__module__": __name__})()
-    with pytest.raises((ValueError, TypeError)) as error:
+def test_what_a_weighting_raises_names_it() -> None:
+    wrong = type("Wrong", (Given,), {"arrays": ValueError("no"), "__module__": __name__})()
+    with pytest.raises(ValueError, match="no") as error:
         step_weights(step_of([("a", [True, True])]), "sum", [wrong])
     assert "raised by weighting 'given'" in error.value.__notes__[0]
     assert "in weigh()" in error.value.__notes__[0]

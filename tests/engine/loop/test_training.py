@@ -65,7 +65,7 @@ def test_a_refused_step_is_reported_with_row_and_token_and_the_next_ones_train(f
     entries = read_jsonl(result.run_dir / "ledger.jsonl")
     assert [entry["outcome"] for entry in entries] == ["trained"] * 2 + ["failed"] * 2 + ["trained"] * 6
     reason = entries[3]["completions"][-1]["reason"]
-    assert reason.startswith("SampleKey(row_id=")
+    assert reason.startswith("row ")
     assert reason.endswith("advantages of token 1 is nan")
     assert entries[3]["completions"][-1]["stage"] == "train"
     steps = {row["step"]: row for row in result.metrics}

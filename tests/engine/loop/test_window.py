@@ -134,7 +134,7 @@ async def test_failures_are_kept_with_their_reason_and_teacher() -> None:
     ("answers", "message"),
     [
         (lambda score: [], "gave no outcome for 1 of 1 requests to teacher 't'"),
-        (lambda score: [score, score], "answered SampleKey"),
+        (lambda score: [score, score], "answered row "),
     ],
 )
 async def test_a_scorer_owes_one_outcome_a_request(answers: object, message: str) -> None:

@@ -29,11 +29,11 @@ def privileged(text: str) -> list[dict[str, str]]:
 
 
 def test_a_run_that_is_as_it_should_be_gets_no_notes(fake_config: Make, jsonl: Write) -> None:
-    held_out = jsonl([question("held out")], "heldout.jsonl")
+    held_out = jsonl([question(f"held out {i}") for i in range(6)], "heldout.jsonl")
     rows = [question(f"row {i}", teacher_messages=privileged(f"row {i}, answered")) for i in range(4)]
-    data = {"path": jsonl(rows), "eval_path": held_out, "max_rows": 4, "max_eval_rows": 1}
+    data = {"path": jsonl(rows), "eval_path": held_out, "max_rows": 4, "max_eval_rows": 6}
     said = notes(fake_config(data=data, train={"max_steps": 2}))
-    assert said == "teacher 't': 1 of 1 held-out row has no teacher_messages; scored under messages"
+    assert said == "teacher 't': 6 of 6 held-out rows have no teacher_messages; scored under messages"
 
 
 def test_what_was_set_on_purpose_is_a_note_and_what_is_likely_wrong_a_warning(fake_config: Make, jsonl: Write) -> None:
@@ -88,8 +88,26 @@ def test_a_run_without_held_out_rows_is_told_both_ways_to_have_some(fake_config:
     said = notes(fake_config(data={"path": path}))
     assert "no held-out rows" in said
     assert "data.eval_path" in said
-    assert "data.held_out_rows=5" in said
-    assert "no held-out rows" not in notes(fake_config(data={"path": path, "held_out_rows": 5}))
+    assert "data.held_out_rows=6" in said  # 5 would be a tenth, and tell nothing
+    assert "no held-out rows" not in notes(fake_config(data={"path": path, "held_out_rows": 6}))
+
+
+def test_held_out_rows_that_cannot_tell_a_change_are_not_recommended_and_warned_of(
+    fake_config: Make, jsonl: Write
+) -> None:
+    few = jsonl([question(str(i)) for i in range(11)])
+    assert "held_out_rows" not in notes(fake_config(data={"path": few}))
+    assert "data.eval_path (6 a route or more)" in notes(fake_config(data={"path": few}))
+    rows = [question(str(i), teacher="math" if i % 2 else "prose", prose_messages=privileged("p")) for i in range(60)]
+    path = jsonl(rows, "many.jsonl")
+    assert "data.held_out_rows=24" in notes(fake_config(data={"path": path}, teachers=TWO))
+    said = notes(fake_config(data={"path": path, "held_out_rows": 5}, evaluators=[{"name": "reverse_kl"}]))
+    assert "has 5 held-out rows: fewer than 6 of a route cannot tell a change from chance" in said
+    for fine in (
+        {"data": {"path": path, "held_out_rows": 6}, "evaluators": [{"name": "reverse_kl"}]},
+        {"evaluators": []},
+    ):
+        assert "from chance" not in notes(fake_config(**{"data": {"path": path, "held_out_rows": 5}, **fine}))
 
 
 @pytest.mark.parametrize(

@@ -86,11 +86,16 @@ async def test_what_fails_inside_leaves_nothing_either(fake_config: Make, regist
     assert not (tmp_path / "runs").exists()
 
 
-async def test_two_probes_at_once_are_refused(fake_config: Make, registry: Registry) -> None:
-    async with opened(prepared_run(fake_config(), registry), print):
-        with pytest.raises(InputError, match="another process is running there"):
-            async with opened(prepared_run(fake_config(), registry), print):
-                pass
+async def test_two_probes_at_once_do_not_exclude_each_other(
+    fake_config: Make, registry: Registry, tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "runs/fake"
+    async with opened(prepared_run(fake_config(student=WritingStudent()), registry), print):
+        async with opened(prepared_run(fake_config(student=WritingStudent()), registry), print):
+            assert sorted(path.name for path in run_dir.iterdir()) == [".probe", ".probe-2"]
+            assert (run_dir / ".probe-2/weights/all").is_file()
+        assert (run_dir / ".probe/weights/all").is_file()
+    assert not run_dir.exists()
 
 
 class CostlyScorer(FakeScorer):

@@ -199,7 +199,11 @@ def test_few_rows_are_said_to_be_too_few() -> None:
     verdict = verdict_of(
         figures(0, [0.5] * 5, routes=routes), figures(1, [0.1] * 5, routes=routes), MEASURES, TEACHERS, NO_STEPS
     )
-    assert "cannot be told: it takes six held-out rows" in " ".join(verdict_lines(verdict))
+    assert "cannot be told: it takes six held-out rows of a route or more." in " ".join(verdict_lines(verdict))
+    without = replace(figures(1, [0.1] * 5, routes=routes), results={"mine": EvalResult({"reverse_kl": 0.1})})
+    before = replace(figures(0, [0.5] * 5, routes=routes), results={"mine": EvalResult({"reverse_kl": 0.5})})
+    said = " ".join(verdict_lines(verdict_of(before, without, MEASURES, TEACHERS, NO_STEPS)))
+    assert "or more, and evaluators that say what each row gave (`EvalResult.by_row`)." in said
 
 
 def test_a_change_knows_its_difference() -> None:
