@@ -27,6 +27,8 @@ from distillkit.roles.plugin import Plugin
 
 ENTRY_POINT_GROUP = "distillkit"
 HOOK_OF_ROLE: Mapping[str, str] = {role: f"distillkit_{'losse' if role == 'loss' else role}s" for role in ROLES}
+SERVERS = frozenset({"vllm", "sglang", "openai"})
+"""Servers of models whose names are looked for among scorers, and found among samplers at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,8 @@ class Registry:
         of_that_name = (each for each in self.incomplete if (each.role, each.name) == (role, name))
         hint += "".join(f"\n{each.cls} has that name, and {each.lacks}" for each in of_that_name)
         hint = hint or " (one of your own: -p FILE.py, or `plugins: [FILE.py]` in the config)"
-        raise PluginNotFoundError(f"no {role} is named {name!r}; {suggest(name, self.names(role))}{hint}")
+        served = "; a teacher that it serves is `http`" if role == "scorer" and name.casefold() in SERVERS else ""
+        raise PluginNotFoundError(f"no {role} is named {name!r}{served}; {suggest(name, self.names(role))}{hint}")
 
     def build(self, role: str, choice: object) -> Plugin:
         """The plugin that a config's entry describes: a name, or a mapping with `name` and options."""
