@@ -121,6 +121,11 @@ def resolve(
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[RunConfig, Registry]:
     """A `RunConfig` and the registry that its names come from. Raises ConfigError."""
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise InputError(
+            f"overrides: is a {type(overrides).__name__}; in Python it is a mapping, such as "
+            'overrides={"train.max_steps": 5}'
+        )
     registry = Registry.discover()
     scripts = [str(plugin) for plugin in plugins if isinstance(plugin, str | Path)]
     for plugin in plugins:

@@ -18,7 +18,8 @@ from distillkit.files.strict_json import Location, shortened
 def at_line(problem: Problem, files: Sequence[Path], overrides: Sequence[str] = ()) -> str:
     """The problem with the override that brought it, or else the file and line of its key."""
     for override in reversed(overrides):
-        if f"{problem.key}.".startswith(f"{override.partition('=')[0]}."):
+        key = override.partition("=")[0]
+        if f"{problem.key}.".startswith(f"{key}.") or key == f"{problem.key}.name":  # which plugin it is
             return _of_override(override, problem)
     for file in reversed(files):
         line = _line_of(file, problem.location)

@@ -1,6 +1,7 @@
 """The rows of a run: read, routed, given their messages, and measured."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -126,7 +127,8 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
         None if sort is None else SortKey(sort.by),
         descending=sort is not None and sort.descending,
     )
-    with attribute_to(dataset, "in read()"):
+    key, path = ("data.eval_path", data.eval_path) if held_out else ("data.path", data.path)
+    with attribute_to(dataset, "in read()"), _naming(key if path is not None else ""):
         index = RowIndex(dataset, max_rows, selection if data.filter is not None or sort is not None else None)
     rows = IndexedRows(index, ranks=selection.ranks())
     first = list(rows.columns(range(min(len(rows), LOOKED_AT))))
@@ -140,6 +142,17 @@ def _routed(config: RunConfig, dataset: Dataset, max_rows: int | None, *, held_o
     about_selection = selection.notes("held-out row" if held_out else "row")
     notes = (*_notes_of(dataset), *(() if about is None else (about,)), *about_selection)
     return RoutedRows(rows, pipeline, read_as, notes, (*same_for_all(read_as.mapping), *selection.warnings()))
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Say which key of the config named a file that is not there."""
+    try:
+        yield
+    except DataError as error:
+        if not key or not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise DataError(f"{key}: {error}", error.options) from error.__cause__
 
 
 def _recognized(first: Sequence[Columns], written: Mapped, dataset: Dataset) -> ReadAs:

@@ -1,5 +1,6 @@
 """What the commands `python -m distillkit_loopback.openai` and `... .fireworks` share."""
 
+import logging
 import os
 import signal
 import threading
@@ -13,6 +14,9 @@ def require_packages(server: str) -> None:
     """Raise InputError if the packages that compute are not installed."""
     if find_spec("torch") is None or find_spec("peft") is None:
         raise InputError(f"{server} computes by PyTorch and PEFT: pip install 'distillkit[local]'")
+    logger = logging.getLogger("bitsandbytes")  # PEFT imports it; it warns of a kernel that only 4-bit models need
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.ERROR)
 
 
 def key_in(variable: str | None) -> str | None:

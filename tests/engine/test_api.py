@@ -217,3 +217,8 @@ def test_metrics_are_a_list_of_flat_rows(mapping: dict[str, Any]) -> None:
     metrics = distillkit.run(mapping, plugins=PLUGINS).metrics
     assert [row["step"] for row in metrics] == [0, 1, 2, 3]
     assert all(isinstance(value, int | float | None) for row in metrics for value in row.values())
+
+
+def test_overrides_as_on_the_command_line_are_answered_with_the_mapping(fake_config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(InputError, match=r'overrides: is a list; .* overrides=\{"train.max_steps": 5\}'):
+        distillkit.check(fake_config(), overrides=["train.max_steps=5"])  # type: ignore[arg-type]

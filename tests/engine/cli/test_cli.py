@@ -97,7 +97,7 @@ def test_later_files_win(config: Callable[..., str], tmp_path: Path) -> None:
         ({"trian": {}}, [], "trian: unknown key; did you mean 'train'?"),
         ({}, ["router.name=feild"], "no router is named 'feild'; did you mean 'field'?"),
         ({}, ["student.learning_rat=1"], "student.learning_rat: unknown key; did you mean 'learning_rate'?"),
-        ({}, ["data.path=absent.jsonl"], "absent.jsonl: no such file"),
+        ({}, ["data.path=absent.jsonl"], "data.path: absent.jsonl: no such file"),
         ({}, ["absent.yaml"], "absent.yaml: no such config file"),
         ({}, ["-p", "absent.py"], "plugin script absent.py is not there"),
         ({}, ["teachers.0.route_value=b", "router=field"], "no teacher has the route value 'a'"),

@@ -71,7 +71,7 @@ def test_without_a_terminal_it_is_said_now_and_then_what_is_done_and_when_quiet_
             came.set()
 
     monkeypatch.setattr(working, "BEAT_S", 0.005)
-    monkeypatch.setattr(working.ERR, "print", hear)
+    monkeypatch.setattr("distillkit.cli.working.ERR.print", hear)
     with Working(quiet=quiet) as line:
         line.say("sampling ...")
         assert came.wait(0.1 if quiet else 30) is not quiet

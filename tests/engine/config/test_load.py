@@ -298,3 +298,14 @@ def test_a_day_is_written_as_it_is_in_every_format(tmp_path: Path, registry: Reg
     for overrides in ([], ["sampling.template_date=2026-11-29"]):
         config, _ = load_config([tmp_path / name], overrides, registry=registry, extra=extra)
         assert config.sampling.template_date == date(2026, 11, 29)
+
+
+def test_the_name_of_a_plugin_that_an_override_chose_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("data: x.jsonl\nstudent:\n  name: local\n  model: m\nteachers: [{model: t}]\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config([file], ["student.name=locl", "teachers.0.scorer.name=vllm"])
+    lines = str(caught.value).split("\n")
+    assert any(line.startswith("override 'student.name=...': student: no student is named 'locl'") for line in lines)
+    assert any("no scorer is named 'vllm'; here it is scorer=http" in line for line in lines)
+    assert not any(str(file) in line for line in lines)
