@@ -186,7 +186,7 @@ def test_wrong_input_ends_all_ranks_at_once(local_config: Make, write: Callable[
     code, output = finished(process)
     assert code == 1
     assert FORCED not in output
-    assert output.count("error: nowhere.jsonl: no such file") == 1
+    assert output.count("error: data.path: nowhere.jsonl: no such file") == 1
 
 
 @pytest.mark.ranks

@@ -44,7 +44,7 @@ def test_a_wrong_dataset_in_the_environment_is_one_line_and_exit_code_2(
     monkeypatch.setenv("DISTILLATION_TEACHERS", "accounts/fireworks/models/qwen3-32b")
     monkeypatch.setenv("DISTILLATION_DATASET", "absent")
     assert run_from_environment() == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("error: absent: no such file")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: data.path: absent: no such file")
 
 
 PROGRAM = """from distillkit.recipes.distillation_loop import Config, DeployConfig, TrainerConfig, main
