@@ -137,11 +137,16 @@ def _require_travelling(loss: Loss) -> None:
 
 
 def require_capabilities(config: RunConfig, sampler: Sampler) -> None:
-    """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need."""
+    """Raise InputError unless every scorer, and the sampler, can give what loss and weightings need.
+
+    Of the loss's references nothing but the sampled tokens' logprobs is asked.
+    """
+    references = config.loss.references()
+    routed_to = [teacher for teacher in config.teachers if teacher.teacher.name not in references]
     plugins: tuple[Loss | Weighting, ...] = (config.loss, *config.train.weightings)
     for plugin in plugins:
         _require_ids(plugin)
-        for teacher in config.teachers:
+        for teacher in routed_to:
             who = f"scorer {teacher.scorer.name!r} of teacher {teacher.teacher.name!r}"
             with attribute_to(teacher.scorer, "in capabilities()"):
                 offered = teacher.scorer.capabilities()

@@ -21,13 +21,16 @@ class Loss(Plugin):
 
     role: ClassVar[str] = "loss"
     loss_function: ClassVar[str] = ""
-    """The name under which services know it; by default the plugin's name."""
+    """The name under which services know it; by default the name of the plugin whose `token_loss` it has."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
-        """Services look the loss up by the plugin's name, unless the class says otherwise."""
+        """A class with a `token_loss` of its own is another loss function than its parent's: services do not know it.
+
+        Else a service would train the parent's in its place, without a word.
+        """
         super().__pydantic_init_subclass__(**kwargs)
-        if not cls.loss_function:
+        if "loss_function" not in vars(cls) and ("token_loss" in vars(cls) or not cls.loss_function):
             cls.loss_function = cls.name
 
     def needs(self) -> Mapping[str, int]:

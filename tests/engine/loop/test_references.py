@@ -1,15 +1,18 @@
 """Teachers that a loss names besides those of the routes: asked of every token, routed to by no row."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import pytest
 from conftest import read_jsonl
+from helpers.limited_plugins import QuietScorer
 
 import distillkit
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.registry import Registry
+from distillkit_builtin.losses.importance_sampling import Anchor, ImportanceSampling
 
 Make = Callable[..., RunConfig]
 
@@ -78,3 +81,21 @@ def test_a_resumed_run_has_the_scores_of_references_that_were_sampled_ahead(fake
     losses = [row["train/loss"] for row in first.metrics]
     again = distillkit.run(config, resume=True, from_step=step)
     assert [row["train/loss"] for row in again.metrics] == losses
+
+
+class TopKBesideReference(ImportanceSampling):
+    """Needs a top-K of the teachers of the rows, and a reference's logprobs."""
+
+    name: ClassVar[str] = "topk_beside_reference"
+
+    def needs(self) -> Mapping[str, int]:
+        return {"sampled": 1, "topk": 4}
+
+
+def test_a_reference_need_not_give_what_the_teachers_of_the_rows_do(fake_config: Make) -> None:
+    loss = TopKBesideReference(anchor=Anchor(to="base"))
+    quiet = {"model": "base", "scorer": QuietScorer()}
+    assert distillkit.run(with_base(fake_config, loss=loss, teachers=[teacher("t", "abc"), quiet])).steps == 5
+    quiet = {"model": "t", "scorer": QuietScorer()}
+    with pytest.raises(InputError, match=r"scorer 'quiet' of teacher 't' gives sampled; .* needs topk of 4"):
+        distillkit.run(with_base(fake_config, name="other", loss=loss, teachers=[quiet, teacher("base", "")]))

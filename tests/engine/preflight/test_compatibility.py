@@ -93,3 +93,26 @@ def test_logprobs_of_ids_that_nothing_gives_are_refused_before_anything_is_sampl
         require_capabilities(fake_config(loss=Idless()), student)
     for found in (Idless(of_teachers=4), Idless(of_sampler=4)):
         require_capabilities(fake_config(loss=found), student)
+
+
+class OwnCode(ImportanceSampling):
+    """Its parent's inputs, and a loss of a token of its own."""
+
+    name: ClassVar[str] = "own_code"
+
+    def token_loss(self) -> TokenLoss:
+        return lambda positions, options: -positions.logprobs
+
+
+class OwnInputs(ImportanceSampling):
+    """Its parent's loss of a token."""
+
+    name: ClassVar[str] = "own_inputs"
+
+
+def test_a_service_never_trains_a_parents_loss_in_the_place_of_a_losss_own_code(fake_config: Make) -> None:
+    with pytest.raises(InputError, match="does not know the loss function 'own_code'"):
+        run(fake_config(student=Capped(), loss=OwnCode()))
+    student = Capped()
+    run(fake_config(student=student, loss=OwnInputs()))
+    assert student.sent
