@@ -16,6 +16,7 @@ from distillkit.arrays import IntArray
 from distillkit.errors import InputError
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.load_weights import load_weights, require_finite
+from distillkit_builtin.local.model_class import backbone
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
@@ -59,7 +60,7 @@ class CausalLM:
         self.device = device
         self.dtype = dtype
         self.adapter: PeftModel | None = None
-        self.backbone: torch.nn.Module = model.base_model
+        self.backbone = backbone(model)
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
         known = inspect.signature(self.backbone.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"

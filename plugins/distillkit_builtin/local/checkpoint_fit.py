@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, unavailable
+from distillkit_builtin.local.model_class import empty_model
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
@@ -62,8 +63,8 @@ def load_on_meta(
         name: torch.empty(tensor.shape, dtype=FLOATS.get(tensor.format, torch.float32), device="meta")
         for name, tensor in stored.items()
     }
-    with torch.device("meta"), quiet_loading():
-        cls = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+    with quiet_loading():
+        cls: Any = type(empty_model(config))
     try:
         with quiet_loading():
             model, info = cls.from_pretrained(

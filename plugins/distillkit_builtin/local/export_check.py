@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter
 from distillkit_builtin.local.checkpoint_fit import require_weights
+from distillkit_builtin.local.model_class import empty_model
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.weight_files import model_files
 
@@ -47,9 +47,7 @@ def _said_of(different: list[str]) -> str | None:
 
 def _different_layers(policy: Policy, path: Path) -> Iterator[str]:
     """Names of the trained tensors that PEFT reads back with other values."""
-    config = policy.causal_lm.model.config
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = empty_model(policy.causal_lm.model.config)
     model.name_or_path = policy.causal_lm.model.name_or_path
     read = put_adapter(model, read_adapter(path), loaded_adapter(path), path, on_cpu=True)
     found = dict(read.named_parameters())

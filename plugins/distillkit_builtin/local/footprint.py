@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.device import resolve_dtype
+from distillkit_builtin.local.model_class import empty_model
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
@@ -130,13 +131,15 @@ def model_on_meta(source: str) -> PreTrainedModel:
     """The model without data. Raises InputError unless transformers has it as a text model that reads from the left."""
     config = read_config(source)
     try:
-        with torch.device("meta"), quiet_loading():
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        with quiet_loading():
+            model = empty_model(config)
         DynamicCache(config=model.config)
-    except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
-        raise InputError(_cannot_be_built(source, config, error)) from error
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    except Exception as error:  # what a cache computes with a config's values may be of no use
+        raise InputError(f"{source}: no model can be built from its config.json: {one_line(error)}") from error
     name = type(model).__name__
-    if model.base_model is model or model.get_output_embeddings() is None:
+    if model.get_output_embeddings() is None:
         raise InputError(
             f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
         )
@@ -147,16 +150,6 @@ def model_on_meta(source: str) -> PreTrainedModel:
             "nor score next tokens; choose a causal language model"
         )
     return model
-
-
-def _cannot_be_built(source: str, config: PreTrainedConfig, error: Exception) -> str:
-    """Why transformers makes no model of a config, in one line: it names all the 190 classes that it has."""
-    if "Unrecognized configuration class" in str(error):
-        return (
-            f"{source} is a {config.model_type!r} model, of which transformers has no causal language model for text "
-            "alone; choose another, or serve this one over HTTP"
-        )
-    return f"no model can be built from the config.json of {source}: {one_line(error)}"
 
 
 def _is_recurrent(model: PreTrainedModel) -> bool:

@@ -4,13 +4,14 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.hub import hub_options
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
+from distillkit_builtin.local.model_class import auto_class
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
@@ -26,7 +27,6 @@ def load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
     Raises:
         InputError: if the weights cannot be read, are not safetensors, or are not all of the model's.
     """
-    read_config(source.base)  # whose errors say more
     if not source.adapters:
         return _load(source.base, dtype)
     refuse_quantized_base(source)
@@ -58,9 +58,10 @@ def require_finite(model: PreTrainedModel, base: str) -> None:
 
 def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
     """A whole model, without the adapter that its directory may hold."""
+    config = read_config(base)  # whose errors say more
     try:
         with quiet_loading():
-            loaded = AutoModelForCausalLM.from_pretrained(
+            loaded = auto_class(config).from_pretrained(
                 base,
                 dtype=dtype,
                 use_safetensors=True,  # the older format is a pickle

@@ -160,7 +160,7 @@ def test_headers_are_those_of_the_files(shards: Path) -> None:
         (
             "config.json",
             '{"model_type": "llama", "num_hidden_layers": -1}',
-            "no model can be built from the config.json",
+            "no model can be built from its config.json",
         ),
         (
             "config.json",
