@@ -1,6 +1,6 @@
 """PEFT adapters that stand in a directory: put onto a model whole, or not at all, and merged into it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -9,14 +9,13 @@ import torch
 from peft import PeftConfig, PeftModel, PeftType, get_peft_model, set_peft_model_state_dict
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, one_line
-from distillkit_builtin.local.lora import ADAPTER, is_on_linear
+from distillkit_builtin.local.lora import ADAPTER
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
 from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config
 
@@ -68,21 +67,22 @@ def put_adapter(
     tensors: Mapping[str, Tensor],
     folder: Path,
     *,
-    trainable: bool = False,
     on_cpu: bool = False,
+    place: Callable[[PreTrainedModel, PeftConfig], PeftModel] | None = None,
 ) -> PeftModel:
     """`model` with an adapter on it that has all these tensors, and no other.
 
-    `on_cpu`: the adapter has data there, though the model is on the meta device.
+    `on_cpu`: the adapter has data there, though the model is on the meta device. `place` puts it on the model, to be
+    trained; None: PEFT does, frozen.
 
     Raises:
         InputError: if a tensor fits no layer of the model, or a layer gets none. PEFT itself only warns of it.
     """
-    config.inference_mode = not trainable
+    config.inference_mode = place is None
     config.task_type = "CAUSAL_LM"
     config.base_model_name_or_path = model.name_or_path
     with _adapter_errors(folder), torch.random.fork_rng():
-        adapted: PeftModel = get_peft_model(model, config)
+        adapted: PeftModel = get_peft_model(model, config) if place is None else place(model, config)
         if on_cpu:
             _give_data(adapted)
         result = set_peft_model_state_dict(adapted, dict(tensors), adapter_name=ADAPTER)
@@ -126,22 +126,6 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             "from those that it has beside the model (as with an adapter on embeddings that the head shares)"
         )
     return merged
-
-
-def require_trainable(model: PreTrainedModel, folder: Path) -> None:
-    """Raise InputError unless what was put onto `model` is a LoRA on linear layers below the head alone."""
-    head = model.get_output_embeddings()
-    adapted = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
-    ]
-    wrong = [name for name, module in adapted if module is head or not is_on_linear(module)]
-    if wrong:
-        raise InputError(
-            f"the adapter in {folder} changes more than linear layers below the head ({first_names(wrong)}), and "
-            "such an adapter cannot be trained on; give it as student.model, which merges it, and train a new one"
-        )
 
 
 def _give_data(adapted: PeftModel) -> None:

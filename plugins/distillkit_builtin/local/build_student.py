@@ -21,6 +21,7 @@ from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.live_teacher import shared_base
+from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
@@ -76,9 +77,11 @@ def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Po
     dtype = resolve_dtype(options.dtype, device.device)
     if options.lora_rank:
         base = shared_base(run, options.model, device, dtype)
+        target_modules, experts = options.layers()
+        layers: LayerOptions = {"target_modules": target_modules, "experts": experts}
         if options.adapter is not None:
-            return Policy.lora_from(base, Path(options.adapter), options.lora_dropout)
-        return Policy.lora(base, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed)
+            return Policy.lora_from(base, Path(options.adapter), options.lora_dropout, **layers)
+        return Policy.lora(base, options.lora_rank, options.lora_alpha, options.lora_dropout, run.seed, **layers)
     return Policy.full(proved(CausalLM.load(options.model, device, dtype, torch.float32)))
 
 

@@ -10,7 +10,9 @@ from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
+from distillkit_builtin.local.decoder_layers import linear_ends
 from distillkit_builtin.local.device import resolve_dtype
+from distillkit_builtin.local.lora_targets import LoraSize, find_targets
 from distillkit_builtin.local.model_class import empty_model
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
@@ -30,8 +32,10 @@ class Structure:
     """The model's class."""
     parameters: int
     """Tied ones once."""
+    quantizable: int
+    """Weights of the linear layers but the head: what a model in few bits keeps in them."""
     linear_parameters: int
-    """Weights of the linear layers but the head: what a LoRA is put on."""
+    """Weights of those that a LoRA is put on, unless others are chosen."""
     linear_ends: int
     """Inputs and outputs of those layers: a LoRA has `rank` times as many parameters."""
     recurrent: bool
@@ -65,21 +69,24 @@ class Footprint:
     @property
     def weight_bytes(self) -> int:
         """The weights once, in the compute dtype or as they are quantized: a frozen model."""
-        size, linear = self.dtype.itemsize, self.structure.linear_parameters
+        size, linear = self.dtype.itemsize, self.structure.quantizable
         kept = size if self.quantization is None else self.quantization.weight_bytes or size
         return int((self.structure.parameters - linear) * size + linear * kept)
 
-    def training_bytes(self, lora_rank: int, *, samples: bool = True) -> int:
+    def training_bytes(self, lora_rank: int, *, samples: bool = True, lora: LoraSize | None = None) -> int:
         """Bytes that a student shares with nobody: trained weights, optimizer, and, if it `samples`, its sampling copy.
 
-        A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained.
+        A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained. `lora`: what the
+        LoRA is on, where that was chosen.
         """
         if lora_rank == 0:
             return self.structure.parameters * TRAINED_BYTES + samples * self.weight_bytes
-        adapter = lora_rank * self.structure.linear_ends
-        merged = self.structure.linear_parameters * self.dtype.itemsize
-        copied = merged if self.quantization is None else adapter * torch.float32.itemsize
-        return adapter * TRAINED_BYTES + samples * copied
+        if lora is None:
+            lora = LoraSize(lora_rank * self.structure.linear_ends, self.structure.linear_parameters, 0)
+        merged = (lora.linear_weights + lora.expert_weights) * self.dtype.itemsize
+        if self.quantization is not None:  # the copy has adapters beside layers in few bits
+            merged = lora.trained * torch.float32.itemsize + lora.expert_weights * self.dtype.itemsize
+        return lora.trained * TRAINED_BYTES + samples * merged
 
     def describe(self) -> str:
         """One line for `distillkit check`: parameters, gigabytes, number format, device."""
@@ -101,15 +108,17 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
     head = model.get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
-    outputs = [m.weight.shape[1] if isinstance(m, Conv1D) else m.weight.shape[0] for m in linear]
+    targets = find_targets(model, None, experts=False)
+    outputs = [linear_ends(model.get_submodule(name))[1] for name in targets.linears]
     config = model.config.get_text_config()
     hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
     layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        linear_parameters=sum(module.weight.numel() for module in linear),
-        linear_ends=sum(sum(module.weight.shape) for module in linear),
+        quantizable=sum(module.weight.numel() for module in linear),
+        linear_parameters=targets.linear_weights,
+        linear_ends=targets.ends,
         recurrent=_is_recurrent(model),
         layers=layers,
         hidden=hidden,

@@ -1,13 +1,16 @@
 """A LoRA's layers: what PEFT's own forward computes, in fewer operations and fewer copies."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
-from peft.tuners.lora import LoraLayer
+from peft.tuners.lora import LoraLayer, ParamWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
+
+from distillkit_builtin.local.decoder_layers import WHOLE_NUMBERS, is_linear
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -23,19 +26,75 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
             yield name, module
 
 
+@dataclass(frozen=True, slots=True)
+class AddedWeight:
+    """A weight to which an adapter can be added."""
+
+    layer: str
+    """The name of the adapter's outermost layer, which stands in the place of the weight's own."""
+    parameter: str
+    """The weight's name in its own layer."""
+    adapter: LoraLinear | ParamWrapper
+
+    def base(self) -> Tensor:
+        """The weight without the adapter."""
+        return self.adapter.get_base_layer().get_parameter(self.parameter)
+
+    def delta(self) -> Tensor:
+        """What the adapter adds to it."""
+        added: Tensor = self.adapter.get_delta_weight(ADAPTER)
+        return added
+
+
+def added_weights(model: nn.Module) -> Iterator[AddedWeight]:
+    """Every weight to which an adapter can be added: of linear layers, and of experts.
+
+    Of a layer all of whose adapters can be added; one in few bits has none.
+    """
+    for name, layer in lora_layers(model):
+        yield AddedWeight(name, "weight", layer)
+    for name, wrappers in expert_wrappers(model):
+        weights = [AddedWeight(name, wrapper.parameter_name, wrapper) for wrapper in wrappers]
+        if all(list(each.adapter.lora_A) == [ADAPTER] and each.base().dtype in WHOLE_NUMBERS for each in weights):
+            yield from weights
+
+
+def expert_wrappers(model: nn.Module) -> Iterator[tuple[str, list[ParamWrapper]]]:
+    """Adapters that PEFT puts on tensors of a layer, one around the other, by the outermost one's name."""
+    inner: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, ParamWrapper) and id(module) not in inner:
+            wrappers = [module]
+            while isinstance(wrappers[-1].base_layer, ParamWrapper):
+                wrappers.append(wrappers[-1].base_layer)
+            inner.update(map(id, wrappers))
+            yield name, wrappers
+
+
+def adapted_tensors(model: nn.Module) -> dict[str, str]:
+    """Names, in the model without adapters, of the weights that a LoRA is on, with the names of its own layers."""
+    found = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, LoraLayer):
+            parameter = layer.parameter_name if isinstance(layer, ParamWrapper) else "weight"
+            found[f"{name.replace('.base_layer', '')}.{parameter}"] = name
+    return found
+
+
 def is_on_linear(layer: object) -> bool:
     """Whether a layer is a plain LoRA on a linear layer, however that keeps its weight: also in few bits."""
-    if not isinstance(layer, LoraLayer) or list(layer.lora_A) != [ADAPTER]:
+    if not isinstance(layer, LoraLayer) or isinstance(layer, ParamWrapper) or list(layer.lora_A) != [ADAPTER]:
         return False
-    return isinstance(layer.get_base_layer(), nn.Linear | Conv1D) and not (
-        layer.lora_variant or layer.lora_bias[ADAPTER]
-    )
+    return is_linear(layer.get_base_layer()) and not (layer.lora_variant or layer.lora_bias[ADAPTER])
 
 
 def _is_plain(layer: LoraLinear) -> bool:
     base = layer.get_base_layer()
-    weighs = type(base) in (nn.Linear, Conv1D) and base.get_parameter("weight").is_floating_point()
-    return weighs and is_on_linear(layer)
+    return (
+        type(base) in (nn.Linear, Conv1D)
+        and base.get_parameter("weight").dtype in WHOLE_NUMBERS
+        and is_on_linear(layer)
+    )
 
 
 class AdaptedLinear(LoraLinear):

@@ -1,8 +1,6 @@
 """What `distillkit check` finds out of a model before its weights are read: files, names, shapes, adapters."""
 
-from pathlib import Path
-
-from distillkit_builtin.local.adapters import put_adapter, read_adapter, require_trainable, stored_adapter
+from distillkit_builtin.local.adapters import put_adapter, read_adapter, stored_adapter
 from distillkit_builtin.local.checkpoint_fit import require_weights
 from distillkit_builtin.local.footprint import model_on_meta
 from distillkit_builtin.local.load_weights import refuse_quantized_base
@@ -16,10 +14,3 @@ def require_loadable(source: str) -> None:
     refuse_quantized_base(resolved)
     for folder in resolved.adapters:
         put_adapter(model_on_meta(source), read_adapter(folder), stored_adapter(folder), folder)
-
-
-def require_trainable_start(source: str, folder: Path) -> None:
-    """Raise InputError if the adapter in `folder` does not fit the model `source`, or is more than a LoRA."""
-    model = model_on_meta(source)
-    put_adapter(model, read_adapter(folder), stored_adapter(folder), folder, trainable=True)
-    require_trainable(model, folder)

@@ -33,8 +33,25 @@ class LocalStudentOptions(BaseModel):
         "auto",
         description="What is computed in; trained weights are float32 always. float16 would need its loss scaled.",
     )
-    lora_rank: int = Field(16, ge=0, description="Rank of the LoRA on all linear layers; 0: train all weights.")
+    lora_rank: int = Field(
+        16,
+        ge=0,
+        description="Rank of the LoRA on the linear layers of the text decoder, but its head, routers and experts; 0: "
+        "train all weights.",
+    )
     lora_alpha: int = Field(32, ge=1, description="The LoRA is scaled by lora_alpha / lora_rank.")
+    target_modules: list[str] | None = Field(
+        None,
+        min_length=1,
+        examples=[["q_proj", "v_proj"]],
+        description="Put the LoRA on these of those layers alone: names, or ends of names, as PEFT reads a list. null: "
+        "on all.",
+    )
+    experts: bool = Field(
+        False,
+        description="Put the LoRA on the weights of a mixture's experts too: many more numbers, slower training, and "
+        "vLLM does not load such an adapter.",
+    )
     lora_dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout before the LoRA, in training only; all other dropout of the model is off."
     )
@@ -85,9 +102,23 @@ class LocalStudentOptions(BaseModel):
     def _complete(cls, values: Any) -> Any:  # noqa: ANN401 - raw options
         if isinstance(values, dict) and values.get("adapter") and not values.get("model"):
             raise ValueError("adapter needs `model` beside it: the base model that the adapter was trained on")
+        if isinstance(values, dict) and values.get("experts") and values.get("lora_dropout"):
+            raise ValueError(
+                "lora_dropout drops inputs of a LoRA, and one on experts is added to their weights; with experts take "
+                "lora_dropout: 0"
+            )
         if isinstance(values, dict) and values.get("lora_rank") == 0:
+            for name in ("target_modules", "experts"):
+                if values.get(name):
+                    raise ValueError(
+                        f"{name} chooses layers of a LoRA, and lora_rank: 0 trains all weights; leave it out"
+                    )
             return {"learning_rate": FULL_LEARNING_RATE, **values}
         return values
+
+    def layers(self) -> tuple[tuple[str, ...] | None, bool]:
+        """`target_modules` and `experts`, which say what a LoRA is put on."""
+        return None if self.target_modules is None else tuple(self.target_modules), self.experts
 
     def chosen_ranks(self) -> dict[str, int]:
         """`lora_rank` and `lora_alpha` where they are not the defaults, which a run's own config.yaml names too."""

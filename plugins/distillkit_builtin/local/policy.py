@@ -3,26 +3,26 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Unpack
 
 import torch
-from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter, require_trainable
+from distillkit_builtin.local.adapters import loaded_adapter
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import use_adapted_linear
-from distillkit_builtin.local.lora_placement import put_lora
+from distillkit_builtin.local.lora_placement import LayerOptions, LoraOptions, put_lora
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
 from distillkit_builtin.local.quantization import require_differentiable
 from distillkit_builtin.local.ranks.sharding import ShardedModel, gather_full_tensors, shard_model
+from distillkit_builtin.local.trainable_adapter import put_trainable
 
 
 class Policy:
@@ -41,20 +41,25 @@ class Policy:
         """Among how many the weights are sharded."""
 
     @classmethod
-    def lora(cls, causal_lm: CausalLM, rank: int, alpha: int, dropout: float, seed: int) -> "Policy":
-        """Put a LoRA on every linear layer but the head. The adapter is float32 whatever the base is."""
+    def lora(
+        cls, causal_lm: CausalLM, rank: int, alpha: int, dropout: float, seed: int, **layers: Unpack[LayerOptions]
+    ) -> "Policy":
+        """Put a LoRA on the text decoder's linear layers, or the `layers` that were chosen, in float32.
+
+        Raises InputError if it cannot be put there.
+        """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            causal_lm.adapter = put_lora(causal_lm.model, rank, alpha, dropout)
+            causal_lm.adapter = put_lora(causal_lm.model, LoraOptions(rank, alpha, dropout, **layers))
         return cls._with_adapter(causal_lm)
 
     @classmethod
-    def lora_from(cls, causal_lm: CausalLM, folder: Path, dropout: float) -> "Policy":
-        """Go on training the LoRA in a directory. Raises InputError if it does not fit, or is more than a LoRA."""
-        config = cast(LoraConfig, read_adapter(folder))
-        config.lora_dropout = dropout  # of this training, as the options say; not a part of the model
-        causal_lm.adapter = put_adapter(causal_lm.model, config, loaded_adapter(folder), folder, trainable=True)
-        require_trainable(causal_lm.model, folder)
+    def lora_from(cls, causal_lm: CausalLM, folder: Path, dropout: float, **layers: Unpack[LayerOptions]) -> "Policy":
+        """Go on training the LoRA in a directory; `dropout` is of this training, not a part of the model.
+
+        Raises InputError if it does not fit, is more than a LoRA, or is on other `layers` than were chosen.
+        """
+        causal_lm.adapter = put_trainable(causal_lm.model, folder, loaded_adapter(folder), dropout, **layers)
         return cls._with_adapter(causal_lm)
 
     @classmethod

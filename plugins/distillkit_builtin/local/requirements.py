@@ -67,7 +67,7 @@ def local_report(
     from distillkit_builtin.local.footprint import footprint
     from distillkit_builtin.local.quantization import require_trainable
 
-    _require_loadable(run, source, start)
+    _require_loadable(run, source)
     to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
     size = footprint(source, device_in_check(run, device), dtype)
     if lora_rank == 0:
@@ -80,15 +80,13 @@ def local_report(
     return CheckReport(notes)
 
 
-def _require_loadable(run: RunContext, source: str, start: StartingAdapter | None) -> None:
-    """Raise InputError for a model, or a LoRA to go on from, that cannot be loaded here."""
+def _require_loadable(run: RunContext, source: str) -> None:
+    """Raise InputError for a model that cannot be loaded here."""
     from distillkit_builtin.local.footprint import require_batchable
-    from distillkit_builtin.local.model_check import require_loadable, require_trainable_start
+    from distillkit_builtin.local.model_check import require_loadable
 
     require_batchable(source)
     run.share(("loadable", source), lambda: require_loadable(source))
-    if start is not None:
-        require_trainable_start(source, start.folder)
 
 
 def _limits(plugin: str, source: str) -> Iterator[str]:

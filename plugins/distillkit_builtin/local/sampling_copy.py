@@ -1,9 +1,9 @@
 """The copy of the student's model that samples: what trains and what samples share no tensor that training changes.
 
-Where a LoRA can be added to the weights of its layer, the copy has the sum, and no adapter. Other adapters (on layers
-of a quantized base, on experts, whatever PEFT adds) stay in the copy as they are: it has its own adapter tensors, and
-shares the frozen base. Nothing is made for one kind of layer: what is trained is found by its tensors, and so is proved
-what the copy shares.
+Where a LoRA can be added to the weights of its layer, also of experts, the copy has the sum, and no adapter: a sampled
+token costs what one of the base does. Other adapters (on layers in few bits, on embeddings, whatever PEFT adds) stay in
+the copy as they are: it has its own adapter tensors, and shares the frozen base. Nothing is made for one kind of layer:
+what is trained is found by its tensors, and so is proved what the copy shares.
 """
 
 import copy
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from distillkit.errors import InputError
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.lora import ADAPTER, lora_layers
+from distillkit_builtin.local.lora import added_weights
 from distillkit_builtin.local.ranks.sharding import full_tensor
 
 
@@ -47,10 +47,9 @@ class SamplingCopy:
             for ours, theirs in zip(copied.parameters(), trained.parameters(), strict=True):
                 ours.copy_(full_tensor(theirs))
             return
-        for name, layer in lora_layers(trained):
-            target = copied.get_submodule(name).get_parameter("weight")
-            delta: Tensor = layer.get_delta_weight(ADAPTER)
-            target.copy_(layer.get_base_layer().get_parameter("weight").float() + delta.float())
+        for weight in added_weights(trained):
+            target = copied.get_submodule(weight.layer).get_parameter(weight.parameter)
+            target.copy_(weight.base().float() + weight.delta().float())
         changed = {name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad}
         for name, ours in copied.named_parameters():
             if name in changed:
@@ -65,11 +64,11 @@ def _full_copy(source: CausalLM) -> CausalLM:
 
 def _merged_copy(source: CausalLM) -> CausalLM:
     """Without those adapter layers that can be merged; it shares every tensor that the LoRA does not change."""
-    merged = {id(layer.get_base_layer().get_parameter("weight")) for _, layer in lora_layers(source.model)}
+    merged = {id(weight.base()) for weight in added_weights(source.model)}
     shared = {id(frozen): frozen for frozen in _frozen(source.model) if id(frozen) not in merged}
     model = copy.deepcopy(source.model, dict(shared))
-    for name, layer in list(lora_layers(model)):
-        model.set_submodule(name, layer.get_base_layer())
+    for weight in list(added_weights(model)):
+        model.set_submodule(weight.layer, weight.adapter.get_base_layer())
     model.requires_grad_(False)
     return CausalLM(model, source.device, source.dtype)
 

@@ -19,7 +19,6 @@ UNCHANGED: Mapping[str, object] = {"bias": "none", "use_dora": False, "lora_bias
 UNSET = (
     "modules_to_save",
     "trainable_token_indices",
-    "target_parameters",
     "layer_replication",
     "alora_invocation_tokens",
     "arrow_config",

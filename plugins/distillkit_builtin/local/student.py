@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -71,9 +72,10 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
             samples=self._samples,
             start=start,
         )
-        if not report.missing:
-            self._require_trainable(run, start)
-        return report
+        if report.missing:
+            return report
+        layers = self._require_trainable(run, start)
+        return report if layers is None else replace(report, notes=(*report.notes, f"student: {layers}"))
 
     def memory(self, run: RunContext) -> MemoryReport | None:
         """Weights, optimizer, activations, keys and values; None without a plan."""
@@ -83,15 +85,14 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         rank = self.lora_rank if start is None else start.rank
         return None if run.plan is None else student_memory(run, run.plan, self, rank, samples=self._samples)
 
-    def _require_trainable(self, run: RunContext, start: StartingAdapter | None) -> None:
-        """Raise InputError for what needs torch to be known, and can be known without the weights."""
+    def _require_trainable(self, run: RunContext, start: StartingAdapter | None) -> str | None:
+        """What a LoRA is on. Raises InputError for what needs torch to be known, and can be known without weights."""
         from distillkit_builtin.local.device import device_in_check, require_compilable
-        from distillkit_builtin.local.lora_placement import require_adaptable
+        from distillkit_builtin.local.trainable_adapter import describe_layers
 
         if self.compile == "always":
             require_compilable(device_in_check(run, self.device))
-        if self.lora_rank and start is None:
-            require_adaptable(self.model, self.lora_rank, self.lora_dropout)
+        return describe_layers(self)
 
     def _starting_adapter(self) -> StartingAdapter | None:
         """The LoRA that is trained on. Raises InputError if it cannot be."""

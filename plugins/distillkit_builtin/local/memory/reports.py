@@ -19,6 +19,7 @@ from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
+from distillkit_builtin.local.trainable_adapter import lora_size
 from distillkit_builtin.model_source import resolve_model
 
 LIBRARIES = 600 * 2**20
@@ -57,7 +58,8 @@ def student_memory(
     stored = torch.float32 if lora_rank == 0 else size.dtype
     uses += _loaded(options.model, size, stored)
     if device.type != "cpu":
-        trained = size.structure.parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
+        lora = lora_size(options)
+        trained = size.structure.parameters if lora is None else lora.trained
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
     savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
     if chunks is not None and chunks.positions > SMALLER_CHUNK:
@@ -70,12 +72,13 @@ def _trained(
 ) -> list[MemoryUse]:
     """Weights, gradients, moments, and the copy that samples."""
     structure, where = size.structure, size.device
-    copy = size.training_bytes(lora_rank) - size.training_bytes(lora_rank, samples=False) if samples else 0
+    lora = lora_size(options)
+    frozen = size.training_bytes(lora_rank, samples=False, lora=lora)
+    copy = size.training_bytes(lora_rank, lora=lora) - frozen if samples else 0
     uses = [MemoryUse(where, "weights", "the copy that samples", copy)]
     if lora_rank:
-        trained = size.training_bytes(lora_rank, samples=False)
         uses += _frozen(run, options.model, size)
-        return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", trained)]
+        return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", frozen)]
     ranks = run.rank.count if shards(options, device_in_check(run, options.device), run) else 1
     parts = f", a part in each of {ranks} processes" if ranks > 1 else ""
     trained = structure.parameters * TRAINED_BYTES // ranks
@@ -107,7 +110,8 @@ def _passes(
     packs = fast and not (cuda and size.dtype == torch.float32)
     compiled = packs and cuda and options.compile != "never"
     traced = options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing
-    training = Training(*traced, head=chunks is None)
+    target_modules, experts = options.layers()
+    training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
     default = TRAINED_ON_CUDA if cuda else TRAINED
     return Passes(training, size, work, options.micro_batch_tokens or default, compiled, chunks)
 

@@ -13,6 +13,7 @@ from distillkit_builtin.local.activation_checkpointing import checkpoint_activat
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import model_on_meta
+from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
 from distillkit_builtin.local.packed_attention import SHORT, packed_attention
 from distillkit_builtin.local.packed_forward import packed_hidden_states
@@ -35,6 +36,9 @@ class Training:
     packs: bool
     checkpoints: bool
     """Activations are recomputed."""
+    target_modules: tuple[str, ...] | None = None
+    """The layers of the LoRA, where they were chosen."""
+    experts: bool = False
     head: bool = True
     """Whether the sampled tokens' logprobs are what is trained; False: what comes behind hidden states is left out."""
 
@@ -69,7 +73,8 @@ def _policy(training: Training) -> Policy:
     causal_lm = CausalLM(model, Device(META), training.dtype)
     with META:
         rank = training.lora_rank
-        policy = Policy.lora(causal_lm, rank, 1, 0.0, 0) if rank else Policy.full(causal_lm)
+        layers: LayerOptions = {"target_modules": training.target_modules, "experts": training.experts}
+        policy = Policy.lora(causal_lm, rank, 1, 0.0, 0, **layers) if rank else Policy.full(causal_lm)
     if training.checkpoints:
         checkpoint_activations(model)
     for parameter in policy.trained.values():

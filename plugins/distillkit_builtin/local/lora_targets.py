@@ -1,0 +1,201 @@
+"""Which layers a LoRA is put on: named here, not by PEFT's "all-linear".
+
+PEFT rewrites that name for mixtures of experts: experts and router are adapted then, and dense and shared layers are
+not. Here it is the linear layers of the text decoder but the head, experts and routers, and by option the experts.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from peft import LoraConfig
+from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+from transformers import PreTrainedModel
+
+from distillkit.errors import InputError
+from distillkit_builtin.local.decoder_layers import (
+    WHOLE_NUMBERS,
+    LayerKind,
+    expert_parameters,
+    has_experts,
+    linear_ends,
+    linear_kinds,
+    tower_names,
+)
+
+ALONE = (("router",), ("vision tower",), ("audio tower",))
+"""What is one thing, in the grammar of a message."""
+OTHERWISE = "train all weights (student.lora_rank: 0), or another model"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSize:
+    """How much a LoRA trains, and what takes it up."""
+
+    trained: int
+    """Numbers of the adapter."""
+    linear_weights: int
+    """Weights of the linear layers below it."""
+    expert_weights: int
+    """Weights of the experts below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoraTargets:
+    """What a LoRA is put on, by the names that it has in the model."""
+
+    linears: tuple[str, ...]
+    experts: tuple[str, ...]
+    """Tensors of the experts' weights."""
+    ends: int
+    """Inputs and outputs of all of them: a LoRA has `rank` times as many numbers."""
+    linear_weights: int
+    expert_weights: int
+    frozen: tuple[str, ...]
+    """What else has weights, and stays as it is: experts, router, towers."""
+    left_out: Mapping[str, str]
+    """Layers that should have one and have none: the ends of their names, and why."""
+
+    def size(self, rank: int) -> LoraSize:
+        """With this rank."""
+        return LoraSize(rank * self.ends, self.linear_weights, self.expert_weights)
+
+    def describe(self, rank: int) -> str:
+        """One line for `distillkit check`."""
+        trained = self.size(rank).trained
+        numbers = f"{trained / 1e6:,.0f} M" if trained >= 1e7 else f"{trained:,}"
+        what = [f"{len(self.linears)} linear layers"] if self.linears else []
+        what += [f"{len(self.experts)} tensors of experts"] if self.experts else []
+        said = f"the LoRA is on {' and '.join(what)}, {numbers} numbers are trained"
+        if self.frozen:
+            said += f"; {_listed(self.frozen)} {'is' if self.frozen in ALONE else 'are'} frozen"
+        reasons = {
+            reason: [name for name, why in self.left_out.items() if why == reason] for reason in self.left_out.values()
+        }
+        return said + "".join(f"; left out: {_listed(names)}, as {reason}" for reason, names in reasons.items())
+
+    def without(self, model: PreTrainedModel, lost: Collection[str], why: str) -> "LoraTargets":
+        """The same but for the layers `lost`, which are left out for this reason."""
+        kept = [name for name in self.linears if name not in lost]
+        experts = [name for name in self.experts if name not in lost]
+        left_out = {**self.left_out, **dict.fromkeys(sorted({name_in_layer(name) for name in lost}), why)}
+        return _measured(model, kept, experts, self.frozen, left_out)
+
+
+def find_targets(model: PreTrainedModel, target_modules: Sequence[str] | None, *, experts: bool) -> LoraTargets:
+    """The layers of a model without adapters that a LoRA is put on.
+
+    `target_modules` are names of layers, or ends of names, as PEFT reads a list; None: all of the text decoder.
+
+    Raises:
+        InputError: if a name matches none of these layers, or the experts cannot be adapted.
+    """
+    kinds = linear_kinds(model)
+    wanted = [name for name, kind in kinds.items() if kind == LayerKind.DECODER]
+    if target_modules is not None:
+        for target in target_modules:
+            _require_match(target, wanted, kinds, model)
+        wanted = [name for name in wanted if any(matches(name, target) for target in target_modules)]
+    refused = [name for name in wanted if _is_refused(model, name)]
+    left_out = dict.fromkeys(
+        sorted({name_in_layer(name) for name in refused}), "PEFT refuses them in models of this type"
+    )
+    wanted = [name for name in wanted if name not in set(refused)]
+    frozen = tower_names(model)
+    if not frozen and LayerKind.TOWER in kinds.values():
+        frozen = [LayerKind.TOWER]
+    if has_experts(model):
+        frozen = [LayerKind.ROUTER, *frozen] if experts else [LayerKind.EXPERT, LayerKind.ROUTER, *frozen]
+    odd = sorted({name_in_layer(name) for name, kind in kinds.items() if kind == LayerKind.OTHER})
+    left_out |= dict.fromkeys(odd, "they give something else than a product")
+    return _measured(model, wanted, _experts(model) if experts else (), tuple(map(str, frozen)), left_out)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def matches(name: str, target: str) -> bool:
+    """Whether PEFT reads `target` in a list as (also) the layer or tensor `name`."""
+    return name == target or name.endswith(f".{target}")
+
+
+def _measured(
+    model: PreTrainedModel,
+    linears: Sequence[str],
+    experts: Sequence[str],
+    frozen: tuple[str, ...],
+    left_out: Mapping[str, str],
+) -> LoraTargets:
+    ends = [linear_ends(model.get_submodule(name)) for name in linears]
+    stacks = [model.get_parameter(name).shape for name in experts]
+    return LoraTargets(
+        linears=tuple(linears),
+        experts=tuple(experts),
+        ends=sum(map(sum, ends)) + sum(count * (one + other) for count, one, other in stacks),
+        linear_weights=sum(inputs * outputs for inputs, outputs in ends),
+        expert_weights=sum(stack.numel() for stack in stacks),
+        frozen=frozen,
+        left_out=left_out,
+    )
+
+
+def _experts(model: PreTrainedModel) -> tuple[str, ...]:
+    """The tensors of all experts. Raises InputError if there are none that PEFT adapts expert by expert."""
+    found = expert_parameters(model)
+    name = type(model).__name__
+    if not has_experts(model):
+        raise InputError(f"student.experts: {name} is no mixture of experts; take false")
+    held = sum(kind == LayerKind.EXPERT for kind in linear_kinds(model).values())
+    if held or not found:
+        raise InputError(
+            f"student.experts: the experts of {name} are not kept in tensors [experts, outputs, inputs], which is "
+            "all that a LoRA on experts can be put on; take false"
+        )
+    odd = [key for key, tensor in found.items() if tensor.dtype not in WHOLE_NUMBERS]
+    if odd:
+        raise InputError(
+            f"student.experts: the experts of {name} are quantized ({odd[0]}), which no LoRA can be put on; take "
+            "false, or a checkpoint with weights in bfloat16 or float32"
+        )
+    return tuple(found)
+
+
+def _require_match(target: str, wanted: Sequence[str], kinds: Mapping[str, LayerKind], model: PreTrainedModel) -> None:
+    """Raise InputError unless `target` names a layer of the text decoder that a LoRA can be put on."""
+    if any(matches(name, target) for name in wanted):
+        return
+    others = sorted({str(kind) for name, kind in kinds.items() if matches(name, target)})
+    ends = sorted({name.rpartition(".")[2] for name in wanted})
+    if others:
+        raise InputError(
+            f"student.target_modules: {target!r} names {' and '.join(others)}, which a LoRA is not put on here; choose "
+            f"among {', '.join(ends)}"
+        )
+    parts = [module for module, _ in model.named_modules() if matches(module, target)]
+    tensors = [tensor for tensor, _ in model.named_parameters() if matches(tensor, target)]
+    if parts or tensors:
+        raise InputError(
+            f"student.target_modules: {target!r} is no linear layer (it is {(parts or tensors)[0]}); choose among "
+            f"{', '.join(ends)}; experts are adapted by student.experts: true, and routers are not"
+        )
+    near = get_close_matches(target.rpartition(".")[2], ends, n=3)
+    hint = f"did you mean {', '.join(near)}" if near else f"it has {', '.join(ends)}"
+    raise InputError(f"student.target_modules: no layer of {type(model).__name__} is called {target!r}; {hint}")
+
+
+def _is_refused(model: PreTrainedModel, name: str) -> bool:
+    """Whether PEFT refuses this layer by the model's type, as it reads adapters too."""
+    config = LoraConfig(target_modules=[name])
+    try:
+        _check_lora_target_modules_mamba(config, model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False
+
+
+def name_in_layer(name: str) -> str:
+    """What the layers of a name's kind share: the last parts, up to a number."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    return ".".join(parts[numbers[-1] + 1 :] if numbers else parts)
