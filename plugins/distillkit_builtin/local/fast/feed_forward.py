@@ -50,8 +50,8 @@ class SharedExpert:
 class Experts:
     """The `top_k` experts of each token that its router gives the most weight (https://arxiv.org/abs/2101.03961).
 
-    Tokens are sorted by expert, and each expert multiplies its own: on CUDA in one product of groups, of which the host
-    knows no size, so that it can be captured in a graph.
+    Tokens are sorted by expert, and one product of groups multiplies each expert's: the host knows no group's size, so
+    that a step can be captured in a graph, and each weight is read once.
     """
 
     router: Tensor
@@ -70,35 +70,18 @@ class Experts:
         """As `FeedForward` says."""
         weights, chosen = self.route(hidden)
         expert, order = chosen.flatten().sort(stable=True)
+        experts = torch.arange(len(self.router), device=hidden.device)
         # How many pairs of token and expert there are up to each expert, that one counted in.
-        ends = torch.searchsorted(
-            expert, torch.arange(len(self.router), device=hidden.device), right=True, out_int32=True
-        )
-        compute = self._grouped if hidden.is_cuda else self._one_by_one
-        mixed = compute(hidden, weights, order, ends)
-        return mixed if self.shared is None else mixed + self.shared(hidden)
-
-    def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights [n, top_k] of each token's experts, and which they are."""
-        shares = torch.softmax(functional.linear(hidden, self.router), dim=1, dtype=torch.float32)
-        weights, chosen = torch.topk(shares, self.top_k, dim=1)
-        return weights / weights.sum(1, keepdim=True) if self.normalized else weights, chosen
-
-    def _grouped(self, hidden: Tensor, weights: Tensor, order: Tensor, ends: Tensor) -> Tensor:
+        ends = torch.searchsorted(expert, experts, right=True, out_int32=True)
         wide = functional.grouped_mm(hidden[order // self.top_k], self.gate_up.transpose(1, 2), offs=ends)
         rows = functional.grouped_mm(gated(wide, self.activation), self.down.transpose(1, 2), offs=ends)
         places = torch.empty_like(order)
         places[order] = torch.arange(len(order), device=order.device)
-        return weighted_sum(rows, places.view_as(weights), weights)
+        mixed = weighted_sum(rows, places.view_as(chosen), weights)
+        return mixed if self.shared is None else mixed + self.shared(hidden)
 
-    def _one_by_one(self, hidden: Tensor, weights: Tensor, order: Tensor, ends: Tensor) -> Tensor:
-        mixed = torch.zeros_like(hidden, dtype=torch.float32)
-        shares, begin = weights.flatten(), 0
-        for expert, end in enumerate(ends.tolist()):
-            if end > begin:
-                pairs = order[begin:end]
-                tokens = pairs // self.top_k
-                rows = GatedLayer(self.gate_up[expert], self.down[expert], self.activation)(hidden[tokens])
-                mixed.index_add_(0, tokens, rows.float() * shares[pairs, None])
-                begin = end
-        return mixed.to(hidden.dtype)
+    def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Float32 weights [n, top_k] of each token's experts, and which they are."""
+        shares = torch.softmax(functional.linear(hidden, self.router), dim=1, dtype=torch.float32)
+        weights, chosen = torch.topk(shares, self.top_k, dim=1)
+        return weights / weights.sum(1, keepdim=True) if self.normalized else weights, chosen

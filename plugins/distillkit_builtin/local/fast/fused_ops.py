@@ -102,6 +102,8 @@ def gated(x: Tensor, activation: str) -> Tensor:
 @fused
 def weighted_sum(rows: Tensor, places: Tensor, weights: Tensor) -> Tensor:
     """The sum [n, hidden] over k of `weights` [n, k] times those of `rows` [n * k, hidden] at `places` [n, k]."""
+    if not rows.is_cuda:  # not compiled: one product instead of the float32 copy of all rows
+        return torch.bmm(weights[:, None].to(rows.dtype), rows[places]).squeeze(1)
     return (rows[places].float() * weights[:, :, None]).sum(1).to(rows.dtype)
 
 

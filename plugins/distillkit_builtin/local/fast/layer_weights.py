@@ -81,7 +81,7 @@ def _feed_forward(layer: nn.Module, config: PreTrainedConfig) -> FeedForward:
         raise UnsupportedModelError("its experts have other weights than gates, up and down projections")
     if down.shape != (count, hidden, gate_up.shape[1] // 2) or gate_up.shape[2] != hidden:
         raise UnsupportedModelError(f"its experts' weights have the shapes {(*gate_up.shape,)} and {(*down.shape,)}")
-    if gate_up.is_cuda and not hasattr(functional, "grouped_mm"):
+    if not hasattr(functional, "grouped_mm"):
         raise UnsupportedModelError("this version of PyTorch has no product of groups, which its experts need")
     shared = None
     if hasattr(part, "shared_expert"):
