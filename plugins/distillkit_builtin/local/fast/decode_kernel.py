@@ -49,7 +49,7 @@ def fused_decode_attention(new: AttentionInputs, keys: Tensor, values: Tensor, p
         new.scale, both.stride(0), value.stride(0), length, window, splits, KV_HEADS=kv_heads, GROUP=group,
         GROUP_PADDED=max(MIN_GROUP, group), WIDTH=width, WIDTH_PADDED=padded, BLOCK=BLOCK,
         EXACT=both.dtype == torch.float32, WHOLE=whole, NORMED=new.query_norm is not None, ABOUT_ONE=new.about_one,
-        num_warps=2, num_stages=2,
+        num_warps=2 if padded <= 128 else 4, num_stages=2,
     )  # fmt: skip
     if not whole:
         _combine[(count, heads)](

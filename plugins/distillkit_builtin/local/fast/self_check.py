@@ -39,7 +39,7 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
     try:
         with torch.no_grad():
             backbone = FastBackbone(causal_lm)
-        apart, where = _difference(backbone)
+        apart, where = largest_difference(backbone)
     except AttributeError as error:  # modules are found by their names
         raise UnsupportedModelError(f"it is made of other parts than its config says: {error}") from error
     except (ImportError, RuntimeError) as error:  # what Triton and torch.compile raise, without a compiler for one
@@ -75,8 +75,8 @@ class _Compared:
 
 
 @torch.inference_mode()
-def _difference(backbone: FastBackbone) -> tuple[float, str]:
-    """The largest of all distances between both, and of what it is."""
+def largest_difference(backbone: FastBackbone) -> tuple[float, str]:
+    """The largest of all distances from transformers' forward, as a share of what is added, and of what it is."""
     causal_lm = backbone.causal_lm
     numbers = np.random.default_rng(0).integers(0, backbone.vocabulary_size, PREFILLED + DECODED)
     ids = torch.from_numpy(numbers).to(causal_lm.device.device)
@@ -157,7 +157,11 @@ def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: Rotar
 
     expected = step()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # The outer context puts the stream back where capturing fails.
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
         captured = step()
     graph.replay()
     return _Compared("hidden states of a captured step", captured, expected, 0.0)
