@@ -46,9 +46,11 @@ FAMILIES = {
     "qwen2": Qwen2Config(**{name: value for name, value in SMALL.items() if name != "head_dim"}),
     "mistral": MistralConfig(**SMALL, sliding_window=None),
     "gemma2": Gemma2Config(**SMALL, final_logit_softcapping=5.0, sliding_window=16),
-    "granite": GraniteConfig(**SMALL, logits_scaling=3.0),
+    "granite": GraniteConfig(**SMALL, logits_scaling=3.0, residual_multiplier=0.5, attention_multiplier=0.2),
     "cohere": CohereConfig(**SMALL, logit_scale=0.25),
 }
+FAST = tuple(name for name in FAMILIES if name not in ("gemma2", "cohere"))
+"""Those that the fast path computes: this gemma2 has a softcap in attention."""
 
 
 def write_tokenizer(

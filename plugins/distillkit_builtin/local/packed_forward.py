@@ -10,7 +10,7 @@ from torch._dynamo import mark_dynamic
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.compiled_layers import mark_token_dimension_dynamic
 from distillkit_builtin.local.device import autocast
-from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported, windows
 from distillkit_builtin.local.packed_attention import packed_attention, varlen_attention
 from distillkit_builtin.local.packing import PackedRow
 
@@ -50,6 +50,8 @@ def require_packable(causal_lm: CausalLM) -> None:
     """Raise UnsupportedModelError, saying why, unless packed rows give on this device what single sequences give."""
     config = causal_lm.model.config.get_text_config()
     require_supported(config)
+    if any(windows(config)):
+        raise UnsupportedModelError("its layers attend to a sliding window")
     if causal_lm.dtype not in TOLERANCE:
         raise UnsupportedModelError(f"packing was never tried in {causal_lm.dtype}")
     kind = causal_lm.device.device.type

@@ -27,10 +27,7 @@ def test_auto_takes_the_plain_path_elsewhere_and_says_why(load: Load, tmp_path: 
     notices: list[str] = []
     assert choose_backbone(load(source), "auto", notices.append) is None
     assert isinstance(generator_for(load(source), None, HFTokenizer.load(source)), PlainGenerator)
-    assert notices == [
-        "Gemma2ForCausalLM is computed by transformers' own forward: model type 'gemma2' is none of "
-        "llama, mistral, qwen2, qwen3"
-    ]
+    assert notices == ["Gemma2ForCausalLM is computed by transformers' own forward: its attn_logit_softcapping is 50.0"]
 
 
 def test_the_fast_path_is_refused_where_it_is_not_supported(load: Load, tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from distillkit_builtin.local import scoring, token_tables
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM, ResponseStates
 from distillkit_builtin.local.fast.self_check import verified_backbone
-from distillkit_builtin.local.fast.supported_models import SUPPORTED
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.scoring import score_stream
@@ -77,7 +76,7 @@ def require_exact(causal_lm: CausalLM, score: Score, known: int) -> None:
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 async def test_scores_hold_what_each_request_asks_for(tmp_path: Path, load: Load, forward: str, family: str) -> None:
-    if forward == "fast" and family not in SUPPORTED:
+    if forward == "fast" and family not in tiny_models.FAST:
         return
     causal_lm = load(tiny_models.write_model(tmp_path, family=family))
     requests = requests_of((0, None), (20, None), (0, 5), (3, 9), (V, 4))

@@ -11,7 +11,6 @@ from distillkit.arrays import token_ids
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.self_check import verified_backbone
-from distillkit_builtin.local.fast.supported_models import SUPPORTED
 from distillkit_builtin.local.scoring import score_logprobs
 
 
@@ -32,7 +31,7 @@ def test_scores_are_those_of_the_models_own_forward_whatever_prompts_share(
     tmp_path: Path, load: Callable[..., CausalLM], forward: str, family: str, shared: int
 ) -> None:
     causal_lm = load(tiny_models.write_model(tmp_path, family=family))
-    if forward == "fast" and family not in SUPPORTED:
+    if forward == "fast" and family not in tiny_models.FAST:
         return
     backbone = verified_backbone(causal_lm) if forward == "fast" else None
     expected = torch.cat([plain_logprobs(causal_lm.model, item) for item in items(shared)])
@@ -56,7 +55,7 @@ def repeated(prefix: int, repeats: int) -> list[PromptAndResponse]:
     return [PromptAndResponse(prompts[i % 3], token_ids(rng.integers(5, 250, 2 + i))) for i in range(3 * repeats)]
 
 
-@pytest.mark.parametrize("family", sorted(SUPPORTED))
+@pytest.mark.parametrize("family", tiny_models.FAST)
 @pytest.mark.parametrize("prefix", [0, 5, 40])
 @torch.no_grad()
 def test_several_responses_to_a_prompt_are_scored_as_each_alone(

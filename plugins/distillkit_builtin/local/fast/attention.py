@@ -1,7 +1,7 @@
 """Attention in the fast backbone: over whole sequences, and of one new token a slot over what its slot holds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -44,26 +44,12 @@ class CausalAttention:
     """Of sequences of one length, end to end: `n = batch * length`."""
 
     length: int
-    scale: float
     kept: KeysValues | None = None
     """A list to which their keys and values are appended."""
     prefixes: Sequence[Prefix] = ()
-    """The prefix of each sequence, in order."""
-    mask: Tensor | None = None
-    """[batch, 1, length, earlier + length] what each token attends to where something stands before it."""
-
-    @classmethod
-    def behind(
-        cls, length: int, scale: float, prefixes: Sequence[Prefix], kept: KeysValues | None = None
-    ) -> "CausalAttention":
-        """Attention of sequences that attend to prefixes before them, if any; `kept` as the field."""
-        if not prefixes:
-            return cls(length, scale, kept)
-        batch, device = len(prefixes[0].rows), prefixes[0].rows.device
-        own = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-        parts = [prefix.mask[:, None].expand(-1, length, -1) for prefix in prefixes]
-        mask = torch.cat([*parts, own.expand(batch, -1, -1)], dim=2)[:, None]
-        return cls(length, scale, kept, prefixes, mask)
+    """What stands before each sequence, in order."""
+    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    """[batch or 1, 1, length, earlier + length] what each token attends to, by window; made when a layer needs it."""
 
     def __call__(self, layer: int, inputs: AttentionInputs) -> Tensor:
         """The mixed values [n, heads * d]."""
@@ -74,16 +60,46 @@ class CausalAttention:
         if self.prefixes:
             earlier = [prefix.of_layer(layer) for prefix in self.prefixes]
             key, value = (torch.cat([*old, new], dim=2) for *old, new in zip(*earlier, (key, value), strict=True))
+        mask, share = self._mask(inputs.window, key), query.shape[1] // key.shape[1]
+        if mask is not None and share > 1 and mask.is_cuda:  # PyTorch has no kernel there for both but its slowest
+            key, value = (x.repeat_interleave(share, dim=1) for x in (key, value))
         mixed = functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=self.mask,
-            is_causal=self.mask is None,
-            scale=self.scale,
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=inputs.scale,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         return mixed.transpose(1, 2).flatten(2).flatten(0, 1)
+
+    def _mask(self, window: int | None, key: Tensor) -> Tensor | None:
+        """None where every token attends to all before it, and nothing stands before its sequence."""
+        if window is not None and window >= key.shape[2]:
+            window = None
+        if window is None and not self.prefixes:
+            return None
+        if window not in self.masks:
+            self.masks[window] = self._visible(window, key.device)
+        return self.masks[window]
+
+    def _visible(self, window: int | None, device: torch.device) -> Tensor:
+        own = torch.arange(self.length, device=device)[None]
+        start, positions, present = torch.zeros_like(own[:, :1]), [], []
+        for prefix in self.prefixes:
+            mask = prefix.mask
+            positions.append((start + torch.arange(mask.shape[1], device=device)).expand_as(mask))
+            present.append(mask)
+            start = start + prefix.lengths[prefix.rows][:, None]
+        query = (start + own)[:, :, None]
+        positions.append(query[:, :, 0])
+        present.append(torch.ones_like(positions[-1], dtype=torch.bool))
+        keys = torch.cat(positions, dim=1)[:, None]
+        visible = torch.cat(present, dim=1)[:, None] & (keys <= query)
+        if window is not None:
+            visible &= keys > query - window
+        return visible[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +108,6 @@ class DecodeAttention:
 
     slots: KVSlots
     positions: Tensor
-    scale: float
     length: int
     """No position is this large."""
 
@@ -102,12 +117,12 @@ class DecodeAttention:
         if keys.is_cuda:
             from distillkit_builtin.local.fast.decode_kernel import fused_decode_attention
 
-            return fused_decode_attention(inputs, keys, values, self.positions, self.scale)
-        return plain_decode_attention(inputs, keys, values, self.positions, self.scale, self.length)
+            return fused_decode_attention(inputs, keys, values, self.positions)
+        return plain_decode_attention(inputs, keys, values, self.positions, self.length)
 
 
 def plain_decode_attention(
-    inputs: AttentionInputs, keys: Tensor, values: Tensor, positions: Tensor, scale: float, length: int
+    inputs: AttentionInputs, keys: Tensor, values: Tensor, positions: Tensor, length: int
 ) -> Tensor:
     """What `decode_kernel.fused_decode_attention` computes, by PyTorch's own operations, up to `length`."""
     query, key = inputs.rotated()
@@ -116,13 +131,14 @@ def plain_decode_attention(
     rows = torch.arange(count, device=query.device)
     keys[rows, :, positions] = key
     values[rows, :, positions] = inputs.value
-    mask = torch.arange(length, device=query.device) <= positions[:, None]
+    past, newest = torch.arange(length, device=query.device), positions[:, None]
+    mask = past <= newest if inputs.window is None else (past <= newest) & (past > newest - inputs.window)
     # Query heads that share a key-value head stand where a sequence's tokens usually do: keys are read once for them.
     mixed = functional.scaled_dot_product_attention(
         query.unflatten(1, (kv_heads, -1)),
         keys[:count, :, :length],
         values[:count, :, :length],
         attn_mask=mask[:, None, None].expand(-1, -1, heads // kv_heads, -1),
-        scale=scale,
+        scale=inputs.scale,
     )
     return mixed.reshape(count, heads * width)

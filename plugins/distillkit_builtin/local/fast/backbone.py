@@ -1,7 +1,7 @@
 """The backbone of a Llama-like model over its own weights, with fewer and larger operations than transformers' forward.
 
-Weights that read the same input are laid side by side in memory, and the model's parameters become views of that, so an
-update of the model in place is an update of this backbone.
+What differs from family to family is found in the model's parts (`layer_weights.py`): where the norms are, how queries
+and keys are normed, scales, windows, rotary embeddings, experts.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.fast.fused_ops import add_rms_norm, normed_and_rotated, rms_norm, swiglu
-from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
+from distillkit_builtin.local.fast.fused_ops import add_and_norm, norm_projections, normed_and_rotated, rms_norm
+from distillkit_builtin.local.fast.layer_weights import LayerWeights
+from distillkit_builtin.local.fast.rotary import RotaryAngles
+from distillkit_builtin.local.fast.supported_models import (
+    NORMS_ABOUT_ONE,
+    UnsupportedModelError,
+    require_supported,
+    rotary_kinds,
+    windows,
+)
+from distillkit_builtin.local.model_class import text_decoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +40,15 @@ class AttentionInputs:
     """[d], as `key_norm`; None where heads are not normed."""
     key_norm: Tensor | None
     cos: Tensor
-    """[n, d], as `sin`; see `FastBackbone.rotary`."""
+    """[n, d], as `sin`; see `RotaryAngles`."""
     sin: Tensor
     eps: float
+    about_one: bool
+    """Whether norms multiply by one more than their weights."""
+    scale: float
+    """What scores are multiplied by."""
+    window: int | None
+    """How many tokens are attended to, the token itself counted in; None for all."""
 
     @property
     def query_heads(self) -> int:
@@ -42,9 +57,11 @@ class AttentionInputs:
 
     def rotated(self) -> Sequence[Tensor]:
         """Queries [n, heads, d] and keys [n, kv_heads, d], normed and rotated by their positions' angles."""
-        heads = self.query_heads
-        both = normed_and_rotated(self.query_key, self.query_norm, self.key_norm, self.cos, self.sin, self.eps, heads)
-        return torch.split(both, [heads, self.value.shape[1]], dim=1)
+        norms = self.query_norm, self.key_norm
+        both = normed_and_rotated(
+            self.query_key, *norms, self.cos, self.sin, self.eps, self.about_one, self.query_heads
+        )
+        return torch.split(both, [self.query_heads, self.value.shape[1]], dim=1)
 
 
 class Attention(Protocol):
@@ -53,22 +70,6 @@ class Attention(Protocol):
     def __call__(self, layer: int, inputs: AttentionInputs) -> Tensor:
         """The mixed values [n, heads * d] of n new tokens."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class LayerWeights:
-    """One decoder layer's weights."""
-
-    norm_before: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor | None
-    query_norm: Tensor | None
-    key_norm: Tensor | None
-    out: Tensor
-    out_bias: Tensor | None
-    norm_between: Tensor
-    gate_up: Tensor
-    down: Tensor
 
 
 class FastBackbone:
@@ -80,42 +81,82 @@ class FastBackbone:
         self.config = causal_lm.model.config.get_text_config()
         require_supported(self.config)
         _require_adapters_off(causal_lm)
-        backbone = causal_lm.backbone
-        self._embedding = causal_lm.model.get_input_embeddings().get_parameter("weight")
+        self.decoder = text_decoder(causal_lm.model)
+        embedding = causal_lm.model.get_input_embeddings()
+        self._embedding = embedding.get_parameter("weight")
+        self._embedding_scale = _embedding_scale(self.decoder, embedding)
         self.vocabulary_size = len(self._embedding)
-        self._rotary: nn.Module = backbone.get_submodule("rotary_emb")
-        self.layers = [_layer_weights(layer) for layer in backbone.get_submodule("layers").children()]
-        self._last_norm = backbone.get_submodule("norm").get_parameter("weight")
+        self.layers = [LayerWeights.of(layer, self.config) for layer in self.decoder.get_submodule("layers").children()]
+        self.windows = windows(self.config)
+        kinds = rotary_kinds(self.config)
+        types = (None,) * len(self.layers) if kinds == (None,) else self.config.layer_types
+        self._kinds = [kinds.index(kind) for kind in types]
+        self._last_norm = self.decoder.get_submodule("norm").get_parameter("weight")
         self._eps = float(self.config.rms_norm_eps)
+        self._about_one = self.config.model_type in NORMS_ABOUT_ONE
         self.heads = int(self.config.num_attention_heads)
         self.kv_heads = int(self.config.num_key_value_heads)
         self.head_dim = self.layers[0].out.shape[1] // self.heads
-        self.scale = self.head_dim**-0.5
 
-    def rotary(self, length: int) -> tuple[Tensor, Tensor]:
-        """Float32 cosines and sines [length, d] of positions 0 .. length - 1, as `normed_and_rotated` takes them."""
-        device = self.causal_lm.device.device
-        cos, sin = self._rotary(torch.empty(0, device=device), torch.arange(length, device=device)[None])
-        first, second = sin[0].float().chunk(2, dim=-1)
-        return cos[0].float(), torch.cat([-first, second], dim=-1)
+    def rotary(self, length: int) -> RotaryAngles:
+        """Of positions 0 .. length - 1."""
+        module = self.decoder.get_submodule("rotary_emb")
+        return RotaryAngles.of(module, self.config, length, self.causal_lm.device.device)
 
-    def __call__(self, ids: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
-        """The last hidden states [n, hidden] of tokens `ids` [n] at positions with `cos` and `sin` [n, d]."""
-        residual = functional.embedding(ids, self._embedding)
-        hidden = rms_norm(residual, self.layers[0].norm_before, self._eps)
-        following = [layer.norm_before for layer in self.layers[1:]] + [self._last_norm]
-        for index, (layer, next_norm) in enumerate(zip(self.layers, following, strict=True)):
-            query_key, value = self._split(functional.linear(hidden, layer.qkv, layer.qkv_bias))
-            inputs = AttentionInputs(query_key, value, layer.query_norm, layer.key_norm, cos, sin, self._eps)
-            mixed = functional.linear(attention(index, inputs), layer.out, layer.out_bias)
-            residual, hidden = add_rms_norm(residual, mixed, layer.norm_between, self._eps)
-            wide = swiglu(functional.linear(hidden, layer.gate_up))
-            residual, hidden = add_rms_norm(residual, functional.linear(wide, layer.down), next_norm, self._eps)
+    def __call__(self, ids: Tensor, angles: RotaryAngles, attention: Attention) -> Tensor:
+        """The last hidden states [n, hidden] of tokens `ids` [n] at positions with `angles` [n]."""
+        residual = self.embed(ids)
+        hidden = self.before(0, residual)
+        for index in range(len(self.layers)):
+            residual, hidden = self.layer(index, residual, hidden, angles, attention)
         return hidden
 
-    def _split(self, qkv: Tensor) -> Sequence[Tensor]:
-        heads: Tensor = qkv.unflatten(1, (-1, self.head_dim))
-        return torch.split(heads, [self.heads + self.kv_heads, self.kv_heads], dim=1)
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the first layer reads of tokens `ids` [n]: [n, hidden]."""
+        embedded = functional.embedding(ids, self._embedding)
+        return embedded if self._embedding_scale is None else embedded * self._embedding_scale
+
+    def before(self, index: int, residual: Tensor) -> Tensor:
+        """What attention of layer `index` reads of hidden states [n, hidden]."""
+        norm = self.layers[index].norm_before
+        return residual if norm is None else rms_norm(residual, norm, self._eps, self._about_one)
+
+    def layer(
+        self, index: int, residual: Tensor, hidden: Tensor, angles: RotaryAngles, attention: Attention
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden states [n, hidden] behind layer `index`, and what follows it (a layer, or the head) reads of them.
+
+        `hidden` is what the layer itself reads of `residual`, as `before` says.
+        """
+        layer, last = self.layers[index], index + 1 == len(self.layers)
+        following = self._last_norm if last else self.layers[index + 1].norm_before
+        how = layer.residual_scale, self._eps, self._about_one
+        mixed = attention(index, self._attention_inputs(index, hidden, angles))
+        mixed = functional.linear(mixed, layer.out, layer.out_bias)
+        residual, hidden = add_and_norm(residual, mixed, layer.norm_behind_attention, layer.norm_between, *how)
+        return add_and_norm(residual, layer.feed_forward(hidden), layer.norm_behind, following, *how)
+
+    def _attention_inputs(self, index: int, hidden: Tensor, angles: RotaryAngles) -> AttentionInputs:
+        layer, kind = self.layers[index], self._kinds[index]
+        qkv = functional.linear(hidden, layer.qkv, layer.qkv_bias)
+        count = self.heads + self.kv_heads
+        query_key, value = qkv.unflatten(1, (-1, self.head_dim)).split([count, self.kv_heads], dim=1)
+        norms = layer.query_norm, layer.key_norm
+        if norms[0] is not None and norms[1] is not None and len(norms[0]) != self.head_dim:
+            normed = norm_projections(qkv, norms[0], norms[1], self._eps, self._about_one)
+            query_key, norms = normed.unflatten(1, (-1, self.head_dim)), (None, None)
+        return AttentionInputs(
+            query_key, value, *norms, angles.cos[kind], angles.sin[kind], self._eps, self._about_one,
+            layer.attention_scale, self.windows[index],
+        )  # fmt: skip
+
+
+def _embedding_scale(decoder: nn.Module, embedding: nn.Module) -> float | None:
+    """What embeddings are multiplied by, in the embeddings' dtype as Gemma does; None for nothing."""
+    scale = getattr(embedding, "embed_scale", getattr(decoder, "embedding_multiplier", 1.0))
+    if isinstance(scale, Tensor):
+        scale = scale.to(embedding.get_parameter("weight").dtype)
+    return None if scale == 1.0 else float(scale)
 
 
 def _require_adapters_off(causal_lm: CausalLM) -> None:
@@ -129,59 +170,3 @@ def _require_adapters_off(causal_lm: CausalLM) -> None:
     found = next((module for module in causal_lm.model.modules() if isinstance(module, never_off)), None)
     if found is not None:
         raise UnsupportedModelError(f"its adapter ({type(found).__name__}) is not part of its weights")
-
-
-def _layer_weights(layer: nn.Module) -> LayerWeights:
-    attention, mlp = layer.get_submodule("self_attn"), layer.get_submodule("mlp")
-    projections = [_linear(attention, f"{name}_proj") for name in "qkv"]
-    out, down = _linear(attention, "o_proj"), _linear(mlp, "down_proj")
-    gate_up = [_linear(mlp, f"{name}_proj") for name in ("gate", "up")]
-    if down.bias is not None or any(linear.bias is not None for linear in gate_up):
-        raise UnsupportedModelError("its feed-forward layers have biases")
-    biases = [linear.bias for linear in projections]
-    if None in biases and any(bias is not None for bias in biases):
-        raise UnsupportedModelError("some of its query, key and value projections have biases, some not")
-    return LayerWeights(
-        norm_before=layer.get_submodule("input_layernorm").get_parameter("weight"),
-        qkv=side_by_side([linear.weight for linear in projections]),
-        qkv_bias=None if None in biases else side_by_side(biases),
-        query_norm=_norm_weight(attention, "q_norm"),
-        key_norm=_norm_weight(attention, "k_norm"),
-        out=out.weight,
-        out_bias=out.bias,
-        norm_between=layer.get_submodule("post_attention_layernorm").get_parameter("weight"),
-        gate_up=side_by_side([linear.weight for linear in gate_up]),
-        down=down.weight,
-    )
-
-
-def _linear(parent: nn.Module, name: str) -> nn.Linear:
-    """The layer itself, also where a LoRA is wrapped around it."""
-    module = parent.get_submodule(name)
-    base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-    if type(base) is not nn.Linear:
-        raise UnsupportedModelError(f"{name} is a {type(base).__name__}")
-    return base
-
-
-def _norm_weight(attention: nn.Module, name: str) -> Tensor | None:
-    return attention.get_submodule(name).get_parameter("weight") if hasattr(attention, name) else None
-
-
-def side_by_side(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """One tensor with all rows of `parameters`, which become views of it, unless they are that already."""
-    first = parameters[0].data
-    if not _lie_side_by_side(parameters):
-        whole = torch.cat([parameter.data for parameter in parameters])
-        for parameter, rows in zip(parameters, whole.split([len(p) for p in parameters]), strict=True):
-            parameter.data = rows
-        return whole
-    rows = sum(map(len, parameters))
-    return first.as_strided((rows, *first.shape[1:]), first.stride())
-
-
-def _lie_side_by_side(parameters: Sequence[nn.Parameter]) -> bool:
-    storages = {parameter.untyped_storage().data_ptr() for parameter in parameters}
-    ends = [parameter.data_ptr() + parameter.numel() * parameter.element_size() for parameter in parameters]
-    follow = all(p.data_ptr() == end for p, end in zip(parameters[1:], ends, strict=False))
-    return len(storages) == 1 and follow and all(parameter.is_contiguous() for parameter in parameters)

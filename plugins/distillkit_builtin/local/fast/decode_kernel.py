@@ -2,10 +2,11 @@
 
 Queries and the token's own key are normed and rotated here, as `fused_ops.normed_and_rotated` does it elsewhere, which
 saves kernels.
-A program handles all query heads that share one key-value head, over one of `splits` parts of the row's past; the
-softmax is computed online (https://arxiv.org/abs/1805.02867). Where there are several parts, a second
-kernel puts them together, as in https://pytorch.org/blog/flash-decoding/. The new token's own key and value are written
-into the cache by the program whose part they fall into.
+A program handles all query heads that share one key-value head, over one of `splits` parts of what the row attends to,
+which is its past, or as much of that as a window holds; the softmax is computed online
+(https://arxiv.org/abs/1805.02867). Where there are several parts, a second kernel puts them together, as in
+https://pytorch.org/blog/flash-decoding/. The new token's own key and value are written into the cache by the program
+whose part they fall into.
 """
 
 import torch
@@ -25,19 +26,19 @@ PROGRAMS = 512
 """About as many as keep a large GPU busy; with fewer rows, each row's past is split."""
 
 
-def fused_decode_attention(
-    new: AttentionInputs, keys: Tensor, values: Tensor, positions: Tensor, scale: float
-) -> Tensor:
+def fused_decode_attention(new: AttentionInputs, keys: Tensor, values: Tensor, positions: Tensor) -> Tensor:
     """The mixed values [n, heads * d] of `new` queries.
 
-    They attend over `keys` and `values` [slots, kv_heads, length, d] up to `positions` [n].
+    They attend over `keys` and `values` [slots, kv_heads, length, d] up to `positions` [n], as far back as the window
+    reaches.
 
     The n tokens' own keys and values are written at their positions.
     """
     both, value, heads = new.query_key, new.value, new.query_heads
     count, kv_heads, width = value.shape
     length, group = keys.shape[2], heads // kv_heads
-    splits = max(1, min(PROGRAMS // (count * kv_heads), triton.cdiv(length, MIN_PART)))
+    window = length if new.window is None else min(length, new.window)
+    splits = max(1, min(PROGRAMS // (count * kv_heads), triton.cdiv(window, MIN_PART)))
     out = torch.empty(count, heads, width, device=both.device, dtype=both.dtype)
     whole = splits == 1
     parts = out if whole else out.new_empty((count, heads, splits, width), dtype=torch.float32)
@@ -45,9 +46,10 @@ def fused_decode_attention(
     padded = max(16, triton.next_power_of_2(width))  # no smaller products are known to a GPU
     _attend[(count, kv_heads, splits)](
         both, value, new.query_norm, new.key_norm, new.cos, new.sin, new.eps, keys, values, positions, parts, stats,
-        scale, both.stride(0), value.stride(0), length, splits, KV_HEADS=kv_heads, GROUP=group,
+        new.scale, both.stride(0), value.stride(0), length, window, splits, KV_HEADS=kv_heads, GROUP=group,
         GROUP_PADDED=max(MIN_GROUP, group), WIDTH=width, WIDTH_PADDED=padded, BLOCK=BLOCK,
-        EXACT=both.dtype == torch.float32, WHOLE=whole, NORMED=new.query_norm is not None, num_warps=2, num_stages=2,
+        EXACT=both.dtype == torch.float32, WHOLE=whole, NORMED=new.query_norm is not None, ABOUT_ONE=new.about_one,
+        num_warps=2 if padded <= 128 else 4, num_stages=2,
     )  # fmt: skip
     if not whole:
         _combine[(count, heads)](
@@ -60,14 +62,15 @@ def fused_decode_attention(
 @triton.jit
 def _attend(
     both, value, query_norm, key_norm, cos, sin, eps, keys, values, positions, parts, stats, scale, stride,
-    value_stride, length, splits, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr,
+    value_stride, length, window, splits, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr,
     WIDTH: tl.constexpr, WIDTH_PADDED: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr, WHOLE: tl.constexpr,
-    NORMED: tl.constexpr,
+    NORMED: tl.constexpr, ABOUT_ONE: tl.constexpr,
 ) -> None:  # fmt: skip
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     position = tl.load(positions + row).to(tl.int32)
-    blocks = tl.cdiv(tl.cdiv(position + 1, BLOCK), splits)
-    begin = split * blocks * BLOCK
+    first = tl.maximum(position + 1 - window, 0)
+    blocks = tl.cdiv(tl.cdiv(position + 1 - first, BLOCK), splits)
+    begin = first + split * blocks * BLOCK
     end = tl.minimum(begin + blocks * BLOCK, position + 1)
 
     members, columns = tl.arange(0, GROUP_PADDED), tl.arange(0, WIDTH_PADDED)
@@ -77,12 +80,12 @@ def _attend(
     rotary_sin = tl.load(sin + row * WIDTH + columns, mask=inside, other=0.0)
     mine = _rotated(
         both + row * stride + (head * GROUP + members) * WIDTH, mask, columns, query_norm, rotary_cos, rotary_sin, eps,
-        WIDTH, NORMED,
+        WIDTH, NORMED, ABOUT_ONE,
     )  # fmt: skip
     own = tl.arange(0, 1)
     new_key = _rotated(
         both + row * stride + (KV_HEADS * GROUP + head + own) * WIDTH, (own[:, None] == 0) & inside[None, :], columns,
-        key_norm, rotary_cos, rotary_sin, eps, WIDTH, NORMED,
+        key_norm, rotary_cos, rotary_sin, eps, WIDTH, NORMED, ABOUT_ONE,
     )  # fmt: skip
     new_value = tl.load(value + row * value_stride + head * WIDTH + columns, mask=inside, other=0.0)
     cache = (row.to(tl.int64) * KV_HEADS + head) * length * WIDTH
@@ -130,7 +133,7 @@ def _attend(
 
 @triton.jit
 def _rotated(
-    heads, mask, columns, weight, cos, sin, eps, WIDTH: tl.constexpr, NORMED: tl.constexpr
+    heads, mask, columns, weight, cos, sin, eps, WIDTH: tl.constexpr, NORMED: tl.constexpr, ABOUT_ONE: tl.constexpr
 ) -> tl.tensor:  # fmt: skip
     """Heads [group, width], normed and rotated."""
     inside = columns < WIDTH
@@ -141,8 +144,13 @@ def _rotated(
     other = tl.load(rows + across[None, :], mask=mask, other=0.0).to(tl.float32)
     if NORMED:
         shrink = tl.rsqrt(tl.sum(straight * straight, 1) / WIDTH + eps)[:, None]
-        straight *= shrink * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)[None, :]
-        other *= shrink * tl.load(weight + across, mask=inside, other=0.0).to(tl.float32)[None, :]
+        own = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
+        opposite = tl.load(weight + across, mask=inside, other=0.0).to(tl.float32)
+        if ABOUT_ONE:
+            own += 1.0
+            opposite += 1.0
+        straight *= shrink * own[None, :]
+        other *= shrink * opposite[None, :]
     return (straight * cos[None, :] + other * sin[None, :]).to(x.dtype)
 
 

@@ -15,6 +15,7 @@ from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decode_state import DecodeState
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.kv_slots import KVSlots
+from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.sample_token import sample_token
 from distillkit_builtin.local.fast.slot_tables import SlotTables, WantedKey, wanted_key
 from distillkit_builtin.local.fast.truncation import truncated_logits
@@ -58,8 +59,7 @@ class Decoder:
     """The same on the device."""
     slots: KVSlots
     state: DecodeState
-    cos: Tensor
-    sin: Tensor
+    angles: RotaryAngles
     known: KnownIds
     graphs: dict[tuple[int, SamplingKey, WantedKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
     tables: dict[WantedKey, SlotTables] = field(default_factory=dict)
@@ -87,7 +87,7 @@ class Decoder:
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         state = DecodeState.empty(slots, capacity, device)
-        return cls(backbone, eos_ids, eos, kv_slots, state, *backbone.rotary(length), known, copies=stream)
+        return cls(backbone, eos_ids, eos, kv_slots, state, backbone.rotary(length), known, copies=stream)
 
     def fits(self, slots: int, length: int, capacity: int, eos_ids: tuple[int, ...]) -> bool:
         """Whether there is memory for that, as in `allocate`, and completions end at these ids."""
@@ -121,8 +121,8 @@ class Decoder:
         ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
         count, length = ids.shape
         kept: KeysValues = []
-        cos, sin = self.cos[:length].repeat(count, 1), self.sin[:length].repeat(count, 1)
-        hidden = self.backbone(ids.flatten(), cos, sin, CausalAttention(length, self.backbone.scale, kept))
+        angles = self.angles.at(torch.arange(length, device=device).repeat(count))
+        hidden = self.backbone(ids.flatten(), angles, CausalAttention(length, kept))
         last = torch.tensor([row * length + len(prompt) - 1 for row, prompt in enumerate(prompts)], device=device)
         return self.backbone.causal_lm.head(hidden[last]), kept
 
@@ -193,8 +193,8 @@ class Decoder:
     def _step(self, count: int, length: int, params: SamplingParams) -> None:
         slots = torch.arange(count, device=self.eos.device)
         positions = self.state.position[:count]
-        attention = DecodeAttention(self.slots, positions, self.backbone.scale, length)
-        hidden = self.backbone(self.state.token[:count], self.cos[positions], self.sin[positions], attention)
+        attention = DecodeAttention(self.slots, positions, length)
+        hidden = self.backbone(self.state.token[:count], self.angles.at(positions), attention)
         self._sample(slots, self.backbone.causal_lm.head(hidden), params)
 
     def _replay(self, count: int, params: SamplingParams) -> None:

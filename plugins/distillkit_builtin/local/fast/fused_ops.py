@@ -43,30 +43,68 @@ def fused(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @fused
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMS norm of `x` [n, hidden] over its last dimension (https://arxiv.org/abs/1910.07467)."""
-    return _rms_norm(x, weight, eps)
+def rms_norm(x: Tensor, weight: Tensor, eps: float, about_one: bool) -> Tensor:
+    """RMS norm of `x` [n, hidden] over its last dimension (https://arxiv.org/abs/1910.07467).
+
+    `about_one`: it multiplies by one more than `weight`, as Gemma's norms do.
+    """
+    return _rms_norm(x, weight, eps, about_one)
 
 
 @fused
-def add_rms_norm(residual: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """`residual + x`, and its RMS norm; all [n, hidden]."""
-    total = residual + x
-    return total, _rms_norm(total, weight, eps)
+def add_and_norm(
+    residual: Tensor,
+    x: Tensor,
+    behind: Tensor | None,
+    before: Tensor | None,
+    scale: float | None,
+    eps: float,
+    about_one: bool,
+) -> tuple[Tensor, Tensor]:
+    """`residual + scale * x`, and that as the next layer reads it; all [n, hidden].
+
+    `behind` is the weight of the norm of `x`, `before` that of the norm of the sum, where there are such norms.
+    """
+    if behind is not None:
+        x = _rms_norm(x, behind, eps, about_one)
+    total = residual + (x if scale is None else x * scale)
+    return total, total if before is None else _rms_norm(total, before, eps, about_one)
 
 
-def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def _rms_norm(x: Tensor, weight: Tensor, eps: float, about_one: bool) -> Tensor:
     """In `x`'s dtype. Where it is not compiled, fewer operations than PyTorch's own, and in place."""
     exact = x.float()
     mean = torch.linalg.vector_norm(exact, dim=-1, keepdim=True).square() / x.shape[-1]
-    return (exact * torch.rsqrt(mean + eps)).mul_(weight).to(x.dtype)
+    return (exact * torch.rsqrt(mean + eps)).mul_(weight.float() + 1.0 if about_one else weight).to(x.dtype)
 
 
 @fused
-def swiglu(x: Tensor) -> Tensor:
-    """SwiGLU: `silu(gate) * up` [n, width] of `x` [n, 2 width], the gate first (https://arxiv.org/abs/2002.05202)."""
+def norm_projections(x: Tensor, query_norm: Tensor, key_norm: Tensor, eps: float, about_one: bool) -> Tensor:
+    """Queries and keys [n, q + k], each normed over its whole width, of projections `x` [n, q + k + v]."""
+    widths = [len(query_norm), len(key_norm), x.shape[1] - len(query_norm) - len(key_norm)]
+    query, key, _ = x.split(widths, dim=1)
+    normed = [_rms_norm(query, query_norm, eps, about_one), _rms_norm(key, key_norm, eps, about_one)]
+    return torch.cat(normed, dim=1)
+
+
+@fused
+def gated(x: Tensor, activation: str) -> Tensor:
+    """`activation(gate) * up` [n, width] of `x` [n, 2 width], the gate first (https://arxiv.org/abs/2002.05202).
+
+    The activation is SiLU or, as `gelu_pytorch_tanh`, an approximation of GELU.
+    """
     gate, up = x.chunk(2, dim=-1)
-    return functional.silu(gate).mul_(up)  # PyTorch computes silu in float32 in any case
+    # PyTorch computes both in float32 in any case.
+    active = functional.silu(gate) if activation == "silu" else functional.gelu(gate, approximate="tanh")
+    return active.mul_(up)
+
+
+@fused
+def weighted_sum(rows: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+    """The sum [n, hidden] over k of `weights` [n, k] times those of `rows` [n * k, hidden] at `places` [n, k]."""
+    if not rows.is_cuda:  # not compiled: one product instead of the float32 copy of all rows
+        return torch.bmm(weights[:, None].to(rows.dtype), rows[places]).squeeze(1)
+    return (rows[places].float() * weights[:, :, None]).sum(1).to(rows.dtype)
 
 
 @fused
@@ -86,6 +124,7 @@ def normed_and_rotated(
     cos: Tensor,
     sin: Tensor,
     eps: float,
+    about_one: bool,
     query_heads: int,
 ) -> Tensor:
     """Heads `x` [n, heads, d], the first `query_heads` of queries and the others of keys, rotated by their positions.
@@ -97,6 +136,6 @@ def normed_and_rotated(
     heads = x.float()
     if query_norm is not None and key_norm is not None:
         weights = [query_norm.expand(query_heads, -1), key_norm.expand(x.shape[1] - query_heads, -1)]
-        heads = _rms_norm(heads, torch.cat(weights), eps)
+        heads = _rms_norm(heads, torch.cat(weights), eps, about_one)
     first, second = heads.chunk(2, dim=-1)
     return (heads * cos[:, None]).addcmul_(torch.cat([second, first], dim=-1), sin[:, None]).to(x.dtype)

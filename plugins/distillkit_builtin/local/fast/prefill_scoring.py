@@ -11,6 +11,7 @@ from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import PromptAndResponse, ResponseStates
 from distillkit_builtin.local.fast.attention import CausalAttention, KeysValues, Prefix
 from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
 MIN_SAVING = 0.1
@@ -24,7 +25,7 @@ def prefill_response_states(backbone: FastBackbone, items: Sequence[PromptAndRes
     A prompt that several responses follow is computed once, if that saves enough. The last token of a response predicts
     nothing, and is left out. Sequences are padded on the right: causal attention never looks there.
     """
-    prefill = _Prefill(backbone, *backbone.rotary(max(map(len, items))))
+    prefill = _Prefill(backbone, backbone.rotary(max(map(len, items))))
     prefixes = prefill.common(items[0].prompt_ids[:shared], len(items)) if shared else []
     starts = [shared] * len(items)
     distinct = DistinctPrompts.of(item.prompt_ids for item in items)
@@ -44,16 +45,19 @@ def _saved(items: Sequence[PromptAndResponse], distinct: Sequence[IntArray], sha
 @dataclass(frozen=True, slots=True)
 class _Prefill:
     backbone: FastBackbone
-    cos: Tensor
-    """[length, d], as `sin`."""
-    sin: Tensor
+    angles: RotaryAngles
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything is computed."""
+        return self.backbone.causal_lm.device.device
 
     def common(self, ids: IntArray, count: int) -> list[Prefix]:
         """Compute what stands before all of `count` sequences."""
-        zeros = torch.zeros(count, dtype=torch.long, device=self.cos.device)
+        zeros = torch.zeros(count, dtype=torch.long, device=self.device)
         kept: KeysValues = []
         self._forward([ids], [0], [], kept)
-        return [Prefix(kept, zeros, torch.tensor([len(ids)], device=self.cos.device))]
+        return [Prefix(kept, zeros, torch.tensor([len(ids)], device=self.device))]
 
     def prompts(
         self, prompts: Sequence[IntArray], rows: Sequence[int], prefixes: Sequence[Prefix], start: int
@@ -62,8 +66,8 @@ class _Prefill:
         kept: KeysValues = []
         before = [_before_each(prefix, len(prompts)) for prefix in prefixes]
         self._forward(prompts, [start] * len(prompts), before, kept)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.cos.device)
-        return Prefix(kept, torch.tensor(rows, device=self.cos.device), lengths)
+        lengths = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        return Prefix(kept, torch.tensor(rows, device=self.device), lengths)
 
     def responses(
         self, items: Sequence[PromptAndResponse], starts: Sequence[int], prefixes: Sequence[Prefix]
@@ -78,21 +82,21 @@ class _Prefill:
                 torch.arange(len(item.prompt_ids) - 1, len(item) - 1) - start + row * length
                 for row, (item, start) in enumerate(zip(items, starts, strict=True))
             ]
-        ).to(self.cos.device)
-        ids = torch.cat([torch.tensor(item.response_ids) for item in items]).to(self.cos.device)
+        ).to(self.device)
+        ids = torch.cat([torch.tensor(item.response_ids) for item in items]).to(self.device)
         return ResponseStates(hidden[predicting], ids)
 
     def _forward(
         self, rows: Sequence[IntArray], starts: Sequence[int], prefixes: Sequence[Prefix], kept: KeysValues | None
     ) -> Tensor:
         """Hidden states [rows * longest, hidden] of token ids that stand at positions `starts` and after."""
-        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(self.cos.device)
+        ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(self.device)
         length = ids.shape[1]
-        positions = torch.tensor(starts, device=self.cos.device)[:, None] + torch.arange(length, device=ids.device)
+        positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(length, device=ids.device)
         # Padding may stand behind the last position that has an angle; what it is rotated by does not matter.
-        positions = positions.flatten().clamp(max=len(self.cos) - 1)
-        attention = CausalAttention.behind(length, self.backbone.scale, prefixes, kept)
-        return self.backbone(ids.flatten(), self.cos[positions], self.sin[positions], attention)
+        positions = positions.flatten().clamp(max=len(self.angles) - 1)
+        attention = CausalAttention(length, kept, prefixes)
+        return self.backbone(ids.flatten(), self.angles.at(positions), attention)
 
 
 def _before_each(prefix: Prefix, count: int) -> Prefix:

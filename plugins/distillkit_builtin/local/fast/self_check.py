@@ -1,19 +1,32 @@
-"""Whether the fast backbone computes what the model does: both are computed on the device and compared, before use."""
+"""Whether the fast backbone computes what the model does: both are computed on the device and compared, before use.
+
+Each layer is compared by itself, on what the model's own forward gives it to read, so that rounding does not add up. A
+router that finds two experts about equal may choose either after rounding: in bfloat16 the median token counts.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
-from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
 from distillkit_builtin.local.fast.kv_slots import KVSlots
+from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 
-PREFILLED, DECODED = 12, 4
+PREFILLED, DECODED = 24, 4
 """Tokens that are computed at once, and one by one behind them."""
+WINDOW = 8
+"""What windows are while the two are compared, so that most tokens stand beyond them."""
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
-"""How far apart the two may be, as a share of the hidden states' norm; another architecture is far beyond it."""
+"""How far apart the two may be, as a share of what a layer adds; another architecture is far beyond it."""
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 2**-8}
+"""How exactly the dtype holds a sum: what a layer adds to much larger numbers is known no better."""
 
 
 def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
@@ -26,40 +39,145 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
     try:
         with torch.no_grad():
             backbone = FastBackbone(causal_lm)
-        difference = _difference(backbone)
+        apart, where = largest_difference(backbone)
+    except AttributeError as error:  # modules are found by their names
+        raise UnsupportedModelError(f"it is made of other parts than its config says: {error}") from error
     except (ImportError, RuntimeError) as error:  # what Triton and torch.compile raise, without a compiler for one
         reason = str(error).strip().partition("\n")[0]
         raise UnsupportedModelError(f"it cannot be run here: {type(error).__name__}: {reason}") from error
-    if not difference <= TOLERANCE[causal_lm.dtype]:
-        raise UnsupportedModelError(f"its hidden states are {difference:.2g} of their norm away from transformers'")
+    if not apart <= TOLERANCE[causal_lm.dtype]:
+        raise UnsupportedModelError(f"{where} differ from transformers' by {apart:.2g} of their norm")
     return backbone
 
 
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What both compute of some tokens."""
+
+    what: str
+    ours: Tensor
+    """[n, hidden], as `theirs`."""
+    theirs: Tensor
+    before: Tensor | float
+    """What it is added to."""
+
+    def apart(self, tolerance: float, rounding: float) -> float:
+        """The distance as a share of what is added.
+
+        The farthest token counts in float32; else the median of those that were computed at once, and of the others.
+        """
+        ours, theirs = self.ours.float(), self.theirs.float()
+        added = (theirs - self.before).norm(dim=1) + rounding / tolerance * theirs.norm(dim=1)
+        shares = (ours - theirs).norm(dim=1) / added
+        if self.theirs.dtype == torch.float32:
+            return float(shares.max())
+        return max(float(part.median()) for part in (shares[:PREFILLED], shares[PREFILLED:]) if len(part))
+
+
 @torch.inference_mode()
-def _difference(backbone: FastBackbone) -> float:
-    """The distance between the hidden states of both backbones, as a share of their norm."""
-    causal_lm, device = backbone.causal_lm, backbone.causal_lm.device.device
+def largest_difference(backbone: FastBackbone) -> tuple[float, str]:
+    """The largest of all distances from transformers' forward, as a share of what is added, and of what it is."""
+    causal_lm = backbone.causal_lm
     numbers = np.random.default_rng(0).integers(0, backbone.vocabulary_size, PREFILLED + DECODED)
-    ids = torch.from_numpy(numbers).to(device)
-    with causal_lm.without_adapter():
-        plain = causal_lm.hidden_states(ids[None])[0].float()
-    difference = torch.cat(_prefilled_and_decoded(backbone, ids)).float() - plain
-    return float(difference.norm() / plain.norm())
+    ids = torch.from_numpy(numbers).to(causal_lm.device.device)
+    with _short_windows(backbone):
+        found = list(_compare(backbone, ids))
+    apart = [each.apart(TOLERANCE[causal_lm.dtype], ROUNDING[causal_lm.dtype]) for each in found]
+    return max(
+        (float("inf") if np.isnan(share) else share, each.what) for share, each in zip(apart, found, strict=True)
+    )
 
 
-def _prefilled_and_decoded(backbone: FastBackbone, ids: Tensor) -> list[Tensor]:
-    """The hidden states of `ids`: of the first at once, of the others one by one."""
-    cos, sin = backbone.rotary(len(ids))
-    kept: KeysValues = []
-    prefill = CausalAttention(PREFILLED, backbone.scale, kept)
-    parts = [backbone(ids[:PREFILLED], cos[:PREFILLED], sin[:PREFILLED], prefill)]
-    shape = (2, backbone.kv_heads, len(ids), backbone.head_dim)
-    slots = KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
+def _compare(backbone: FastBackbone, ids: Tensor) -> Iterator[_Compared]:
+    read, last = _plain_states(backbone, ids)
+    yield _Compared("its embeddings", backbone.embed(ids), read[0], 0.0)
+    slots, angles = _empty_slots(backbone, len(ids)), backbone.rotary(len(ids))
+    *layers, hidden = _prefilled_and_decoded(backbone, read[:-1], slots, angles)
+    for index, (ours, before, theirs) in enumerate(zip(layers, read, read[1:], strict=False)):
+        yield _Compared(f"hidden states behind its layer {index}", ours, theirs, before)
+    yield _Compared("its hidden states", hidden, last, 0.0)
+    if ids.is_cuda:
+        yield _captured(backbone, ids, slots, angles)
+
+
+def _plain_states(backbone: FastBackbone, ids: Tensor) -> tuple[list[Tensor], Tensor]:
+    """What each layer of transformers' own reads, and the last norm; and the last hidden states; all [n, hidden]."""
+    read: list[Tensor] = []
+
+    def keep(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        read.append(args[0][0] if args else kwargs["hidden_states"][0])
+
+    decoder = backbone.decoder
+    modules = [*decoder.get_submodule("layers").children(), decoder.get_submodule("norm")]
+    hooks = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in modules]
+    try:
+        with backbone.causal_lm.without_adapter():
+            last = backbone.causal_lm.hidden_states(ids[None])[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return read, last
+
+
+def _empty_slots(backbone: FastBackbone, length: int) -> KVSlots:
     # Two equal slots: for a single one, torch.compile would make code that fits nothing else.
-    zeros = torch.zeros(2, dtype=torch.long, device=ids.device)
-    slots.fill(zeros + torch.arange(2, device=ids.device), zeros, kept)
-    for position in range(PREFILLED, len(ids)):
+    shape = (2, backbone.kv_heads, length, backbone.head_dim)
+    return KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
+
+
+def _prefilled_and_decoded(
+    backbone: FastBackbone, read: Sequence[Tensor], slots: KVSlots, angles: RotaryAngles
+) -> list[Tensor]:
+    """What each layer gives of what it is to read, and the last hidden states: of the first tokens at once."""
+    device = read[0].device
+    kept: KeysValues = []
+    at_once = angles.at(torch.arange(PREFILLED, device=device))
+    parts = [_layers(backbone, [x[:PREFILLED] for x in read], at_once, CausalAttention(PREFILLED, kept))]
+    zeros = torch.zeros(2, dtype=torch.long, device=device)
+    slots.fill(torch.arange(2, device=device), zeros, kept)
+    for position in range(PREFILLED, PREFILLED + DECODED):
         positions = zeros + position
-        decode = DecodeAttention(slots, positions, backbone.scale, position + 1)
-        parts.append(backbone(ids[positions], cos[positions], sin[positions], decode)[:1])
-    return parts
+        decode = DecodeAttention(slots, positions, position + 1)
+        of_both = _layers(backbone, [x[positions] for x in read], angles.at(positions), decode)
+        parts.append([x[:1] for x in of_both])
+    return [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)]
+
+
+def _layers(backbone: FastBackbone, read: Sequence[Tensor], angles: RotaryAngles, attention: Attention) -> list[Tensor]:
+    given = [backbone.layer(i, x, backbone.before(i, x), angles, attention) for i, x in enumerate(read)]
+    return [*(residual for residual, _ in given), given[-1][1]]
+
+
+def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: RotaryAngles) -> _Compared:
+    """The last token decoded as a graph, and as it is. Raises RuntimeError if a step cannot be captured."""
+    positions = torch.full((2,), len(ids) - 1, device=ids.device)
+
+    def step() -> Tensor:
+        return backbone(ids[positions], angles.at(positions), DecodeAttention(slots, positions, len(ids)))
+
+    expected = step()
+    graph = torch.cuda.CUDAGraph()
+    # The outer context puts the stream back where capturing fails.
+    with (
+        torch.cuda.stream(torch.cuda.current_stream()),
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
+        captured = step()
+    graph.replay()
+    return _Compared("hidden states of a captured step", captured, expected, 0.0)
+
+
+@contextmanager
+def _short_windows(backbone: FastBackbone) -> Iterator[None]:
+    """A context in which windows of both are short, which transformers' masks read from the config."""
+    before, config = backbone.windows, backbone.config
+    if not any(before):
+        yield
+        return
+    window = config.sliding_window
+    backbone.windows = tuple(None if window is None else min(WINDOW, window) for window in before)
+    config.sliding_window = min(WINDOW, window)
+    try:
+        yield
+    finally:
+        backbone.windows, config.sliding_window = before, window

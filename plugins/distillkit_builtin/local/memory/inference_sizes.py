@@ -37,32 +37,46 @@ def slot_bytes(size: Footprint, work: Work, slots: int) -> int:
     return slots * length * size.structure.cached * size.dtype.itemsize + state
 
 
-def sampling_bytes(size: Footprint, work: Work, slots: int, *, fast: bool) -> int:
-    """Prompts while they are read, and the logits of a token; of the plain path the keys and values too."""
+def sampling_bytes(size: Footprint, work: Work, slots: int, routed: int, *, fast: bool) -> int:
+    """Prompts while they are read, and the logits of a token; of the plain path the keys and values too.
+
+    `routed` is what `routed_numbers` says of the model.
+    """
     logits = slots * size.structure.vocabulary * (size.dtype.itemsize + SAMPLED_LOGITS * FLOAT32)
     cached = size.structure.cached * size.dtype.itemsize
     if fast:
         prompts = min(work.prompts, slots) if work.prompts else slots
         tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
-        return tokens * (flowing_bytes(size) + cached) + logits
-    return slots * work.prompt * flowing_bytes(size) + GROWING * slots * work.length * cached + logits
+        return tokens * (flowing_bytes(size, routed) + cached) + logits
+    return slots * work.prompt * flowing_bytes(size, routed) + GROWING * slots * work.length * cached + logits
 
 
-def scoring_bytes(size: Footprint, work: Work, max_tokens: int) -> int:
-    """A micro-batch on its way through the layers, prompts that several completions share, a chunk of logits."""
+def scoring_bytes(size: Footprint, work: Work, max_tokens: int, routed: int) -> int:
+    """A micro-batch on its way through the layers, prompts that several completions share, a chunk of logits.
+
+    `routed` is what `routed_numbers` says of the model.
+    """
     sequences = work.batch(max_tokens)
-    flowing = sequences * work.length * flowing_bytes(size)
+    flowing = sequences * work.length * flowing_bytes(size, routed)
     shared = 0
     if work.completions > work.prompts:
         shared = sequences * work.prompt * size.structure.cached * size.dtype.itemsize
     return flowing + shared + logits_bytes(size, sequences * work.new, copies=2)
 
 
-def flowing_bytes(size: Footprint) -> int:
+def routed_numbers(config: PreTrainedConfig) -> int:
+    """What a token's experts read and give in one layer; 0 of a model that has none."""
+    text = config.get_text_config()
+    chosen = getattr(text, "num_experts_per_tok", None) or 0
+    width = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None) or 0
+    return int(chosen * (2 * text.hidden_size + 3 * width)) if chosen else 0
+
+
+def flowing_bytes(size: Footprint, routed: int) -> int:
     """Of one token in one layer, without gradient: what goes on, what attention reads, what the widest layers give."""
     structure = size.structure
     attention = (structure.attention_outputs * 2 + structure.cached) // max(1, structure.layers)
-    return (3 * structure.hidden + attention + 3 * structure.widest_output) * size.dtype.itemsize
+    return (3 * structure.hidden + attention + max(3 * structure.widest_output, routed)) * size.dtype.itemsize
 
 
 def logits_bytes(size: Footprint, positions: int, *, copies: int) -> int:

@@ -12,7 +12,13 @@ from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
-from distillkit_builtin.local.memory.inference_sizes import samples_fast, sampling_bytes, scoring_bytes, slot_bytes
+from distillkit_builtin.local.memory.inference_sizes import (
+    routed_numbers,
+    samples_fast,
+    sampling_bytes,
+    scoring_bytes,
+    slot_bytes,
+)
 from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
@@ -34,7 +40,8 @@ def teacher_memory(run: RunContext, plan: Plan, source: str, options: LocalScore
     tokens = options.micro_batch_tokens or default_batch_size(device, SCORED_ON_CUDA, SCORED)
     work = Work.of(plan, run.rank, longest_prompt=plan.longest_teacher_prompt)
     what = f"one micro-batch of at most {tokens:,} tokens"
-    uses = [*_frozen(run, source, size), MemoryUse(size.device, "scoring", what, scoring_bytes(size, work, tokens))]
+    scoring = scoring_bytes(size, work, tokens, routed_numbers(read_config(source)))
+    uses = [*_frozen(run, source, size), MemoryUse(size.device, "scoring", what, scoring)]
     savers: list[Mapping[str, JsonValue]] = []
     if tokens > SMALLER_BATCH:
         savers.append({"micro_batch_tokens": SMALLER_BATCH})
@@ -117,9 +124,11 @@ def _passes(
 
 
 def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:
-    fast = samples_fast(read_config(options.model), size, options.forward)
+    config = read_config(options.model)
+    fast = samples_fast(config, size, options.forward)
     slots = work.slots(options.sample_batch_size)
-    uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling_bytes(size, work, slots, fast=fast))]
+    sampling = sampling_bytes(size, work, slots, routed_numbers(config), fast=fast)
+    uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling)]
     if fast:
         what = f"keys and values of {slots} completions of {work.length:,} tokens"
         uses.append(MemoryUse(size.device, "caches", what, slot_bytes(size, work, slots)))

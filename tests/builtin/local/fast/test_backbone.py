@@ -8,9 +8,10 @@ from helpers import tiny_models
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast import attention, self_check
 from distillkit_builtin.local.fast.attention import CausalAttention
-from distillkit_builtin.local.fast.backbone import FastBackbone, side_by_side
+from distillkit_builtin.local.fast.backbone import FastBackbone
+from distillkit_builtin.local.fast.layer_weights import side_by_side
 from distillkit_builtin.local.fast.self_check import verified_backbone
-from distillkit_builtin.local.fast.supported_models import SUPPORTED, UnsupportedModelError
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 
@@ -19,11 +20,10 @@ IDS = torch.arange(3, 23)
 
 
 def hidden_states(backbone: FastBackbone) -> torch.Tensor:
-    cos, sin = backbone.rotary(len(IDS))
-    return backbone(IDS, cos, sin, CausalAttention(len(IDS), backbone.scale))
+    return backbone(IDS, backbone.rotary(len(IDS)), CausalAttention(len(IDS)))
 
 
-@pytest.mark.parametrize("family", sorted(SUPPORTED))
+@pytest.mark.parametrize("family", tiny_models.FAST)
 @torch.no_grad()
 def test_hidden_states_are_the_models_own(tmp_path: Path, load: Load, family: str) -> None:
     causal_lm = load(tiny_models.write_model(tmp_path, family=family))
@@ -67,20 +67,25 @@ def test_weights_lie_side_by_side_once() -> None:
 def test_a_model_that_is_computed_in_another_way_is_found_out(
     load: Load, tiny_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wrong = lambda *args: attention.DecodeAttention(*args[:2], args[2] * 1.5, args[3])  # noqa: E731
+    wrong = lambda slots, positions, length: attention.DecodeAttention(slots, positions - 1, length)  # noqa: E731
     monkeypatch.setattr(self_check, "DecodeAttention", wrong)
     causal_lm = load(tiny_model)
-    with pytest.raises(UnsupportedModelError, match=r"of their norm away from transformers'"):
+    with pytest.raises(UnsupportedModelError, match=r"differ from transformers' by .* of their norm"):
         verified_backbone(causal_lm)
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"hidden_act": "gelu"}, "activation is 'gelu'"),
+        ({"hidden_act": "gelu"}, "activation is 'gelu', none of"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "of type 'dynamic'"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "do not attend to everything"),
-        ({"model_type": "other"}, "model type 'other' is none of llama, mistral"),
+        (
+            {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+            "turns a part of each head alone",
+        ),
+        ({"layer_types": ["full_attention", "chunked_attention"]}, "neither to everything nor to a sliding window"),
+        ({"model_type": "other"}, "model type 'other' is none of gemma, gemma2"),
+        ({"model_type": "granite", "use_bidirectional_attention": True}, "its use_bidirectional_attention is True"),
     ],
 )
 def test_what_differs_by_its_config_is_refused_with_the_reason(
