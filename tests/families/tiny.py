@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 import transformers
+from helpers.tiny_models import write_tokenizer
 from torch import Tensor, nn
 
 from families.family import Family
-from helpers.tiny_models import write_tokenizer
 
 LOGITS = 1.5
 """Standard deviation of the logits over the vocabulary, about."""
