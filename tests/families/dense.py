@@ -4,7 +4,7 @@ from families.family import Family
 
 WINDOWS = ["sliding_attention"] * 3 + ["full_attention"]
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
-MULTIPLIERS = {"embedding_multiplier": 12.0, "residual_multiplier": 0.22, "attention_multiplier": 0.125}
+MULTIPLIERS = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.125}
 """Of Granite; the head's comes with each family."""
 
 DENSE = (
@@ -21,7 +21,7 @@ DENSE = (
         "num_kv_shared_layers": 0, "laurel_rank": 8, "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0]}),
     Family("gemma4_text", {"layer_types": WINDOWS, "vocab_size_per_layer_input": 259, "hidden_size_per_layer_input": 16, "final_logit_softcapping": 30.0,
         "global_head_dim": 32, "num_global_key_value_heads": 1}),
-    Family("gemma4_unified_text", {"layer_types": WINDOWS, "final_logit_softcapping": 30.0}),
+    Family("gemma4_unified_text", {"global_head_dim": 32, "layer_types": WINDOWS, "final_logit_softcapping": 30.0}),
     Family("phi", {"partial_rotary_factor": 0.5}),
     Family("phi3", {"original_max_position_embeddings": 512, "sliding_window": None}),
     Family("olmo"),
@@ -32,8 +32,8 @@ DENSE = (
     Family("smollm3", {"sliding_window": None}),
     Family("glm", {"partial_rotary_factor": 0.5}),
     Family("glm4", {"partial_rotary_factor": 0.5}),
-    Family("cohere", {"use_qk_norm": True}),
-    Family("cohere2", {"layer_types": WINDOWS}),
+    Family("cohere", {"logit_scale": 0.5, "use_qk_norm": True}),
+    Family("cohere2", {"logit_scale": 0.5, "layer_types": WINDOWS}),
     Family("nemotron"),
     Family("exaone"),
     Family("exaone4", {"layer_types": WINDOWS}),
@@ -57,13 +57,13 @@ DENSE = (
     Family("helium"),
     Family("hyperclovax", {**MULTIPLIERS, "logits_scaling": 0.3}),
     Family("jais2"),
-    Family("minicpm3", {"num_key_value_heads": 4, "dim_model_base": 32}),
+    Family("minicpm3", {"scale_emb": 2, "num_key_value_heads": 4, "dim_model_base": 32}),
     Family("nanochat", {"num_key_value_heads": 4}),
     Family("diffllama"),
-    Family("doge"),
+    Family("doge", {"sliding_window": None}),
     Family("bitnet"),
     Family("vaultgemma", {"query_pre_attn_scalar": 16}),
-    Family("youtu", {"num_key_value_heads": 4}),
+    Family("youtu", {"pad_token_id": None, "num_key_value_heads": 4}),
     Family("iquestcoder"),
     Family("internlm3"),
     Family("hrm_text", {"num_hidden_layers": 2}),
@@ -78,9 +78,6 @@ DENSE = (
     Family("openai-gpt"),
     Family("ctrl", {"dff": 96}),
     Family("modernbert-decoder", {"local_attention": 12}),
-    Family("cohere_compass_text"),
-    Family("cpmant", {"dim_head": 16, "dim_ff": 96}),
-    Family("xlnet", {"d_inner": 96}),
+    Family("cohere_compass_text", {"layer_types": WINDOWS, "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}, "full_attention": None}}),
     Family("xlm", {"causal": True}),
-    Family("blt"),
 )

@@ -5,14 +5,17 @@ from families.family import Family
 WINDOWS = ["sliding_attention"] * 3 + ["full_attention"]
 DENSE_FIRST = ["dense", "sparse", "sparse", "sparse"]
 SHARED = {"n_shared_experts": 1, "mlp_layer_types": DENSE_FIRST}
-LATENT = {"num_key_value_heads": 4, "n_shared_experts": 1, "routed_scaling_factor": 2.5}
+LATENT = {
+    "num_key_value_heads": 4, "n_shared_experts": 1, "routed_scaling_factor": 2.5,
+    "n_routed_experts": 8, "n_group": 4, "topk_group": 2,
+}
 """Of DeepSeek: as many keys and values as heads, all out of one latent vector."""
 MULTIPLIERS = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.125, "logits_scaling": 3.0}
 
 EXPERTS: tuple[Family, ...] = tuple(
     Family(model_type, values, kind="experts")
     for model_type, values in {
-        "mixtral": {},
+        "mixtral": {"sliding_window": None},
         "qwen2_moe": {},
         "qwen3_moe": {"norm_topk_prob": True, "use_sliding_window": False},
         "olmoe": {},
@@ -22,9 +25,9 @@ EXPERTS: tuple[Family, ...] = tuple(
         "granitemoe_swa": {**MULTIPLIERS, "shared_intermediate_size": 48, "layer_types": WINDOWS},
         "gpt_oss": {"layer_types": ["sliding_attention", "full_attention"] * 2},
         "glm4_moe": {"use_qk_norm": True},
-        "glm4_moe_lite": {**LATENT, "mlp_layer_types": DENSE_FIRST},
-        "glm_moe_dsa": {**LATENT, "mlp_layer_types": DENSE_FIRST},
-        "deepseek_v2": {**LATENT, "n_shared_experts": 2},
+        "glm4_moe_lite": {**LATENT, "n_group": 1, "topk_group": 1, "mlp_layer_types": DENSE_FIRST},
+        "glm_moe_dsa": {**LATENT, "n_group": 1, "topk_group": 1, "mlp_layer_types": DENSE_FIRST},
+        "deepseek_v2": {**LATENT, "n_shared_experts": 2, "topk_method": "group_limited_greedy"},
         "deepseek_v3": LATENT,
         "deepseek_v32": LATENT,
         "cohere2_moe": {"layer_types": WINDOWS, "num_shared_experts": 1, "logit_scale": 0.5},
@@ -36,7 +39,7 @@ EXPERTS: tuple[Family, ...] = tuple(
             "mlp_layer_types": DENSE_FIRST},
         "afmoe": {"layer_types": WINDOWS, "num_shared_experts": 1, "mup_enabled": True},
         "aria_text": {"moe_num_experts": 4},
-        "beam": {},
+        "beam": {"num_experts": 8, "n_group": 4, "topk_group": 2},
         "dbrx": {"attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 500000.0},
             "ffn_config": {"hidden_size": 64, "ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2}},
         "dots1": {"n_shared_experts": 2, "layer_types": WINDOWS},
@@ -46,23 +49,16 @@ EXPERTS: tuple[Family, ...] = tuple(
         "jetmoe": {},
         "kolibri1": {},
         "mellum": {"layer_types": WINDOWS},
-        "mimo_v2_flash": {"layer_types": WINDOWS, "mlp_layer_types": DENSE_FIRST},
+        "mimo_v2_flash": {"v_head_dim": 8, "layer_types": WINDOWS, "mlp_layer_types": DENSE_FIRST},
         "sarvam_moe": {},
-        "sarvam_mla": {**LATENT, "q_lora_rank": None},
+        "sarvam_mla": {**LATENT, "n_group": 1, "topk_group": 1, "q_lora_rank": None},
         "solar_open": {},
-        "laguna": {"layer_types": WINDOWS, "mlp_layer_types": DENSE_FIRST},
-        "phimoe": {},
+        "laguna": {"num_attention_heads_per_layer": [8, 8, 8, 4], "layer_types": WINDOWS, "mlp_layer_types": DENSE_FIRST},
+        "phimoe": {"attention_bias": True, "lm_head_bias": True},
         "llama4_text": {"intermediate_size_mlp": 96, "attention_chunk_size": 16, "num_experts_per_tok": 1},
         "axk1": {**LATENT, "mlp_layer_types": DENSE_FIRST},
         "axk2": {**LATENT, "mlp_layer_types": DENSE_FIRST},
-        "longcat_flash": {},
-        "dots3_note_text": {**LATENT, "mlp_layer_types": DENSE_FIRST},
-        "deepseek_v4": {},
-        "inkling_text": {},
-        "inkling2_text": {},
-        "inkling2_loop_text": {},
-        "lara_mini": {},
-        "qwen4_exp_text": {},
-        "zaya": {},
+        "longcat_flash": {"head_dim": 8, "num_layers": 2, "num_key_value_heads": 4, "expert_ffn_hidden_size": 48, "zero_expert_num": 2},
+        "dots3_note_text": {**LATENT, "n_group": 1, "topk_group": 1, "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 24, "swa_kv_lora_rank": 16, "swa_head_dim": 24, "swa_qk_nope_head_dim": 16, "swa_v_head_dim": 16, "layer_types": ["indexed_attention", "sliding_attention", "sliding_attention", "indexed_attention"], "shared_experts_intermediate_size": 48, "mlp_layer_types": DENSE_FIRST},
     }.items()
 )
