@@ -1,4 +1,4 @@
-"""All families, by model type, and those of which no tiny model is made, with why."""
+"""All families, by name (the model type, with the variant where a type has several), and those of which no tiny model is made, with why."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from families.hybrid import HYBRID
 from families.wrappers import WRAPPERS
 
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.model_type: family for family in (*DENSE, *EXPERTS, *HYBRID, *WRAPPERS)}
+    {family.name: family for family in (*DENSE, *EXPERTS, *HYBRID, *WRAPPERS)}
 )
 NO_LANGUAGE_MODEL: Mapping[str, str] = MappingProxyType({})
 """Model types that transformers lists as language models, and that are none of a text, with what they are."""

@@ -13,14 +13,45 @@ DENSE = (
     Family("qwen3"),
     Family("mistral"),
     Family("ministral", {"layer_types": WINDOWS}),
-    Family("ministral3", {"sliding_window": None, "rope_parameters": {**YARN, "llama_4_scaling_beta": 0.1, "mscale_all_dim": 1.0, "mscale": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}}),
+    Family(
+        "ministral3",
+        {
+            "sliding_window": None,
+            "rope_parameters": {
+                **YARN,
+                "llama_4_scaling_beta": 0.1,
+                "mscale_all_dim": 1.0,
+                "mscale": 1.0,
+                "beta_fast": 32.0,
+                "beta_slow": 1.0,
+            },
+        },
+    ),
     Family("gemma"),
     Family("gemma2", {"query_pre_attn_scalar": 16}),
     Family("gemma3_text", {"query_pre_attn_scalar": 16, "layer_types": WINDOWS}),
-    Family("gemma3n_text", {"layer_types": WINDOWS, "vocab_size_per_layer_input": 259, "hidden_size_per_layer_input": 16,
-        "num_kv_shared_layers": 0, "laurel_rank": 8, "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0]}),
-    Family("gemma4_text", {"layer_types": WINDOWS, "vocab_size_per_layer_input": 259, "hidden_size_per_layer_input": 16, "final_logit_softcapping": 30.0,
-        "global_head_dim": 32, "num_global_key_value_heads": 1}),
+    Family(
+        "gemma3n_text",
+        {
+            "layer_types": WINDOWS,
+            "vocab_size_per_layer_input": 259,
+            "hidden_size_per_layer_input": 16,
+            "num_kv_shared_layers": 0,
+            "laurel_rank": 8,
+            "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0],
+        },
+    ),
+    Family(
+        "gemma4_text",
+        {
+            "layer_types": WINDOWS,
+            "vocab_size_per_layer_input": 259,
+            "hidden_size_per_layer_input": 16,
+            "final_logit_softcapping": 30.0,
+            "global_head_dim": 32,
+            "num_global_key_value_heads": 1,
+        },
+    ),
     Family("gemma4_unified_text", {"global_head_dim": 32, "layer_types": WINDOWS, "final_logit_softcapping": 30.0}),
     Family("phi", {"partial_rotary_factor": 0.5}),
     Family("phi3", {"original_max_position_embeddings": 512, "sliding_window": None}),
@@ -78,6 +109,15 @@ DENSE = (
     Family("openai-gpt"),
     Family("ctrl", {"dff": 96}),
     Family("modernbert-decoder", {"local_attention": 12}),
-    Family("cohere_compass_text", {"layer_types": WINDOWS, "rope_parameters": {"sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}, "full_attention": None}}),
+    Family(
+        "cohere_compass_text",
+        {
+            "layer_types": WINDOWS,
+            "rope_parameters": {
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]},
+                "full_attention": None,
+            },
+        },
+    ),
     Family("xlm", {"causal": True}),
 )

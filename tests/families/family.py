@@ -84,6 +84,13 @@ class Family:
     architecture: str | None = None
     """The class that checkpoints of the family name; None: the one that transformers lists for the kind."""
     kind: Literal["dense", "experts", "hybrid", "wrapper"] = "dense"
+    variant: str | None = None
+    """What sets it apart from the family's main model, where checkpoints of one model type differ by more than size."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the catalogue: the model type, with the variant."""
+        return self.model_type if self.variant is None else f"{self.model_type}-{self.variant}"
 
     def config(self) -> PreTrainedConfig:
         """A new config with its class in `architectures`."""
