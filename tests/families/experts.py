@@ -21,7 +21,7 @@ MULTIPLIERS = {
     "logits_scaling": 3.0,
 }
 
-EXPERTS: tuple[Family, ...] = tuple(
+COMMON: tuple[Family, ...] = tuple(
     Family(model_type, values, kind="experts")
     for model_type, values in {
         "mixtral": {"sliding_window": None},
@@ -100,4 +100,21 @@ EXPERTS: tuple[Family, ...] = tuple(
             "mlp_layer_types": DENSE_FIRST,
         },
     }.items()
+)
+GEMMA4 = {
+    "layer_types": WINDOWS,
+    "hidden_size_per_layer_input": 0,
+    "final_logit_softcapping": 30.0,
+    "global_head_dim": 32,
+    "num_global_key_value_heads": 1,
+    "attention_k_eq_v": True,
+    "enable_moe_block": True,
+    "num_experts": 4,
+    "top_k_experts": 2,
+    "moe_intermediate_size": 48,
+}
+EXPERTS = (
+    *COMMON,
+    Family("gemma4_text", GEMMA4, kind="experts", variant="experts"),
+    Family("mistral4", LATENT, architecture="Mistral4ForCausalLM", kind="experts"),
 )

@@ -1,7 +1,5 @@
 """Families with recurrent or convolutional layers, or whose layers keep a state of their own."""
 
-from typing import Any
-
 from families.family import Family
 
 DELTA = ["linear_attention"] * 3 + ["full_attention"]
