@@ -1,0 +1,1 @@
+"""Every family of language models that transformers has, tiny."""

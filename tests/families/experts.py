@@ -1,0 +1,5 @@
+"""Mixtures of experts."""
+
+from families.family import Family
+
+EXPERTS: tuple[Family, ...] = ()
