@@ -12,7 +12,9 @@ from families.trial_config import MODES, write_rows
 def measure(name: str, folder: Path) -> Measurement:
     """Of the family of that name in the catalogue; everything is written into `folder`, which exists."""
     family = FAMILIES[name]
-    student, teacher = (write_family(family, folder / side, seed=seed) for seed, side in enumerate(("model", "teacher")))
+    student, teacher = (
+        write_family(family, folder / side, seed=seed) for seed, side in enumerate(("model", "teacher"))
+    )
     write_rows(folder)
     subjects = Subjects.load(folder, student, teacher)
     return Measurement(name, family.kind, {mode: try_out(name, subjects, mode) for mode in MODES})

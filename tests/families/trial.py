@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from conftest import read_jsonl
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import distillkit
-from conftest import read_jsonl
 from distillkit import Registry
 from distillkit.errors import InputError
 from distillkit.events import Notice
@@ -23,7 +23,7 @@ from families.adapter_tensors import adapter_faults, model_faults
 from families.bounds import BOUNDS, EXACT, Bound
 from families.measurement import Trial
 from families.reference import largest_distance, load_reference, with_adapter
-from families.trial_config import Mode, trial_config
+from families.trial_config import SYNC_INTERVAL, Mode, trial_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,10 @@ def try_out(name: str, subjects: Subjects, mode: Mode) -> Trial:
         with watch.phase("run"):
             result = distillkit.run(config)
         with watch.phase("reference"):
-            distances = {**_distances(result, subjects, mode), "mismatch": _first_mismatch(result)}
+            distances = {**_distances(result, subjects, mode), "mismatch": _mismatch(result, mode)}
             faults = tuple(_faults(result, prepared.memory.reports, subjects, mode))
+    except InputError as error:  # proven when it is opened, and not before
+        return Trial(refused=f"when it is opened: {_sentence(str(error), subjects)}", seconds=watch.seconds)
     except Exception as error:  # noqa: BLE001 - as above
         return Trial(failed=_last_line("run", error, subjects), seconds=watch.seconds)
     notices = tuple(_sentence(e.message, subjects) for e in sink.events if isinstance(e, Notice))
@@ -105,9 +107,10 @@ def _distances(result: RunResult, subjects: Subjects, mode: Mode) -> dict[str, f
     return {**found, "export": largest_distance(load_reference(result.adapter_path), tokenizer, last, None)}
 
 
-def _first_mismatch(result: RunResult) -> float:
-    """Between sampler and trainer, of the worst token of the first step."""
-    return float(str(result.metrics[0]["rollout/logprob_mismatch_max"]))
+def _mismatch(result: RunResult, mode: Mode) -> float:
+    """Between sampler and trainer, of the worst token of the steps that trained what their own policy had sampled."""
+    fresh = [row for row in result.metrics if int(str(row["step"])) % SYNC_INTERVAL[mode] == 1 % SYNC_INTERVAL[mode]]
+    return max(float(str(row["rollout/logprob_mismatch_max"])) for row in fresh if row["step"])
 
 
 def _faults(result: RunResult, reports: Mapping[str, Any], subjects: Subjects, mode: Mode) -> Iterator[str]:
