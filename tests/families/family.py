@@ -100,7 +100,7 @@ class Family:
 def sized(kind: type[PreTrainedConfig], values: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
     """The values over those of `sizes` that the config class has a field for, under the names of its fields."""
     known = {each.name for each in fields(kind)}
-    names = {name: kind.attribute_map.get(name, name) for name in sizes}
+    names = {name: name if name in known else kind.attribute_map.get(name, name) for name in sizes}
     whole = {own: sizes[name] for name, own in names.items() if own in known}
     # A config that only holds others has no width of its own.
     if kind.sub_configs and not known & {"hidden_size", "d_model"}:
