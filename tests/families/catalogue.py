@@ -1,4 +1,4 @@
-"""All families, by model type, and those of which no tiny model is made, with why."""
+"""All families by name: the model type, with the variant where one type has several."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -7,12 +7,11 @@ from families.dense import DENSE
 from families.experts import EXPERTS
 from families.family import Family
 from families.hybrid import HYBRID
+from families.left_out import NO_LANGUAGE_MODEL, NOT_BUILT
 from families.wrappers import WRAPPERS
 
+__all__ = ["FAMILIES", "NOT_BUILT", "NO_LANGUAGE_MODEL"]
+
 FAMILIES: Mapping[str, Family] = MappingProxyType(
-    {family.model_type: family for family in (*DENSE, *EXPERTS, *HYBRID, *WRAPPERS)}
+    {family.name: family for family in (*DENSE, *EXPERTS, *HYBRID, *WRAPPERS)}
 )
-NO_LANGUAGE_MODEL: Mapping[str, str] = MappingProxyType({})
-"""Model types that transformers lists as language models, and that are none of a text, with what they are."""
-NOT_BUILT: Mapping[str, str] = MappingProxyType({})
-"""Language models of which no tiny one could be made, with why."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import Any, Literal
 
+import transformers
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -82,19 +83,32 @@ class Family:
     model_type: str
     values: Mapping[str, Any] = field(default_factory=dict)
     architecture: str | None = None
-    """The class that checkpoints of the family name; None: the one that transformers lists for the kind."""
+    """The class that checkpoints of the family name; None: the one that transformers lists for the kind.
+
+    A few name a class of code of their own, for which transformers loads one that it has.
+    """
     kind: Literal["dense", "experts", "hybrid", "wrapper"] = "dense"
+    variant: str | None = None
+    """What sets it apart from the family's main model, where checkpoints of one model type differ by more than size."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the catalogue: the model type, with the variant."""
+        return self.model_type if self.variant is None else f"{self.model_type}-{self.variant}"
 
     def config(self) -> PreTrainedConfig:
         """A new config with its class in `architectures`."""
         values = sized(CONFIG_MAPPING[self.model_type], self.values, SIZES)
-        return AutoConfig.for_model(self.model_type, **values, architectures=[self.class_name])
+        named = self.architecture or self.class_name
+        return AutoConfig.for_model(self.model_type, **values, architectures=[named])
 
     @property
     def class_name(self) -> str:
         """The class of transformers that the family's checkpoints are loaded as."""
+        if self.architecture is not None and hasattr(transformers, self.architecture):
+            return self.architecture
         listed = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES if self.kind == "wrapper" else MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        return self.architecture or listed[self.model_type]
+        return listed[self.model_type]
 
 
 def sized(kind: type[PreTrainedConfig], values: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:

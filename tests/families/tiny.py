@@ -1,5 +1,6 @@
 """Tiny models of a family on disk: random weights that make distributions far from uniform and from certain."""
 
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -27,6 +28,10 @@ AS_THE_FAMILY_STARTS_THEM = re.compile(
 def write_family(family: Family, folder: Path, *, seed: int = 0) -> str:
     """Writes model, config, tokenizer and chat template; returns the directory."""
     tiny_model(family, seed=seed).save_pretrained(folder)
+    if family.architecture is not None:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["architectures"] = [family.architecture]
+        (folder / "config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
     write_tokenizer(folder)
     return str(folder)
 
@@ -71,7 +76,8 @@ def settle_logits(model: nn.Module, ids: Tensor) -> None:
 
     Several times, since softcaps bend what a head gives, and a tied head changes what is read as well.
     """
-    head = model.get_output_embeddings()
+    models = (part for part in model.modules() if isinstance(part, transformers.PreTrainedModel))
+    head = next(head for part in models if (head := part.get_output_embeddings()) is not None)
     with torch.no_grad():
         for _ in range(4):
             factor = min(4.0, max(0.25, LOGITS / logit_spread(model, ids)))
@@ -82,4 +88,12 @@ def settle_logits(model: nn.Module, ids: Tensor) -> None:
 @torch.no_grad()
 def logit_spread(model: nn.Module, ids: Tensor) -> float:
     """Standard deviation of the logits over the vocabulary, the mean over all positions."""
-    return float(model(input_ids=ids).logits.float().std(-1).mean())
+    return float(reader_of_text(model)(input_ids=ids).logits.float().std(-1).mean())
+
+
+def reader_of_text(model: Any) -> Any:
+    """The module that gives logits for token ids: the model, but for one whose own forward fails on any input.
+
+    Llama 4's wrapper asks its language model's output for `image_outputs`, which that has not (transformers 5.24).
+    """
+    return model.language_model if model.config.model_type == "llama4" else model
