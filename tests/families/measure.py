@@ -17,4 +17,4 @@ def measure(name: str, folder: Path) -> Measurement:
     )
     write_rows(folder)
     subjects = Subjects.load(folder, student, teacher)
-    return Measurement(name, family.kind, {mode: try_out(name, subjects, mode) for mode in MODES})
+    return Measurement(name, family.kind, {mode: try_out(subjects, mode) for mode in MODES})

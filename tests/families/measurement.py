@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from families.bounds import BOUNDS, EXACT
+from families.bounds import EXACT, bound
+from families.reference import Distance
 from families.trial_config import Mode
 
 Verdict = Literal["exact", "refused", "wrong", "failed"]
@@ -15,16 +16,14 @@ Verdict = Literal["exact", "refused", "wrong", "failed"]
 class Trial:
     """One run, compared with the reference."""
 
-    bound: float = EXACT
-    """Nats that a token's logprob may be off."""
     refused: str | None = None
     """What `check` said; None: it was content."""
     failed: str | None = None
     """The last line of the traceback."""
     path: str = ""
     """How it was computed, as the run says."""
-    distances: Mapping[str, float] = field(default_factory=dict)
-    """`student`, `teacher`, `mismatch`, `export`: the largest of all tokens, in nats."""
+    distances: Mapping[str, Distance] = field(default_factory=dict)
+    """`student`, `teacher`, `mismatch`, `export`."""
     faults: tuple[str, ...] = ()
     """What else is wrong."""
     notices: tuple[str, ...] = ()
@@ -34,8 +33,15 @@ class Trial:
 
     @property
     def off(self) -> dict[str, float]:
-        """The distances over the bound; one that is not a number is over each."""
-        return {name: distance for name, distance in self.distances.items() if not distance <= self.bound}
+        """The distances over their bounds, in nats; one that is not a number is over each."""
+        found = self.distances.items()
+        return {name: each.nats for name, each in found if not each.nats <= bound(each.rounding)}
+
+    @property
+    def rounding(self) -> float | None:
+        """The largest distance that is over `EXACT` and within its bound."""
+        within = [each.nats for name, each in self.distances.items() if name not in self.off and each.nats > EXACT]
+        return max(within, default=None)
 
     @property
     def verdict(self) -> Verdict:
@@ -83,11 +89,14 @@ class Measurement:
 
     @property
     def remarks(self) -> str:
-        """Sentences on what is not exact, each once, and why more than rounding is allowed."""
+        """Sentences on what is not exact, each once, and on rounding that is larger than usual."""
         modes = {mode: trial.remark for mode, trial in self.trials.items() if trial.remark}
         same = len(set(modes.values())) == 1 and len(modes) == len(self.trials)
         said = [next(iter(modes.values()))] if same else [f"{mode}: {remark}" for mode, remark in modes.items()]
-        return ". ".join([*said, *([BOUNDS[self.name].why] if self.name in BOUNDS else [])])
+        rounding = max((trial.rounding or 0.0 for trial in self.trials.values()), default=0.0)
+        if rounding:
+            said.append("float32 rounds by more than 3e-5 nats here")
+        return ". ".join(said)
 
     @property
     def is_wrong(self) -> bool:

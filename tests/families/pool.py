@@ -3,13 +3,13 @@
 import logging
 import multiprocessing
 import tempfile
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from distillkit.errors import error_text
 from families.catalogue import FAMILIES
 from families.measure import measure
 from families.measurement import Measurement, Trial
@@ -37,8 +37,7 @@ def _measured(name: str) -> Measurement:
         try:
             return measure(name, Path(folder))
         except Exception as error:  # noqa: BLE001 - a tiny model that cannot be made is no reason to measure no other
-            traceback.print_exc()
-            return _failed(name, f"no tiny model: {traceback.format_exception_only(error)[-1].strip()}")
+            return _failed(name, f"no tiny model: {error_text(error)}")
 
 
 def _failed(name: str, why: str) -> Measurement:

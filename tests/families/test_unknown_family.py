@@ -76,11 +76,11 @@ def subjects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]
 
 
 def test_an_architecture_that_nobody_knows_is_exact(subjects: Write) -> None:
-    trial = try_out("tomorrow", subjects(TomorrowConfig, TomorrowForCausalLM), "lora")
+    trial = try_out(subjects(TomorrowConfig, TomorrowForCausalLM), "lora")
     assert (trial.verdict, trial.export_verdict, trial.remark) == ("exact", "exact", None)
 
 
 def test_one_that_is_not_causal_is_refused(subjects: Write) -> None:
-    trial = try_out("yesterday", subjects(YesterdayConfig, YesterdayForCausalLM), "lora")
+    trial = try_out(subjects(YesterdayConfig, YesterdayForCausalLM), "lora")
     assert trial.verdict == "refused"
     assert "YesterdayForCausalLM" in str(trial.refused)

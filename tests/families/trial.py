@@ -2,7 +2,6 @@
 
 import re
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,15 +13,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 import distillkit
 from distillkit import Registry
-from distillkit.errors import InputError
+from distillkit.errors import InputError, error_text
 from distillkit.events import Notice
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.run_directory.result import RunResult
 from distillkit.testing import ListSink
 from families.adapter_tensors import adapter_faults, model_faults
-from families.bounds import BOUNDS, EXACT, Bound
+from families.bounds import EXACT
 from families.measurement import Trial
-from families.reference import largest_distance, load_reference, with_adapter
+from families.reference import Distance, distance, load_reference, with_adapter
 from families.trial_config import SYNC_INTERVAL, Mode, trial_config
 
 
@@ -61,10 +60,9 @@ class Watch:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def try_out(name: str, subjects: Subjects, mode: Mode) -> Trial:
-    """Check and run the family, and compare what came with the reference."""
+def try_out(subjects: Subjects, mode: Mode) -> Trial:
+    """Check and run it, and compare what came with the reference."""
     watch, sink = Watch(), ListSink()
-    bound = BOUNDS.get(name, Bound(EXACT, "")).nats
     config = trial_config(subjects.folder, str(subjects.student), str(subjects.teacher), mode, sink)
     said: list[Notice] = []
     try:
@@ -80,31 +78,33 @@ def try_out(name: str, subjects: Subjects, mode: Mode) -> Trial:
         with watch.phase("run"):
             result = distillkit.run(config)
         with watch.phase("reference"):
-            distances = {**_distances(result, subjects, mode), "mismatch": _mismatch(result, mode)}
+            distances = _distances(result, subjects, mode)
             faults = tuple(_faults(result, prepared.memory.reports, subjects, mode))
     except InputError as error:  # proven when it is opened, and not before
         return Trial(refused=f"when it is opened: {_sentence(str(error), subjects)}", seconds=watch.seconds)
     except Exception as error:  # noqa: BLE001 - as above
         return Trial(failed=_last_line("run", error, subjects), seconds=watch.seconds)
     notices = tuple(_sentence(e.message, subjects) for e in sink.events if isinstance(e, Notice))
-    return Trial(bound, None, None, _path(result), distances, faults, notices, watch.seconds)
+    return Trial(None, None, _path(result), distances, faults, notices, watch.seconds)
 
 
-def _distances(result: RunResult, subjects: Subjects, mode: Mode) -> dict[str, float]:
-    """`student`, `teacher` and `export` to the largest distance of any token."""
+def _distances(result: RunResult, subjects: Subjects, mode: Mode) -> dict[str, Distance]:
+    """`student`, `teacher`, `export` and `mismatch` to the largest distance of any token."""
     samples = read_jsonl(result.run_dir / "samples.jsonl")
     (teacher,) = samples[0]["teacher_logprobs"]
     first = [sample for sample in samples if sample["policy_version"] == 0]
     last = [s for s in samples if s["split"] == "heldout" and s["policy_version"] == result.steps]
     tokenizer = subjects.tokenizer
     found = {
-        "student": largest_distance(subjects.base, tokenizer, first, None),
-        "teacher": largest_distance(subjects.taught, tokenizer, samples, teacher),
+        "student": distance(subjects.base, tokenizer, first, None),
+        "teacher": distance(subjects.taught, tokenizer, samples, teacher),
     }
+    two_roundings = max(EXACT / 2, found["student"].rounding)  # the sampler's and the trainer's
+    found["mismatch"] = Distance(_mismatch(result, mode), two_roundings)
     if mode == "lora":
         with with_adapter(subjects.base, result.adapter_path) as model:
-            return {**found, "export": largest_distance(model, tokenizer, last, None)}
-    return {**found, "export": largest_distance(load_reference(result.adapter_path), tokenizer, last, None)}
+            return {**found, "export": distance(model, tokenizer, last, None)}
+    return {**found, "export": distance(load_reference(result.adapter_path), tokenizer, last, None)}
 
 
 def _mismatch(result: RunResult, mode: Mode) -> float:
@@ -137,7 +137,7 @@ def _path(result: RunResult) -> str:
 
 
 def _last_line(where: str, error: Exception, subjects: Subjects) -> str:
-    return f"{where}: {_sentence(traceback.format_exception_only(error)[-1], subjects)}"
+    return f"{where}: {_sentence(error_text(error), subjects)}"
 
 
 def _sentence(message: str, subjects: Subjects) -> str:
