@@ -24,6 +24,9 @@ from families.measurement import Trial
 from families.reference import Distance, distance, load_reference, with_adapter
 from families.trial_config import SYNC_INTERVAL, Mode, trial_config
 
+TRAINED_BYTES = 16
+"""Of a number that is trained in float32: itself, its gradient and two moments."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subjects:
@@ -115,11 +118,11 @@ def _mismatch(result: RunResult, mode: Mode) -> float:
 
 def _faults(result: RunResult, reports: Mapping[str, Any], subjects: Subjects, mode: Mode) -> Iterator[str]:
     """What is wrong besides logprobs."""
-    facts = _facts(result)
-    said = sum(use.size_bytes for use in reports["student"].uses if "moments" in use.what) // 16
-    if facts["trained_parameters"] != said:
-        yield f"check says that {said:,} numbers are trained, and {facts['trained_parameters']:,} are"
     if mode == "lora":
+        trained = _facts(result)["trained_parameters"]
+        said = sum(use.size_bytes for use in reports["student"].uses if "the LoRA" in use.what) // TRAINED_BYTES
+        if trained != said:
+            yield f"check says that {said:,} numbers are trained, and {trained:,} are"
         yield from adapter_faults(result.adapter_path, subjects.base)
     else:
         yield from model_faults(result.adapter_path, subjects.student)
