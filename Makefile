@@ -16,13 +16,14 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test test-heavy test-kills test-ranks test-demo test-kernels test-servers torture audit fuzz bench \
+.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers torture audit fuzz bench \
   lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   distil two teachers into a small student on this machine, and show what changed"
 	@echo "make test   the test suite, in two processes (WORKERS=2): about five minutes on two idle cores"
+	@echo "make families   train tiny models of every family that transformers has, and hold them against docs/models.md"
 	@echo "make test-heavy   what is heavy by nature, 4 minutes: the next three"
 	@echo "make test-kills   kill runs at ten random moments, resume them, and compare them bit by bit"
 	@echo "make test-ranks   one run in several processes, as torchrun starts them"
@@ -60,6 +61,10 @@ PYTEST := OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 
 test: $(STAMP)
 	@$(PYTEST) --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+# NAMES="llama gpt_oss": only these. WRITE=1: what was measured is written into docs/models.md.
+families: $(STAMP)
+	@OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 PYTHONPATH=tests $(PYTHON) -m families $(NAMES) --workers $(WORKERS) $(if $(WRITE),--write)
 
 # In one process each: they start processes of their own, as many as there are cores.
 test-heavy: $(STAMP)
