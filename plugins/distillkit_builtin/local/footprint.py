@@ -4,15 +4,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.device import resolve_dtype
+from distillkit_builtin.local.model_cache import empty_cache, layers_with_keys
 from distillkit_builtin.local.model_class import empty_model
-from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
+from distillkit_builtin.local.model_config import config_state, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
@@ -34,8 +34,6 @@ class Structure:
     """Weights of the linear layers but the head: what a LoRA is put on."""
     linear_ends: int
     """Inputs and outputs of those layers: a LoRA has `rank` times as many parameters."""
-    recurrent: bool
-    """Some layers read a sequence into a state (linear attention, convolutions), not into keys and values."""
     layers: int
     hidden: int
     """Width of what goes from layer to layer."""
@@ -48,7 +46,7 @@ class Structure:
     attention_outputs: int
     """What attention gives for one token, in all layers."""
     cached: int
-    """Keys and values of one token, in all layers."""
+    """Keys and values of one token, in all layers that keep some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +102,20 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     outputs = [m.weight.shape[1] if isinstance(m, Conv1D) else m.weight.shape[0] for m in linear]
     config = model.config.get_text_config()
     hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
+    kept = layers_with_keys(empty_cache(model), _number(config, "num_hidden_layers", 1))
     layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         linear_parameters=sum(module.weight.numel() for module in linear),
         linear_ends=sum(sum(module.weight.shape) for module in linear),
-        recurrent=_is_recurrent(model),
         layers=layers,
         hidden=hidden,
         vocabulary=_number(config, "vocab_size", 1),
         linear_outputs=sum(outputs),
         widest_output=max(outputs, default=0),
         attention_outputs=layers * heads * head_dim,
-        cached=2 * layers * _number(config, "num_key_value_heads", heads) * head_dim,
+        cached=2 * kept * _number(config, "num_key_value_heads", heads) * head_dim,
     )
 
 
@@ -133,7 +131,7 @@ def model_on_meta(source: str) -> PreTrainedModel:
     try:
         with quiet_loading():
             model = empty_model(config)
-        DynamicCache(config=model.config)
+        empty_cache(model)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     except Exception as error:  # what a cache computes with a config's values may be of no use
@@ -150,27 +148,6 @@ def model_on_meta(source: str) -> PreTrainedModel:
             "nor score next tokens; choose a causal language model"
         )
     return model
-
-
-def _is_recurrent(model: PreTrainedModel) -> bool:
-    """Hybrid layers are found by their class: they take indices, and apply them to their keys and values alone."""
-    if model._is_stateful:
-        return True
-    layers = DynamicCache(config=declared_text_config(model.config)).layers
-    return any(
-        isinstance(layer, LinearAttentionCacheLayerMixin) or not hasattr(layer, "batch_select_indices")
-        for layer in layers
-    )
-
-
-def require_batchable(source: str) -> None:
-    """Raise InputError for a model with recurrent layers, whose states would read the padding on the left."""
-    found = model_structure(source)
-    if found.recurrent:
-        raise InputError(
-            f"{source} is a {found.architecture}, and the local backend cannot batch recurrent layers (linear "
-            "attention, convolutions) yet; serve it over HTTP instead"
-        )
 
 
 def footprint(source: str, device: torch.device, dtype: DTypeName) -> Footprint:
