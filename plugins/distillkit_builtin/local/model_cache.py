@@ -39,7 +39,7 @@ class CacheKind:
         inside = any(hasattr(layer, "_setup_cache") for layer in decoder.modules())  # in the layers themselves
         if name is None or inside or not all(issubclass(kind, Cache) for kind in kinds):
             raise InputError(
-                f"{type(decoder).__name__} keeps what it has read in a form of its own, not in a cache of transformers, "
+                f"{type(decoder).__name__} keeps what it has read in a form of its own, in no cache of transformers, "
                 "so the local backend cannot sample from it; serve it over HTTP instead"
             )
         own = [kind for kind in kinds if issubclass(kind, DynamicCache) and kind is not DynamicCache]

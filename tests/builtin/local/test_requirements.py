@@ -59,7 +59,7 @@ def test_models_that_keep_what_they_have_read_in_no_cache_are_refused_by_student
     source = written(AutoConfig.for_model(family, **tiny_models.SMALL, **RECURRENT.get(family, {})))
     scorer = LocalScorer(device="cpu").bind(replace(make_teacher(), model=source))
     for plugin in (LocalStudent(model=source, device="cpu"), scorer):
-        with pytest.raises(InputError, match=r"not in a cache of transformers, .* serve it over HTTP instead"):
+        with pytest.raises(InputError, match=r"in no cache of transformers, .* serve it over HTTP instead"):
             plugin.check(make_context())
 
 
