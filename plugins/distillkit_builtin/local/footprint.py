@@ -16,6 +16,7 @@ from distillkit_builtin.local.model_config import config_state, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
+from distillkit_builtin.local.recurrent_state import state_numbers
 from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
@@ -47,6 +48,8 @@ class Structure:
     """What attention gives for one token, in all layers."""
     cached: int
     """Keys and values of one token, in all layers that keep some."""
+    state: int
+    """Numbers that recurrent layers keep of one sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         widest_output=max(outputs, default=0),
         attention_outputs=layers * heads * head_dim,
         cached=2 * kept * _number(config, "num_key_value_heads", heads) * head_dim,
+        state=state_numbers(model),
     )
 
 

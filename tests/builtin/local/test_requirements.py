@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_adapters, tiny_models
+from helpers.model_families import random_causal_lm
 from helpers.recurrent_families import RECURRENT
 from transformers import (
     AutoConfig,
@@ -61,6 +62,22 @@ def test_models_that_keep_what_they_have_read_in_no_cache_are_refused_by_student
     for plugin in (LocalStudent(model=source, device="cpu"), scorer):
         with pytest.raises(InputError, match=r"in no cache of transformers, .* serve it over HTTP instead"):
             plugin.check(make_context())
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "lfm2", "falcon_h1", "mamba", "zaya", "llama"])
+def test_what_recurrent_layers_keep_of_a_sequence_is_counted(family: str, written: Written) -> None:
+    causal_lm = random_causal_lm(family, **RECURRENT.get(family, {}))
+    cache = causal_lm.new_cache()
+    causal_lm.hidden_states(torch.ones(1, 9, dtype=torch.long), cache)
+    states = [
+        state.numel()
+        for layer in cache.layers
+        for name in ("conv_states", "recurrent_states")
+        for state in (getattr(layer, name, None) or {}).values()
+        if isinstance(state, torch.Tensor)
+    ]
+    assert model_structure(written(causal_lm.model.config)).state == sum(states)
+    assert bool(states) == (family != "llama")
 
 
 def test_only_layers_that_keep_keys_and_values_are_counted_for_them(written: Written) -> None:

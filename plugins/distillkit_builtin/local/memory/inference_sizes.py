@@ -45,7 +45,8 @@ def sampling_bytes(size: Footprint, work: Work, slots: int, *, fast: bool) -> in
         prompts = min(work.prompts, slots) if work.prompts else slots
         tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
         return tokens * (flowing_bytes(size) + cached) + logits
-    return slots * work.prompt * flowing_bytes(size) + GROWING * slots * work.length * cached + logits
+    states = slots * size.structure.state * FLOAT32
+    return slots * work.prompt * flowing_bytes(size) + GROWING * slots * work.length * cached + states + logits
 
 
 def scoring_bytes(size: Footprint, work: Work, max_tokens: int) -> int:
@@ -55,6 +56,7 @@ def scoring_bytes(size: Footprint, work: Work, max_tokens: int) -> int:
     shared = 0
     if work.completions > work.prompts:
         shared = sequences * work.prompt * size.structure.cached * size.dtype.itemsize
+        shared += sequences * size.structure.state * FLOAT32
     return flowing + shared + logits_bytes(size, sequences * work.new, copies=2)
 
 
