@@ -33,6 +33,7 @@ from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import response_states, score_logprobs
+from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.token_tables import scored_tables
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 from distillkit_builtin.losses.importance_sampling import importance_sampling
@@ -159,7 +160,7 @@ def best(work: Callable[[], object], shape: Shape, repeats: int) -> float:
 def _causal_lm(model: Path, shape: Shape, *, float32: bool = False) -> CausalLM:
     device = torch.device(shape.device)
     dtype = resolve_dtype(shape.dtype, device)  # type: ignore[arg-type]
-    return CausalLM.load(str(model), Device(device), dtype, torch.float32 if float32 else dtype)
+    return proved(CausalLM.load(str(model), Device(device), dtype, torch.float32 if float32 else dtype))
 
 
 def _items(shape: Shape, count: int) -> list[PromptAndResponse]:

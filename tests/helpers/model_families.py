@@ -8,6 +8,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, P
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.sequence_proof import proved
 from helpers.tiny_models import write_tokenizer
 
 VOCABULARY = 259
@@ -38,8 +39,10 @@ def random_model(kind: str, *, seed: int = 0, **over: Any) -> PreTrainedModel:
 
 
 def random_causal_lm(kind: str, **over: Any) -> CausalLM:
-    """As the backend holds it, in float32 on the CPU."""
-    return CausalLM(random_model(kind, **over), Device(torch.device("cpu")), torch.float32)
+    """As the backend holds it, proved, in float32 on the CPU."""
+    causal_lm = CausalLM(random_model(kind, **over), Device(torch.device("cpu")), torch.float32)
+    causal_lm.require_known_head()
+    return proved(causal_lm)
 
 
 def write_quantized(folder: Path, **options: Any) -> str:

@@ -159,8 +159,14 @@ def _ask_route(
 def _hidden_states(inference: InferenceModel, items: Sequence[PromptAndResponse]) -> Tensor:
     """[R_1 + R_2 + ..., hidden] what the head reads of the items' responses, in as few batches as scoring takes."""
     batch, lengths = inference.score_batch, list(map(len, items))
+
+    def grouped(left: Sequence[int]) -> list[list[int]]:
+        one_length = not inference.causal_lm.batching.right_padding
+        groups = padded_micro_batches([lengths[i] for i in left], batch.size, one_length=one_length)
+        return [[left[i] for i in group] for group in groups]
+
     found: dict[int, Tensor] = {}
-    waiting = padded_micro_batches(lengths, batch.size)
+    waiting = grouped(range(len(items)))
     while waiting:
         group = waiting[0]
         try:
@@ -168,8 +174,7 @@ def _hidden_states(inference: InferenceModel, items: Sequence[PromptAndResponse]
                 hidden = response_states(inference.causal_lm, [items[i] for i in group], inference.backbone).hidden
         except torch.OutOfMemoryError as error:
             batch.shrink(error, max(lengths[i] for i in group))
-            left = [i for others in waiting for i in others]
-            waiting = [[left[i] for i in part] for part in padded_micro_batches([lengths[i] for i in left], batch.size)]
+            waiting = grouped([i for others in waiting for i in others])
             continue
         waiting = waiting[1:]
         found |= dict(zip(group, hidden.split([len(items[i].response_ids) for i in group]), strict=True))

@@ -57,7 +57,10 @@ def build_student(
         checkpoint_activations(policy.causal_lm.model)
     if options.forward != "plain":
         _pack(policy, options, notify)
+    if not policy.packs:
+        _tell_batching(policy, notify)
     if shards(options, device.device, run):
+        _require_padding(policy)
         policy.shard(run.rank.count)
     is_cuda = device.device.type == "cuda"
     if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
@@ -93,6 +96,21 @@ def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], 
         if options.forward == "fast":
             raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
         notify(f"sequences are padded in training, not packed: {reason}")
+
+
+def _tell_batching(policy: Policy, notify: Callable[[str], None]) -> None:
+    """Say where training takes sequences of one length together."""
+    for note in policy.causal_lm.batching.training_notes(type(policy.causal_lm.model).__name__):
+        notify(note)
+
+
+def _require_padding(policy: Policy) -> None:
+    """Raise InputError where ranks could not take equally many micro-batches: nothing is packed or padded."""
+    if not (policy.packs or policy.causal_lm.batching.right_padding):
+        raise InputError(
+            f"student.shard: the weights of {type(policy.causal_lm.model).__name__} cannot be sharded: its sequences "
+            "cannot be padded, so ranks would compute different numbers of micro-batches; take never"
+        )
 
 
 def _compile(policy: Policy) -> None:

@@ -1,6 +1,5 @@
 """A causal language model of transformers: its backbone, its head, and what it computes of given responses."""
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,11 @@ from transformers import DynamicCache, PreTrainedModel
 
 from distillkit.arrays import IntArray
 from distillkit.errors import InputError
+from distillkit_builtin.local.batching import ONE_LENGTH, Batching
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.head_form import HeadForm
 from distillkit_builtin.local.load_weights import load_weights, require_finite
+from distillkit_builtin.local.model_cache import CacheKind
 from distillkit_builtin.local.model_class import backbone
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
@@ -61,15 +63,11 @@ class CausalLM:
         self.dtype = dtype
         self.adapter: PeftModel | None = None
         self.backbone = backbone(model)
-        # transformers renamed the argument in 5.x, and warns at every use of the old name.
-        known = inspect.signature(self.backbone.forward).parameters
-        self.cache_argument = "cache" if "cache" in known else "past_key_values"
+        self.cache_kind = CacheKind.of(self.backbone)
         self._cache_config = declared_text_config(model.config)
-        config = model.config.get_text_config()
-        self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
-        self._scale: float = getattr(config, "logit_scale", None) or 1.0 / (
-            getattr(config, "logits_scaling", None) or 1.0
-        )
+        self.head_form = HeadForm.declared(model.config.get_text_config(decoder=True))
+        self.batching: Batching = ONE_LENGTH
+        """What was proved of the model (`sequence_proof.proved`); until then no two lengths are computed together."""
 
     @classmethod
     def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "CausalLM":
@@ -85,16 +83,22 @@ class CausalLM:
         causal_lm.require_known_head()
         return causal_lm
 
+    def of_copy(self, model: PreTrainedModel) -> "CausalLM":
+        """A copy of this one's model, of which the same was proved."""
+        copied = CausalLM(model, self.device, self.dtype)
+        copied.head_form, copied.batching = self.head_form, self.batching
+        return copied
+
     def new_cache(self) -> DynamicCache:
-        """An empty cache for keys and values; layers that attend to a window keep no more than that."""
-        return DynamicCache(config=self._cache_config)
+        """An empty cache for keys, values and states; layers that attend to a window keep no more than that."""
+        return self.cache_kind.new(self._cache_config)
 
     def hidden_states(self, ids: Tensor, cache: DynamicCache | None = None, **options: Tensor) -> Tensor:
         """The last hidden states [batch, length, hidden] of `ids` [batch, length], behind what `cache` holds.
 
         `options` are the backbone's own: an attention mask, position ids.
         """
-        past = {} if cache is None else {self.cache_argument: cache}
+        past = {} if cache is None else {self.cache_kind.argument: cache}
         out = self.backbone(input_ids=ids, use_cache=cache is not None, **past, **options)
         hidden: Tensor | None = getattr(out, "last_hidden_state", None)
         if hidden is None:
@@ -106,8 +110,7 @@ class CausalLM:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward computes them."""
-        logits: Tensor = self._head(hidden) * self._scale if self._scale != 1.0 else self._head(hidden)
-        return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
+        return self.head_form.logits(self._head(hidden))
 
     @property
     def _head(self) -> torch.nn.Module:
@@ -127,20 +130,26 @@ class CausalLM:
 
     @torch.no_grad()
     def require_known_head(self) -> None:
-        """Raise InputError unless the model is causal, its numbers are finite, and `head` computes its logits."""
+        """Find the form of the head: what makes the model's own logits of what the head gives.
+
+        Raises:
+            InputError: unless a form does, the model is causal, and its numbers are finite.
+        """
         name = f"{type(self.model).__name__} ({self.model.name_or_path})"
         ids = torch.arange(1, 5, device=self.device.device)[None]
         hidden = self.hidden_states(ids)
-        ours = self.head(hidden)
+        given = self._head(hidden)
         theirs = self.model(input_ids=ids, use_cache=False).logits
-        if not (ours.isfinite().all() and theirs.isfinite().all()):
+        if not (given.isfinite().all() and theirs.isfinite().all()):
             raise InputError(
                 f"{name}: its hidden states or logits are not finite, though all its weights are. In float16 large "
                 "numbers overflow: take bfloat16 or float32; in those, something is wrong with the weights"
             )
         self._require_causal(name, ids, hidden)
-        close = 1e-4 if ours.dtype == torch.float32 else 1e-2
-        if not torch.allclose(ours.float(), theirs.float(), rtol=close, atol=close):
+        self.head_form = HeadForm.closest(self.model.config.get_text_config(decoder=True), given, theirs)
+        ours = self.head_form.logits(given).float()
+        close = 1e-4 if given.dtype == torch.float32 else 1e-2
+        if ours.shape != theirs.shape or not torch.allclose(ours, theirs.float(), rtol=close, atol=close):
             raise InputError(
                 f"{type(self.model).__name__} makes its logits in a way that the local backend does not know; please "
                 "report the architecture, and serve this model over HTTP meanwhile"
@@ -165,16 +174,21 @@ class CausalLM:
         with self.adapter.disable_adapter():
             yield
 
-    def response_states(self, items: Sequence[PromptAndResponse], prefix: DynamicCache | None = None) -> ResponseStates:
+    def response_states(
+        self, items: Sequence[PromptAndResponse], prefix: DynamicCache | None = None, shared: int = 0
+    ) -> ResponseStates:
         """What the head reads of the items' responses; with gradient if enabled.
 
-        Sequences are padded on the right: causal attention never looks there, so no mask is needed. `prefix` holds
-        keys and values of what stands before the items' prompts, a row an item.
+        Sequences are padded on the right: what is causal never looks there, so no mask is needed. `prefix` holds the
+        `shared` tokens that stand before the items' prompts, a row an item.
         """
         device = self.device.device
         rows = [torch.from_numpy(np.concatenate([item.prompt_ids, item.response_ids])) for item in items]
         ids = pad_sequence(rows, batch_first=True).to(device)
-        hidden = self.hidden_states(ids, prefix)
+        places = {}
+        if prefix is not None:  # not every cache of recurrent layers knows how long what it has read is
+            places["position_ids"] = torch.arange(shared, shared + ids.shape[1], device=device).expand_as(ids)
+        hidden = self.hidden_states(ids, prefix, **places)
         predicting = [(i, t) for i, item in enumerate(items) for t in range(len(item.prompt_ids) - 1, len(item) - 1)]
         index = torch.tensor(predicting, device=device)
         row, position = index[:, 0], index[:, 1]

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
-from transformers.cache_utils import LinearAttentionCacheLayerMixin
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from distillkit.errors import InputError
@@ -13,11 +12,13 @@ from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.decoder_layers import linear_ends
 from distillkit_builtin.local.device import resolve_dtype
 from distillkit_builtin.local.lora_targets import LoraSize, find_targets
+from distillkit_builtin.local.model_cache import empty_cache, layers_with_keys
 from distillkit_builtin.local.model_class import empty_model
-from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
+from distillkit_builtin.local.model_config import config_state, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
+from distillkit_builtin.local.recurrent_state import state_numbers
 from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
@@ -38,8 +39,6 @@ class Structure:
     """Weights of those that a LoRA is put on, unless others are chosen."""
     linear_ends: int
     """Inputs and outputs of those layers: a LoRA has `rank` times as many parameters."""
-    recurrent: bool
-    """Some layers read a sequence into a state (linear attention, convolutions), not into keys and values."""
     layers: int
     hidden: int
     """Width of what goes from layer to layer."""
@@ -52,7 +51,9 @@ class Structure:
     attention_outputs: int
     """What attention gives for one token, in all layers."""
     cached: int
-    """Keys and values of one token, in all layers."""
+    """Keys and values of one token, in all layers that keep some."""
+    state: int
+    """Numbers that recurrent layers keep of one sequence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     outputs = [linear_ends(model.get_submodule(name))[1] for name in targets.linears]
     config = model.config.get_text_config()
     hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
+    kept = layers_with_keys(empty_cache(model), _number(config, "num_hidden_layers", 1))
     layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
     return Structure(
         architecture=type(model).__name__,
@@ -119,14 +121,14 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         quantizable=sum(module.weight.numel() for module in linear),
         linear_parameters=targets.linear_weights,
         linear_ends=targets.ends,
-        recurrent=_is_recurrent(model),
         layers=layers,
         hidden=hidden,
         vocabulary=_number(config, "vocab_size", 1),
         linear_outputs=sum(outputs),
         widest_output=max(outputs, default=0),
         attention_outputs=layers * heads * head_dim,
-        cached=2 * layers * _number(config, "num_key_value_heads", heads) * head_dim,
+        cached=2 * kept * _number(config, "num_key_value_heads", heads) * head_dim,
+        state=state_numbers(model),
     )
 
 
@@ -142,7 +144,7 @@ def model_on_meta(source: str) -> PreTrainedModel:
     try:
         with quiet_loading():
             model = empty_model(config)
-        DynamicCache(config=model.config)
+        empty_cache(model)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     except Exception as error:  # what a cache computes with a config's values may be of no use
@@ -159,27 +161,6 @@ def model_on_meta(source: str) -> PreTrainedModel:
             "nor score next tokens; choose a causal language model"
         )
     return model
-
-
-def _is_recurrent(model: PreTrainedModel) -> bool:
-    """Hybrid layers are found by their class: they take indices, and apply them to their keys and values alone."""
-    if model._is_stateful:
-        return True
-    layers = DynamicCache(config=declared_text_config(model.config)).layers
-    return any(
-        isinstance(layer, LinearAttentionCacheLayerMixin) or not hasattr(layer, "batch_select_indices")
-        for layer in layers
-    )
-
-
-def require_batchable(source: str) -> None:
-    """Raise InputError for a model with recurrent layers, whose states would read the padding on the left."""
-    found = model_structure(source)
-    if found.recurrent:
-        raise InputError(
-            f"{source} is a {found.architecture}, and the local backend cannot batch recurrent layers (linear "
-            "attention, convolutions) yet; serve it over HTTP instead"
-        )
 
 
 def footprint(source: str, device: torch.device, dtype: DTypeName) -> Footprint:

@@ -16,6 +16,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import Generator, by_params, generator_for
+from distillkit_builtin.local.kernel_packages import kernel_notes
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.option_types import ForwardName
 from distillkit_builtin.local.scoring import score_stream
@@ -52,7 +53,10 @@ class InferenceModel:
         """Choose how the model is computed. Raises InputError as `choose_backbone`."""
         messages: list[str] = []
         backbone = await causal_lm.device.run(choose_backbone, causal_lm, forward, messages.append)
-        for message in messages:
+        if backbone is None:
+            name = type(causal_lm.model).__name__
+            messages += (*causal_lm.batching.sampling_notes(name), *causal_lm.batching.scoring_notes(name))
+        for message in (*messages, *kernel_notes(causal_lm)):
             notify(message)
         generator = generator_for(causal_lm, backbone, tokenizer)
         return cls(causal_lm, backbone, generator, known, sample_batch, score_batch, notify)

@@ -14,14 +14,18 @@ LARGE_ENOUGH = 512
 """Tokens."""
 
 
-def padded_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Groups of similar length whose padded size is at most `max_tokens` (or a single item)."""
+def padded_micro_batches(lengths: Sequence[int], max_tokens: int, *, one_length: bool = False) -> list[list[int]]:
+    """Groups of similar length whose padded size is at most `max_tokens` (or a single item).
+
+    `one_length`: nothing is padded, all of a group have the same.
+    """
     groups: list[list[int]] = []
     tokens = 0
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         tokens += lengths[index]
         padded = lengths[index] * (len(groups[-1]) + 1) if groups else 0
-        if groups and padded <= max_tokens and (padded <= LARGE_ENOUGH or padded - tokens <= MAX_PADDING * padded):
+        padding, allowed = padded - tokens, MAX_PADDING * padded if padded > LARGE_ENOUGH else padded
+        if groups and padded <= max_tokens and padding <= (0 if one_length else allowed):
             groups[-1].append(index)
         else:
             groups.append([index])

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from distillkit.arrays import Array, IntArray, logprob_array, token_ids
 from distillkit.records import FinishReason, Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
@@ -67,9 +67,11 @@ class PlainGenerator:
 
         As `Generator.generate` says; `requests` have one set of sampling parameters and want the same.
         """
+        together = [requests] if self.causal_lm.batching.left_padding else by_prompt_length(requests)
         with self.causal_lm.without_adapter():
-            for start in range(0, len(requests), size):
-                self.generate_batch(requests[start : start + size], version, emit)
+            for same in together:
+                for start in range(0, len(same), size):
+                    self.generate_batch(same[start : start + size], version, emit)
 
     def free_caches(self) -> bool:
         """False: no memory is kept from call to call."""
@@ -79,10 +81,11 @@ class PlainGenerator:
     def generate_batch(self, requests: Sequence[SampleRequest], version: int, emit: Callable[[Rollout], None]) -> None:
         """Sample all requests as one batch from the model as it stands, with its adapter where that is on.
 
-        Rollouts say that policy `version` made them. Raises Cancelled between two tokens.
+        Rollouts say that policy `version` made them; prompts have one length unless the model can be padded on the
+        left. Raises Cancelled between two tokens.
         """
         active = [_Draft(request, self._uniforms(request)) for request in requests]
-        cache, mask, logits = self._prefill([draft.request.prompt_ids for draft in active])
+        rows, logits = self._prefill([draft.request.prompt_ids for draft in active])
         while active:
             self.causal_lm.device.raise_if_cancelled()
             chosen = self._sample(logits, active)
@@ -94,12 +97,10 @@ class PlainGenerator:
                 active = [active[i] for i in keep]
                 if not active:
                     return
-                index = torch.tensor(keep, device=mask.device)
-                cache.batch_select_indices(index)
-                mask, chosen = mask[index], chosen[index]
-            mask = torch.cat([mask, mask.new_ones(len(active), 1)], dim=1)
-            positions = mask.sum(1, keepdim=True) - 1
-            logits = self._forward(chosen[:, None], mask, positions, cache)
+                index = torch.tensor(keep, device=chosen.device)
+                rows.select(index)
+                chosen = chosen[index]
+            logits = self._logits(rows.decode(chosen))
 
     def _uniforms(self, request: SampleRequest) -> Tensor:
         numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(
@@ -107,30 +108,20 @@ class PlainGenerator:
         )
         return torch.from_numpy(numbers).to(self.causal_lm.device.device)
 
-    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[DynamicCache, Tensor, Tensor]:
-        """Cache, mask and logits [batch, vocabulary] behind the prompts, a row each.
+    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[CachedRows, Tensor]:
+        """What is cached of the prompts, a row each, and the logits [batch, vocabulary] behind them.
 
-        Each different prompt is computed once, padded on the left.
+        Each different prompt is computed once.
         """
-        device = self.causal_lm.device.device
-        distinct = DistinctPrompts.of(prompts)
-        width = max(map(len, distinct.prompts))
-        ids = torch.zeros(len(distinct.prompts), width, dtype=torch.long)
-        mask = torch.zeros(len(distinct.prompts), width, dtype=torch.long)
-        for row, prompt in enumerate(distinct.prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        ids, mask = ids.to(device), mask.to(device)
-        cache = self.causal_lm.new_cache()
-        logits = self._forward(ids, mask, (mask.cumsum(1) - 1).clamp(min=0), cache)
-        index = torch.tensor(distinct.row_of, device=device)
-        cache.batch_select_indices(index)
-        return cache, mask[index], logits[index]
+        distinct, left_padding = DistinctPrompts.of(prompts), self.causal_lm.batching.left_padding
+        rows, hidden = CachedRows.prefill(self.causal_lm, distinct.prompts, left_padding=left_padding)
+        index = torch.tensor(distinct.row_of, device=hidden.device)
+        rows.select(index)
+        return rows, self._logits(hidden[index])
 
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
-        """Float32 logits [batch, vocabulary] of the last position."""
-        hidden = self.causal_lm.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)
-        return self.causal_lm.head(hidden[:, -1]).float()
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Float32 logits [batch, vocabulary] of hidden states [batch, hidden]."""
+        return self.causal_lm.head(hidden).float()
 
     def _sample(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
         """Sample one token a row [batch]; add it, its logprob at temperature 1 and its finish reason to its draft."""
@@ -177,6 +168,14 @@ class PlainGenerator:
             text=self.tokenizer.decode(draft.ids),
             arrays={name: values[: len(draft.ids)] for name, values in draft.arrays.items()},
         )
+
+
+def by_prompt_length(requests: Sequence[SampleRequest]) -> list[list[SampleRequest]]:
+    """The requests in groups whose prompts have one length, the short ones first."""
+    groups: dict[int, list[SampleRequest]] = {}
+    for request in requests:
+        groups.setdefault(len(request.prompt_ids), []).append(request)
+    return [groups[length] for length in sorted(groups)]
 
 
 def sample_indices(logprobs: Tensor, uniforms: Tensor) -> Tensor:

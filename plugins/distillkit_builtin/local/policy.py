@@ -126,7 +126,8 @@ class Policy:
         """Indices of `items` in groups that `logprobs` takes, each of at most `max_tokens` tokens (or one item)."""
         if self.packs:
             return packed_micro_batches(items, max_tokens)
-        return padded_micro_batches(list(map(len, items)), max_tokens)
+        one_length = not self.causal_lm.batching.right_padding
+        return padded_micro_batches(list(map(len, items)), max_tokens, one_length=one_length)
 
     def logprobs(self, items: Sequence[PromptAndResponse], counted: Tensor | None = None) -> Tensor:
         """Float32 logprobs of the items' responses, end to end [R_1 + R_2 + ...], with gradient if enabled.

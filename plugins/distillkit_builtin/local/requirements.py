@@ -24,12 +24,17 @@ def quieten() -> None:
     """Take out what libraries tell their own developers, and no user of ours can change.
 
     bitsandbytes, which PEFT imports where it is there, warns of a kernel that only 4-bit models need; transformers of
-    a name that PEFT still uses.
+    a name that PEFT still uses, and on any device of kernels for CUDA that are not installed (`kernel_packages`).
     """
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     logger = logging.getLogger("bitsandbytes")
     if logger.level == logging.NOTSET:  # else it was set on purpose
         logger.setLevel(logging.ERROR)
+    logging.getLogger("transformers.integrations.hub_kernels").addFilter(_is_no_fallback)
+
+
+def _is_no_fallback(record: logging.LogRecord) -> bool:
+    return "falling back to its reference PyTorch implementation" not in record.getMessage()
 
 
 def missing_extra(plugin: str, *more: str) -> str | None:
@@ -82,10 +87,10 @@ def local_report(
 
 def _require_loadable(run: RunContext, source: str) -> None:
     """Raise InputError for a model that cannot be loaded here."""
-    from distillkit_builtin.local.footprint import require_batchable
+    from distillkit_builtin.local.footprint import model_structure
     from distillkit_builtin.local.model_check import require_loadable
 
-    require_batchable(source)
+    model_structure(source)
     run.share(("loadable", source), lambda: require_loadable(source))
 
 

@@ -59,7 +59,7 @@ class SamplingCopy:
 def _full_copy(source: CausalLM) -> CausalLM:
     """Of all parameters; buffers stay as they are: rotary frequencies need float32."""
     copies = {id(p): nn.Parameter(p.detach().to(source.dtype, copy=True), False) for p in source.model.parameters()}
-    return CausalLM(copy.deepcopy(source.model, dict(copies)), source.device, source.dtype)
+    return source.of_copy(copy.deepcopy(source.model, dict(copies)))
 
 
 def _merged_copy(source: CausalLM) -> CausalLM:
@@ -70,7 +70,7 @@ def _merged_copy(source: CausalLM) -> CausalLM:
     for weight in list(added_weights(model)):
         model.set_submodule(weight.layer, weight.adapter.get_base_layer())
     model.requires_grad_(False)
-    return CausalLM(model, source.device, source.dtype)
+    return source.of_copy(model)
 
 
 def _frozen(model: nn.Module) -> Iterator[Tensor | nn.Module]:

@@ -18,6 +18,7 @@ from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.prefill_scoring import prefill_response_states
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.micro_batching import padded_micro_batches
+from distillkit_builtin.local.model_cache import select_rows
 from distillkit_builtin.local.shared_prompts import common_prefix_length
 from distillkit_builtin.local.token_tables import scored_tables
 
@@ -36,14 +37,15 @@ async def score_stream(
 
     Top-K ids are among the `known` ones.
     """
-    waiting = _grouped(requests, batch.size)
+    one_length = not causal_lm.batching.right_padding
+    waiting = _grouped(requests, batch.size, one_length=one_length)
     while waiting:
         group = waiting[0]
         try:
             scores = await causal_lm.device.run(_score, causal_lm, backbone, known, group)
         except torch.OutOfMemoryError as error:
             batch.shrink(error, max(map(_length, group)))
-            waiting = _grouped([request for left in waiting for request in left], batch.size)
+            waiting = _grouped([request for left in waiting for request in left], batch.size, one_length=one_length)
             continue
         waiting = waiting[1:]
         for score in scores:
@@ -54,8 +56,9 @@ def _length(request: ScoreRequest) -> int:
     return len(request.prompt_ids) + len(request.token_ids)
 
 
-def _grouped(requests: Sequence[ScoreRequest], max_tokens: int) -> list[list[ScoreRequest]]:
-    return [[requests[i] for i in group] for group in padded_micro_batches(list(map(_length, requests)), max_tokens)]
+def _grouped(requests: Sequence[ScoreRequest], max_tokens: int, *, one_length: bool) -> list[list[ScoreRequest]]:
+    groups = padded_micro_batches(list(map(_length, requests)), max_tokens, one_length=one_length)
+    return [[requests[i] for i in group] for group in groups]
 
 
 def _score(
@@ -122,13 +125,13 @@ def response_states(
 ) -> ResponseStates:
     """What the head reads of the items' responses, by `backbone` as in `score_logprobs`."""
     shared = common_prefix_length([item.prompt_ids for item in items])
-    shared = shared if len(items) > 1 and shared >= MIN_SHARED else 0
+    shared = shared if len(items) > 1 and shared >= MIN_SHARED and causal_lm.batching.shared_prefix else 0
     if backbone is not None:
         return prefill_response_states(backbone, items, shared)
     if not shared:
         return causal_lm.response_states(items)
     prefix = causal_lm.new_cache()
     causal_lm.hidden_states(torch.tensor(items[0].prompt_ids[:shared], device=causal_lm.device.device)[None], prefix)
-    prefix.batch_repeat_interleave(len(items))
+    select_rows(prefix, torch.zeros(len(items), dtype=torch.long, device=causal_lm.device.device))
     rest = [PromptAndResponse(item.prompt_ids[shared:], item.response_ids) for item in items]
-    return causal_lm.response_states(rest, prefix)
+    return causal_lm.response_states(rest, prefix, shared)

@@ -1,13 +1,16 @@
-"""Whether a sequence's hidden states are its own: computed on the device and compared, before a model is used.
+"""How a model may be batched: computed on the device and compared, before the model is used.
 
-The reference is transformers' eager forward of one sequence, without padding, cache and mask. All that computes here
-must give the same: the attention that was chosen, sequences beside others that are longer, padded on the right as in
-scoring and training, and padded on the left as in sampling, then token by token. A model that is not causal, whose
-experts have a capacity, whose attention ignores a value of its config, or that is random is found by that.
+The reference is transformers' eager forward of one sequence, without padding, cache and mask. Rows of one length must
+give the same: computed together, and token by token from a cache, with the attention that was chosen. A model that is
+random, whose experts have a capacity, or whose attention ignores a value of its config is found by that, and refused.
+Three faster ways are taken where they give the same too, each as it is used (`Batching`): sequences of several lengths
+padded on the right, as in training; prompts padded on the left and decoded with rows that leave, as in sampling; and
+several tokens behind a beginning that was computed once, as in scoring. Recurrent layers fail in some, by architecture.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,54 +18,146 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.errors import InputError
+from distillkit_builtin.local.batching import Batching
+from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.model_cache import has_states, select_rows
 
-LENGTHS, DECODED = (3, 8, 13), 2
-"""Tokens of the sequences that are computed together, and how many of each are computed one by one."""
+LENGTHS, LENGTHS_OF_STATES = (3, 13, 8, 13), (3, 70, 20, 70)
+"""Tokens of the sequences that are compared. Two have one length, and two begin alike.
+
+States are computed in chunks, of 64 tokens or so: where there are any, sequences are longer than a chunk.
+"""
+SHARED = 5
+"""Tokens that the second and the third begin with."""
 TOLERANCE, ROUGH = 1e-3, 0.5
 """How far apart hidden states may be, as a share of their norm: in float32, and in what rounds more.
 
 In bfloat16 a token may go to other experts, which moves it far; what this looks for moves most tokens as far as that.
 """
+NOISE, MAX_NOISE = 4.0, 0.1
+"""How many times as far as rows of one length a faster way may be with recurrent layers, and how far at most.
 
-
-def proved(causal_lm: CausalLM) -> CausalLM:
-    """The model itself, once it was proved. Raises InputError, saying how it was computed, if other numbers came."""
-    try:
-        distances = dict(_distances(causal_lm))
-    except torch.OutOfMemoryError:
-        raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, IndexError) as error:  # whatever its code runs into
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{type(causal_lm.model).__name__} cannot be computed by the local backend: {type(error).__name__}: "
-            f"{reason}; {_ELSEWHERE}"
-        ) from error
-    exact = all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters())
-    for how, distance in distances.items():
-        if not distance <= (TOLERANCE if exact else ROUGH):
-            raise InputError(
-                f"{type(causal_lm.model).__name__}: hidden states of a sequence {how} are {distance:.2g} of their norm "
-                f"away from those of the sequence alone, so logprobs would not be the model's own; {_ELSEWHERE}"
-            )
-    return causal_lm
-
-
+Their faults move the hidden states by as little as a tenth.
+"""
+_FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
+"""Whatever a model's code runs into."""
 _ELSEWHERE = "serve it over HTTP, and please report the architecture"
 
 
-@torch.inference_mode()
-def _distances(causal_lm: CausalLM) -> Iterator[tuple[str, float]]:
-    """Each way to compute, in words, and how far it is from the reference."""
-    device = causal_lm.device.device
-    count = len(causal_lm.model.get_input_embeddings().get_parameter("weight"))
-    numbers = np.random.default_rng(0)
-    rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in LENGTHS]
-    with _eager(causal_lm):
-        alone = [causal_lm.hidden_states(row[None])[0].float() for row in rows]
-    yield "beside longer ones", _apart(_right_padded(causal_lm, rows), alone)
-    last = [hidden[-DECODED - 1 :] for hidden in alone]
-    yield "behind padding, token by token,", _apart(_left_padded(causal_lm, rows), last)
+def proved(causal_lm: CausalLM) -> CausalLM:
+    """The model itself, which knows now how it may be batched (`CausalLM.batching`).
+
+    Raises:
+        InputError: saying how it was computed, if not even rows of one length give the numbers of each alone.
+    """
+    name = type(causal_lm.model).__name__
+    exact = all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters())
+    try:
+        samples = _Samples.of(causal_lm)
+        plain = {
+            "beside another": samples.distance_beside_another(),
+            "token by token": samples.distance_sampled(left_padding=False),
+        }
+    except torch.OutOfMemoryError:
+        raise
+    except _FAULTS as error:
+        raise InputError(
+            f"{name} cannot be computed by the local backend: {type(error).__name__}: "
+            f"{str(error).strip().partition(chr(10))[0]}; {_ELSEWHERE}"
+        ) from error
+    for how, distance in plain.items():
+        if not distance <= (TOLERANCE if exact else ROUGH):
+            raise InputError(
+                f"{name}: hidden states of a sequence {how} are {distance:.2g} of their norm away from those of the "
+                f"sequence alone, so logprobs would not be the model's own; {_ELSEWHERE}"
+            )
+    close = TOLERANCE if exact else ROUGH
+    if not exact and samples.states:
+        close = min(max(TOLERANCE, NOISE * max(plain.values())), MAX_NOISE)
+    causal_lm.batching = _batching(samples, close)
+    return causal_lm
+
+
+def _batching(samples: "_Samples", close: float) -> Batching:
+    def holds(distance: Callable[[], float]) -> bool:
+        try:
+            return distance() <= close
+        except torch.OutOfMemoryError:
+            raise
+        except _FAULTS:
+            return False
+
+    right = holds(samples.distance_beside_longer)
+    return Batching(
+        left_padding=holds(lambda: samples.distance_sampled(left_padding=True)),
+        right_padding=right,
+        shared_prefix=right and holds(samples.distance_behind_shared),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    """Sequences of random tokens, and what they must give."""
+
+    causal_lm: CausalLM
+    rows: list[Tensor]
+    """[length] each."""
+    alone: list[Tensor]
+    """[length, hidden] each, float32: the reference."""
+    states: bool
+    """Whether layers keep more than keys and values."""
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, causal_lm: CausalLM) -> "_Samples":
+        device = causal_lm.device.device
+        count = len(causal_lm.model.get_input_embeddings().get_parameter("weight"))
+        numbers = np.random.default_rng(0)
+        states = has_states(causal_lm.new_cache())
+        lengths = LENGTHS_OF_STATES if states else LENGTHS
+        rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in lengths]
+        rows[2][:SHARED] = rows[1][:SHARED]
+        with _eager(causal_lm):
+            return cls(causal_lm, rows, [causal_lm.hidden_states(row[None])[0].float() for row in rows], states)
+
+    @torch.inference_mode()
+    def distance_beside_another(self) -> float:
+        """Of rows of one length, computed together."""
+        hidden = self.causal_lm.hidden_states(torch.stack([self.rows[1], self.rows[3]]))
+        return _apart(list(hidden), [self.alone[1], self.alone[3]])
+
+    @torch.inference_mode()
+    def distance_beside_longer(self) -> float:
+        """Of all rows, padded on the right, without a mask."""
+        hidden = self.causal_lm.hidden_states(pad_sequence(self.rows, batch_first=True))
+        return _apart([hidden[i, : len(row)] for i, row in enumerate(self.rows)], self.alone)
+
+    @torch.inference_mode()
+    def distance_behind_shared(self) -> float:
+        """Of what stands behind a beginning that is computed once, in rows of different lengths."""
+        cache, rows = self.causal_lm.new_cache(), [self.rows[1], self.rows[2]]
+        self.causal_lm.hidden_states(rows[0][None, :SHARED], cache)
+        select_rows(cache, torch.zeros(len(rows), dtype=torch.long, device=rows[0].device))
+        rest = pad_sequence([row[SHARED:] for row in rows], batch_first=True)
+        places = torch.arange(SHARED, SHARED + rest.shape[1], device=rest.device).expand_as(rest)
+        hidden = self.causal_lm.hidden_states(rest, cache, position_ids=places)
+        found = [hidden[i, : len(row) - SHARED] for i, row in enumerate(rows)]
+        return _apart(found, [self.alone[1][SHARED:], self.alone[2][SHARED:]])
+
+    @torch.inference_mode()
+    def distance_sampled(self, *, left_padding: bool) -> float:
+        """Of what is sampled from: behind prompts, then token by token, while rows change places, double and leave."""
+        used = [0, 1, 2] if left_padding else [1, 3]
+        prompts = [self.rows[i][:-2].cpu().numpy() for i in used]
+        cached, hidden = CachedRows.prefill(self.causal_lm, prompts, left_padding=left_padding)
+        pairs = [(hidden[at], self.alone[i][-3]) for at, i in enumerate(used)]
+        for places, behind in (([*reversed(range(len(used))), 0], -2), ([1, 2], -1)):
+            cached.select(torch.tensor(places, device=hidden.device))
+            used = [used[at] for at in places]
+            hidden = cached.decode(torch.stack([self.rows[i][behind] for i in used]))
+            pairs += [(hidden[at], self.alone[i][behind]) for at, i in enumerate(used)]
+        return _apart([found[None] for found, _ in pairs], [expected[None] for _, expected in pairs])
 
 
 @contextmanager
@@ -76,28 +171,6 @@ def _eager(causal_lm: CausalLM) -> Iterator[None]:
 
 
 def _apart(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """The distance of hidden states [length, hidden] each, as a share of the norm of what is expected."""
     difference = torch.cat([mine.float() - theirs for mine, theirs in zip(found, expected, strict=True)])
     return float(difference.norm() / torch.cat(list(expected)).norm())
-
-
-def _right_padded(causal_lm: CausalLM, rows: Sequence[Tensor]) -> list[Tensor]:
-    """The hidden states of each row, all computed together, without a mask."""
-    hidden = causal_lm.hidden_states(pad_sequence(list(rows), batch_first=True))
-    return [hidden[i, : len(row)] for i, row in enumerate(rows)]
-
-
-def _left_padded(causal_lm: CausalLM, rows: Sequence[Tensor]) -> list[Tensor]:
-    """The hidden states of each row's last tokens, the first of them computed with all before it."""
-    begun = [row[:-DECODED] for row in rows]
-    ids = pad_sequence(begun, batch_first=True, padding_side="left")
-    lengths = torch.tensor([len(row) for row in begun], device=ids.device)
-    mask = (torch.arange(ids.shape[1], device=ids.device) >= ids.shape[1] - lengths[:, None]).long()
-    cache = causal_lm.new_cache()
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    hidden = [causal_lm.hidden_states(ids, cache, attention_mask=mask, position_ids=positions)[:, -1]]
-    for step in range(DECODED):
-        token = torch.stack([row[len(row) - DECODED + step] for row in rows])[:, None]
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        position = mask.sum(1, keepdim=True) - 1
-        hidden.append(causal_lm.hidden_states(token, cache, attention_mask=mask, position_ids=position)[:, -1])
-    return list(torch.stack(hidden, dim=1))

@@ -15,6 +15,7 @@ from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.generator import Generator
 from distillkit_builtin.local.plain_generator import PlainGenerator
+from distillkit_builtin.local.sequence_proof import proved
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -29,7 +30,7 @@ def load() -> Callable[..., CausalLM]:
     device = Device(torch.device("cpu"))
 
     def read(source: str, dtype: torch.dtype = torch.float32) -> CausalLM:
-        return CausalLM.load(source, device, dtype, dtype)
+        return proved(CausalLM.load(source, device, dtype, dtype))
 
     return read
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_adapters, tiny_models
+from helpers.model_families import random_causal_lm
+from helpers.recurrent_families import RECURRENT
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     BertConfig,
-    FalconH1Config,
     GPT2Config,
-    Lfm2Config,
     LlamaConfig,
     PreTrainedConfig,
-    Qwen3NextConfig,
     RoFormerConfig,
     T5Config,
 )
@@ -25,7 +25,7 @@ from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.footprint import footprint, model_structure, require_batchable
+from distillkit_builtin.local.footprint import footprint, model_structure
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.requirements import quieten
 from distillkit_builtin.local.sampling_copy import SamplingCopy
@@ -33,13 +33,6 @@ from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
 
 Written = Callable[[PreTrainedConfig], str]
-RECURRENT: dict[str, PreTrainedConfig] = {
-    "Qwen3NextForCausalLM": Qwen3NextConfig(
-        **tiny_models.SMALL, layer_types=["linear_attention", "full_attention"], num_experts=2, num_experts_per_tok=1
-    ),
-    "Lfm2ForCausalLM": Lfm2Config(**tiny_models.SMALL, layer_types=["conv", "full_attention"]),
-    "FalconH1ForCausalLM": FalconH1Config(**tiny_models.SMALL, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8),
-}
 
 
 @pytest.fixture
@@ -54,18 +47,49 @@ def written(tmp_path: Path) -> Written:
     return write
 
 
-@pytest.mark.parametrize("architecture", RECURRENT)
-def test_recurrent_models_are_refused_by_student_and_scorer(architecture: str, written: Written) -> None:
-    source = written(RECURRENT[architecture])
+@pytest.mark.parametrize("family", ["qwen3_next", "lfm2", "falcon_h1", "mamba", "jamba", "minimax"])
+def test_recurrent_models_are_checked_as_others_are(family: str, written: Written) -> None:
+    source = written(AutoConfig.for_model(family, **tiny_models.SMALL, **RECURRENT[family]))
+    assert model_structure(source).parameters > 0
+
+
+@pytest.mark.parametrize("family", ["rwkv", "xlstm", "recurrent_gemma"])
+def test_models_that_keep_what_they_have_read_in_no_cache_are_refused_by_student_and_scorer(
+    family: str, written: Written
+) -> None:
+    source = written(AutoConfig.for_model(family, **tiny_models.SMALL, **RECURRENT.get(family, {})))
     scorer = LocalScorer(device="cpu").bind(replace(make_teacher(), model=source))
     for plugin in (LocalStudent(model=source, device="cpu"), scorer):
-        with pytest.raises(InputError, match=rf"is a {architecture}, .* serve it over HTTP instead"):
+        with pytest.raises(InputError, match=r"in no cache of transformers, .* serve it over HTTP instead"):
             plugin.check(make_context())
+
+
+@pytest.mark.parametrize("family", ["qwen3_next", "lfm2", "falcon_h1", "mamba", "zaya", "llama"])
+def test_what_recurrent_layers_keep_of_a_sequence_is_counted(family: str, written: Written) -> None:
+    causal_lm = random_causal_lm(family, **RECURRENT.get(family, {}))
+    cache = causal_lm.new_cache()
+    causal_lm.hidden_states(torch.ones(1, 9, dtype=torch.long), cache)
+    states = [
+        state.numel()
+        for layer in cache.layers
+        for name in ("conv_states", "recurrent_states")
+        for state in (getattr(layer, name, None) or {}).values()
+        if isinstance(state, torch.Tensor)
+    ]
+    assert model_structure(written(causal_lm.model.config)).state == sum(states)
+    assert bool(states) == (family != "llama")
+
+
+def test_only_layers_that_keep_keys_and_values_are_counted_for_them(written: Written) -> None:
+    small = {**tiny_models.SMALL, "num_hidden_layers": 4}
+    hybrid = AutoConfig.for_model("lfm2", **small, layer_types=["conv", "conv", "full_attention", "conv"])
+    assert model_structure(written(hybrid)).cached == 2 * 2 * 8
+    assert model_structure(written(LlamaConfig(**small))).cached == 4 * 2 * 2 * 8
 
 
 @pytest.mark.parametrize("family", tiny_models.FAMILIES)
 def test_models_that_attend_alone_are_accepted(family: str, written: Written) -> None:
-    require_batchable(written(tiny_models.FAMILIES[family]))
+    model_structure(written(tiny_models.FAMILIES[family]))
 
 
 ENCODER: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -78,7 +102,7 @@ def test_encoders_are_refused_though_transformers_has_a_head_for_them(
     with pytest.raises(InputError, match="reads in both directions"):
         LocalStudent(model=written(config), device="cpu").check(make_context())
     config.is_decoder = True
-    require_batchable(written(config))
+    model_structure(written(config))
 
 
 @pytest.mark.parametrize(

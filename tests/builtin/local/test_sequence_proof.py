@@ -146,10 +146,10 @@ def wrapped(change: Callable[[Any, Tensor], Tensor]) -> CausalLM:
 @pytest.mark.parametrize(
     ("how", "change"),
     [
-        ("beside longer ones", lambda given, hidden: hidden + hidden.mean((0, 1))),  # mixes the batch
-        ("beside longer ones", lambda given, hidden: hidden + hidden[:, -1:]),  # looks ahead
-        ("beside longer ones", lambda given, hidden: hidden + torch.randn_like(hidden)),  # is random
-        ("behind padding", lambda given, hidden: hidden * (1 + 0.1 * ("attention_mask" in given))),
+        ("beside another", lambda given, hidden: hidden + hidden.mean((0, 1))),  # mixes the batch
+        ("token by token", lambda given, hidden: hidden + hidden[:, -1:]),  # looks ahead
+        ("beside another", lambda given, hidden: hidden + torch.randn_like(hidden)),  # is random
+        ("token by token", lambda given, hidden: hidden * (1 + 0.1 * given["use_cache"])),  # reads its cache wrongly
     ],
 )
 def test_a_model_that_depends_on_what_is_beside_a_sequence_is_refused(
@@ -169,7 +169,7 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
         return attend(*args, **kwargs)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", careless)
-    with pytest.raises(InputError, match="hidden states of a sequence beside longer ones"):
+    with pytest.raises(InputError, match="hidden states of a sequence beside another"):
         proved(causal_lm)
 
 

@@ -48,7 +48,9 @@ def sampling_bytes(size: Footprint, work: Work, slots: int, routed: int, *, fast
         prompts = min(work.prompts, slots) if work.prompts else slots
         tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
         return tokens * (flowing_bytes(size, routed) + cached) + logits
-    return slots * work.prompt * flowing_bytes(size, routed) + GROWING * slots * work.length * cached + logits
+    states = slots * size.structure.state * FLOAT32
+    growing = GROWING * slots * work.length * cached
+    return slots * work.prompt * flowing_bytes(size, routed) + growing + states + logits
 
 
 def scoring_bytes(size: Footprint, work: Work, max_tokens: int, routed: int) -> int:
@@ -61,6 +63,7 @@ def scoring_bytes(size: Footprint, work: Work, max_tokens: int, routed: int) -> 
     shared = 0
     if work.completions > work.prompts:
         shared = sequences * work.prompt * size.structure.cached * size.dtype.itemsize
+        shared += sequences * size.structure.state * FLOAT32
     return flowing + shared + logits_bytes(size, sequences * work.new, copies=2)
 
 

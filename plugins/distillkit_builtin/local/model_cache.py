@@ -1,0 +1,84 @@
+"""What a model keeps of a sequence that it has read: keys and values, states of recurrent layers, or both.
+
+transformers has one cache for most architectures. A few have a class of their own, which the backbone's forward names
+in its annotation; and some keep something else, which no cache of transformers holds.
+"""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from torch import LongTensor, Tensor, nn
+from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
+from transformers.cache_utils import Cache, DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+from distillkit.errors import InputError
+from distillkit_builtin.local.model_class import backbone
+from distillkit_builtin.local.model_config import declared_text_config
+
+ARGUMENTS = ("cache", "past_key_values", "cache_params")
+"""How a backbone's forward calls its cache; transformers renamed the argument in 5.x."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheKind:
+    """Which cache a backbone takes."""
+
+    argument: str
+    """The name of the argument that takes it."""
+    own: type[DynamicCache] | None
+    """The backbone's own class; None: transformers' DynamicCache, with layers as the config says."""
+
+    @classmethod
+    def of(cls, decoder: nn.Module) -> "CacheKind":
+        """By the signature of the backbone's forward. Raises InputError if it takes no cache of transformers."""
+        known = inspect.signature(decoder.forward).parameters
+        name = next((name for name in ARGUMENTS if name in known), None)
+        kinds = [] if name is None else list(_named_classes(known[name].annotation))
+        inside = any(hasattr(layer, "_setup_cache") for layer in decoder.modules())  # in the layers themselves
+        if name is None or inside or not all(issubclass(kind, Cache) for kind in kinds):
+            raise InputError(
+                f"{type(decoder).__name__} keeps what it has read in a form of its own, in no cache of transformers, "
+                "so the local backend cannot sample from it; serve it over HTTP instead"
+            )
+        own = [kind for kind in kinds if issubclass(kind, DynamicCache) and kind is not DynamicCache]
+        return cls(name, own[0] if own else None)
+
+    def new(self, config: PreTrainedConfig) -> DynamicCache:
+        """An empty cache; `config` is of the text decoder."""
+        if self.own is None:
+            return DynamicCache(config=config)
+        return self.own(config=config) if "config" in inspect.signature(self.own).parameters else self.own()
+
+
+def empty_cache(model: PreTrainedModel) -> DynamicCache:
+    """A new cache of the model, which may have no data. Raises InputError if it keeps nothing in one."""
+    return CacheKind.of(backbone(model)).new(declared_text_config(model.config))
+
+
+def select_rows(cache: DynamicCache, index: Tensor) -> None:
+    """Let `cache` hold the rows `index` [n] of those that it holds: fewer, in another order, one several times."""
+    cache.reorder_cache(cast(LongTensor, index))
+    states = getattr(cache, "linear_cache", None)  # beside the layers, by an architecture with a class of its own
+    if states is not None:
+        setattr(cache, "linear_cache", [s[index] if isinstance(s, Tensor) else s for s in states])  # noqa: B010
+
+
+def layers_with_keys(cache: DynamicCache, layers: int) -> int:
+    """How many of a model's `layers` keep keys and values of every token."""
+    kept = [layer for layer in cache.layers if isinstance(layer, DynamicLayer)]
+    return len(kept) if cache.layers else layers
+
+
+def has_states(cache: Cache) -> bool:
+    """Whether layers keep anything but keys and values, token by token."""
+    known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    return type(cache) is not DynamicCache or any(type(layer) not in known for layer in cache.layers)
+
+
+def _named_classes(annotation: object) -> Iterator[type]:
+    """The caches in an annotation."""
+    for kind in get_args(annotation) or (annotation,):
+        if isinstance(kind, type) and kind.__name__.endswith("Cache"):
+            yield kind
