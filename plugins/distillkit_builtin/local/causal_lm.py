@@ -16,7 +16,7 @@ from distillkit.arrays import IntArray
 from distillkit.errors import InputError
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.load_weights import load_weights, require_finite
-from distillkit_builtin.local.model_class import backbone
+from distillkit_builtin.local.model_class import backbone, language_model
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
@@ -61,6 +61,7 @@ class CausalLM:
         self.dtype = dtype
         self.adapter: PeftModel | None = None
         self.backbone = backbone(model)
+        self._language_model = language_model(model)
         # transformers renamed the argument in 5.x, and warns at every use of the old name.
         known = inspect.signature(self.backbone.forward).parameters
         self.cache_argument = "cache" if "cache" in known else "past_key_values"
@@ -112,7 +113,7 @@ class CausalLM:
     @property
     def _head(self) -> torch.nn.Module:
         """As it stands now: an adapter may have put a layer of its own in its place."""
-        head: torch.nn.Module = self.model.get_output_embeddings()
+        head: torch.nn.Module = self._language_model.get_output_embeddings()
         return head
 
     @property
@@ -132,7 +133,7 @@ class CausalLM:
         ids = torch.arange(1, 5, device=self.device.device)[None]
         hidden = self.hidden_states(ids)
         ours = self.head(hidden)
-        theirs = self.model(input_ids=ids, use_cache=False).logits
+        theirs = self._language_model(input_ids=ids, use_cache=False).logits
         if not (ours.isfinite().all() and theirs.isfinite().all()):
             raise InputError(
                 f"{name}: its hidden states or logits are not finite, though all its weights are. In float16 large "

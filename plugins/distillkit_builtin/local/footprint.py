@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.device import resolve_dtype
-from distillkit_builtin.local.model_class import empty_model
+from distillkit_builtin.local.model_class import empty_model, language_model, text_decoder, text_parameters
 from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
@@ -30,6 +30,8 @@ class Structure:
     """The model's class."""
     parameters: int
     """Tied ones once."""
+    text_parameters: int
+    """Without those of towers for pictures and sound, which are never trained."""
     linear_parameters: int
     """Weights of the linear layers but the head: what a LoRA is put on."""
     linear_ends: int
@@ -75,7 +77,9 @@ class Footprint:
         A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained.
         """
         if lora_rank == 0:
-            return self.structure.parameters * TRAINED_BYTES + samples * self.weight_bytes
+            towers = self.structure.parameters - self.structure.text_parameters
+            frozen = towers * torch.float32.itemsize
+            return self.structure.text_parameters * TRAINED_BYTES + frozen + samples * self.weight_bytes
         adapter = lora_rank * self.structure.linear_ends
         merged = self.structure.linear_parameters * self.dtype.itemsize
         copied = merged if self.quantization is None else adapter * torch.float32.itemsize
@@ -99,7 +103,7 @@ def model_structure(source: str) -> Structure:
 @lru_cache(maxsize=16)
 def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
-    head = model.get_output_embeddings()
+    head = language_model(model).get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
     outputs = [m.weight.shape[1] if isinstance(m, Conv1D) else m.weight.shape[0] for m in linear]
     config = model.config.get_text_config()
@@ -108,6 +112,7 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        text_parameters=sum(parameter.numel() for parameter in text_parameters(model).values()),
         linear_parameters=sum(module.weight.numel() for module in linear),
         linear_ends=sum(sum(module.weight.shape) for module in linear),
         recurrent=_is_recurrent(model),
@@ -133,17 +138,18 @@ def model_on_meta(source: str) -> PreTrainedModel:
     try:
         with quiet_loading():
             model = empty_model(config)
-        DynamicCache(config=model.config)
+        DynamicCache(config=declared_text_config(model.config))
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     except Exception as error:  # what a cache computes with a config's values may be of no use
         raise InputError(f"{source}: no model can be built from its config.json: {one_line(error)}") from error
     name = type(model).__name__
-    if model.get_output_embeddings() is None:
+    decoder = text_decoder(model)
+    if language_model(model).get_output_embeddings() is None:
         raise InputError(
-            f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
+            f"{source} is a {name}, in which the local backend finds no head for text; serve it over HTTP instead"
         )
-    attributes = [vars(module).get(key) for module in model.modules() for key in ("is_causal", "is_decoder")]
+    attributes = [vars(module).get(key) for module in decoder.modules() for key in ("is_causal", "is_decoder")]
     if False in attributes and True not in attributes:
         raise InputError(
             f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "

@@ -10,7 +10,7 @@ from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.device import device_in_check
-from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
+from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import samples_fast, sampling_bytes, scoring_bytes, slot_bytes
 from distillkit_builtin.local.memory.room import device_memory, host_memory
@@ -57,7 +57,7 @@ def student_memory(
     stored = torch.float32 if lora_rank == 0 else size.dtype
     uses += _loaded(options.model, size, stored)
     if device.type != "cpu":
-        trained = size.structure.parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
+        trained = size.structure.text_parameters if lora_rank == 0 else lora_rank * size.structure.linear_ends
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
     savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
     if chunks is not None and chunks.positions > SMALLER_CHUNK:
@@ -69,7 +69,7 @@ def _trained(
     run: RunContext, options: LocalStudentOptions, lora_rank: int, size: Footprint, *, samples: bool
 ) -> list[MemoryUse]:
     """Weights, gradients, moments, and the copy that samples."""
-    structure, where = size.structure, size.device
+    where = size.device
     copy = size.training_bytes(lora_rank) - size.training_bytes(lora_rank, samples=False) if samples else 0
     uses = [MemoryUse(where, "weights", "the copy that samples", copy)]
     if lora_rank:
@@ -78,7 +78,7 @@ def _trained(
         return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", trained)]
     ranks = run.rank.count if shards(options, device_in_check(run, options.device), run) else 1
     parts = f", a part in each of {ranks} processes" if ranks > 1 else ""
-    trained = structure.parameters * TRAINED_BYTES // ranks
+    trained = size.training_bytes(0, samples=False) // ranks
     return [*uses, MemoryUse(where, "weights", f"float32 weights, gradients and moments{parts}", trained)]
 
 
