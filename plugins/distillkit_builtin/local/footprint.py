@@ -11,8 +11,14 @@ from transformers.pytorch_utils import Conv1D
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.device import resolve_dtype
-from distillkit_builtin.local.model_class import empty_model, language_model, text_decoder, text_parameters
-from distillkit_builtin.local.model_config import config_state, declared_text_config, read_config
+from distillkit_builtin.local.model_class import (
+    empty_model,
+    language_model,
+    require_text_alone,
+    text_decoder,
+    text_parameters,
+)
+from distillkit_builtin.local.model_config import config_state, declared_text_config, layer_configs, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
@@ -103,12 +109,17 @@ def model_structure(source: str) -> Structure:
 @lru_cache(maxsize=16)
 def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
+    try:
+        require_text_alone(model)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
     head = language_model(model).get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
     outputs = [m.weight.shape[1] if isinstance(m, Conv1D) else m.weight.shape[0] for m in linear]
-    config = model.config.get_text_config()
-    hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
-    layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
+    config = model.config.get_text_config(decoder=True)
+    hidden, layers = _number(config, "hidden_size", 1), _number(config, "num_hidden_layers", 1)
+    each = list(layer_configs(config))
+    attention = [_attention_sizes(layer) for layer in (each if len(each) == layers else [each[0]] * layers)]
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -121,9 +132,16 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         vocabulary=_number(config, "vocab_size", 1),
         linear_outputs=sum(outputs),
         widest_output=max(outputs, default=0),
-        attention_outputs=layers * heads * head_dim,
-        cached=2 * layers * _number(config, "num_key_value_heads", heads) * head_dim,
+        attention_outputs=sum(outputs for outputs, _ in attention),
+        cached=sum(cached for _, cached in attention),
     )
+
+
+def _attention_sizes(config: PreTrainedConfig) -> tuple[int, int]:
+    """What attention of a layer gives for one token, and the keys and values that it keeps of it."""
+    heads = _number(config, "num_attention_heads", 1)
+    head_dim = _number(config, "head_dim", _number(config, "hidden_size", 1) // heads)
+    return heads * head_dim, 2 * _number(config, "num_key_value_heads", heads) * head_dim
 
 
 def _number(config: PreTrainedConfig, name: str, default: int) -> int:

@@ -97,7 +97,7 @@ def _cannot_be_built(config: PreTrainedConfig, error: Exception) -> str:
     if not packages:
         return f"no model can be built from its config.json: {one_line(error)}"
     return (
-        f"transformers makes a {config.model_type!r} model of {' and '.join(packages)}, also where it reads text alone, "
+        f"transformers makes a {config.model_type!r} model of {' and '.join(packages)}, also for text alone, "
         f"and they are not installed: pip install {' '.join(packages)}"
     )
 

@@ -74,9 +74,9 @@ def local_report(
     if lora_rank == 0:
         require_trainable(source, size.quantization)
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
-    rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
     towers = size.structure.parameters - size.structure.text_parameters if lora_rank == 0 else 0
-    rest = (*rest, *([FROZEN.format(towers / 1e6)] if towers else []))
+    frozen = [FROZEN.format(towers / 1e6)] if towers else []
+    rest = [*_adapter_notes(source, start, lora=bool(lora_rank), samples=samples), *frozen]
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
     if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
         notes = (*notes, to_download)
