@@ -16,7 +16,7 @@ from distillkit.arrays import IntArray
 from distillkit.errors import InputError
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.load_weights import load_weights, require_finite
-from distillkit_builtin.local.model_class import backbone, language_model
+from distillkit_builtin.local.model_class import backbone, computable, language_model
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
@@ -83,7 +83,8 @@ class CausalLM:
         torch.nn.Module.to(model, device.device)
         require_finite(model, resolved.base)
         causal_lm = cls(model, device, dtype)
-        causal_lm.require_known_head()
+        with computable(model):
+            causal_lm.require_known_head()
         return causal_lm
 
     def new_cache(self) -> DynamicCache:

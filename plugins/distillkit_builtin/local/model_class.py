@@ -6,6 +6,8 @@ of the checkpoint know.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -152,6 +154,19 @@ def require_text_alone(model: PreTrainedModel) -> None:
         ) from error
     except (RuntimeError, NotImplementedError, IndexError):  # such as how many tokens come to an expert
         return
+
+
+@contextmanager
+def computable(model: PreTrainedModel) -> Iterator[None]:
+    """A context for the first computations of a model. Raises InputError for whatever its own code runs into."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be computed by the local backend: {one_line(error)}; {ELSEWHERE}"
+        ) from error
 
 
 def _innermost(model: PreTrainedModel, embeddings: nn.Module) -> PreTrainedModel:

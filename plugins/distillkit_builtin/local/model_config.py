@@ -168,11 +168,14 @@ def layer_configs(config: "PreTrainedConfig") -> "Sequence[PreTrainedConfig]":
 
 def _limits(config: "PreTrainedConfig") -> list[LengthLimit]:
     rope = getattr(config, "rope_parameters", None) or {}
-    limits = [
-        LengthLimit(int(each["original_max_position_embeddings"]), "its rotary embedding (longrope) is another one")
-        for each in (rope, *(value for value in rope.values() if isinstance(value, dict)))
-        if each.get("rope_type") == "longrope"
-    ]
+    limits: list[LengthLimit] = []
+    for each in (part for part in (rope, *rope.values()) if isinstance(part, dict)):  # some have one a kind of layer
+        if each.get("rope_type") == "longrope":
+            border = int(each["original_max_position_embeddings"])
+            limits.append(LengthLimit(border, "its rotary embedding (longrope) is another one"))
+        elif each.get("rope_type") == "dynamic" and getattr(config, "max_position_embeddings", None):
+            border = int(config.max_position_embeddings)
+            limits.append(LengthLimit(border, "its rotary embedding (dynamic) is another one at each length"))
     sparse = {name: getattr(config, name, None) for name in SPARSE}
     if "minimax_m3_sparse" not in (getattr(config, "layer_types", None) or ()):
         sparse.pop("index_block_size")
