@@ -18,7 +18,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.head_form import HeadForm
 from distillkit_builtin.local.load_weights import load_weights, require_finite
 from distillkit_builtin.local.model_cache import CacheKind
-from distillkit_builtin.local.model_class import backbone
+from distillkit_builtin.local.model_class import backbone, computable, language_model
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
@@ -64,6 +64,7 @@ class CausalLM:
         self.adapter: PeftModel | None = None
         self.backbone = backbone(model)
         self.cache_kind = CacheKind.of(self.backbone)
+        self._language_model = language_model(model)
         self._cache_config = declared_text_config(model.config)
         self.head_form = HeadForm.declared(model.config.get_text_config(decoder=True))
         self.batching: Batching = ONE_LENGTH
@@ -80,7 +81,8 @@ class CausalLM:
         torch.nn.Module.to(model, device.device)
         require_finite(model, resolved.base)
         causal_lm = cls(model, device, dtype)
-        causal_lm.require_known_head()
+        with computable(model):
+            causal_lm.require_known_head()
         return causal_lm
 
     def of_copy(self, model: PreTrainedModel) -> "CausalLM":
@@ -115,7 +117,7 @@ class CausalLM:
     @property
     def _head(self) -> torch.nn.Module:
         """As it stands now: an adapter may have put a layer of its own in its place."""
-        head: torch.nn.Module = self.model.get_output_embeddings()
+        head: torch.nn.Module = self._language_model.get_output_embeddings()
         return head
 
     @property
@@ -139,7 +141,7 @@ class CausalLM:
         ids = torch.arange(1, 5, device=self.device.device)[None]
         hidden = self.hidden_states(ids)
         given = self._head(hidden)
-        theirs = self.model(input_ids=ids, use_cache=False).logits
+        theirs = self._language_model(input_ids=ids, use_cache=False).logits
         if not (given.isfinite().all() and theirs.isfinite().all()):
             raise InputError(
                 f"{name}: its hidden states or logits are not finite, though all its weights are. In float16 large "

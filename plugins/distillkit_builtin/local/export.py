@@ -14,6 +14,7 @@ from distillkit_builtin.local.lora import ADAPTER
 from distillkit_builtin.local.model_card import ends_note, model_card
 from distillkit_builtin.local.option_types import ExportDType
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.processor_files import copy_processor_files
 from distillkit_builtin.model_source import resolve_model
 
 BAD_EXPORT = "what others load from {path} is not what was trained: {problem}. The weights are there; please report it"
@@ -73,6 +74,7 @@ def export(
     path = write_weights(policy, run_dir, whole)
     if whole is not None:
         say_dtype(path, dtype)
+        copy_processor_files(base, path)
     tokenizer.inner.save_pretrained(path)
     problem = export_problem(policy, path, whole)
     said = None if problem is None else BAD_EXPORT.format(path=path, problem=problem.rstrip("."))
@@ -89,5 +91,6 @@ def _written_base(policy: Policy, tokenizer: HFTokenizer, run_dir: Path, base: s
     folder = (run_dir / "base").resolve()
     load_weights(source, policy.causal_lm.dtype).save_pretrained(folder)
     tokenizer.inner.save_pretrained(folder)
+    copy_processor_files(base, folder)
     apply_umask(folder)
     return str(folder)

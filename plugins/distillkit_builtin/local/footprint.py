@@ -13,8 +13,14 @@ from distillkit_builtin.local.decoder_layers import linear_ends
 from distillkit_builtin.local.device import resolve_dtype
 from distillkit_builtin.local.lora_targets import LoraSize, find_targets
 from distillkit_builtin.local.model_cache import empty_cache, layers_with_keys
-from distillkit_builtin.local.model_class import empty_model
-from distillkit_builtin.local.model_config import config_state, read_config
+from distillkit_builtin.local.model_class import (
+    empty_model,
+    language_model,
+    require_text_alone,
+    text_decoder,
+    text_parameters,
+)
+from distillkit_builtin.local.model_config import config_state, layer_configs, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
@@ -35,6 +41,8 @@ class Structure:
     """Tied ones once."""
     quantizable: int
     """Weights of the linear layers but the head: what a model in few bits keeps in them."""
+    text_parameters: int
+    """Without those of towers for pictures and sound, which are never trained."""
     linear_parameters: int
     """Weights of those that a LoRA is put on, unless others are chosen."""
     linear_ends: int
@@ -81,7 +89,9 @@ class Footprint:
         LoRA is on, where that was chosen.
         """
         if lora_rank == 0:
-            return self.structure.parameters * TRAINED_BYTES + samples * self.weight_bytes
+            towers = self.structure.parameters - self.structure.text_parameters
+            frozen = towers * torch.float32.itemsize
+            return self.structure.text_parameters * TRAINED_BYTES + frozen + samples * self.weight_bytes
         if lora is None:
             lora = LoraSize(lora_rank * self.structure.linear_ends, self.structure.linear_parameters, 0)
         merged = (lora.linear_weights + lora.expert_weights) * self.dtype.itemsize
@@ -107,17 +117,23 @@ def model_structure(source: str) -> Structure:
 @lru_cache(maxsize=16)
 def _structure(source: str, state: tuple[int, int] | None) -> Structure:
     model = model_on_meta(source)
-    head = model.get_output_embeddings()
+    try:
+        require_text_alone(model)
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from error
+    head = language_model(model).get_output_embeddings()
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear | Conv1D) and m is not head]
     targets = find_targets(model, None, experts=False)
     outputs = [linear_ends(model.get_submodule(name))[1] for name in targets.linears]
-    config = model.config.get_text_config()
-    hidden, heads = _number(config, "hidden_size", 1), _number(config, "num_attention_heads", 1)
-    kept = layers_with_keys(empty_cache(model), _number(config, "num_hidden_layers", 1))
-    layers, head_dim = _number(config, "num_hidden_layers", 1), _number(config, "head_dim", hidden // heads)
+    config = model.config.get_text_config(decoder=True)
+    hidden, layers = _number(config, "hidden_size", 1), _number(config, "num_hidden_layers", 1)
+    each = list(layer_configs(config))
+    attention = [_attention_sizes(layer) for layer in (each if len(each) == layers else [each[0]] * layers)]
+    kept = layers_with_keys(empty_cache(model), layers)
     return Structure(
         architecture=type(model).__name__,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
+        text_parameters=sum(parameter.numel() for parameter in text_parameters(model).values()),
         quantizable=sum(module.weight.numel() for module in linear),
         linear_parameters=targets.linear_weights,
         linear_ends=targets.ends,
@@ -126,10 +142,17 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         vocabulary=_number(config, "vocab_size", 1),
         linear_outputs=sum(outputs),
         widest_output=max(outputs, default=0),
-        attention_outputs=layers * heads * head_dim,
-        cached=2 * kept * _number(config, "num_key_value_heads", heads) * head_dim,
+        attention_outputs=sum(outputs for outputs, _ in attention),
+        cached=sum(cached for _, cached in attention) * kept // layers,
         state=state_numbers(model),
     )
+
+
+def _attention_sizes(config: PreTrainedConfig) -> tuple[int, int]:
+    """What attention of a layer gives for one token, and the keys and values that it keeps of it."""
+    heads = _number(config, "num_attention_heads", 1)
+    head_dim = _number(config, "head_dim", _number(config, "hidden_size", 1) // heads)
+    return heads * head_dim, 2 * _number(config, "num_key_value_heads", heads) * head_dim
 
 
 def _number(config: PreTrainedConfig, name: str, default: int) -> int:
@@ -150,11 +173,12 @@ def model_on_meta(source: str) -> PreTrainedModel:
     except Exception as error:  # what a cache computes with a config's values may be of no use
         raise InputError(f"{source}: no model can be built from its config.json: {one_line(error)}") from error
     name = type(model).__name__
-    if model.get_output_embeddings() is None:
+    decoder = text_decoder(model)
+    if language_model(model).get_output_embeddings() is None:
         raise InputError(
-            f"{source} is a {name}, in which the local backend finds no backbone and head; serve it over HTTP instead"
+            f"{source} is a {name}, in which the local backend finds no head for text; serve it over HTTP instead"
         )
-    attributes = [vars(module).get(key) for module in model.modules() for key in ("is_causal", "is_decoder")]
+    attributes = [vars(module).get(key) for module in decoder.modules() for key in ("is_causal", "is_decoder")]
     if False in attributes and True not in attributes:
         raise InputError(
             f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "

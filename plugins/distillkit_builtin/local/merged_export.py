@@ -12,6 +12,7 @@ from distillkit_builtin.local.export_dtype import written_dtype
 from distillkit_builtin.local.load_weights import load_weights
 from distillkit_builtin.local.model_card import MERGED, ends_note, model_card
 from distillkit_builtin.local.option_types import ExportDType
+from distillkit_builtin.local.processor_files import copy_processor_files
 from distillkit_builtin.model_source import ADAPTER_CONFIG, ModelSource, resolve_model
 
 
@@ -45,6 +46,7 @@ def write_whole_model(export: WholeExport, folder: Path) -> None:
     model = load_weights(source, dtype)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(export.exported, trust_remote_code=False).save_pretrained(folder)
+    copy_processor_files(export.base, folder)
     problem = model_problem(folder, model.state_dict())
     if problem is not None:
         raise RunFailedError(f"what others load from {folder} is not what was trained: {problem}; please report it")

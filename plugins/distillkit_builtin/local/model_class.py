@@ -1,44 +1,85 @@
-"""Which class of transformers a model is loaded as, and where its text decoder is.
+"""Which class of transformers a model is loaded as, and which part of it reads text.
 
 The class named in `architectures` counts, if it computes next tokens: checkpoints of Qwen 3.5 and Llama 4 hold a model
 with a vision tower, and as one for text alone the names of an adapter's tensors would be others than those that servers
 of the checkpoint know.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedConfig, PreTrainedModel
+import transformers
+from torch import nn
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import one_line
+from distillkit_builtin.file_errors import first_names, one_line
 
-KINDS: tuple[Any, ...] = (AutoModelForCausalLM, AutoModelForMultimodalLM)
-"""For text alone first: where `architectures` names no class of either."""
+KINDS: tuple[tuple[Any, Any], ...] = (
+    (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
+    (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
+)
+"""Auto classes, and which classes each has for a config; for text alone first: where `architectures` names none."""
+MISSING_LIBRARY = re.compile(r"requires the (.+?) library but it was not found")
+"""What transformers says of a part of a model that is made by another library; it goes on for a paragraph."""
+PACKAGES = {"PIL": "pillow"}
+"""Of libraries that are installed by another name than transformers calls them."""
+ELSEWHERE = "choose a causal language model, or serve this one over HTTP"
 
 
 def auto_class(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - transformers has no public name for its type
     """The auto class of transformers that loads a model of this config.
 
     Raises:
-        InputError: if transformers has no model of this kind that computes next tokens of a text.
+        InputError: if transformers has no model of this kind that computes next tokens of a text, or if the config
+            names a class that computes something else.
     """
     named = set(getattr(config, "architectures", None) or ())
-    found = [kind for kind in KINDS if type(config) in kind._model_mapping]
-    for kind in found:
-        if named & {each.__name__ for each in _classes(kind, config)}:
-            return kind
-    if not found:
+    found = {kind: _class_names(mapping, config) for kind, mapping in KINDS}
+    chosen = next((kind for kind, names in found.items() if named & names), None)
+    _require_decoder_alone(config, causal=chosen is AutoModelForCausalLM)
+    if not any(found.values()):
+        raise InputError(f"transformers has no {config.model_type!r} model that computes next tokens; {ELSEWHERE}")
+    other = [name for name in named if _is_known(name) and not name.endswith("Model")]  # a bare backbone may have
+    if chosen is None and other:  # a head that is tied to its embeddings
         raise InputError(
-            f"transformers has no model of type {config.model_type!r} that computes the next tokens of a text alone; "
-            "choose another, or serve this one over HTTP"
+            f"its config.json says that it is a {first_names(other)}, which computes something else than next tokens "
+            f"(a classifier, a reward model, an encoder): its head would be missing; {ELSEWHERE}"
         )
-    return found[0]
+    return chosen or next(kind for kind, names in found.items() if names)
 
 
-def _classes(kind: Any, config: PreTrainedConfig) -> tuple[type[PreTrainedModel], ...]:  # noqa: ANN401 - as above
-    classes = kind._model_mapping[type(config)]
-    return tuple(classes) if isinstance(classes, list | tuple) else (classes,)
+def _class_names(mapping: Any, config: PreTrainedConfig) -> set[str]:  # noqa: ANN401 - as above
+    """What transformers has of one kind for this config."""
+    classes = mapping.get(type(config), ())
+    return {each.__name__ for each in (classes if isinstance(classes, list | tuple) else (classes,))}
+
+
+def _is_known(name: str) -> bool:
+    try:
+        return hasattr(transformers, name)
+    except ImportError:
+        return False
+
+
+def _require_decoder_alone(config: PreTrainedConfig, *, causal: bool) -> None:
+    """Raise InputError for an encoder-decoder; `causal`: the config names the class of its decoder alone."""
+    parts = (config, *(getattr(config, name, None) for name in ("text_config", "decoder")))
+    if not causal and any(getattr(part, "is_encoder_decoder", False) for part in parts):
+        raise InputError(
+            f"it is an encoder-decoder ({config.model_type}), which reads a source text by one part and writes by "
+            f"another; the local backend has decoders alone; {ELSEWHERE}"
+        )
 
 
 def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
@@ -48,17 +89,98 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
         with torch.device("meta"):
             model: PreTrainedModel = kind.from_config(config, trust_remote_code=False)
     except Exception as error:  # a model's class computes with what the config says, and raises whatever comes of it
-        raise InputError(f"no model can be built from its config.json: {one_line(error)}") from error
+        raise InputError(_cannot_be_built(config, error)) from error
     return model
 
 
-def text_decoder(model: PreTrainedModel) -> torch.nn.Module:
-    """The part of `model` that reads text, without head and without towers for pictures and sound."""
-    decoder: torch.nn.Module = model.get_decoder()
-    return decoder
+def _cannot_be_built(config: PreTrainedConfig, error: Exception) -> str:
+    names = dict.fromkeys(MISSING_LIBRARY.findall(str(error))) if isinstance(error, ImportError) else {}
+    packages = [PACKAGES.get(name, name) for name in names]
+    if not packages:
+        return f"no model can be built from its config.json: {one_line(error)}"
+    return (
+        f"transformers makes a {config.model_type!r} model of {' and '.join(packages)}, also for text alone, "
+        f"and they are not installed: pip install {' '.join(packages)}"
+    )
 
 
-def backbone(model: PreTrainedModel) -> torch.nn.Module:
+def text_decoder(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of `model` that reads text, without head and, but for a few, without towers for pictures and sound.
+
+    The innermost model of transformers that holds the token embeddings: `get_decoder` gives some with their head, and
+    of some the head. Which weights inside it are of a tower, `text_parameters` knows.
+
+    Raises:
+        InputError: if no part holds them.
+    """
+    return _innermost(model, model.get_input_embeddings())
+
+
+def language_model(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of `model` that computes logits of a text: token embeddings, decoder and head; mostly all of it."""
+    decoder = text_decoder(model)
+    parts = [part for part in _models(model) if part.get_output_embeddings() is not None]
+    return next((part for part in reversed(parts) if decoder in _models(part)), model)
+
+
+def text_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """What computes the next tokens of a text, by name: decoder and head, tied weights once.
+
+    All parameters of a model for text alone; of others not those of the towers, which text never goes through.
+    """
+    decoder, head = text_decoder(model), language_model(model).get_output_embeddings()
+    inside = {id(parameter) for part in (decoder, head) if part is not None for parameter in part.parameters()}
+    inside -= {id(parameter) for tower in _towers(decoder) for parameter in tower.parameters()}
+    return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in inside}
+
+
+def backbone(model: PreTrainedModel) -> nn.Module:
     """What gives the hidden states of `model`: all of it but the head."""
-    found: torch.nn.Module = model.base_model
-    return found if found is not model else text_decoder(model)
+    inner = language_model(model)
+    found: nn.Module = inner.base_model
+    return found if found is not inner else text_decoder(model)
+
+
+def require_text_alone(model: PreTrainedModel) -> None:
+    """Raise InputError if the model, on the meta device, cannot be called with a text alone: it wants a picture too.
+
+    What it asks its tensors for, which have no values there, is no fault.
+    """
+    try:
+        language_model(model)(input_ids=torch.ones(1, 2, dtype=torch.long, device="meta"), use_cache=False)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"a {type(model).__name__} cannot be computed from a text alone: {one_line(error)}; {ELSEWHERE}"
+        ) from error
+    except (RuntimeError, NotImplementedError, IndexError):  # such as how many tokens come to an expert
+        return
+
+
+@contextmanager
+def computable(model: PreTrainedModel) -> Iterator[None]:
+    """A context for the first computations of a model. Raises InputError for whatever its own code runs into."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+        raise InputError(
+            f"{type(model).__name__} cannot be computed by the local backend: {one_line(error)}; {ELSEWHERE}"
+        ) from error
+
+
+def _innermost(model: PreTrainedModel, embeddings: nn.Module) -> PreTrainedModel:
+    holders = [part for part in _models(model) if any(module is embeddings for module in part.modules())]
+    if not holders:
+        raise InputError(f"a {type(model).__name__} has no token embeddings of its own; {ELSEWHERE}")
+    return holders[-1]
+
+
+def _models(model: nn.Module) -> list[PreTrainedModel]:
+    """Those that it is made of, from the outside to the inside, itself the first."""
+    return [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+
+
+def _towers(decoder: PreTrainedModel) -> list[nn.Module]:
+    """Children of a text decoder that hold models of their own: they read pictures and sound."""
+    return [child for child in decoder.children() if _models(child)]

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import lru_cache
@@ -21,6 +22,12 @@ UNKNOWN_KIND = re.compile(r"has model type `([^`]*)`")
 """What transformers says of a `model_type` that it does not know."""
 KINDS_OF_CACHE = ("layer_types", "sliding_window", "attention_chunk_size")
 """What transformers reads of any config to choose how much of a sequence a layer's cache keeps."""
+SPARSE = {
+    "index_topk": "chooses among the tokens of a batch",
+    "keep_window_size": "reads what stands behind a token",
+    "index_block_size": "counts its blocks from the padding",
+}
+"""Up to how many tokens attention that leaves some out is the same as whole attention, and what it does beyond."""
 
 
 def read_config(source: str) -> "PreTrainedConfig":
@@ -129,7 +136,7 @@ def embedding_rows(source: str) -> int | None:
 
 
 def _number(source: str, name: str) -> int | None:
-    value = getattr(read_config(source).get_text_config(), name, None)
+    value = getattr(read_config(source).get_text_config(decoder=True), name, None)
     return None if value is None else int(value)
 
 
@@ -144,18 +151,36 @@ class LengthLimit:
 def length_limit(source: str) -> LengthLimit | None:
     """Of the model `source`; None for most. Raises InputError as `read_config`.
 
-    transformers chooses the factors of a longrope by the longest sequence of a batch, and those of sparse attention
-    see every token of it. So what crosses the border would have logprobs that depend on its batch, and on what it is
+    transformers chooses the factors of a longrope by the longest sequence of a batch, and sparse attention chooses
+    among all tokens of it. So what crosses the border would have logprobs that depend on its batch, and on what it is
     still to become.
     """
-    config = read_config(source).get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    limits = [
-        LengthLimit(int(each["original_max_position_embeddings"]), "its rotary embedding (longrope) is another one")
-        for each in (rope, *(value for value in rope.values() if isinstance(value, dict)))
-        if each.get("rope_type") == "longrope"
+    found = [
+        limit for each in layer_configs(read_config(source).get_text_config(decoder=True)) for limit in _limits(each)
     ]
-    topk = getattr(config, "index_topk", None)
-    if isinstance(topk, int):
-        limits.append(LengthLimit(topk, "its sparse attention (index_topk) reads what stands behind a token"))
-    return min(limits, key=lambda limit: limit.tokens, default=None)
+    return min(found, key=lambda limit: limit.tokens, default=None)
+
+
+def layer_configs(config: "PreTrainedConfig") -> "Sequence[PreTrainedConfig]":
+    """One a layer where they are not alike (Gemma 4), which answer for no layer in particular; else the config."""
+    return list(config.per_layer_config) if config.is_heterogeneous else [config]
+
+
+def _limits(config: "PreTrainedConfig") -> list[LengthLimit]:
+    rope = getattr(config, "rope_parameters", None) or {}
+    limits: list[LengthLimit] = []
+    for each in (part for part in (rope, *rope.values()) if isinstance(part, dict)):  # some have one a kind of layer
+        if each.get("rope_type") == "longrope":
+            border = int(each["original_max_position_embeddings"])
+            limits.append(LengthLimit(border, "its rotary embedding (longrope) is another one"))
+        elif each.get("rope_type") == "dynamic" and getattr(config, "max_position_embeddings", None):
+            border = int(config.max_position_embeddings)
+            limits.append(LengthLimit(border, "its rotary embedding (dynamic) is another one at each length"))
+    sparse = {name: getattr(config, name, None) for name in SPARSE}
+    if "minimax_m3_sparse" not in (getattr(config, "layer_types", None) or ()):
+        sparse.pop("index_block_size")
+    return limits + [
+        LengthLimit(tokens, f"its sparse attention ({name}) {SPARSE[name]}")
+        for name, tokens in sparse.items()
+        if isinstance(tokens, int)
+    ]

@@ -18,6 +18,7 @@ from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import use_adapted_linear
 from distillkit_builtin.local.lora_placement import LayerOptions, LoraOptions, put_lora
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
+from distillkit_builtin.local.model_class import text_parameters
 from distillkit_builtin.local.packed_attention import packed_attention
 from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
 from distillkit_builtin.local.quantization import require_differentiable
@@ -26,7 +27,7 @@ from distillkit_builtin.local.trainable_adapter import put_trainable
 
 
 class Policy:
-    """All weights of a model, or a LoRA on a frozen base, in training."""
+    """All weights of a model that text goes through, or a LoRA on a frozen base, in training."""
 
     def __init__(self, causal_lm: CausalLM, trained: Mapping[str, torch.nn.Parameter]) -> None:
         """`trained` are the float32 parameters that the optimizer changes, by name."""
@@ -71,9 +72,11 @@ class Policy:
 
     @classmethod
     def full(cls, causal_lm: CausalLM) -> "Policy":
-        """Train every weight; the model must be the student's own."""
-        causal_lm.model.requires_grad_(True)
-        return cls(causal_lm, dict(causal_lm.model.named_parameters()))
+        """Train every weight that text goes through, and no tower's; the model must be the student's own."""
+        trained = text_parameters(causal_lm.model)
+        for parameter in trained.values():
+            parameter.requires_grad_(True)
+        return cls(causal_lm, trained)
 
     def pack(self) -> None:
         """Train on packed sequences. Raises UnsupportedModelError where they are not known to give the same."""
@@ -83,7 +86,7 @@ class Policy:
     def shard(self, ranks: int) -> None:
         """Keep only this rank's part of the weights, one of `ranks`; those parts are what is trained from now on."""
         self.sharded, self.ranks = shard_model(self.causal_lm.model), ranks
-        self.trained = dict(self.causal_lm.model.named_parameters())
+        self.trained = {name: p for name, p in self.causal_lm.model.named_parameters() if p.requires_grad}
 
     def compile(self, compiler: str | Compiler = "inductor") -> None:
         """Compile what is trained a decoder layer at a time: all of them share one compiled program.

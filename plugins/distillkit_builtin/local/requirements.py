@@ -17,6 +17,7 @@ PACKAGES = ("torch", "peft", "safetensors", "psutil")
 LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
 """What numbers depend on; bitsandbytes and others that a model may need are not imported by every run."""
 BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
+FROZEN = "its towers for pictures and sound ({:,.0f} M parameters) are frozen: text never goes through them"
 SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
 
@@ -78,7 +79,9 @@ def local_report(
     if lora_rank == 0:
         require_trainable(source, size.quantization)
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
-    rest = _adapter_notes(source, start, lora=bool(lora_rank), samples=samples)
+    towers = size.structure.parameters - size.structure.text_parameters if lora_rank == 0 else 0
+    frozen = [FROZEN.format(towers / 1e6)] if towers else []
+    rest = [*_adapter_notes(source, start, lora=bool(lora_rank), samples=samples), *frozen]
     notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
     if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
         notes = (*notes, to_download)

@@ -17,6 +17,7 @@ from distillkit_builtin.local.fingerprint import model_fingerprint, number_forma
 from distillkit_builtin.local.model_config import context_length, embedding_rows, read_config
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.requirements import LIBRARIES, local_report
+from distillkit_builtin.local.sequence_lengths import too_long, without
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.live_teacher import LiveLocalTeacher
@@ -85,6 +86,9 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score in micro-batches of similar length; a completion with an id that the model has no row for fails."""
         rows = embedding_rows(self.teacher.model)
+        for failure in (failures := list(too_long(self.teacher.model, requests))):
+            yield failure
+        requests = without(requests, failures)
         largest = [int(request.rollout.token_ids.max()) for request in requests]
         for request, index in zip(requests, largest, strict=True):
             if rows is not None and index >= rows:
@@ -95,7 +99,9 @@ class LocalScorer(LocalScorerOptions, Scorer, Sampler):
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """The teacher's own completions, for evaluators."""
-        async for rollout in self._opened().sample(requests):
+        for failure in (failures := list(too_long(self.teacher.model, requests))):
+            yield failure
+        async for rollout in self._opened().sample(without(requests, failures)):
             yield rollout
 
     async def sync(self, weights: Weights) -> None:

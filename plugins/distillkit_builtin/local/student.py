@@ -24,6 +24,7 @@ from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerpri
 from distillkit_builtin.local.model_config import context_length, read_config, require_mergeable
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import LIBRARIES, local_report
+from distillkit_builtin.local.sequence_lengths import too_long, without
 from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
 
 if TYPE_CHECKING:
@@ -167,12 +168,16 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """Sample completions from the policy of the last sync."""
-        async for rollout in self._opened().sample(requests):
+        for failure in (failures := list(too_long(self.model, requests))):
+            yield failure
+        async for rollout in self._opened().sample(without(requests, failures)):
             yield rollout
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
         """Score given tokens under the policy of the last sync, for evaluators."""
-        async for score in self._opened().score(requests):
+        for failure in (failures := list(too_long(self.model, requests))):
+            yield failure
+        async for score in self._opened().score(without(requests, failures)):
             yield score
 
     async def save(self, path: Path) -> None:

@@ -108,7 +108,10 @@ def test_encoders_are_refused_though_transformers_has_a_head_for_them(
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (T5Config(d_model=32), "transformers has no model of type 't5' that computes the next tokens of a text alone"),
+        (
+            T5Config(d_model=32),
+            "it is an encoder-decoder \\(t5\\), which reads a source text by one part and writes by another",
+        ),
         (LlamaConfig(**{**tiny_models.SMALL, "hidden_act": "nosuch"}), "no model can be built from its config.json"),
     ],
     ids=["another kind", "nonsense"],

@@ -10,7 +10,7 @@ from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.device import device_in_check
-from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
+from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
     routed_numbers,
@@ -66,7 +66,7 @@ def student_memory(
     uses += _loaded(options.model, size, stored)
     if device.type != "cpu":
         lora = lora_size(options)
-        trained = size.structure.parameters if lora is None else lora.trained
+        trained = size.structure.text_parameters if lora is None else lora.trained
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
     savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
     if chunks is not None and chunks.positions > SMALLER_CHUNK:
@@ -78,7 +78,7 @@ def _trained(
     run: RunContext, options: LocalStudentOptions, lora_rank: int, size: Footprint, *, samples: bool
 ) -> list[MemoryUse]:
     """Weights, gradients, moments, and the copy that samples."""
-    structure, where = size.structure, size.device
+    where = size.device
     lora = lora_size(options)
     frozen = size.training_bytes(lora_rank, samples=False, lora=lora)
     copy = size.training_bytes(lora_rank, lora=lora) - frozen if samples else 0
@@ -88,7 +88,7 @@ def _trained(
         return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", frozen)]
     ranks = run.rank.count if shards(options, device_in_check(run, options.device), run) else 1
     parts = f", a part in each of {ranks} processes" if ranks > 1 else ""
-    trained = structure.parameters * TRAINED_BYTES // ranks
+    trained = size.training_bytes(0, samples=False) // ranks
     return [*uses, MemoryUse(where, "weights", f"float32 weights, gradients and moments{parts}", trained)]
 
 
