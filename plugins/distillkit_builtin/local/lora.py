@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+from distillkit_builtin.local.quantization import holds_numbers
+
 ADAPTER = "default"
 """PEFT's name for the adapter."""
 
@@ -34,8 +36,7 @@ def is_on_linear(layer: object) -> bool:
 
 def _is_plain(layer: LoraLinear) -> bool:
     base = layer.get_base_layer()
-    weighs = type(base) in (nn.Linear, Conv1D) and base.get_parameter("weight").is_floating_point()
-    return weighs and is_on_linear(layer)
+    return type(base) in (nn.Linear, Conv1D) and holds_numbers(base.get_parameter("weight")) and is_on_linear(layer)
 
 
 class AdaptedLinear(LoraLinear):
