@@ -13,11 +13,13 @@ from hypothesis import settings
 
 from distillkit import Registry, RunConfig
 from distillkit.testing import FakeScorer, FakeStudent, ListSink
+from distillkit_builtin.local.requirements import quieten
 
 Rows = Sequence[Mapping[str, Any]]
 # The same examples each time, in whatever time a busy machine takes; other examples are found by `make fuzz`.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
+quieten()  # before a test file imports PEFT, and it bitsandbytes
 
 
 @pytest.fixture(autouse=True)

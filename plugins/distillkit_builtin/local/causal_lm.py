@@ -20,7 +20,7 @@ from distillkit_builtin.local.load_weights import load_weights, require_finite
 from distillkit_builtin.local.model_cache import CacheKind
 from distillkit_builtin.local.model_class import backbone, computable, language_model
 from distillkit_builtin.local.model_config import declared_text_config
-from distillkit_builtin.local.quantization import prepare_quantized
+from distillkit_builtin.local.quantization import computing_first, prepare_quantized
 from distillkit_builtin.local.token_logprobs import token_logprobs
 from distillkit_builtin.model_source import resolve_model
 
@@ -81,7 +81,7 @@ class CausalLM:
         torch.nn.Module.to(model, device.device)
         require_finite(model, resolved.base)
         causal_lm = cls(model, device, dtype)
-        with computable(model):
+        with computing_first(model, source), computable(model):
             causal_lm.require_known_head()
         return causal_lm
 

@@ -7,16 +7,19 @@ merging, and what does not come out even is an error. The same is asked of the r
 
 import re
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, unavailable
 from distillkit_builtin.local.model_class import empty_model
 from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.packed_weights import require_one_scheme, require_scales, unpack_exactly
 from distillkit_builtin.local.quiet_loading import quiet_loading
+from distillkit_builtin.local.stored_quantization import TENSORS_TELL, quantization_in, stays_packed, to_load, unpacked
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -29,14 +32,26 @@ FLOATS: Mapping[str, torch.dtype] = {
 OTHER_SENSES = re.compile(r"vision|visual|image|video|audio|speech|multi_?modal|mm_|mtp|nextn")
 """In the names of a checkpoint's parts that a text model has no use for: towers of other senses, drafting heads."""
 LAYER = re.compile(r"\.layers\.(\d+)\.")
-NO_WEIGHT = re.compile(r"\.attn(\.attention)?\.(masked_)?bias$|\.(k|v|kv)_scale$|\.[kv]_proj\.output_scale$")
+NO_WEIGHT = re.compile(
+    r"\.attn(\.attention)?\.(masked_)?bias$|\.(k|v|kv)_scale$|\.[kv]_proj\.output_scale$"
+    r"|\.input_(global_)?scale$|\.input_zero_point$|\.activation_scale$"
+)
 """Ends of names of what stands beside a layer's weights: causal masks, which GPT-like models stored once, and the
-scales of a cache in 8 bits, which other servers may keep."""
+scales of a cache or of activations in 8 bits, which other servers may keep."""
+PACKED: Mapping[str, torch.dtype] = {
+    **FLOATS,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+}
+"""The formats of what is unpacked."""
 
 
 def is_quantized(base: str) -> bool:
-    """Whether a model's weights are stored in a quantized format."""
-    return getattr(read_config(base), "quantization_config", None) is not None
+    """Whether a model's weights are in a quantized format once they are loaded."""
+    return stays_packed(read_config(base))
 
 
 def require_weights(base: str) -> None:
@@ -45,10 +60,17 @@ def require_weights(base: str) -> None:
     if files is None:
         return
     stored = stored_tensors(files)
-    if is_quantized(base):  # what is stored is not what the model has: the loading itself shows whether it fits
+    said = quantization_in(read_config(base)) or {}
+    method = said.get("quant_method")
+    if method == "compressed-tensors":
+        require_one_scheme(base, said)
+    if said and method not in TENSORS_TELL:  # what is stored is not what the model has: the loading shows if it fits
         return
+    require_scales(base, stored if said else {})
     model, info = load_on_meta(base, stored)
     require_fit(base, model, info)
+    if said:
+        return
     numbers = {name: tensor for name, tensor in stored.items() if tensor.format in FLOATS}
     if len(numbers) < len(stored):
         _require_numbers(base, stored, load_on_meta(base, numbers)[1]["missing_keys"], model)
@@ -58,9 +80,20 @@ def load_on_meta(
     base: str, stored: Mapping[str, StoredTensor], dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model without data as transformers would load it from such tensors, and what it says of the loading."""
-    config = read_config(base)
+    config = to_load(read_config(base))
+    return _load_on_meta(base, config, stored, dtype, FLOATS if config is read_config(base) else PACKED)
+
+
+def _load_on_meta(
+    base: str,
+    config: PreTrainedConfig,
+    stored: Mapping[str, StoredTensor],
+    dtype: torch.dtype,
+    formats: Mapping[str, torch.dtype],
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    unpack_exactly()
     tensors = {
-        name: torch.empty(tensor.shape, dtype=FLOATS.get(tensor.format, torch.float32), device="meta")
+        name: torch.empty(tensor.shape, dtype=formats.get(tensor.format, torch.float32), device="meta")
         for name, tensor in stored.items()
     }
     with quiet_loading():
@@ -79,6 +112,15 @@ def load_on_meta(
     except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
         raise InputError(unavailable("model", base, error)) from error
     return model, info
+
+
+def unpacked_on_meta(base: str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model without data as it is loaded as `dtype`, where its weights are unpacked from a quantized format."""
+    config = unpacked(read_config(base))
+    with quiet_loading():
+        weights = empty_model(config).state_dict()
+    stored = {name: StoredTensor(Path(base), "F32", tuple(tensor.shape)) for name, tensor in weights.items()}
+    return _load_on_meta(base, config, stored, dtype, FLOATS)[0]
 
 
 def require_fit(base: str, model: PreTrainedModel, info: Mapping[str, Collection[Any]]) -> None:

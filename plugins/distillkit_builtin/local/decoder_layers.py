@@ -15,10 +15,8 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from distillkit_builtin.local.model_class import text_decoder
-
-WHOLE_NUMBERS = frozenset({torch.float64, torch.float32, torch.bfloat16, torch.float16})
-"""Formats of weights that a sum can be written into."""
+from distillkit_builtin.local.model_class import language_model, text_decoder
+from distillkit_builtin.local.quantization import holds_numbers
 
 
 class LayerKind(StrEnum):
@@ -34,7 +32,7 @@ class LayerKind(StrEnum):
 
 def linear_kinds(model: PreTrainedModel) -> dict[str, LayerKind]:
     """What each linear layer of a model without adapters is, by name."""
-    decoder, head = text_decoder(model), model.get_output_embeddings()
+    decoder, head = text_decoder(model), language_model(model).get_output_embeddings()
     names = {id(module): name for name, module in model.named_modules()}
     prefix = names[id(decoder)]
     routers = {id(layer) for layer in _router_layers(model, decoder)}
@@ -108,7 +106,7 @@ def gives_its_product(layer: nn.Module) -> bool:
     if not isinstance(layer, nn.Linear) or type(layer).forward is nn.Linear.forward:
         return True
     weight = layer.weight
-    if weight.dtype not in WHOLE_NUMBERS or weight.shape != (layer.out_features, layer.in_features):
+    if not holds_numbers(weight) or weight.shape != (layer.out_features, layer.in_features):
         return True
     try:
         with torch.no_grad():

@@ -25,6 +25,7 @@ from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.quantization import Quantization, quantization_of
 from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.recurrent_state import state_numbers
+from distillkit_builtin.local.stored_quantization import unpacked_method
 from distillkit_builtin.model_source import resolve_model
 
 TRAINED_BYTES = 4 + 4 + 4 + 4
@@ -74,6 +75,8 @@ class Footprint:
     """The dtype of the computation."""
     quantization: Quantization | None = None
     """How linear layers keep their weights; None: in the dtype of the computation."""
+    unpacked: str | None = None
+    """The method of quantization that weights are unpacked from while they are read."""
 
     @property
     def weight_bytes(self) -> int:
@@ -106,7 +109,8 @@ class Footprint:
         parameters = f"{many / 1e6:,.0f} M" if many >= 1e6 else f"{many:,}"
         weights = f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
         kept = number if self.quantization is None else f"{self.quantization.method}, computed in {number},"
-        return f"{parameters} parameters, {weights} as {kept} on {self.device}"
+        stored = "" if self.unpacked is None else f", unpacked from {self.unpacked}"
+        return f"{parameters} parameters, {weights} as {kept} on {self.device}{stored}"
 
 
 def model_structure(source: str) -> Structure:
@@ -190,4 +194,5 @@ def model_on_meta(source: str) -> PreTrainedModel:
 def footprint(source: str, device: torch.device, dtype: DTypeName) -> Footprint:
     """The size of `source` on the device, in the dtype that the option leads to there."""
     there = device if device.type != "cuda" or torch.cuda.is_available() else torch.device("cpu")  # a planned card
-    return Footprint(model_structure(source), str(device), resolve_dtype(dtype, device), quantization_of(source, there))
+    quantization, unpacked = quantization_of(source, there), unpacked_method(read_config(source))
+    return Footprint(model_structure(source), str(device), resolve_dtype(dtype, device), quantization, unpacked)

@@ -10,10 +10,13 @@ from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.hub import hub_options
 from distillkit_builtin.local.adapters import merge_adapter
-from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit
+from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit, unpacked_on_meta
 from distillkit_builtin.local.model_class import auto_class
 from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.packed_weights import unpack_exactly, unpack_tensors
+from distillkit_builtin.local.quantization import holds_numbers
 from distillkit_builtin.local.quiet_loading import quiet_loading
+from distillkit_builtin.local.stored_quantization import to_load, unpacked_method
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import ModelSource
 
@@ -50,7 +53,7 @@ def refuse_quantized_base(source: ModelSource) -> None:
 def require_finite(model: PreTrainedModel, base: str) -> None:
     """Raise InputError if a weight is NaN or infinite, with its name, and its file where that is known."""
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and tensor.dtype.itemsize > 1 and not tensor.isfinite().all():
+        if holds_numbers(tensor) and not tensor.isfinite().all():
             kind = "NaN" if tensor.isnan().any() else "infinite numbers"
             hint = "; in float16 large ones are: take bfloat16 or float32" if tensor.dtype == torch.float16 else ""
             raise InputError(f"the weights of {base!r} hold {kind}, in the tensor {name}{_file_of(base, name)}{hint}")
@@ -58,11 +61,13 @@ def require_finite(model: PreTrainedModel, base: str) -> None:
 
 def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
     """A whole model, without the adapter that its directory may hold."""
-    config = read_config(base)  # whose errors say more
+    config = to_load(read_config(base))  # whose errors say more
+    unpack_exactly()
     try:
         with quiet_loading():
             loaded = auto_class(config).from_pretrained(
                 base,
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,  # the older format is a pickle
                 trust_remote_code=False,
@@ -77,6 +82,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
         raise InputError(unavailable("model", base, error)) from error
     model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     require_fit(base, model, info)
+    unpack_tensors(model, base)
     return model
 
 
@@ -85,7 +91,10 @@ def loaded_formats(base: str, dtype: torch.dtype) -> dict[str, torch.dtype]:
     files = model_files(base)
     if files is None:
         raise InputError(f"the files of {base!r} were there, and are not any more")
-    model, _ = load_on_meta(base, stored_tensors(files), dtype)
+    if unpacked_method(read_config(base)) is None:
+        model, _ = load_on_meta(base, stored_tensors(files), dtype)
+    else:
+        model = unpacked_on_meta(base, dtype)
     return {name: tensor.dtype for name, tensor in model.state_dict().items()}
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-from distillkit_builtin.local.decoder_layers import WHOLE_NUMBERS, is_linear
+from distillkit_builtin.local.decoder_layers import is_linear
+from distillkit_builtin.local.quantization import holds_numbers
 
 ADAPTER = "default"
 """PEFT's name for the adapter."""
@@ -55,7 +56,7 @@ def added_weights(model: nn.Module) -> Iterator[AddedWeight]:
         yield AddedWeight(name, "weight", layer)
     for name, wrappers in expert_wrappers(model):
         weights = [AddedWeight(name, wrapper.parameter_name, wrapper) for wrapper in wrappers]
-        if all(list(each.adapter.lora_A) == [ADAPTER] and each.base().dtype in WHOLE_NUMBERS for each in weights):
+        if all(list(each.adapter.lora_A) == [ADAPTER] and holds_numbers(each.base()) for each in weights):
             yield from weights
 
 
@@ -90,11 +91,7 @@ def is_on_linear(layer: object) -> bool:
 
 def _is_plain(layer: LoraLinear) -> bool:
     base = layer.get_base_layer()
-    return (
-        type(base) in (nn.Linear, Conv1D)
-        and base.get_parameter("weight").dtype in WHOLE_NUMBERS
-        and is_on_linear(layer)
-    )
+    return type(base) in (nn.Linear, Conv1D) and holds_numbers(base.get_parameter("weight")) and is_on_linear(layer)
 
 
 class AdaptedLinear(LoraLinear):

@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.local.decoder_layers import (
-    WHOLE_NUMBERS,
     LayerKind,
     expert_parameters,
     has_experts,
@@ -22,6 +21,7 @@ from distillkit_builtin.local.decoder_layers import (
     linear_kinds,
     tower_names,
 )
+from distillkit_builtin.local.quantization import holds_numbers
 
 ALONE = (("router",), ("vision tower",), ("audio tower",))
 """What is one thing, in the grammar of a message."""
@@ -152,7 +152,7 @@ def _experts(model: PreTrainedModel) -> tuple[str, ...]:
             f"student.experts: the experts of {name} are not kept in tensors [experts, outputs, inputs], which is "
             "all that a LoRA on experts can be put on; take false"
         )
-    odd = [key for key, tensor in found.items() if tensor.dtype not in WHOLE_NUMBERS]
+    odd = [key for key, tensor in found.items() if not holds_numbers(tensor)]
     if odd:
         raise InputError(
             f"student.experts: the experts of {name} are quantized ({odd[0]}), which no LoRA can be put on; take "

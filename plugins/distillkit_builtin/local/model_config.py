@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.hub import hub_options, no_model_on_hub
+from distillkit_builtin.local.stored_quantization import stays_packed
 from distillkit_builtin.model_source import is_path, resolve_model
 from distillkit_builtin.no_model_here import no_model_here
 
@@ -72,7 +73,7 @@ def _read(base: str, state: tuple[int, int] | None) -> "PreTrainedConfig":
 
 def require_mergeable(source: str) -> None:
     """Raise InputError where a LoRA cannot be merged into the model `source`: its weights are in few bits."""
-    if getattr(read_config(source), "quantization_config", None) is not None:
+    if stays_packed(read_config(source)):
         raise InputError(
             f"a LoRA cannot be merged into {resolve_model(source).base!r}, whose weights are quantized: rounding the "
             "sum to few bits would lose what was trained. Serve the adapter beside it, or merge into the model that it "

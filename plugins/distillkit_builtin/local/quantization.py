@@ -1,16 +1,36 @@
 """Models whose weights are kept in few bits: what loading them needs, how large they are, what they cannot do."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
-from torch import nn
-from transformers import PreTrainedModel
-from transformers.quantizers.auto import AutoHfQuantizer
-from transformers.utils.quantization_config import QuantizationMethod
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, __version__
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING, AutoHfQuantizer
+from transformers.utils.quantization_config import QuantizationConfigMixin, QuantizationMethod
 
 from distillkit.errors import InputError
+from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.stored_quantization import quantization_in, to_load, unpacked_method
 
+PACKAGES: Mapping[str, Mapping[str, str]] = {
+    "auto-round": {"auto_round": "auto-round"},
+    "awq": {"gptqmodel": "gptqmodel"},
+    "bitsandbytes": {"accelerate": "accelerate", "bitsandbytes": "bitsandbytes"},
+    "compressed-tensors": {"compressed_tensors": "compressed-tensors"},
+    "fp8": {"accelerate": "accelerate"},
+    "gptq": {"optimum": "optimum", "gptqmodel": "gptqmodel"},
+    "quanto": {"optimum": "optimum-quanto"},
+    "quark": {"quark": "amd-quark"},
+    "torchao": {"torchao": "torchao"},
+}
+"""What reads a method's weights: the packages as they are imported, and as pip calls them."""
+OTHERWISE = "take the model that it was made of, or serve it over HTTP"
+LONGEST_REASON = 140
 MAX_GRADIENT_ERROR = 0.2
 """As a share: activations may be rounded to 8 bits."""
 
@@ -31,19 +51,22 @@ def quantization_of(source: str, device: torch.device) -> Quantization | None:
     Raises:
         InputError: if what its format needs is missing, or if a token's logprob would depend on other tokens.
     """
-    config = getattr(read_config(source), "quantization_config", None)
-    if config is None:
+    config = to_load(read_config(source))
+    said = quantization_in(config)
+    if said is None:
         return None
+    method = str(said.get("quant_method", "bitsandbytes"))
+    if unpacked_method(config) is None:
+        _require_readable(source, method, device)
+    _require_packages(source, method)
     try:
-        quantizer = AutoHfQuantizer.from_config(config, pre_quantized=True)
+        quantizer = AutoHfQuantizer.from_config(dict(said), pre_quantized=True)
         quantizer.validate_environment(device_map={"": device}, dtype=torch.float32)
-    except (ImportError, ValueError, RuntimeError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{source} is quantized, and cannot be loaded here: {reason}") from error
+    except (ImportError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+        raise InputError(f"{source} is quantized ({method}), and cannot be loaded here: {_reason(error)}") from error
     options = quantizer.quantization_config
-    if getattr(options, "dequantize", False):
+    if getattr(options, "dequantize", False) or unpacked_method(config) is not None:
         return None
-    method = str(getattr(options.quant_method, "value", options.quant_method))
     if getattr(options, "load_in_8bit", False) and options.llm_int8_threshold:
         raise InputError(
             f"{source} is quantized by bitsandbytes with llm_int8_threshold {options.llm_int8_threshold:g}: which of a "
@@ -53,9 +76,64 @@ def quantization_of(source: str, device: torch.device) -> Quantization | None:
     return Quantization(method, _weight_bytes(quantizer.quantized_element_size, options))
 
 
+def _method(options: QuantizationConfigMixin) -> str:
+    """As configs call it."""
+    return str(getattr(options.quant_method, "value", options.quant_method))
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a library says, and the way out."""
+    return f"{one_line(error).partition('. ')[0][:LONGEST_REASON]}; {OTHERWISE}"
+
+
+def _require_readable(source: str, method: str, device: torch.device) -> None:
+    """Raise InputError for a method that transformers has no way to read, or none on this kind of device."""
+    if method not in AUTO_QUANTIZER_MAPPING and method != QuantizationMethod.BITS_AND_BYTES.value:
+        raise InputError(
+            f"{source} is quantized ({method}), which transformers {__version__} does not know; {OTHERWISE}"
+        )
+    if method in ("hqq", "nvfp4", "gguf"):
+        raise InputError(f"{source} is quantized ({method}), which transformers {__version__} cannot read; {OTHERWISE}")
+
+
+def _require_packages(source: str, method: str) -> None:
+    """Raise InputError if packages that read the method's weights are missing."""
+    missing = {package: name for package, name in PACKAGES.get(method, {}).items() if find_spec(package) is None}
+    if missing:
+        names = " ".join(missing.values())
+        raise InputError(
+            f"{source} is quantized ({method}), and what reads its weights is not installed: pip install {names}"
+        )
+
+
 def _weight_bytes(element_size: float | None, options: object) -> float | None:
     bits = getattr(options, "bits", None)
     return bits / 8 if element_size is None and isinstance(bits, int) else element_size
+
+
+@contextmanager
+def computing_first(model: PreTrainedModel, source: str) -> Iterator[None]:
+    """A context for the first forward of a model: kernels of packed weights may be missing, or made for other formats.
+
+    Raises:
+        InputError: if its weights are packed, and cannot be computed with here.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError, TypeError) as error:
+        quantizer = getattr(model, "hf_quantizer", None)
+        if quantizer is None:
+            raise
+        method = _method(quantizer.quantization_config)
+        raise InputError(f"{source} is quantized ({method}), and cannot be computed here: {_reason(error)}") from error
+
+
+def holds_numbers(weight: Tensor) -> bool:
+    """Whether a tensor's values are computed with as they are: FP8 needs scales, other classes of tensors unpack."""
+    plain = type(weight.data) in (Tensor, DTensor)
+    return plain and weight.is_floating_point() and weight.dtype.itemsize > 1
 
 
 def require_trainable(source: str, quantization: Quantization | None) -> None:
@@ -98,7 +176,7 @@ def require_differentiable(model: nn.Module) -> None:
     for name, layer in model.named_modules():
         kept = list(layer.parameters(recurse=False)) + list(layer.buffers(recurse=False))
         inputs = getattr(layer, "in_features", None)
-        if type(layer) in tried or inputs is None or all(tensor.is_floating_point() for tensor in kept):
+        if type(layer) in tried or inputs is None or all(map(holds_numbers, kept)):
             continue
         tried.add(type(layer))
         expected, found = _moves(layer, inputs, kept[0].device)

@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_families import random_model, write_quantized
+from helpers.quantized_checkpoints import compressed
 from helpers.tiny_models import write_tokenizer
 from torch import nn
 
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.testing import make_context
+from distillkit_builtin.local import quantization as quantization_module
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.export import write_weights
 from distillkit_builtin.local.footprint import footprint
+from distillkit_builtin.local.lora import lora_layers
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.quantization import require_differentiable
+from distillkit_builtin.local.quantization import computing_first, quantization_of, require_differentiable
+from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.student import LocalStudent
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -113,6 +117,70 @@ def test_a_layer_without_its_gradient_is_found(kind: type[nn.Linear]) -> None:
     require_differentiable(nn.Sequential(plain))
 
 
+class ScaledLinear(nn.Linear):
+    """As transformers' layer for FP8: its weight is to be multiplied by a scale. Here it does so by itself."""
+
+    def __init__(self, like: nn.Linear) -> None:
+        super().__init__(like.in_features, like.out_features, bias=False)
+        scale = like.weight.detach().abs().amax() / 448
+        self.weight = nn.Parameter((like.weight.detach() / scale).to(torch.float8_e4m3fn), False)
+        self.weight_scale_inv = nn.Parameter(scale, False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(x, self.weight.to(x.dtype) * self.weight_scale_inv)
+
+
+@pytest.mark.parametrize("bare", [False, True], ids=["a class of its own", "a plain linear layer"])
+def test_nothing_is_added_to_a_weight_that_is_kept_with_a_scale(bare: bool) -> None:
+    model = random_model("llama")
+    for name, layer in list(model.named_modules()):
+        if name.endswith("_proj"):
+            model.set_submodule(name, ScaledLinear(layer))
+    causal_lm = CausalLM(model, Device(torch.device("cpu")), torch.float32)
+    policy = Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    if bare:
+        for layer in model.modules():
+            if type(layer) is ScaledLinear:
+                layer.__class__ = nn.Linear
+        assert not list(lora_layers(model))
+        return
+    copied = SamplingCopy(causal_lm)
+    bits = [each.view(torch.uint8).clone() for each in model.parameters() if each.dtype == torch.float8_e4m3fn]
+    with torch.no_grad():
+        before = causal_lm.response_logprobs(items())
+        for index, parameter in enumerate(policy.trained.values()):
+            parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(index))
+        torch.testing.assert_close(copied.causal_lm.response_logprobs(items()), before, atol=1e-5, rtol=1e-5)
+        copied.refresh()
+        after = causal_lm.response_logprobs(items())
+        torch.testing.assert_close(copied.causal_lm.response_logprobs(items()), after, atol=1e-4, rtol=1e-4)
+    assert (after - before).abs().max() > 0.1
+    kept = [each for each in model.parameters() if each.dtype == torch.float8_e4m3fn]
+    assert len(kept) == len(bits) == 14
+    assert all(torch.equal(now.view(torch.uint8), then) for now, then in zip(kept, bits, strict=True))
+
+
+def test_a_gradient_is_tried_through_weights_that_are_kept_with_a_scale() -> None:
+    class Blocked(ScaledLinear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x.detach())
+
+    require_differentiable(nn.Sequential(ScaledLinear(nn.Linear(8, 4))))
+    with pytest.raises(InputError, match=r"\(Blocked\) computes without a gradient that fits"):
+        require_differentiable(nn.Sequential(Blocked(nn.Linear(8, 4))))
+
+
+def test_kernels_that_fail_at_the_first_forward_are_one_sentence(tmp_path: Path) -> None:
+    model = load(write_quantized(tmp_path, **FOUR)).model
+    with (
+        pytest.raises(InputError, match=r"\(bitsandbytes\), and cannot be computed here: no kernel; take the"),
+        computing_first(model, "it"),
+    ):
+        raise ImportError("no kernel. Many more words\nand lines")
+    with pytest.raises(ImportError), computing_first(random_model("llama"), "it"):
+        raise ImportError("of something else")
+
+
 def config(folder: Path, quantization: dict[str, Any] | None) -> str:
     random_model("llama").save_pretrained(folder)
     write_tokenizer(folder)
@@ -129,10 +197,24 @@ def check(source: str, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("quantization", "options", "words"),
     [
-        ({"quant_method": "gptq", "bits": 4}, {}, r"cannot be loaded here: .*optimum"),
-        ({"quant_method": "awq", "bits": 4}, {}, r"cannot be loaded here: .*gptqmodel"),
-        ({"quant_method": "hqq"}, {}, r"cannot be loaded here: .*HQQ"),
-        ({"quant_method": "runes"}, {}, "cannot be loaded here: Unknown quantization type, got runes"),
+        ({"quant_method": "gptq", "bits": 4}, {}, r"\(gptq\), .*: pip install optimum gptqmodel"),
+        ({"quant_method": "awq", "bits": 4}, {}, r"\(awq\), and what reads .* not installed: pip install gptqmodel"),
+        ({"quant_method": "quark", "export": {}}, {}, r"\(quark\), .*: pip install amd-quark"),
+        ({"quant_method": "auto-round", "bits": 4}, {}, r"\(auto-round\), .*: pip install auto-round"),
+        ({"quant_method": "quanto", "weights": "int8"}, {}, r"\(quanto\), .*: pip install optimum-quanto"),
+        ({"quant_method": "aqlm"}, {}, r"\(aqlm\), and cannot be loaded here: .*pip install aqlm"),
+        ({"quant_method": "spqr"}, {}, r"\(spqr\), and cannot be loaded here: .*GPU"),
+        (
+            {"quant_method": "hqq"},
+            {},
+            r"\(hqq\), which transformers .* cannot read; take the model that it was made of",
+        ),
+        ({"quant_method": "nvfp4"}, {}, r"\(nvfp4\), which transformers .* cannot read; take the model"),
+        (
+            {"quant_method": "runes"},
+            {},
+            r"\(runes\), which transformers .* does not know; take the model that it was made",
+        ),
         ({"quant_method": "bitsandbytes", **FOUR}, {"lora_rank": 0}, r"lora_rank: 0 .* quantized \(bitsandbytes\)"),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {}, r"llm_int8_threshold to 0\.0"),
     ],
@@ -140,8 +222,28 @@ def check(source: str, **options: Any) -> None:
 def test_check_says_what_cannot_be_done(
     quantization: dict[str, Any], options: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as raised:
         check(config(tmp_path, quantization), **options)
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) - len(str(tmp_path)) <= 300
+
+
+@pytest.mark.parametrize(
+    ("quantization", "package"),
+    [
+        ({"quant_method": "bitsandbytes", **FOUR}, "bitsandbytes"),
+        ({**compressed("float-quantized")}, "compressed-tensors"),
+        ({"quant_method": "torchao", "quant_type": {"default": {}}}, "torchao"),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "accelerate"),
+    ],
+)
+def test_check_names_the_package_that_is_missing(
+    quantization: dict[str, Any], package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantization_module, "find_spec", lambda name: None if name.startswith(package[:8]) else 1)
+    source = config(tmp_path, quantization)
+    with pytest.raises(InputError, match=f"what reads its weights is not installed: pip install {package}$"):
+        quantization_of(source, torch.device("cpu"))
 
 
 def test_weights_that_are_not_quantized_though_their_config_says_so(tmp_path: Path) -> None:

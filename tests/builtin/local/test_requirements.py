@@ -146,7 +146,7 @@ def test_quantized_weights_whose_package_is_missing_are_refused(tiny_model: str,
     folder = tmp_path / "quantized"
     shutil.copytree(tiny_model, folder)
     tiny_adapters.change_config(folder, file="config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    with pytest.raises(InputError, match=r"is quantized, and cannot be loaded here: .*optimum"):
+    with pytest.raises(InputError, match=r"is quantized \(gptq\), .*: pip install optimum gptqmodel"):
         LocalStudent(model=str(folder), device="cpu").check(make_context())
 
 
