@@ -16,6 +16,7 @@ from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.asked_teachers import shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
+from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -58,8 +59,7 @@ def build_student(
         _pack(policy, options, notify)
     if shards(options, device.device, run):
         policy.shard(run.rank.count)
-    is_cuda = device.device.type == "cuda"
-    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
+    if options.compile == "always" or (options.compile == "auto" and _compiles(policy, device)):
         _compile(policy)
     optimizer = _optimizer_options(run, options, device.device)
     return BuiltStudent(Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), sampling_copy)
@@ -90,6 +90,12 @@ def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], 
         if options.forward == "fast":
             raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
         notify(f"sequences are padded in training, not packed: {reason}")
+
+
+def _compiles(policy: Policy, device: Device) -> bool:
+    """Whether layers are compiled without being asked for."""
+    known = compiles_unasked(policy.causal_lm.model.config)
+    return policy.packs and known and device.device.type == "cuda" and can_compile()
 
 
 def _compile(policy: Policy) -> None:
