@@ -16,6 +16,7 @@ from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.asked_teachers import shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
+from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -62,8 +63,7 @@ def build_student(
     if shards(options, device.device, run):
         _require_padding(policy)
         policy.shard(run.rank.count)
-    is_cuda = device.device.type == "cuda"
-    if options.compile == "always" or (options.compile == "auto" and policy.packs and is_cuda and can_compile()):
+    if options.compile == "always" or (options.compile == "auto" and _compiles(policy, device)):
         _compile(policy)
     optimizer = _optimizer_options(run, options, device.device)
     return BuiltStudent(Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), sampling_copy)
@@ -111,6 +111,12 @@ def _require_padding(policy: Policy) -> None:
             f"student.shard: the weights of {type(policy.causal_lm.model).__name__} cannot be sharded: its sequences "
             "cannot be padded, so ranks would compute different numbers of micro-batches; take never"
         )
+
+
+def _compiles(policy: Policy, device: Device) -> bool:
+    """Whether layers are compiled without being asked for."""
+    known = compiles_unasked(policy.causal_lm.model.config)
+    return policy.packs and known and device.device.type == "cuda" and can_compile()
 
 
 def _compile(policy: Policy) -> None:

@@ -6,9 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
+from transformers import PreTrainedConfig
+
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
 
 Compiler = Callable[..., Callable[..., Any]]
 """What torch.compile calls with a graph and example inputs; it returns what runs in the graph's place."""
+
+
+def compiles_unasked(config: PreTrainedConfig) -> bool:
+    """Whether layers of this kind are known to become one program that serves every row.
+
+    Experts that loop over what came to them may be compiled anew at every step; other families were not measured.
+    """
+    try:
+        require_supported(config.get_text_config())
+    except UnsupportedModelError:
+        return False
+    return True
 
 
 def compile_layer(layer: nn.Module, backend: str | Compiler) -> None:

@@ -78,8 +78,8 @@ class LocalStudentOptions(BaseModel):
     compile: Literal["auto", "always", "never"] = Field(
         "auto",
         description="Compile the layers that are trained by torch.compile: about 20 s at the first step, less once its "
-        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, where sequences are packed; always: an error "
-        "elsewhere.",
+        "cache on disk (TORCHINDUCTOR_CACHE_DIR) is there. auto: on cuda, architectures like Llama whose sequences are "
+        "packed; always: whatever is packed, and an error elsewhere.",
     )
     shard: Literal["auto", "always", "never"] = Field(
         "auto",

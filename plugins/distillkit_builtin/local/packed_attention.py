@@ -4,8 +4,9 @@ On CUDA it is PyTorch's attention for sequences of varying length (`torch.nn.att
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, cast
@@ -16,11 +17,21 @@ from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 
 ATTENTION = "distillkit_packed"
 """The name of `packed_attention` among the attention functions of transformers."""
 SHORT = 512
 """Tokens of a sequence whose attention, on the CPU, is computed with all its scores at once."""
+
+
+WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "position_embeddings", "max_length_k", "use_cache"})
+"""What attention may be given beside what it reads: rotary embeddings were applied before, and nothing is cached."""
+NEUTRAL: Mapping[str, object] = {
+    "dropout": 0.0, "is_causal": True, "output_attentions": False, "output_hidden_states": False,
+    "output_router_logits": False, "deterministic": True,
+}  # fmt: skip
+"""Keywords that ask for nothing while they have this value."""
 
 
 @contextmanager
@@ -35,42 +46,104 @@ def packed_attention(causal_lm: CausalLM) -> Iterator[None]:
         config._attn_implementation = before
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """What a layer asked of attention, beside its tensors."""
+
+    window: int | None
+    """Tokens that one attends to at most, itself too; None: all that stand before it."""
+    scaling: float
+    """Of the scores."""
+    heads: int
+    kv_heads: int
+    key_width: int
+    value_width: int
+
+
 def _attend(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None,
-    scaling: float,
-    cu_seq_lens_q: Tensor,
-    cu_seq_lens_k: Tensor,
-    max_length_q: int,
+    *,
+    cu_seq_lens_q: Tensor | None = None,
+    cu_seq_lens_k: Tensor | None = None,
+    max_length_q: int = 0,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
     keys: Tensor | None = None,
+    calls: list[AttentionCall] | None = None,
     **rest: object,
 ) -> tuple[Tensor, None]:
-    """What transformers calls: `query` [1, heads, T, d], `key` and `value` [1, kv_heads, T, d]; [1, T, heads, d]."""
+    """What transformers calls: `query` [1, heads, T, d], `key` and `value` [1, kv_heads, T, d]; [1, T, heads, d].
+
+    `calls` gets what is asked for. Raises UnsupportedModelError for what is not computed here: nothing is dropped.
+    """
+    _require_understood(module, {"attention_mask": attention_mask, **rest})
+    if cu_seq_lens_q is None or cu_seq_lens_k is None:
+        raise UnsupportedModelError("its layers do not pass on to attention where sequences end")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if calls is not None:
+        shape = (query.shape[1], key.shape[1], query.shape[3], value.shape[3])
+        calls.append(AttentionCall(sliding_window, scale, *shape))
     if query.is_cuda and varlen_attention is not None:
-        # Under autocast rotary embeddings leave float32; PyTorch casts for its other attention by itself.
-        query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
-        ends, longest = (cu_seq_lens_q, cu_seq_lens_k), max_length_q
-        return varlen_attention(query, key, value, *ends, longest, longest, scale=scaling)[None], None
+        ends = (cu_seq_lens_q, cu_seq_lens_k)
+        attend = partial(varlen_attention, scale=scale, window_size=_window_size(sliding_window))
+        return _attend_on_cuda(attend, query, key, value, ends, max_length_q)[None], None
     if keys is not None:
         key, value = key[:, :, keys], value[:, :, keys]
-    lengths = zip(cu_seq_lens_q.diff().tolist(), cu_seq_lens_k.diff().tolist(), strict=True)
+    return _attend_in_runs(query, key, value, (cu_seq_lens_q, cu_seq_lens_k), scale, sliding_window)[None], None
+
+
+def _attend_in_runs(
+    query: Tensor, key: Tensor, value: Tensor, ends: tuple[Tensor, Tensor], scale: float, window: int | None
+) -> Tensor:
+    """[T, heads, value's d]: segments of equal lengths that stand together are computed at once."""
+    lengths = zip(*(each.diff().tolist() for each in ends), strict=True)
     runs = [(len(list(run)), own, attended) for (own, attended), run in groupby(lengths)]
     queries = query[0].split([count * own for count, own, _ in runs], dim=1)
     sizes = [count * attended for count, _, attended in runs]
     run_keys, run_values = (x[0].split(sizes, dim=1) for x in (key, value))
-    each = [
-        _attend_equal_lengths(
-            q.unflatten(1, (count, own)), k.unflatten(1, (count, attended)), v.unflatten(1, (count, attended)), scaling
-        )
-        for (count, own, attended), q, k, v in zip(runs, queries, run_keys, run_values, strict=True)
-    ]
-    return torch.cat(each)[None], None
+    each = []
+    for (count, own, attended), q, k, v in zip(runs, queries, run_keys, run_values, strict=True):
+        q, k, v = q.unflatten(1, (count, own)), k.unflatten(1, (count, attended)), v.unflatten(1, (count, attended))
+        each.append(_attend_equal_lengths(q, k, v, scale, window))
+    return torch.cat(each)
 
 
-def _attend_equal_lengths(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def _window_size(window: int | None) -> tuple[int, int]:
+    """As PyTorch's attention takes it: tokens before one, and behind it."""
+    return (-1 if window is None else window - 1, 0)
+
+
+def _attend_on_cuda(
+    attend: Callable[..., Tensor],
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: tuple[Tensor, Tensor],
+    longest: int,
+) -> Tensor:
+    """[T, heads, value's d]: FlashAttention, of tensors as `_attend` gets them."""
+    # Under autocast rotary embeddings leave float32; PyTorch casts for its other attention by itself.
+    query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
+    width = value.shape[-1]
+    if width < query.shape[-1]:  # FlashAttention computes values as wide as keys
+        value = functional.pad(value, [0, query.shape[-1] - width])
+    return attend(query, key, value, *ends, longest, longest)[..., :width]
+
+
+def _require_understood(module: nn.Module, given: Mapping[str, object]) -> None:
+    """Raise UnsupportedModelError if anything is asked of attention that it does not compute."""
+    if getattr(module, "is_causal", True) is False or given.get("is_causal") is False:
+        raise UnsupportedModelError("some of its attention is not causal")
+    for name, value in given.items():
+        if name not in WITHOUT_EFFECT and value is not None and not (name in NEUTRAL and value == NEUTRAL[name]):
+            raise UnsupportedModelError(f"its attention is called with {name!r}, which packed sequences do not compute")
+
+
+def _attend_equal_lengths(query: Tensor, key: Tensor, value: Tensor, scale: float, window: int | None) -> Tensor:
     """Of n segments: `query` [heads, n, own, d], `key` and `value` [kv_heads, n, attended, d].
 
     Returns [n * own, heads, d]; `share` query heads read one key head. Short ones by plain products: PyTorch's
@@ -78,29 +151,32 @@ def _attend_equal_lengths(query: Tensor, key: Tensor, value: Tensor, scale: floa
     """
     heads, _, own, _ = query.shape
     kv_heads, _, attended, _ = key.shape
+    mask = torch.ones(own, attended, dtype=torch.bool, device=query.device).tril(attended - own)
+    if window is not None and window < attended:
+        mask = mask.triu(1 + attended - own - window)
     if attended > SHORT:
         query, key, value = (x.transpose(0, 1) for x in (query, key, value))
-        mask = None
-        if own < attended:
-            mask = torch.ones(own, attended, dtype=torch.bool, device=query.device).tril(attended - own)
+        whole = own == attended and (window is None or window >= attended)
         mixed = functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=heads != kv_heads
+            query,
+            key,
+            value,
+            attn_mask=None if whole else mask,
+            is_causal=whole,
+            scale=scale,
+            enable_gqa=heads != kv_heads,
         )
         return mixed.transpose(1, 2).flatten(0, 1)
     rows = query.unflatten(0, (kv_heads, -1)).transpose(1, 2).flatten(2, 3)  # [kv_heads, n, share * own, d]
     scores = (rows @ key.transpose(2, 3)).unflatten(2, (-1, own)) * scale
-    masked = torch.ones(own, attended, dtype=torch.bool, device=query.device).triu(1 + attended - own)
-    weights = torch.softmax(scores.masked_fill(masked, -torch.inf), dim=-1).to(value.dtype)
+    weights = torch.softmax(scores.masked_fill(~mask, -torch.inf), dim=-1).to(value.dtype)
     mixed = (weights.flatten(2, 3) @ value).unflatten(2, (-1, own))  # [kv_heads, n, share, own, d]
     result: Tensor = mixed.permute(1, 3, 0, 2, 4).flatten(2, 3).flatten(0, 1)
     return result
 
 
-ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
-
-
-def _causal_varlen_attention() -> Callable[..., Tensor] | None:
-    """PyTorch's attention for packed sequences, if this version's can be causal and scaled."""
+def _varlen_attention() -> Callable[..., Tensor] | None:
+    """PyTorch's attention for packed sequences, if this version's can be causal, scaled, and end at a window."""
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
@@ -108,10 +184,12 @@ def _causal_varlen_attention() -> Callable[..., Tensor] | None:
     known = inspect.signature(varlen_attn).parameters
     if not {"scale", "window_size"} <= set(known):
         return None
-    options: dict[str, Any] = {"window_size": (-1, 0)}
-    if "enable_gqa" in known:  # earlier versions take fewer heads of keys without this option
-        options["enable_gqa"] = True
+    options: dict[str, Any] = (
+        {"enable_gqa": True} if "enable_gqa" in known else {}
+    )  # earlier versions need no option for fewer heads
     return cast(Callable[..., Tensor], partial(varlen_attn, **options))
 
 
-varlen_attention = _causal_varlen_attention()
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
+
+varlen_attention = _varlen_attention()

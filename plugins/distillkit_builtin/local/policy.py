@@ -20,7 +20,8 @@ from distillkit_builtin.local.lora_placement import LayerOptions, LoraOptions, p
 from distillkit_builtin.local.micro_batching import packed_micro_batches, padded_micro_batches
 from distillkit_builtin.local.model_class import text_parameters
 from distillkit_builtin.local.packed_attention import packed_attention
-from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
+from distillkit_builtin.local.packed_forward import packed_response_states
+from distillkit_builtin.local.packing_proof import require_packable
 from distillkit_builtin.local.quantization import require_differentiable
 from distillkit_builtin.local.ranks.sharding import ShardedModel, gather_full_tensors, shard_model
 from distillkit_builtin.local.trainable_adapter import put_trainable
@@ -99,8 +100,9 @@ class Policy:
         for module in self.causal_lm.backbone.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 compile_layer(module, compiler)
-        rotary = self.causal_lm.backbone.get_submodule("rotary_emb")
-        rotary.register_forward_hook(lambda module, inputs, angles: mark_token_dimension_dynamic(*angles))
+        for name, module in self.causal_lm.backbone.named_modules():
+            if name.rpartition(".")[2] == "rotary_emb":
+                module.register_forward_hook(lambda module, inputs, angles: mark_token_dimension_dynamic(*angles))
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -9,8 +9,9 @@ from distillkit_builtin.local import packed_attention
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.packed_attention import ATTENTION
-from distillkit_builtin.local.packed_forward import packed_response_states, require_packable
+from distillkit_builtin.local.packed_forward import packed_response_states
 from distillkit_builtin.local.packing import PackedRow, _separate
+from distillkit_builtin.local.packing_proof import require_packable
 from distillkit_builtin.local.policy import Policy
 
 

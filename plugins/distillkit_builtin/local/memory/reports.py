@@ -9,6 +9,7 @@ from distillkit import MemoryReport, MemoryUse, Plan, RunContext
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
+from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
@@ -19,6 +20,7 @@ from distillkit_builtin.local.memory.inference_sizes import (
     scoring_bytes,
     slot_bytes,
 )
+from distillkit_builtin.local.memory.packing_expected import packs
 from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
@@ -112,11 +114,13 @@ def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device)
 def _passes(
     options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work, chunks: LossChunks | None
 ) -> Passes:
-    fast = samples_fast(read_config(options.model), size, options.forward)
     cuda = size.device.startswith("cuda")
-    packs = fast and not (cuda and size.dtype == torch.float32)
-    compiled = packs and cuda and options.compile != "never"
-    traced = options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing
+    packed = packs(options.model, size, options.forward)
+    compiles = options.compile == "always" or (
+        options.compile == "auto" and compiles_unasked(read_config(options.model))
+    )
+    compiled = packed and cuda and compiles
+    traced = options.model, size.dtype, lora_rank, packed and not cuda, options.gradient_checkpointing
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
     default = TRAINED_ON_CUDA if cuda else TRAINED

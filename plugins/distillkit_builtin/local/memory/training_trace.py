@@ -51,7 +51,7 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
     try:
         policy = _policy(training)
         causal_lm = policy.causal_lm
-        row = _row(items) if training.packs else None
+        row = row_on_meta(items) if training.packs else None
         meter = AllocationMeter()
         short = row is not None and max(map(len, items)) <= SHORT
         with packed_attention(causal_lm) if short else _counted_attention(causal_lm), meter:
@@ -82,8 +82,8 @@ def _policy(training: Training) -> Policy:
     return policy
 
 
-def _row(items: Sequence[PromptAndResponse]) -> PackedRow:
-    """As on the CPU; what attention asks for values stays there."""
+def row_on_meta(items: Sequence[PromptAndResponse]) -> PackedRow:
+    """A packed row as on the CPU, without data; what attention asks for values stays there."""
     row = PackedRow.of(items, torch.device("cpu"))
     moved: Mapping[str, Any] = {
         name: value.to(META)
