@@ -3,7 +3,7 @@
 from families.family import Family
 
 WINDOWS = ["sliding_attention"] * 3 + ["full_attention"]
-YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 128}
+YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 32}
 LONGROPE = {
     "sliding_window": None,
     "original_max_position_embeddings": 90,

@@ -62,7 +62,7 @@ COMMON: tuple[Family, ...] = tuple(
         "hy_v3": {"mlp_layer_types": DENSE_FIRST},
         "hy_v4": {},
         "jetmoe": {},
-        "kolibri1": {},
+        "kolibri1": {"layer_types": WINDOWS},
         "mellum": {"layer_types": WINDOWS},
         "mimo_v2_flash": {"v_head_dim": 8, "layer_types": WINDOWS, "mlp_layer_types": DENSE_FIRST},
         "sarvam_moe": {},
@@ -74,7 +74,12 @@ COMMON: tuple[Family, ...] = tuple(
             "mlp_layer_types": DENSE_FIRST,
         },
         "phimoe": {"attention_bias": True, "lm_head_bias": True},
-        "llama4_text": {"intermediate_size_mlp": 96, "attention_chunk_size": 16, "num_experts_per_tok": 1},
+        "llama4_text": {
+            "intermediate_size_mlp": 96,
+            "attention_chunk_size": 16,
+            "floor_scale": 16,
+            "num_experts_per_tok": 1,
+        },
         "axk1": {**LATENT, "mlp_layer_types": DENSE_FIRST},
         "axk2": {**LATENT, "mlp_layer_types": DENSE_FIRST},
         "longcat_flash": {
@@ -104,6 +109,7 @@ COMMON: tuple[Family, ...] = tuple(
 GEMMA4 = {
     "layer_types": WINDOWS,
     "hidden_size_per_layer_input": 0,
+    "vocab_size_per_layer_input": 259,
     "final_logit_softcapping": 30.0,
     "global_head_dim": 32,
     "num_global_key_value_heads": 1,

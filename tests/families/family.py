@@ -1,5 +1,6 @@
 """A tiny model of a family: what its config says beyond the sizes that all tiny models share."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
@@ -112,7 +113,10 @@ class Family:
 
 
 def sized(kind: type[PreTrainedConfig], values: Mapping[str, Any], sizes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values over those of `sizes` that the config class has a field for, under the names of its fields."""
+    """The values over those of `sizes` that the config class has a field for, under the names of its fields.
+
+    Nothing in it is shared with another config: some change their lists.
+    """
     known = {each.name for each in fields(kind)}
     names = {name: name if name in known else kind.attribute_map.get(name, name) for name in sizes}
     whole = {own: sizes[name] for name, own in names.items() if own in known}
@@ -125,5 +129,5 @@ def sized(kind: type[PreTrainedConfig], values: Mapping[str, Any], sizes: Mappin
             nested = CONFIG_MAPPING[value["model_type"]] if "model_type" in value else within
             reads_text = "text" in name or "text_config" in nested.sub_configs or name == "decoder"
             value = sized(nested, value, SIZES if reads_text else TOWER)
-        whole[name] = value
+        whole[name] = copy.deepcopy(value)
     return whole

@@ -63,6 +63,8 @@ WRAPPERS: tuple[Family, ...] = (
                 "vision_config": {},
             },
             "phi4_multimodal": {
+                "sliding_window": None,
+                "original_max_position_embeddings": 512,
                 "vision_config": {},
                 "audio_config": {
                     "ext_pw_out_channel": 32,
@@ -94,7 +96,10 @@ WRAPPERS: tuple[Family, ...] = (
                 "out_hidden_size": 128,
                 "projector_hidden_size": 64,
             },
-            "step3p7": {"text_config": {}, "vision_config": {}},
+            "step3p7": {
+                "text_config": {"layer_types": ["full_attention"] + ["sliding_attention"] * 3, "share_expert_dim": 48},
+                "vision_config": {},
+            },
             "hunyuan_vl": {
                 "text_config": {
                     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]}
