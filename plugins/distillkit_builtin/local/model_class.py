@@ -7,7 +7,7 @@ of the checkpoint know.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -113,7 +113,12 @@ def text_decoder(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InputError: if no part holds them.
     """
-    return _innermost(model, model.get_input_embeddings())
+    with suppress(NotImplementedError):  # of a model that has several, each with embeddings of its own
+        embeddings = model.get_input_embeddings()
+        holders = [part for part in _models(model) if any(module is embeddings for module in part.modules())]
+        if holders:
+            return holders[-1]
+    raise InputError(f"a {type(model).__name__} has not one part that reads text; {ELSEWHERE}")
 
 
 def language_model(model: PreTrainedModel) -> PreTrainedModel:
@@ -167,13 +172,6 @@ def computable(model: PreTrainedModel) -> Iterator[None]:
         raise InputError(
             f"{type(model).__name__} cannot be computed by the local backend: {one_line(error)}; {ELSEWHERE}"
         ) from error
-
-
-def _innermost(model: PreTrainedModel, embeddings: nn.Module) -> PreTrainedModel:
-    holders = [part for part in _models(model) if any(module is embeddings for module in part.modules())]
-    if not holders:
-        raise InputError(f"a {type(model).__name__} has no token embeddings of its own; {ELSEWHERE}")
-    return holders[-1]
 
 
 def _models(model: nn.Module) -> list[PreTrainedModel]:
