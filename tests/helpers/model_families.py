@@ -74,9 +74,10 @@ def random_causal_lm(kind: str, **over: Any) -> CausalLM:
     return CausalLM(random_model(kind, **over), Device(torch.device("cpu")), torch.float32)
 
 
-def write_quantized(folder: Path, **options: Any) -> str:
-    """A llama whose files are quantized by bitsandbytes, with these options of its config; returns the directory."""
-    random_model("llama", hidden_size=64, head_dim=16, intermediate_size=128).save_pretrained(folder / "whole")
+def write_quantized(folder: Path, kind: str = "llama", **options: Any) -> str:
+    """A model whose files are quantized by bitsandbytes, with these options of its config; returns the directory."""
+    sizes = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128, "moe_intermediate_size": 64}
+    random_model(kind, **{**LAYERED.get(kind, {}), **sizes}).save_pretrained(folder / "whole")
     config = BitsAndBytesConfig(**options, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
     model = AutoModelForCausalLM.from_pretrained(folder / "whole", quantization_config=config, dtype=torch.float32)
     model.save_pretrained(folder / "quantized")

@@ -25,6 +25,7 @@ from distillkit_builtin.local.lora_placement import planned_targets
 from distillkit_builtin.local.merged_export import WholeExport, write_whole_model
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.trainable_adapter import lora_size
+from distillkit_builtin.vllm.sampler import VllmSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Make = Callable[..., RunConfig]
@@ -72,6 +73,12 @@ WRONG = [
 def test_check_refuses_what_cannot_be_adapted(mixture: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         student(mixture, **options).check(make_context())
+
+
+def test_experts_are_not_adapted_for_a_server_that_samples(mixture: str) -> None:
+    served = student(mixture, experts=True, sampler=VllmSampler(base_url="http://127.0.0.1:1/v1"))
+    with pytest.raises(InputError, match=r"student.experts: servers do not load .* leave student.sampler out"):
+        served.check(make_context())
 
 
 CONTRADICTIONS = [
