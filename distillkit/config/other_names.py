@@ -40,6 +40,7 @@ NAMES: Mapping[str, str] = {
     "student.lora_rank": "lora_rank lora_r r",
     "student.lora_alpha": "lora_alpha",
     "student.lora_dropout": "lora_dropout",
+    "student.target_modules": "target_modules lora_target_modules",
     "teachers.0.model": "teacher_model teacher_model_name_or_path teacher_name teacher_config.base_model",
     "sampling.completions_per_prompt": "num_generations group_size rollout.n sampling.n "
     "num_return_sequences num_samples",
@@ -79,10 +80,6 @@ PLUGINS: Mapping[str, Mapping[str, str]] = {
     "scorer": {"http": "vllm sglang openai", "local": "hf transformers"},
 }
 """By role, what chooses a plugin here, to what others call it; behind a semicolon what is to be said besides."""
-LORA_LAYERS = (
-    "it is no option yet: a new LoRA is on all linear layers but the head; one that you have keeps its layers "
-    "(student.adapter)"
-)
 INSTEAD: Mapping[str, str] = {
     "gradient_accumulation_steps": "a step's gradient is always summed over all its completions "
     "(train.prompt_groups_per_step), in parts of student.micro_batch_tokens tokens",
@@ -107,8 +104,6 @@ INSTEAD: Mapping[str, str] = {
     "use_vllm": "student.sampler says where completions come from: student.sampler=vllm",
     "resume_from_checkpoint": "on the command line it is --resume, in Python resume=True",
     "n_gpus_per_node": "torchrun says on how many GPUs: torchrun --nproc-per-node 2 -m distillkit run config.yaml",
-    "target_modules": LORA_LAYERS,
-    "lora_target_modules": LORA_LAYERS,
     "load_in_4bit": "name a model whose files are quantized as student.model",
 }
 """Names that are no key under another name, and what is to be said instead."""

@@ -93,10 +93,6 @@ def test_plugins_made_in_python_keep_their_class_and_other_options(fake_config: 
         ({"student": {"learning_rate": 3}}, "write student.learning_rate"),
         ({"teacher.model": "x"}, "override 'teacher.model=...': teacher: unknown key; did you mean 'teachers'"),
         ({"teachers.model": "x"}, "the number of the item comes first: teachers.0.model"),
-        (
-            {"student.target_modules": ["q_proj"]},
-            "it is no option yet: a new LoRA is on all linear layers but the head",
-        ),
         ({"name.first": "x"}, "name.first: unknown key"),
         ({"seed.first": "x"}, "override 'seed.first=...': 'seed' has no key 'first'"),
     ],

@@ -184,7 +184,10 @@ def _lost(config: PreTrainedConfig, targets: LoraTargets) -> set[str]:
         model = empty_model(config)
         adapted = _put(model, targets, LoraOptions(rank=1, alpha=1))
     saved = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    marked = {name: torch.tensor(float(i)).expand(tensor.shape) for i, (name, tensor) in enumerate(saved.items())}
+    marked = {
+        name: torch.tensor(float(i), device="cpu").expand(tensor.shape)
+        for i, (name, tensor) in enumerate(saved.items())
+    }
     if _come_back(adapted, marked):
         return set()
     groups: defaultdict[str, dict[str, Tensor]] = defaultdict(dict)  # of all decoder layers, as they are called alike

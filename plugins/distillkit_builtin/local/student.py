@@ -60,6 +60,11 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
             alone = "there is one process; start several by torchrun, or take auto"
             why = "a LoRA is never sharded; take auto" if self.lora_rank else alone
             raise InputError(f"student.shard: always cannot be used: {why}")
+        if self.experts and not self._samples:
+            raise InputError(
+                "student.experts: servers do not load a LoRA on experts as PEFT writes it (vLLM ends, or serves the "
+                "base); leave student.sampler out, or take student.experts: false"
+            )
         start = self._starting_adapter()
         rank = self.lora_rank if start is None else start.rank
         trained = f"LoRA of rank {rank}" if rank else "all weights"

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 QUANTIZED: Mapping[str, Mapping[str, Any]] = {
     "llama 4 bit": {"load_in_4bit": True},
     "llama 8 bit": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+    "glm4_moe 4 bit": {"kind": "glm4_moe", "load_in_4bit": True},
 }
 ADAPTERS: Mapping[str, Mapping[str, Any]] = {
     "embeddings": {"target_modules": ["embed_tokens", "q_proj"]},
