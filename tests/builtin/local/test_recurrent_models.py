@@ -1,8 +1,7 @@
 """Recurrent and hybrid models are batched as was proved of them, and every number is that of the sequence alone."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 from conftest import read_jsonl
 from helpers.model_families import random_causal_lm, random_model
+from helpers.own_forward import reference
 from helpers.recurrent_families import RECURRENT
 from helpers.tiny_models import write_tokenizer
 from torch import Tensor
@@ -60,23 +60,6 @@ def items() -> list[PromptAndResponse]:
         )
         for own, new in lengths
     ]
-
-
-@contextmanager
-def eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    yield
-    config._attn_implementation = before
-
-
-def reference(causal_lm: CausalLM, item: PromptAndResponse) -> Tensor:
-    """[R] by transformers' eager forward of this sequence alone, without cache, and a softmax over everything."""
-    ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
-    with torch.no_grad(), eager(causal_lm):
-        logits = causal_lm.model(input_ids=ids[None], use_cache=False).logits[0].float()
-    start = len(item.prompt_ids)
-    return torch.log_softmax(logits, -1)[start - 1 : -1].gather(1, ids[start:, None])[:, 0]
 
 
 def references(causal_lm: CausalLM) -> Tensor:
