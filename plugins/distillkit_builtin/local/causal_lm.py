@@ -63,7 +63,7 @@ class CausalLM:
         self.dtype = dtype
         self.adapter: PeftModel | None = None
         self.backbone = backbone(model)
-        self.cache_kind = CacheKind.of(self.backbone)
+        self.cache_kind = CacheKind.of(model)
         self._language_model = language_model(model)
         self._cache_config = declared_text_config(model.config)
         self.head_form = HeadForm.declared(model.config.get_text_config(decoder=True))

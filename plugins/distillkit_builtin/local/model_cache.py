@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast, get_args
 
-from torch import LongTensor, Tensor, nn
+from torch import LongTensor, Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
@@ -31,16 +31,19 @@ class CacheKind:
     """The backbone's own class; None: transformers' DynamicCache, with layers as the config says."""
 
     @classmethod
-    def of(cls, decoder: nn.Module) -> "CacheKind":
+    def of(cls, model: PreTrainedModel) -> "CacheKind":
         """By the signature of the backbone's forward. Raises InputError if it takes no cache of transformers."""
+        decoder = backbone(model)
         known = inspect.signature(decoder.forward).parameters
+        if known.keys() == {"args", "kwargs"}:  # it hands everything on
+            known = inspect.signature(model.forward).parameters
         name = next((name for name in ARGUMENTS if name in known), None)
         kinds = [] if name is None else list(_named_classes(known[name].annotation))
         inside = any(hasattr(layer, "_setup_cache") for layer in decoder.modules())  # in the layers themselves
         if name is None or inside or not all(issubclass(kind, Cache) for kind in kinds):
             raise InputError(
-                f"{type(decoder).__name__} keeps what it has read in a form of its own, in no cache of transformers, "
-                "so the local backend cannot sample from it; serve it over HTTP instead"
+                f"{type(model).__name__} takes no cache of transformers (it keeps nothing of what it has read, or in a "
+                "form of its own), so the local backend cannot sample from it; serve it over HTTP instead"
             )
         own = [kind for kind in kinds if issubclass(kind, DynamicCache) and kind is not DynamicCache]
         return cls(name, own[0] if own else None)
@@ -54,7 +57,7 @@ class CacheKind:
 
 def empty_cache(model: PreTrainedModel) -> DynamicCache:
     """A new cache of the model, which may have no data. Raises InputError if it keeps nothing in one."""
-    return CacheKind.of(backbone(model)).new(declared_text_config(model.config))
+    return CacheKind.of(model).new(declared_text_config(model.config))
 
 
 def select_rows(cache: DynamicCache, index: Tensor) -> None:

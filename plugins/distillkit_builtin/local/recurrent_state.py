@@ -25,7 +25,7 @@ def state_numbers(model: PreTrainedModel) -> int:
         return 0
     ids = torch.ones(1, 2, dtype=torch.long, device="meta")
     with suppress(RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):  # whatever a layer asks for
-        decoder(input_ids=ids, use_cache=True, **{CacheKind.of(decoder).argument: cache})
+        decoder(input_ids=ids, use_cache=True, **{CacheKind.of(model).argument: cache})
     sizes = [sum(state.numel() for state in _states(layer)) for layer in layers]
     known = [size for size in sizes if size]
     return len(layers) * max(known, default=0)

@@ -1,26 +1,32 @@
 """Recurrent and hybrid models are batched as was proved of them, and every number is that of the sequence alone."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers.model_families import random_causal_lm
+from conftest import read_jsonl
+from helpers.model_families import random_causal_lm, random_model
+from helpers.own_forward import reference
 from helpers.recurrent_families import RECURRENT
 from helpers.tiny_models import write_tokenizer
 from torch import Tensor
 
+import distillkit
+from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local import kernel_packages
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.batching import TOGETHER, Batching
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.kernel_packages import missing_packages
 from distillkit_builtin.local.model_cache import select_rows
 from distillkit_builtin.local.plain_generator import PlainGenerator
@@ -54,23 +60,6 @@ def items() -> list[PromptAndResponse]:
         )
         for own, new in lengths
     ]
-
-
-@contextmanager
-def eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    yield
-    config._attn_implementation = before
-
-
-def reference(causal_lm: CausalLM, item: PromptAndResponse) -> Tensor:
-    """[R] by transformers' eager forward of this sequence alone, without cache, and a softmax over everything."""
-    ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
-    with torch.no_grad(), eager(causal_lm):
-        logits = causal_lm.model(input_ids=ids[None], use_cache=False).logits[0].float()
-    start = len(item.prompt_ids)
-    return torch.log_softmax(logits, -1)[start - 1 : -1].gather(1, ids[start:, None])[:, 0]
 
 
 def references(causal_lm: CausalLM) -> Tensor:
@@ -217,7 +206,41 @@ def test_a_fault_of_recurrent_layers_is_found_in_bfloat16_too(name: str, way: st
     assert not getattr(proved(causal_lm).batching, way)
 
 
-def test_packages_with_kernels_are_those_that_the_layers_name() -> None:
+def test_packages_with_kernels_are_those_that_the_layers_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_packages, "find_spec", lambda name: None)
     assert missing_packages(family("qwen3_5_text").model) == ["causal-conv1d", "flash-linear-attention"]
     assert missing_packages(family("mamba2").model) == ["causal-conv1d", "mamba-ssm"]
     assert missing_packages(random_causal_lm("llama").model) == []
+
+
+def written(folder: Path, name: str, seed: int) -> str:
+    random_model(name, seed=seed, **RECURRENT[name]).save_pretrained(folder)
+    write_tokenizer(folder)
+    return str(folder)
+
+
+def test_a_whole_run_of_a_recurrent_model_is_exact_and_says_in_which_way_it_samples(
+    local_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    student, teacher = (written(tmp_path / str(seed), "jamba", seed) for seed in (0, 1))
+    rows = [{"messages": [{"role": "user", "content": "what is " + "q" * n}]} for n in (3, 9, 4, 3)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = local_config(
+        data={"path": str(tmp_path / "rows.jsonl")},
+        student={"model": student, "lora_rank": 0, "learning_rate": 0.002},
+        teachers=[{"model": teacher, "scorer": {"name": "local", "dtype": "float32", "device": "cpu"}}],
+    )
+    result = distillkit.run(config)
+    told = (result.run_dir / "run.log").read_text().splitlines()
+    assert any("JambaForCausalLM: what prompts begin with is computed for each of them" in line for line in told)
+    assert not any("sampled in batches of one length" in line for line in told)
+    assert result.metrics[0]["rollout/logprob_mismatch_max"] < 1e-4
+    tokenizer = HFTokenizer.load(student)
+    device = Device(torch.device("cpu"))
+    for source, column in ((student, "student_logprobs"), (teacher, "teacher_logprobs")):
+        causal_lm = CausalLM.load(source, device, torch.float32, torch.float32)
+        for record in read_jsonl(result.run_dir / "samples.jsonl"):
+            prompt = tokenizer.encode(record["prompt"])
+            expected = reference(causal_lm, PromptAndResponse(token_ids(prompt), token_ids(record["token_ids"])))
+            found = record[column] if column == "student_logprobs" else next(iter(record[column].values()))
+            torch.testing.assert_close(torch.tensor(found), expected, atol=1e-4, rtol=1e-4)

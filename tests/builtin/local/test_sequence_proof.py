@@ -2,8 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_families import random_causal_lm, random_model
+from helpers.own_forward import reference
 from helpers.tiny_models import write_tokenizer
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -76,23 +76,6 @@ def items() -> list[PromptAndResponse]:
         PromptAndResponse(token_ids(p), token_ids(numbers.integers(5, 250, r)))
         for p, r in zip(prompts, (9, 3, 6), strict=True)
     ]
-
-
-@contextmanager
-def eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    yield
-    config._attn_implementation = before
-
-
-def reference(causal_lm: CausalLM, item: PromptAndResponse) -> Tensor:
-    """[R] by transformers' eager forward of this sequence alone, without cache, and a softmax over everything."""
-    ids = torch.tensor([*item.prompt_ids.tolist(), *item.response_ids.tolist()])
-    with torch.no_grad(), eager(causal_lm):
-        logits = causal_lm.model(input_ids=ids[None], use_cache=False).logits[0].float()
-    start = len(item.prompt_ids)
-    return torch.log_softmax(logits, -1)[start - 1 : -1].gather(1, ids[start:, None])[:, 0]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
