@@ -5,7 +5,6 @@ with a vision tower, and as one for text alone the names of an adapter's tensors
 of the checkpoint know.
 """
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -23,17 +22,13 @@ from transformers import (
 )
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import first_names, one_line
+from distillkit_builtin.file_errors import first_names, missing_packages, one_line, to_install
 
 KINDS: tuple[tuple[Any, Any], ...] = (
     (AutoModelForCausalLM, MODEL_FOR_CAUSAL_LM_MAPPING),
     (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
 )
 """Auto classes, and which classes each has for a config; for text alone first: where `architectures` names none."""
-MISSING_LIBRARY = re.compile(r"requires the (.+?) library but it was not found")
-"""What transformers says of a part of a model that is made by another library; it goes on for a paragraph."""
-PACKAGES = {"PIL": "pillow"}
-"""Of libraries that are installed by another name than transformers calls them."""
 ELSEWHERE = "choose a causal language model, or serve this one over HTTP"
 
 
@@ -94,14 +89,10 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def _cannot_be_built(config: PreTrainedConfig, error: Exception) -> str:
-    names = dict.fromkeys(MISSING_LIBRARY.findall(str(error))) if isinstance(error, ImportError) else {}
-    packages = [PACKAGES.get(name, name) for name in names]
-    if not packages:
-        return f"no model can be built from its config.json: {one_line(error)}"
-    return (
-        f"transformers makes a {config.model_type!r} model of {' and '.join(packages)}, also for text alone, "
-        f"and they are not installed: pip install {' '.join(packages)}"
-    )
+    packages = missing_packages(error)
+    if packages:
+        return f"no {config.model_type!r} model can be built, not for text alone either: {to_install(packages)}"
+    return f"no model can be built from its config.json: {one_line(error)}"
 
 
 def text_decoder(model: PreTrainedModel) -> PreTrainedModel:

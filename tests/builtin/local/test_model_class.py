@@ -122,7 +122,7 @@ def test_a_missing_package_is_named_with_how_to_install_it(monkeypatch: pytest.M
     monkeypatch.setattr(auto_class(config), "from_config", fail)
     with pytest.raises(InputError) as caught:
         empty_model(config)
-    assert str(caught.value).endswith("they are not installed: pip install pillow timm")
+    assert str(caught.value).endswith("it needs pillow and timm, which are not installed: pip install pillow timm")
     assert "\n" not in str(caught.value)
 
 

@@ -26,6 +26,17 @@ from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
 Make = Callable[..., RunConfig]
+OPTIMIZER = OptimizerOptions(
+    learning_rate=1e-3,
+    schedule="constant_with_warmup",
+    warmup_steps=0,
+    total_steps=4,
+    weight_decay=0.0,
+    betas=(0.9, 0.999),
+    grad_clip_norm=0.0,
+    micro_batch_tokens=4096,
+    seed=0,
+)
 PLAIN = {"dtype": "float32", "device": "cpu", "forward": "plain"}
 
 
@@ -73,7 +84,7 @@ def test_no_tower_is_held_in_the_optimizer_and_a_checkpoint_goes_on_exactly(
 ) -> None:
     source = write_wrapper(tmp_path / "model", "mistral3")
     policy = Policy.full(proved(load(source)))
-    trainer = Trainer(policy, OptimizerOptions(learning_rate=1e-3, total_steps=4))
+    trainer = Trainer(policy, OPTIMIZER)
     held = {id(p) for group in trainer.optimizer.param_groups for p in group["params"]}
     for name, parameter in policy.causal_lm.model.named_parameters():
         tower = name.startswith(("model.vision", "model.multi_modal"))
@@ -84,7 +95,7 @@ def test_no_tower_is_held_in_the_optimizer_and_a_checkpoint_goes_on_exactly(
     (tmp_path / "saved").mkdir()
     trainer.save(tmp_path / "saved")
     assert not any("vision" in name for name in load_file(tmp_path / "saved" / "trainer.safetensors"))
-    other = Trainer(Policy.full(load(source)), OptimizerOptions(learning_rate=1e-3, total_steps=4))
+    other = Trainer(Policy.full(load(source)), OPTIMIZER)
     other.load(tmp_path / "saved")
     mine, theirs = trainer.tensors(), other.tensors()
     assert mine.keys() == theirs.keys()
