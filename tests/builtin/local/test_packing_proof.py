@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builtin.local.test_sequence_proof import items, reference
 from distillkit_builtin.local import packing_proof
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.attention_proof import require_exact_attention
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -303,3 +304,10 @@ def test_a_lora_that_has_learned_packs_too() -> None:
             parameter.copy_(torch.from_numpy(np.random.default_rng(len(name)).normal(0, 0.1, parameter.shape)))
     policy.pack()
     assert policy.packs
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_a_model_that_recomputes_its_activations_packs_too(name: str) -> None:
+    causal_lm = random_causal_lm(name, **PACKED.get(name, {}))
+    checkpoint_activations(causal_lm.model)
+    require_packable(causal_lm)
