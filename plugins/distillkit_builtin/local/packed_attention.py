@@ -114,13 +114,15 @@ def _attend_in_runs(
 
 
 def _as_flash_attention_takes_them(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[T, heads, d] each, in one dtype, with values as wide as keys.
+    """[T, heads, d] each, in one dtype and of one width, filled up with zeros, which change no score.
 
     Under autocast rotary embeddings leave float32; PyTorch casts for its other attention by itself.
     """
     query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
-    missing = query.shape[-1] - value.shape[-1]
-    return query, key, functional.pad(value, [0, missing]) if missing else value
+    if key.shape[-1] != value.shape[-1]:
+        width = max(key.shape[-1], value.shape[-1])
+        query, key, value = (functional.pad(x, [0, width - x.shape[-1]]) for x in (query, key, value))
+    return query, key, value
 
 
 def _require_understood(module: nn.Module, given: Mapping[str, object]) -> None:
