@@ -88,9 +88,10 @@ def _attend(
         shape = (query.shape[1], key.shape[1], query.shape[3], value.shape[3])
         calls.append(AttentionCall(sliding_window, scale, *shape))
     if query.is_cuda and varlen_attention is not None:
-        ends = (cu_seq_lens_q, cu_seq_lens_k)
-        attend = partial(varlen_attention, scale=scale, window_size=_window_size(sliding_window))
-        return _attend_on_cuda(attend, query, key, value, ends, max_length_q)[None], None
+        ends, window = (cu_seq_lens_q, cu_seq_lens_k), (-1 if sliding_window is None else sliding_window - 1, 0)
+        tensors, longest = _as_flash_attention_takes_them(query, key, value), max_length_q
+        mixed = varlen_attention(*tensors, *ends, longest, longest, scale=scale, window_size=window)
+        return mixed[None, ..., : value.shape[-1]], None
     if keys is not None:
         key, value = key[:, :, keys], value[:, :, keys]
     return _attend_in_runs(query, key, value, (cu_seq_lens_q, cu_seq_lens_k), scale, sliding_window)[None], None
@@ -112,26 +113,16 @@ def _attend_in_runs(
     return torch.cat(each)
 
 
-def _window_size(window: int | None) -> tuple[int, int]:
-    """As PyTorch's attention takes it: tokens before one, and behind it."""
-    return (-1 if window is None else window - 1, 0)
+def _as_flash_attention_takes_them(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[T, heads, d] each, in one dtype and of one width, filled up with zeros, which change no score.
 
-
-def _attend_on_cuda(
-    attend: Callable[..., Tensor],
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    ends: tuple[Tensor, Tensor],
-    longest: int,
-) -> Tensor:
-    """[T, heads, value's d]: FlashAttention, of tensors as `_attend` gets them."""
-    # Under autocast rotary embeddings leave float32; PyTorch casts for its other attention by itself.
+    Under autocast rotary embeddings leave float32; PyTorch casts for its other attention by itself.
+    """
     query, key, value = (x[0].transpose(0, 1).to(value.dtype) for x in (query, key, value))
-    width = value.shape[-1]
-    if width < query.shape[-1]:  # FlashAttention computes values as wide as keys
-        value = functional.pad(value, [0, query.shape[-1] - width])
-    return attend(query, key, value, *ends, longest, longest)[..., :width]
+    if key.shape[-1] != value.shape[-1]:
+        width = max(key.shape[-1], value.shape[-1])
+        query, key, value = (functional.pad(x, [0, width - x.shape[-1]]) for x in (query, key, value))
+    return query, key, value
 
 
 def _require_understood(module: nn.Module, given: Mapping[str, object]) -> None:

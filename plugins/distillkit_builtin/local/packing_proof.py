@@ -22,7 +22,7 @@ from distillkit_builtin.local.attention_proof import require_exact_attention
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.packed_attention import AttentionCall, varlen_attention
+from distillkit_builtin.local.packed_attention import AttentionCall, packed_attention, varlen_attention
 from distillkit_builtin.local.packed_forward import packed_response_states
 from distillkit_builtin.local.packing_conditions import MODEL_ERRORS, declared_windows, require_declared
 
@@ -73,10 +73,13 @@ def _prove(causal_lm: CausalLM, windows: Sequence[int | None]) -> None:
     """Raise UnsupportedModelError at the first thing that is not as it should be."""
     items, others = _items(_vocabulary(causal_lm), windows)
     calls: list[AttentionCall] = []
-    packed = _computed(causal_lm, items, lambda some: packed_response_states(causal_lm, some, calls).hidden)
+    with torch.no_grad():  # a backward pass that recomputes activations would ask a second time
+        packed_response_states(causal_lm, items, calls)
     require_declared(calls, windows)
     for call in dict.fromkeys(calls):
         require_exact_attention(causal_lm, call)
+    with packed_attention(causal_lm):  # recomputed activations need it too
+        packed = _computed(causal_lm, items, lambda some: packed_response_states(causal_lm, some).hidden)
     with _eager(causal_lm):
         each = [_computed(causal_lm, [item], lambda some: causal_lm.response_states(some).hidden) for item in items]
     alone = _Computed([one.hidden[0] for one in each], [one.gradients[0] for one in each])

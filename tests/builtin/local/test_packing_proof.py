@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builtin.local.test_sequence_proof import items, reference
-from distillkit_builtin.local import packing_proof
+from distillkit_builtin.local import packed_attention, packing_proof
+from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.attention_proof import require_exact_attention
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -303,3 +304,39 @@ def test_a_lora_that_has_learned_packs_too() -> None:
             parameter.copy_(torch.from_numpy(np.random.default_rng(len(name)).normal(0, 0.1, parameter.shape)))
     policy.pack()
     assert policy.packs
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_a_model_that_recomputes_its_activations_packs_too(name: str) -> None:
+    causal_lm = random_causal_lm(name, **PACKED.get(name, {}))
+    checkpoint_activations(causal_lm.model)
+    require_packable(causal_lm)
+
+
+@pytest.mark.parametrize(("window", "key_width", "value_width"), [(None, 8, 8), (5, 8, 8), (None, 8, 6), (5, 6, 8)])
+def test_flash_attention_is_asked_for_what_the_layers_ask(
+    window: int | None, key_width: int, value_width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a stand-in that computes what PyTorch says of `varlen_attn`: equal widths, tokens before one and behind."""
+
+    def varlen(
+        query: Tensor, key: Tensor, value: Tensor, *rest: Any, scale: float, window_size: tuple[int, int]
+    ) -> Tensor:
+        assert query.shape[-1] == key.shape[-1] == value.shape[-1]
+        before, behind = window_size
+        apart = torch.arange(len(query))[:, None] - torch.arange(len(key))
+        allowed = (apart >= -behind) & ((apart <= before) if before >= 0 else torch.tensor(True))
+        scores = torch.einsum("qhd,khd->hqk", query, key) * scale
+        return torch.einsum("hqk,khd->qhd", torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1), value)
+
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 11, key_width, generator=generator) for _ in range(2))
+    value, ends = torch.randn(1, 2, 11, value_width, generator=generator), torch.tensor([0, 11])
+    options = {"scaling": 0.7, "sliding_window": window, "max_length_q": 16}
+    attend = ALL_ATTENTION_FUNCTIONS[ATTENTION]
+    given = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, **options}
+    expected, _ = attend(nn.Module(), query, key, value, None, **given)
+    monkeypatch.setattr(packed_attention, "varlen_attention", varlen)
+    monkeypatch.setattr(Tensor, "is_cuda", True)
+    found, _ = attend(nn.Module(), query, key, value, None, **given)
+    torch.testing.assert_close(found, expected)

@@ -1,0 +1,1 @@
+"""Families at small real shapes: their exactness against the CPU, their speed beside transformers' generate."""
