@@ -45,6 +45,9 @@ COMMON: tuple[Family, ...] = tuple(
         "hunyuan_v1_moe": {},
         "minimax_m2": {"rotary_dim": 8},
         "minimax_m3_vl_text": {
+            "layer_types": ["full_attention"] + ["minimax_m3_sparse"] * 3,
+            "index_block_size": 8,
+            "index_topk_blocks": 64,
             "dense_intermediate_size": 96,
             "shared_intermediate_size": 48,
             "rotary_dim": 8,

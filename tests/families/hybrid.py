@@ -16,6 +16,9 @@ INKLING = {
     "n_layers_per_attn_res_block": 2,
 }
 
+BYTES = {"vocab_size": 260, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+BYTES |= {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 512}
+
 HYBRID: tuple[Family, ...] = tuple(
     Family(model_type, values, kind="hybrid")
     for model_type, values in {
@@ -109,6 +112,15 @@ HYBRID: tuple[Family, ...] = tuple(
             "attn_layer_offset": 1,
             "use_mamba_kernels": False,
             "mamba_d_state": 8,
+        },
+        "blt": {
+            "vocab_size": 260,
+            "encoder_hash_byte_group_size": [3, 4],
+            "encoder_hash_byte_group_vocab": 64,
+            "patcher_config": BYTES,
+            "encoder_config": {**BYTES, "hidden_size_global": 64},
+            "decoder_config": {**BYTES, "hidden_size_global": 64},
+            "global_config": BYTES,
         },
         "zamba2": {
             "layers_block_type": ["linear_attention", "hybrid"] * 2,

@@ -63,7 +63,6 @@ NO_LANGUAGE_MODEL: Mapping[str, str] = MappingProxyType(
 """Those that are no causal language models of a text, with what they are instead."""
 NOT_BUILT: Mapping[str, str] = MappingProxyType(
     {
-        "blt": "reads patches of bytes, which a second model cuts",
         "gemma3n": "its class needs the packages timm and pillow",
         "fast_vlm": "its class needs the packages timm and pillow",
         "perception_lm": "its class needs the packages timm and pillow",

@@ -7,6 +7,7 @@ import pytest
 import torch
 import transformers
 from torch import Tensor
+from transformers import AutoConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -18,7 +19,7 @@ from families.dense import DENSE
 from families.experts import EXPERTS
 from families.family import Family
 from families.hybrid import HYBRID
-from families.tiny import logit_spread, reader_of_text, tiny_model, write_family
+from families.tiny import logit_spread, logits, tiny_model, write_family
 from families.wrappers import WRAPPERS
 
 MILLIONS = 3
@@ -82,12 +83,44 @@ def test_its_weights_make_telling_distributions_and_are_loaded_as_they_were_save
 
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_token_changes_what_comes_behind_it_and_nothing_before(name: str) -> None:
-    model = reader_of_text(tiny_model(FAMILIES[name]))
+    model = tiny_model(FAMILIES[name])
     ids = tokens()
     changed = ids.clone()
     changed[0, 50] = 3 + (ids[0, 50] - 3 + 7) % 256
-    with torch.no_grad():
-        apart = (model(input_ids=ids).logits - model(input_ids=changed).logits)[0].abs().amax(-1)
+    apart = (logits(model, ids) - logits(model, changed))[0].abs().amax(-1)
 
     assert apart[:50].max() < 1e-4
     assert apart[51:].max() > 0.1
+
+
+def test_a_seed_gives_the_same_weights_whatever_was_drawn_before_and_another_seed_others() -> None:
+    first = tiny_model(FAMILIES["llama"], seed=3).state_dict()
+    torch.randn(7)
+    again = tiny_model(FAMILIES["llama"], seed=3).state_dict()
+    other = tiny_model(FAMILIES["llama"], seed=4).state_dict()
+
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_table_of_experts_sends_tokens_to_all_of_them() -> None:
+    model = tiny_model(FAMILIES["deepseek_v4"])
+    tables = [table for name, table in model.named_buffers() if name.endswith("tid2eid")]
+
+    assert tables
+    for table in tables:
+        assert set(table.unique().tolist()) == set(range(model.config.n_routed_experts))
+        assert (table[:, 0] != table[:, 1]).all()
+
+
+def test_a_config_shares_no_list_with_the_next_one() -> None:
+    FAMILIES["gemma3_text"].config().layer_types.clear()
+
+    assert len(FAMILIES["gemma3_text"].config().layer_types) == 4
+
+
+def test_checkpoints_that_name_a_class_of_their_own_say_so(tmp_path: Path) -> None:
+    write_family(FAMILIES["exaone"], tmp_path)
+
+    assert AutoConfig.from_pretrained(tmp_path).architectures == ["ExaoneForCausalLM"]
+    assert FAMILIES["exaone"].class_name == "LlamaForCausalLM"

@@ -47,6 +47,7 @@ def tiny_model(family: Family, *, seed: int = 0) -> Any:
         text = config.get_text_config()
         scale = getattr(text, "embedding_multiplier", None) or getattr(text, "scale_emb", None) or 1.0
         spread(model.named_parameters(), embeddings=EMBEDDINGS / scale)
+        spread_tables(model)
         settle_logits(model, torch.randint(3, 259, (2, 48)))
     return model
 
@@ -63,6 +64,14 @@ def spread(parameters: Iterable[tuple[str, Tensor]], *, embeddings: float) -> No
                 parameter.normal_(0.0, embeddings)
             else:
                 parameter.normal_(0.0, GAIN / fan_in(parameter) ** 0.5)
+
+
+def spread_tables(model: transformers.PreTrainedModel) -> None:
+    """Gives each token experts of its own, where a table (vocabulary, experts per token) says which: it starts as 0."""
+    for name, table in model.named_buffers():
+        if name.endswith("tid2eid"):
+            experts = model.config.get_text_config().n_routed_experts
+            table.copy_(torch.rand(table.shape[0], experts).argsort(-1)[:, : table.shape[1]])
 
 
 def fan_in(weight: Tensor) -> int:
@@ -88,7 +97,13 @@ def settle_logits(model: nn.Module, ids: Tensor) -> None:
 @torch.no_grad()
 def logit_spread(model: nn.Module, ids: Tensor) -> float:
     """Standard deviation of the logits over the vocabulary, the mean over all positions."""
-    return float(reader_of_text(model)(input_ids=ids).logits.float().std(-1).mean())
+    return float(logits(model, ids).std(-1).mean())
+
+
+@torch.no_grad()
+def logits(model: nn.Module, ids: Tensor) -> Tensor:
+    """Of ids (batch, length): (batch, length, vocabulary) in float32, without a cache."""
+    return reader_of_text(model)(input_ids=ids, use_cache=False).logits.float()
 
 
 def reader_of_text(model: Any) -> Any:
