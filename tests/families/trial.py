@@ -144,7 +144,8 @@ def _last_line(where: str, error: Exception, subjects: Subjects) -> str:
 
 
 def _sentence(message: str, subjects: Subjects) -> str:
-    """On one line, without folders of this machine."""
-    for folder, word in ((subjects.student, "MODEL"), (subjects.teacher, "TEACHER"), (subjects.folder, "FOLDER")):
+    """On one line, without folders of this machine; what is said of student and teacher alike is said once."""
+    for folder, word in ((subjects.student, "MODEL"), (subjects.teacher, "MODEL"), (subjects.folder, "FOLDER")):
         message = message.replace(str(folder), word)
-    return re.sub(r"\s+", " ", message).strip()
+    lines = (re.sub(r"^(student|teacher '[^']*'): ", "", line.strip()) for line in message.splitlines())
+    return " ".join(dict.fromkeys(line for line in lines if line))
