@@ -171,13 +171,13 @@ def model_on_meta(source: str) -> PreTrainedModel:
     try:
         with quiet_loading():
             model = empty_model(config)
+            decoder = text_decoder(model)
         empty_cache(model)
     except InputError as error:
         raise InputError(f"{source}: {error}") from error
     except Exception as error:  # what a cache computes with a config's values may be of no use
         raise InputError(f"{source}: no model can be built from its config.json: {one_line(error)}") from error
     name = type(model).__name__
-    decoder = text_decoder(model)
     if language_model(model).get_output_embeddings() is None:
         raise InputError(
             f"{source} is a {name}, in which the local backend finds no head for text; serve it over HTTP instead"

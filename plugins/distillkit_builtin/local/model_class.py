@@ -29,6 +29,8 @@ KINDS: tuple[tuple[Any, Any], ...] = (
     (AutoModelForMultimodalLM, MODEL_FOR_MULTIMODAL_LM_MAPPING),
 )
 """Auto classes, and which classes each has for a config; for text alone first: where `architectures` names none."""
+OF_TEXT = ("ForCausalLM", "ForConditionalGeneration", "Model")
+"""Ends of names of classes that compute next tokens, or whose head may be tied to their embeddings."""
 ELSEWHERE = "choose a causal language model, or serve this one over HTTP"
 
 
@@ -45,8 +47,8 @@ def auto_class(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - transformers 
     _require_decoder_alone(config, causal=chosen is AutoModelForCausalLM)
     if not any(found.values()):
         raise InputError(f"transformers has no {config.model_type!r} model that computes next tokens; {ELSEWHERE}")
-    other = [name for name in named if _is_known(name) and not name.endswith("Model")]  # a bare backbone may have
-    if chosen is None and other:  # a head that is tied to its embeddings
+    other = [name for name in named if _is_known(name) and not name.endswith(OF_TEXT)]
+    if chosen is None and other:
         raise InputError(
             f"its config.json says that it is a {first_names(other)}, which computes something else than next tokens "
             f"(a classifier, a reward model, an encoder): its head would be missing; {ELSEWHERE}"
@@ -56,7 +58,9 @@ def auto_class(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - transformers 
 
 def _class_names(mapping: Any, config: PreTrainedConfig) -> set[str]:  # noqa: ANN401 - as above
     """What transformers has of one kind for this config."""
-    classes = mapping.get(type(config), ())
+    if type(config) not in mapping:  # `get` answers also where its auto class would refuse
+        return set()
+    classes = mapping[type(config)]
     return {each.__name__ for each in (classes if isinstance(classes, list | tuple) else (classes,))}
 
 
