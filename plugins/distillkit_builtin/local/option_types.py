@@ -9,8 +9,8 @@ DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
 ForwardName = Literal["auto", "fast", "plain"]
 FORWARD = (
     "How it is computed. plain: transformers' own forward, sequences padded. fast: our own forward for sampling and "
-    "scoring, and packed sequences for training, of architectures like Llama; an error where that is not found, at the "
-    "start, to compute the same. auto: fast where it is, else plain."
+    "scoring, and packed sequences for training, of architectures that it knows; an error where that is not found, at "
+    "the start, to compute the same. auto: fast where it is, else plain."
 )
 """The description of the option `forward`."""
 ExportDType = Literal["float32", "base"]
