@@ -9,8 +9,8 @@ DTypeName = Literal["auto", "bfloat16", "float16", "float32"]
 ForwardName = Literal["auto", "fast", "plain"]
 FORWARD = (
     "How it is computed. plain: transformers' own forward, sequences padded. fast: our own forward for sampling and "
-    "scoring, of architectures like Llama, and packed sequences for training; an error where that is not found, at the "
-    "start, to compute the same. auto: each of the two where it is, else plain."
+    "scoring, of architectures whose parts it knows, and packed sequences for training; an error where that is not "
+    "found, at the start, to compute the same. auto: each of the two where it is, else plain."
 )
 """The description of the option `forward`."""
 ExportDType = Literal["float32", "base"]

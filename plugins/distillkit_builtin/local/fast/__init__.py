@@ -1,1 +1,1 @@
-"""Inference of models built like Llama, at the speed of the hardware; others take transformers' own forward."""
+"""Inference of models made of known parts, at the speed of the hardware; others take transformers' own forward."""

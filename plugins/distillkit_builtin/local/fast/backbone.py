@@ -1,4 +1,4 @@
-"""The backbone of a Llama-like model over its own weights, with fewer and larger operations than transformers' forward.
+"""The backbone of a model over its own weights, with fewer and larger operations than transformers' forward.
 
 What differs from family to family is found in the model's parts (`layer_weights.py`): where the norms are, how queries
 and keys are normed, scales, windows, rotary embeddings, experts.
