@@ -10,6 +10,7 @@ from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.device import device_in_check
+from distillkit_builtin.local.fast.supported_models import windows
 from distillkit_builtin.local.footprint import TRAINED_BYTES, Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
@@ -109,9 +110,10 @@ def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device)
 def _passes(
     options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work, chunks: LossChunks | None
 ) -> Passes:
-    fast = samples_fast(read_config(options.model), size, options.forward)
+    config = read_config(options.model)
     cuda = size.device.startswith("cuda")
-    packs = fast and not (cuda and size.dtype == torch.float32)
+    packs = samples_fast(config, size, options.forward) and not any(windows(config.get_text_config()))
+    packs = packs and not (cuda and size.dtype == torch.float32)
     compiled = packs and cuda and options.compile != "never"
     traced = options.model, size.dtype, lora_rank, packs and not cuda, options.gradient_checkpointing
     training = Training(*traced, head=chunks is None)
