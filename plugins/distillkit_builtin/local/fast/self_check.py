@@ -164,7 +164,7 @@ def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: Rotar
     ):
         captured = step()
     graph.replay()
-    return _Compared("hidden states of a captured step", captured, expected, 0.0)
+    return _Compared("hidden states of a captured step", captured.clone(), expected, 0.0)
 
 
 @contextmanager

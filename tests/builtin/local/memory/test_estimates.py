@@ -10,7 +10,15 @@ import pytest
 import torch
 from conftest import question
 from helpers import tiny_models
-from transformers import AutoModelForCausalLM, Gemma2Config, LlamaConfig, PreTrainedConfig, Qwen3Config, Qwen3MoeConfig
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 import distillkit
 from distillkit import MemoryReport, PlannedDevice, Rank, Registry, RunConfig, RunContext
@@ -37,6 +45,7 @@ WIDER: dict[str, Any] = {
 FAMILIES: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**WIDER, tie_word_embeddings=True),
     "gemma2": Gemma2Config(**WIDER, sliding_window=16),
+    "mistral": MistralConfig(**WIDER, sliding_window=16),
     "qwen3_moe": Qwen3MoeConfig(**WIDER, num_experts=8, num_experts_per_tok=4, moe_intermediate_size=96),
 }
 
@@ -79,9 +88,10 @@ def meters(monkeypatch: pytest.MonkeyPatch) -> list[AllocationMeter]:
         ("llama", {"gradient_checkpointing": True}),
         ("llama", {"micro_batch_tokens": 300}),
         ("gemma2", {}),
+        ("mistral", {}),
         ("qwen3_moe", {"lora_rank": 0}),
     ],
-    ids=["LoRA", "all weights", "recomputed", "small micro-batches", "another family", "experts"],
+    ids=["LoRA", "all weights", "recomputed", "small micro-batches", "another family", "windows", "experts"],
 )
 def test_the_peak_of_a_run_is_what_check_says(
     family: str,
