@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,7 +45,8 @@ def held() -> Counter[str]:
         named = target.partition(":")[0] if ":[" in target else f"file {target.removesuffix(' (deleted)')}"
         things[named] += 1
     for task in (own / "task").iterdir():
-        things["child process"] += len((task / "children").read_text().split())
+        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
+            things["child process"] += len((task / "children").read_text().split())
     return things
 
 

@@ -1,5 +1,6 @@
 """A device that is too small for what is computed at once: smaller parts, the same numbers, and a notice."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import distillkit
 from distillkit import RunConfig
 from distillkit.errors import RunFailedError
-from distillkit_builtin.local import adaptive_batch_size, policy, scoring
+from distillkit_builtin.local import adaptive_batch_size, packing_proof, policy, scoring
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.decoder import Decoder
@@ -22,15 +23,26 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 @pytest.fixture
 def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
-    """Let the device run out of memory from so many (padded) tokens, or completions that are sampled, at once."""
+    """Let the device run out of memory from so many (padded) tokens, or completions that are sampled, at once.
+
+    The few sequences that a model is proved with when it is opened are let through.
+    """
 
     def limit(tokens: int, completions: int) -> None:
         respond, generate = CausalLM.response_states, PlainGenerator.generate_batch
         pack = policy.packed_response_states
         prefill, admit = scoring.prefill_response_states, Decoder.admit
+        prove, proving = packing_proof.require_packable, threading.Event()
+
+        def require_packable(causal_lm: CausalLM) -> None:
+            proving.set()
+            try:
+                prove(causal_lm)
+            finally:
+                proving.clear()
 
         def response_states(self: CausalLM, items: Sequence[Any], *rest: Any) -> Any:
-            if max(map(len, items)) * len(items) > tokens:
+            if max(map(len, items)) * len(items) > tokens and not proving.is_set():
                 raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return respond(self, items, *rest)
 
@@ -59,6 +71,7 @@ def small_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
         monkeypatch.setattr(adaptive_batch_size.gc, "collect", lambda: 0)
         monkeypatch.setattr(CausalLM, "response_states", response_states)
         monkeypatch.setattr(policy, "packed_response_states", packed_response_states)
+        monkeypatch.setattr(policy, "require_packable", require_packable)
         monkeypatch.setattr(scoring, "prefill_response_states", prefill_response_states)
         monkeypatch.setattr(PlainGenerator, "generate_batch", generate_some)
         monkeypatch.setattr(Decoder, "admit", admit_some)

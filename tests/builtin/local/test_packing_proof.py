@@ -63,7 +63,7 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("compute attention by themselves", {"n_head": 4}),
     "mpt": ("cannot be computed here: AttributeError", {"d_model": 32, "n_heads": 4, "n_layers": 2}),
     "diffllama": ("its 2 layers ask for attention 4 times", {}),
-    "qwen3_5_text": ("no plain attention", {}),
+    "qwen3_5_text": ("no plain attention", {"layer_types": ["linear_attention", "full_attention"]}),
     "lfm2": ("no plain attention", {"layer_types": ["conv", "full_attention"]}),
     "mamba": ("no plain attention", {}),
     "deepseek_v32": ("no plain attention", LATENT),

@@ -148,6 +148,7 @@ def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config:
     assert fit.held("weights") == 2 * 4 * count + size.training_bytes(4) + LIBRARIES  # the teacher is another model
     assert report.notes == (
         f"student (LoRA of rank 4): {tiny_model}, {count:,} parameters, {4 * count / 1e6:.2f} MB as float32 on cpu",
+        "student: the LoRA is on 14 linear layers, 3,712 numbers are trained",
     )
 
 
