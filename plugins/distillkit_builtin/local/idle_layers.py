@@ -136,9 +136,19 @@ def _reached(
     ids = torch.arange(1, tokens + 1, device=model.device)[None] % known
     with _probes(model, linears) as probes:
         logits = call(model, ids)
-        sources = {**probes, **{name: tensor for name, tensor in tensors.items() if tensor.requires_grad}}
-        gradients = torch.autograd.grad(logits.float().sum(), list(sources.values()), allow_unused=True)
-    return {name for name, gradient in zip(sources, gradients, strict=True) if gradient is not None}
+    found = _sources(logits)
+    return {name for name, source in {**probes, **tensors}.items() if id(source) in found}
+
+
+def _sources(result: Tensor) -> set[int]:
+    """Of which tensors a gradient would be computed, as `id` gives them: the graph is read, and none is computed."""
+    seen, left = set[object](), [result.grad_fn]
+    while left:
+        node = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            left += [earlier for earlier, _ in node.next_functions]
+    return {id(node.variable) for node in seen if hasattr(node, "variable")}
 
 
 @contextmanager
