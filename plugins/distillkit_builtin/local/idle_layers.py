@@ -5,6 +5,10 @@ give only chooses the tokens that are attended to. A LoRA there would never move
 training does not see. They are found without data, by one forward pass on the meta device under autograd, in which a
 number is added to what each layer gives; where a model cannot be computed there, such as one that asks how many tokens
 come to an expert, by the model itself.
+
+Decoding from a cache goes through the same layers: of 21 families, recurrent ones and mixtures among them, none reads a
+weight past a layer there that a whole text goes through. So a copy that samples with adapters beside the layers, as on
+bases in few bits, computes what is trained.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
