@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from distillkit.errors import InputError
+from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.local.adapter_config import adapter_names
+from distillkit_builtin.local.idle_layers import ConfigKey, idle_layers, require_trained
 from distillkit_builtin.local.lora import ADAPTER, adapted_tensors
 from distillkit_builtin.local.lora_targets import OTHERWISE, LoraTargets, find_targets, name_in_layer
 from distillkit_builtin.local.model_class import empty_model
@@ -54,7 +56,13 @@ def put_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
         InputError: if an option names what cannot be adapted, or PEFT puts the LoRA on other layers.
     """
     targets = planned_targets(model.config, options.target_modules, experts=options.experts)
-    return _put(model, targets, options)
+    adapted = _put(model, targets, options)
+    require_trained(
+        model,
+        targets.linears,
+        lambda names, why: f"{type(model).__name__}, {names}: {why}; name others (student.target_modules)",
+    )
+    return adapted
 
 
 def _put(model: PreTrainedModel, targets: LoraTargets, options: LoraOptions) -> PeftModel:
@@ -94,7 +102,8 @@ def place(model: PreTrainedModel, config: LoraConfig, dropout: float) -> PeftMod
     for layer in adapted.modules():
         if isinstance(layer, LoraLayer) and not isinstance(layer, ParamWrapper) and dropout:
             layer.lora_dropout[ADAPTER] = nn.Dropout(dropout)
-    config.lora_dropout = dropout
+    if not config.target_parameters:  # with which PEFT would refuse to read the adapter back
+        config.lora_dropout = dropout
     for key in ("target_modules", "target_parameters"):  # which PEFT keeps as sets, in any order
         names = getattr(config, key)
         if isinstance(names, set):
@@ -139,30 +148,17 @@ def planned_targets(
         InputError: as `find_targets`, or if a layer would be lost that the user named.
     """
     named = None if target_modules is None else tuple(target_modules)
-    return _planned(_Config(config), named, experts)
-
-
-class _Config:
-    """A config that equals another of the same values, as a key."""
-
-    def __init__(self, config: PreTrainedConfig) -> None:
-        self.config = config
-        self._text = f"{type(config).__name__} {config.to_json_string(use_diff=False)}"
-
-    def __hash__(self) -> int:
-        return hash(self._text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Config) and other._text == self._text
+    return _planned(ConfigKey(config), named, experts)
 
 
 @lru_cache(maxsize=32)
-def _planned(key: _Config, target_modules: tuple[str, ...] | None, experts: bool) -> LoraTargets:
+def _planned(key: ConfigKey, target_modules: tuple[str, ...] | None, experts: bool) -> LoraTargets:
     with quiet_loading():
         model = empty_model(key.config)
     targets = find_targets(model, target_modules, experts=experts)
     if not targets.linears:
         raise InputError(f"{type(model).__name__} has no linear layers that a LoRA can be put on; {OTHERWISE}")
+    targets = _without_idle(model, targets, idle_layers(key.config) or {}, named=target_modules is not None)
     lost = _lost(key.config, targets)
     if lost and target_modules is not None:
         raise InputError(
@@ -176,6 +172,21 @@ def _planned(key: _Config, target_modules: tuple[str, ...] | None, experts: bool
     if not kept.linears or _lost(key.config, kept):
         raise InputError(f"no LoRA can be put on {type(model).__name__}: {NO_ROUND_TRIP}; {OTHERWISE}")
     return kept
+
+
+def _without_idle(model: PreTrainedModel, targets: LoraTargets, idle: Mapping[str, str], *, named: bool) -> LoraTargets:
+    """The targets without layers that a LoRA would not be trained on. Raises InputError if they are `named`."""
+    wrong = [name for name in targets.linears if name in idle]
+    if wrong and named:
+        raise InputError(f"student.target_modules: {first_names(wrong)}: {idle[wrong[0]]}; name others")
+    stuck = [name for name in targets.experts if name in idle]
+    if stuck:
+        raise InputError(f"student.experts: {first_names(stuck)}: {idle[stuck[0]]}; take false")
+    for why in dict.fromkeys(idle[name] for name in wrong):
+        targets = targets.without(model, [name for name in wrong if idle[name] == why], why)
+    if not targets.linears:
+        raise InputError(f"no LoRA can be put on {type(model).__name__}: {idle[wrong[0]]}; {OTHERWISE}")
+    return targets
 
 
 def _lost(config: PreTrainedConfig, targets: LoraTargets) -> set[str]:

@@ -4,6 +4,7 @@ PEFT rewrites that name for mixtures of experts: experts and router are adapted 
 not. Here it is the linear layers of the text decoder but the head, experts and routers, and by option the experts.
 """
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -78,7 +79,7 @@ class LoraTargets:
         """The same but for the layers `lost`, which are left out for this reason."""
         kept = [name for name in self.linears if name not in lost]
         experts = [name for name in self.experts if name not in lost]
-        left_out = {**self.left_out, **dict.fromkeys(sorted({name_in_layer(name) for name in lost}), why)}
+        left_out = {**self.left_out, **dict.fromkeys(_of_how_many(lost, [*self.linears, *self.experts]), why)}
         return _measured(model, kept, experts, self.frozen, left_out)
 
 
@@ -113,6 +114,15 @@ def find_targets(model: PreTrainedModel, target_modules: Sequence[str] | None, *
 
 def _listed(words: Sequence[str]) -> str:
     return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+
+
+def _of_how_many(lost: Collection[str], names: Collection[str]) -> list[str]:
+    """The layers `lost` by the ends of their names, with how many of that kind they are where others stay."""
+    gone, all_of_them = (Counter(map(name_in_layer, each)) for each in (lost, names))
+    return [
+        kind if count == all_of_them[kind] else f"{kind} in {count} of {all_of_them[kind]} layers"
+        for kind, count in sorted(gone.items())
+    ]
 
 
 def matches(name: str, target: str) -> bool:
@@ -195,7 +205,8 @@ def _is_refused(model: PreTrainedModel, name: str) -> bool:
 
 
 def name_in_layer(name: str) -> str:
-    """What the layers of a name's kind share: the last parts, up to a number."""
+    """What the layers of a name's kind share: the last parts, up to a number that a name follows."""
     parts = name.split(".")
-    numbers = [i for i, part in enumerate(parts) if part.isdigit()]
+    named = max((i for i, part in enumerate(parts) if not part.isdigit()), default=0)
+    numbers = [i for i, part in enumerate(parts[:named]) if part.isdigit()]
     return ".".join(parts[numbers[-1] + 1 :] if numbers else parts)

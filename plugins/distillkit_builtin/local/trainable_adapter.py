@@ -18,6 +18,7 @@ from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.local.adapters import put_adapter, read_adapter, stored_adapter
 from distillkit_builtin.local.decoder_layers import LayerKind, expert_parameters, linear_kinds
 from distillkit_builtin.local.footprint import model_on_meta
+from distillkit_builtin.local.idle_layers import require_trained
 from distillkit_builtin.local.lora import adapted_tensors, added_weights, is_on_linear
 from distillkit_builtin.local.lora_placement import LayerOptions, place, planned_targets
 from distillkit_builtin.local.lora_targets import LoraSize
@@ -49,7 +50,10 @@ def put_trainable(
         return place(model, cast(LoraConfig, config), dropout)
 
     adapted = put_adapter(model, read_adapter(folder), tensors, folder, place=put)
-    _require_trainable(model, folder, known, experts=layers.get("experts", False))
+    linears = _require_trainable(model, folder, known, experts=layers.get("experts", False))
+    require_trained(
+        model, linears, lambda names, why: f"the adapter in {folder} is also on {names}: {why}, and {INSTEAD}"
+    )
     return adapted
 
 
@@ -124,8 +128,8 @@ def _chosen(model: PreTrainedModel, target_modules: tuple[str, ...] | None) -> f
     return frozenset(f"{name}.weight" for name in planned_targets(model.config, target_modules).linears)
 
 
-def _require_trainable(model: PreTrainedModel, folder: Path, known: _Known, *, experts: bool) -> None:
-    """Raise InputError unless what was put onto `model` is a LoRA on linear layers, and on experts if so chosen."""
+def _require_trainable(model: PreTrainedModel, folder: Path, known: _Known, *, experts: bool) -> list[str]:
+    """The linear layers that a LoRA was put on. Raises InputError if anything else was, but experts if so chosen."""
     adapted = [
         (name, module)
         for name, module in model.named_modules()
@@ -155,3 +159,4 @@ def _require_trainable(model: PreTrainedModel, folder: Path, known: _Known, *, e
             f"student.target_modules names other layers than the adapter in {folder} is on "
             f"({first_names(sorted(known.chosen ^ linears))}); leave it out: what is trained on keeps its layers"
         )
+    return sorted(tensor.removesuffix(".weight") for tensor in linears)
