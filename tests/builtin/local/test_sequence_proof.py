@@ -28,6 +28,7 @@ from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import generator_for
+from distillkit_builtin.local.model_cache import empty_cache
 from distillkit_builtin.local.model_config import context_length
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs
@@ -168,6 +169,16 @@ def test_positions_that_padding_moves_are_found_far_below_the_length_at_which_th
     assert before[0] == (8192, 0.1)
     assert not proved(causal_lm).batching.left_padding
     assert [(layer.floor_scale, layer.attn_scale) for layer in scaled] == before
+
+
+def test_attention_that_reads_a_prompt_otherwise_than_a_completion_is_refused() -> None:
+    model = random_model("llama")
+    empty_cache(model)
+    model.config.layer_types = ["reference_sliding_attention"] * 2
+    with pytest.raises(
+        InputError, match="LlamaForCausalLM forgets what it sampled long ago and nothing that it was given"
+    ):
+        empty_cache(model)
 
 
 LONGROPE = {
