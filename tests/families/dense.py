@@ -6,7 +6,7 @@ WINDOWS = ["sliding_attention"] * 3 + ["full_attention"]
 YARN = {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 16.0, "original_max_position_embeddings": 32}
 LONGROPE = {
     "sliding_window": None,
-    "original_max_position_embeddings": 90,
+    "original_max_position_embeddings": 128,
     "rope_parameters": {
         "rope_type": "longrope",
         "rope_theta": 10000.0,
@@ -14,7 +14,7 @@ LONGROPE = {
         "long_factor": [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0],
     },
 }
-"""Of Phi-3.5 and Phi-4-mini: other angles for sequences of more than 90 tokens, which some of a test's are."""
+"""Of Phi-3.5 and Phi-4-mini: other angles for sequences of more tokens, which are refused: a test's have up to 104."""
 MULTIPLIERS = {"embedding_multiplier": 2.0, "residual_multiplier": 0.5, "attention_multiplier": 0.125}
 """Of Granite; the head's comes with each family."""
 

@@ -46,7 +46,7 @@ COMMON: tuple[Family, ...] = tuple(
         "minimax_m2": {"rotary_dim": 8},
         "minimax_m3_vl_text": {
             "layer_types": ["full_attention"] + ["minimax_m3_sparse"] * 3,
-            "index_block_size": 8,
+            "index_block_size": 128,  # longer than every test: up to there sequences are read
             "index_topk_blocks": 64,
             "dense_intermediate_size": 96,
             "shared_intermediate_size": 48,

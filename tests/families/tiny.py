@@ -1,6 +1,7 @@
 """Tiny models of a family on disk: random weights that make distributions far from uniform and from certain."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ EMBEDDINGS = 0.3
 GAIN = 1.3
 """Of a linear layer: how much larger its outputs are than its inputs, about."""
 AS_THE_FAMILY_STARTS_THEM = re.compile(
-    r"A_log|dt_bias|dt_proj|\.D$|time_(decay|first|mix)|recurrent_param|[if]gate_preact\.bias|decay|slope"
+    r"A_log|dt_proj|\.D$|time_(decay|first|mix)|recurrent_param|[if]gate_preact\.bias|decay|slope"
 )
 """Parameters whose size says how long a state lasts: drawn as others are, states would explode or vanish."""
 
@@ -58,12 +59,25 @@ def spread(parameters: Iterable[tuple[str, Tensor]], *, embeddings: float) -> No
         for name, parameter in parameters:
             if AS_THE_FAMILY_STARTS_THEM.search(name):
                 continue
+            if name.endswith("dt_bias"):
+                parameter.copy_(lasting_steps(parameter))
+                continue
             if parameter.dim() < 2:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
             elif "embed" in name:
                 parameter.normal_(0.0, embeddings)
             else:
                 parameter.normal_(0.0, GAIN / fan_in(parameter) ** 0.5)
+
+
+def lasting_steps(bias: Tensor) -> Tensor:
+    """Biases of time steps between 0.001 and 0.1, as Mamba's are drawn: a state lasts for many tokens.
+
+    Several families start them as 1: of a state little more than the last token is left then, which a norm blows up
+    where that token's key and query happen to stand at a right angle, rounding with it.
+    """
+    steps = torch.exp(torch.empty_like(bias).uniform_(math.log(0.001), math.log(0.1)))
+    return steps.expm1().log()
 
 
 def spread_tables(model: transformers.PreTrainedModel) -> None:

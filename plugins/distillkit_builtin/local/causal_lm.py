@@ -21,6 +21,7 @@ from distillkit_builtin.local.model_cache import CacheKind
 from distillkit_builtin.local.model_class import backbone, computable, language_model
 from distillkit_builtin.local.model_config import declared_text_config
 from distillkit_builtin.local.quantization import computing_first, prepare_quantized
+from distillkit_builtin.local.step_limits import keep_step_limits
 from distillkit_builtin.local.token_logprobs import token_logprobs
 from distillkit_builtin.model_source import resolve_model
 
@@ -58,6 +59,7 @@ class CausalLM:
 
     def __init__(self, model: PreTrainedModel, device: Device, dtype: torch.dtype) -> None:
         """`dtype` is what is computed in; the weights may be float32 all the same."""
+        keep_step_limits(model)
         self.model = model
         self.device = device
         self.dtype = dtype

@@ -6,7 +6,7 @@ merging, and what does not come out even is an error. The same is asked of the r
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,20 @@ def require_weights(base: str) -> None:
         _require_numbers(base, stored, load_on_meta(base, numbers)[1]["missing_keys"], model)
 
 
+class _WithoutData(torch.Tensor):
+    """A tensor on the meta device that stays there: transformers takes embeddings of 95 GB to the CPU to join them."""
+
+    @classmethod
+    def of(cls, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        """A new one."""
+        return torch.empty(shape, dtype=dtype, device="meta").as_subclass(cls)
+
+    def to(self, device: object = None, dtype: torch.dtype | None = None) -> torch.Tensor:  # type: ignore[override]
+        """A plain tensor on the meta device, whatever `device` is."""
+        plain = self.as_subclass(torch.Tensor)
+        return plain if dtype is None else plain.to(dtype)
+
+
 def load_on_meta(
     base: str, stored: Mapping[str, StoredTensor], dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -93,7 +107,7 @@ def _load_on_meta(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     unpack_exactly()
     tensors = {
-        name: torch.empty(tensor.shape, dtype=formats.get(tensor.format, torch.float32), device="meta")
+        name: _WithoutData.of(tensor.shape, formats.get(tensor.format, torch.float32))
         for name, tensor in stored.items()
     }
     with quiet_loading():

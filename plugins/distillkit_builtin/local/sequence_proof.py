@@ -22,6 +22,7 @@ from distillkit_builtin.local.batching import Batching
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.model_cache import has_states, select_rows
+from distillkit_builtin.local.position_scales import early_scales, scales_by_position
 
 LENGTHS, LENGTHS_OF_STATES = (3, 13, 8, 13), (3, 70, 20, 70)
 """Tokens of the sequences that are compared. Two have one length, and two begin alike.
@@ -30,15 +31,17 @@ States are computed in chunks, of 64 tokens or so: where there are any, sequence
 """
 SHARED = 5
 """Tokens that the second and the third begin with."""
-TOLERANCE, ROUGH = 1e-3, 0.5
+TOLERANCE, TOLERANCE_OF_KERNELS, ROUGH = 1e-4, 1e-3, 0.5
 """How far apart hidden states may be, as a share of their norm: in float32, and in what rounds more.
 
-In bfloat16 a token may go to other experts, which moves it far; what this looks for moves most tokens as far as that.
+In float32 rounding comes to some 1e-6, and faults of a layer that hardly counts to 5e-4; kernels of recurrent layers on
+a GPU multiply in TF32. In bfloat16 a token may go to other experts, which moves it far; what this looks for moves most
+tokens as far as that.
 """
 NOISE, MAX_NOISE = 4.0, 0.1
-"""How many times as far as rows of one length a faster way may be with recurrent layers, and how far at most.
+"""How many times as far as rows of one length a faster way may be, and how far at most: where faults are small.
 
-Their faults move the hidden states by as little as a tenth.
+Those of recurrent layers, and of scales that count positions, move the hidden states by as little as a tenth.
 """
 _FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
 """Whatever a model's code runs into."""
@@ -51,6 +54,12 @@ def proved(causal_lm: CausalLM) -> CausalLM:
     Raises:
         InputError: saying how it was computed, if not even rows of one length give the numbers of each alone.
     """
+    with early_scales(causal_lm.model):
+        causal_lm.batching = _proved_batching(causal_lm)
+    return causal_lm
+
+
+def _proved_batching(causal_lm: CausalLM) -> Batching:
     name = type(causal_lm.model).__name__
     exact = all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters())
     try:
@@ -66,17 +75,31 @@ def proved(causal_lm: CausalLM) -> CausalLM:
             f"{name} cannot be computed by the local backend: {type(error).__name__}: "
             f"{str(error).strip().partition(chr(10))[0]}; {_ELSEWHERE}"
         ) from error
+    close = samples.tolerance if exact else ROUGH
     for how, distance in plain.items():
-        if not distance <= (TOLERANCE if exact else ROUGH):
+        if not distance <= close:
+            _require_one_attention(samples, close)
             raise InputError(
                 f"{name}: hidden states of a sequence {how} are {distance:.2g} of their norm away from those of the "
                 f"sequence alone, so logprobs would not be the model's own; {_ELSEWHERE}"
             )
-    close = TOLERANCE if exact else ROUGH
-    if not exact and samples.states:
-        close = min(max(TOLERANCE, NOISE * max(plain.values())), MAX_NOISE)
-    causal_lm.batching = _batching(samples, close)
-    return causal_lm
+    if not exact and (samples.states or scales_by_position(causal_lm.model)):
+        close = min(max(TOLERANCE_OF_KERNELS, NOISE * max(plain.values())), MAX_NOISE)
+    return _batching(samples, close)
+
+
+def _require_one_attention(samples: "_Samples", close: float) -> None:
+    """Raise InputError if it is the attention alone that differs: then it is not known which one is the model's own."""
+    chosen = samples.causal_lm.model.config.get_text_config()._attn_implementation
+    by_chosen = samples.distance_alone()
+    with _eager(samples.causal_lm):
+        by_eager = samples.distance_alone()
+    if by_eager <= close < by_chosen:
+        raise InputError(
+            f"{type(samples.causal_lm.model).__name__}: transformers computes other hidden states by its attention "
+            f"{chosen!r} than by 'eager' ({by_chosen:.2g} of their norm away, of a sequence alone), so it is not known "
+            f"which logprobs are the model's own; {_ELSEWHERE}"
+        )
 
 
 def _batching(samples: "_Samples", close: float) -> Batching:
@@ -120,6 +143,17 @@ class _Samples:
         rows[2][:SHARED] = rows[1][:SHARED]
         with _eager(causal_lm):
             return cls(causal_lm, rows, [causal_lm.hidden_states(row[None])[0].float() for row in rows], states)
+
+    @property
+    def tolerance(self) -> float:
+        """How far hidden states in float32 may be apart."""
+        kernels = self.states and self.causal_lm.device.device.type != "cpu"
+        return TOLERANCE_OF_KERNELS if kernels else TOLERANCE
+
+    @torch.inference_mode()
+    def distance_alone(self) -> float:
+        """Of one row, computed as the reference is, by the attention that is chosen now."""
+        return _apart([self.causal_lm.hidden_states(self.rows[1][None])[0]], [self.alone[1]])
 
     @torch.inference_mode()
     def distance_beside_another(self) -> float:

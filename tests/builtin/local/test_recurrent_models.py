@@ -134,6 +134,28 @@ def test_rows_of_a_cache_are_taken_in_any_order_and_number(name: str) -> None:
     torch.testing.assert_close(found, causal_lm.hidden_states(token, afterwards, position_ids=places))
 
 
+@pytest.mark.parametrize("name", ["nemotron_h", "zamba2", "bamba"])
+def test_limits_of_time_steps_hold_token_by_token_with_an_adapter_on_the_projection(name: str, tmp_path: Path) -> None:
+    over = {"time_step_limit": (0.05, 0.2)} if name == "bamba" else {"time_step_min": 0.05}
+    causal_lm = random_causal_lm(name, **{**RECURRENT[name], **over})
+    with torch.no_grad():
+        for key, parameter in causal_lm.model.named_parameters():
+            if key.endswith("dt_bias"):
+                parameter.copy_(torch.linspace(-8.0, 0.0, len(parameter)))
+    for rollout in sampled(proved(causal_lm), tmp_path):
+        expected = reference(causal_lm, PromptAndResponse(rollout.request.prompt_ids, rollout.token_ids))
+        torch.testing.assert_close(torch.tensor(rollout.logprobs), expected, atol=1e-4, rtol=1e-4)
+    policy = Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    with torch.no_grad():
+        for parameter in policy.trained.values():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        ids = torch.arange(5, 14)[None]
+        cache, whole = causal_lm.new_cache(), causal_lm.hidden_states(ids)
+        causal_lm.hidden_states(ids[:, :-1], cache)
+        last = causal_lm.hidden_states(ids[:, -1:], cache, position_ids=torch.tensor([[8]]))
+    torch.testing.assert_close(last, whole[:, -1:], atol=1e-4, rtol=1e-4)
+
+
 def changed(change: Callable[[Any, Tensor], Tensor]) -> CausalLM:
     """A llama whose hidden states are changed; `change` gets the call's arguments too."""
     causal_lm = random_causal_lm("llama")
@@ -195,8 +217,9 @@ def test_a_way_that_raises_is_not_taken() -> None:
 
 
 def test_what_fails_in_rows_of_one_length_too_is_refused() -> None:
-    with pytest.raises(InputError, match=r"hidden states of a sequence token by token are .* serve it over HTTP"):
-        changed(lambda given, hidden: hidden * (1 + 0.1 * (hidden.shape[1] == 1)))
+    for share in (0.1, 5e-4):  # as little as a state space layer that forgets a limit of its steps moves
+        with pytest.raises(InputError, match=r"hidden states of a sequence token by token are .* serve it over HTTP"):
+            changed(lambda given, hidden, share=share: hidden * (1 + share * (hidden.shape[1] == 1)))
 
 
 @pytest.mark.parametrize(("name", "way"), [("mamba", "left_padding"), ("jamba", "shared_prefix")])

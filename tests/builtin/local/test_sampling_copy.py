@@ -81,6 +81,25 @@ def logprobs(causal_lm: CausalLM) -> torch.Tensor:
     return causal_lm.response_logprobs([PromptAndResponse(ids[0], ids[1]), PromptAndResponse(ids[2], ids[3])])
 
 
+@pytest.mark.parametrize("linear", ["two layers share their weights", "one shares with what has no adapter"])
+def test_an_adapter_on_a_weight_of_several_layers_stays_beside_it(linear: str, tmp_path: Path) -> None:
+    causal_lm = random_causal_lm("llama")
+    first, second = (layer.self_attn for layer in causal_lm.model.model.layers[:2])
+    second.q_proj.weight = first.q_proj.weight
+    targets = ["q_proj", "k_proj"] if linear.startswith("two") else ["0.self_attn.q_proj", "k_proj"]
+    causal_lm.adapter = get_peft_model(causal_lm.model, LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=targets))
+    policy = Policy(causal_lm, {n: p for n, p in causal_lm.adapter.named_parameters() if p.requires_grad})
+    move(policy, 0)
+    sampling = SamplingCopy(causal_lm)
+    for seed in (1, 2):
+        sampling.refresh()
+        torch.testing.assert_close(logprobs(sampling.causal_lm), logprobs(causal_lm), atol=1e-4, rtol=1e-4)
+        move(policy, seed)
+    merged = [name for name, _ in sampling.causal_lm.model.named_parameters() if "lora" in name]
+    assert merged
+    assert all("q_proj" in name for name in merged)
+
+
 LORAS = ("llama", "gpt2", "qwen3_moe", "gpt_oss", "mixtral", *QUANTIZED)
 
 

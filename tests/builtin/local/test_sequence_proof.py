@@ -23,10 +23,12 @@ from distillkit.testing import make_context
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import generator_for
+from distillkit_builtin.local.model_cache import empty_cache
 from distillkit_builtin.local.model_config import context_length
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs
@@ -152,8 +154,31 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
         return attend(*args, **kwargs)
 
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", careless)
-    with pytest.raises(InputError, match="hidden states of a sequence beside another"):
+    with pytest.raises(
+        InputError, match=r"other hidden states by its attention 'sdpa' than by 'eager' .* serve it over"
+    ):
         proved(causal_lm)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_positions_that_padding_moves_are_found_far_below_the_length_at_which_they_count(dtype: torch.dtype) -> None:
+    model = random_model("llama4_text", intermediate_size_mlp=48, num_local_experts=4, no_rope_layers=[1, 0])
+    causal_lm = CausalLM(model.to(dtype), Device(torch.device("cpu")), dtype)
+    scaled = [layer for layer in model.modules() if hasattr(layer, "floor_scale")]
+    before = [(layer.floor_scale, layer.attn_scale) for layer in scaled]
+    assert before[0] == (8192, 0.1)
+    assert not proved(causal_lm).batching.left_padding
+    assert [(layer.floor_scale, layer.attn_scale) for layer in scaled] == before
+
+
+def test_attention_that_reads_a_prompt_otherwise_than_a_completion_is_refused() -> None:
+    model = random_model("llama")
+    empty_cache(model)
+    model.config.layer_types = ["reference_sliding_attention"] * 2
+    with pytest.raises(
+        InputError, match="LlamaForCausalLM forgets what it sampled long ago and nothing that it was given"
+    ):
+        empty_cache(model)
 
 
 LONGROPE = {

@@ -11,7 +11,9 @@ import torch
 from helpers.model_families import random_model
 from helpers.tiny_adapters import change_tensors
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import AutoModelForCausalLM
+from transformers.core_model_loading import WeightConverter
 
 from distillkit.errors import InputError
 from distillkit.testing import make_context
@@ -323,3 +325,14 @@ def test_neither_bars_nor_another_report_stand_beside_what_is_said(
         with nullcontext() if source == tiny_model else pytest.raises(InputError):
             load_weights(resolve_model(source), torch.float32)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_transformers_takes_to_the_cpu_while_it_loads_is_checked_without_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random_model("qwen3_moe").save_pretrained(tmp_path)
+    monkeypatch.setattr(WeightConverter, "force_cpu", property(lambda self: True, lambda self, value: None))
+    require_weights(str(tmp_path))
+    model, info = load_on_meta(str(tmp_path), stored_tensors(model_files(str(tmp_path))))
+    assert not info["missing_keys"]
+    assert {(parameter.device.type, type(parameter)) for parameter in model.parameters()} == {("meta", nn.Parameter)}

@@ -68,11 +68,15 @@ def scoring_bytes(size: Footprint, work: Work, max_tokens: int, routed: int) -> 
 
 
 def routed_numbers(config: PreTrainedConfig) -> int:
-    """What a token's experts read and give in one layer; 0 of a model that has none."""
+    """What a token's experts read and give in one layer; 0 of a model that has none.
+
+    Where experts have several widths, as of pictures and of text in Ernie 4.5 VL, they are taken for the widest.
+    """
     text = config.get_text_config()
     chosen = getattr(text, "num_experts_per_tok", None) or 0
     width = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None) or 0
-    return int(chosen * (2 * text.hidden_size + 3 * width)) if chosen else 0
+    widest = max(width) if isinstance(width, list | tuple) else width
+    return int(chosen * (2 * text.hidden_size + 3 * widest)) if chosen else 0
 
 
 def flowing_bytes(size: Footprint, routed: int) -> int:

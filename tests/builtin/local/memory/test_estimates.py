@@ -31,6 +31,7 @@ from distillkit_builtin.local.activation_checkpointing import checkpoint_activat
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
+from distillkit_builtin.local.memory.inference_sizes import routed_numbers
 from distillkit_builtin.local.memory.reports import LIBRARIES
 from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
 from distillkit_builtin.local.policy import Policy
@@ -257,3 +258,9 @@ def test_a_teacher_that_is_the_base_of_the_lora_is_counted_once(planned: Callabl
     fit = planned("0.6B", "0.6B", 128, 256, lora_rank=16)
     assert [use.what for use in fit.uses["teacher"] if use.part == "weights"] == []
     assert sum(use.what.startswith("frozen weights") for use in fit.uses["student"]) == 1
+
+
+def test_experts_of_several_widths_count_as_the_widest() -> None:
+    sizes = {"hidden_size": 64, "num_experts_per_tok": 2}
+    several = PreTrainedConfig(**sizes, moe_intermediate_size=[48, 32])
+    assert routed_numbers(several) == routed_numbers(PreTrainedConfig(**sizes, moe_intermediate_size=48))
