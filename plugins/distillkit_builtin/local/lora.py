@@ -1,6 +1,5 @@
 """A LoRA's layers: what PEFT's own forward computes, in fewer operations and fewer copies."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,27 +50,14 @@ class AddedWeight:
 def added_weights(model: nn.Module) -> Iterator[AddedWeight]:
     """Every weight to which an adapter can be added: of linear layers, and of experts.
 
-    Of a layer all of whose adapters can be added; one in few bits has none. Nor has a weight that several layers have
-    in common, each with an adapter of its own or none: what is added for one would be there for all.
+    Of a layer all of whose adapters can be added; one in few bits has none.
     """
-    tied = _tied_weights(model)
     for name, layer in lora_layers(model):
-        weight = AddedWeight(name, "weight", layer)
-        if id(weight.base()) not in tied:
-            yield weight
+        yield AddedWeight(name, "weight", layer)
     for name, wrappers in expert_wrappers(model):
         weights = [AddedWeight(name, wrapper.parameter_name, wrapper) for wrapper in wrappers]
-        numbers = all(list(each.adapter.lora_A) == [ADAPTER] and holds_numbers(each.base()) for each in weights)
-        if numbers and not any(id(each.base()) in tied for each in weights):
+        if all(list(each.adapter.lora_A) == [ADAPTER] and holds_numbers(each.base()) for each in weights):
             yield from weights
-
-
-def _tied_weights(model: nn.Module) -> set[int]:
-    """The ids of parameters that several layers have in common."""
-    held = Counter(
-        id(parameter) for module in model.modules() for _, parameter in module.named_parameters(recurse=False)
-    )
-    return {key for key, count in held.items() if count > 1}
 
 
 def expert_wrappers(model: nn.Module) -> Iterator[tuple[str, list[ParamWrapper]]]:
