@@ -156,6 +156,31 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
         proved(causal_lm)
 
 
+@pytest.mark.parametrize("window", [5, 60, 128])
+def test_a_cache_that_forgets_what_a_layer_reads_is_found(window: int) -> None:
+    causal_lm = proved(random_causal_lm("mistral", sliding_window=200))
+    causal_lm._cache_config = copy.copy(causal_lm.model.config)
+    causal_lm._cache_config.sliding_window = window
+    with pytest.raises(InputError, match="hidden states of a sequence token by token"):
+        proved(causal_lm)
+
+
+LLAMA4 = {"attention_chunk_size": 8192, "intermediate_size_mlp": 32, "num_hidden_layers": 4}
+"""Its last layer scales its queries by the position, which it asks the cache for: anew at each 8,192 tokens."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "over", "padded"),
+    [
+        ("llama4_text", LLAMA4, False),
+        ("llama4_text", {**LLAMA4, "attn_temperature_tuning": False}, True),
+        ("gemma3_text", {"sliding_window": 5}, True),
+    ],
+)
+def test_prompts_are_not_padded_where_layers_count_the_padding(kind: str, over: dict[str, Any], padded: bool) -> None:
+    assert random_causal_lm(kind, **over).batching.left_padding == padded
+
+
 LONGROPE = {
     "original_max_position_embeddings": 40,
     "rope_parameters": {
