@@ -72,6 +72,8 @@ def routed_numbers(config: PreTrainedConfig) -> int:
     text = config.get_text_config()
     chosen = getattr(text, "num_experts_per_tok", None) or 0
     width = getattr(text, "moe_intermediate_size", None) or getattr(text, "intermediate_size", None) or 0
+    if isinstance(width, list | tuple):  # of experts for text and of those for pictures
+        width = max(width)
     return int(chosen * (2 * text.hidden_size + 3 * width)) if chosen else 0
 
 
