@@ -79,7 +79,7 @@ WRAPPERS: tuple[Family, ...] = (
                 "audio_config": {"output_dim": 64},
             },
             "qwen3_omni_moe_thinker": {
-                "text_config": SECTIONS,
+                "text_config": {**SECTIONS, "sliding_window": None},  # as all of its checkpoints
                 "vision_config": DEEP,
                 "audio_config": {"downsample_hidden_size": 16, "output_dim": 64},
             },

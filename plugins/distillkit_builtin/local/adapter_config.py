@@ -35,7 +35,7 @@ def adapter_names(model: PreTrainedModel, targets: LoraTargets) -> AdapterNames:
     """How PEFT's config names exactly these layers of a model without adapters."""
     modules = [name for name, _ in model.named_modules() if name]
     tensors = [name for name, _ in model.named_parameters()]
-    rewritten = {leaf for leaf in {_leaf(name) for name in targets.linears} if _is_rewritten(model, leaf)}
+    rewritten = {leaf for leaf in {_leaf(name) for name in targets.linears} if _is_rewritten(model, [leaf])}
     plain = [name for name in targets.linears if _leaf(name) not in rewritten]
     named = [name + WEIGHT for name in targets.linears if _leaf(name) in rewritten]
     layers: list[str] | str = _short_names(plain, modules)
@@ -48,14 +48,15 @@ def _leaf(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _is_rewritten(model: PreTrainedModel, leaf: str) -> bool:
-    """Whether PEFT makes something else of this name in `target_modules`, by asking it."""
-    config = LoraConfig(target_modules=[leaf])
+def _is_rewritten(model: PreTrainedModel, named: list[str] | str) -> bool:
+    """Whether PEFT makes something else of `named` as `target_modules`, by asking it."""
+    config = LoraConfig(target_modules=named)
     try:
         convert_peft_config_for_transformers(config, model, None)
     except ValueError:  # it wants other names beside it
         return True
-    return set(config.target_modules or ()) != {leaf} or bool(config.target_parameters)
+    kept = config.target_modules == named if isinstance(named, str) else set(config.target_modules or ()) == set(named)
+    return not kept or bool(config.target_parameters)
 
 
 def _short_names(wanted: Sequence[str], all_names: Collection[str], shortest: int = 1) -> list[str]:
@@ -83,12 +84,16 @@ def _by_end(names: Collection[str], length: int) -> Mapping[str, list[str]]:
 
 
 def _expression(model: PreTrainedModel, wanted: Sequence[str], all_names: Collection[str]) -> str | None:
-    """An expression for layers that are called as others outside of the text decoder are; None if none is exact."""
+    """An expression for layers that are called as others outside of the text decoder are; None if none is exact.
+
+    Of mixtures of experts PEFT makes a list of an expression, with names that also fit layers outside.
+    """
     decoder = text_decoder(model)
     prefix = next(name for name, module in model.named_modules() if module is decoder)
     inner = "|".join(sorted(re.escape(name) for name in _short_names(wanted, [n for n in all_names if _in(n, prefix)])))
     pattern = rf"{re.escape(prefix)}\.(.*\.)?({inner})" if prefix else rf"(.*\.)?({inner})"
-    return pattern if {name for name in all_names if re.fullmatch(pattern, name)} == set(wanted) else None
+    exact = {name for name in all_names if re.fullmatch(pattern, name)} == set(wanted)
+    return pattern if exact and not _is_rewritten(model, pattern) else None
 
 
 def _in(name: str, prefix: str) -> bool:

@@ -123,7 +123,7 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     if apart > MERGED_APART:
         raise InputError(
             f"the adapter in {folder} cannot be merged: merged, its logits are {float(apart):.2g} of their norm away "
-            "from those that it has beside the model (as with an adapter on embeddings that the head shares)"
+            "from those that it has beside the model (as with an adapter on a weight that several layers share)"
         )
     return merged
 

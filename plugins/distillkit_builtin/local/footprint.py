@@ -185,8 +185,8 @@ def model_on_meta(source: str) -> PreTrainedModel:
     attributes = [vars(module).get(key) for module in decoder.modules() for key in ("is_causal", "is_decoder")]
     if False in attributes and True not in attributes:
         raise InputError(
-            f"{source} is a {name} that reads in both directions (an encoder, such as BERT), so it can neither sample "
-            "nor score next tokens; choose a causal language model"
+            f"{source} is a {name} that reads in both directions (as BERT does, and PaliGemma its prompt), so it can "
+            "neither sample nor score next tokens; choose a causal language model"
         )
     return model
 

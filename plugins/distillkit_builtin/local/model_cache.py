@@ -74,8 +74,25 @@ def _require_one_reading(model: PreTrainedModel) -> None:
 
 
 def empty_cache(model: PreTrainedModel) -> DynamicCache:
-    """A new cache of the model, which may have no data. Raises InputError if it keeps nothing in one."""
-    return CacheKind.of(model).new(declared_text_config(model.config))
+    """A new cache of the model, which may have no data.
+
+    Raises:
+        InputError: if it keeps nothing in one, or what it keeps depends on which tokens are a prompt's.
+    """
+    kind, config, name = CacheKind.of(model), declared_text_config(model.config), type(model).__name__
+    if kind.own is None and getattr(config, "num_hidden_layers", None) is None:
+        raise InputError(
+            f"{name} is made of several models with layers of their own, for which transformers makes no cache, so the "
+            "local backend cannot sample from it; serve it over HTTP instead"
+        )
+    cache = kind.new(config)
+    if any(hasattr(layer, "prefill_length") for layer in cache.layers):
+        raise InputError(
+            f"{name} forgets what it has sampled, and nothing of its prompt (reference_sliding_attention): a token's "
+            "logprob depends on where the prompt ended, so sampler, teacher and trainer would not compute the same; "
+            "choose another model"
+        )
+    return cache
 
 
 def select_rows(cache: DynamicCache, index: Tensor) -> None:

@@ -7,6 +7,7 @@ what is trained is found by its tensors, and so is proved what the copy shares.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
 
 import torch
@@ -63,11 +64,18 @@ def _full_copy(source: CausalLM) -> CausalLM:
 
 
 def _merged_copy(source: CausalLM) -> CausalLM:
-    """Without those adapter layers that can be merged; it shares every tensor that the LoRA does not change."""
+    """Without those adapter layers that can be merged; it shares every tensor that the LoRA does not change.
+
+    A weight that several layers share gets a sum of its own in each: each has a LoRA of its own, or none.
+    """
     merged = {id(weight.base()) for weight in added_weights(source.model)}
     shared = {id(frozen): frozen for frozen in _frozen(source.model) if id(frozen) not in merged}
     model = copy.deepcopy(source.model, dict(shared))
+    used = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     for weight in list(added_weights(model)):
+        if used[id(weight.base())] > 1:
+            own = nn.Parameter(weight.base().detach().clone(), requires_grad=False)
+            setattr(weight.adapter.get_base_layer(), weight.parameter, own)
         model.set_submodule(weight.layer, weight.adapter.get_base_layer())
     model.requires_grad_(False)
     return source.of_copy(model)

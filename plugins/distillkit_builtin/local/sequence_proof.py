@@ -16,19 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from distillkit.errors import InputError
 from distillkit_builtin.local.batching import Batching
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.model_cache import has_states, select_rows
-from distillkit_builtin.local.position_scales import early_scales, scales_by_position
+from distillkit_builtin.local.padded_positions import PADDING, padding_claimed
 
 LENGTHS, LENGTHS_OF_STATES = (3, 13, 8, 13), (3, 70, 20, 70)
 """Tokens of the sequences that are compared. Two have one length, and two begin alike.
 
 States are computed in chunks, of 64 tokens or so: where there are any, sequences are longer than a chunk.
 """
+LONGEST_WINDOW = 128
+"""Tokens of the longest window that sequences go beyond, by `BEYOND`."""
+BEYOND = 5
 SHARED = 5
 """Tokens that the second and the third begin with."""
 TOLERANCE, TOLERANCE_OF_KERNELS, ROUGH = 1e-4, 1e-3, 0.5
@@ -41,7 +45,7 @@ tokens as far as that.
 NOISE, MAX_NOISE = 4.0, 0.1
 """How many times as far as rows of one length a faster way may be, and how far at most: where faults are small.
 
-Those of recurrent layers, and of scales that count positions, move the hidden states by as little as a tenth.
+Those of recurrent layers move the hidden states by as little as a tenth.
 """
 _FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
 """Whatever a model's code runs into."""
@@ -54,8 +58,7 @@ def proved(causal_lm: CausalLM) -> CausalLM:
     Raises:
         InputError: saying how it was computed, if not even rows of one length give the numbers of each alone.
     """
-    with early_scales(causal_lm.model):
-        causal_lm.batching = _proved_batching(causal_lm)
+    causal_lm.batching = _proved_batching(causal_lm)
     return causal_lm
 
 
@@ -83,7 +86,7 @@ def _proved_batching(causal_lm: CausalLM) -> Batching:
                 f"{name}: hidden states of a sequence {how} are {distance:.2g} of their norm away from those of the "
                 f"sequence alone, so logprobs would not be the model's own; {_ELSEWHERE}"
             )
-    if not exact and (samples.states or scales_by_position(causal_lm.model)):
+    if not exact and samples.states:
         close = min(max(TOLERANCE_OF_KERNELS, NOISE * max(plain.values())), MAX_NOISE)
     return _batching(samples, close)
 
@@ -113,7 +116,8 @@ def _batching(samples: "_Samples", close: float) -> Batching:
 
     right = holds(samples.distance_beside_longer)
     return Batching(
-        left_padding=holds(lambda: samples.distance_sampled(left_padding=True)),
+        left_padding=holds(lambda: samples.distance_sampled(left_padding=True))
+        and holds(lambda: float(samples.counts_padding())),
         right_padding=right,
         shared_prefix=right and holds(samples.distance_behind_shared),
     )
@@ -138,7 +142,9 @@ class _Samples:
         count = len(causal_lm.model.get_input_embeddings().get_parameter("weight"))
         numbers = np.random.default_rng(0)
         states = has_states(causal_lm.new_cache())
-        lengths = LENGTHS_OF_STATES if states else LENGTHS
+        short, long, middle, _ = LENGTHS_OF_STATES if states else LENGTHS
+        long = max([long, *(window + BEYOND for window in _windows(causal_lm) if window <= LONGEST_WINDOW)])
+        lengths = (short, long, middle, long)
         rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in lengths]
         rows[2][:SHARED] = rows[1][:SHARED]
         with _eager(causal_lm):
@@ -193,6 +199,19 @@ class _Samples:
             pairs += [(hidden[at], self.alone[i][behind]) for at, i in enumerate(used)]
         return _apart([found[None] for found, _ in pairs], [expected[None] for _, expected in pairs])
 
+    @torch.inference_mode()
+    def counts_padding(self) -> bool:
+        """Whether a token depends on how much padding stands before its prompt, by what its layers ask the cache."""
+        claimed, asked = self._decoded_behind_padding(claim=True)
+        return asked > 0 and not torch.equal(claimed, self._decoded_behind_padding(claim=False)[0])
+
+    def _decoded_behind_padding(self, *, claim: bool) -> tuple[Tensor, int]:
+        """Hidden states [2, hidden] of a token behind each of two prompts, and how often layers asked for a length."""
+        rows = self.rows[:2]
+        cached, _ = CachedRows.prefill(self.causal_lm, [row[:-1].cpu().numpy() for row in rows], left_padding=True)
+        with padding_claimed(self.causal_lm.backbone, cached.cache, PADDING if claim else 0) as questions:
+            return cached.decode(torch.stack([row[-1] for row in rows])), questions.count
+
 
 @contextmanager
 def _eager(causal_lm: CausalLM) -> Iterator[None]:
@@ -202,6 +221,12 @@ def _eager(causal_lm: CausalLM) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+def _windows(causal_lm: CausalLM) -> list[int]:
+    """How many tokens each layer that forgets some keeps."""
+    layers = causal_lm.new_cache().layers
+    return [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]
 
 
 def _apart(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

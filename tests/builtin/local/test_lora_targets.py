@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from families.catalogue import FAMILIES
 from helpers.model_families import LAYERED, random_model
 from peft import PeftModel
 from safetensors import safe_open
@@ -112,6 +113,15 @@ def test_it_is_the_same_trained_sampled_exported_and_merged(kind: str, experts: 
         torch.testing.assert_close(plain_logprobs(loaded, ITEM), expected, atol=1e-4, rtol=1e-4)
         merged = merge_adapter(type(model).from_pretrained(tmp_path / "base", dtype=torch.float32).eval(), path)
         torch.testing.assert_close(plain_logprobs(merged, ITEM), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("family", ["qwen3_omni_moe_thinker", "qwen2_5_omni_thinker"])
+def test_towers_with_layers_of_the_same_names_get_no_lora(family: str) -> None:
+    config = FAMILIES[family].config()
+    assert any(name.endswith("q_proj") for name, _ in empty_model(config).named_modules() if "audio_tower" in name)
+    targets = planned_targets(config)  # which raises where PEFT puts it on others
+    assert targets.linears
+    assert all(name.startswith("model.language_model.") for name in targets.linears)
 
 
 @pytest.mark.parametrize("kind", ["glm4_moe", "gemma3", "laguna", "llama"])

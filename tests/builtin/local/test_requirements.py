@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from families.catalogue import FAMILIES
 from helpers import tiny_adapters, tiny_models
 from helpers.model_families import random_causal_lm
 from helpers.recurrent_families import RECURRENT
@@ -62,6 +63,21 @@ def test_models_that_keep_what_they_have_read_in_no_cache_are_refused_by_student
     for plugin in (LocalStudent(model=source, device="cpu"), scorer):
         with pytest.raises(InputError, match=r"takes no cache of transformers .* serve it over HTTP instead"):
             plugin.check(make_context())
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("blt", "BltForCausalLM is made of several models with layers of their own"),
+        ("unlimited_ocr", r"forgets what it has sampled, and nothing of its prompt \(reference_sliding_attention\)"),
+        ("paligemma", "reads in both directions"),
+    ],
+)
+def test_models_whose_logprobs_no_cache_can_give_are_refused(family: str, why: str, written: Written) -> None:
+    source = written(FAMILIES[family].config())
+    with pytest.raises(InputError, match=why) as caught:
+        LocalStudent(model=source, device="cpu").check(make_context())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("family", ["qwen3_next", "lfm2", "falcon_h1", "mamba", "zaya", "llama"])

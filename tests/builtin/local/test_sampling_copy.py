@@ -42,8 +42,11 @@ ADAPTERS: Mapping[str, Mapping[str, Any]] = {
     "weight decomposition": {"target_modules": "all-linear", "use_dora": True},
     "rank stabilized": {"target_modules": "all-linear", "use_rslora": True},
     "biases of its own": {"target_modules": "all-linear", "lora_bias": True},
+    "the head that shares the embeddings": {"target_modules": ["lm_head", "q_proj"]},
+    "a block that two layers share": {"target_modules": "all-linear"},
     "some tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [5, 6, 7]},
 }
+TIED = ("llama, all weights", "the head that shares the embeddings")
 
 
 def student(kind: str, folder: Path) -> Policy:
@@ -53,7 +56,11 @@ def student(kind: str, folder: Path) -> Policy:
         causal_lm = CausalLM.load(write_quantized(folder, **QUANTIZED[kind]), device, torch.float32, torch.float32)
     else:
         family = "llama" if kind in ADAPTERS else kind.removesuffix(", all weights")
-        causal_lm = random_causal_lm(family, tie_word_embeddings=kind == "llama, all weights")
+        causal_lm = random_causal_lm(family, tie_word_embeddings=kind in TIED)
+    if kind == "a block that two layers share":  # as Zamba's: modules of their own with weights in common
+        first, second = (layer.self_attn for layer in causal_lm.model.model.layers)
+        for name in ("q_proj", "v_proj"):
+            setattr(getattr(second, name), "weight", getattr(first, name).weight)  # noqa: B010
     if kind.endswith("all weights"):
         return Policy.full(causal_lm)
     if kind not in ADAPTERS:

@@ -23,7 +23,6 @@ from distillkit.testing import make_context
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
-from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
 from distillkit_builtin.local.forward_choice import choose_backbone
@@ -160,17 +159,6 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
         proved(causal_lm)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_positions_that_padding_moves_are_found_far_below_the_length_at_which_they_count(dtype: torch.dtype) -> None:
-    model = random_model("llama4_text", intermediate_size_mlp=48, num_local_experts=4, no_rope_layers=[1, 0])
-    causal_lm = CausalLM(model.to(dtype), Device(torch.device("cpu")), dtype)
-    scaled = [layer for layer in model.modules() if hasattr(layer, "floor_scale")]
-    before = [(layer.floor_scale, layer.attn_scale) for layer in scaled]
-    assert before[0] == (8192, 0.1)
-    assert not proved(causal_lm).batching.left_padding
-    assert [(layer.floor_scale, layer.attn_scale) for layer in scaled] == before
-
-
 def test_attention_that_reads_a_prompt_otherwise_than_a_completion_is_refused() -> None:
     model = random_model("llama")
     empty_cache(model)
@@ -179,6 +167,31 @@ def test_attention_that_reads_a_prompt_otherwise_than_a_completion_is_refused() 
         InputError, match="LlamaForCausalLM forgets what it sampled long ago and nothing that it was given"
     ):
         empty_cache(model)
+
+
+@pytest.mark.parametrize("window", [5, 60, 128])
+def test_a_cache_that_forgets_what_a_layer_reads_is_found(window: int) -> None:
+    causal_lm = proved(random_causal_lm("mistral", sliding_window=200))
+    causal_lm._cache_config = copy.copy(causal_lm.model.config)
+    causal_lm._cache_config.sliding_window = window
+    with pytest.raises(InputError, match="hidden states of a sequence token by token"):
+        proved(causal_lm)
+
+
+LLAMA4 = {"attention_chunk_size": 8192, "intermediate_size_mlp": 32, "num_hidden_layers": 4}
+"""Its last layer scales its queries by the position, which it asks the cache for: anew at each 8,192 tokens."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "over", "padded"),
+    [
+        ("llama4_text", LLAMA4, False),
+        ("llama4_text", {**LLAMA4, "attn_temperature_tuning": False}, True),
+        ("gemma3_text", {"sliding_window": 5}, True),
+    ],
+)
+def test_prompts_are_not_padded_where_layers_count_the_padding(kind: str, over: dict[str, Any], padded: bool) -> None:
+    assert random_causal_lm(kind, **over).batching.left_padding == padded
 
 
 LONGROPE = {
