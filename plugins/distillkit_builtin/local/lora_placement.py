@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from distillkit.errors import InputError
+from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.adapter_config import adapter_names
 from distillkit_builtin.local.lora import ADAPTER, adapted_tensors
 from distillkit_builtin.local.lora_targets import OTHERWISE, LoraTargets, find_targets, name_in_layer
@@ -69,8 +70,7 @@ def _put(model: PreTrainedModel, targets: LoraTargets, options: LoraOptions) -> 
     try:
         adapted = place(model, config, options.dropout)
     except (ValueError, TypeError, NotImplementedError) as error:  # what PEFT raises of a layer
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError(f"no LoRA can be put on {type(model).__name__}: {reason}; {OTHERWISE}") from error
+        raise InputError(f"no LoRA can be put on {type(model).__name__}: {one_line(error)}; {OTHERWISE}") from error
     _require_placed(model, targets)
     return adapted
 

@@ -8,8 +8,7 @@ padded on the right, as in training; prompts padded on the left and decoded with
 several tokens behind a beginning that was computed once, as in scoring. Recurrent layers fail in some, by architecture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +17,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.errors import InputError
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.batching import Batching
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.model_cache import has_states, select_rows
+from distillkit_builtin.local.model_class import MODEL_ERRORS, computable
 
 LENGTHS, LENGTHS_OF_STATES = (3, 13, 8, 13), (3, 70, 20, 70)
 """Tokens of the sequences that are compared. Two have one length, and two begin alike.
@@ -40,8 +41,6 @@ NOISE, MAX_NOISE = 4.0, 0.1
 
 Their faults move the hidden states by as little as a tenth.
 """
-_FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
-"""Whatever a model's code runs into."""
 _ELSEWHERE = "serve it over HTTP, and please report the architecture"
 
 
@@ -53,19 +52,12 @@ def proved(causal_lm: CausalLM) -> CausalLM:
     """
     name = type(causal_lm.model).__name__
     exact = all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters())
-    try:
+    with computable(causal_lm.model):
         samples = _Samples.of(causal_lm)
         plain = {
             "beside another": samples.distance_beside_another(),
             "token by token": samples.distance_sampled(left_padding=False),
         }
-    except torch.OutOfMemoryError:
-        raise
-    except _FAULTS as error:
-        raise InputError(
-            f"{name} cannot be computed by the local backend: {type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}; {_ELSEWHERE}"
-        ) from error
     for how, distance in plain.items():
         if not distance <= (TOLERANCE if exact else ROUGH):
             raise InputError(
@@ -85,7 +77,7 @@ def _batching(samples: "_Samples", close: float) -> Batching:
             return distance() <= close
         except torch.OutOfMemoryError:
             raise
-        except _FAULTS:
+        except MODEL_ERRORS:
             return False
 
     right = holds(samples.distance_beside_longer)
@@ -118,7 +110,7 @@ class _Samples:
         lengths = LENGTHS_OF_STATES if states else LENGTHS
         rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in lengths]
         rows[2][:SHARED] = rows[1][:SHARED]
-        with _eager(causal_lm):
+        with attending_by(causal_lm.model, "eager"):
             return cls(causal_lm, rows, [causal_lm.hidden_states(row[None])[0].float() for row in rows], states)
 
     @torch.inference_mode()
@@ -158,16 +150,6 @@ class _Samples:
             hidden = cached.decode(torch.stack([self.rows[i][behind] for i in used]))
             pairs += [(hidden[at], self.alone[i][behind]) for at, i in enumerate(used)]
         return _apart([found[None] for found, _ in pairs], [expected[None] for _, expected in pairs])
-
-
-@contextmanager
-def _eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _apart(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

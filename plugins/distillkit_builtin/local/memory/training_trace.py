@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import model_on_meta
@@ -108,14 +109,9 @@ def _counted_attention(causal_lm: CausalLM) -> Iterator[None]:
 
     Where transformers does so itself ("eager"), that is traced.
     """
-    config = causal_lm.model.config.get_text_config()
-    before = config._attn_implementation
-    try:
-        if before != "eager":
-            config._attn_implementation = ATTENTION
+    before = str(causal_lm.model.config.get_text_config()._attn_implementation)
+    with attending_by(causal_lm.model, before if before == "eager" else ATTENTION):
         yield
-    finally:
-        config._attn_implementation = before
 
 
 class _Fused(torch.autograd.Function):
