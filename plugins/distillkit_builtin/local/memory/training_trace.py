@@ -16,6 +16,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import model_on_meta
 from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.packed_attention import SHORT, packed_attention
 from distillkit_builtin.local.packed_forward import packed_hidden_states
 from distillkit_builtin.local.packing import PackedRow
@@ -61,7 +62,7 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
             states = causal_lm.response_states(items) if row is None else _packed_states(causal_lm, row, short=short)
             torch.autograd.backward((causal_lm.logprobs(states) if training.head else states.hidden).sum())
         return meter.peak
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):  # whatever a layer asks for
+    except MODEL_ERRORS:  # whatever a layer asks for
         return None
 
 
