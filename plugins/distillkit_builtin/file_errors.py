@@ -63,6 +63,11 @@ def first_names(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
 
 
+def first_line(error: Exception) -> str:
+    """The kind and the first line of what a library says of its own computing: the other lines are its developers'."""
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0] or 'no reason is given'}"
+
+
 def one_line(error: Exception) -> str:
     """What a library says of the user's files, in one line; with the error's kind where its text is no sentence."""
     text = " ".join(str(error).split()).rstrip(".:") or "no reason is given"

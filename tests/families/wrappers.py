@@ -1,5 +1,8 @@
 """Models that also read images or sound: those with a language model of their own, and all of them together."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from families.around_families import AROUND_FAMILIES, DEEP, PIXTRAL, SIGLIP
 from families.dense import MULTIPLIERS, WINDOWS
 from families.experts import DENSE_FIRST
@@ -8,6 +11,18 @@ from families.family import Family
 SECTIONS = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}}
 """Rotary angles of time, height and width, of 8 in all: the same for a text."""
 SHORT = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5, "mrope_section": [2, 1, 1]}
+DEEPSEEK_OCR2: Mapping[str, Any] = {
+    "text_config": {"mlp_layer_types": DENSE_FIRST, "n_shared_experts": 2, "num_key_value_heads": 4},
+    "vision_config": {
+        "sam_config": {
+            "output_channels": 16,
+            "downsample_channels": [16, 32],
+            "global_attn_indexes": [0],
+            "window_size": 2,
+        },
+        "encoder_config": {},
+    },
+}
 WRAPPERS: tuple[Family, ...] = (
     *AROUND_FAMILIES,
     *(
@@ -113,36 +128,14 @@ WRAPPERS: tuple[Family, ...] = (
                 },
                 "vision_config": {},
             },
-            "deepseek_ocr2": {
-                "text_config": {"mlp_layer_types": DENSE_FIRST, "n_shared_experts": 2, "num_key_value_heads": 4},
-                "vision_config": {
-                    "sam_config": {
-                        "output_channels": 16,
-                        "downsample_channels": [16, 32],
-                        "global_attn_indexes": [0],
-                        "window_size": 2,
-                    },
-                    "encoder_config": {},
-                },
-            },
+            "deepseek_ocr2": DEEPSEEK_OCR2,
             "molmo2": {
                 "text_config": {},
                 "vision_config": {"image_size": [28, 28], "num_position_embeddings": 4},
                 "adapter_config": {"vision_feature_layer": [0], "text_hidden_size": 64},
             },
             "paddleocr_vl": {"text_config": SECTIONS, "vision_config": {}},
-            "unlimited_ocr": {
-                "text_config": {"mlp_layer_types": DENSE_FIRST, "n_shared_experts": 2, "num_key_value_heads": 4},
-                "vision_config": {
-                    "sam_config": {
-                        "output_channels": 16,
-                        "downsample_channels": [16, 32],
-                        "global_attn_indexes": [0],
-                        "window_size": 2,
-                    },
-                    "encoder_config": {},
-                },
-            },
+            "unlimited_ocr": DEEPSEEK_OCR2,
             "mllama": {"text_config": {"cross_attention_layers": [1]}, "vision_config": {}},
             "chameleon": {
                 "vq_config": {

@@ -29,6 +29,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.model_class import auto_class
 from helpers.model_families import SIZES
+from helpers.tiny_wrappers import wrapper_config
 
 HEADS: dict[str, Any] = {**SIZES, "num_hidden_layers": 3}
 NO_HEAD_DIM = {name: value for name, value in HEADS.items() if name != "head_dim"}
@@ -74,6 +75,7 @@ WRAPPERS: dict[str, PreTrainedConfig] = {
         text_config=GEMMA3, vision_config=TOWER, mm_tokens_per_image=4, image_token_index=250, boi_token_index=251,
         eoi_token_index=252,
     ),
+    "mistral3": wrapper_config("mistral3"),
 }  # fmt: skip
 """Models with towers for pictures, whose text decoder is one of these."""
 

@@ -62,12 +62,17 @@ def random_model(kind: str, *, seed: int = 0, **over: Any) -> PreTrainedModel:
     values = {**SIZES, **OTHER_NAMES.get(kind, {}), **(EXPERTS if "moe" in kind or kind == "mixtral" else {}), **over}
     torch.manual_seed(seed)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 or name.endswith("bias"):
-                parameter.normal_(0.0, 0.2)
+    spread(model)
     model.eval().requires_grad_(False)
     return model
+
+
+@torch.no_grad()
+def spread(model: PreTrainedModel) -> None:
+    """Draw weights and biases so that distributions are far from uniform; norms stay as they are."""
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 or name.endswith("bias"):
+            parameter.normal_(0.0, 0.2)
 
 
 def random_causal_lm(kind: str, **over: Any) -> CausalLM:

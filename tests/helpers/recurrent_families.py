@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from helpers.model_families import EXPERTS
+
 DELTA: dict[str, Any] = {
     "linear_key_head_dim": 8, "linear_value_head_dim": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 4,
 }  # fmt: skip
-EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4}
 DELTA_EXPERTS: dict[str, Any] = {
     **DELTA, **EXPERTS, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16,
 }  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from distillkit_builtin.local.model_class import auto_class
+from helpers.model_families import spread
 from helpers.tiny_models import SMALL, write_tokenizer
 
 VISION: dict[str, Any] = {
@@ -70,10 +71,7 @@ def write_wrapper(folder: Path, kind: str) -> str:
     config = wrapper_config(kind)
     torch.manual_seed(0)
     model = auto_class(config).from_config(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 or name.endswith("bias"):
-                parameter.normal_(0.0, 0.2)
+    spread(model)
     model.save_pretrained(folder)
     write_tokenizer(folder)
     return str(folder)

@@ -7,11 +7,23 @@ sequence by itself. So the servers are a reference that is independent of the ba
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMultimodalLM,
+    DynamicCache,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.utils import logging as transformers_logging
 
 from distillkit.errors import InputError
@@ -50,7 +62,8 @@ class CausalLM:
         """
         transformers_logging.disable_progress_bar()
         try:
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+            model: PreTrainedModel = _auto_class(config).from_pretrained(
                 source,
                 dtype=torch.float32,
                 use_safetensors=True,  # the older format is a pickle
@@ -106,6 +119,14 @@ class CausalLM:
         if params.stop and any(stop in self.tokenizer.decode(ids) for stop in params.stop):
             return "stop"
         return "length" if len(ids) == params.max_tokens else None
+
+
+def _auto_class(config: PreTrainedConfig) -> Any:  # noqa: ANN401 - transformers has no public name for its type
+    """The auto class that makes the class named in `architectures`, also of a model with towers; else one for text."""
+    made = MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES.get(config.model_type)
+    causal = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.model_type)
+    named = config.architectures or ()
+    return AutoModelForMultimodalLM if made in named or causal is None else AutoModelForCausalLM
 
 
 def cache_argument(model: PreTrainedModel) -> str:

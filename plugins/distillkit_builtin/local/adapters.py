@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, one_line
 from distillkit_builtin.local.lora import ADAPTER
+from distillkit_builtin.local.model_class import language_model
 from distillkit_builtin.local.weight_files import adapter_file, stored_tensors
 from distillkit_builtin.model_source import ADAPTER_CONFIG, read_adapter_config
 
@@ -116,11 +117,11 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     adapted = put_adapter(model, read_adapter(folder), loaded_adapter(folder), folder)
     adapted.eval()
     ids = torch.arange(1, 9)[None] % model.get_input_embeddings().get_parameter("weight").shape[0]
-    beside = adapted(input_ids=ids, use_cache=False).logits
+    beside = language_model(model)(input_ids=ids, use_cache=False).logits
     with _adapter_errors(folder):
         merged: PreTrainedModel = adapted.merge_and_unload()
-    apart = (merged(input_ids=ids, use_cache=False).logits - beside).norm() / beside.norm()
-    if apart > MERGED_APART:
+    apart = (language_model(merged)(input_ids=ids, use_cache=False).logits - beside).norm() / beside.norm()
+    if not apart <= MERGED_APART:
         raise InputError(
             f"the adapter in {folder} cannot be merged: merged, its logits are {float(apart):.2g} of their norm away "
             "from those that it has beside the model (as with an adapter on a weight that several layers share)"

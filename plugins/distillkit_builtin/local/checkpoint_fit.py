@@ -15,11 +15,11 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names, unavailable
-from distillkit_builtin.local.model_class import empty_model
+from distillkit_builtin.local.model_class import MODEL_ERRORS, empty_model
 from distillkit_builtin.local.model_config import read_config
-from distillkit_builtin.local.packed_weights import require_one_scheme, require_scales, unpack_exactly
 from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.stored_quantization import TENSORS_TELL, quantization_in, stays_packed, to_load, unpacked
+from distillkit_builtin.local.unpacked_weights import require_one_scheme, require_scales, unpack_exactly
 from distillkit_builtin.local.weight_files import StoredTensor, model_files, stored_tensors
 
 FLOATS: Mapping[str, torch.dtype] = {
@@ -123,7 +123,7 @@ def _load_on_meta(
                 ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
                 output_loading_info=True,
             )
-    except (ValueError, RuntimeError, TypeError, KeyError, IndexError) as error:
+    except MODEL_ERRORS as error:
         raise InputError(unavailable("model", base, error)) from error
     return model, info
 

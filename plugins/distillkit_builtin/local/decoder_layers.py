@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from distillkit_builtin.local.model_class import language_model, text_decoder
+from distillkit_builtin.local.model_class import language_model, text_decoder, towers
 from distillkit_builtin.local.quantization import holds_numbers
 
 
@@ -36,14 +36,14 @@ def linear_kinds(model: PreTrainedModel) -> dict[str, LayerKind]:
     names = {id(module): name for name, module in model.named_modules()}
     prefix = names[id(decoder)]
     routers = {id(layer) for layer in _router_layers(model, decoder)}
-    towers = {id(layer) for tower in _towers(decoder) for layer in tower.modules()}
+    of_towers = {id(layer) for tower in towers(decoder) for layer in tower.modules()}
     kinds: dict[str, LayerKind] = {}
     for name, module in model.named_modules():
         if not is_linear(module):
             continue
         if module is head:
             kinds[name] = LayerKind.HEAD
-        elif not f"{name}.".startswith(f"{prefix}." if prefix else "") or id(module) in towers:
+        elif not f"{name}.".startswith(f"{prefix}." if prefix else "") or id(module) in of_towers:
             kinds[name] = LayerKind.TOWER
         elif id(module) in routers:
             kinds[name] = LayerKind.ROUTER
@@ -154,12 +154,3 @@ def _counts(experts: nn.Module) -> Iterator[int]:
     if isinstance(experts, nn.ModuleList):
         yield len(experts)
     yield from (len(parameter) for parameter in experts.parameters() if parameter.dim() == 3)
-
-
-def _towers(decoder: nn.Module) -> Iterator[nn.Module]:
-    """Children of a decoder that read something else than text, with what fits them to it."""
-    for child in decoder.children():
-        for module in child.modules():
-            if isinstance(module, PreTrainedModel) and "text" not in module.input_modalities:
-                yield child
-                break

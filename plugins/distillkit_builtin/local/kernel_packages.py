@@ -22,7 +22,7 @@ USED = re.compile(r"use_kernel_func_from_hub_with_fallback\(\s*\"\w+\",\s*\"(\w+
 
 def kernel_notes(causal_lm: CausalLM) -> Iterator[str]:
     """What to install, where the model is on CUDA and kernels for its layers are missing."""
-    missing = missing_packages(causal_lm.model) if causal_lm.device.device.type == "cuda" else []
+    missing = missing_kernel_packages(causal_lm.model) if causal_lm.device.device.type == "cuda" else []
     if missing:
         yield (
             f"{type(causal_lm.model).__name__}: its recurrent layers are computed by plain PyTorch operations, which "
@@ -30,7 +30,7 @@ def kernel_notes(causal_lm: CausalLM) -> Iterator[str]:
         )
 
 
-def missing_packages(model: nn.Module) -> list[str]:
+def missing_kernel_packages(model: nn.Module) -> list[str]:
     """The packages, as pip calls them, of which the model's layers would use kernels and which are not installed."""
     files = {type(module).__module__ for module in model.modules()}
     sources = [inspect.getsource(sys.modules[file]) for file in sorted(files) if ".models." in file]

@@ -11,12 +11,12 @@ from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.hub import hub_options
 from distillkit_builtin.local.adapters import merge_adapter
 from distillkit_builtin.local.checkpoint_fit import is_quantized, load_on_meta, require_fit, unpacked_on_meta
-from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.model_class import MODEL_ERRORS, auto_class
 from distillkit_builtin.local.model_config import read_config
-from distillkit_builtin.local.packed_weights import unpack_exactly, unpack_tensors
 from distillkit_builtin.local.quantization import holds_numbers
 from distillkit_builtin.local.quiet_loading import quiet_loading
 from distillkit_builtin.local.stored_quantization import to_load, unpacked_method
+from distillkit_builtin.local.unpacked_weights import unpack_exactly, unpack_tensors
 from distillkit_builtin.local.weight_files import model_files, stored_tensors
 from distillkit_builtin.model_source import ModelSource
 
@@ -78,7 +78,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
             )
     except torch.OutOfMemoryError:
         raise
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, SafetensorError, *MODEL_ERRORS) as error:
         raise InputError(unavailable("model", base, error)) from error
     model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     require_fit(base, model, info)

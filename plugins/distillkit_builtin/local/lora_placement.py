@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from distillkit.errors import InputError
-from distillkit_builtin.file_errors import first_names
+from distillkit_builtin.file_errors import first_names, one_line
 from distillkit_builtin.local.adapter_config import adapter_names
 from distillkit_builtin.local.idle_layers import ConfigKey, idle_layers, require_trained
 from distillkit_builtin.local.lora import ADAPTER, adapted_tensors
@@ -77,8 +77,7 @@ def _put(model: PreTrainedModel, targets: LoraTargets, options: LoraOptions) -> 
     try:
         adapted = place(model, config, options.dropout)
     except (ValueError, TypeError, NotImplementedError) as error:  # what PEFT raises of a layer
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise InputError(f"no LoRA can be put on {type(model).__name__}: {reason}; {OTHERWISE}") from error
+        raise InputError(f"no LoRA can be put on {type(model).__name__}: {one_line(error)}; {OTHERWISE}") from error
     _require_placed(model, targets)
     return adapted
 

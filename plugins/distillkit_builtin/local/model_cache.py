@@ -14,7 +14,7 @@ from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.model_class import backbone
+from distillkit_builtin.local.model_class import backbone, language_model
 from distillkit_builtin.local.model_config import declared_text_config
 
 ARGUMENTS = ("cache", "past_key_values", "cache_params")
@@ -43,7 +43,7 @@ class CacheKind:
         decoder = backbone(model)
         known = inspect.signature(decoder.forward).parameters
         if known.keys() == {"args", "kwargs"}:  # it hands everything on
-            known = inspect.signature(model.forward).parameters
+            known = inspect.signature(language_model(model).forward).parameters
         name = next((name for name in ARGUMENTS if name in known), None)
         kinds = [] if name is None else list(_named_classes(known[name].annotation))
         inside = any(hasattr(layer, "_setup_cache") for layer in decoder.modules())  # in the layers themselves

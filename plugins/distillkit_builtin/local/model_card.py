@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.model_source import ModelSource, resolve_model
 
 CARD = """---
@@ -27,12 +29,12 @@ scored exactly those tokens, and `teacher_logprob - sampling_logprob` trained it
 before publishing, what the model is for, what data it saw, and its licence.
 """
 ADAPTER_USAGE = """from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import {kind}
 
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "path/to/adapter")"""
-MODEL_USAGE = """from transformers import AutoModelForCausalLM
+model = PeftModel.from_pretrained({kind}.from_pretrained("{base}"), "path/to/adapter")"""
+MODEL_USAGE = """from transformers import {kind}
 
-model = AutoModelForCausalLM.from_pretrained("path/to/model")"""
+model = {kind}.from_pretrained("path/to/model")"""
 MERGED_BASE = """
 The adapter is for the model in `base/`, which the run wrote beside `adapter/`: {base}. Keep the two together.
 """
@@ -61,12 +63,13 @@ def model_card(base: str, ends: str, *, is_adapter: bool) -> str:
     name = hub_name or Path(source.base).resolve().name
     merged = f"{name} with {_adapters(source)} merged into it" if source.adapters else name
     needed = "path/to/base" if source.adapters else hub_name or f"path/to/{name}"
+    kind = auto_class(read_config(base)).__name__  # by another one an adapter's names would fit nothing
     return CARD.format(
         base=f"{merged}," if source.adapters else name,
         base_model=f"base_model: {hub_name}\n" if hub_name else "",
         library="peft" if is_adapter else "transformers",
         title=f"{Path(name).name}, distilled on-policy",
-        usage=(ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=needed),
+        usage=(ADAPTER_USAGE if is_adapter else MODEL_USAGE).format(base=needed, kind=kind),
         notes=(MERGED_BASE.format(base=merged) if source.adapters and is_adapter else "") + ends,
     )
 

@@ -31,6 +31,10 @@ KINDS: tuple[tuple[Any, Any], ...] = (
 """Auto classes, and which classes each has for a config; for text alone first: where `architectures` names none."""
 OF_TEXT = ("ForCausalLM", "ForConditionalGeneration", "Model")
 """Ends of names of classes that compute next tokens, or whose head may be tied to their embeddings."""
+MODEL_ERRORS = (
+    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError,
+)  # fmt: skip
+"""What a model's own code raises where it is given what it was not made for, or a device that it does not know."""
 ELSEWHERE = "choose a causal language model, or serve this one over HTTP"
 
 
@@ -130,8 +134,13 @@ def text_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:
     """
     decoder, head = text_decoder(model), language_model(model).get_output_embeddings()
     inside = {id(parameter) for part in (decoder, head) if part is not None for parameter in part.parameters()}
-    inside -= {id(parameter) for tower in _towers(decoder) for parameter in tower.parameters()}
+    inside -= {id(parameter) for tower in towers(decoder) for parameter in tower.parameters()}
     return {name: parameter for name, parameter in model.named_parameters() if id(parameter) in inside}
+
+
+def towers(decoder: PreTrainedModel) -> list[nn.Module]:
+    """Children of a text decoder that hold models of their own: they read pictures and sound."""
+    return [child for child in decoder.children() if _models(child)]
 
 
 def backbone(model: PreTrainedModel) -> nn.Module:
@@ -163,7 +172,7 @@ def computable(model: PreTrainedModel) -> Iterator[None]:
         yield
     except (InputError, torch.OutOfMemoryError):
         raise
-    except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except MODEL_ERRORS as error:
         raise InputError(
             f"{type(model).__name__} cannot be computed by the local backend: {one_line(error)}; {ELSEWHERE}"
         ) from error
@@ -172,8 +181,3 @@ def computable(model: PreTrainedModel) -> Iterator[None]:
 def _models(model: nn.Module) -> list[PreTrainedModel]:
     """Those that it is made of, from the outside to the inside, itself the first."""
     return [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-
-
-def _towers(decoder: PreTrainedModel) -> list[nn.Module]:
-    """Children of a text decoder that hold models of their own: they read pictures and sound."""
-    return [child for child in decoder.children() if _models(child)]

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 
@@ -37,13 +38,8 @@ NEUTRAL: Mapping[str, object] = {
 @contextmanager
 def packed_attention(causal_lm: CausalLM) -> Iterator[None]:
     """A context in which the model attends inside packed sequences; recomputed activations need it too."""
-    config = causal_lm.model.config.get_text_config()
-    before = config._attn_implementation
-    config._attn_implementation = ATTENTION
-    try:
+    with attending_by(causal_lm.model, ATTENTION):
         yield
-    finally:
-        config._attn_implementation = before
 
 
 @dataclass(frozen=True, slots=True)

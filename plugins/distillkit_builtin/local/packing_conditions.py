@@ -8,11 +8,6 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.packed_attention import AttentionCall
 
-MODEL_ERRORS = (
-    RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError,
-)  # fmt: skip
-"""What the code of a family raises where it is given packed rows, or tensors of a device, that it does not know."""
-
 
 def declared_windows(causal_lm: CausalLM) -> list[int | None]:
     """Of each layer how many tokens one attends to at most, itself too; None: all that stand before it.

@@ -10,21 +10,23 @@ Three things are looked at, and only the last of them is a matter of rounding:
   padded sequences come to them.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distillkit_builtin.file_errors import first_line
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.attention_proof import require_exact_attention
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.packed_attention import AttentionCall, packed_attention, varlen_attention
 from distillkit_builtin.local.packed_forward import packed_response_states
-from distillkit_builtin.local.packing_conditions import MODEL_ERRORS, declared_windows, require_declared
+from distillkit_builtin.local.packing_conditions import declared_windows, require_declared
 
 TOLERANCE = {torch.float32: (1e-4, 1e-3), torch.bfloat16: (0.01, 0.1)}
 """How far apart hidden states may be as a share of their norm: at any rate, and where padded ones are far away too."""
@@ -53,10 +55,7 @@ def require_packable(causal_lm: CausalLM) -> None:
     except torch.OutOfMemoryError:
         raise
     except MODEL_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UnsupportedModelError(
-            f"packed sequences cannot be computed here: {type(error).__name__}: {reason}"
-        ) from error
+        raise UnsupportedModelError(f"packed sequences cannot be computed here: {first_line(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ def _prove(causal_lm: CausalLM, windows: Sequence[int | None]) -> None:
         require_exact_attention(causal_lm, call)
     with packed_attention(causal_lm):  # recomputed activations need it too
         packed = _computed(causal_lm, items, lambda some: packed_response_states(causal_lm, some).hidden)
-    with _eager(causal_lm):
+    with attending_by(causal_lm.model, "eager"):
         each = [_computed(causal_lm, [item], lambda some: causal_lm.response_states(some).hidden) for item in items]
     alone = _Computed([one.hidden[0] for one in each], [one.gradients[0] for one in each])
     _require_same_tokens(packed, alone)
@@ -148,16 +147,6 @@ def _computed(
 
 def _parts(hidden: Tensor, items: Sequence[PromptAndResponse]) -> list[Tensor]:
     return list(hidden.split([len(item.response_ids) for item in items]))
-
-
-@contextmanager
-def _eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _require_same_tokens(packed: _Computed, alone: _Computed) -> None:

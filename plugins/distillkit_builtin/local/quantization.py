@@ -14,6 +14,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin, Quan
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.stored_quantization import quantization_in, to_load, unpacked_method
 
@@ -62,7 +63,7 @@ def quantization_of(source: str, device: torch.device) -> Quantization | None:
     try:
         quantizer = AutoHfQuantizer.from_config(dict(said), pre_quantized=True)
         quantizer.validate_environment(device_map={"": device}, dtype=torch.float32)
-    except (ImportError, ValueError, RuntimeError, TypeError, AttributeError, KeyError) as error:
+    except MODEL_ERRORS as error:
         raise InputError(f"{source} is quantized ({method}), and cannot be loaded here: {_reason(error)}") from error
     options = quantizer.quantization_config
     if getattr(options, "dequantize", False) or unpacked_method(config) is not None:

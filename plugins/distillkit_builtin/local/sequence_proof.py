@@ -8,8 +8,7 @@ padded on the right, as in training; prompts padded on the left and decoded with
 several tokens behind a beginning that was computed once, as in scoring. Recurrent layers fail in some, by architecture.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +18,12 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from distillkit.errors import InputError
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.batching import Batching
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.model_cache import has_states, select_rows
+from distillkit_builtin.local.model_class import MODEL_ERRORS, computable
 from distillkit_builtin.local.padded_positions import PADDING, padding_claimed
 
 LENGTHS, LENGTHS_OF_STATES = (3, 13, 8, 13), (3, 70, 20, 70)
@@ -47,8 +48,6 @@ NOISE, MAX_NOISE = 4.0, 0.1
 
 Those of recurrent layers move the hidden states by as little as a tenth.
 """
-_FAULTS = (RuntimeError, ValueError, TypeError, AttributeError, IndexError, NotImplementedError)
-"""Whatever a model's code runs into."""
 _ELSEWHERE = "serve it over HTTP, and please report the architecture"
 
 
@@ -65,19 +64,12 @@ def proved(causal_lm: CausalLM) -> CausalLM:
 def _proved_batching(causal_lm: CausalLM) -> Batching:
     name = type(causal_lm.model).__name__
     exact = all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters())
-    try:
+    with computable(causal_lm.model):
         samples = _Samples.of(causal_lm)
         plain = {
             "beside another": samples.distance_beside_another(),
             "token by token": samples.distance_sampled(left_padding=False),
         }
-    except torch.OutOfMemoryError:
-        raise
-    except _FAULTS as error:
-        raise InputError(
-            f"{name} cannot be computed by the local backend: {type(error).__name__}: "
-            f"{str(error).strip().partition(chr(10))[0]}; {_ELSEWHERE}"
-        ) from error
     close = samples.tolerance if exact else ROUGH
     for how, distance in plain.items():
         if not distance <= close:
@@ -95,7 +87,7 @@ def _require_one_attention(samples: "_Samples", close: float) -> None:
     """Raise InputError if it is the attention alone that differs: then it is not known which one is the model's own."""
     chosen = samples.causal_lm.model.config.get_text_config()._attn_implementation
     by_chosen = samples.distance_alone()
-    with _eager(samples.causal_lm):
+    with attending_by(samples.causal_lm.model, "eager"):
         by_eager = samples.distance_alone()
     if by_eager <= close < by_chosen:
         raise InputError(
@@ -111,7 +103,7 @@ def _batching(samples: "_Samples", close: float) -> Batching:
             return distance() <= close
         except torch.OutOfMemoryError:
             raise
-        except _FAULTS:
+        except MODEL_ERRORS:
             return False
 
     right = holds(samples.distance_beside_longer)
@@ -147,7 +139,7 @@ class _Samples:
         lengths = (short, long, middle, long)
         rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in lengths]
         rows[2][:SHARED] = rows[1][:SHARED]
-        with _eager(causal_lm):
+        with attending_by(causal_lm.model, "eager"):
             return cls(causal_lm, rows, [causal_lm.hidden_states(row[None])[0].float() for row in rows], states)
 
     @property
@@ -211,16 +203,6 @@ class _Samples:
         cached, _ = CachedRows.prefill(self.causal_lm, [row[:-1].cpu().numpy() for row in rows], left_padding=True)
         with padding_claimed(self.causal_lm.backbone, cached.cache, PADDING if claim else 0) as questions:
             return cached.decode(torch.stack([row[-1] for row in rows])), questions.count
-
-
-@contextmanager
-def _eager(causal_lm: CausalLM) -> Iterator[None]:
-    config = causal_lm.model.config.get_text_config()
-    before, config._attn_implementation = config._attn_implementation, "eager"
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
 
 
 def _windows(causal_lm: CausalLM) -> list[int]:

@@ -20,7 +20,7 @@ LONGEST_HEADER = 100_000_000
 """Bytes; the format's own limit."""
 CONVERT = (
     "which is a pickle: reading one can run code, so distillkit takes safetensors alone. Where you trust it, "
-    "`AutoModelForCausalLM.from_pretrained(DIR).save_pretrained(NEW)` of transformers writes them"
+    "`from_pretrained(DIR).save_pretrained(NEW)` of its class in transformers writes them"
 )
 AGAIN = "copy or download it again"
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.model_families import random_causal_lm
+from helpers.recurrent_families import RECURRENT
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -54,7 +55,7 @@ def test_a_proved_family_gives_the_logprobs_of_each_sequence_alone(name: str) ->
     torch.testing.assert_close(found, torch.cat([reference(causal_lm, item) for item in items()]), atol=1e-4, rtol=1e-4)
 
 
-REFUSED: Mapping[str, tuple[str, dict[str, Any]]] = {
+REFUSED: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "gemma2": ("called with 'softcap'", {}),
     "gpt_oss": ("called with 's_aux'", WINDOW),
     "doge": ("called with 'attention_mask'", {}),
@@ -63,9 +64,9 @@ REFUSED: Mapping[str, tuple[str, dict[str, Any]]] = {
     "bloom": ("compute attention by themselves", {"n_head": 4}),
     "mpt": ("cannot be computed here: AttributeError", {"d_model": 32, "n_heads": 4, "n_layers": 2}),
     "diffllama": ("its 2 layers ask for attention 4 times", {}),
-    "qwen3_5_text": ("no plain attention", {"layer_types": ["linear_attention", "full_attention"]}),
-    "lfm2": ("no plain attention", {"layer_types": ["conv", "full_attention"]}),
-    "mamba": ("no plain attention", {}),
+    "qwen3_5_text": ("no plain attention", RECURRENT["qwen3_5_text"]),
+    "lfm2": ("no plain attention", RECURRENT["lfm2"]),
+    "mamba": ("no plain attention", RECURRENT["mamba"]),
     "deepseek_v32": ("no plain attention", LATENT),
 }
 

@@ -27,7 +27,7 @@ from distillkit_builtin.local.activation_checkpointing import checkpoint_activat
 from distillkit_builtin.local.batching import TOGETHER, Batching
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.kernel_packages import missing_packages
+from distillkit_builtin.local.kernel_packages import missing_kernel_packages
 from distillkit_builtin.local.model_cache import select_rows
 from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.policy import Policy
@@ -231,9 +231,9 @@ def test_a_fault_of_recurrent_layers_is_found_in_bfloat16_too(name: str, way: st
 
 def test_packages_with_kernels_are_those_that_the_layers_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_packages, "find_spec", lambda name: None)
-    assert missing_packages(family("qwen3_5_text").model) == ["causal-conv1d", "flash-linear-attention"]
-    assert missing_packages(family("mamba2").model) == ["causal-conv1d", "mamba-ssm"]
-    assert missing_packages(random_causal_lm("llama").model) == []
+    assert missing_kernel_packages(family("qwen3_5_text").model) == ["causal-conv1d", "flash-linear-attention"]
+    assert missing_kernel_packages(family("mamba2").model) == ["causal-conv1d", "mamba-ssm"]
+    assert missing_kernel_packages(random_causal_lm("llama").model) == []
 
 
 def written(folder: Path, name: str, seed: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import question, read_jsonl
 from helpers.tiny_wrappers import ARCHITECTURES, write_wrapper
 from safetensors.torch import load_file
@@ -18,9 +19,12 @@ from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.testing import make_context
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.export import export
+from distillkit_builtin.local.merged_export import WholeExport, write_whole_model
 from distillkit_builtin.local.model_class import auto_class, language_model, text_parameters
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.processor_files import PROCESSOR_FILES, copy_processor_files
+from distillkit_builtin.local.ranks.sharding import full_tensor
 from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -108,6 +112,50 @@ def test_check_says_that_towers_are_frozen(tmp_path: Path) -> None:
     assert any(said in n for n in LocalStudent(model=source, device="cpu", lora_rank=0).check(make_context()).notes)
     text = LocalStudent(model=source, device="cpu").check(make_context())
     assert not any(said in note for note in text.notes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "loaded_by"), [("llama4", "AutoModelForMultimodalLM"), ("gemma4", "AutoModelForCausalLM")]
+)
+@torch.no_grad()
+def test_a_lora_is_merged_by_the_numbers_that_it_has_beside_the_model(
+    kind: str, loaded_by: str, tmp_path: Path, load: Callable[..., CausalLM]
+) -> None:
+    """Also where the class of the whole model cannot be called with a text, as Llama 4's."""
+    source, ids = write_wrapper(tmp_path / "base", kind), torch.arange(1, 30)[None]
+    policy = Policy.lora(proved(load(source)), rank=4, alpha=8, dropout=0.0, seed=0)
+    for parameter in policy.trained.values():
+        parameter.normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
+    tokenizer = LocalStudent(model=source, device="cpu").tokenizer(make_context())
+    exported = export(policy, tokenizer, tmp_path / "run", source)
+    assert exported.problem is None
+    write_whole_model(WholeExport(exported.path, source, "float32", tokenizer, ()), tmp_path / "whole")
+    beside = language_model(policy.causal_lm.model)(input_ids=ids, use_cache=False).logits
+    alone = language_model(eager(source))(input_ids=ids, use_cache=False).logits
+    merged = language_model(eager(tmp_path / "whole"))(input_ids=ids, use_cache=False).logits
+    torch.testing.assert_close(merged, beside, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(merged, alone, atol=1e-2)
+    for folder in (exported.path, tmp_path / "whole"):
+        assert f"import {loaded_by}\n" in (folder / "README.md").read_text()
+
+
+def test_sharded_weights_of_a_wrapper_train_as_whole_ones(tmp_path: Path, load: Callable[..., CausalLM]) -> None:
+    source = write_wrapper(tmp_path / "model", "mistral3")
+    item = PromptAndResponse(token_ids(range(1, 8)), token_ids(range(9, 14)))
+    whole, parts = (Policy.full(proved(load(source))) for _ in range(2))
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    try:
+        parts.shard(1)
+        for policy in (whole, parts):
+            policy.logprobs([item]).sum().backward()
+        mine = {name: full_tensor(parameter.grad) for name, parameter in parts.trained.items()}
+        theirs = {name: parameter.grad for name, parameter in whole.trained.items()}
+        assert mine.keys() == theirs.keys()
+        for name, gradient in theirs.items():
+            torch.testing.assert_close(mine[name], gradient)
+        assert parts.whole_weights().keys() == whole.whole_weights().keys()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_what_reads_pictures_goes_along_with_an_export(tmp_path: Path, tiny_model: str) -> None:

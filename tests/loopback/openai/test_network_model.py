@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from distillkit.types import SamplingParams
 from loopback.openai.wire import PROMPT, SCORING, Serve, complete, post, refused
 
 torch = pytest.importorskip("torch")
@@ -108,3 +109,19 @@ def test_an_adapter_that_was_unloaded_is_forgotten(serve: Serve, real: Any, tiny
     server.start()
     complete(server, **SCORING)
     assert len(real.adapters) == 1
+
+
+def test_a_model_with_a_tower_is_loaded_as_the_class_that_its_config_names(tmp_path: Path) -> None:
+    from helpers.tiny_wrappers import write_wrapper
+    from transformers import AutoModelForMultimodalLM
+
+    from distillkit_loopback.openai.network_model import NetworkModel
+
+    source, ids = write_wrapper(tmp_path / "wrapper", "mistral3"), [1, 5, 9, 30, 7]
+    model = NetworkModel.load(source)
+    whole = AutoModelForMultimodalLM.from_pretrained(source, dtype=torch.float32).eval()
+    with torch.no_grad():
+        logprobs = torch.log_softmax(whole(input_ids=torch.tensor([ids[:-1]])).logits[0, 1:], dim=1)
+    expected = [row[index].item() for row, index in zip(logprobs, ids[2:], strict=True)]
+    assert model.score(ids, 2, 3).logprobs.tolist() == pytest.approx(expected, abs=1e-5)
+    assert 1 <= len(model.sample(ids, 0, SamplingParams(max_tokens=3)).ids) <= 3

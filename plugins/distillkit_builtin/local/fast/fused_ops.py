@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from distillkit_builtin.file_errors import first_line
+
 log = logging.getLogger("distillkit")
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,8 +25,7 @@ def can_compile() -> bool:
     try:
         torch.compile(torch.sin, dynamic=True)(torch.zeros(8, device="cuda"))
     except (ImportError, RuntimeError) as error:  # torch's own errors of compilation are RuntimeErrors
-        reason = str(error).strip().partition("\n")[0]
-        log.warning("torch.compile does not work here, so computing takes longer than it could: %s", reason)
+        log.warning("torch.compile does not work here, so computing takes longer than it could: %s", first_line(error))
         return False
     return True
 

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
 from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 
 PREFILLED, DECODED = 24, 4
 """Tokens that are computed at once, and one by one behind them."""
@@ -42,9 +44,8 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
         apart, where = largest_difference(backbone)
     except AttributeError as error:  # modules are found by their names
         raise UnsupportedModelError(f"it is made of other parts than its config says: {error}") from error
-    except (ImportError, RuntimeError) as error:  # what Triton and torch.compile raise, without a compiler for one
-        reason = str(error).strip().partition("\n")[0]
-        raise UnsupportedModelError(f"it cannot be run here: {type(error).__name__}: {reason}") from error
+    except MODEL_ERRORS as error:  # Triton's and torch.compile's too, without a compiler for one
+        raise UnsupportedModelError(f"it cannot be run here: {first_line(error)}") from error
     if not apart <= TOLERANCE[causal_lm.dtype]:
         raise UnsupportedModelError(f"{where} differ from transformers' by {apart:.2g} of their norm")
     return backbone

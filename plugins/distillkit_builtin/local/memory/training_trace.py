@@ -10,11 +10,13 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import model_on_meta
 from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.packed_attention import SHORT, packed_attention
 from distillkit_builtin.local.packed_forward import packed_hidden_states
 from distillkit_builtin.local.packing import PackedRow
@@ -60,7 +62,7 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
             states = causal_lm.response_states(items) if row is None else _packed_states(causal_lm, row, short=short)
             torch.autograd.backward((causal_lm.logprobs(states) if training.head else states.hidden).sum())
         return meter.peak
-    except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):  # whatever a layer asks for
+    except MODEL_ERRORS:  # whatever a layer asks for
         return None
 
 
@@ -108,14 +110,9 @@ def _counted_attention(causal_lm: CausalLM) -> Iterator[None]:
 
     Where transformers does so itself ("eager"), that is traced.
     """
-    config = causal_lm.model.config.get_text_config()
-    before = config._attn_implementation
-    try:
-        if before != "eager":
-            config._attn_implementation = ATTENTION
+    before = str(causal_lm.model.config.get_text_config()._attn_implementation)
+    with attending_by(causal_lm.model, before if before == "eager" else ATTENTION):
         yield
-    finally:
-        config._attn_implementation = before
 
 
 class _Fused(torch.autograd.Function):

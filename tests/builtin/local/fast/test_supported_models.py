@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import torch
 from helpers.fast_families import FAST_FAMILIES, fast_family
+from helpers.tiny_wrappers import wrapper_config
 from transformers import AutoConfig, PreTrainedConfig
 
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast import self_check
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import (
@@ -17,6 +20,8 @@ from distillkit_builtin.local.fast.supported_models import (
     rotary_kinds,
     windows,
 )
+from distillkit_builtin.local.forward_choice import choose_backbone
+from distillkit_builtin.local.model_class import auto_class
 
 
 @pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"gemma2"}))
@@ -93,6 +98,24 @@ def test_a_layer_with_other_parts_is_refused() -> None:
     del causal_lm.backbone.get_submodule("layers.1.self_attn").o_proj
     with pytest.raises(UnsupportedModelError, match=r"made of other parts than its config says: .*o_proj"):
         verified_backbone(causal_lm)
+
+
+def test_a_text_decoder_whose_rotary_embeddings_read_pictures_is_a_reason() -> None:
+    model = auto_class(config := wrapper_config("qwen2_5_vl")).from_config(config)
+    causal_lm = CausalLM(model.eval(), Device(torch.device("cpu")), torch.float32)
+    said: list[str] = []
+    assert choose_backbone(causal_lm, "auto", said.append) is None
+    assert said[0].startswith("Qwen2_5_VLForConditionalGeneration is computed by transformers' own forward: model type")
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError, KeyError, AssertionError])
+def test_whatever_the_models_code_raises_is_a_reason(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*rest: object) -> None:
+        raise error("odd")
+
+    monkeypatch.setattr(self_check, "_compare", fail)
+    with pytest.raises(UnsupportedModelError, match=rf"cannot be run here: {error.__name__}: .?odd"):
+        verified_backbone(fast_family("llama"))
 
 
 def test_a_device_that_cannot_run_it_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

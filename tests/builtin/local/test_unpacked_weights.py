@@ -32,11 +32,11 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.load_weights import load_weights
-from distillkit_builtin.local.packed_weights import require_one_scheme
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.stored_quantization import quantization_in, to_load, unpacked, unpacked_method
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.local.unpacked_weights import require_one_scheme
 from distillkit_builtin.model_source import resolve_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
