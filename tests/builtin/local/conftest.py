@@ -1,7 +1,9 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from builtin.http.conftest import serve  # noqa: F401
 from distillkit.arrays import token_ids
@@ -96,3 +98,11 @@ def plain_logprobs(model: torch.nn.Module, item: PromptAndResponse) -> torch.Ten
     distributions = torch.log_softmax(model(input_ids=ids[None]).logits[0].float(), dim=-1)
     start = len(item.prompt_ids)
     return torch.stack([distributions[t - 1, ids[t]] for t in range(start, len(ids))])
+
+
+@pytest.fixture
+def one_rank(tmp_path: Path) -> Iterator[None]:
+    """A group of this process alone."""
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()

@@ -1,12 +1,10 @@
 """All decoder layers share one compiled program: where each had its own, PyTorch gives up after eight."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from helpers import tiny_models
 from helpers.distribution_losses import chunked, distribution_batch
 from torch import Tensor, nn
@@ -58,14 +56,6 @@ def causal_lm() -> CausalLM:
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval().requires_grad_(False)
     return CausalLM(model, Device(torch.device("cpu")), torch.float32)
-
-
-@pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
-    """A group of this process alone."""
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 def test_sharded_layers_are_compiled_once_too(causal_lm: CausalLM, one_rank: None) -> None:

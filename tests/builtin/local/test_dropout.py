@@ -1,13 +1,11 @@
 """In training only the LoRA's own dropout is random; all else is the function that samples."""
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from helpers.model_families import random_causal_lm
 
 from builtin.local.conftest import plain_logprobs
@@ -67,14 +65,6 @@ def test_what_is_trained_is_the_function_that_samples(kind: str, checkpointing: 
     largest = max(float(gradient.abs().max()) for gradient in theirs)
     for one, other in zip(mine, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4 * largest, rtol=1e-3)
-
-
-@pytest.fixture
-def one_rank(tmp_path: Path) -> Iterator[None]:
-    """A group of this process alone."""
-    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    yield
-    dist.destroy_process_group()
 
 
 @pytest.mark.usefixtures("one_rank")

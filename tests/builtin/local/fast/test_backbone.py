@@ -84,7 +84,7 @@ def test_a_model_that_is_computed_in_another_way_is_found_out(
             "turns a part of each head alone",
         ),
         ({"layer_types": ["full_attention", "chunked_attention"]}, "neither to everything nor to a sliding window"),
-        ({"model_type": "other"}, "model type 'other' is none of gemma, gemma2"),
+        ({"model_type": "other"}, "model type 'other' is none of the"),
         ({"model_type": "granite", "use_bidirectional_attention": True}, "its use_bidirectional_attention is True"),
     ],
 )
