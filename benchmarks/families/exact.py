@@ -15,7 +15,7 @@ from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.packing_conditions import MODEL_ERRORS
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.policy import Policy
 
 CPU = Device(torch.device("cpu"))

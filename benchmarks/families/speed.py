@@ -20,8 +20,8 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import generator_for
+from distillkit_builtin.local.model_class import MODEL_ERRORS
 from distillkit_builtin.local.option_types import ForwardName
-from distillkit_builtin.local.packing_conditions import MODEL_ERRORS
 
 REPEATS = 2
 """The best counts; one more comes before."""
