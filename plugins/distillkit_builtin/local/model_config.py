@@ -115,10 +115,22 @@ def declared_text_config(config: "PreTrainedConfig") -> "PreTrainedConfig":
     """
     declared = copy.copy(config.get_text_config(decoder=True))
     known = {field.name for field in fields(type(declared))}
-    for name in KINDS_OF_CACHE:
-        if name not in known and name in vars(declared):
+    unknown = [name for name in KINDS_OF_CACHE if name not in known and name in vars(declared)]
+    computed = _computed_values(type(declared)) if unknown else set()
+    for name in unknown:
+        if name not in computed:
             delattr(declared, name)
     return declared
+
+
+def _computed_values(kind: "type[PreTrainedConfig]") -> set[str]:
+    """What a config's class computes from its fields, besides them (ModernBERT's `sliding_window`)."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return set(vars(kind()))
+    except (ValueError, TypeError, StrictDataclassError):  # two of them have no defaults
+        return set()
 
 
 def context_length(source: str) -> int | None:

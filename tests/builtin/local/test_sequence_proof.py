@@ -14,6 +14,7 @@ from helpers.model_families import random_causal_lm, random_model
 from helpers.own_forward import reference
 from helpers.tiny_models import write_tokenizer
 from torch import Tensor
+from transformers import AutoConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distillkit.arrays import token_ids
@@ -28,7 +29,7 @@ from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import generator_for
 from distillkit_builtin.local.model_cache import empty_cache
-from distillkit_builtin.local.model_config import context_length
+from distillkit_builtin.local.model_config import context_length, declared_text_config
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_builtin.local.sequence_proof import proved
@@ -176,6 +177,14 @@ def test_a_cache_that_forgets_what_a_layer_reads_is_found(window: int) -> None:
     causal_lm._cache_config.sliding_window = window
     with pytest.raises(InputError, match="hidden states of a sequence token by token"):
         proved(causal_lm)
+
+
+def test_a_window_that_a_config_computes_is_the_caches_too() -> None:
+    """ModernBERT's decoder makes `sliding_window` of its `local_attention`: it is no value left over in a file."""
+    config = AutoConfig.for_model("modernbert-decoder", local_attention=12, num_hidden_layers=2)
+    assert declared_text_config(config).sliding_window == config.sliding_window == 6
+    left_over = AutoConfig.for_model("llama", sliding_window=6)
+    assert not hasattr(declared_text_config(left_over), "sliding_window")
 
 
 LLAMA4 = {"attention_chunk_size": 8192, "intermediate_size_mlp": 32, "num_hidden_layers": 4}
