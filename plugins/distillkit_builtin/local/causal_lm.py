@@ -28,6 +28,7 @@ from distillkit_builtin.model_source import resolve_model
 if TYPE_CHECKING:
     from peft import PeftModel
 
+SHORT_FORMATS = (torch.bfloat16, torch.float16)
 NOT_CAUSAL = 0.05
 """The share of their norm by which hidden states may change with later tokens: rounding in bfloat16, and no more."""
 
@@ -114,7 +115,15 @@ class CausalLM:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Hidden states [n, hidden] to logits [n, vocabulary], as the model's own forward computes them."""
-        return self.head_form.logits(self._head(hidden))
+        return self.head_form.logits(self._given(hidden))
+
+    def _given(self, hidden: Tensor) -> Tensor:
+        """What the head's layer gives, in its own format where that is the shorter: Mamba keeps float32 until there."""
+        weight = next(self._head.parameters(), None)
+        if weight is not None and hidden.dtype == torch.float32 and weight.dtype in SHORT_FORMATS:
+            hidden = hidden.to(weight.dtype)
+        given: Tensor = self._head(hidden)
+        return given
 
     @property
     def _head(self) -> torch.nn.Module:
@@ -142,7 +151,7 @@ class CausalLM:
         name = f"{type(self.model).__name__} ({self.model.name_or_path})"
         ids = torch.arange(1, 5, device=self.device.device)[None]
         hidden = self.hidden_states(ids)
-        given = self._head(hidden)
+        given = self._given(hidden)
         theirs = self._language_model(input_ids=ids, use_cache=False).logits
         if not (given.isfinite().all() and theirs.isfinite().all()):
             raise InputError(

@@ -267,3 +267,16 @@ def test_a_whole_run_of_a_recurrent_model_is_exact_and_says_in_which_way_it_samp
             expected = reference(causal_lm, PromptAndResponse(token_ids(prompt), token_ids(record["token_ids"])))
             found = record[column] if column == "student_logprobs" else next(iter(record[column].values()))
             torch.testing.assert_close(torch.tensor(found), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mamba", "mamba2", "lfm2", "qwen3_5_text"])
+def test_a_model_in_bfloat16_is_opened_and_trained(name: str, tmp_path: Path) -> None:
+    """Mamba's hidden states stay in float32 whatever its weights are; its head takes its own format."""
+    random_model(name, **RECURRENT[name]).to(torch.bfloat16).save_pretrained(tmp_path)
+    causal_lm = proved(CausalLM.load(str(tmp_path), Device(torch.device("cpu")), torch.bfloat16, torch.bfloat16))
+    exact = family(name).response_logprobs(items())
+    assert (causal_lm.response_logprobs(items()) - exact).abs().mean() < 0.2
+    policy = Policy.lora(causal_lm, 2, 4, 0.0, 0)
+    with policy.training():
+        policy.logprobs(items()).sum().backward()
+    assert any(float(trained.grad.abs().max()) > 0 for trained in policy.trained.values() if trained.grad is not None)
