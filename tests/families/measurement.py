@@ -75,6 +75,8 @@ class Measurement:
     name: str
     kind: str
     trials: Mapping[Mode, Trial]
+    before: str | None = None
+    """What was off with other weights, which rounding may do."""
 
     @property
     def path(self) -> str:
@@ -96,7 +98,15 @@ class Measurement:
         rounding = max((trial.rounding or 0.0 for trial in self.trials.values()), default=0.0)
         if rounding:
             said.append("float32 rounds by more than 3e-5 nats here")
+        if self.before is not None:
+            said.append(f"with other weights {self.before}")
         return ". ".join(said)
+
+    @property
+    def only_numbers_are_off(self) -> bool:
+        """Whether nothing is wrong but distances."""
+        trials = self.trials.values()
+        return self.is_wrong and not any(trial.failed or trial.faults for trial in trials)
 
     @property
     def is_wrong(self) -> bool:
