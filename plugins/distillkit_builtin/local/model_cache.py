@@ -19,8 +19,6 @@ from distillkit_builtin.local.model_config import declared_text_config
 
 ARGUMENTS = ("cache", "past_key_values", "cache_params")
 """How a backbone's forward calls its cache; transformers renamed the argument in 5.x."""
-PROMPT_APART = "reference_sliding_attention"
-"""The kind of a layer that reads all of what came first, and a window of what came token by token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +35,8 @@ class CacheKind:
         """By the signature of the backbone's forward.
 
         Raises:
-            InputError: if it takes no cache of transformers, or forgets what it samples and not what it was given.
+            InputError: if it takes no cache of transformers.
         """
-        _require_one_reading(model)
         decoder = backbone(model)
         known = inspect.signature(decoder.forward).parameters
         if known.keys() == {"args", "kwargs"}:  # it hands everything on
@@ -60,17 +57,6 @@ class CacheKind:
         if self.own is None:
             return DynamicCache(config=config)
         return self.own(config=config) if "config" in inspect.signature(self.own).parameters else self.own()
-
-
-def _require_one_reading(model: PreTrainedModel) -> None:
-    """Raise InputError for attention to all of a prompt and a window of a completion: training reads both alike."""
-    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
-    if PROMPT_APART in kinds:
-        raise InputError(
-            f"{type(model).__name__} forgets what it sampled long ago and nothing that it was given ({PROMPT_APART}): "
-            "sampled tokens have other logprobs than the same tokens in a sequence that is read as a whole, as for "
-            "training; choose another model"
-        )
 
 
 def empty_cache(model: PreTrainedModel) -> DynamicCache:

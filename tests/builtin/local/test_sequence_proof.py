@@ -28,7 +28,6 @@ from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
 from distillkit_builtin.local.forward_choice import choose_backbone
 from distillkit_builtin.local.generator import generator_for
-from distillkit_builtin.local.model_cache import empty_cache
 from distillkit_builtin.local.model_config import context_length, declared_text_config
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import score_logprobs
@@ -158,16 +157,6 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
         InputError, match=r"other hidden states by its attention 'sdpa' than by 'eager' .* serve it over"
     ):
         proved(causal_lm)
-
-
-def test_attention_that_reads_a_prompt_otherwise_than_a_completion_is_refused() -> None:
-    model = random_model("llama")
-    empty_cache(model)
-    model.config.layer_types = ["reference_sliding_attention"] * 2
-    with pytest.raises(
-        InputError, match="LlamaForCausalLM forgets what it sampled long ago and nothing that it was given"
-    ):
-        empty_cache(model)
 
 
 @pytest.mark.parametrize("window", [5, 60, 128])
