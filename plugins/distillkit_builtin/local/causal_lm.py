@@ -20,7 +20,7 @@ from distillkit_builtin.local.load_weights import load_weights, require_finite
 from distillkit_builtin.local.model_cache import CacheKind
 from distillkit_builtin.local.model_class import backbone, computable, language_model
 from distillkit_builtin.local.model_config import declared_text_config
-from distillkit_builtin.local.quantization import computing_first, prepare_quantized
+from distillkit_builtin.local.quantization import computing_first, holds_numbers, prepare_quantized
 from distillkit_builtin.local.step_limits import keep_step_limits
 from distillkit_builtin.local.token_logprobs import token_logprobs
 from distillkit_builtin.model_source import resolve_model
@@ -28,7 +28,6 @@ from distillkit_builtin.model_source import resolve_model
 if TYPE_CHECKING:
     from peft import PeftModel
 
-SHORT_FORMATS = (torch.bfloat16, torch.float16)
 NOT_CAUSAL = 0.05
 """The share of their norm by which hidden states may change with later tokens: rounding in bfloat16, and no more."""
 
@@ -118,9 +117,12 @@ class CausalLM:
         return self.head_form.logits(self._given(hidden))
 
     def _given(self, hidden: Tensor) -> Tensor:
-        """What the head's layer gives, in its own format where that is the shorter: Mamba keeps float32 until there."""
+        """What the layer of the head gives, which reads its own format, unless autocast chooses one.
+
+        Mamba keeps float32 until there; others have it there alone.
+        """
         weight = next(self._head.parameters(), None)
-        if weight is not None and hidden.dtype == torch.float32 and weight.dtype in SHORT_FORMATS:
+        if weight is not None and holds_numbers(weight) and not torch.is_autocast_enabled(hidden.device.type):
             hidden = hidden.to(weight.dtype)
         given: Tensor = self._head(hidden)
         return given
