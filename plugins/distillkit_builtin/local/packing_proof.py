@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.attention_proof import require_exact_attention
@@ -52,7 +53,7 @@ def require_packable(causal_lm: CausalLM) -> None:
     try:
         with autocast(causal_lm.device.device, causal_lm.dtype), torch.enable_grad():
             _prove(causal_lm, declared_windows(causal_lm))
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except MODEL_ERRORS as error:
         raise UnsupportedModelError(f"packed sequences cannot be computed here: {first_line(error)}") from error
