@@ -126,10 +126,11 @@ def _computed(
     """What `compute` makes of the items, [R_1 + R_2 + ..., hidden], and its gradients."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def keep(module: nn.Module, inputs: tuple[Tensor], embedded: Tensor) -> None:
+    def keep(module: nn.Module, inputs: tuple[Tensor], embedded: Tensor) -> Tensor:
         if not embedded.requires_grad:
             embedded.requires_grad_()
         seen.append((inputs[0], embedded))
+        return embedded.clone()  # some models scale them in place, which what a gradient is asked of must not be
 
     hook = causal_lm.model.get_input_embeddings().register_forward_hook(keep)
     try:
