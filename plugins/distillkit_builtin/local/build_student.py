@@ -25,6 +25,7 @@ from distillkit_builtin.local.live_teacher import shared_base
 from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
@@ -36,6 +37,24 @@ MAX_SHARE_OF_MEMORY = 0.8
 
 
 @dataclass(frozen=True, slots=True)
+class ProvedStudent:
+    """A student that is loaded, and of which is known how it may be computed here."""
+
+    policy: Policy
+    sampling_copy: SamplingCopy | None
+    """As of `BuiltStudent`."""
+    ways: Ways
+    """As this rank found them by itself."""
+
+    def take(self, ways: Ways) -> None:
+        """Compute by these ways from now on: its own, or the plainest of all ranks."""
+        self.policy.packs = ways.packs
+        for each in (self.policy, self.sampling_copy):
+            if each is not None:
+                each.causal_lm.batching = ways.batching
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltStudent:
     """A student that is ready to train."""
 
@@ -44,10 +63,8 @@ class BuiltStudent:
     """None where another sampler is chosen: nothing here would read it."""
 
 
-def build_student(
-    run: RunContext, options: LocalStudentOptions, device: Device, notify: Callable[[str], None], *, samples: bool
-) -> BuiltStudent:
-    """Load the model and build what trains it, with a copy to sample from if the student `samples` by itself.
+def prove_student(run: RunContext, options: LocalStudentOptions, device: Device, *, samples: bool) -> ProvedStudent:
+    """Load the model and find how it may be computed, with a copy to sample from if the student `samples` by itself.
 
     Raises:
         InputError: if an option asks for what the model or the device does not support.
@@ -56,17 +73,39 @@ def build_student(
     sampling_copy = SamplingCopy(policy.causal_lm) if samples else None
     if options.gradient_checkpointing:
         checkpoint_activations(policy.causal_lm.model)
-    if options.forward != "plain":
-        _pack(policy, options, notify)
+    not_packed = None if options.forward == "plain" else _pack(policy, options)
+    ways = Ways(policy.causal_lm.batching, policy.packs, not_packed, whole=not shards(options, device.device, run))
+    return ProvedStudent(policy, sampling_copy, ways)
+
+
+def build_student(
+    run: RunContext,
+    options: LocalStudentOptions,
+    device: Device,
+    proved_student: ProvedStudent,
+    ways: Ways,
+    notify: Callable[[str], None],
+) -> BuiltStudent:
+    """Build what trains a student by these `ways`, which are the same on every rank.
+
+    Raises:
+        InputError: if an option asks for what the model or the device does not support.
+    """
+    proved_student.take(ways)
+    policy = proved_student.policy
+    if ways.not_packed is not None:
+        notify(f"sequences are padded in training, not packed: {ways.not_packed}")
     if not policy.packs:
         _tell_batching(policy, notify)
-    if shards(options, device.device, run):
+    if not ways.whole:
         _require_padding(policy)
         policy.shard(run.rank.count)
     if options.compile == "always" or (options.compile == "auto" and _compiles(policy, device)):
         _compile(policy)
     optimizer = _optimizer_options(run, options, device.device)
-    return BuiltStudent(Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), sampling_copy)
+    return BuiltStudent(
+        Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), proved_student.sampling_copy
+    )
 
 
 def _chunked_loss(run: RunContext, options: LocalStudentOptions, device: torch.device) -> ChunkedLoss:
@@ -88,14 +127,18 @@ def _policy(run: RunContext, options: LocalStudentOptions, device: Device) -> Po
     return Policy.full(proved(CausalLM.load(options.model, device, dtype, torch.float32)))
 
 
-def _pack(policy: Policy, options: LocalStudentOptions, notify: Callable[[str], None]) -> None:
-    """Train on packed sequences, if they are known to give the same. Raises InputError if that was requested."""
+def _pack(policy: Policy, options: LocalStudentOptions) -> str | None:
+    """Train on packed sequences, if they are known to give the same; else why not.
+
+    Raises InputError if that was requested and cannot be.
+    """
     try:
         policy.pack()
     except UnsupportedModelError as reason:
         if options.forward == "fast":
             raise InputError(f"forward: fast cannot be used in training: {reason}; take auto") from reason
-        notify(f"sequences are padded in training, not packed: {reason}")
+        return str(reason)
+    return None
 
 
 def _tell_batching(policy: Policy, notify: Callable[[str], None]) -> None:

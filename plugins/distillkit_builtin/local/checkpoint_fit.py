@@ -123,6 +123,8 @@ def _load_on_meta(
                 ignore_mismatched_sizes=True,  # they are reported, like all that does not fit
                 output_loading_info=True,
             )
+    except InputError:
+        raise
     except MODEL_ERRORS as error:
         raise InputError(unavailable("model", base, error)) from error
     return model, info

@@ -15,7 +15,7 @@ from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
 from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
-from distillkit_builtin.local.build_student import build_student
+from distillkit_builtin.local.build_student import ProvedStudent, build_student, prove_student
 from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
 from distillkit_builtin.local.inference_model import InferenceModel
@@ -23,6 +23,7 @@ from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.own_logprobs import own_logprobs
 from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.ranks.collectives import broadcast_weights
 from distillkit_builtin.local.resolved import resolved_policy
 from distillkit_builtin.local.route_gradients import gradient_products
@@ -53,14 +54,26 @@ class LiveLocalStudent:
 
     @classmethod
     async def open(cls, run: RunContext, options: LocalStudentOptions, *, samples: bool) -> "LiveLocalStudent":
-        """Load and build everything in the device's thread; `samples`: the student is its own sampler.
+        """Load and build everything where this process is alone; `samples`: the student is its own sampler.
 
         Raises:
             InputError: if an option asks for what the model or the device does not support.
         """
+        proved = await load_proved(run, options, samples=samples)
+        return await cls.build(run, options, proved, proved.ways)
+
+    @classmethod
+    async def build(
+        cls, run: RunContext, options: LocalStudentOptions, proved: ProvedStudent, ways: Ways
+    ) -> "LiveLocalStudent":
+        """Build everything of a loaded model in the device's thread, to be computed by these `ways`.
+
+        Raises:
+            InputError: as `open`.
+        """
         device = shared_device(run, options.device)
         messages: list[str] = []
-        built = await device.run(build_student, run, options, device, messages.append, samples=samples)
+        built = await device.run(build_student, run, options, device, proved, ways, messages.append)
         for message in messages:
             run.notify(message)
         tokenizer = shared_tokenizer(run, options.tokenizer_model or options.model, options.model)
@@ -171,6 +184,16 @@ class LiveLocalStudent:
         if self.sampling is None:
             raise RuntimeError("student 'local' is asked to sample or score, and was opened for another sampler")
         return self.sampling
+
+
+async def load_proved(run: RunContext, options: LocalStudentOptions, *, samples: bool) -> ProvedStudent:
+    """The model, loaded in the device's thread, with the ways in which this rank may compute it.
+
+    Raises:
+        InputError: as `LiveLocalStudent.open`.
+    """
+    device = shared_device(run, options.device)
+    return await device.run(prove_student, run, options, device, samples=samples)
 
 
 async def _open_inference(

@@ -76,7 +76,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
                 output_loading_info=True,
                 **hub_options(),
             )
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except (OSError, SafetensorError, *MODEL_ERRORS) as error:
         raise InputError(unavailable("model", base, error)) from error

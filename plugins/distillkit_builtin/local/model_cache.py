@@ -7,7 +7,7 @@ in its annotation; and some keep something else, which no cache of transformers 
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import cast, get_args, get_origin
 
 from torch import LongTensor, Tensor
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel
@@ -44,7 +44,8 @@ class CacheKind:
         name = next((name for name in ARGUMENTS if name in known), None)
         kinds = [] if name is None else list(_named_classes(known[name].annotation))
         inside = any(hasattr(layer, "_setup_cache") for layer in decoder.modules())  # in the layers themselves
-        if name is None or inside or not all(issubclass(kind, Cache) for kind in kinds):
+        own_form = inside or name is None or _is_a_dict(known[name].annotation)
+        if name is None or own_form or not all(issubclass(kind, Cache) for kind in kinds):
             raise InputError(
                 f"{type(model).__name__} takes no cache of transformers (it keeps nothing of what it has read, or in a "
                 "form of its own), so the local backend cannot sample from it; serve it over HTTP instead"
@@ -99,6 +100,11 @@ def has_states(cache: Cache) -> bool:
     """Whether layers keep anything but keys and values, token by token."""
     known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
     return type(cache) is not DynamicCache or any(type(layer) not in known for layer in cache.layers)
+
+
+def _is_a_dict(annotation: object) -> bool:
+    """Whether what is kept is said to be no cache: behind it, the whole sequence is to be given again."""
+    return any((get_origin(kind) or kind) is dict for kind in (annotation, *get_args(annotation)))
 
 
 def _named_classes(annotation: object) -> Iterator[type]:

@@ -34,7 +34,10 @@ OF_TEXT = ("ForCausalLM", "ForConditionalGeneration", "Model")
 MODEL_ERRORS = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError, ImportError,
 )  # fmt: skip
-"""What a model's own code raises where it is given what it was not made for, or a device that it does not know."""
+"""What a model's own code raises where it is given what it was not made for, or a device that it does not know.
+
+InputError is one of them, being a ValueError, and is meant for the user: it is raised again before these are caught.
+"""
 ELSEWHERE = "choose a causal language model, or serve this one over HTTP"
 
 

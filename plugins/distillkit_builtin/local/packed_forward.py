@@ -23,8 +23,10 @@ def packed_response_states(
 def packed_hidden_states(causal_lm: CausalLM, row: PackedRow, calls: list[AttentionCall] | None = None) -> Tensor:
     """The last hidden states [T, hidden]; `calls` gets what each layer asked of attention."""
     embedded = causal_lm.model.get_input_embeddings()(row.ids)
-    if torch.is_grad_enabled() and not embedded.requires_grad:
-        embedded.requires_grad_()  # else a LoRA's first layer would be compiled on its own: its input alone has none
+    if torch.is_grad_enabled() and embedded.is_leaf:
+        # With a gradient, else a LoRA's first layer would be compiled on its own: its input alone has none. And no leaf
+        # of autograd, which could not be scaled in place, as some models do: what is added costs no memory.
+        embedded = embedded + embedded.new_zeros((), requires_grad=True)
     mark_token_dimension_dynamic(embedded, row.positions)
     mark_dynamic(row.ends, 0)
     mark_dynamic(row.key_ends, 0)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.attention_proof import require_exact_attention
@@ -52,7 +53,7 @@ def require_packable(causal_lm: CausalLM) -> None:
     try:
         with autocast(causal_lm.device.device, causal_lm.dtype), torch.enable_grad():
             _prove(causal_lm, declared_windows(causal_lm))
-    except torch.OutOfMemoryError:
+    except (InputError, torch.OutOfMemoryError):
         raise
     except MODEL_ERRORS as error:
         raise UnsupportedModelError(f"packed sequences cannot be computed here: {first_line(error)}") from error
@@ -125,10 +126,11 @@ def _computed(
     """What `compute` makes of the items, [R_1 + R_2 + ..., hidden], and its gradients."""
     seen: list[tuple[Tensor, Tensor]] = []
 
-    def keep(module: nn.Module, inputs: tuple[Tensor], embedded: Tensor) -> None:
+    def keep(module: nn.Module, inputs: tuple[Tensor], embedded: Tensor) -> Tensor:
         if not embedded.requires_grad:
             embedded.requires_grad_()
         seen.append((inputs[0], embedded))
+        return embedded.clone()  # some models scale them in place, which what a gradient is asked of must not be
 
     hook = causal_lm.model.get_input_embeddings().register_forward_hook(keep)
     try:

@@ -63,6 +63,8 @@ def quantization_of(source: str, device: torch.device) -> Quantization | None:
     try:
         quantizer = AutoHfQuantizer.from_config(dict(said), pre_quantized=True)
         quantizer.validate_environment(device_map={"": device}, dtype=torch.float32)
+    except InputError:
+        raise
     except MODEL_ERRORS as error:
         raise InputError(f"{source} is quantized ({method}), and cannot be loaded here: {_reason(error)}") from error
     options = quantizer.quantization_config

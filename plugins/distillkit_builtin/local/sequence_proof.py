@@ -101,7 +101,7 @@ def _batching(samples: "_Samples", close: float) -> Batching:
     def holds(distance: Callable[[], float]) -> bool:
         try:
             return distance() <= close
-        except torch.OutOfMemoryError:
+        except (InputError, torch.OutOfMemoryError):
             raise
         except MODEL_ERRORS:
             return False

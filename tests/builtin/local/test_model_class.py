@@ -1,4 +1,5 @@
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 )
 
+import distillkit_builtin.local
 from distillkit.errors import InputError
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.footprint import footprint, model_on_meta, model_structure
+from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
 from distillkit_builtin.local.model_class import (
     auto_class,
     backbone,
@@ -33,6 +37,7 @@ from distillkit_builtin.local.model_class import (
     text_decoder,
     text_parameters,
 )
+from distillkit_builtin.local.packing_proof import require_packable
 
 Load = Callable[..., CausalLM]
 QWEN3 = {**tiny_models.SMALL, "tie_word_embeddings": True}
@@ -192,3 +197,38 @@ def test_what_its_own_code_runs_into_is_an_error_of_the_input(
     monkeypatch.setattr(CausalLM, "require_known_head", fail)
     with pytest.raises(InputError, match="LlamaForCausalLM cannot be computed by the local backend: RuntimeError: spl"):
         load(source)
+
+
+def handlers(path: Path) -> Iterator[bool]:
+    """Of each handler in a file that names MODEL_ERRORS: whether InputError is raised again before it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Try):
+            passed = False
+            for handler in node.handlers:
+                caught = "" if handler.type is None else ast.unparse(handler.type)
+                if "MODEL_ERRORS" in caught:
+                    yield passed
+                passed = passed or ("InputError" in caught and ast.unparse(handler.body[0]) == "raise")
+
+
+def test_what_is_meant_for_the_user_is_never_taken_for_a_models_own_error() -> None:
+    folder = Path(distillkit_builtin.local.__file__).parent
+    found = {path.name: list(handlers(path)) for path in folder.rglob("*.py")}
+    assert {name for name, tries in found.items() if not all(tries)} == set()
+    assert sum(map(len, found.values())) >= 9
+
+
+def test_an_input_error_of_a_computation_reaches_the_user(
+    load: Load, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: CausalLM, *args: Any, **options: Any) -> torch.Tensor:
+        raise InputError("serve it over HTTP")
+
+    causal_lm = load(tiny_model)
+    monkeypatch.setattr(CausalLM, "hidden_states", refuse)
+    with pytest.raises(InputError, match="serve it over HTTP"):
+        verified_backbone(causal_lm)
+    with pytest.raises(InputError, match="serve it over HTTP"):
+        require_packable(causal_lm)
+    with pytest.raises(InputError, match="no layer of LlamaForCausalLM is called 'q_prj'"):
+        traced_bytes(Training(tiny_model, torch.float32, 4, False, False, target_modules=("q_prj",)), [])

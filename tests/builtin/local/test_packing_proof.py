@@ -36,7 +36,7 @@ PACKED: Mapping[str, dict[str, Any]] = {
     "glm4": {}, "glm4_moe": EXPERTS, "phi": {}, "ernie4_5": {}, "ernie4_5_moe": {"moe_intermediate_size": 16},
     "hunyuan_v1_dense": {}, "gpt_neox": {}, "apertus": {}, "arcee": {}, "hyperclovax": {}, "deepseek_v3": LATENT,
     "smollm3": {}, "cohere": {}, "gemma": {}, "minimax_m2": {}, "helium": {}, "iquestcoder": {},
-    "gpt2": {}, "opt": {}, "seed_oss": {},
+    "gpt2": {}, "opt": {}, "seed_oss": {}, "ctrl": {"n_positions": 512, "dff": 48},
     "mistral": WINDOW, "ministral3": WINDOW, "mixtral": WINDOW, "phi3": WINDOW, "starcoder2": WINDOW,
     "qwen3": {"use_sliding_window": True, "sliding_window": 12, "max_window_layers": 1},
     "gemma3_text": {**WINDOW, "layer_types": LAYERS}, "cohere2": {**WINDOW, "layer_types": LAYERS},
@@ -298,13 +298,26 @@ def test_a_vocabulary_in_which_no_token_says_whose_it_is_is_refused() -> None:
         require_packable(random_causal_lm("llama", vocab_size=20))
 
 
-def test_a_lora_that_has_learned_packs_too() -> None:
-    policy = Policy.lora(random_causal_lm("olmo2"), 4, 8, 0.1, 0)
+@pytest.mark.parametrize("name", ["olmo2", "ctrl"])
+def test_a_lora_that_has_learned_packs_too(name: str) -> None:
+    """Also on a model that scales its embeddings in place: they are given to it, and a gradient is asked of them."""
+    policy = Policy.lora(random_causal_lm(name, **PACKED[name]), 4, 8, 0.0, 0)
     with torch.no_grad():
         for name, parameter in policy.trained.items():
             parameter.copy_(torch.from_numpy(np.random.default_rng(len(name)).normal(0, 0.1, parameter.shape)))
-    policy.pack()
+    gradients = []
+    for pack in (lambda: None, policy.pack):
+        pack()
+        with policy.training():
+            policy.logprobs(items()).sum().backward()
+        gradients.append(
+            [parameter.grad.clone() for parameter in policy.trained.values() if parameter.grad is not None]
+        )
+        policy.causal_lm.model.zero_grad()
     assert policy.packs
+    assert len(gradients[0]) == len(policy.trained)
+    for padded, packed in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, padded, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3_text"])

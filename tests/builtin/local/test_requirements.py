@@ -54,11 +54,14 @@ def test_recurrent_models_are_checked_as_others_are(family: str, written: Writte
     assert model_structure(source).parameters > 0
 
 
-@pytest.mark.parametrize("family", ["rwkv", "xlstm", "recurrent_gemma", "openai-gpt", "xlnet"])
+@pytest.mark.parametrize("family", ["rwkv", "xlstm", "recurrent_gemma", "openai-gpt", "xlnet", "xlm"])
 def test_models_that_keep_what_they_have_read_in_no_cache_are_refused_by_student_and_scorer(
     family: str, written: Written
 ) -> None:
-    source = written(AutoConfig.for_model(family, vocab_size=259))
+    config = AutoConfig.for_model(family, vocab_size=259)
+    if family == "xlm":
+        config.causal = True
+    source = written(config)
     scorer = LocalScorer(device="cpu").bind(replace(make_teacher(), model=source))
     for plugin in (LocalStudent(model=source, device="cpu"), scorer):
         with pytest.raises(InputError, match=r"takes no cache of transformers .* serve it over HTTP instead"):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
@@ -42,6 +43,8 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
         with torch.no_grad():
             backbone = FastBackbone(causal_lm)
         apart, where = largest_difference(backbone)
+    except InputError:
+        raise
     except AttributeError as error:  # modules are found by their names
         raise UnsupportedModelError(f"it is made of other parts than its config says: {error}") from error
     except MODEL_ERRORS as error:  # Triton's and torch.compile's too, without a compiler for one

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from distillkit.errors import InputError
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -52,6 +53,8 @@ def _compute(causal_lm: CausalLM, row: PackedRow, calls: list[AttentionCall]) ->
     """Whether all layers could be computed. Some ask tensors for values, which there are none of: experts do."""
     try:
         packed_hidden_states(causal_lm, row, calls)
+    except InputError:
+        raise
     except RuntimeError:
         return False
     except MODEL_ERRORS as error:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from distillkit.errors import InputError
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.attention_choice import attending_by
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
@@ -49,6 +50,9 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
     """Bytes at the peak of one micro-batch besides weights, gradients and optimizer; None if it cannot be traced.
 
     Some layers ask tensors for values, which there are none of: experts, for the tokens that come to each.
+
+    Raises:
+        InputError: if the student cannot be made as its options say.
     """
     try:
         policy = _policy(training)
@@ -62,6 +66,8 @@ def traced_bytes(training: Training, items: Sequence[PromptAndResponse]) -> int 
             states = causal_lm.response_states(items) if row is None else _packed_states(causal_lm, row, short=short)
             torch.autograd.backward((causal_lm.logprobs(states) if training.head else states.hidden).sum())
         return meter.peak
+    except InputError:
+        raise
     except MODEL_ERRORS:  # whatever a layer asks for
         return None
 

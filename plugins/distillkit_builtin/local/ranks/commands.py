@@ -10,9 +10,10 @@ from distillkit.records import ScoreRequest, Weights
 from distillkit.run_plan import Plan
 from distillkit.training_data import Batch
 from distillkit.types import SampleRequest, Teacher
-from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_student import LiveLocalStudent, load_proved
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalScorerOptions
+from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.local.trainer import GradientShare
 
@@ -29,16 +30,30 @@ class Command(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenStudent(Command):
-    """Load the student of the config, with its trainer."""
+class LoadStudent(Command):
+    """Load the student of the config."""
 
     plan: Plan | None
 
-    async def execute(self, state: WorkerState, stream: Stream) -> None:
-        """Returns when it is loaded."""
+    async def execute(self, state: WorkerState, stream: Stream) -> Ways:
+        """Returns how this rank may compute it."""
         with state.silent():
-            context = state.context(self.plan)
-            state.student = await LiveLocalStudent.open(context, state.options, samples=state.samples)
+            state.proved = await load_proved(state.context(self.plan), state.options, samples=state.samples)
+        return state.proved.ways
+
+
+@dataclass(frozen=True, slots=True)
+class BuildStudent(Command):
+    """Build the trainer of the loaded student, and what samples, to be computed as on all ranks."""
+
+    plan: Plan | None
+    ways: Ways
+
+    async def execute(self, state: WorkerState, stream: Stream) -> None:
+        """Returns when it is built."""
+        with state.silent():
+            context, proved = state.context(self.plan), state.take_proved()
+            state.student = await LiveLocalStudent.build(context, state.options, proved, self.ways)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,18 +16,20 @@ from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.local.causal_lm import PromptAndResponse
 from distillkit_builtin.local.device import shared_device
-from distillkit_builtin.local.live_student import LiveLocalStudent
+from distillkit_builtin.local.live_student import LiveLocalStudent, load_proved
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
+from distillkit_builtin.local.ranks.agreement import Ways, difference, plainest
 from distillkit_builtin.local.ranks.commands import (
     ApplyGradient,
+    BuildStudent,
     Command,
     ComputeGradient,
     JoinExport,
     JoinSave,
     Load,
-    OpenStudent,
+    LoadStudent,
     OpenTeacher,
     Sample,
     ScoreTokens,
@@ -49,8 +51,15 @@ async def open_student(
     workers = await shared_worker_pool(run, shared_device(run, options.device))
     if workers is None:
         return await LiveLocalStudent.open(run, options, samples=samples)
+    loaded, others = await asyncio.gather(
+        load_proved(run, options, samples=samples), workers.execute_on_all(LoadStudent(run.plan))
+    )
+    found = [loaded.ways, *cast(list[Ways], others)]
+    note, ways = difference(found, type(loaded.policy.causal_lm.model).__name__), plainest(found)
+    if note is not None:
+        run.notify(note)
     own, _ = await asyncio.gather(
-        LiveLocalStudent.open(run, options, samples=samples), workers.execute_on_all(OpenStudent(run.plan))
+        LiveLocalStudent.build(run, options, loaded, ways), workers.execute_on_all(BuildStudent(run.plan, ways))
     )
     await asyncio.gather(own.take_broadcast(), workers.execute_on_all(TakeBroadcast()))
     held = "whole on each" if own.policy.sharded is None else "a part on each (student.shard)"

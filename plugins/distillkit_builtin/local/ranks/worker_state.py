@@ -11,6 +11,7 @@ from functools import partial
 from distillkit.context import RunContext
 from distillkit.events import Notice
 from distillkit.run_plan import Plan
+from distillkit_builtin.local.build_student import ProvedStudent
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalStudentOptions
@@ -28,6 +29,8 @@ class WorkerState:
     group: ProcessGroup
     inbox: "asyncio.Queue[object]"
     """Messages of rank 0, and an exception once the connection to it has failed."""
+    proved: ProvedStudent | None = None
+    """The student, between being loaded and being built."""
     student: LiveLocalStudent | None = None
     teachers: dict[str, LiveLocalTeacher] = field(default_factory=dict)
     _silent: bool = False
@@ -38,6 +41,13 @@ class WorkerState:
         """The run as what is opened here sees it."""
         tokenizer = None if self.student is None else self.student.tokenizer
         return replace(self.run, plan=plan, tell=self.tell, tokenizer=tokenizer)
+
+    def take_proved(self) -> ProvedStudent:
+        """The student that was loaded, once. Raises RuntimeError before that."""
+        if self.proved is None:
+            raise RuntimeError("the student is to be built before it was loaded")
+        proved, self.proved = self.proved, None
+        return proved
 
     def opened_student(self) -> LiveLocalStudent:
         """The student. Raises RuntimeError before rank 0 had it opened."""
