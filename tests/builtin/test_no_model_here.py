@@ -98,7 +98,7 @@ def test_a_tokenizer_that_is_not_there_or_damaged(
         (
             '{"model_type": "superllm9"}',
             "says model_type 'superllm9', which transformers",
-        ),  # not superglue, of pictures
+        ),  # not superglue
         (
             '{"model_type": "llamma", "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}',
             "does not know; code that comes with a model (its auto_map) is never run here",

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.downloads import download_note
-from distillkit_builtin.local.model_config import length_limit, read_config
+from distillkit_builtin.local.model_config import context_length, length_limit, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.local.stored_quantization import packed_method
@@ -85,10 +85,11 @@ def local_report(
     towers = size.structure.parameters - size.structure.text_parameters if lora_rank == 0 else 0
     frozen = [FROZEN.format(counted(towers))] if towers else []
     rest = [*_adapter_notes(source, start, lora=bool(lora_rank), samples=samples), *frozen]
-    notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
+    limit = _limit(plugin, source, "take another model" if lora_rank is not None else "serve it over HTTP")
+    notes = (first, *(f"{plugin}: {note}" for note in rest), *([limit] if limit else []))
     if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
         notes = (*notes, to_download)
-    return CheckReport(notes)
+    return CheckReport(notes, length_limit=limit)
 
 
 def _require_loadable(run: RunContext, source: str) -> None:
@@ -100,14 +101,16 @@ def _require_loadable(run: RunContext, source: str) -> None:
     run.share(("loadable", source), lambda: require_loadable(source))
 
 
-def _limits(plugin: str, source: str) -> Iterator[str]:
+def _limit(plugin: str, source: str, otherwise: str) -> str:
+    """Why a model is given no longer sequences, and what to do; empty where that is its own length."""
     limit = length_limit(source)
-    if limit is not None:
-        yield (
-            f"{plugin} reads sequences of at most {limit.tokens} tokens here: beyond, {limit.why}, so a token's "
-            "logprob would depend on its batch. Lower sampling.max_completion_tokens if rows are too long, or serve it "
-            "over HTTP"
-        )
+    if limit is None or context_length(source) != limit.tokens:
+        return ""
+    return (
+        f"{plugin} reads sequences of at most {limit.tokens} tokens here: beyond, {limit.why}, so a token's logprob "
+        "would depend on its batch. If rows are too long, lower sampling.max_completion_tokens, leave out the longest "
+        f"by data.max_prompt_tokens, or {otherwise}"
+    )
 
 
 def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, samples: bool) -> Iterator[str]:

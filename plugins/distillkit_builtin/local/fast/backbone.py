@@ -170,5 +170,5 @@ def _require_adapters_off(causal_lm: CausalLM) -> None:
     found = next((module for module in causal_lm.model.modules() if isinstance(module, never_off)), None)
     if found is not None:
         raise UnsupportedModelError(
-            f"its adapter cannot be added to the weights that it is on, as to those in few bits ({type(found).__name__})"
+            f"its adapter ({type(found).__name__}) cannot be added to its layers' weights, as to those in few bits"
         )
