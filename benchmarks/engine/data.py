@@ -15,6 +15,7 @@ from distillkit.data.row_pipeline import RowPipeline
 from distillkit.preflight.compatibility import plugins_of
 from distillkit.preflight.plan import PromptLengths
 from distillkit.preflight.prepared_run import context_for, make_renderer
+from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.datasets.files import FilesDataset
 
 
@@ -35,9 +36,8 @@ def lengths(data: Path, tokenizer: Path, rows: int, repeats: int, *, privileged:
     shared = SharedObjects()
     plugins = plugins_of(config, Registry.discover())
     contexts = {user: context_for(user, config, shared, print) for user in plugins.by_key}
-    return _measured(
-        config, PromptLengths(RowPipeline.of(config), make_renderer(config, contexts)), rows_of(data, rows), repeats
-    )
+    renderer = make_renderer(config, contexts, dict.fromkeys(contexts, CheckReport()))
+    return _measured(config, PromptLengths(RowPipeline.of(config), renderer), rows_of(data, rows), repeats)
 
 
 def _measured(config: RunConfig, found: PromptLengths, dataset: IndexedRows, repeats: int) -> tuple[float, float]:

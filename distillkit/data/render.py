@@ -25,6 +25,8 @@ class PromptSide:
     template_options: Mapping[str, JsonValue]
     context_length: int | None
     """Longest prompt plus completion in tokens; None where the backend does not know."""
+    length_limit: str = ""
+    """Why it is less than the model's own, and what to do; empty: it is the model's own."""
 
 
 Reader = str | None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distillkit.data.render import Reader, Renderer, RowIds, called
+from distillkit.data.render import PromptSide, Reader, Renderer, RowIds, called
 from distillkit.errors import InputError
 
 COMMON_SHARE = 0.5
@@ -17,8 +17,13 @@ def require_room(renderer: Renderer) -> None:
             new = renderer.max_completion_tokens
             raise InputError(
                 f"sampling.max_completion_tokens={new} leaves no room for a prompt: both together would be "
-                f"more than the {room + new} that {called(reader)} reads; take fewer"
+                f"more than the {room + new} that {called(reader)} reads; take fewer{reason(renderer.side(reader))}"
             )
+
+
+def reason(side: PromptSide) -> str:
+    """Why a side reads no more, and what to do, to be put behind a message that ends without a full stop."""
+    return f". {side.length_limit}" if side.length_limit else ""
 
 
 class OverlongPrompts:
@@ -27,6 +32,7 @@ class OverlongPrompts:
     def __init__(self, renderer: Renderer) -> None:
         """No such rows so far."""
         self._rooms = {reader: renderer.room(reader) for reader in (None, *renderer.teachers)}
+        self._limits = {reader: renderer.side(reader).length_limit for reader in (None, *renderer.teachers)}
         self._most_new = renderer.max_completion_tokens
         self._rows = 0
         self._fitting = self._most_new
@@ -48,7 +54,10 @@ class OverlongPrompts:
             self._common[reader] = list(prompt) if common is None else common_start(common, prompt)
 
     def advice(self, fitting: int) -> list[str]:
-        """Lines on the longest prompt, what fits all, and how rows are left out, if `fitting` rows are not too long."""
+        """Lines on the longest prompt, what fits all, and how rows are left out, if `fitting` rows are not too long.
+
+        And why a side reads no more, where that is not its model's own length.
+        """
         if not self._rows:
             return []
         tokens, place, reader = self._longest
@@ -59,6 +68,7 @@ class OverlongPrompts:
             f"the longest prompt has {tokens:,} tokens ({place}, for {reader}); "
             f"{fits if self._fitting > 0 else 'no sampling.max_completion_tokens leaves room for it'}",
             *self._causes(),
+            *dict.fromkeys(limit for reader in self._common if (limit := self._limits[reader])),
             *([leave_out] if fitting else []),
         ]
 

@@ -142,7 +142,7 @@ def prepare_run(
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
         require_capabilities(config, plugins.sampler)  # again, of what servers said
-        renderer = make_renderer(config, contexts)
+        renderer = make_renderer(config, contexts, reports)
     sampling, turn_ends = resolve_ends(config, plugins.sampler, renderer)
     train, held_out = rows.measured(renderer)
     routed = () if held_out is None else held_out.routed()
@@ -161,16 +161,20 @@ def _plan(config: RunConfig, train: MeasuredRows, held_out: MeasuredRows | None,
     return with_requests(make_plan(config, train.order, train.lengths, lengths), config, routed, lengths)
 
 
-def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Renderer:
+def make_renderer(
+    config: RunConfig, contexts: Mapping[str, RunContext], reports: Mapping[str, CheckReport]
+) -> Renderer:
     """Read the tokenizers, and refuse a teacher whose ids mean something else."""
     run = contexts["student"]
     options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
     with attribute_to(config.student, "in tokenizer() or context_length()"):
-        student = PromptSide(config.student.tokenizer(run), options, config.student.context_length(run))
+        tokenizer, longest = config.student.tokenizer(run), config.student.context_length(run)
+        student = PromptSide(tokenizer, options, longest, reports["student"].length_limit)
     sides: dict[str, PromptSide] = {}
     for section in config.teachers:
         teacher = section.teacher
-        run = contexts[f"teachers.{teacher.name}.scorer"]
+        user = f"teachers.{teacher.name}.scorer"
+        run = contexts[user]
         with attribute_to(section.scorer, "in tokenizer() or context_length()"):
             tokenizer = section.scorer.tokenizer(run) or student.tokenizer
             longest = section.scorer.context_length(run)
@@ -179,7 +183,7 @@ def make_renderer(config: RunConfig, contexts: Mapping[str, RunContext]) -> Rend
         options = student.template_options
         if teacher.chat_template_kwargs is not None:
             options = options_of_config(teacher.chat_template_kwargs, f"teachers.{teacher.name}")
-        sides[teacher.name] = PromptSide(tokenizer, options, longest)
+        sides[teacher.name] = PromptSide(tokenizer, options, longest, reports[user].length_limit)
     renderer = Renderer(student, sides, config.sampling.max_completion_tokens)
     require_read_options(config, renderer)
     require_room(renderer)

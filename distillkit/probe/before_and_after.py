@@ -13,6 +13,7 @@ from distillkit.errors import InputError, RowError
 from distillkit.frozen import FrozenDict
 from distillkit.loop.unless_broken import unless_broken
 from distillkit.preflight.compatibility import plugins_of
+from distillkit.preflight.overlong_prompts import reason
 from distillkit.preflight.run_rows import read_rows
 from distillkit.probe.open_student import StudentAlone, opened_student
 from distillkit.records import Rollout
@@ -75,7 +76,7 @@ def _question(
     if longest is not None and needed > longest:
         raise InputError(
             f"{place}: {len(ids)} prompt tokens plus sampling.max_completion_tokens={alone.sampling.max_tokens} is "
-            f"{needed}, more than the {longest} that the student reads"
+            f"{needed}, more than the {longest} that the student reads{reason(alone.side)}"
         )
     return Question(key, place, messages[-1].content, ids)
 

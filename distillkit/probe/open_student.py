@@ -107,9 +107,9 @@ def checked_student(
     missing = list(dict.fromkeys(report.missing for report in reports if report is not None and report.missing))
     if missing:
         raise MissingExtraError("\n".join(missing))
-    run = contexts["student"]
+    run, limit = contexts["student"], "" if reports[0] is None else reports[0].length_limit
     options = options_of_config(config.sampling.chat_template_kwargs, "sampling")
-    side = PromptSide(student.tokenizer(run), options, student.context_length(run))
+    side = PromptSide(student.tokenizer(run), options, student.context_length(run), limit)
     sampling = resolve_sampling(config.sampling, side)
     if sampler is not None:
         require_stops(sampler, sampling, side.tokenizer)

@@ -33,6 +33,9 @@ class CheckReport:
     """One line each: what will be loaded, created or reused."""
     missing: str | None = None
     """What is not installed and must be before the run, as one line with the pip command; None: nothing."""
+    length_limit: str = ""
+    """Why `context_length` is less than the model's own, and what to do, as a sentence or two: said where a prompt is
+    too long for it. Empty: it is the model's own."""
 
 
 PENDING_CLEANUP = "pending_cleanup"

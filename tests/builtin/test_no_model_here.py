@@ -95,6 +95,14 @@ def test_a_tokenizer_that_is_not_there_or_damaged(
     [
         ('{"model_type": "llamma"}', "says model_type 'llamma' (did you mean 'llama'?), which transformers"),
         ('{"model_type": "xyzzy-17"}', "says model_type 'xyzzy-17', which transformers"),
+        (
+            '{"model_type": "superllm9"}',
+            "says model_type 'superllm9', which transformers",
+        ),  # not superglue
+        (
+            '{"model_type": "llamma", "auto_map": {"AutoModelForCausalLM": "modeling_own.Own"}}',
+            "does not know; code that comes with a model (its auto_map) is never run here",
+        ),
         ('{"hidden_size": 3}', "has no model_type, so nothing says what kind of model it is of"),
     ],
 )

@@ -6,7 +6,7 @@ families add some that do nothing), or one for the experts that every token pass
 the model is a layer like any other.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 import torch
@@ -54,15 +54,21 @@ def linear_kinds(model: PreTrainedModel) -> dict[str, LayerKind]:
     return kinds
 
 
-def tower_names(model: PreTrainedModel) -> list[str]:
-    """What the model has besides its text decoder: a vision tower, an audio tower."""
+def tower_names(model: PreTrainedModel, kinds: Mapping[str, LayerKind]) -> list[str]:
+    """What the model has besides its text decoder: a vision tower, an audio tower.
+
+    By what the towers say that they read, and by their layers' names: some say that they read text. `kinds` are those
+    of the model's linear layers.
+    """
     senses = set[str]()
     for module in model.modules():
         if isinstance(module, PreTrainedModel) and "text" not in module.input_modalities:
             given = module.input_modalities
             senses.update([given] if isinstance(given, str) else given)
-    seen = senses & {"image", "video"}
-    return [name for name, has in (("vision tower", bool(seen)), ("audio tower", "audio" in senses)) if has]
+    names = [name for name, kind in kinds.items() if kind == LayerKind.TOWER]
+    sees = senses & {"image", "video"} or any("vision" in name or "visual" in name for name in names)
+    hears = "audio" in senses or any("audio" in name for name in names)
+    return [name for name, has in (("vision tower", sees), ("audio tower", hears)) if has]
 
 
 def expert_parameters(model: PreTrainedModel) -> dict[str, nn.Parameter]:

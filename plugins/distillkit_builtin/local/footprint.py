@@ -105,12 +105,16 @@ class Footprint:
     def describe(self) -> str:
         """One line for `distillkit check`: parameters, gigabytes, number format, device."""
         number = str(self.dtype).removeprefix("torch.")
-        many, size = self.structure.parameters, self.weight_bytes
-        parameters = f"{many / 1e6:,.0f} M" if many >= 1e6 else f"{many:,}"
+        parameters, size = counted(self.structure.parameters), self.weight_bytes
         weights = f"{size / 1e9:.2f} GB" if size >= 1e7 else f"{size / 1e6:.2f} MB"
         kept = number if self.quantization is None else f"{self.quantization.method}, computed in {number},"
         stored = "" if self.unpacked is None else f", unpacked from {self.unpacked}"
         return f"{parameters} parameters, {weights} as {kept} on {self.device}{stored}"
+
+
+def counted(parameters: int) -> str:
+    """So many parameters, as messages have it."""
+    return f"{parameters / 1e6:,.0f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
 def model_structure(source: str) -> Structure:

@@ -23,8 +23,9 @@ from distillkit_builtin.file_errors import first_names, one_line
 from distillkit_builtin.local.adapter_config import adapter_names
 from distillkit_builtin.local.idle_layers import ConfigKey, idle_layers, require_trained
 from distillkit_builtin.local.lora import ADAPTER, adapted_tensors
-from distillkit_builtin.local.lora_targets import OTHERWISE, LoraTargets, find_targets, name_in_layer
+from distillkit_builtin.local.lora_targets import OTHERWISE, LoraTargets, find_targets
 from distillkit_builtin.local.model_class import empty_model
+from distillkit_builtin.local.named_layers import name_in_layer
 from distillkit_builtin.local.quiet_loading import quiet_loading
 
 NO_ROUND_TRIP = "PEFT would read their tensors back under other names"

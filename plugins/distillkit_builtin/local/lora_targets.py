@@ -7,10 +7,7 @@ not. Here it is the linear layers of the text decoder but the head, experts and 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
-from peft import LoraConfig
-from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 from transformers import PreTrainedModel
 
 from distillkit.errors import InputError
@@ -21,6 +18,15 @@ from distillkit_builtin.local.decoder_layers import (
     linear_ends,
     linear_kinds,
     tower_names,
+)
+from distillkit_builtin.local.named_layers import (
+    REFUSED,
+    is_refused,
+    listed,
+    matches,
+    name_in_layer,
+    require_layers,
+    short_names,
 )
 from distillkit_builtin.local.quantization import holds_numbers
 
@@ -65,15 +71,15 @@ class LoraTargets:
         """One line for `distillkit check`."""
         trained = self.size(rank).trained
         numbers = f"{trained / 1e6:,.0f} M" if trained >= 1e7 else f"{trained:,}"
-        what = [f"{len(self.linears)} linear layers"] if self.linears else []
-        what += [f"{len(self.experts)} tensors of experts"] if self.experts else []
-        said = f"the LoRA is on {' and '.join(what)}, {numbers} numbers are trained"
+        what = [_counted(self.linears, "linear layers"), _counted(self.experts, "tensors of experts")]
+        said = f"the LoRA is on {' and '.join(filter(None, what))}, {numbers} numbers are trained"
         if self.frozen:
-            said += f"; {_listed(self.frozen)} {'is' if self.frozen in ALONE else 'are'} frozen"
+            said += f"; {listed(self.frozen)} {'is' if self.frozen in ALONE else 'are'} frozen"
         reasons = {
             reason: [name for name, why in self.left_out.items() if why == reason] for reason in self.left_out.values()
         }
-        return said + "".join(f"; left out: {_listed(names)}, as {reason}" for reason, names in reasons.items())
+        left_out = [f"{listed(names)}, as {reason}" for reason, names in reasons.items()]
+        return f"{said}; left out: {', and '.join(left_out)}" if left_out else said
 
     def without(self, model: PreTrainedModel, lost: Collection[str], why: str) -> "LoraTargets":
         """The same but for the layers `lost`, which are left out for this reason."""
@@ -94,15 +100,12 @@ def find_targets(model: PreTrainedModel, target_modules: Sequence[str] | None, *
     kinds = linear_kinds(model)
     wanted = [name for name, kind in kinds.items() if kind == LayerKind.DECODER]
     if target_modules is not None:
-        for target in target_modules:
-            _require_match(target, wanted, kinds, model)
+        require_layers(model, target_modules, kinds)
         wanted = [name for name in wanted if any(matches(name, target) for target in target_modules)]
-    refused = [name for name in wanted if _is_refused(model, name)]
-    left_out = dict.fromkeys(
-        sorted({name_in_layer(name) for name in refused}), "PEFT refuses them in models of this type"
-    )
+    refused = [name for name in wanted if is_refused(model, name)]
+    left_out = dict.fromkeys(sorted({name_in_layer(name) for name in refused}), REFUSED)
     wanted = [name for name in wanted if name not in set(refused)]
-    frozen = tower_names(model)
+    frozen = tower_names(model, kinds)
     if not frozen and LayerKind.TOWER in kinds.values():
         frozen = [LayerKind.TOWER]
     if has_experts(model):
@@ -112,8 +115,9 @@ def find_targets(model: PreTrainedModel, target_modules: Sequence[str] | None, *
     return _measured(model, wanted, _experts(model) if experts else (), tuple(map(str, frozen)), left_out)
 
 
-def _listed(words: Sequence[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else words[0]
+def _counted(names: Sequence[str], what: str) -> str:
+    """How many there are of something, and how they are called; nothing of none."""
+    return f"{len(names)} {what} ({', '.join(short_names(names))})" if names else ""
 
 
 def _of_how_many(lost: Collection[str], names: Collection[str]) -> list[str]:
@@ -123,11 +127,6 @@ def _of_how_many(lost: Collection[str], names: Collection[str]) -> list[str]:
         kind if count == all_of_them[kind] else f"{kind} in {count} of {all_of_them[kind]} layers"
         for kind, count in sorted(gone.items())
     ]
-
-
-def matches(name: str, target: str) -> bool:
-    """Whether PEFT reads `target` in a list as (also) the layer or tensor `name`."""
-    return name == target or name.endswith(f".{target}")
 
 
 def _measured(
@@ -169,44 +168,3 @@ def _experts(model: PreTrainedModel) -> tuple[str, ...]:
             "false, or a checkpoint with weights in bfloat16 or float32"
         )
     return tuple(found)
-
-
-def _require_match(target: str, wanted: Sequence[str], kinds: Mapping[str, LayerKind], model: PreTrainedModel) -> None:
-    """Raise InputError unless `target` names a layer of the text decoder that a LoRA can be put on."""
-    if any(matches(name, target) for name in wanted):
-        return
-    others = sorted({str(kind) for name, kind in kinds.items() if matches(name, target)})
-    ends = sorted({name.rpartition(".")[2] for name in wanted})
-    if others:
-        raise InputError(
-            f"student.target_modules: {target!r} names {' and '.join(others)}, which a LoRA is not put on here; choose "
-            f"among {', '.join(ends)}"
-        )
-    parts = [module for module, _ in model.named_modules() if matches(module, target)]
-    tensors = [tensor for tensor, _ in model.named_parameters() if matches(tensor, target)]
-    if parts or tensors:
-        raise InputError(
-            f"student.target_modules: {target!r} is no linear layer (it is {(parts or tensors)[0]}); choose among "
-            f"{', '.join(ends)}; experts are adapted by student.experts: true, and routers are not"
-        )
-    near = get_close_matches(target.rpartition(".")[2], ends, n=3)
-    hint = f"did you mean {', '.join(near)}" if near else f"it has {', '.join(ends)}"
-    raise InputError(f"student.target_modules: no layer of {type(model).__name__} is called {target!r}; {hint}")
-
-
-def _is_refused(model: PreTrainedModel, name: str) -> bool:
-    """Whether PEFT refuses this layer by the model's type, as it reads adapters too."""
-    config = LoraConfig(target_modules=[name])
-    try:
-        _check_lora_target_modules_mamba(config, model, name.rpartition(".")[2])
-    except ValueError:
-        return True
-    return False
-
-
-def name_in_layer(name: str) -> str:
-    """What the layers of a name's kind share: the last parts, up to a number that a name follows."""
-    parts = name.split(".")
-    named = max((i for i, part in enumerate(parts) if not part.isdigit()), default=0)
-    numbers = [i for i, part in enumerate(parts[:named]) if part.isdigit()]
-    return ".".join(parts[numbers[-1] + 1 :] if numbers else parts)

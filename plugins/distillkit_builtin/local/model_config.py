@@ -90,14 +90,28 @@ def _unknown_kind(base: str, error: Exception) -> str | None:
     named = UNKNOWN_KIND.search(str(error))
     if named is None:
         return None
-    from transformers import CONFIG_MAPPING, __version__
+    from transformers import PreTrainedConfig, __version__
 
-    close = get_close_matches(named[1], CONFIG_MAPPING.keys(), n=1)
+    said, _ = PreTrainedConfig.get_config_dict(base, **hub_options())
+    own_code = "auto_map" in said
+    close = [] if own_code else get_close_matches(named[1], _kinds_of_language_models(), n=1)
     meant = f" (did you mean {close[0]!r}?)" if close else ""
+    code = "; code that comes with a model (its auto_map) is never run here, and no option turns that on"
     return (
         f"the config.json of {base!r} says model_type {named[1]!r}{meant}, which transformers {__version__} does not "
-        "know; a newer one may (pip install --upgrade transformers), or serve the model over HTTP"
+        f"know{code if own_code else ''}; a newer one may (pip install --upgrade transformers), or serve the model "
+        "over HTTP"
     )
+
+
+def _kinds_of_language_models() -> set[str]:
+    """Every `model_type` whose model computes next tokens."""
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    )
+
+    return {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES}
 
 
 def _is_cached(base: str) -> bool:

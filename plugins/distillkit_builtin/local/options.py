@@ -1,13 +1,17 @@
 """The options of student and scorer `local`: mixins of the plugins, which are all that their live objects are given."""
 
+import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from distillkit_builtin.local.option_types import FORWARD, DeviceName, DTypeName, ExportDType, ForwardName
 
 LORA_LEARNING_RATE = 2e-4
 FULL_LEARNING_RATE = 1e-5
+LAYER_NAMES = re.compile(r"[\w.]+(,[\w.]+)*")
+LONGEST_SHOWN = 60
+"""Letters of a wrong value that are shown."""
 
 
 class LocalStudentOptions(BaseModel):
@@ -96,6 +100,17 @@ class LocalStudentOptions(BaseModel):
         "model's weights are (bfloat16 takes half the space). null: float32 where all weights were trained, base where "
         "`distillkit export --merge` merges a LoRA.",
     )
+
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:  # noqa: ANN401 - a raw option
+        if not isinstance(value, str):
+            return value
+        name = value if LAYER_NAMES.fullmatch(value) else "q_proj,v_proj"
+        raise ValueError(
+            "is a list of names of layers, on the command line student.target_modules=[" + name + "]; leave it out "
+            f"(null) for all linear layers of the text decoder; not {value[:LONGEST_SHOWN]!r}"
+        )
 
     @model_validator(mode="before")
     @classmethod

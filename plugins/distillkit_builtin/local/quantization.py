@@ -139,11 +139,11 @@ def holds_numbers(weight: Tensor) -> bool:
     return plain and weight.is_floating_point() and weight.dtype.itemsize > 1
 
 
-def require_trainable(source: str, quantization: Quantization | None) -> None:
-    """Raise InputError if the weights, all of which are to be trained, take no gradient."""
-    if quantization is not None:
+def require_trainable(source: str, method: str | None) -> None:
+    """Raise InputError if the weights, all of which are to be trained, are kept in few bits by this method."""
+    if method is not None:
         raise InputError(
-            f"student.lora_rank: 0 trains all weights, and those of {source} are quantized ({quantization.method}), "
+            f"student.lora_rank: 0 trains all weights, and those of {source} are quantized ({method}), "
             "which take no gradient; train a LoRA (lora_rank: 16), or name a model with weights in bfloat16 or float32"
         )
 

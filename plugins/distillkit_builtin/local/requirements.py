@@ -8,16 +8,17 @@ from importlib.util import find_spec
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
 from distillkit_builtin.local.downloads import download_note
-from distillkit_builtin.local.model_config import length_limit
+from distillkit_builtin.local.model_config import context_length, length_limit, read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.starting_adapter import StartingAdapter
+from distillkit_builtin.local.stored_quantization import packed_method
 from distillkit_builtin.model_source import resolve_model
 
 PACKAGES = ("torch", "peft", "safetensors", "psutil")
 LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
 """What numbers depend on; bitsandbytes and others that a model may need are not imported by every run."""
 BESIDE = "what the LoRA is trained on, the model with the adapter merged in, is written into base/ beside adapter/"
-FROZEN = "its towers for pictures and sound ({:,.0f} M parameters) are frozen: text never goes through them"
+FROZEN = "its towers for pictures and sound ({} parameters) are frozen: text never goes through them"
 SERVED = "a server that samples for it must serve that merged model, not the bare one"
 
 
@@ -70,22 +71,25 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.device import device_in_check
-    from distillkit_builtin.local.footprint import footprint
+    from distillkit_builtin.local.footprint import counted, footprint
     from distillkit_builtin.local.quantization import require_trainable
 
+    if lora_rank == 0:  # before packages are asked for that would be of no use
+        require_trainable(source, packed_method(read_config(source)))
     _require_loadable(run, source)
     to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
     size = footprint(source, device_in_check(run, device), dtype)
-    if lora_rank == 0:
-        require_trainable(source, size.quantization)
+    if lora_rank == 0 and size.quantization is not None:
+        require_trainable(source, size.quantization.method)
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
     towers = size.structure.parameters - size.structure.text_parameters if lora_rank == 0 else 0
-    frozen = [FROZEN.format(towers / 1e6)] if towers else []
+    frozen = [FROZEN.format(counted(towers))] if towers else []
     rest = [*_adapter_notes(source, start, lora=bool(lora_rank), samples=samples), *frozen]
-    notes = (first, *(f"{plugin}: {note}" for note in rest), *_limits(plugin, source))
+    limit = _limit(plugin, source, "take another model" if lora_rank is not None else "serve it over HTTP")
+    notes = (first, *(f"{plugin}: {note}" for note in rest), *([limit] if limit else []))
     if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
         notes = (*notes, to_download)
-    return CheckReport(notes)
+    return CheckReport(notes, length_limit=limit)
 
 
 def _require_loadable(run: RunContext, source: str) -> None:
@@ -97,14 +101,16 @@ def _require_loadable(run: RunContext, source: str) -> None:
     run.share(("loadable", source), lambda: require_loadable(source))
 
 
-def _limits(plugin: str, source: str) -> Iterator[str]:
+def _limit(plugin: str, source: str, otherwise: str) -> str:
+    """Why a model is given no longer sequences, and what to do; empty where that is its own length."""
     limit = length_limit(source)
-    if limit is not None:
-        yield (
-            f"{plugin} reads sequences of at most {limit.tokens} tokens here: beyond, {limit.why}, so a token's "
-            "logprob would depend on its batch. Lower sampling.max_completion_tokens if rows are too long, or serve it "
-            "over HTTP"
-        )
+    if limit is None or context_length(source) != limit.tokens:
+        return ""
+    return (
+        f"{plugin} reads sequences of at most {limit.tokens} tokens here: beyond, {limit.why}, so a token's logprob "
+        "would depend on its batch. If rows are too long, lower sampling.max_completion_tokens, leave out the longest "
+        f"by data.max_prompt_tokens, or {otherwise}"
+    )
 
 
 def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, samples: bool) -> Iterator[str]:

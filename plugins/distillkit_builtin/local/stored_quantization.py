@@ -40,6 +40,14 @@ def stays_packed(config: "PreTrainedConfig") -> bool:
     return quantization_in(config) is not None and unpacked_method(config) is None
 
 
+def packed_method(config: "PreTrainedConfig") -> str | None:
+    """The method of weights that stay packed, as far as the config alone says; None of all others."""
+    said = quantization_in(config)
+    if said is None or unpacked_method(config) is not None or said.get("dequantize"):
+        return None
+    return str(said.get("quant_method", "bitsandbytes"))
+
+
 def to_load(config: "PreTrainedConfig") -> "PreTrainedConfig":
     """The config with which transformers unpacks what is to be unpacked; others as they are."""
     if unpacked_method(config) not in BY_TRANSFORMERS:

@@ -53,19 +53,16 @@ def notes(model: str, **options: Any) -> str:
 
 
 def test_check_says_what_the_lora_is_on(mixture: str) -> None:
-    assert (
-        "student: the LoRA is on 11 linear layers, 2,752 numbers are trained; experts and router are frozen"
-        in notes(mixture)
-    )
-    assert "on 11 linear layers and 2 tensors of experts, 4,544 numbers are trained; router is frozen" in notes(
-        mixture, experts=True
-    )
-    assert "on 2 linear layers, 512 numbers are trained" in notes(mixture, target_modules=["q_proj"])
+    every = "the LoRA is on 11 linear layers (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)"
+    assert f"student: {every}, 2,752 numbers are trained; experts and router are frozen" in notes(mixture)
+    experts = "2 tensors of experts (gate_up_proj, down_proj), 4,544 numbers are trained; router is frozen"
+    assert f"{every} and {experts}" in notes(mixture, experts=True)
+    assert "on 2 linear layers (q_proj), 512 numbers are trained" in notes(mixture, target_modules=["q_proj"])
 
 
 WRONG = [
     ({"target_modules": ["qproj"]}, "did you mean q_proj"),
-    ({"target_modules": ["gate"]}, "'gate' is no linear layer .* routers are not"),
+    ({"target_modules": ["gate"]}, r"is called 'gate' \(it is .* routers are not"),
 ]
 
 
@@ -93,6 +90,17 @@ CONTRADICTIONS = [
 def test_options_that_contradict_each_other_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LocalStudent(model="x", **options)
+
+
+WRITTEN = [("all-linear", "[q_proj,v_proj]"), ("o_proj", "[o_proj]"), ("o_proj,mlp.up", "[o_proj,mlp.up]")]
+
+
+@pytest.mark.parametrize(("given", "written"), WRITTEN)
+def test_one_text_is_no_list_of_layers_and_what_is_all_of_them_is_said(given: str, written: str) -> None:
+    with pytest.raises(ValueError, match="a list of names") as caught:
+        LocalStudent(model="x", target_modules=given)  # type: ignore[arg-type]
+    assert f"student.target_modules={written}" in str(caught.value)
+    assert "leave it out (null) for all linear layers of the text decoder" in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"experts": True}, {"target_modules": ["q_proj", "gate_proj"]}], ids=str)

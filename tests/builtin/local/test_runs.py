@@ -148,7 +148,8 @@ def test_check_knows_the_size_without_the_weights(tiny_model: str, local_config:
     assert fit.held("weights") == 2 * 4 * count + size.training_bytes(4) + LIBRARIES  # the teacher is another model
     assert report.notes == (
         f"student (LoRA of rank 4): {tiny_model}, {count:,} parameters, {4 * count / 1e6:.2f} MB as float32 on cpu",
-        "student: the LoRA is on 14 linear layers, 3,712 numbers are trained",
+        "student: the LoRA is on 14 linear layers (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj), "
+        "3,712 numbers are trained",
     )
 
 

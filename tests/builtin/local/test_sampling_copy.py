@@ -151,7 +151,7 @@ def test_the_copy_holds_the_frozen_base_once(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["embeddings", "weight decomposition", "a layer trained whole"])
 def test_adapters_that_are_not_merged_keep_the_copy_off_the_fast_path(kind: str, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedModelError, match=r"its adapter .* is not part of its weights"):
+    with pytest.raises(UnsupportedModelError, match=r"its adapter .* cannot be added to its layers' weights"):
         verified_backbone(SamplingCopy(student(kind, tmp_path).causal_lm).causal_lm)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from helpers.model_families import random_model
 from transformers import MiniMaxM3VLTextConfig
 
 from distillkit.arrays import token_ids
+from distillkit.config.run_config import RunConfig
+from distillkit.errors import InputError
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Failure, ScoreRequest
-from distillkit.testing import make_rollout, make_teacher
+from distillkit.registry import Registry
+from distillkit.testing import make_context, make_rollout, make_teacher
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.local.model_config import context_length, length_limit
 from distillkit_builtin.local.scorer import LocalScorer
@@ -100,3 +105,24 @@ def test_an_evaluators_request_that_crosses_it_is_answered_before_anything_is_co
         found = asyncio.run(first(answers))
         assert isinstance(found, Failure)
         assert "more than the 30 that" in found.reason
+
+
+def test_rows_that_cross_it_are_refused_with_the_reason_and_the_way_on(
+    tiny_model: str, local_config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    source = written(tmp_path / "limited", "phi3", index_topk=30)
+    student = {"model": source, "tokenizer_model": tiny_model}
+    config = local_config(student=student, sampling={"max_completion_tokens": 16})
+    with pytest.raises(InputError) as caught:
+        prepare_run(config, Registry.discover(), print)
+    assert "more than the 30 that the student reads" in str(caught.value)
+    reason = "reads sequences of at most 30 tokens here: beyond, its sparse attention (index_topk) chooses among the "
+    assert str(caught.value).count(reason) == 1
+    assert "leave out the longest by data.max_prompt_tokens, or take another model" in str(caught.value)
+
+
+def test_a_limit_beyond_what_the_model_reads_is_no_reason(tmp_path: Path) -> None:
+    source = written(tmp_path, "phi3", index_topk=4096)
+    report = LocalStudent(model=source, device="cpu").check(make_context())
+    assert not report.length_limit
+    assert not any("reads sequences of at most" in note for note in report.notes)

@@ -169,4 +169,6 @@ def _require_adapters_off(causal_lm: CausalLM) -> None:
     )
     found = next((module for module in causal_lm.model.modules() if isinstance(module, never_off)), None)
     if found is not None:
-        raise UnsupportedModelError(f"its adapter ({type(found).__name__}) is not part of its weights")
+        raise UnsupportedModelError(
+            f"its adapter ({type(found).__name__}) cannot be added to its layers' weights, as to those in few bits"
+        )
