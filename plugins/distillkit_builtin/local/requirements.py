@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
@@ -13,6 +14,9 @@ from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.starting_adapter import StartingAdapter
 from distillkit_builtin.local.stored_quantization import packed_method
 from distillkit_builtin.model_source import resolve_model
+
+if TYPE_CHECKING:
+    from distillkit_builtin.local.footprint import Structure
 
 PACKAGES = ("torch", "peft", "safetensors", "psutil")
 LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
@@ -71,32 +75,32 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.device import device_in_check
-    from distillkit_builtin.local.footprint import counted, footprint
+    from distillkit_builtin.local.footprint import footprint
     from distillkit_builtin.local.quantization import require_trainable
 
-    if lora_rank == 0:  # before packages are asked for that would be of no use
-        require_trainable(source, packed_method(read_config(source)))
-    _require_loadable(run, source)
+    _require_loadable(run, source, whole=lora_rank == 0)
     to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
     size = footprint(source, device_in_check(run, device), dtype)
     if lora_rank == 0 and size.quantization is not None:
         require_trainable(source, size.quantization.method)
     first = f"{plugin}: {resolve_model(source).describe()}, {size.describe()}"
-    towers = size.structure.parameters - size.structure.text_parameters if lora_rank == 0 else 0
-    frozen = [FROZEN.format(counted(towers))] if towers else []
+    frozen = _frozen_notes(size.structure) if lora_rank == 0 else ()
     rest = [*_adapter_notes(source, start, lora=bool(lora_rank), samples=samples), *frozen]
-    limit = _limit(plugin, source, "take another model" if lora_rank is not None else "serve it over HTTP")
+    limit = _limit(plugin, source, "serve it over HTTP" if lora_rank is None else "take another model")
     notes = (first, *(f"{plugin}: {note}" for note in rest), *([limit] if limit else []))
     if to_download is not None and run.share(("told", source), lambda: run.user) == run.user:
         notes = (*notes, to_download)
     return CheckReport(notes, length_limit=limit)
 
 
-def _require_loadable(run: RunContext, source: str) -> None:
-    """Raise InputError for a model that cannot be loaded here."""
+def _require_loadable(run: RunContext, source: str, *, whole: bool) -> None:
+    """Raise InputError for a model that cannot be loaded here, or not be trained `whole`."""
     from distillkit_builtin.local.footprint import model_structure
     from distillkit_builtin.local.model_check import require_loadable
+    from distillkit_builtin.local.quantization import require_trainable
 
+    if whole:  # before packages are asked for that would be of no use
+        require_trainable(source, packed_method(read_config(source)))
     model_structure(source)
     run.share(("loadable", source), lambda: require_loadable(source))
 
@@ -111,6 +115,15 @@ def _limit(plugin: str, source: str, otherwise: str) -> str:
         "would depend on its batch. If rows are too long, lower sampling.max_completion_tokens, leave out the longest "
         f"by data.max_prompt_tokens, or {otherwise}"
     )
+
+
+def _frozen_notes(structure: "Structure") -> Iterator[str]:
+    """What stays as it is where all weights are trained."""
+    from distillkit_builtin.local.footprint import counted
+
+    towers = structure.parameters - structure.text_parameters
+    if towers:
+        yield FROZEN.format(counted(towers))
 
 
 def _adapter_notes(source: str, start: StartingAdapter | None, *, lora: bool, samples: bool) -> Iterator[str]:
