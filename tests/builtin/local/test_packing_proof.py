@@ -1,6 +1,6 @@
 """Families pack because they are proved to, and what is wrong with a row is found however small it is."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -135,9 +135,14 @@ def forgets(allowed: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def put(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
-    """Puts another attention in the place of the one for packed rows."""
-    return lambda attend: monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, ATTENTION, attend)
+def put() -> Iterator[Callable[[Any], None]]:
+    """Puts another attention in the place of the one for packed rows.
+
+    By registering it: an item that is set in the mapping would stand before all that are registered later.
+    """
+    before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
+    yield lambda attend: ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, before)
 
 
 def llama(dtype: torch.dtype, **over: Any) -> CausalLM:
