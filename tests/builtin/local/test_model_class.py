@@ -230,5 +230,5 @@ def test_an_input_error_of_a_computation_reaches_the_user(
         verified_backbone(causal_lm)
     with pytest.raises(InputError, match="serve it over HTTP"):
         require_packable(causal_lm)
-    with pytest.raises(InputError, match="no layer of LlamaForCausalLM is called 'q_prj'"):
+    with pytest.raises(InputError, match="no linear layer of LlamaForCausalLM is called 'q_prj'"):
         traced_bytes(Training(tiny_model, torch.float32, 4, False, False, target_modules=("q_prj",)), [])
