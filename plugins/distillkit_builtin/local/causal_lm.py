@@ -122,9 +122,9 @@ class CausalLM:
         Mamba keeps float32 until there; others have it there alone.
         """
         weight = next(self._head.parameters(), None)
-        differs = weight is not None and holds_numbers(weight) and hidden.dtype != weight.dtype
-        if weight is not None and differs and (hidden.is_meta or not torch.is_autocast_enabled(hidden.device.type)):
-            hidden = hidden.to(weight.dtype)  # PyTorch has no autocast without data
+        autocasts = not hidden.is_meta and torch.is_autocast_enabled(hidden.device.type)  # never without data
+        if weight is not None and holds_numbers(weight) and not autocasts:
+            hidden = hidden.to(weight.dtype)
         given: Tensor = self._head(hidden)
         return given
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_names
 from distillkit_builtin.local.decoder_layers import LayerKind, expert_parameters, linear_kinds
-from distillkit_builtin.local.model_class import computable, empty_model, language_model
+from distillkit_builtin.local.model_class import MODEL_ERRORS, computable, empty_model, language_model
 from distillkit_builtin.local.quiet_loading import quiet_loading
 
 NOT_TRAINED = "so a LoRA there would not be trained"
@@ -37,8 +37,6 @@ Only if a layer is left of which that may be so, the long one is computed: recur
 """
 _Call = Callable[[PreTrainedModel, Tensor], Tensor]
 """Logits [1, tokens, vocabulary] of ids [1, tokens]."""
-_NO_DATA = (RuntimeError, NotImplementedError, TypeError, ValueError, AttributeError, LookupError)
-"""What a model's code runs into where tensors have no values."""
 
 
 class ConfigKey:
@@ -67,17 +65,24 @@ def idle_layers(config: PreTrainedConfig) -> Mapping[str, str] | None:
 def _idle_layers(key: ConfigKey) -> Mapping[str, str] | None:
     with quiet_loading():
         model = empty_model(deepcopy(key.config)).eval()  # what is set below is set in its config
-        try:
+        with _given_up_without_values():
             model.set_attn_implementation("eager")
             model.set_experts_implementation("batched_mm")  # the one that never asks what its tensors hold
-        except _NO_DATA:
-            return None
-        for call in (_with_cache, _with_mask):
-            try:
-                return MappingProxyType(_found_without_data(model, call))
-            except _NO_DATA:
-                continue
+            for call in (_with_cache, _with_mask):
+                with _given_up_without_values():
+                    return MappingProxyType(_found_without_data(model, call))
     return None
+
+
+@contextmanager
+def _given_up_without_values() -> Iterator[None]:
+    """Leaves the block where a model's own code runs into tensors that have no values."""
+    try:
+        yield
+    except InputError:
+        raise
+    except MODEL_ERRORS:
+        return
 
 
 def _found_without_data(model: PreTrainedModel, call: _Call) -> dict[str, str]:

@@ -8,6 +8,7 @@ padded on the right, as in training; prompts padded on the left and decoded with
 several tokens behind a beginning that was computed once, as in scoring. Recurrent layers fail in some, by architecture.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -108,8 +109,7 @@ def _batching(samples: "_Samples", close: float) -> Batching:
 
     right = holds(samples.distance_beside_longer)
     return Batching(
-        left_padding=holds(lambda: samples.distance_sampled(left_padding=True))
-        and holds(lambda: float(samples.counts_padding())),
+        left_padding=holds(lambda: samples.distance_sampled(left_padding=True)) and holds(samples.distance_by_padding),
         right_padding=right,
         shared_prefix=right and holds(samples.distance_behind_shared),
     )
@@ -192,10 +192,11 @@ class _Samples:
         return _apart([found[None] for found, _ in pairs], [expected[None] for _, expected in pairs])
 
     @torch.inference_mode()
-    def counts_padding(self) -> bool:
-        """Whether a token depends on how much padding stands before its prompt, by what its layers ask the cache."""
+    def distance_by_padding(self) -> float:
+        """How far a token is moved by more padding before its prompt, by what layers ask the cache: 0, or too far."""
         claimed, asked = self._decoded_behind_padding(claim=True)
-        return asked > 0 and not torch.equal(claimed, self._decoded_behind_padding(claim=False)[0])
+        moved = asked > 0 and not torch.equal(claimed, self._decoded_behind_padding(claim=False)[0])
+        return math.inf if moved else 0.0
 
     def _decoded_behind_padding(self, *, claim: bool) -> tuple[Tensor, int]:
         """Hidden states [2, hidden] of a token behind each of two prompts, and how often layers asked for a length."""

@@ -1,9 +1,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from helpers.explicit_attention import attention_in_the_place_of
 
 from builtin.http.conftest import serve  # noqa: F401
 from distillkit.arrays import token_ids
@@ -16,6 +18,7 @@ from distillkit_builtin.local.fast.pace import Pace
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.generator import Generator
+from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.sequence_proof import proved
 
@@ -106,3 +109,10 @@ def one_rank(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
     yield
     dist.destroy_process_group()
+
+
+@pytest.fixture
+def put() -> Iterator[Callable[[Any], None]]:
+    """Puts another attention in the place of the one for packed rows."""
+    with attention_in_the_place_of(ATTENTION) as put_there:
+        yield put_there

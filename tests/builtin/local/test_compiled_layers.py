@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers import tiny_models
 from helpers.distribution_losses import chunked, distribution_batch
+from helpers.explicit_attention import attention_in_the_place_of
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import distillkit
 from builtin.local.test_trainer import PLAIN
@@ -38,12 +38,11 @@ def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: 
 @pytest.fixture(autouse=True)
 def _attention_that_compiles() -> Iterator[None]:
     """Counts from nothing, over attention that can be compiled here."""
-    before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
-    torch._dynamo.reset()
-    torch._dynamo.utils.counters.clear()
-    yield
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, before)
+    with attention_in_the_place_of(ATTENTION) as put:
+        put(attend)
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        yield
     torch._dynamo.reset()
 
 

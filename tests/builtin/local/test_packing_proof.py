@@ -1,23 +1,23 @@
 """Families pack because they are proved to, and what is wrong with a row is found however small it is."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.explicit_attention import DTYPES, Allowed, explicit, forgets, leaks, leaks_ahead, llama, right
 from helpers.model_families import random_causal_lm
 from helpers.recurrent_families import RECURRENT
-from torch import Tensor, nn
+from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builtin.local.test_sequence_proof import items, reference
-from distillkit_builtin.local import packed_attention, packing_proof
+from distillkit_builtin.local import packing_proof
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
-from distillkit_builtin.local.attention_proof import require_exact_attention
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.packed_attention import ATTENTION, AttentionCall
+from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.packing_proof import require_packable
 from distillkit_builtin.local.policy import Policy
 
@@ -78,96 +78,6 @@ def test_other_families_say_why_they_are_padded(name: str) -> None:
         require_packable(random_causal_lm(name, **over))
 
 
-Allowed = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of what may be read [T, T], where segments begin [n], and where they end [n]: what is read instead."""
-
-
-def explicit(change: Allowed, *, window: int = 0) -> Callable[..., tuple[Tensor, None]]:
-    """Packed attention by one big mask, changed; each layer's window is longer by `window` tokens."""
-
-    def attend(
-        module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, *, scaling: float,
-        cu_seq_lens_q: Tensor, cu_seq_lens_k: Tensor, keys: Tensor | None = None, sliding_window: int | None = None,
-        calls: list[AttentionCall] | None = None, **rest: object,
-    ) -> tuple[Tensor, None]:  # fmt: skip
-        if calls is not None:
-            shape = (query.shape[1], key.shape[1], query.shape[3], value.shape[3])
-            calls.append(AttentionCall(sliding_window, scaling, *shape))
-        length = query.shape[2]
-        order = torch.arange(length) if keys is None else keys
-        allowed = torch.zeros(length, length, dtype=torch.bool)
-        ends, key_ends = cu_seq_lens_q.tolist(), cu_seq_lens_k.tolist()
-        for start, end, first, last in zip(ends, ends[1:], key_ends, key_ends[1:], strict=False):
-            for token in range(start, end):
-                read = order[first : last - (end - 1 - token)]
-                allowed[token, read if sliding_window is None else read[-(sliding_window + window) :]] = True
-        allowed = change(allowed, cu_seq_lens_q[:-1].long(), cu_seq_lens_q[1:].long())
-        key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], dim=1) for x in (key, value))
-        scores = (query @ key.transpose(2, 3)).float() * scaling
-        weights = torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1).to(value.dtype)
-        return (weights @ value).transpose(1, 2), None
-
-    return attend
-
-
-def right(allowed: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    return allowed
-
-
-def leaks(allowed: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """The last token of one sequence reads the last token of the one before; all else is right."""
-    allowed[ends[-1] - 1, starts[-1] - 1] = True
-    return allowed
-
-
-def leaks_ahead(allowed: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    allowed[ends[0] - 1, ends[0]] = True
-    return allowed
-
-
-def forgets(allowed: Tensor, starts: Tensor, ends: Tensor) -> Tensor:
-    """The last token of each sequence of several does not read the first one that it should."""
-    for end in ends:
-        read = allowed[end - 1].nonzero().flatten()
-        if len(read) > 1:
-            allowed[end - 1, read[0]] = False
-    return allowed
-
-
-@pytest.fixture
-def put() -> Iterator[Callable[[Any], None]]:
-    """Puts another attention in the place of the one for packed rows.
-
-    By registering it: an item that is set in the mapping would stand before all that are registered later.
-    """
-    before = ALL_ATTENTION_FUNCTIONS[ATTENTION]
-    yield lambda attend: ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, before)
-
-
-def llama(dtype: torch.dtype, **over: Any) -> CausalLM:
-    causal_lm = random_causal_lm("llama", **over)
-    causal_lm.model.to(dtype)
-    causal_lm.dtype = dtype
-    return causal_lm
-
-
-DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-
-
-@DTYPES
-@pytest.mark.parametrize("change", [leaks, leaks_ahead, forgets])
-def test_attention_to_one_token_too_many_or_too_few_is_found(
-    put: Callable[[Any], None], change: Allowed, dtype: torch.dtype
-) -> None:
-    causal_lm, call = llama(dtype), AttentionCall(None, 8**-0.5, 4, 2, 8, 8)
-    put(explicit(right))
-    require_exact_attention(causal_lm, call)
-    put(explicit(change))
-    with pytest.raises(UnsupportedModelError, match="reads other tokens than it should"):
-        require_exact_attention(causal_lm, call)
-
-
 @pytest.mark.parametrize(
     ("change", "dtype"),
     [(leaks, torch.float32), (leaks, torch.bfloat16), (leaks_ahead, torch.bfloat16), (forgets, torch.float32)],
@@ -183,16 +93,6 @@ def test_a_model_that_reads_one_token_too_many_or_too_few_is_found(
     monkeypatch.setattr(packing_proof, "require_exact_attention", lambda causal_lm, call: None)
     with pytest.raises(UnsupportedModelError, match=r"tokens of others|of their norm away"):
         require_packable(causal_lm)
-
-
-@pytest.mark.parametrize("window", [1000, 12])
-def test_a_window_of_one_token_more_is_found(put: Callable[[Any], None], window: int) -> None:
-    causal_lm, call = llama(torch.bfloat16), AttentionCall(window, 0.4, 2, 1, 4, 4)
-    require_exact_attention(causal_lm, call)
-    if window == 12:
-        put(explicit(right, window=1))
-        with pytest.raises(UnsupportedModelError, match="reads other tokens than it should"):
-            require_exact_attention(causal_lm, call)
 
 
 def test_attention_that_ignores_a_keyword_is_found(put: Callable[[Any], None]) -> None:
@@ -218,29 +118,6 @@ def test_attention_with_another_backward_pass_is_found(put: Callable[[Any], None
     put(lambda module, query, key, value, *args, **kwargs: attend(module, query, key.detach(), value, *args, **kwargs))
     with pytest.raises(UnsupportedModelError, match=r"gradients are .* away"):
         require_packable(llama(torch.float32))
-
-
-@pytest.mark.parametrize("value", [5.0, torch.ones(1), True, "any"])
-def test_a_keyword_of_attention_that_is_not_known_is_not_dropped(value: object) -> None:
-    with pytest.raises(UnsupportedModelError, match="'attention_slope'"):
-        attended(attention_slope=value)
-    attended(attention_slope=None)
-
-
-def test_attention_with_dropout_or_in_both_directions_is_refused() -> None:
-    attended(dropout=0.0, is_causal=True)
-    with pytest.raises(UnsupportedModelError, match="'dropout'"):
-        attended(dropout=0.1)
-    with pytest.raises(UnsupportedModelError, match="not causal"):
-        attended(is_causal=False)
-
-
-def attended(**options: object) -> None:
-    """Attention to three tokens, called with more options."""
-    tokens, ends = torch.rand(1, 2, 3, 4), torch.tensor([0, 3])
-    ALL_ATTENTION_FUNCTIONS[ATTENTION](
-        nn.Module(), tokens, tokens, tokens, None, cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=3, **options
-    )
 
 
 def changed_layer(causal_lm: CausalLM, change: Callable[[Tensor], Tensor]) -> None:
@@ -330,32 +207,3 @@ def test_a_model_that_recomputes_its_activations_packs_too(name: str) -> None:
     causal_lm = random_causal_lm(name, **PACKED.get(name, {}))
     checkpoint_activations(causal_lm.model)
     require_packable(causal_lm)
-
-
-@pytest.mark.parametrize(("window", "key_width", "value_width"), [(None, 8, 8), (5, 8, 8), (None, 8, 6), (5, 6, 8)])
-def test_flash_attention_is_asked_for_what_the_layers_ask(
-    window: int | None, key_width: int, value_width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With a stand-in that computes what PyTorch says of `varlen_attn`: equal widths, tokens before one and behind."""
-
-    def varlen(
-        query: Tensor, key: Tensor, value: Tensor, *rest: Any, scale: float, window_size: tuple[int, int]
-    ) -> Tensor:
-        assert query.shape[-1] == key.shape[-1] == value.shape[-1]
-        before, behind = window_size
-        apart = torch.arange(len(query))[:, None] - torch.arange(len(key))
-        allowed = (apart >= -behind) & ((apart <= before) if before >= 0 else torch.tensor(True))
-        scores = torch.einsum("qhd,khd->hqk", query, key) * scale
-        return torch.einsum("hqk,khd->qhd", torch.softmax(scores.masked_fill(~allowed, -torch.inf), -1), value)
-
-    generator = torch.Generator().manual_seed(0)
-    query, key = (torch.randn(1, 2, 11, key_width, generator=generator) for _ in range(2))
-    value, ends = torch.randn(1, 2, 11, value_width, generator=generator), torch.tensor([0, 11])
-    options = {"scaling": 0.7, "sliding_window": window, "max_length_q": 16}
-    attend = ALL_ATTENTION_FUNCTIONS[ATTENTION]
-    given = {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, **options}
-    expected, _ = attend(nn.Module(), query, key, value, None, **given)
-    monkeypatch.setattr(packed_attention, "varlen_attention", varlen)
-    monkeypatch.setattr(Tensor, "is_cuda", True)
-    found, _ = attend(nn.Module(), query, key, value, None, **given)
-    torch.testing.assert_close(found, expected)

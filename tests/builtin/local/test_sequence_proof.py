@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.explicit_attention import attention_in_the_place_of
 from helpers.model_families import random_causal_lm, random_model
 from helpers.own_forward import reference
 from helpers.tiny_models import write_tokenizer
@@ -144,7 +145,7 @@ def test_a_model_that_depends_on_what_is_beside_a_sequence_is_refused(
         proved(wrapped(change))
 
 
-def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_that_ignores_a_value_of_the_config_is_found() -> None:
     causal_lm = random_causal_lm("granite", attention_multiplier=0.9)
     proved(causal_lm)
     attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -152,11 +153,11 @@ def test_attention_that_ignores_a_value_of_the_config_is_found(monkeypatch: pyte
     def careless(*args: Any, scaling: float | None = None, **kwargs: Any) -> Any:
         return attend(*args, **kwargs)
 
-    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", careless)
-    with pytest.raises(
-        InputError, match=r"other hidden states by its attention 'sdpa' than by 'eager' .* serve it over"
-    ):
-        proved(causal_lm)
+    different = r"other hidden states by its attention 'sdpa' than by 'eager' .* serve it over"
+    with attention_in_the_place_of("sdpa") as put_there:
+        put_there(careless)
+        with pytest.raises(InputError, match=different):
+            proved(causal_lm)
 
 
 @pytest.mark.parametrize("window", [5, 60, 128])
