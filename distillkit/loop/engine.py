@@ -19,7 +19,6 @@ from distillkit.loop.step_report import StepReport
 from distillkit.loop.training import WindowTrainer
 from distillkit.loop.window import AnyWindow
 from distillkit.loop.windows_ahead import WindowsAhead
-from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.probe.at_start import StartProbe
 from distillkit.roles.attribution import one_line_error
@@ -99,16 +98,16 @@ class Engine:
         self.dispatcher.phase("sample")
         scored = await self.windows.outcomes(window, self.step + 1)
         self.ledger.require_few_failures(window.requests, scored)
-        self.report.keep_samples(self.step + 1, scored.scored)
-        scored_at = time.perf_counter()
         self.dispatcher.phase("train")
-        trained = await self.trainer.train(scored, self.step + 1)
+        scored_at = time.perf_counter()
+        batches = await self.trainer.batches(scored)
+        self.report.keep_samples(self.step + 1, scored.scored, batches)
+        trained = await self.trainer.train(scored, batches, self.step + 1)
         trained_at = time.perf_counter()
         self.step += 1
         self.windows.trained(window, self.step, trained.outcomes)
-        measured = step_metrics(trained.outcomes.scored, trained.batches)
         times = {"time/unix": time.time(), "time/train": trained_at - scored_at, "time/step": trained_at - started}
-        metrics = {**trained.metrics, **self.report.metrics(trained), **measured, **times}
+        metrics = {**trained.metrics, **self.report.metrics(trained), **times}
         self.guards.check(metrics)
         self.checkpointer.mark(self.step, self.train_seconds + metrics["time/step"], metrics, followed_up=False)
         if self.step % self.prepared.config.train.weight_sync_interval == 0 or self.step == self.prepared.plan.steps:

@@ -61,7 +61,7 @@ class EvaluatorRunner:
         self.figures[stage] = PolicyFigures(step, results, evaluation.route_labels)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
-            self.files.write_samples(step, "heldout", examples, self.prepared.renderer.student.tokenizer)
+            self.files.write_held_out(step, stage, examples, self.prepared.renderer.student.tokenizer)
         measures = measures_of(config.evaluators, results)
         self.dispatcher.emit(
             Evaluated(stage, step, results, examples, {} if before is None else before.results, measures)

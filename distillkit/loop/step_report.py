@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from distillkit.frozen import require_numbers
+from distillkit.loop.batch_maker import WeighedBatch
 from distillkit.loop.ledger import failed_by_teacher
 from distillkit.loop.route_headroom import RouteHeadroom
 from distillkit.loop.route_metrics import route_metrics
 from distillkit.loop.training import Trained
 from distillkit.loop.window import Scheduler
+from distillkit.metrics import step_metrics
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to
@@ -28,7 +30,7 @@ class StepReport:
     headroom: RouteHeadroom = field(default_factory=RouteHeadroom)
 
     def metrics(self, trained: Trained) -> dict[str, float]:
-        """Routes, requests in flight, completions trained and failed, seconds, and what plugins measured."""
+        """Tokens, gaps, routes, requests in flight, completions trained and failed, seconds, what plugins measured."""
         outcomes = trained.outcomes
         teachers, peaks = self.prepared.pipeline.routed_to, self.scheduler.inflight.read_peaks()
         inflight = {f"teacher_route/{teacher.slug}/inflight": float(peaks[teacher.name]) for teacher in teachers}
@@ -42,6 +44,7 @@ class StepReport:
             "completions/failed": float(len(outcomes.lost)),
             "time/sample": outcomes.sample_seconds,
             "time/score": outcomes.score_seconds,
+            **step_metrics(outcomes.scored, trained.batches),
         }
 
     def _measured_by_plugins(self) -> dict[str, float]:
@@ -54,14 +57,15 @@ class StepReport:
             measured |= found
         return measured
 
-    def keep_samples(self, step: int, scored: Sequence[ScoredRollout]) -> None:
-        """Write some completions of each route, every `sample_every` steps."""
+    def keep_samples(self, step: int, scored: Sequence[ScoredRollout], batches: Sequence[WeighedBatch]) -> None:
+        """Write some completions of each route, as they will be trained on, every `sample_every` steps."""
         train = self.prepared.config.train
         if not train.sample_every or step % train.sample_every:
             return
+        data = {datum.key: datum for weighed in batches for datum in weighed.batch.datums}
         by_route: dict[str, list[ScoredRollout]] = {}
         for completion in scored:
             by_route.setdefault(completion.prompts.route.label, []).append(completion)
         for completions in by_route.values():
             tokenizer = self.prepared.renderer.student.tokenizer
-            self.files.write_samples(step, "train", completions[: train.samples_per_route], tokenizer)
+            self.files.write_samples(step, completions[: train.samples_per_route], tokenizer, data)

@@ -94,8 +94,13 @@ class WindowTrainer:
     moved: bool = field(default=False)
     """Whether weights, or what a loss keeps as arrays, may be others than after the last step that was complete."""
 
-    async def train(self, outcomes: Outcomes, step: int) -> Trained:
-        """Train what was scored, as the run's step `step`, counted from 1.
+    async def batches(self, outcomes: Outcomes) -> list[WeighedBatch]:
+        """What was scored as the data of optimizer steps. Raises PluginError for what loss or weightings make wrong."""
+        self.moved = type(self.maker.loss).tensors is not Plugin.tensors
+        return await asyncio.to_thread(self.maker.batches, outcomes.scored)
+
+    async def train(self, outcomes: Outcomes, batches: Sequence[WeighedBatch], step: int) -> Trained:
+        """Train the `batches` of what was scored, as the run's step `step`, counted from 1.
 
         Raises:
             RunFailedError: after more than `max_bad_steps` refused optimizer steps in a row.
@@ -105,8 +110,7 @@ class WindowTrainer:
         refused: list[LostCompletion] = []
         weights: list[WeighedBatch] = []
         measured: dict[str, float] = {}
-        self.moved = type(self.maker.loss).tensors is not Plugin.tensors
-        for place, weighed in enumerate(await asyncio.to_thread(self.maker.batches, outcomes.scored)):
+        for place, weighed in enumerate(batches):
             before, batch = self.moved, weighed.batch
             self._tell_of_nothing(batch, step)
             try:

@@ -2,16 +2,16 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import yaml
 from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
+from distillkit.events import EvalStage
 from distillkit.files.atomic import write_json
 from distillkit.files.jsonl import JsonLines, explain_write_errors
 from distillkit.files.redaction import RedactingFormatter
@@ -19,7 +19,10 @@ from distillkit.metrics import finite
 from distillkit.records import ScoredRollout
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import HEADER, MARKER, PATHS_START_AT
+from distillkit.run_directory.sample_record import sample_record
 from distillkit.tokenizer import Tokenizer
+from distillkit.training_data import Datum
+from distillkit.types import SampleKey
 
 log = logging.getLogger("distillkit")
 
@@ -105,10 +108,22 @@ class RunFiles:
         return row
 
     def write_samples(
-        self, step: int, split: Literal["train", "heldout"], scored: Sequence[ScoredRollout], tokenizer: Tokenizer
+        self, step: int, scored: Sequence[ScoredRollout], tokenizer: Tokenizer, data: Mapping[SampleKey, Datum]
     ) -> None:
-        """Completions with each token's logprob under student and teacher."""
-        records = [{"step": step, "split": split, **sample_record(completion, tokenizer)} for completion in scored]
+        """A step's completions with each token's logprob under student and teacher, and as they are trained on."""
+        self._write(
+            {"step": step, "split": "train", **sample_record(completion, tokenizer, data.get(completion.key))}
+            for completion in scored
+        )
+
+    def write_held_out(
+        self, step: int, stage: EvalStage, scored: Sequence[ScoredRollout], tokenizer: Tokenizer
+    ) -> None:
+        """The completions of held-out rows, likewise."""
+        about: dict[str, JsonValue] = {"step": step, "split": "heldout", "stage": stage}
+        self._write({**about, **sample_record(completion, tokenizer)} for completion in scored)
+
+    def _write(self, records: Iterable[Mapping[str, JsonValue]]) -> None:
         self._samples.append(records, ascii_only=False)
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
@@ -121,30 +136,6 @@ def read_metrics(run_dir: Path) -> list[dict[str, JsonValue]]:
     """The rows of `metrics.jsonl`."""
     with (run_dir / "metrics.jsonl").open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
-
-
-def sample_record(completion: ScoredRollout, tokenizer: Tokenizer) -> dict[str, JsonValue]:
-    """A completion as `samples.jsonl` holds it."""
-    rollout = completion.rollout
-    return {
-        "row_id": completion.key.row_id,
-        "epoch": completion.key.epoch,
-        "sample": completion.key.sample,
-        "route": completion.prompts.route.label,
-        "policy_version": rollout.policy_version,
-        "question": completion.prompts.row.messages[-1].content,
-        "prompt": tokenizer.show(rollout.request.prompt_ids.tolist()),
-        "teacher_prompts": {name: tokenizer.show(ids.tolist()) for name, ids in completion.prompts.teachers.items()},
-        "text": rollout.text,
-        "finish_reason": rollout.finish_reason,
-        "tokens": [tokenizer.show([token]) for token in rollout.token_ids.tolist()],
-        "token_ids": rollout.token_ids.tolist(),
-        "student_logprobs": [finite(round(x, 5)) for x in rollout.logprobs.tolist()],
-        "teacher_logprobs": {
-            name: [finite(round(x, 5)) for x in score.logprobs.tolist()] for name, score in completion.scores.items()
-        },
-        "ids_proved": {name: score.ids_proved for name, score in completion.scores.items()},
-    }
 
 
 def end_of_step(path: Path, step: int) -> int:
