@@ -52,6 +52,7 @@ FOLDERS = {
     "probe",
     "prompt_check",
     "recipes",
+    "report",
     "roles",
     "run_directory",
     "testing",

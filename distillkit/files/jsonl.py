@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import JsonValue
 
@@ -69,6 +69,16 @@ class JsonLines:
     def __exit__(self, *failure: object) -> None:
         """Close the file."""
         self.close()
+
+
+def read_json_lines(path: Path) -> Iterator[Any]:
+    """What each line holds, in order; None for a line that is no JSON, as one that was cut off. Raises OSError."""
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield json.loads(line)
+            except (ValueError, RecursionError):
+                yield None
 
 
 def _one_line(text: str) -> str:

@@ -59,6 +59,15 @@ def require_nobody_runs(run_dir: Path) -> None:
     lock.release()
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether a process runs in the directory now; changes nothing there."""
+    try:
+        require_nobody_runs(run_dir)
+    except InputError:
+        return True
+    return False
+
+
 def _sign(owner: Path) -> None:
     """Aside and then renamed: who reads it reads all of it. A disk that is full is told of by what is written next."""
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

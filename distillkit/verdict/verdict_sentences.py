@@ -105,7 +105,7 @@ def verdict_lines(verdict: Verdict) -> tuple[str, ...]:
         by_decay.setdefault(warning.decay, []).append(warning)
     left_out = f"Left out, since what was measured is no finite number: {', '.join(verdict.left_out)}."
     unknown = _wrapped(left_out) if verdict.left_out else ()
-    return (*said, *unknown, *(line for each in by_decay.values() for line in _wrapped(_warning(each))))
+    return (*said, *unknown, *(line for each in by_decay.values() for line in _wrapped(warning_sentence(each))))
 
 
 def _nothing_tells(verdict: Verdict) -> Iterator[str]:
@@ -131,10 +131,10 @@ def _compared(verdict: Verdict, overall: RouteVerdict) -> Iterator[str]:
     for route in routes:
         yield _cut(f"{route.shown or 'all'}, {counted(route.rows, 'row')}")
         yield from _changes(route.changes)
-    yield from _wrapped(_balance(verdict, overall))
+    yield from _wrapped(balance(verdict, overall))
 
 
-def _balance(verdict: Verdict, overall: RouteVerdict) -> str:
+def balance(verdict: Verdict, overall: RouteVerdict) -> str:
     """What got worse, and whether there were rows enough to tell: of each route, or of all rows together."""
     outcomes = {change.outcome for route in (*verdict.routes, overall) for change in route.changes}
     worse: dict[str, list[str]] = {}
@@ -158,7 +158,7 @@ def _balance(verdict: Verdict, overall: RouteVerdict) -> str:
     )
 
 
-def _warning(warnings: Sequence[DecayWarning]) -> str:
+def warning_sentence(warnings: Sequence[DecayWarning]) -> str:
     """That of one kind, wherever it was found."""
     figures = "; ".join(f"{each.shown or 'all'} {_both(each.change)}" for each in warnings)
     return f"warning: {DECAYS[warnings[0].decay]}. {warnings[0].change.label}: {figures}."
