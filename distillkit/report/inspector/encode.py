@@ -1,0 +1,193 @@
+"""Completions as the page holds them: texts once, in tables; numbers as 16 bits each, in base64.
+
+A completion is an object of short keys, which `inspector-data.js` reads:
+
+    s r w n   indices of its source (run, step, stage), route and row; which of the row's completions
+    f         1 where it was cut at the limit
+    q p t     indices of texts: question, the student's prompt; pairs of teacher and prompt
+    k         tokens: base64 of uint16, indices of the token table
+    x         positions of special tokens, where there are any
+    m         positions that are not trained, as pairs of first and number
+    u v       numbers: logprobs of the student, and of the teacher or the mixture
+    o         pairs of teacher and its logprobs, where there are several
+    a g e h   numbers: advantages where they are not the gap, weights, entropy, the teacher's rank
+    y z       top-K of the student; pairs of teacher and its top-K: [K, tokens, logprobs]
+    d         active tokens, the gap's sum, its least value and where that is
+
+Numbers are a base64 text of int16 in thousandths, or [unit, text] where that is too coarse or too narrow, or one number
+for all; -32768 is not known.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from pydantic import JsonValue
+
+from distillkit.arrays import Array, FloatArray
+from distillkit.report.inspector.completion import Completion, TopK
+from distillkit.report.inspector.recorded import Place
+
+UNIT = 0.001
+"""Nats: what logprobs are rounded to."""
+LARGEST = 32767
+UNKNOWN = -32768
+MOST_TEXTS = 65536
+"""Of the token table, whose indices have 16 bits."""
+TOPK_SHOWN = 5
+SMALL_ENOUGH = 0.002
+"""Nats by which an advantage may be off the gap for both to be one number: twice what rounding makes."""
+
+
+@dataclass(slots=True)
+class Table:
+    """Texts, each once; its size in a page."""
+
+    texts: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+
+    def index(self, text: str) -> int:
+        """Where the text stands."""
+        if text not in self.texts:
+            self.texts[text] = len(self.texts)
+            self.bytes += size_of(text) + 1
+        return self.texts[text]
+
+
+@dataclass(slots=True)
+class Encoder:
+    """What goes into the page; its tables grow with it."""
+
+    run_names: Sequence[str]
+    tokens: Table = field(default_factory=Table)
+    texts: Table = field(default_factory=Table)
+    rows: Table = field(default_factory=Table)
+    routes: Table = field(default_factory=Table)
+    teachers: Table = field(default_factory=Table)
+    sources: dict[tuple[int, int, str], int] = field(default_factory=dict)
+    completions: list[JsonValue] = field(default_factory=list)
+    places: dict[Place, int] = field(default_factory=dict)
+    """Where in `completions` each is."""
+    bytes: int = 0
+    """Of `completions`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is held, about."""
+        tables = (self.tokens, self.texts, self.rows, self.routes, self.teachers)
+        return self.bytes + sum(table.bytes for table in tables) + 24 * len(self.sources)
+
+    def add(self, place: Place, completion: Completion, room: int) -> bool:
+        """Add a completion if it fits into `room` bytes; whether it did."""
+        new = set(completion.tokens) - self.tokens.texts.keys()
+        texts = {completion.prompt, completion.question, *completion.teacher_prompts.values()} - self.texts.texts.keys()
+        if len(self.tokens.texts) + len(new) + 2 * TOPK_SHOWN * len(completion.tokens) > MOST_TEXTS:
+            return False
+        if 8 * len(completion.tokens) + sum(map(size_of, texts)) > room:  # without making what is thrown away
+            return False
+        made = self._made(place, completion)
+        self.places[place] = len(self.completions)
+        self.completions.append(made)
+        self.bytes += size_of(made) + 1
+        return True
+
+    def _made(self, place: Place, completion: Completion) -> dict[str, JsonValue]:
+        source = (place.run, place.step, place.stage)
+        gap, of = completion.gap, completion
+        known = np.where(np.isfinite(gap), gap, 0.0)
+        lowest = int(known.argmin())
+        found: dict[str, JsonValue] = {
+            "s": self.sources.setdefault(source, len(self.sources)),
+            "r": self.routes.index(of.route),
+            "w": self.rows.index(of.row_id),
+            "n": of.sample,
+            "f": int(of.finish_reason == "length"),
+            "q": self.texts.index(of.question),
+            "p": self.texts.index(of.prompt),
+            "t": [[self.teachers.index(name), self.texts.index(text)] for name, text in of.teacher_prompts.items()],
+            "k": self._tokens(of.tokens),
+            "u": packed(np.where(of.active, of.student, np.nan)),
+            "v": packed(np.where(of.active, of.teacher, np.nan)),
+            "d": [int(of.active.sum()), round(float(known.sum()), 3), round(float(known[lowest]), 3), lowest],
+        }
+        return found | self._where_there(of)
+
+    def _where_there(self, of: Completion) -> dict[str, JsonValue]:
+        found: dict[str, JsonValue] = {}
+        if of.special:
+            found["x"] = [*sorted(of.special)]
+        if not of.active.all():
+            found["m"] = _stretches(~of.active)
+        if len(of.teachers) > 1:
+            found["o"] = [[self.teachers.index(name), packed(values)] for name, values in of.teachers.items()]
+        if of.advantages is not None and not _same(of.advantages, of.gap):
+            found["a"] = packed(of.advantages)
+        for key, values in (("g", of.weights), ("e", of.entropy), ("h", of.ranks)):
+            if values is not None:
+                found[key] = packed(values, whole=key == "h")
+        if of.student_topk is not None:
+            found["y"] = self._topk(of.student_topk)
+        if of.teacher_topk:
+            found["z"] = [[self.teachers.index(name), self._topk(table)] for name, table in of.teacher_topk.items()]
+        return found
+
+    def _topk(self, table: TopK) -> list[JsonValue]:
+        tokens, logprobs = table
+        wide = min(TOPK_SHOWN, max(map(len, tokens)))
+        texts = [text for row in tokens for text in (*row[:wide], *[""] * (wide - len(row)))]
+        numbers = [x for row in logprobs for x in (*row[:wide], *[None] * (wide - len(row)))]
+        return [wide, self._tokens(texts), packed(np.array([np.nan if x is None else x for x in numbers]))]
+
+    def _tokens(self, tokens: Sequence[str]) -> str:
+        return _base64(np.array([self.tokens.index(token) for token in tokens], dtype="<u2"))
+
+    def data(self) -> dict[str, JsonValue]:
+        """What the page's script reads."""
+        return {
+            "runs": list(self.run_names),
+            "sources": [list(source) for source in self.sources],
+            "tokens": [*self.tokens.texts],
+            "texts": [*self.texts.texts],
+            "rows": [*self.rows.texts],
+            "routes": [*self.routes.texts],
+            "teachers": [*self.teachers.texts],
+            "completions": self.completions,
+        }
+
+
+def packed(values: FloatArray, *, whole: bool = False) -> JsonValue:
+    """Numbers as the module describes them; `whole`: counts, whose unit is 1."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return None
+    known = values[finite]
+    if finite.all() and (known == known[0]).all():
+        return float(f"{known[0]:.5g}")
+    largest = float(np.abs(known).max())
+    unit = 1.0 if whole else UNIT if 1.0 <= largest <= LARGEST * UNIT else float(f"{largest / LARGEST:.3g}") * 1.001
+    numbers = np.where(finite, np.clip(np.round(np.where(finite, values, 0) / unit), -LARGEST, LARGEST), UNKNOWN)
+    text = _base64(numbers.astype("<i2"))
+    return text if unit == UNIT else [unit, text]
+
+
+def size_of(value: Mapping[str, JsonValue] | JsonValue) -> int:
+    """Bytes of a value in the page; what is escaped there counts as that."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode("utf-8", errors="backslashreplace")) + 5 * sum(map(text.count, "<>&"))
+
+
+def _base64(array: Array) -> str:
+    return base64.b64encode(array.tobytes()).decode()
+
+
+def _same(values: FloatArray, others: FloatArray) -> bool:
+    known = np.isfinite(values) & np.isfinite(others)
+    return bool((np.abs(values[known] - others[known]) < SMALL_ENOUGH).all())
+
+
+def _stretches(marked: Array) -> list[JsonValue]:
+    """Pairs of first position and length, one after the other."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], marked.astype(np.int8), [0]])))
+    return [int(x) for low, high in edges.reshape(-1, 2) for x in (low, high - low)]

@@ -1,0 +1,153 @@
+"""The inspector as a section of a report: what is pushed most, and completions token by token."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from distillkit.data.counted import counted
+from distillkit.report.html_templates import rendered
+from distillkit.report.inspector.choose import in_order_of_choice
+from distillkit.report.inspector.encode import Encoder
+from distillkit.report.inspector.pushes import FIRST, Pushes, RoutePushes, TokenPush, examples_of
+from distillkit.report.inspector.recorded import Place, Recorded, read_again, read_recorded
+from distillkit.report.run_record import RunRecord
+from distillkit.report.section import Section
+from distillkit.significant import significant
+
+ID = "tokens"
+TITLE = "Token inspector"
+ROOM = 3_500_000
+"""Bytes of a page for completions, unless there is less."""
+STYLES = ("inspector.css",)
+SCRIPTS = ("inspector-data.js", "inspector-tokens.js", "inspector-prompts.js", "inspector.js")
+REFUSED_IN_A_ROW = 50
+"""Completions that did not fit, after which no further ones are tried."""
+SHORT = 40
+"""Characters of a context, and of a token in a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownExample:
+    """An example of a token, with a link where its completion is in the page."""
+
+    href: str
+    before: str
+    token: str
+    after: str
+    push: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A token in the table of those that are pushed most."""
+
+    text: str
+    total: str
+    each: str
+    count: int
+    example: ShownExample | None
+
+
+def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
+    """The inspector of these runs, in at most about `room` bytes of data. Raises OSError for an unreadable file."""
+    files = [run.samples for run in runs]
+    pushes = Pushes()
+    recorded = read_recorded(files, pushes.add)
+    routes = pushes.told()
+    encoder = Encoder([run.name for run in runs])
+    _fill(encoder, recorded, routes, files, room)
+    html = rendered(
+        "inspector.html",
+        routes=[_told(each, runs, encoder.places) for each in routes if each.size],
+        still=[each.route for each in routes if not each.size],
+        shown=_shown(encoder, recorded),
+        damaged=_damaged(recorded.damaged),
+        any=bool(encoder.completions),
+        first=FIRST,
+    )
+    return (
+        Section(ID, TITLE, html, encoder.data(), STYLES, SCRIPTS) if encoder.completions else Section(ID, TITLE, html)
+    )
+
+
+def _fill(
+    encoder: Encoder, recorded: Recorded, routes: Sequence[RoutePushes], files: Sequence[object], room: int
+) -> None:
+    """Put completions into the page, in the order of choice, while there is room."""
+    refused = 0
+    chosen = in_order_of_choice(recorded.places, examples_of(routes))
+    for place, completion in read_again(files, chosen):  # type: ignore[arg-type]
+        if encoder.add(place, completion, room - encoder.size):
+            refused = 0
+        elif (refused := refused + 1) > REFUSED_IN_A_ROW:
+            break
+
+
+def _shown(encoder: Encoder, recorded: Recorded) -> str:
+    shown, total = len(encoder.completions), len(recorded.places)
+    if not total:
+        return ""
+    if shown == total:
+        return f"All {total:,} recorded completions are in this page." if total > 1 else ""
+    return (
+        f"{shown:,} of {total:,} recorded completions are in this page: whole evaluations first, then training, spread "
+        "over routes and steps. The others are in samples.jsonl; the sums count all of them."
+    )
+
+
+def _damaged(count: int) -> str:
+    if not count:
+        return ""
+    return f"{counted(count, 'line')} of samples.jsonl cannot be read (cut off, or damaged), and left out."
+
+
+def _told(pushes: RoutePushes, runs: Sequence[RunRecord], shown: Mapping[Place, int]) -> dict[str, object]:
+    """What the template says of a route."""
+    up, down = pushes.most(1), pushes.most(-1)
+    return {
+        "run": runs[pushes.run].name if len(runs) > 1 else "",
+        "route": pushes.route,
+        "completions": counted(pushes.completions, "completion"),
+        "at_first": f"{pushes.at_first / pushes.size:.0%}",
+        "down": f"{-pushes.down / pushes.size:.0%}",
+        "up_most": visible(up[0].text) if up else None,
+        "down_most": visible(down[0].text) if down else None,
+        "tables": [("up", [_token(each, shown) for each in up]), ("down", [_token(each, shown) for each in down])],
+    }
+
+
+def _token(token: TokenPush, shown: Mapping[Place, int]) -> ShownToken:
+    examples = [example for example in token.best_examples if example.place in shown]
+    example = None
+    if examples:
+        best = examples[0]
+        href = f"#completion-{shown[best.place]}-{best.position}"
+        example = ShownExample(
+            href,
+            one_line(best.before[-SHORT:]),
+            visible(token.text) if not token.text.strip() else one_line(token.text[:SHORT]),
+            one_line(best.after[:SHORT]),
+            significant(best.push, signed=True),
+        )
+    total, each = (significant(value, signed=True) for value in (token.total, token.total / token.count))
+    return ShownToken(visible(token.text), total, each, token.count, example)
+
+
+def visible(token: str) -> str:
+    """A token by itself, on one line; spaces at its ends are seen."""
+    if not token:
+        return "[part of a character]"
+    text = one_line(token[:SHORT])
+    start, end = len(text) - len(text.lstrip(" ")), len(text) - len(text.rstrip(" "))
+    return "␣" * start + text.strip(" ") + ("␣" * end if start < len(text) else "")
+
+
+def one_line(text: str) -> str:
+    """With signs for line ends and tabs."""
+    return text.replace("\n", "↵").replace("\t", "⇥")
+
+
+def no_inspector(why: str) -> Section:
+    """In the place of an inspector that cannot be made."""
+    return Section(ID, TITLE, Markup("<p>{}</p>").format(why))
