@@ -1,7 +1,7 @@
 """Which options of a run are not at their defaults: what its user chose, beside the names of its plugins.
 
-`config.yaml` in a run's directory is complete, so what was set is what differs from the fields' defaults. Nothing of the
-run is built for that, and none of its scripts is run: whoever looks at a run need not trust it.
+`config.yaml` in a run's directory is complete, so what was set is what differs from the fields' defaults. Nothing of
+the run is built for that, and none of its scripts is run: whoever looks at a run need not trust it.
 """
 
 import re

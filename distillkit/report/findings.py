@@ -87,8 +87,8 @@ def _stuck(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[Finding]:
         if begun is None or left is None or begun < AGREES or route.steps < STUCK_STEPS or left < STUCK:
             continue
         yield Finding(
-            f"The gap of route {route.slug} does not fall: after {route.steps} steps {left:.0%} of it is left. A higher "
-            "learning_rate, more steps, or a teacher that is nearer to the student may help.",
+            f"The gap of route {route.slug} does not fall: after {route.steps} steps {left:.0%} of it is left. A "
+            "higher learning_rate, more steps, or a teacher that is nearer to the student may help.",
             "headroom",
         )
 
