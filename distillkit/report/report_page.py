@@ -1,7 +1,9 @@
 """Which sections a report has, and the file that it becomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from distillkit.errors import InputError
 from distillkit.files.atomic import replacing
@@ -10,7 +12,14 @@ from distillkit.report.page import page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import Section
+from distillkit.report.sections.curves import curves_section
+from distillkit.report.sections.facts import facts_section
+from distillkit.report.sections.lost import lost_section
+from distillkit.report.sections.probe_section import probe_section
+from distillkit.report.sections.results import results_section
+from distillkit.report.sections.settings_section import settings_section
 from distillkit.report.sections.verdict_section import verdict_section
+from distillkit.report.sections.warnings_section import warnings_section
 
 REPORT = "report.html"
 """The report of one run, in its directory; of several, where the command is called."""
@@ -47,10 +56,48 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
 
 def report_html(runs: Sequence[RunRecord], *, connects: bool = False) -> str:
     """The page of these runs; `connects`: as `page_html` has it."""
-    title = ", ".join(run.name for run in runs)
-    return page_html(title, "", report_sections(runs), connects=connects)
+    return page_html(*_titles(runs), report_sections(runs), connects=connects)
 
 
 def report_sections(runs: Sequence[RunRecord]) -> list[Section]:
     """All sections that have something to say of these runs, in the order in which they are read."""
-    return [verdict_section(tuple(runs))]
+    shown = tuple(runs)
+    makers = (
+        verdict_section,
+        results_section,
+        curves_section,
+        lost_section,
+        warnings_section,
+        probe_section,
+        settings_section,
+        facts_section,
+    )
+    return [section for make in makers if (section := make(shown)) is not None]
+
+
+def _titles(runs: Sequence[RunRecord]) -> tuple[str, str]:
+    """How the page is called, and a line below: student, teachers, when."""
+    if len(runs) > 1:
+        return f"{len(runs)} runs: {', '.join(run.name for run in runs)}", "side by side"
+    (run,) = runs
+    return run.name, " · ".join(_about(run))
+
+
+def _about(run: RunRecord) -> Iterator[str]:
+    student, teachers, loss = (run.config.get(key) for key in ("student", "teachers", "loss"))
+    if isinstance(student, dict) and student.get("model"):
+        yield f"student {_model(student)}"
+    if isinstance(teachers, list):
+        names = dict.fromkeys(_model(teacher) for teacher in teachers if isinstance(teacher, dict))
+        yield f"{'teacher' if len(names) == 1 else 'teachers'} {', '.join(names)}"
+    if isinstance(loss, dict) and loss.get("name"):
+        yield f"loss {loss['name']}"
+    origin = run.summary.get("provenance")
+    if isinstance(origin, dict) and origin.get("started"):
+        yield f"began {str(origin['started'])[:16].replace('T', ' ')}"
+
+
+def _model(section: Mapping[str, JsonValue]) -> str:
+    """A model without the folders of the machine that it lies on."""
+    model = str(section.get("model"))
+    return model.replace("\\", "/").rpartition("/")[2] if Path(model).is_absolute() else model

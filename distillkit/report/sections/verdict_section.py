@@ -1,12 +1,34 @@
-"""What a run came to, in three sentences, and what could not be read of it."""
+"""What a run came to: its verdict in three sentences, what to look at first, and what could not be read of it."""
 
+from collections.abc import Mapping
+
+from distillkit.data.counted import counted
+from distillkit.report.findings import findings
 from distillkit.report.html_templates import rendered
-from distillkit.report.run_record import RunRecord
+from distillkit.report.run_record import RunRecord, Status
 from distillkit.report.section import Section
 from distillkit.verdict.short_verdict import short_verdict
+
+STATES: Mapping[Status, str] = {
+    "completed": "",
+    "running": "It goes on: this page shows what there was when it was made, {steps} so far.",
+    "stopped": "Its process is gone, and it did not come to its end: it was killed, or the machine went down, "
+    "after {steps}. Go on with it by --resume.",
+    "interrupted": "It was interrupted after {steps}. Go on with it by --resume.",
+    "failed": "It failed after {steps}.",
+    "unknown": "Nothing says how it ended: it began, and left no summary; there are {steps}.",
+}
 
 
 def verdict_section(runs: tuple[RunRecord, ...]) -> Section:
     """The verdict of each run."""
-    said = [(run, short_verdict(run.verdict) if run.verdict is not None else ()) for run in runs]
+    said = [
+        (run, STATES[run.status].format(steps=counted(run.trained, "step")), sentences(run), findings(run))
+        for run in runs
+    ]
     return Section("verdict", "Verdict", rendered("verdict.html", said=said, several=len(runs) > 1))
+
+
+def sentences(run: RunRecord) -> tuple[str, ...]:
+    """Three of them, where the run came to its end."""
+    return short_verdict(run.verdict) if run.verdict is not None else ()

@@ -1,0 +1,40 @@
+"""Held-out rows before and after by route, and what training did by route."""
+
+from distillkit.events import Measure
+from distillkit.report.html_templates import rendered
+from distillkit.report.route_results import RouteResults, route_results
+from distillkit.report.run_record import RunRecord
+from distillkit.report.section import Section
+from distillkit.report.training_routes import trained_routes
+
+SHARE = Measure("share", unit="share")
+
+
+def results_section(runs: tuple[RunRecord, ...]) -> Section | None:
+    """The tables; None where nothing was measured."""
+    results, trained = [route_results(run) for run in runs], [trained_routes(run) for run in runs]
+    if not any(results) and not any(trained):
+        return None
+    several = len(runs) > 1
+    html = rendered(
+        "results.html",
+        runs=[run.name for run in runs],
+        several=several,
+        beside=any(row.teacher or row.control for each in results for route in each for row in route.results),
+        tables=list(zip([run.name for run in runs], results, trained, strict=True)),
+        compared=side_by_side(results) if several else [],
+        number=Measure("").text,
+        share=SHARE.text,
+    )
+    return Section("results", "Results by route", html)
+
+
+def side_by_side(results: list[tuple[RouteResults, ...]]) -> list[tuple[str, str, list[str]]]:
+    """Route, measure, and `before → after` of each run; empty where a run lacks it."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for place, run in enumerate(results):
+        for route in run:
+            for row in route.results:
+                cells = found.setdefault((route.shown, row.label), [""] * len(results))
+                cells[place] = f"{row.before} → {row.after}" if row.after else row.before
+    return [(route, label, cells) for (route, label), cells in found.items()]

@@ -1,0 +1,34 @@
+"""What was set: of one run what is not at its default, of several what differs."""
+
+import json
+
+from pydantic import JsonValue
+
+from distillkit.registry import Registry
+from distillkit.report.chosen_settings import chosen_settings, differing_settings
+from distillkit.report.html_templates import rendered
+from distillkit.report.run_record import RunRecord
+from distillkit.report.section import Section
+
+LONGEST = 600
+"""Characters of a value."""
+
+
+def settings_section(runs: tuple[RunRecord, ...]) -> Section | None:
+    """The table; None where no config can be read."""
+    read = [run for run in runs if run.config]
+    if not read:
+        return None
+    if len(runs) > 1:
+        names = [run.name for run in read]
+        found = differing_settings([run.config for run in read])
+        rows = [(key, [_shown(value) for value in values]) for key, values in found.items()]
+        return Section("settings", "Settings that differ", rendered("settings.html", rows=rows, names=names))
+    chosen = chosen_settings(read[0].config, Registry.discover())
+    rows = [(key, [_shown(value)]) for key, value in chosen.items()]
+    return Section("settings", "Settings", rendered("settings.html", rows=rows, names=[]))
+
+
+def _shown(value: JsonValue) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
