@@ -1,6 +1,6 @@
 """Which sections a report has, and the file that it becomes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -8,7 +8,8 @@ from pydantic import JsonValue
 from distillkit.errors import InputError
 from distillkit.files.atomic import replacing
 from distillkit.files.os_errors import advice
-from distillkit.report.page import page_html
+from distillkit.report.inspector.inspector_section import ROOM, inspector_section
+from distillkit.report.page import bytes_left, page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import Section
@@ -23,6 +24,8 @@ from distillkit.report.sections.warnings_section import warnings_section
 
 REPORT = "report.html"
 """The report of one run, in its directory; of several, where the command is called."""
+UNCOUNTED = 200_000
+"""Bytes left for the inspector's own scripts, styles and tables."""
 
 
 def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
@@ -62,17 +65,14 @@ def report_html(runs: Sequence[RunRecord], *, connects: bool = False) -> str:
 def report_sections(runs: Sequence[RunRecord]) -> list[Section]:
     """All sections that have something to say of these runs, in the order in which they are read."""
     shown = tuple(runs)
-    makers = (
-        verdict_section,
-        results_section,
-        curves_section,
-        lost_section,
-        warnings_section,
-        probe_section,
-        settings_section,
-        facts_section,
-    )
-    return [section for make in makers if (section := make(shown)) is not None]
+    first = _made(shown, verdict_section, results_section, curves_section)
+    last = _made(shown, lost_section, warnings_section, probe_section, settings_section, facts_section)
+    room = min(ROOM, bytes_left(*_titles(shown), [*first, *last]) - UNCOUNTED)
+    return [*first, inspector_section(shown, room), *last]
+
+
+def _made(runs: tuple[RunRecord, ...], *makers: Callable[[tuple[RunRecord, ...]], Section | None]) -> list[Section]:
+    return [section for make in makers if (section := make(runs)) is not None]
 
 
 def _titles(runs: Sequence[RunRecord]) -> tuple[str, str]:

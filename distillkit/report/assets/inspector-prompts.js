@@ -4,16 +4,34 @@ const inspectorPrompts = (() => {
   const { inText } = inspectorData;
   const MOST_CELLS = 4e6;
 
-  const parts = (text) => text.match(/\s+|[^\s]+/g) ?? [];
+  const lines = (text) => text.match(/[^\n]*\n|[^\n]+/g) ?? [];
+  const words = (text) => text.match(/\s+|[^\s]+/g) ?? [];
 
-  /** Pairs of kind (0: both read it, 1: only the second) and text, for each part of `second`. */
-  function compared(first, second) {
-    const [a, b] = [parts(first), parts(second)];
+  /** What stands in both at the start and at the end: how many parts each. */
+  function shared(a, b) {
+    const most = Math.min(a.length, b.length);
     let [start, end] = [0, 0];
-    while (start < Math.min(a.length, b.length) && a[start] === b[start]) start += 1;
-    while (end < Math.min(a.length, b.length) - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end += 1;
-    const middle = within(a.slice(start, a.length - end), b.slice(start, b.length - end));
-    return joined([...b.slice(0, start).map((text) => [0, text]), ...middle, ...b.slice(b.length - end, b.length).map((text) => [0, text])]);
+    while (start < most && a[start] === b[start]) start += 1;
+    while (end < most - start && a[a.length - 1 - end] === b[b.length - 1 - end]) end += 1;
+    return [start, end];
+  }
+
+  /** Pairs of kind (0: both read it, 1: only the second) and text, for each part of `second`: by lines, then by words. */
+  function compared(first, second) {
+    const [a, b] = [lines(first), lines(second)];
+    const [start, end] = shared(a, b);
+    const middle = b.slice(start, b.length - end);
+    const others = a.slice(start, a.length - end);
+    const both = (parts) => parts.map((text) => [0, text]);
+    const changed = others.length === 1 && middle.length ? trimmed(others[0], middle.join("")) : within(others, middle);
+    return joined([...both(b.slice(0, start)), ...changed, ...both(b.slice(b.length - end))]);
+  }
+
+  /** Of one line that became others: the words in the middle. */
+  function trimmed(first, second) {
+    const [a, b] = [words(first), words(second)];
+    const [start, end] = shared(a, b);
+    return b.map((text, at) => [at < start || at >= b.length - end ? 0 : 1, text]);
   }
 
   /** By the longest common subsequence; of what is too long for that, all is marked. */

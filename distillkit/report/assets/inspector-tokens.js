@@ -12,9 +12,8 @@ const inspectorTokens = (() => {
       const largest = Math.max(...completions.filter((c) => c.has(key)).slice(0, 200).flatMap((c) => c.array(key)).filter(Number.isFinite).map(Math.abs).concat(1e-9));
       return [0.25, 0.5, 0.75, 1].map((part) => Number((part * largest * (1 - 1e-6)).toPrecision(round)));
     };
-    const modes = [];
-    if (has("a")) modes.push({ id: "a", label: "advantage", unit: "", of: (c) => c.push, steps: has("a") ? advantageSteps(completions) : PUSHES, sides: 2 });
-    modes.push({ id: "gap", label: has("a") ? "gap of the logprobs" : "advantage (the gap of the logprobs)", unit: "nats", of: (c) => c.gap, steps: PUSHES, sides: 2 });
+    const modes = [{ id: "gap", label: has("a") ? "gap of the logprobs" : "advantage (the gap of the logprobs)", unit: "nats", of: (c) => c.gap, steps: PUSHES, sides: 2 }];
+    if (has("a")) modes.push({ id: "a", label: "advantage", unit: "", of: (c) => (c.stage === "train" ? c.push : c.gap.map(() => NaN)), steps: advantageSteps(completions), sides: 2 });
     if (has("g")) modes.push({ id: "g", label: "weight", unit: "", of: (c) => c.array("g"), steps: steps("g", 2), sides: 1 });
     if (has("e")) modes.push({ id: "e", label: "student's entropy", unit: "nats", of: (c) => c.array("e"), steps: [0.1, 0.5, 1, 2], sides: 1 });
     if (has("h")) modes.push({ id: "h", label: "teacher's rank of the token", unit: "", of: (c) => c.array("h").map((rank) => (rank === 0 ? 99 : rank)), steps: [2, 3, 5, 99], sides: 1, rank: true });

@@ -41,6 +41,10 @@ SMALL_ENOUGH = 0.002
 """Nats by which an advantage may be off the gap for both to be one number: twice what rounding makes."""
 
 
+BYTES_A_NUMBER = 8 / 3
+"""16 bits in base64."""
+
+
 @dataclass(slots=True)
 class Table:
     """Texts, each once; its size in a page."""
@@ -67,9 +71,7 @@ class Encoder:
     routes: Table = field(default_factory=Table)
     teachers: Table = field(default_factory=Table)
     sources: dict[tuple[int, int, str], int] = field(default_factory=dict)
-    completions: list[JsonValue] = field(default_factory=list)
-    places: dict[Place, int] = field(default_factory=dict)
-    """Where in `completions` each is."""
+    completions: dict[Place, JsonValue] = field(default_factory=dict)
     bytes: int = 0
     """Of `completions`."""
 
@@ -80,16 +82,16 @@ class Encoder:
         return self.bytes + sum(table.bytes for table in tables) + 24 * len(self.sources)
 
     def add(self, place: Place, completion: Completion, room: int) -> bool:
-        """Add a completion if it fits into `room` bytes; whether it did."""
-        new = set(completion.tokens) - self.tokens.texts.keys()
+        """Add a completion if it fits into `room` bytes, about; whether it did."""
+        new = _token_texts(completion) - self.tokens.texts.keys()
         texts = {completion.prompt, completion.question, *completion.teacher_prompts.values()} - self.texts.texts.keys()
-        if len(self.tokens.texts) + len(new) + 2 * TOPK_SHOWN * len(completion.tokens) > MOST_TEXTS:
-            return False
-        if 8 * len(completion.tokens) + sum(map(size_of, texts)) > room:  # without making what is thrown away
+        tables = len(completion.teacher_topk) + (completion.student_topk is not None)
+        numbers = len(completion.tokens) * (3 + tables * 2 * TOPK_SHOWN)
+        about = numbers * BYTES_A_NUMBER + sum(map(size_of, texts | new))
+        if len(self.tokens.texts) + len(new) > MOST_TEXTS or about > room:
             return False
         made = self._made(place, completion)
-        self.places[place] = len(self.completions)
-        self.completions.append(made)
+        self.completions[place] = made
         self.bytes += size_of(made) + 1
         return True
 
@@ -143,6 +145,11 @@ class Encoder:
     def _tokens(self, tokens: Sequence[str]) -> str:
         return _base64(np.array([self.tokens.index(token) for token in tokens], dtype="<u2"))
 
+    def places(self) -> dict[Place, int]:
+        """Where in the page's list each completion is: as they were recorded."""
+        ordered = sorted(self.completions, key=lambda place: (place.run, place.offset))
+        return {place: at for at, place in enumerate(ordered)}
+
     def data(self) -> dict[str, JsonValue]:
         """What the page's script reads."""
         return {
@@ -153,8 +160,16 @@ class Encoder:
             "rows": [*self.rows.texts],
             "routes": [*self.routes.texts],
             "teachers": [*self.teachers.texts],
-            "completions": self.completions,
+            "completions": [self.completions[place] for place in self.places()],
         }
+
+
+def _token_texts(completion: Completion) -> set[str]:
+    """All texts that the token table needs for a completion."""
+    found = {*completion.tokens, ""}
+    for tokens, _ in (*completion.teacher_topk.values(), *filter(None, [completion.student_topk])):
+        found.update(text for row in tokens for text in row[:TOPK_SHOWN])
+    return found
 
 
 def packed(values: FloatArray, *, whole: bool = False) -> JsonValue:

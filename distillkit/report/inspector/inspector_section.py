@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -57,9 +58,10 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
     routes = pushes.told()
     encoder = Encoder([run.name for run in runs])
     _fill(encoder, recorded, routes, files, room)
+    places = encoder.places()
     html = rendered(
         "inspector.html",
-        routes=[_told(each, runs, encoder.places) for each in routes if each.size],
+        routes=[_told(each, runs, places) for each in routes if each.size],
         still=[each.route for each in routes if not each.size],
         shown=_shown(encoder, recorded),
         damaged=_damaged(recorded.damaged),
@@ -72,12 +74,12 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
 
 
 def _fill(
-    encoder: Encoder, recorded: Recorded, routes: Sequence[RoutePushes], files: Sequence[object], room: int
+    encoder: Encoder, recorded: Recorded, routes: Sequence[RoutePushes], files: Sequence[Path], room: int
 ) -> None:
     """Put completions into the page, in the order of choice, while there is room."""
     refused = 0
     chosen = in_order_of_choice(recorded.places, examples_of(routes))
-    for place, completion in read_again(files, chosen):  # type: ignore[arg-type]
+    for place, completion in read_again(files, chosen):
         if encoder.add(place, completion, room - encoder.size):
             refused = 0
         elif (refused := refused + 1) > REFUSED_IN_A_ROW:
@@ -128,10 +130,15 @@ def _token(token: TokenPush, shown: Mapping[Place, int]) -> ShownToken:
             one_line(best.before[-SHORT:]),
             visible(token.text) if not token.text.strip() else one_line(token.text[:SHORT]),
             one_line(best.after[:SHORT]),
-            significant(best.push, signed=True),
+            _signed(best.push),
         )
-    total, each = (significant(value, signed=True) for value in (token.total, token.total / token.count))
-    return ShownToken(visible(token.text), total, each, token.count, example)
+    each = token.total / token.count
+    return ShownToken(visible(token.text), _signed(token.total), _signed(each), token.count, example)
+
+
+def _signed(value: float) -> str:
+    """With the sign that a minus is, as the page's scripts write it."""
+    return significant(value, signed=True).replace("-", "\u2212")
 
 
 def visible(token: str) -> str:
