@@ -20,9 +20,7 @@ from distillkit.report.sections.results import results_section
 from distillkit.report.sections.settings_section import settings_section
 from distillkit.report.sections.verdict_section import verdict_section
 from distillkit.report.sections.warnings_section import warnings_section
-
-REPORT = "report.html"
-"""The report of one run, in its directory; of several, where the command is called."""
+from distillkit.run_directory.directory import REPORT
 
 
 def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
