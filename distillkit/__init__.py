@@ -64,6 +64,7 @@ from distillkit.ranks import Rank
 from distillkit.raw_row import MAX_ROW_BYTES, RawRow, RowFile, UnreadableRow, too_long
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.registry import Registry
+from distillkit.report.report_page import write_report
 from distillkit.roles.dataset import Dataset
 from distillkit.roles.evaluator import EvalContext, EvalNeed, EvalRequests, Evaluator
 from distillkit.roles.loss import Loss
@@ -109,7 +110,7 @@ from distillkit.verdict.run_verdict import Change, DecayWarning, RouteVerdict
 from distillkit.verdict.verdict_sentences import Verdict
 
 # Running a config.
-__all__ = ["CheckResult", "ProbeReport", "Registry", "RunConfig", "RunResult", "arun", "check", "run"]
+__all__ = ["CheckResult", "ProbeReport", "Registry", "RunConfig", "RunResult", "arun", "check", "run", "write_report"]
 __all__ += ["Change", "DecayWarning", "RouteVerdict", "Verdict"]
 
 # The roles that a plugin derives from, the hooks that make it known, and what it is given.

@@ -15,6 +15,7 @@ from distillkit.cli.diagnosing import diagnose_and_report
 from distillkit.cli.initializing import init_and_report
 from distillkit.cli.loading import load
 from distillkit.cli.plugin_commands import config_app, plugins_app
+from distillkit.cli.report_command import report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
 from distillkit.cli.saved_run_commands import evaluate, export, generate
@@ -36,6 +37,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit diagnose config.yaml    whether this teacher can teach this student, without training
 
     distillkit run config.yaml train.max_steps=5
+
+    distillkit report runs/my-run      what a run left, as a page to look at
 
     distillkit eval runs/my-run        evaluate what a run trained
 
@@ -151,6 +154,7 @@ def diagnose(
         diagnose_and_report(config, registry, rank, rows, json=as_json, quiet=quiet)
 
 
+app.command()(report)
 app.command("eval", context_settings=ANY_WORDS)(evaluate)
 app.command(context_settings=ANY_WORDS)(generate)
 app.command(context_settings=ANY_WORDS)(export)

@@ -15,7 +15,7 @@ from distillkit.loop.execute import NEW_RUN, execute
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
 from distillkit.run_directory.checkpoint import checkpoints, step_of
-from distillkit.run_directory.directory import require_writable_path, run_directory
+from distillkit.run_directory.directory import REPORT, require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
 from distillkit.verdict.verdict_sentences import verdict_lines
@@ -58,6 +58,8 @@ def run_and_report(
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
     OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
+    if any(REPORT in sink.writes for sink in config.sinks) and (run_dir / REPORT).is_file():
+        OUT.print(f"report: {run_dir / REPORT}")
     return result
 
 

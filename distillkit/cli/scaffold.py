@@ -63,7 +63,7 @@ EVALUATED = """  eval_every: 8
 
 evaluators: [reverse_kl, exact_match]   # exact_match compares `Final: <answer>` with a row's expected_answer
 """
-SINKS = "sinks: [console]\n"
+SINKS = "sinks: [console, report]\n"
 FAST = "1.0e-3   # high, to see something in 16 steps; 1e-4 to 3e-4 for long runs and larger models"
 
 

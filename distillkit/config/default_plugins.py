@@ -18,7 +18,7 @@ FILLED_IN: Mapping[str, str] = {
     "prompts": f"`{DEFAULT_PROMPTS}`",
     "loss": "`importance_sampling`",
     "evaluators": "`[reverse_kl]` where there are held-out rows, else `[]`",
-    "sinks": "`[console]`",
+    "sinks": "`[console, report]`",
     "teachers[].scorer": "the one named like the student",
 }
 """What `with_defaults` makes of a key that a config leaves out, in words, for the reference."""
@@ -44,7 +44,7 @@ def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
     filled["router"] = _named(filled.get("router"), "field" if several else "single")
     if _holds_out(filled.get("data")):
         filled.setdefault("evaluators", ["reverse_kl"])
-    filled.setdefault("sinks", ["console"])
+    filled.setdefault("sinks", ["console", "report"])
     filled["prompts"] = _named(filled.get("prompts"), DEFAULT_PROMPTS)
     filled["loss"] = _named(filled.get("loss"), "importance_sampling")
     return filled

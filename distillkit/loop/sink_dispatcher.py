@@ -41,12 +41,15 @@ class SinkDispatcher:
         return True
 
     async def close_sink(self, sink: Sink) -> None:
-        """Close a sink, whatever it makes of that."""
+        """Close a sink, which hears nothing any more. Where it fails, the user is warned."""
+        if self._sinks is not None:
+            self._sinks = [each for each in self._sinks if each is not sink]
         try:
             await sink.close()
-        except Exception:
+        except Exception as error:
             self.failures[sink.name] += 1
             log.exception("sink %r failed in close()", sink.name)
+            self.warn(f"sink {sink.name!r} failed when it was closed: {error_text(error)}")
 
     def log_early(self) -> None:
         """Write into `run.log`, which is open now, what was noticed before there was one."""

@@ -14,11 +14,11 @@ from distillkit.config.parse import parse_yaml
 from distillkit.files.jsonl import read_json_lines
 from distillkit.probe.report import FILE as PROBE
 from distillkit.report.lost_completions import Losses, read_losses
-from distillkit.report.run_log import read_log
+from distillkit.report.run_log import LogLine, read_log
 from distillkit.report.run_record import RunRecord, Status, Step
 from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.directory import MARKER
-from distillkit.run_directory.run_lock import is_held
+from distillkit.run_directory.run_lock import is_held_elsewhere
 from distillkit.run_directory.saved_run import require_run
 from distillkit.verdict.verdict_sentences import Verdict
 
@@ -48,25 +48,23 @@ class _Reader:
         return otherwise
 
 
-def read_run(run_dir: Path, *, ended: bool = False) -> RunRecord:
-    """The run in a directory; `ended`: by this process, which still holds the directory.
-
-    Raises:
-        InputError: if no run is there.
-    """
+def read_run(run_dir: Path) -> RunRecord:
+    """The run in a directory. Raises InputError if no run is there."""
     require_run(run_dir)
     reader = _Reader(run_dir)
-    summary = reader.read("summary.json", _json_object, {}, missing="the run did not come to its first step")
-    config = reader.read(MARKER, _config, {}, missing="settings are not known")
+    empty: dict[str, JsonValue] = {}
+    silent: tuple[LogLine, ...] = ()
+    summary = reader.read("summary.json", _json_object, empty, missing="the run did not come to its first step")
+    config = reader.read(MARKER, _config, empty, missing="settings are not known")
     steps = reader.read("metrics.jsonl", _steps, _Steps(), missing="no step was trained yet")
     losses = reader.read("ledger.jsonl", read_losses, Losses())
-    log = reader.read("run.log", read_log, (), missing="warnings are not known")
-    probe = reader.read(PROBE, _json_object, {})
+    log = reader.read("run.log", read_log, silent, missing="warnings are not known")
+    probe = reader.read(PROBE, _json_object, empty)
     for name, damaged in (("metrics.jsonl", steps.damaged), ("ledger.jsonl", losses.damaged)):
         if damaged:
             lines = "A line" if damaged == 1 else f"{damaged} lines"
             reader.problems.append(f"{lines} of {name} cannot be read (cut off, or damaged), and left out.")
-    status = _status(summary, going_on=not ended and is_held(run_dir))
+    status = _status(summary, going_on=is_held_elsewhere(run_dir))
     name, error = summary.get("name") or config.get("name") or run_dir.name, summary.get("error")
     return RunRecord(
         run_dir,

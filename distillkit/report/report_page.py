@@ -21,9 +21,8 @@ from distillkit.report.sections.results import results_section
 from distillkit.report.sections.settings_section import settings_section
 from distillkit.report.sections.verdict_section import verdict_section
 from distillkit.report.sections.warnings_section import warnings_section
+from distillkit.run_directory.directory import REPORT
 
-REPORT = "report.html"
-"""The report of one run, in its directory; of several, where the command is called."""
 UNCOUNTED = 200_000
 """Bytes left for the inspector's own scripts, styles and tables."""
 

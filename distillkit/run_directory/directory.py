@@ -29,11 +29,13 @@ PROBE_FOLDER = ".probe"
 
 A second one beside it has `.probe-2`, and so on.
 """
+REPORT = "report.html"
+"""The run as a page, which the sink `report` and `distillkit report` write."""
 EVALUATIONS = "evaluations"
 """What `distillkit eval` finds of a run, a file a step."""
 WRITTEN = frozenset(
     {MARKER, "metrics.jsonl", "samples.jsonl", "ledger.jsonl", "run.log", "summary.json", "summary.json.new"}
-    | {"checkpoints", "probe.json", EVALUATIONS}
+    | {"checkpoints", "probe.json", EVALUATIONS, REPORT}
 )
 """What the engine writes in a run's directory; the plugins say what they write (`Plugin.writes`)."""
 ASIDE = frozenset({LOCK, OWNER, PENDING_CLEANUP, PROBE_FOLDER})

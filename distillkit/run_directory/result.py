@@ -3,18 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import JsonValue
 
 from distillkit.data.counted import counted
 from distillkit.errors import RunFailedError
 from distillkit.events import EvalStage
+from distillkit.report.notebook import notebook_html
+from distillkit.report.run_figure import run_figure
 from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.directory import read_summary
 from distillkit.run_directory.run_files import read_metrics
 from distillkit.significant import significant
 from distillkit.verdict.verdict_sentences import Verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN = ("reverse_kl", "exact_match")
 """Metrics of evaluations that a result shows of itself."""
@@ -63,6 +68,18 @@ class RunResult:
         ]
         parts = [counted(self.steps, "step"), *moved, str(self.adapter_path)]
         return f"<RunResult {self.run_dir}: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        """The result in a notebook: what it came to, its main curves, and where the report is."""
+        return notebook_html(self.run_dir)
+
+    def plot(self) -> "Figure":
+        """The run's main curves as a figure of matplotlib, which comes with the extra `plot`.
+
+        Raises:
+            MissingExtraError: with the pip command, if matplotlib is not installed.
+        """
+        return run_figure(self.run_dir)
 
 
 def finished_run(run_dir: Path) -> RunResult:

@@ -59,12 +59,12 @@ def require_nobody_runs(run_dir: Path) -> None:
     lock.release()
 
 
-def is_held(run_dir: Path) -> bool:
-    """Whether a process runs in the directory now; changes nothing there."""
+def is_held_elsewhere(run_dir: Path) -> bool:
+    """Whether another process runs in the directory now; changes nothing there."""
     try:
         require_nobody_runs(run_dir)
     except InputError:
-        return True
+        return _owner(run_dir) != (os.getpid(), platform.node())
     return False
 
 
@@ -77,6 +77,15 @@ def _sign(owner: Path) -> None:
         aside.replace(owner)
     except OSError:
         owner.unlink(missing_ok=True)
+
+
+def _owner(run_dir: Path) -> tuple[int, str] | None:
+    """Process and host of who holds the directory; None where that is not said."""
+    try:
+        found = json.loads((run_dir / OWNER).read_text(encoding="utf-8"))
+        return int(found["pid"]), str(found["host"])
+    except (OSError, ValueError, KeyError, TypeError):  # it has just begun, or just ended
+        return None
 
 
 def _going_on(run_dir: Path) -> str:

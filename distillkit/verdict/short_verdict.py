@@ -34,7 +34,10 @@ def _changed(verdict: Verdict, overall: RouteVerdict) -> str:
 
 def _warned(verdict: Verdict) -> str:
     if not verdict.warnings:
-        return "Nothing speaks against it: no gap to the teachers rose, completions end and repeat themselves no worse."
+        return (
+            "No warning: no gap to a teacher rose, and completions neither ceased to end nor began to repeat "
+            "themselves."
+        )
     kinds = dict.fromkeys(warning.decay for warning in verdict.warnings)
     by_kind = [[each for each in verdict.warnings if each.decay == kind] for kind in DECAYS if kind in kinds]
     said = [warning_sentence(each).removeprefix("warning: ") for each in by_kind]

@@ -33,6 +33,7 @@ from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
+from distillkit_builtin.sinks.report import ReportSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_builtin.weightings.entropy import Entropy
@@ -100,4 +101,4 @@ def distillkit_evaluators() -> Sequence[type[Evaluator]]:
 @hookimpl
 def distillkit_sinks() -> Sequence[type[Sink]]:
     """`console` and `wandb`."""
-    return [ConsoleSink, WandbSink]
+    return [ConsoleSink, ReportSink, WandbSink]

@@ -66,7 +66,8 @@
       item.className = "key";
       key.style.borderTopColor = series[i].stroke;
       key.style.borderTopStyle = series[i].dash.length ? (series[i].dash[0] < 5 ? "dotted" : "dashed") : "solid";
-      item.append(key, element("span", named(curve)), value);
+      if (chart.curves.length > 1 || curve.label !== ALL) item.append(key, element("span", named(curve)), value);
+      else item.append(value);
       return { item, value };
     });
     legend.replaceChildren(...shown.map(({ item }) => item), element("span"));

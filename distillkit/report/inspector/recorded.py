@@ -1,7 +1,7 @@
 """All completions that runs recorded: where each stands in its file, read once, and again where it is shown."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,12 +52,11 @@ def read_recorded(files: Sequence[Path], look: Callable[[Place, Completion], Non
     return Recorded(places, damaged)
 
 
-def read_again(files: Sequence[Path], places: Sequence[Place]) -> Iterator[tuple[Place, Completion]]:
+def read_again(files: Sequence[Path], places: Iterable[Place]) -> Iterator[tuple[Place, Completion]]:
     """These completions, in this order, but for those whose file has changed meanwhile."""
-    opened: Mapping[int, Path] = dict(enumerate(files))
     for place in places:
         try:
-            with opened[place.run].open("rb") as file:
+            with files[place.run].open("rb") as file:
                 file.seek(place.offset)
                 completion = _completion(file.readline())
         except OSError:

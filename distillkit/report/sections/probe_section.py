@@ -41,4 +41,4 @@ def _teachers(probe: Mapping[str, Any]) -> Iterator[tuple[str, str, str, list[st
 
 def _size(gap: object) -> str:
     value = gap.get("mean_abs") if isinstance(gap, Mapping) else None
-    return Measure("").text(value) if isinstance(value, int | float) else "–"
+    return Measure("").text(value) if isinstance(value, int | float) else "-"

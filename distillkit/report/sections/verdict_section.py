@@ -31,4 +31,5 @@ def verdict_section(runs: tuple[RunRecord, ...]) -> Section:
 
 def sentences(run: RunRecord) -> tuple[str, ...]:
     """Three of them, where the run came to its end."""
-    return short_verdict(run.verdict) if run.verdict is not None else ()
+    said = short_verdict(run.verdict) if run.verdict is not None else ()
+    return tuple(sentence.replace(" -> ", " → ") for sentence in said)

@@ -80,7 +80,7 @@ def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
     assert done.output.splitlines()[3:] == verdict_of("runs/short")  # a result is no progress
     assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
     written = yaml.safe_load(Path("runs/short/config.yaml").read_text(encoding="utf-8"))
-    assert [sink["name"] for sink in written["sinks"]] == ["console"]
+    assert [sink["name"] for sink in written["sinks"]] == ["console", "report"]
 
 
 def test_later_files_win(config: Callable[..., str], tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def test_the_short_config_of_the_docs_is_complete() -> None:
         data="prompts.jsonl", student={"name": "local", "model": "org/student"}, teachers=[{"model": "org/teacher"}]
     )
     assert (config.data.path, config.router.name, config.prompts.name) == ("prompts.jsonl", "single", "messages")
-    assert (config.loss.name, [sink.name for sink in config.sinks]) == ("importance_sampling", ["console"])
+    assert (config.loss.name, [sink.name for sink in config.sinks]) == ("importance_sampling", ["console", "report"])
     assert config.teachers[0].scorer.name == "local"
     assert config.teachers[0].scorer.teacher.name == "org/teacher"
     assert config.evaluators == ()
