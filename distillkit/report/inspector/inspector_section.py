@@ -51,10 +51,13 @@ class ShownToken:
 
 
 def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
-    """The inspector of these runs, in at most about `room` bytes of data. Raises OSError for an unreadable file."""
+    """The inspector of these runs, in at most about `room` bytes of data."""
     files = [run.samples for run in runs]
     pushes = Pushes()
-    recorded = read_recorded(files, pushes.add)
+    try:
+        recorded = read_recorded(files, pushes.add)
+    except OSError as error:
+        return Section(ID, TITLE, Markup("<p>samples.jsonl cannot be read: {}.</p>").format(error.strerror))
     routes = pushes.told()
     encoder = Encoder([run.name for run in runs])
     _fill(encoder, recorded, routes, files, room)
@@ -66,6 +69,7 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
         shown=_shown(encoder, recorded),
         damaged=_damaged(recorded.damaged),
         any=bool(encoder.completions),
+        recorded=bool(recorded.places),
         first=FIRST,
     )
     return (
@@ -153,8 +157,3 @@ def visible(token: str) -> str:
 def one_line(text: str) -> str:
     """With signs for line ends and tabs."""
     return text.replace("\n", "↵").replace("\t", "⇥")
-
-
-def no_inspector(why: str) -> Section:
-    """In the place of an inspector that cannot be made."""
-    return Section(ID, TITLE, Markup("<p>{}</p>").format(why))
