@@ -19,6 +19,7 @@ from distillkit.cli.report_command import report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
 from distillkit.cli.saved_run_commands import evaluate, export, generate
+from distillkit.cli.viewing import view
 from distillkit.errors import RunFailedError
 from distillkit.loop.execute import execute
 from distillkit.run_directory.run_start import RunStart
@@ -39,6 +40,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit run config.yaml train.max_steps=5
 
     distillkit report runs/my-run      what a run left, as a page to look at
+
+    distillkit view                    the pages of all runs, live while they train
 
     distillkit eval runs/my-run        evaluate what a run trained
 
@@ -155,6 +158,7 @@ def diagnose(
 
 
 app.command()(report)
+app.command()(view)
 app.command("eval", context_settings=ANY_WORDS)(evaluate)
 app.command(context_settings=ANY_WORDS)(generate)
 app.command(context_settings=ANY_WORDS)(export)

@@ -56,9 +56,9 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     return file
 
 
-def report_html(runs: Sequence[RunRecord], *, connects: bool = False) -> str:
-    """The page of these runs; `connects`: as `page_html` has it."""
-    return page_html(*_titles(runs), report_sections(runs), connects=connects)
+def report_html(runs: Sequence[RunRecord], first: Sequence[Section] = (), *, connects: bool = False) -> str:
+    """The page of these runs; `first`: sections above the report's own; `connects`: as `page_html` has it."""
+    return page_html(*_titles(runs), [*first, *report_sections(runs)], connects=connects)
 
 
 def report_sections(runs: Sequence[RunRecord]) -> list[Section]:
