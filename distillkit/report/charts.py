@@ -8,7 +8,8 @@ from pydantic import JsonValue
 
 from distillkit.events import Measure
 from distillkit.frozen import Value
-from distillkit.report.chart_specs import ChartSpec, specs_of
+from distillkit.report.chart_spec import ChartSpec
+from distillkit.report.chart_specs import specs_of
 from distillkit.report.run_record import RunRecord, Step
 
 MOST_POINTS = 2000

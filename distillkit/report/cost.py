@@ -44,8 +44,6 @@ def _facts(run: RunRecord) -> Iterator[Fact]:
         yield Fact("trained tokens a second", f"{tokens / train:,.0f}")
     if summary.get("adapter_path"):
         yield Fact("weights", str(summary["adapter_path"]).replace("\\", "/").rpartition("/")[2])
-    if (cost := cost_in_words(run)) is not None:
-        yield Fact("cost", cost)
 
 
 def completion_tokens(run: RunRecord) -> float:
@@ -54,16 +52,28 @@ def completion_tokens(run: RunRecord) -> float:
     return max(counted, sum(value for _, value in run.values("train/active_tokens")))
 
 
-def cost_in_words(run: RunRecord) -> str | None:
-    """The completions' tokens by the config's prices; None where it has none."""
+@dataclass(frozen=True, slots=True)
+class Cost(Value):
+    """What tokens of completions cost by the config's prices."""
+
+    what: str
+    """What is done with them: `sampled`, `scored` or `trained`."""
+    tokens: str
+    price: str
+    """A million of them."""
+    cost: str
+
+
+def costs(run: RunRecord) -> tuple[Cost, ...]:
+    """What is sampled, scored and trained, and the sum; nothing where the config has no prices."""
     prices = run.config.get("prices")
     if not isinstance(prices, dict):
-        return None
-    rates = {what: prices.get(key) for what, key in PRICED.items()}
-    costs = {what: completion_tokens(run) / 1e6 * rate for what, rate in rates.items() if isinstance(rate, int | float)}
-    if not costs:
-        return None
-    return f"{sum(costs.values()):,.2f} {prices.get('currency', '')} ({', '.join(costs)})"
+        return ()
+    rates = {what: float(rate) for what, key in PRICED.items() if isinstance(rate := prices.get(key), int | float)}
+    tokens, currency = completion_tokens(run), str(prices.get("currency", ""))
+    found = {what: tokens / 1e6 * rate for what, rate in rates.items()}
+    rows = [Cost(what, f"{tokens:,.0f}", f"{rates[what]:g} {currency}", f"{cost:,.2f}") for what, cost in found.items()]
+    return (*rows, Cost("in all", "", "", f"{sum(found.values()):,.2f} {currency}")) if rows else ()
 
 
 def duration(seconds: float) -> str:
@@ -79,3 +89,13 @@ def duration(seconds: float) -> str:
 def _number(run: RunRecord, name: str) -> float | None:
     value = run.summary.get(name)
     return float(value) if isinstance(value, int | float) else None
+
+
+PHASES = {"sample": "sampling", "score": "scoring", "train": "training", "sync": "publishing", "eval": "evaluating"}
+"""Names behind `time/`, in words."""
+
+
+def seconds_by_phase(run: RunRecord) -> tuple[Fact, ...]:
+    """The sum of each phase over the steps; sampling and scoring overlap where teachers are on servers."""
+    sums = {label: sum(value for _, value in run.values(f"time/{name}")) for name, label in PHASES.items()}
+    return tuple(Fact(label, duration(seconds)) for label, seconds in sums.items() if seconds)

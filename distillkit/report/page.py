@@ -12,7 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from distillkit.report.html_templates import json_in_html, rendered
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 
 HERE = Path(__file__).parent
 PAGE_STYLES = ("page.css",)
@@ -21,7 +21,7 @@ MOST_BYTES = 5_000_000
 """Of a whole page, so that it can be sent by mail."""
 
 
-def page_html(title: str, subtitle: str, sections: Sequence[Section], *, connects: bool = False) -> str:
+def page_html(title: str, subtitle: str, sections: Sequence[ReportSection], *, connects: bool = False) -> str:
     """The whole page.
 
     Args:
@@ -38,7 +38,7 @@ def page_html(title: str, subtitle: str, sections: Sequence[Section], *, connect
     return str(rendered("page.html", **parts, styles=styles, scripts=scripts))
 
 
-def bytes_left(title: str, subtitle: str, sections: Sequence[Section]) -> int:
+def bytes_left(title: str, subtitle: str, sections: Sequence[ReportSection]) -> int:
     """How many bytes another section may add to a page of these."""
     return MOST_BYTES - len(page_html(title, subtitle, sections).encode())
 

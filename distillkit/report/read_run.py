@@ -65,10 +65,10 @@ def read_run(run_dir: Path) -> RunRecord:
             lines = "A line" if damaged == 1 else f"{damaged} lines"
             reader.problems.append(f"{lines} of {name} cannot be read (cut off, or damaged), and left out.")
     status = _status(summary, going_on=is_held_elsewhere(run_dir))
-    name, error = summary.get("name") or config.get("name") or run_dir.name, summary.get("error")
+    called, error = summary.get("name") or config.get("name") or run_dir.name, summary.get("error")
     return RunRecord(
         run_dir,
-        str(name),
+        str(called),
         status,
         str(error) if error else None,
         summary,

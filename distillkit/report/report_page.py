@@ -12,7 +12,7 @@ from distillkit.report.inspector.inspector_section import ROOM, inspector_sectio
 from distillkit.report.page import bytes_left, page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 from distillkit.report.sections.curves import curves_section
 from distillkit.report.sections.facts import facts_section
 from distillkit.report.sections.lost import lost_section
@@ -61,7 +61,7 @@ def report_html(runs: Sequence[RunRecord], first: Sequence[Section] = (), *, con
     return page_html(*_titles(runs), [*first, *report_sections(runs)], connects=connects)
 
 
-def report_sections(runs: Sequence[RunRecord]) -> list[Section]:
+def report_sections(runs: Sequence[RunRecord]) -> list[ReportSection]:
     """All sections that have something to say of these runs, in the order in which they are read."""
     shown = tuple(runs)
     first = _made(shown, verdict_section, results_section, curves_section)

@@ -10,7 +10,7 @@ from distillkit.frozen import Value
 
 
 @dataclass(frozen=True, slots=True)
-class Section(Value):
+class ReportSection(Value):
     """One part of the page, in a `<section>` of its own with a heading and a place in the table of contents."""
 
     id: str

@@ -29,7 +29,7 @@ def _changed(verdict: Verdict, overall: RouteVerdict) -> str:
         for change in route.changes
         if change.metric == first.metric
     ]
-    return f"{when}: {first.label} {', '.join(found)}."
+    return f"{when}, {first.label}: {', '.join(found)}."
 
 
 def _warned(verdict: Verdict) -> str:

@@ -3,18 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from distillkit.report.cost import facts
+from distillkit.report.cost import costs, seconds_by_phase
 from distillkit.report.html_templates import rendered
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 
 
-def facts_section(runs: tuple[RunRecord, ...]) -> Section:
-    """Figures, and the provenance of the summary."""
-    found = [(run, facts(run), provenance(run)) for run in runs]
-    priced = any(fact.label == "cost" for _, each, _ in found for fact in each)
-    html = rendered("facts.html", found=found, several=len(runs) > 1, priced=priced)
-    return Section("cost", "Cost and origin", html)
+def facts_section(runs: tuple[RunRecord, ...]) -> ReportSection:
+    """Costs by the config's prices, seconds by phase, and the provenance of the summary."""
+    found = [(run, costs(run), seconds_by_phase(run), provenance(run)) for run in runs]
+    return ReportSection("cost", "Time, cost and origin", rendered("facts.html", found=found, several=len(runs) > 1))
 
 
 def provenance(run: RunRecord) -> list[tuple[str, str]]:

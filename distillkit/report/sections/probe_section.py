@@ -6,18 +6,18 @@ from typing import Any
 from distillkit.events import Measure
 from distillkit.report.html_templates import rendered
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 
 LEVELS = {"ok": "ok", "warn": "warning", "refuse": "refused"}
 
 
-def probe_section(runs: tuple[RunRecord, ...]) -> Section | None:
+def probe_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
     """Verdicts, and the gaps by teacher; None where no run was probed."""
     probed = [run for run in runs if run.probe]
     if not probed:
         return None
     found = [(run, list(_verdicts(run.probe)), list(_teachers(run.probe))) for run in probed]
-    return Section("probe", "Probe at the start", rendered("probe.html", found=found, several=len(runs) > 1))
+    return ReportSection("probe", "Probe at the start", rendered("probe.html", found=found, several=len(runs) > 1))
 
 
 def _verdicts(probe: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:

@@ -4,13 +4,13 @@ from distillkit.events import Measure
 from distillkit.report.html_templates import rendered
 from distillkit.report.route_results import RouteResults, route_results
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 from distillkit.report.training_routes import trained_routes
 
 SHARE = Measure("share", unit="share")
 
 
-def results_section(runs: tuple[RunRecord, ...]) -> Section | None:
+def results_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
     """The tables; None where nothing was measured."""
     results, trained = [route_results(run) for run in runs], [trained_routes(run) for run in runs]
     if not any(results) and not any(trained):
@@ -26,7 +26,7 @@ def results_section(runs: tuple[RunRecord, ...]) -> Section | None:
         number=Measure("").text,
         share=SHARE.text,
     )
-    return Section("results", "Results by route", html)
+    return ReportSection("results", "Results by route", html)
 
 
 def side_by_side(results: list[tuple[RouteResults, ...]]) -> list[tuple[str, str, list[str]]]:

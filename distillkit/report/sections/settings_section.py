@@ -8,13 +8,13 @@ from distillkit.registry import Registry
 from distillkit.report.chosen_settings import chosen_settings, differing_settings
 from distillkit.report.html_templates import rendered
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 
 LONGEST = 600
 """Characters of a value."""
 
 
-def settings_section(runs: tuple[RunRecord, ...]) -> Section | None:
+def settings_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
     """The table; None where no config can be read."""
     read = [run for run in runs if run.config]
     if not read:
@@ -23,10 +23,10 @@ def settings_section(runs: tuple[RunRecord, ...]) -> Section | None:
         names = [run.name for run in read]
         found = differing_settings([run.config for run in read])
         rows = [(key, [_shown(value) for value in values]) for key, values in found.items()]
-        return Section("settings", "Settings that differ", rendered("settings.html", rows=rows, names=names))
+        return ReportSection("settings", "Settings that differ", rendered("settings.html", rows=rows, names=names))
     chosen = chosen_settings(read[0].config, Registry.discover())
     rows = [(key, [_shown(value)]) for key, value in chosen.items()]
-    return Section("settings", "Settings", rendered("settings.html", rows=rows, names=[]))
+    return ReportSection("settings", "Settings", rendered("settings.html", rows=rows, names=[]))
 
 
 def _shown(value: JsonValue) -> str:

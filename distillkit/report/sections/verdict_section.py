@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from distillkit.data.counted import counted
+from distillkit.report.cost import facts
 from distillkit.report.findings import findings
 from distillkit.report.html_templates import rendered
 from distillkit.report.run_record import RunRecord, Status
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 from distillkit.verdict.short_verdict import short_verdict
 
 STATES: Mapping[Status, str] = {
@@ -20,13 +21,13 @@ STATES: Mapping[Status, str] = {
 }
 
 
-def verdict_section(runs: tuple[RunRecord, ...]) -> Section:
+def verdict_section(runs: tuple[RunRecord, ...]) -> ReportSection:
     """The verdict of each run."""
     said = [
-        (run, STATES[run.status].format(steps=counted(run.trained, "step")), sentences(run), findings(run))
+        (run, STATES[run.status].format(steps=counted(run.trained, "step")), sentences(run), findings(run), facts(run))
         for run in runs
     ]
-    return Section("verdict", "Verdict", rendered("verdict.html", said=said, several=len(runs) > 1))
+    return ReportSection("verdict", "Verdict", rendered("verdict.html", said=said, several=len(runs) > 1))
 
 
 def sentences(run: RunRecord) -> tuple[str, ...]:

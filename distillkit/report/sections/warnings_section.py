@@ -2,13 +2,13 @@
 
 from distillkit.report.html_templates import rendered
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 
 
-def warnings_section(runs: tuple[RunRecord, ...]) -> Section:
+def warnings_section(runs: tuple[RunRecord, ...]) -> ReportSection:
     """What each run was warned of, and whether its guards looked."""
     said = [(run, _guards(run)) for run in runs]
-    return Section("warnings", "Guards and warnings", rendered("warnings.html", said=said, several=len(runs) > 1))
+    return ReportSection("warnings", "Guards and warnings", rendered("warnings.html", said=said, several=len(runs) > 1))
 
 
 def _guards(run: RunRecord) -> str:
