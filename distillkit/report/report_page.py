@@ -56,7 +56,7 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     return file
 
 
-def report_html(runs: Sequence[RunRecord], first: Sequence[Section] = (), *, connects: bool = False) -> str:
+def report_html(runs: Sequence[RunRecord], first: Sequence[ReportSection] = (), *, connects: bool = False) -> str:
     """The page of these runs; `first`: sections above the report's own; `connects`: as `page_html` has it."""
     return page_html(*_titles(runs), [*first, *report_sections(runs)], connects=connects)
 
@@ -70,7 +70,9 @@ def report_sections(runs: Sequence[RunRecord]) -> list[ReportSection]:
     return [*first, inspector_section(shown, room), *last]
 
 
-def _made(runs: tuple[RunRecord, ...], *makers: Callable[[tuple[RunRecord, ...]], Section | None]) -> list[Section]:
+def _made(
+    runs: tuple[RunRecord, ...], *makers: Callable[[tuple[RunRecord, ...]], ReportSection | None]
+) -> list[ReportSection]:
     return [section for make in makers if (section := make(runs)) is not None]
 
 

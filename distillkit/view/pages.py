@@ -13,7 +13,7 @@ from distillkit.report.html_templates import rendered
 from distillkit.report.page import page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.report_page import report_html
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 from distillkit.run_directory.run_lock import is_held_elsewhere
 from distillkit.view.found_runs import found_runs, version_of
 from distillkit.view.run_card import RunCard
@@ -37,7 +37,7 @@ class Pages:
     def index(self) -> str:
         """The list of runs, which its script fills and keeps up to date."""
         html = rendered("view_index.html", folder=str(self.folder))
-        section = Section("runs", "Runs", html, {"runs": self.runs()}, STYLES, ("view-index.js",))
+        section = ReportSection("runs", "Runs", html, {"runs": self.runs()}, STYLES, ("view-index.js",))
         return page_html(
             self.folder.resolve().name or str(self.folder), "runs of this folder", [section], connects=True
         )
@@ -78,6 +78,8 @@ class Pages:
         return version_of(run, is_held_elsewhere(run), os.getpid())
 
 
-def _live(version: str) -> Section:
+def _live(version: str) -> ReportSection:
     """Above a report: back to the list, and whether there is something new."""
-    return Section("live", "All runs", rendered("view_live.html"), {"version": version}, STYLES, ("view-live.js",))
+    return ReportSection(
+        "live", "All runs", rendered("view_live.html"), {"version": version}, STYLES, ("view-live.js",)
+    )

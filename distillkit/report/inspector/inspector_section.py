@@ -13,7 +13,7 @@ from distillkit.report.inspector.encode import Encoder
 from distillkit.report.inspector.pushes import FIRST, Pushes, RoutePushes, TokenPush, examples_of
 from distillkit.report.inspector.recorded import Place, Recorded, read_again, read_recorded
 from distillkit.report.run_record import RunRecord
-from distillkit.report.section import Section
+from distillkit.report.section import ReportSection
 from distillkit.significant import significant
 
 ID = "tokens"
@@ -50,14 +50,14 @@ class ShownToken:
     example: ShownExample | None
 
 
-def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
+def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> ReportSection:
     """The inspector of these runs, in at most about `room` bytes of data."""
     files = [run.samples for run in runs]
     pushes = Pushes()
     try:
         recorded = read_recorded(files, pushes.add)
     except OSError as error:
-        return Section(ID, TITLE, Markup("<p>samples.jsonl cannot be read: {}.</p>").format(error.strerror))
+        return ReportSection(ID, TITLE, Markup("<p>samples.jsonl cannot be read: {}.</p>").format(error.strerror))
     routes = pushes.told()
     encoder = Encoder([run.name for run in runs])
     _fill(encoder, recorded, routes, files, room)
@@ -73,7 +73,9 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> Section:
         first=FIRST,
     )
     return (
-        Section(ID, TITLE, html, encoder.data(), STYLES, SCRIPTS) if encoder.completions else Section(ID, TITLE, html)
+        ReportSection(ID, TITLE, html, encoder.data(), STYLES, SCRIPTS)
+        if encoder.completions
+        else ReportSection(ID, TITLE, html)
     )
 
 
