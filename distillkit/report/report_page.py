@@ -23,6 +23,7 @@ from distillkit.report.sections.verdict_section import verdict_section
 from distillkit.report.sections.warnings_section import warnings_section
 from distillkit.run_directory.directory import REPORT
 
+Maker = Callable[[tuple[RunRecord, ...]], ReportSection | None]
 UNCOUNTED = 200_000
 """Bytes left for the inspector's own scripts, styles and tables."""
 

@@ -10,7 +10,7 @@ const inspectorTokens = (() => {
     const has = (key) => completions.some((each) => each.has(key));
     const steps = (key, round) => {
       const largest = Math.max(...completions.filter((c) => c.has(key)).slice(0, 200).flatMap((c) => c.array(key)).filter(Number.isFinite).map(Math.abs).concat(1e-9));
-      return [0.25, 0.5, 0.75, 1].map((part) => Number((part * largest * (1 - 1e-6)).toPrecision(round)));
+      return [0.25, 0.5, 0.75, 1].map((part) => Number((part * largest).toPrecision(round)));
     };
     const modes = [{ id: "gap", label: has("a") ? "gap of the logprobs" : "advantage (the gap of the logprobs)", unit: "nats", of: (c) => c.gap, steps: PUSHES, sides: 2 }];
     if (has("a")) modes.push({ id: "a", label: "advantage", unit: "", of: (c) => (c.stage === "train" ? c.push : c.gap.map(() => NaN)), steps: advantageSteps(completions), sides: 2 });
@@ -29,7 +29,7 @@ const inspectorTokens = (() => {
   /** The class of a value: u1 to u4 above 0, d1 to d4 below, s1 to s4 on a scale of one side. */
   function shade(value, mode) {
     if (!Number.isFinite(value)) return "unknown";
-    const level = mode.steps.filter((step) => Math.abs(value) >= step).length;
+    const level = mode.steps.filter((step) => Math.abs(value) >= step * 0.999).length;
     return level ? `${mode.sides === 1 ? "s" : value > 0 ? "u" : "d"}${level}` : "";
   }
 

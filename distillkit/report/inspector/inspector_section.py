@@ -72,11 +72,9 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> ReportSect
         recorded=bool(recorded.places),
         first=FIRST,
     )
-    return (
-        ReportSection(ID, TITLE, html, encoder.data(), STYLES, SCRIPTS)
-        if encoder.completions
-        else ReportSection(ID, TITLE, html)
-    )
+    if not encoder.completions:
+        return ReportSection(ID, TITLE, html)
+    return ReportSection(ID, TITLE, html, encoder.data(), STYLES, SCRIPTS)
 
 
 def _fill(
