@@ -24,16 +24,16 @@ def specs_of(metrics: Iterable[str]) -> dict[str, list[ChartSpec]]:
     for name in rest:
         held_out = re.fullmatch(r"(?:eval/|eval_route/[^/]+/)(.+)", name)
         heading = HELD_OUT if held_out else OTHER
-        spec = _own(held_out[1] if held_out else name, held_out=held_out is not None)
-        if spec.id not in (each.id for each in groups.setdefault(heading, [])):
-            groups[heading].append(spec)
+        mine = groups.setdefault(heading, [])
+        if not any(spec.curve_of(name) is not None for spec in mine):
+            id_ = f"{'held-out' if held_out else 'other'}-{len(mine) + 1}"
+            mine.append(_own(id_, held_out[1] if held_out else name, held_out=held_out is not None))
     order = ["Learning", HELD_OUT, *GROUPS, OTHER]
     return {heading: groups[heading] for heading in dict.fromkeys(order) if groups.get(heading)}
 
 
-def _own(name: str, *, held_out: bool) -> ChartSpec:
+def _own(id_: str, name: str, *, held_out: bool) -> ChartSpec:
     """The chart of a metric that is in no other."""
-    id_ = f"{'heldout' if held_out else 'other'}-{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}"
     exact = re.escape(name)
     patterns = (f"eval/{exact}", f"eval_route/([^/]+)/{exact}") if held_out else (exact,)
     title = name.replace("_", " ") if held_out else name

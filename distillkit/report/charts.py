@@ -93,7 +93,7 @@ def _curves(spec: ChartSpec, tables: Sequence[Sequence[Step]]) -> Iterator[Curve
                 for step in table
                 if (at := step.get("step")) is not None and (value := step.get(name)) is not None
             )
-            if points and not (spec.kind == "count" and label != spec.label and not any(y for _, y in points)):
+            if points and not (spec.kind == "count" and not any(value for _, value in points)):  # nothing happened
                 yield Curve(run, label, points)
 
 

@@ -15,10 +15,14 @@ from pydantic_core import to_jsonable_python
 from distillkit.config.option_problems import models_in
 from distillkit.config.run_config import RunConfig
 from distillkit.errors import PluginNotFoundError
-from distillkit.files.redaction import HIDDEN, OF_A_SECRET, redact
+from distillkit.files.redaction import HIDDEN, redact
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
 
+OF_A_SECRET = re.compile(
+    r"(?:^|_)(?:(?:api|secret|access|private|auth)_?key|token|secret|pass(?:word|wd)?|credentials?)$", re.IGNORECASE
+)
+"""Options of plugins whose value would be a secret. No built-in plugin has one: keys come from the environment."""
 DIFFER_ALWAYS = re.compile(r"name|log_path|sinks(\..*)?")
 """Settings that are no difference between two runs."""
 

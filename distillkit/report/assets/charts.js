@@ -22,7 +22,8 @@
   };
   const digits = (value) => {
     const size = Math.abs(value);
-    if (size !== 0 && (size < 0.001 || size >= 1e6)) return value.toExponential(2);
+    if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(2);
+    if (size !== 0 && size < 0.01) return value.toLocaleString("en", { maximumSignificantDigits: 3 });
     return value.toLocaleString("en", { maximumFractionDigits: size < 1 ? 3 : size < 10 ? 2 : size < 100 ? 1 : 0 });
   };
   const text = (kind, value) => value == null ? "–" : kind === "share" ? `${digits(100 * value)}%` : digits(value);

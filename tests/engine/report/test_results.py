@@ -1,0 +1,59 @@
+"""Tables by route: of a run that came to its end, of one that goes on, and of several beside each other."""
+
+from pathlib import Path
+from typing import Any
+
+from helpers.html_outline import outline
+from helpers.written_runs import step, write_run
+
+from distillkit.events import Measure
+from distillkit.report.read_run import read_run
+from distillkit.report.report_page import report_html
+from distillkit.report.route_results import route_results
+from distillkit.report.training_routes import trained_routes
+from distillkit.run_directory.codec import to_json
+from distillkit.verdict.paired_change import change_of
+from distillkit.verdict.run_verdict import RouteVerdict
+from distillkit.verdict.verdict_sentences import Verdict
+
+RATE = Measure("right answers", "higher", "share")
+
+
+def verdict(after: float = 0.75) -> dict[str, Any]:
+    change = change_of("pattern_rate", RATE, 0.25, after, 0.1, 12)
+    routes = (RouteVerdict("math", "math", 12, (change,)), RouteVerdict("code", "code", 12, (change,)))
+    return {**to_json(Verdict(None, 20, RouteVerdict("", "", 24, (change,)), routes, (), ()))}
+
+
+def test_a_route_stands_beside_its_teacher_and_the_control(tmp_path: Path) -> None:
+    of_math = {"pattern_rate": 0.75, "teacher_rate": 0.9, "control_rate": 0.2}
+    run = read_run(write_run(tmp_path / "run", verdict=verdict(), eval={"after": {"routes": {"math": of_math}}}))
+    math, code, overall = route_results(run)
+    (row,) = math.results
+    assert (row.before, row.after, row.change, row.outcome) == ("25%", "75%", "+50% ± 10%", "better")
+    assert (row.teacher, row.control) == ("90%", "20%")
+    assert (code.results[0].teacher, overall.shown, overall.rows) == ("", "", 24)
+    text = outline(report_html([run])).all("section")[1].text
+    assert "right answers25%75%+50% ± 10%better90%20%" in text
+
+
+def test_a_run_that_goes_on_shows_its_evaluations_so_far(tmp_path: Path) -> None:
+    steps = [{"step": 0, "eval/reverse_kl": 0.5, "eval_route/math/reverse_kl": 0.6}, step(1)]
+    steps.append(step(2, **{"eval/reverse_kl": 0.3}))
+    math, overall = route_results(read_run(write_run(tmp_path / "run", steps)))
+    assert [(row.before, row.after) for row in (*math.results, *overall.results)] == [("0.600", ""), ("0.500", "0.300")]
+
+
+def test_training_by_route_adds_up(tmp_path: Path) -> None:
+    math, code = trained_routes(read_run(write_run(tmp_path / "run")))
+    assert (math.slug, math.steps, math.completions, math.tokens, math.weight) == ("math", 20, 160, 2000, 0.5)
+    assert math.first_gap is not None
+    assert math.newest_gap is not None
+    assert math.first_gap > 4 * math.newest_gap
+    assert code.headroom is None
+
+
+def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, name=name, verdict=verdict(after)) for name, after in (("a", 0.75), ("b", 0.5))]
+    text = outline(report_html([read_run(run) for run in runs])).all("section")[1].text
+    assert "mathright answers25% → 75%25% → 50%" in text
