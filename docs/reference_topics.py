@@ -69,7 +69,7 @@ TOPICS: Mapping[str, Topic] = {
         "Running from Python",
         "The keys of a config are on [their page](config.md).",
         """
-        run arun check RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult ProbeReport Registry
+        run arun check write_report RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult ProbeReport Registry
         hookimpl
         """,
     ),

@@ -1,15 +1,15 @@
 """Every run leaves its report; one that cannot be written is a warning."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import question
 from helpers.html_outline import outline
 
 import distillkit
-from distillkit import RunConfig, RunResult
+from distillkit import Failure, Registry, RunConfig, RunResult, Score, ScoreRequest
 from distillkit.errors import RunFailedError
 from distillkit.run_directory.directory import WRITTEN
 from distillkit.testing import FakeScorer, FakeStudent, check_plugin
@@ -47,14 +47,24 @@ def test_it_is_there_unless_sinks_are_named_without_it(fake_config: Make, tmp_pa
     assert not (run(config).run_dir / "report.html").exists()
 
 
-def test_a_run_that_failed_has_one_that_says_why(fake_config: Make) -> None:
-    scorer = {"name": "fake", "fails": ["number"]}
-    config = fake_config(sinks=["report"], teachers=[{"model": "t", "scorer": scorer}])
+class SilentScorer(FakeScorer):
+    """A teacher that scores nothing, in words that are no HTML."""
+
+    name: ClassVar[str] = "silent"
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        for request in requests:
+            yield Failure(request, "<b>no answer</b>")
+
+
+def test_a_run_that_failed_has_one_that_says_why(fake_config: Make, registry: Registry) -> None:
+    registry.add(SilentScorer)
+    config = fake_config(sinks=["report"], teachers=[{"model": "t", "scorer": {"name": "silent"}}])
     with pytest.raises(RunFailedError, match="max_failed_fraction"):
         run(config)
     said = text_of(Path(config.log_path.replace("{name}", "fake")))
     assert "failed" in said
-    assert "max_failed_fraction" in said
+    assert "more than train.max_failed_fraction=0.1 allows; reasons: <b>no answer</b>" in said
 
 
 def test_a_run_that_goes_on_and_one_that_begins_anew_replace_it(fake_config: Make) -> None:
