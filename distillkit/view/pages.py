@@ -80,6 +80,4 @@ class Pages:
 
 def _live(version: str) -> ReportSection:
     """Above a report: back to the list, and whether there is something new."""
-    return ReportSection(
-        "live", "All runs", rendered("view_live.html"), {"version": version}, STYLES, ("view-live.js",)
-    )
+    return ReportSection("live", "Live", rendered("view_live.html"), {"version": version}, STYLES, ("view-live.js",))

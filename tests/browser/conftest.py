@@ -35,13 +35,17 @@ def opened(chromium: Any) -> Iterator[Open]:
     asked: list[str] = []
     pages: list[Any] = []
 
-    def open_page(page: Path | str, *, width: int = 1440, theme: str = "light", online: bool = False) -> Any:
+    def open_page(
+        page: Path | str, *, width: int = 1440, theme: str = "light", online: bool = False, may_fail: bool = False
+    ) -> Any:
+        """`online`: it may ask the server that it is from; `may_fail`: which may be gone."""
         address = page.as_uri() if isinstance(page, Path) else page
         tab = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        tab.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+        if not may_fail:  # Chromium itself says so on the console
+            tab.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
         tab.on("pageerror", lambda error: said.append(str(error)))
-        if not online:
-            tab.on("request", lambda request: asked.append(request.url))
+        allowed = address if online else None
+        tab.on("request", lambda request: _note(request.url, allowed, asked))
         tab.on("dialog", lambda dialog: (said.append(dialog.message), dialog.dismiss()))
         tab.goto(address)
         if not online:
@@ -55,6 +59,11 @@ def opened(chromium: Any) -> Iterator[Open]:
         page.close()
     assert said == []
     assert asked == []
+
+
+def _note(url: str, allowed: str | None, asked: list[str]) -> None:
+    if allowed is None or not url.startswith(allowed):
+        asked.append(url)
 
 
 def report_of(folder: Path, name: str = "report.html") -> Path:

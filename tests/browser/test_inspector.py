@@ -260,6 +260,8 @@ def test_it_fits_its_width(opened: Open, rich_report: Path, tmp_path: Path, them
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     folder = Path(os.environ.get("SCREENSHOTS") or tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": width, "height": height})  # so that what sticks to the edge stands at its place
     page.locator("#tokens").screenshot(path=folder / f"inspector-{theme}-{width}.png")
 
 

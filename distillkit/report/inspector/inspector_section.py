@@ -24,6 +24,7 @@ STYLES = ("inspector.css",)
 SCRIPTS = ("inspector-data.js", "inspector-tokens.js", "inspector-prompts.js", "inspector.js")
 REFUSED_IN_A_ROW = 50
 """Completions that did not fit, after which no further ones are tried."""
+SIGNS = str.maketrans({"\n": "↵", "\t": "⇥", "\u00a0": "⍽", "\u202f": "⍽"})
 SHORT = 40
 """Characters of a context, and of a token in a sentence."""
 
@@ -155,5 +156,5 @@ def visible(token: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """With signs for line ends and tabs."""
-    return text.replace("\n", "↵").replace("\t", "⇥")
+    """With signs for line ends, tabs and spaces that do not break, as the page's scripts write them."""
+    return text.translate(SIGNS)
