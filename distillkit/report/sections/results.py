@@ -53,5 +53,5 @@ def newest_values(runs: tuple[RunRecord, ...]) -> list[tuple[str, str, list[str]
         for curve in chart.curves:
             values = [value for _, value in curve.points[-STEPS:]]
             cells = found.setdefault((title, curve.label), [""] * len(runs))
-            cells[curve.run] = chart.measure.text(sum(values) / len(values))
+            cells[curve.run] = chart.text(sum(values) / len(values))
     return [(title, label, cells) for (title, label), cells in found.items()]
