@@ -69,8 +69,8 @@ TOPICS: Mapping[str, Topic] = {
         "Running from Python",
         "The keys of a config are on [their page](config.md).",
         """
-        run arun check write_report RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult ProbeReport Registry
-        hookimpl
+        run arun check write_report RunConfig RunResult Verdict RouteVerdict Change DecayWarning CheckResult ProbeReport
+        Registry hookimpl
         """,
     ),
     "errors.md": Topic(

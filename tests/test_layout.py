@@ -57,6 +57,7 @@ FOLDERS = {
     "run_directory",
     "testing",
     "verdict",
+    "view",
 }
 IMPORTED_FROM = {"distillkit/__init__.py", "distillkit/testing/__init__.py"}
 """What `from distillkit import ...` and `from distillkit.testing import ...` give."""

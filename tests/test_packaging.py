@@ -31,12 +31,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     return built(TOP, tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_wheel_carries_the_examples_and_the_types(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_carries_the_examples_the_types_and_what_the_report_is_made_of(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for example in ("routed_mopd", "gsm8k_privileged", "single_teacher"):
         for name in ("config.yaml", "train.jsonl", "heldout.jsonl"):
             assert f"distillkit/examples/{example}/{name}" in names
     assert {"distillkit/py.typed", "distillkit_builtin/py.typed", "distillkit/loop/engine.py"} <= names
+    for name in ("assets/page.css", "assets/charts.js", "templates/page.html", "vendor/uPlot.iife.min.js"):
+        assert f"distillkit/report/{name}" in names
+    assert any(name.endswith("licenses/distillkit/report/vendor/uPlot.LICENSE") for name in names)
     assert not [name for name in names if name.startswith("tests")]
 
 

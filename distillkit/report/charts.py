@@ -17,6 +17,7 @@ MOST_POINTS = 2000
 CURVES_BYTES = 1_600_000
 """About what all curves of a page may take, so that most of it is left for completions."""
 POINT_BYTES = 9
+SMALL = 0.01
 IN_WORDS = 8
 """Curves that a chart's summary names."""
 Points = Sequence[tuple[int, float]]
@@ -41,10 +42,11 @@ class Chart(Value):
     spec: ChartSpec
     curves: tuple[Curve, ...]
 
-    @property
-    def measure(self) -> Measure:
-        """How its values are written."""
-        return Measure(self.spec.title, unit=self.spec.kind)
+    def text(self, value: float) -> str:
+        """A value as people read it; small ones, such as learning rates, with three significant figures."""
+        if self.spec.kind == "number" and 0 < abs(value) < SMALL:
+            return f"{value:.3g}"
+        return Measure(self.spec.title, unit=self.spec.kind).text(value)
 
     def words(self, runs: Sequence[str]) -> list[str]:
         """What each curve does, in a sentence without an end."""
@@ -55,7 +57,7 @@ class Chart(Value):
     def _words(self, curve: Curve, runs: Sequence[str]) -> str:
         name = ", ".join([*([runs[curve.run]] if len(runs) > 1 else []), curve.label])
         (first, begun), (last, ended) = curve.points[0], curve.points[-1]
-        text = self.measure.text
+        text = self.text
         if len(curve.points) == 1:
             return f"{name}: {text(begun)} at step {first}"
         lowest = min(curve.points, key=lambda point: point[1])

@@ -26,6 +26,16 @@ def shown(value: object) -> object:
     return printable(value, keep=KEPT) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def coded(text: str) -> Markup:
+    """A sentence, escaped, with what stands between backticks in it as code."""
+    parts = str(shown(text)).split("`")
+    if len(parts) % 2 == 0:  # one has no other
+        return Markup("`").join(parts)
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -35,6 +45,8 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=False,
 )
+
+TEMPLATES.filters["coded"] = coded
 
 
 def rendered(template: str, **values: object) -> Markup:

@@ -57,7 +57,7 @@ def sparkline(chart: Chart) -> Sparkline:
     ordered = sorted(chart.curves, key=lambda curve: curve.label == chart.spec.label)  # that of all on top
     colours = _colours(ordered, chart.spec.label)
     lines = tuple((curve.label, colour, _polyline(curve, box)) for curve, colour in zip(ordered, colours, strict=True))
-    newest = chart.measure.text(ordered[-1].points[-1][1])
+    newest = chart.text(ordered[-1].points[-1][1])
     return Sparkline(chart.spec.title, chart.spec.unit, newest, lines)
 
 

@@ -25,7 +25,7 @@
   // What is folded is opened for paper, and folded again behind it.
   let opened = [];
   addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open]):not(.numbers)")];
+    opened = [...document.querySelectorAll("details:not([open]):not(.numbers):not(.chart-group)")];
     opened.forEach((each) => { each.open = true; });
   });
   addEventListener("afterprint", () => { opened.forEach((each) => { each.open = false; }); });

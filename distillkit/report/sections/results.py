@@ -1,12 +1,15 @@
 """Held-out rows before and after by route, and what training did by route."""
 
 from distillkit.events import Measure
+from distillkit.report.charts import charts_of
 from distillkit.report.html_templates import rendered
 from distillkit.report.route_results import RouteResults, route_results
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import ReportSection
-from distillkit.report.training_routes import trained_routes
+from distillkit.report.training_routes import STEPS, trained_routes
 
+COMPARED = ("Learning", "Completions", "Policy", "Speed")
+"""Groups of charts whose newest values stand side by side."""
 SHARE = Measure("share", unit="share")
 
 
@@ -23,6 +26,7 @@ def results_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
         beside=any(row.teacher or row.control for each in results for route in each for row in route.results),
         tables=list(zip([run.name for run in runs], results, trained, strict=True)),
         compared=side_by_side(results) if several else [],
+        newest=newest_values(runs) if several else [],
         number=Measure("").text,
         share=SHARE.text,
     )
@@ -38,3 +42,16 @@ def side_by_side(results: list[tuple[RouteResults, ...]]) -> list[tuple[str, str
                 cells = found.setdefault((route.shown, row.label), [""] * len(results))
                 cells[place] = f"{row.before} → {row.after}" if row.after else row.before
     return [(route, label, cells) for (route, label), cells in found.items()]
+
+
+def newest_values(runs: tuple[RunRecord, ...]) -> list[tuple[str, str, list[str]]]:
+    """Chart, curve, and the mean of the newest values in each run; empty where a run lacks it."""
+    groups = charts_of(runs)
+    found: dict[tuple[str, str], list[str]] = {}
+    for chart in (chart for heading in COMPARED for chart in groups.get(heading, ())):
+        title = ", ".join(part for part in (chart.spec.title, chart.spec.unit) if part)
+        for curve in chart.curves:
+            values = [value for _, value in curve.points[-STEPS:]]
+            cells = found.setdefault((title, curve.label), [""] * len(runs))
+            cells[curve.run] = chart.text(sum(values) / len(values))
+    return [(title, label, cells) for (title, label), cells in found.items()]

@@ -32,5 +32,7 @@ def verdict_section(runs: tuple[RunRecord, ...]) -> ReportSection:
 
 def sentences(run: RunRecord) -> tuple[str, ...]:
     """Three of them, where the run came to its end."""
-    said = short_verdict(run.verdict) if run.verdict is not None else ()
+    if run.verdict is None:
+        return ("Its summary holds no verdict.",) if run.status == "completed" else ()
+    said = short_verdict(run.verdict)
     return tuple(sentence.replace(" -> ", " → ") for sentence in said)

@@ -89,3 +89,10 @@ def test_runs_are_drawn_over_each_other_and_share_their_steps(tmp_path: Path) ->
     assert [(curve["run"], curve["label"]) for curve in gap["curves"]] == [  # type: ignore[index, call-overload, union-attr]
         (run, label) for run in (0, 1) for label in ("all", "math", "code")
     ]
+
+
+def test_small_numbers_keep_their_figures(tmp_path: Path) -> None:
+    steps = [step(1, **{"train/learning_rate": 1.25e-4})]
+    groups = charts_of([read_run(write_run(tmp_path / "run", steps))])
+    (rate,) = (chart for chart in groups["Learning"] if chart.spec.id == "learning-rate")
+    assert rate.words(["run"]) == ["all: 0.000125 at step 1"]

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 import distillkit
 from distillkit.errors import InputError
-from distillkit.report.html_templates import TEMPLATES, json_in_html, rendered
+from distillkit.report.html_templates import TEMPLATES, coded, json_in_html, rendered
 from distillkit.report.page import MOST_BYTES, asset, page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.report_page import report_html
@@ -57,7 +57,12 @@ def test_what_a_run_holds_is_text_and_never_html(tmp_path: Path) -> None:
     page = outline(html)  # every element ends where it should
     harmless = outline(report_html([read_run(write_run(tmp_path / "other"))]))
     assert not page.all("img")
-    assert {each.name for each in page.elements} <= {each.name for each in harmless.elements} | {"ul", "li", "pre"}
+    assert {each.name for each in page.elements} <= {each.name for each in harmless.elements} | {
+        "ul",
+        "li",
+        "pre",
+        "code",
+    }
     assert len(page.all("script")) == len(harmless.all("script"))
     assert not [each for each in page.elements if any(name.startswith("on") for name in each.attributes)]
     assert "alert(1)" in page.all("h1")[0].text  # it is there to be read
@@ -77,6 +82,11 @@ def test_no_template_lets_a_value_through_unescaped(template: str) -> None:
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
     with pytest.raises(UndefinedError):
         rendered("settings.html", rows=[("a", ["1"])])
+
+
+def test_code_in_a_sentence_is_escaped_too() -> None:
+    assert coded("say `<b>` & `x`") == "say <code>&lt;b&gt;</code> &amp; <code>x</code>"
+    assert coded("one ` <b>\u202e") == "one ` &lt;b&gt;\\u202e"
 
 
 def test_json_in_html_comes_back_as_it_was() -> None:

@@ -57,3 +57,4 @@ def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, name=name, verdict=verdict(after)) for name, after in (("a", 0.75), ("b", 0.5))]
     text = outline(report_html([read_run(run) for run in runs])).all("section")[1].text
     assert "mathright answers25% → 75%25% → 50%" in text
+    assert "Reverse KL, nats a tokenmath0.0760.076" in text
