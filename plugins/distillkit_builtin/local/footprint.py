@@ -61,6 +61,8 @@ class Structure:
     """What attention gives for one token, in all layers."""
     cached: int
     """Keys and values of one token, in all layers that keep some."""
+    norms_heads: bool
+    """Whether queries and keys are normed: what norms read and what they give are both kept for a backward pass."""
     state: int
     """Numbers that recurrent layers keep of one sequence."""
 
@@ -152,6 +154,7 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         widest_output=max(outputs, default=0),
         attention_outputs=sum(outputs for outputs, _ in attention),
         cached=sum(cached for _, cached in attention) * kept // layers,
+        norms_heads=any(name.rpartition(".")[2] == "q_norm" for name, _ in model.named_modules()),
         state=state_numbers(model),
     )
 

@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from distillkit import MemoryReport, MemoryUse, Plan, RunContext
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
-from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
+from distillkit_builtin.local.build_student import recomputes, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
@@ -25,6 +25,7 @@ from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.micro_batch_size import default_micro_batch
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.trainable_adapter import lora_size
@@ -123,8 +124,16 @@ def _passes(
     traced = options.model, size.dtype, lora_rank, packed and not cuda, options.gradient_checkpointing
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
-    default = TRAINED_ON_CUDA if cuda else TRAINED
-    return Passes(training, size, work, options.micro_batch_tokens or default, compiled, chunks)
+    return Passes(
+        training, size, work, _micro_batch(options, size, lora_rank), compiled, compiled and recomputes(options), chunks
+    )
+
+
+def _micro_batch(options: LocalStudentOptions, size: Footprint, lora_rank: int) -> int:
+    """Tokens of a micro-batch of training."""
+    return options.micro_batch_tokens or default_micro_batch(
+        torch.device(size.device), size.structure, lora=lora_rank > 0
+    )
 
 
 def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:
@@ -166,7 +175,7 @@ def _savers(
     options: LocalStudentOptions, lora_rank: int, size: Footprint, ranks: int, *, samples: bool
 ) -> list[Mapping[str, JsonValue]]:
     """Changes of options that would lower it."""
-    tokens = options.micro_batch_tokens or (TRAINED_ON_CUDA if size.device.startswith("cuda") else TRAINED)
+    tokens = _micro_batch(options, size, lora_rank)
     savers: list[Mapping[str, JsonValue]] = []
     if not options.gradient_checkpointing:
         savers.append({"gradient_checkpointing": True})
