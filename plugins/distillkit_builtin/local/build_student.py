@@ -22,11 +22,13 @@ from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.footprint import footprint, model_structure
 from distillkit_builtin.local.live_teacher import shared_base
 from distillkit_builtin.local.lora_placement import LayerOptions
+from distillkit_builtin.local.memory.room import total_bytes
 from distillkit_builtin.local.micro_batch_size import default_micro_batch, has_wide_layers
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.sampling_weights import merges_lora
 from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
@@ -68,7 +70,8 @@ def prove_student(run: RunContext, options: LocalStudentOptions, device: Device,
         InputError: if an option asks for what the model or the device does not support.
     """
     policy = _policy(run, options, device)
-    sampling_copy = SamplingCopy(policy.causal_lm) if samples else None
+    merges = merges_lora(run, options, device.device)
+    sampling_copy = SamplingCopy(policy.causal_lm, merges=merges) if samples else None
     if options.gradient_checkpointing:
         checkpoint_activations(policy.causal_lm.model)
     not_packed = None if options.forward == "plain" else _pack(policy, options)
@@ -177,9 +180,7 @@ def shards(options: LocalStudentOptions, device: torch.device, run: RunContext) 
     """Whether each rank keeps a part of what is trained; of a planned run, on the card that it is planned for."""
     if options.shard == "auto" and run.rank.count > 1 and not options.lora_rank and device.type == "cuda":
         needed = footprint(options.model, device, options.dtype).training_bytes(0)
-        planned = run.planned_device
-        total = planned.total_bytes if planned else torch.cuda.get_device_properties(device).total_memory
-        return needed > MAX_SHARE_OF_MEMORY * total
+        return needed > MAX_SHARE_OF_MEMORY * total_bytes(device, run.planned_device)
     return options.shard == "always"
 
 

@@ -87,11 +87,13 @@ class Footprint:
         kept = size if self.quantization is None else self.quantization.weight_bytes or size
         return int((self.structure.parameters - linear) * size + linear * kept)
 
-    def training_bytes(self, lora_rank: int, *, samples: bool = True, lora: LoraSize | None = None) -> int:
+    def training_bytes(
+        self, lora_rank: int, *, samples: bool = True, lora: LoraSize | None = None, merges: bool = True
+    ) -> int:
         """Bytes that a student shares with nobody: trained weights, optimizer, and, if it `samples`, its sampling copy.
 
         A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained. `lora`: what the
-        LoRA is on, where that was chosen.
+        LoRA is on, where that was chosen. `merges`: the copy has its sums with linear layers' weights.
         """
         if lora_rank == 0:
             towers = self.structure.parameters - self.structure.text_parameters
@@ -99,7 +101,8 @@ class Footprint:
             return self.structure.text_parameters * TRAINED_BYTES + frozen + samples * self.weight_bytes
         if lora is None:
             lora = LoraSize(lora_rank * self.structure.linear_ends, self.structure.linear_parameters, 0)
-        merged = (lora.linear_weights + lora.expert_weights) * self.dtype.itemsize
+        beside = lora.trained + lora.expert_weights
+        merged = (lora.linear_weights + lora.expert_weights if merges else beside) * self.dtype.itemsize
         if self.quantization is not None:  # the copy has adapters beside layers in few bits
             merged = lora.trained * torch.float32.itemsize + lora.expert_weights * self.dtype.itemsize
         return lora.trained * TRAINED_BYTES + samples * merged
