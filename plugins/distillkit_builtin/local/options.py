@@ -131,7 +131,9 @@ class LocalStudentOptions(BaseModel):
             )
         if isinstance(values, dict) and values.get("lora_rank") == 0:
             if values.get("sampling_weights") == "adapter":
-                raise ValueError("sampling_weights: adapter is of a LoRA, and lora_rank: 0 trains all weights; take auto")
+                raise ValueError(
+                    "sampling_weights: adapter is of a LoRA, and lora_rank: 0 trains all weights; take auto"
+                )
             for name in ("target_modules", "experts"):
                 if values.get(name):
                     raise ValueError(

@@ -130,9 +130,9 @@ def _passes(
     traced = options.model, size.dtype, lora_rank, packed and not cuda, options.gradient_checkpointing
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
-    return Passes(
-        training, size, work, _micro_batch(options, size, lora_rank), compiled, compiled and recomputes(options), chunks
-    )
+    routed = routed_numbers(read_config(options.model))
+    tokens, recomputed = _micro_batch(options, size, lora_rank), compiled and recomputes(options)
+    return Passes(training, size, work, tokens, compiled, routed, recomputed, chunks)
 
 
 def _micro_batch(options: LocalStudentOptions, size: Footprint, lora_rank: int) -> int:
