@@ -121,7 +121,6 @@ def test_the_peak_of_a_run_is_what_check_says(
     (fit,) = prepare_run(config, Registry.discover(), print).memory.fits
     distillkit.run(config)
     (meter,) = meters
-    print("RATIO", own, each, (fit.peak - LIBRARIES) / meter.peak)
     assert 0.85 < (fit.peak - LIBRARIES) / meter.peak < 1.15
 
 
@@ -172,7 +171,7 @@ H200 = PlannedDevice("h200-141gb", 143_771 * 2**20)
 
 @pytest.fixture
 def planned(tmp_path: Path) -> Callable[..., DeviceFit]:
-    """The fit of a run on one card, from configs alone: 64 prompts with one completion each, unless others are given."""
+    """The fit of a run on one card, from configs alone: of 64 prompts with one completion each, or as many as given."""
 
     def fit(
         student: str,
