@@ -95,10 +95,10 @@ class LocalStudentOptions(BaseModel):
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are sampled at once.")
     sampling_weights: Literal["auto", "merged", "adapter"] = Field(
         "auto",
-        description="How the student's own sampler holds a LoRA. merged: in a second copy of the weights that it is "
-        "on; adapter: as training does, beside the base's only copy, which takes less memory and makes a sampled token a "
-        "little slower on cuda. auto: merged, unless base and copy would take over half of a cuda device. Weights in "
-        "few bits have it beside them always.",
+        description="How the student's own sampler holds a LoRA. merged: in another copy of the weights that it is on; "
+        "adapter: as training does, beside the base's only copy, which takes less memory and samples a little slower "
+        "on cuda. auto: merged, unless base and copy would take over half of a cuda device. Weights in few bits have "
+        "it beside them always.",
     )
     forward: ForwardName = Field("auto", description=FORWARD)
     export_dtype: ExportDType | None = Field(
