@@ -12,7 +12,6 @@ from distillkit.errors import InputError
 from distillkit.seeds import derive_seed
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
-from distillkit_builtin.local.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.asked_teachers import shared_teacher
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
@@ -20,18 +19,19 @@ from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.footprint import footprint
+from distillkit_builtin.local.footprint import footprint, model_structure
 from distillkit_builtin.local.live_teacher import shared_base
 from distillkit_builtin.local.lora_placement import LayerOptions
+from distillkit_builtin.local.memory.room import total_bytes
+from distillkit_builtin.local.micro_batch_size import default_micro_batch, has_wide_layers
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.sampling_weights import merges_lora
 from distillkit_builtin.local.sequence_proof import proved
 from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
 
-TRAINED_ON_CUDA, TRAINED = 16_384, 4096
-"""Tokens of a micro-batch, unless the user sets another number."""
 MAX_SHARE_OF_MEMORY = 0.8
 """The share of a device's memory that weights and optimizer may take before they are sharded."""
 
@@ -70,7 +70,8 @@ def prove_student(run: RunContext, options: LocalStudentOptions, device: Device,
         InputError: if an option asks for what the model or the device does not support.
     """
     policy = _policy(run, options, device)
-    sampling_copy = SamplingCopy(policy.causal_lm) if samples else None
+    merges = merges_lora(run, options, device.device)
+    sampling_copy = SamplingCopy(policy.causal_lm, merges=merges) if samples else None
     if options.gradient_checkpointing:
         checkpoint_activations(policy.causal_lm.model)
     not_packed = None if options.forward == "plain" else _pack(policy, options)
@@ -101,7 +102,7 @@ def build_student(
         _require_padding(policy)
         policy.shard(run.rank.count)
     if options.compile == "always" or (options.compile == "auto" and _compiles(policy, device)):
-        _compile(policy)
+        _compile(policy, options)
     optimizer = _optimizer_options(run, options, device.device)
     return BuiltStudent(
         Trainer(policy, optimizer, _chunked_loss(run, options, device.device)), proved_student.sampling_copy
@@ -162,26 +163,32 @@ def _compiles(policy: Policy, device: Device) -> bool:
     return policy.packs and known and device.device.type == "cuda" and can_compile()
 
 
-def _compile(policy: Policy) -> None:
+def _compile(policy: Policy, options: LocalStudentOptions) -> None:
     """Compile what is trained. Raises InputError if it cannot be."""
     try:
-        policy.compile()
+        policy.compile(recompute=recomputes(options))
     except UnsupportedModelError as reason:
         raise InputError(f"compile: always cannot be used: {reason}; take auto") from reason
+
+
+def recomputes(options: LocalStudentOptions) -> bool:
+    """Whether compiled layers keep what products give, and compute anew what stands between them."""
+    return options.lora_rank > 0 and has_wide_layers(model_structure(options.model))
 
 
 def shards(options: LocalStudentOptions, device: torch.device, run: RunContext) -> bool:
     """Whether each rank keeps a part of what is trained; of a planned run, on the card that it is planned for."""
     if options.shard == "auto" and run.rank.count > 1 and not options.lora_rank and device.type == "cuda":
         needed = footprint(options.model, device, options.dtype).training_bytes(0)
-        planned = run.planned_device
-        total = planned.total_bytes if planned else torch.cuda.get_device_properties(device).total_memory
-        return needed > MAX_SHARE_OF_MEMORY * total
+        return needed > MAX_SHARE_OF_MEMORY * total_bytes(device, run.planned_device)
     return options.shard == "always"
 
 
 def _optimizer_options(run: RunContext, options: LocalStudentOptions, device: torch.device) -> OptimizerOptions:
     rank = run.rank.index
+    tokens = options.micro_batch_tokens or default_micro_batch(
+        device, model_structure(options.model), lora=options.lora_rank > 0
+    )
     return OptimizerOptions(
         learning_rate=options.learning_rate,
         schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",
@@ -190,6 +197,6 @@ def _optimizer_options(run: RunContext, options: LocalStudentOptions, device: to
         weight_decay=options.weight_decay,
         betas=options.adam_betas,
         grad_clip_norm=options.grad_clip_norm,
-        micro_batch_tokens=options.micro_batch_tokens or default_batch_size(device, TRAINED_ON_CUDA, TRAINED),
+        micro_batch_tokens=tokens,
         seed=derive_seed(run.seed, "rank", rank) if rank else run.seed,
     )

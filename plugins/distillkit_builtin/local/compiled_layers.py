@@ -4,8 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch._functorch.config
 from torch import Tensor, nn
-from torch._dynamo import maybe_mark_dynamic
+from torch._dynamo import lookup_backend, maybe_mark_dynamic
 from transformers import PreTrainedConfig
 
 Compiler = Callable[..., Callable[..., Any]]
@@ -14,6 +15,11 @@ Compiler = Callable[..., Callable[..., Any]]
 
 MEASURED = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """`model_type`s whose layers were compiled on a GPU, and made one program for all lengths."""
+
+
+KEPT = 0.9
+"""The share of what compiled layers would keep, between their inputs alone and all. Any below 1 makes PyTorch's
+partitioner recompute what no product gives before it thinks of more, and that is enough: it leaves about 0.7."""
 
 
 def compiles_unasked(config: PreTrainedConfig) -> bool:
@@ -39,6 +45,21 @@ def compile_layer(layer: nn.Module, backend: str | Compiler) -> None:
         return compiled(hidden, *args, **kwargs)
 
     setattr(layer, "forward", forward)  # noqa: B010 - a method of one object
+
+
+def recomputing(backend: str | Compiler) -> Compiler:
+    """A compiler as `backend` whose layers keep less for their backward pass, and multiply no more.
+
+    Left to itself it keeps what norms and SwiGLU give, since the products of a LoRA read it again backwards. With a
+    budget below all of that it computes anew what takes no products first (`activation_memory_budget`).
+    """
+
+    def compile_graph(graph: torch.fx.GraphModule, inputs: list[Tensor], **options: object) -> Callable[..., Any]:
+        compiler: Compiler = lookup_backend(backend)
+        with torch._functorch.config.patch(activation_memory_budget=KEPT):
+            return compiler(graph, inputs, **options)
+
+    return compile_graph
 
 
 def mark_token_dimension_dynamic(*tensors: Tensor) -> None:

@@ -61,6 +61,8 @@ class Structure:
     """What attention gives for one token, in all layers."""
     cached: int
     """Keys and values of one token, in all layers that keep some."""
+    norms_heads: bool
+    """Whether queries and keys are normed: what norms read and what they give are both kept for a backward pass."""
     state: int
     """Numbers that recurrent layers keep of one sequence."""
 
@@ -85,11 +87,13 @@ class Footprint:
         kept = size if self.quantization is None else self.quantization.weight_bytes or size
         return int((self.structure.parameters - linear) * size + linear * kept)
 
-    def training_bytes(self, lora_rank: int, *, samples: bool = True, lora: LoraSize | None = None) -> int:
+    def training_bytes(
+        self, lora_rank: int, *, samples: bool = True, lora: LoraSize | None = None, merges: bool = True
+    ) -> int:
         """Bytes that a student shares with nobody: trained weights, optimizer, and, if it `samples`, its sampling copy.
 
         A LoRA's base is not counted in; it is the frozen model. With rank 0 all weights are trained. `lora`: what the
-        LoRA is on, where that was chosen.
+        LoRA is on, where that was chosen. `merges`: the copy has its sums with linear layers' weights.
         """
         if lora_rank == 0:
             towers = self.structure.parameters - self.structure.text_parameters
@@ -97,7 +101,8 @@ class Footprint:
             return self.structure.text_parameters * TRAINED_BYTES + frozen + samples * self.weight_bytes
         if lora is None:
             lora = LoraSize(lora_rank * self.structure.linear_ends, self.structure.linear_parameters, 0)
-        merged = (lora.linear_weights + lora.expert_weights) * self.dtype.itemsize
+        beside = lora.trained + lora.expert_weights
+        merged = (lora.linear_weights + lora.expert_weights if merges else beside) * self.dtype.itemsize
         if self.quantization is not None:  # the copy has adapters beside layers in few bits
             merged = lora.trained * torch.float32.itemsize + lora.expert_weights * self.dtype.itemsize
         return lora.trained * TRAINED_BYTES + samples * merged
@@ -152,6 +157,7 @@ def _structure(source: str, state: tuple[int, int] | None) -> Structure:
         widest_output=max(outputs, default=0),
         attention_outputs=sum(outputs for outputs, _ in attention),
         cached=sum(cached for _, cached in attention) * kept // layers,
+        norms_heads=any(name.rpartition(".")[2] == "q_norm" for name, _ in model.named_modules()),
         state=state_numbers(model),
     )
 

@@ -93,6 +93,13 @@ class LocalStudentOptions(BaseModel):
     )
     gradient_checkpointing: bool = Field(False, description="Recompute activations: less memory, slower training.")
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are sampled at once.")
+    sampling_weights: Literal["auto", "merged", "adapter"] = Field(
+        "auto",
+        description="How the student's own sampler holds a LoRA. merged: in another copy of the weights that it is on; "
+        "adapter: as training does, beside the base's only copy, which takes less memory and samples a little slower "
+        "on cuda. auto: merged, unless base and copy would take over half of a cuda device. Weights in few bits have "
+        "it beside them always.",
+    )
     forward: ForwardName = Field("auto", description=FORWARD)
     export_dtype: ExportDType | None = Field(
         None,
@@ -123,6 +130,10 @@ class LocalStudentOptions(BaseModel):
                 "lora_dropout: 0"
             )
         if isinstance(values, dict) and values.get("lora_rank") == 0:
+            if values.get("sampling_weights") == "adapter":
+                raise ValueError(
+                    "sampling_weights: adapter holds a LoRA, and lora_rank: 0 trains all weights; take auto"
+                )
             for name in ("target_modules", "experts"):
                 if values.get(name):
                     raise ValueError(

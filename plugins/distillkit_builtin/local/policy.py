@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from distillkit_builtin.local.adapters import loaded_adapter
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
-from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic
+from distillkit_builtin.local.compiled_layers import Compiler, compile_layer, mark_token_dimension_dynamic, recomputing
 from distillkit_builtin.local.device import autocast
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import use_adapted_linear
@@ -89,14 +89,18 @@ class Policy:
         self.sharded, self.ranks = shard_model(self.causal_lm.model), ranks
         self.trained = {name: p for name, p in self.causal_lm.model.named_parameters() if p.requires_grad}
 
-    def compile(self, compiler: str | Compiler = "inductor") -> None:
+    def compile(self, compiler: str | Compiler = "inductor", *, recompute: bool = False) -> None:
         """Compile what is trained a decoder layer at a time: all of them share one compiled program.
+
+        `recompute`: it keeps less for the backward pass, and multiplies no more (`compiled_layers.recomputing`).
 
         Comes after `shard`, which changes the layers' classes; its hooks stay outside. Raises UnsupportedModelError
         unless sequences are packed: padded ones have too many shapes, and each would be compiled anew.
         """
         if not self.packs:
             raise UnsupportedModelError("sequences are padded, not packed")
+        if recompute:
+            compiler = recomputing(compiler)
         for module in self.causal_lm.backbone.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 compile_layer(module, compiler)

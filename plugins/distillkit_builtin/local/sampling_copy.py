@@ -2,8 +2,9 @@
 
 Where a LoRA can be added to the weights of its layer, also of experts, the copy has the sum, and no adapter: a sampled
 token costs what one of the base does. Other adapters (on layers in few bits, on embeddings, whatever PEFT adds) stay in
-the copy as they are: it has its own adapter tensors, and shares the frozen base. Nothing is made for one kind of layer:
-what is trained is found by its tensors, and so is proved what the copy shares.
+the copy as they are: it has its own adapter tensors, and shares the frozen base. So do LoRAs on linear layers where
+memory for their sums is missing: then the base's weights are there once. Nothing is made for one kind of layer: what is
+trained is found by its tensors, and so is proved what the copy shares.
 """
 
 import copy
@@ -11,14 +12,18 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
+from peft.tuners.lora import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from distillkit.errors import InputError
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.lora import added_weights
+from distillkit_builtin.local.lora import ADAPTER, AddedWeight, added_weights, lora_layers
 from distillkit_builtin.local.ranks.sharding import full_tensor
+
+BEFORE = 0.25
+"""How large a LoRA's numbers are before the first refresh: what it adds is about as large as what weights give."""
 
 
 class SamplingCopy:
@@ -27,14 +32,20 @@ class SamplingCopy:
     To be made before the student's model is sharded or compiled. It exists only where the student samples by itself.
     """
 
-    def __init__(self, trained: CausalLM) -> None:
+    def __init__(self, trained: CausalLM, *, merges: bool = True) -> None:
         """Of `trained`; its weights are the student's only after the first `refresh` where it is a LoRA.
+
+        `merges`: a LoRA is added to the weights of linear layers; else it stays beside them.
 
         Raises:
             InputError: if training would change what the copy samples from.
         """
         self.trained = trained
-        self.causal_lm = _full_copy(trained) if trained.adapter is None else _merged_copy(trained)
+        self.merges = merges
+        self.causal_lm = _full_copy(trained) if trained.adapter is None else _merged_copy(trained, merges=merges)
+        self._scales = {} if merges else _scales(trained.model)
+        if not merges:
+            _prepare_snapshots(self.causal_lm)
         require_isolated(self.causal_lm.model, trained.model)
 
     @torch.no_grad()
@@ -48,13 +59,13 @@ class SamplingCopy:
             for ours, theirs in zip(copied.parameters(), trained.parameters(), strict=True):
                 ours.copy_(full_tensor(theirs))
             return
-        for weight in added_weights(trained):
+        for weight in _merged_weights(trained, merges=self.merges):
             target = copied.get_submodule(weight.layer).get_parameter(weight.parameter)
             target.copy_(weight.base().float() + weight.delta().float())
         changed = {name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad}
         for name, ours in copied.named_parameters():
             if name in changed:
-                ours.copy_(changed[name])
+                ours.copy_(changed[name] * self._scales[name] if name in self._scales else changed[name])
 
 
 def _full_copy(source: CausalLM) -> CausalLM:
@@ -63,16 +74,41 @@ def _full_copy(source: CausalLM) -> CausalLM:
     return source.of_copy(copy.deepcopy(source.model, dict(copies)))
 
 
-def _merged_copy(source: CausalLM) -> CausalLM:
+def _merged_weights(model: nn.Module, *, merges: bool) -> Iterator[AddedWeight]:
+    """The weights that a copy has the sums of: where linear layers are not merged, those of experts."""
+    return (weight for weight in added_weights(model) if merges or isinstance(weight.adapter, ParamWrapper))
+
+
+def _scales(model: nn.Module) -> dict[str, float]:
+    """Of each LoRA that stays beside its weight, by the name of the matrix that is scaled in training."""
+    return {f"{name}.lora_B.{ADAPTER}.weight": layer.scaling[ADAPTER] for name, layer in lora_layers(model)}
+
+
+@torch.no_grad()
+def _prepare_snapshots(causal_lm: CausalLM) -> None:
+    """LoRAs that stay beside their weights, as training rounds them: in the compute dtype, the second one scaled.
+
+    Until the first refresh they are no zeros: whether they are computed is proved before that.
+    """
+    for _, layer in lora_layers(causal_lm.model):
+        down, up = (each[ADAPTER].get_parameter("weight") for each in (layer.lora_A, layer.lora_B))
+        for parameter in (down, up):
+            parameter.data = parameter.data.to(causal_lm.dtype)
+        if not up.is_meta:
+            up.normal_(0, BEFORE, generator=torch.Generator(up.device).manual_seed(0))
+        layer.scaling[ADAPTER] = 1.0
+
+
+def _merged_copy(source: CausalLM, *, merges: bool) -> CausalLM:
     """Without those adapter layers that can be merged; it shares every tensor that the LoRA does not change.
 
     A weight that several layers share gets a sum of its own in each: each has a LoRA of its own, or none.
     """
-    merged = {id(weight.base()) for weight in added_weights(source.model)}
+    merged = {id(weight.base()) for weight in _merged_weights(source.model, merges=merges)}
     shared = {id(frozen): frozen for frozen in _frozen(source.model) if id(frozen) not in merged}
     model = copy.deepcopy(source.model, dict(shared))
     used = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
-    for weight in list(added_weights(model)):
+    for weight in list(_merged_weights(model, merges=merges)):
         if used[id(weight.base())] > 1:
             own = nn.Parameter(weight.base().detach().clone(), requires_grad=False)
             setattr(weight.adapter.get_base_layer(), weight.parameter, own)

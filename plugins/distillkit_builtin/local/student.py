@@ -41,7 +41,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     writes: ClassVar[frozenset[str]] = frozenset({"adapter", "base", "model", "weights"})
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"device", "micro_batch_tokens", "gradient_checkpointing", "sample_batch_size", "forward", "compile", "shard"}
-        | {"export_dtype", "loss_chunk_positions"}
+        | {"export_dtype", "loss_chunk_positions", "sampling_weights"}
     )
 
     libraries: ClassVar[frozenset[str]] = LIBRARIES

@@ -15,7 +15,7 @@ from distillkit_builtin.local.causal_lm import CausalLM, ResponseStates
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS, ON_CUDA
 
-CHUNK_ON_CUDA = ON_CUDA // 4
+CHUNK_ON_CUDA = ON_CUDA // 2
 """Positions whose whole distributions exist at once: they are there in float32 too, which logprobs alone do without."""
 
 

@@ -25,6 +25,7 @@ from distillkit_builtin.local.fast.supported_models import (
     rotary_kinds,
     windows,
 )
+from distillkit_builtin.local.lora import AdaptedLinear
 from distillkit_builtin.local.model_class import text_decoder
 
 
@@ -80,13 +81,15 @@ class FastBackbone:
         self.causal_lm = causal_lm
         self.config = causal_lm.model.config.get_text_config()
         require_supported(self.config)
-        _require_adapters_off(causal_lm)
+        _require_known_adapters(causal_lm)
         self.decoder = text_decoder(causal_lm.model)
         embedding = causal_lm.model.get_input_embeddings()
         self._embedding = embedding.get_parameter("weight")
         self._embedding_scale = _embedding_scale(self.decoder, embedding)
         self.vocabulary_size = len(self._embedding)
-        self.layers = [LayerWeights.of(layer, self.config) for layer in self.decoder.get_submodule("layers").children()]
+        adapted = causal_lm.adapter is None  # a sampling copy's, if there is any; else it is off
+        layers = self.decoder.get_submodule("layers").children()
+        self.layers = [LayerWeights.of(layer, self.config, adapted=adapted) for layer in layers]
         self.windows = windows(self.config)
         kinds = rotary_kinds(self.config)
         types = (None,) * len(self.layers) if kinds == (None,) else self.config.layer_types
@@ -96,7 +99,7 @@ class FastBackbone:
         self._about_one = self.config.model_type in NORMS_ABOUT_ONE
         self.heads = int(self.config.num_attention_heads)
         self.kv_heads = int(self.config.num_key_value_heads)
-        self.head_dim = self.layers[0].out.shape[1] // self.heads
+        self.head_dim = self.layers[0].out.weight.shape[1] // self.heads
 
     def rotary(self, length: int) -> RotaryAngles:
         """Of positions 0 .. length - 1."""
@@ -131,14 +134,13 @@ class FastBackbone:
         layer, last = self.layers[index], index + 1 == len(self.layers)
         following = self._last_norm if last else self.layers[index + 1].norm_before
         how = layer.residual_scale, self._eps, self._about_one
-        mixed = attention(index, self._attention_inputs(index, hidden, angles))
-        mixed = functional.linear(mixed, layer.out, layer.out_bias)
+        mixed = layer.out(attention(index, self._attention_inputs(index, hidden, angles)))
         residual, hidden = add_and_norm(residual, mixed, layer.norm_behind_attention, layer.norm_between, *how)
         return add_and_norm(residual, layer.feed_forward(hidden), layer.norm_behind, following, *how)
 
     def _attention_inputs(self, index: int, hidden: Tensor, angles: RotaryAngles) -> AttentionInputs:
         layer, kind = self.layers[index], self._kinds[index]
-        qkv = functional.linear(hidden, layer.qkv, layer.qkv_bias)
+        qkv = layer.qkv(hidden)
         count = self.heads + self.kv_heads
         query_key, value = qkv.unflatten(1, (-1, self.head_dim)).split([count, self.kv_heads], dim=1)
         norms = layer.query_norm, layer.key_norm
@@ -159,16 +161,14 @@ def _embedding_scale(decoder: nn.Module, embedding: nn.Module) -> float | None:
     return None if scale == 1.0 else float(scale)
 
 
-def _require_adapters_off(causal_lm: CausalLM) -> None:
-    """Raise UnsupportedModelError if the model computes with adapter layers, whose weights are not read here.
+def _require_known_adapters(causal_lm: CausalLM) -> None:
+    """Raise UnsupportedModelError if the model computes with adapter layers whose weights are not read here.
 
-    The student's LoRA is off whenever its base is computed; a sampling copy has those that could not be merged, on.
+    The student's LoRA is off whenever its base is computed; what was not merged in a sampling copy is on.
     """
-    never_off = (
-        AuxiliaryTrainingWrapper if causal_lm.adapter is not None else (BaseTunerLayer, AuxiliaryTrainingWrapper)
-    )
-    found = next((module for module in causal_lm.model.modules() if isinstance(module, never_off)), None)
-    if found is not None:
-        raise UnsupportedModelError(
-            f"its adapter ({type(found).__name__}) cannot be added to its layers' weights, as to those in few bits"
-        )
+    adapters = (AuxiliaryTrainingWrapper,) if causal_lm.adapter else (BaseTunerLayer, AuxiliaryTrainingWrapper)
+    for module in causal_lm.model.modules():
+        if isinstance(module, adapters) and not isinstance(module, AdaptedLinear):
+            raise UnsupportedModelError(
+                f"its adapter ({type(module).__name__}) cannot be added to its layers' weights, as to those in few bits"
+            )

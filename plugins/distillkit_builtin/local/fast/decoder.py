@@ -83,7 +83,7 @@ class Decoder:
         """With memory for `slots` completions of `capacity` tokens, each with its prompt of `length` tokens."""
         device = backbone.causal_lm.device.device
         shape = (slots, backbone.kv_heads, length, backbone.head_dim)
-        kv_slots = KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
+        kv_slots = KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv.weight)
         eos = torch.tensor(eos_ids, device=device, dtype=torch.long)
         stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         state = DecodeState.empty(slots, capacity, device)

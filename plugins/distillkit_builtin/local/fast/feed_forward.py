@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from distillkit_builtin.local.fast.fused_ops import gated, weighted_sum
+from distillkit_builtin.local.fast.projection import Projection
 
 
 class FeedForward(Protocol):
@@ -22,15 +23,15 @@ class FeedForward(Protocol):
 class GatedLayer:
     """`down(activation(gate(x)) * up(x))`."""
 
-    gate_up: Tensor
+    gate_up: Projection
     """[2 width, hidden], the gate first."""
-    down: Tensor
+    down: Projection
     """[hidden, width]"""
     activation: str
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        return functional.linear(gated(functional.linear(hidden, self.gate_up), self.activation), self.down)
+        return self.down(gated(self.gate_up(hidden), self.activation))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,11 @@ class KVSlots:
         """How many tokens a slot holds at most."""
         return self.keys[0].shape[2]
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all of them."""
+        return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
+
     def fill(self, slots: Tensor, rows: Tensor, prompts: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Put row `rows[i]` of the keys and values of `prompts` [batch, kv_heads, length, d] into slot `slots[i]`."""
         for (key, value), keys, values in zip(prompts, self.keys, self.values, strict=True):

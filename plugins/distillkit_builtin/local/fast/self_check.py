@@ -126,7 +126,7 @@ def _plain_states(backbone: FastBackbone, ids: Tensor) -> tuple[list[Tensor], Te
 def _empty_slots(backbone: FastBackbone, length: int) -> KVSlots:
     # Two equal slots: for a single one, torch.compile would make code that fits nothing else.
     shape = (2, backbone.kv_heads, length, backbone.head_dim)
-    return KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv)
+    return KVSlots.empty(len(backbone.layers), shape, backbone.layers[0].qkv.weight)
 
 
 def _prefilled_and_decoded(

@@ -21,13 +21,18 @@ from distillkit_builtin.local.known_ids import KnownIds
 
 TOKENS_PER_STOP_CHARACTER = 8
 """Tokens that a character of a stop string may be spread over: four bytes, and what decodes to nothing."""
+LARGE = 4 * 2**30
+"""Bytes of slots that are worth giving up while nothing is sampled, where that costs little."""
 ROUND = 128
 """Slots are a multiple of this many tokens long, so that a slightly longer prompt does not need new ones."""
 
 
 @dataclass(slots=True)
 class SlotGenerator:
-    """Samples by a fast backbone. Slots and graphs stay for the next call, and across updates of weights in place."""
+    """Samples by a fast backbone. Slots and graphs stay for the next call, and across updates of weights in place.
+
+    Where that is set, large ones make way instead: for training, and for teachers that score.
+    """
 
     backbone: FastBackbone
     tokenizer: HFTokenizer
@@ -35,6 +40,8 @@ class SlotGenerator:
     """What ends every completion, besides its own `params.stop_ids`."""
     pace: Pace | None = None
     """How the host follows the device; None takes the pace that suits the device."""
+    gives_up: int | None = None
+    """Bytes of slots from which on they and their graphs are freed at the end of a call; None: they always stay."""
     known: KnownIds = field(init=False)
     """Which ids are sampled."""
     _decoder: Decoder | None = None
@@ -56,6 +63,8 @@ class SlotGenerator:
             decoder.begin(requests[0].wanted)
             pace = self.pace or (ON_CUDA if decoder.eos.is_cuda else ELSEWHERE)
             _Generation(self, decoder, size, pace, version, emit, requests[0].params, deque(requests)).run()
+            if self.gives_up is not None and decoder.slots.size_bytes >= self.gives_up:
+                self.free_caches()
         except torch.OutOfMemoryError:
             self.free_caches()
             raise

@@ -7,10 +7,11 @@ from pydantic import JsonValue
 
 from distillkit import MemoryReport, MemoryUse, Plan, RunContext
 from distillkit_builtin.local.adaptive_batch_size import default_batch_size
-from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA, shards
+from distillkit_builtin.local.build_student import recomputes, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
+from distillkit_builtin.local.fast.slot_generator import LARGE
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
@@ -25,8 +26,10 @@ from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.micro_batch_size import default_micro_batch, has_wide_layers
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
+from distillkit_builtin.local.sampling_weights import merges_lora
 from distillkit_builtin.local.trainable_adapter import lora_size
 from distillkit_builtin.model_source import resolve_model
 
@@ -71,6 +74,8 @@ def student_memory(
         trained = size.structure.text_parameters if lora is None else lora.trained
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
     savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
+    if samples and lora_rank and size.quantization is None and merges_lora(run, options, device):
+        savers.append({"sampling_weights": "adapter"})
     if chunks is not None and chunks.positions > SMALLER_CHUNK:
         savers.append({"loss_chunk_positions": SMALLER_CHUNK})
     return _report(run, device, tuple(uses), savers)
@@ -83,8 +88,10 @@ def _trained(
     where = size.device
     lora = lora_size(options)
     frozen = size.training_bytes(lora_rank, samples=False, lora=lora)
-    copy = size.training_bytes(lora_rank, lora=lora) - frozen if samples else 0
-    uses = [MemoryUse(where, "weights", "the copy that samples", copy)]
+    merges = merges_lora(run, options, device_in_check(run, options.device))
+    copy = size.training_bytes(lora_rank, lora=lora, merges=merges) - frozen if samples else 0
+    what = "the copy that samples" if merges else "what samples of the LoRA"
+    uses = [MemoryUse(where, "weights", what, copy)]
     if lora_rank:
         uses += _frozen(run, options.model, size)
         return [*uses, MemoryUse(where, "weights", "the LoRA, its gradient and moments", frozen)]
@@ -123,8 +130,16 @@ def _passes(
     traced = options.model, size.dtype, lora_rank, packed and not cuda, options.gradient_checkpointing
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
-    default = TRAINED_ON_CUDA if cuda else TRAINED
-    return Passes(training, size, work, options.micro_batch_tokens or default, compiled, chunks)
+    routed = routed_numbers(read_config(options.model))
+    tokens, recomputed = _micro_batch(options, size, lora_rank), compiled and recomputes(options)
+    return Passes(training, size, work, tokens, compiled, routed, recomputed, chunks)
+
+
+def _micro_batch(options: LocalStudentOptions, size: Footprint, lora_rank: int) -> int:
+    """Tokens of a micro-batch of training."""
+    return options.micro_batch_tokens or default_micro_batch(
+        torch.device(size.device), size.structure, lora=lora_rank > 0
+    )
 
 
 def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:
@@ -135,7 +150,9 @@ def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list
     uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling)]
     if fast:
         what = f"keys and values of {slots} completions of {work.length:,} tokens"
-        uses.append(MemoryUse(size.device, "caches", what, slot_bytes(size, work, slots)))
+        held = slot_bytes(size, work, slots)
+        stays = held < LARGE or not has_wide_layers(size.structure)
+        uses.append(MemoryUse(size.device, "caches" if stays else "sampling", what, held))
     return uses
 
 
@@ -166,7 +183,7 @@ def _savers(
     options: LocalStudentOptions, lora_rank: int, size: Footprint, ranks: int, *, samples: bool
 ) -> list[Mapping[str, JsonValue]]:
     """Changes of options that would lower it."""
-    tokens = options.micro_batch_tokens or (TRAINED_ON_CUDA if size.device.startswith("cuda") else TRAINED)
+    tokens = _micro_batch(options, size, lora_rank)
     savers: list[Mapping[str, JsonValue]] = []
     if not options.gradient_checkpointing:
         savers.append({"gradient_checkpointing": True})

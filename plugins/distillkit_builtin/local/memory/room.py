@@ -14,6 +14,11 @@ CGROUPS = Path("/sys/fs/cgroup")
 SELF = Path("/proc/self/cgroup")
 
 
+def total_bytes(device: torch.device, planned: PlannedDevice | None) -> int:
+    """All that a CUDA device has, or the card that the run is planned for."""
+    return int(planned.total_bytes if planned else torch.cuda.get_device_properties(device).total_memory)
+
+
 def device_memory(device: torch.device, rank: Rank, planned: PlannedDevice | None) -> DeviceMemory:
     """Of the device that a process of the run computes on, or of the card that it is planned for."""
     if device.type == "cuda" and planned is not None:

@@ -1,8 +1,8 @@
 """What a forward and backward pass holds besides weights, gradients and optimizer.
 
-Where layers are not compiled, by doing it on the meta device. Compiled layers keep what the compiler chooses: what the
-matrix products and attention gave, and recompute what stands between them. For them it is reckoned, and was
-compared with the measured peaks of benchmarks/README.md (within 2% there).
+Where layers are not compiled, by doing it on the meta device. For compiled layers it is reckoned by what PyTorch's
+partitioner keeps of a layer like Llama's or Qwen3's, which can be seen without a GPU (tests/builtin/local/
+test_compiled_layers.py), and was compared with the measured peaks of benchmarks/README.md.
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,9 @@ from distillkit_builtin.local.memory.inference_sizes import FLOAT32, logits_byte
 from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
 from distillkit_builtin.local.memory.work import Work
 
-GRADIENT_COPIES = 6
-"""Of a chunk's logits in float32, where their gradient is made."""
 BACKWARD = 4
 """Gradients of the widest layers' outputs that are there at once."""
-UNTRACED = 2.5
+UNTRACED = 1.6
 """How much more than compiled layers the others keep, where they cannot be traced."""
 DISTRIBUTION_COPIES, TEACHER_COPIES = 8, 3
 """Of a chunk's distributions in float32, as a divergence and its gradient make them; more with the teachers'."""
@@ -47,12 +45,16 @@ class Passes:
     max_tokens: int
     """Of a micro-batch."""
     compiled: bool
+    routed: int
+    """What a token's experts read and give in one layer (`routed_numbers`)."""
+    recomputes: bool
+    """Whether compiled layers keep no more than what products and attention gave, and what goes on between layers."""
     chunks: LossChunks | None
     """None: the loss reads the sampled tokens' logprobs alone."""
 
     def use(self) -> tuple[MemoryUse, ...]:
         """Activations and logits, of the phase `training`."""
-        sequences = self.work.batch(self.max_tokens)
+        sequences = self.work.batch(self.max_tokens, balanced=self.compiled or self.training.packs)
         tokens = sequences * self.work.length
         what = f"activations of {tokens:,} tokens"
         uses = [MemoryUse(self.size.device, "training", what, self._activations(sequences, tokens))]
@@ -61,9 +63,15 @@ class Passes:
             responses = sequences * self.work.new
             uses.append(MemoryUse(self.size.device, "training", what, self._distributions(self.chunks, responses)))
         elif self.size.device.startswith("cuda"):
-            logits = logits_bytes(self.size, sequences * self.work.new, copies=GRADIENT_COPIES)
+            logits = self._logits(sequences * self.work.new)
             uses.append(MemoryUse(self.size.device, "training", "logits and their gradient", logits))
         return tuple(uses)
+
+    def _logits(self, positions: int) -> int:
+        """A chunk's logits, their gradient, and one float32 copy of that; hidden states and their gradient."""
+        structure, width = self.size.structure, self.size.dtype.itemsize
+        chunk = logits_bytes(self.size, positions, copies=1) + logits_bytes(self.size, positions, copies=0)
+        return chunk + 2 * positions * structure.hidden * width
 
     def _distributions(self, chunks: LossChunks, responses: int) -> int:
         structure, width = self.size.structure, self.size.dtype.itemsize
@@ -78,20 +86,38 @@ class Passes:
             return self._kept_by_compiled_layers(tokens)
         traced = traced_bytes(self.training, self.work.items(sequences))
         if traced is None:
-            return int(UNTRACED * self._kept_by_compiled_layers(tokens))
+            return int(UNTRACED * self._kept_by_compiled_layers(self._computed(sequences)))
         mixed = self.training.lora_rank == 0 and self.size.dtype != torch.float32
         return int(traced * MIXED) + self._cast_weights() if mixed else traced
 
+    def _computed(self, sequences: int) -> int:
+        """Tokens of so many sequences in layers that are not compiled: where they are packed, a prompt stands once."""
+        if not self.training.packs:
+            return sequences * self.work.length
+        return -(-sequences // self.work.completions_each) * self.work.prompt + sequences * self.work.new
+
     def _kept_by_compiled_layers(self, tokens: int) -> int:
         structure, width = self.size.structure, self.size.dtype.itemsize
-        stream = width if self.training.lora_rank else FLOAT32  # under autocast it is what the embeddings are
-        between = 2 * structure.layers * structure.hidden
-        products = max(0, structure.linear_outputs - between) + structure.attention_outputs
-        kept = between * stream + products * width
+        stream = structure.layers * structure.hidden * (width if self.training.lora_rank else FLOAT32)  # or autocast's
+        kept = stream + self._given_by_layers() * width
         if self.training.checkpoints:  # what a layer begins with, and one layer whole
-            kept = structure.layers * structure.hidden * stream + kept // max(1, structure.layers)
-        backward = BACKWARD * 2 * structure.widest_output * width
+            kept = stream + kept // max(1, structure.layers)
+        backward = BACKWARD * structure.widest_output * width
         return tokens * (kept + backward) + self._cast_weights()
+
+    def _given_by_layers(self) -> int:
+        """Numbers that all layers keep of one token, besides what each begins with.
+
+        What queries, keys, values, gates and the outputs of attention and its projection are; rotated queries and keys
+        where what they were normed from is kept too; unless that is recomputed, what the two norms and SwiGLU gave;
+        and what goes through experts.
+        """
+        structure = self.size.structure
+        between = structure.layers * structure.hidden
+        products = max(0, structure.linear_outputs - 2 * between) + between + structure.attention_outputs
+        rotated = structure.attention_outputs + structure.cached // 2 if structure.norms_heads else 0
+        recomputed = 0 if self.recomputes else 2 * between + structure.layers * structure.widest_output
+        return products + rotated + recomputed + structure.layers * self.routed
 
     def _cast_weights(self) -> int:
         """Weights in the compute dtype, where all are trained in float32."""

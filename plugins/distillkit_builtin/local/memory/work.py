@@ -44,14 +44,26 @@ class Work:
         """Completions that are sampled at once."""
         return min(most, max(self.completions, self.held_out))
 
-    def batch(self, max_tokens: int) -> int:
-        """Sequences that are computed at once in micro-batches of so many tokens."""
-        count = max(1, max(self.completions, self.held_out))
-        parts = -(-count * self.length // max(max_tokens, self.length))
-        return min(max(1, max_tokens // self.length), -(-count // parts))
+    def batch(self, max_tokens: int, *, balanced: bool = False) -> int:
+        """Sequences that are computed at once in micro-batches of so many tokens.
+
+        `balanced`: micro-batches are about equally large and keep what shares a prompt together, as packed ones; else
+        each is as full as it may be.
+        """
+        count = max(1, self.completions, self.held_out)
+        if not balanced:
+            return min(max(1, max_tokens // self.length), count)
+        each = self.completions_each if self.completions_each * self.length <= max_tokens else 1
+        units, most = -(-count // each), max(1, max_tokens // (each * self.length))
+        return min(count, each * -(-units // -(-units // most)))
+
+    @property
+    def completions_each(self) -> int:
+        """Of one prompt."""
+        return max(1, self.completions // max(1, self.prompts))
 
     def items(self, count: int) -> Sequence[PromptAndResponse]:
         """So many prompts with completions, those of one row after each other."""
-        each = max(1, self.completions // max(1, self.prompts))
+        each = self.completions_each
         response = np.zeros(self.new, dtype=np.int64)
         return [PromptAndResponse(np.full(self.prompt, i // each, dtype=np.int64), response) for i in range(count)]

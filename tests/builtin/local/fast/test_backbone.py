@@ -9,7 +9,7 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast import attention, self_check
 from distillkit_builtin.local.fast.attention import CausalAttention
 from distillkit_builtin.local.fast.backbone import FastBackbone
-from distillkit_builtin.local.fast.layer_weights import side_by_side
+from distillkit_builtin.local.fast.projection import side_by_side
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.policy import Policy
