@@ -36,6 +36,8 @@ class PlainGenerator:
     """What ends every completion, besides its own `params.stop_ids`."""
     fixed: FixedDecoder | None = None
     """Decodes in steps of fixed shapes; None: in steps whose cache grows by every token."""
+    ahead: bool | None = None
+    """Whether the device begins what comes next before the host reads a token; None: where it is not the host's own."""
     known: KnownIds = field(init=False)
     """Which ids are sampled."""
 
@@ -80,9 +82,8 @@ class PlainGenerator:
             self.causal_lm.device.raise_if_cancelled()
             sampled = self._sample(logits, uniforms[:, step], drafts[0].request)
             chosen = sampled.chosen
-            # A device of its own computes what comes next while the host reads, for rows that end here as well.
-            ahead = chosen.is_cuda and step + 1 < uniforms.shape[1]
-            if ahead:
+            ahead = (chosen.is_cuda if self.ahead is None else self.ahead) and step + 1 < uniforms.shape[1]
+            if ahead:  # for rows that end here as well
                 logits = rows.next_logits(chosen)
             sampled.append_to(drafts)
             for draft in drafts:

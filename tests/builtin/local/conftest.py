@@ -70,9 +70,8 @@ def make_generator(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], 
         if forward == "plain":
             return PlainGenerator(causal_lm, tokenizer, frozenset(eos))
         if forward == "recorded":
-            return PlainGenerator(
-                causal_lm, tokenizer, frozenset(eos), FixedDecoder(causal_lm, RecordedWork, shortest=32)
-            )
+            fixed = FixedDecoder(causal_lm, RecordedWork, shortest=32)
+            return PlainGenerator(causal_lm, tokenizer, frozenset(eos), fixed, ahead=True)
         pace = Pace(3, 1) if forward == "behind" else None
         return SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset(eos), pace)
 

@@ -24,6 +24,8 @@ class CudaCapture:
     def __init__(self) -> None:
         """No graph yet."""
         self._last: torch.cuda.CUDAGraph | None = None
+        self._stream: torch.cuda.Stream | None = None
+        """Of the device that is used here: torch's own is of whichever device was the first."""
 
     def __call__(self, work: Callable[[], None]) -> StepGraph:
         """Record what `work` does; it has run before, so that whatever is built at the first time is there.
@@ -33,9 +35,10 @@ class CudaCapture:
         """
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         pool = None if self._last is None else self._last.pool()
+        self._stream = self._stream or torch.cuda.Stream()
         try:
             # Other threads may use the device meanwhile, for what has nothing to do with this.
-            with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 work()
         finally:
             torch.cuda.set_stream(stream)  # which the context does not, where no graph came of it

@@ -14,6 +14,7 @@ from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
+    keeps_slots,
     routed_numbers,
     samples_fast,
     sampling_bytes,
@@ -133,7 +134,7 @@ def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list
     slots = work.slots(options.sample_batch_size)
     sampling = sampling_bytes(size, work, slots, routed_numbers(config), fast=fast)
     uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling)]
-    if fast:
+    if keeps_slots(size, fast=fast):
         what = f"keys and values of {slots} completions of {work.length:,} tokens"
         uses.append(MemoryUse(size.device, "caches", what, slot_bytes(size, work, slots)))
     return uses

@@ -23,7 +23,7 @@ RECORDED = (
     "llama", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "qwen3", "mistral", "olmo2", "olmo3", "cohere2",
     "phi3", "granite", "bloom", "gpt2", "gpt_neox", "opt", "falcon", "exaone4", "codegen",
     "qwen3_moe", "mixtral", "gpt_oss", "deepseek_v3", "granitemoe", "llama4_text",
-    "mamba2", "falcon_h1", "lfm2", "qwen3_next", "gemma3", "qwen3_5_moe",
+    "mamba2", "falcon_h1", "lfm2", "qwen3_next", "nemotron_h", "gemma3", "qwen3_5_moe",
 )  # fmt: skip
 """Dense ones, windows, mixtures, states, prompts that may not be padded: one of each kind that is built otherwise."""
 REFUSED = {
