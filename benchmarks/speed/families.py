@@ -1,11 +1,12 @@
 """Tokens a second of sampling, by family: the fast path, transformers' own forward here, and its `generate`.
 
-python -m benchmarks.speed.families gpu
-python -m benchmarks.speed.families gpu --families qwen3_moe --sides fast plain
-python -m benchmarks.speed.families cpu --sides fast plain
+python -m benchmarks.speed.families gpu                                   # all sides; ends within 8 minutes
+python -m benchmarks.speed.families gpu --families qwen3_moe --sides "plain, fixed" "generate, static"
+python -m benchmarks.speed.families cpu --sides fast plain "plain, fixed"
 
-A static cache makes transformers compile its forward: the first call, which is not counted, takes half a minute. On a
-CPU one thread computes, and its own time counts, so that other work on the machine does not.
+"plain, fixed" is transformers' forward in steps of fixed shapes: CUDA graphs on a GPU, as they come elsewhere. What its
+proof says is printed. A static cache makes transformers compile its forward: the first call, which is not counted,
+takes half a minute. On a CPU one thread computes, and its own time counts, so that other work on the machine does not.
 """
 
 import argparse
@@ -33,11 +34,16 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import largest_difference, verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.fixed.step_graph import CudaCapture
+from distillkit_builtin.local.fixed.step_proof import proved_decoder
+from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
 from distillkit_builtin.local.model_class import auto_class
 from distillkit_builtin.local.plain_generator import PlainGenerator
+from distillkit_builtin.local.sequence_proof import proved
 
 PAD, END = 0, 1
-SIDES = ("fast", "plain", "generate", "generate, static")
+SIDES = ("fast", "plain, fixed", "generate, static", "plain", "generate")
+RATIOS = (("fast", "plain, fixed"), ("plain, fixed", "generate, static"), ("plain, fixed", "plain"))
 
 
 @dataclass(frozen=True)
@@ -102,33 +108,51 @@ def main() -> None:
     parser.add_argument("size", choices=sorted(SIZES))
     parser.add_argument("--families", nargs="+", choices=sorted(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=[side for side in SIDES if side != "generate"])
-    parser.add_argument("--repeats", type=int, default=2, help="the best counts; one more comes before")
+    parser.add_argument("--repeats", type=int, default=1, help="the best counts; one more comes before")
+    parser.add_argument("--seconds", type=float, default=400, help="after so many, nothing more is begun")
     options = parser.parse_args()
     size = SIZES[options.size]
     if size.device == "cpu":
         torch.set_num_threads(1)
     title = f"tokens a second: {size}, {describe(size.device)}, torch {torch.__version__}"
-    table = Table("", *options.sides, "fast / plain", title=title)
+    table = Table("", *options.sides, *(f"{one} / {other}" for one, other in RATIOS), title=title)
+    end = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as folder:
         write_tokenizer(Path(folder), size.vocabulary)
         tokenizer = HFTokenizer.load(folder)
         for family in options.families:
-            measured = measure(family, size, tokenizer, options.sides, options.repeats)
-            ratio = measured["fast"] / measured["plain"] if {"fast", "plain"} <= set(measured) else None
-            figures = [f"{measured[side]:,.0f}" if side in measured else "failed" for side in options.sides]
-            table.add_row(family, *figures, "" if ratio is None else f"{ratio:.2f}")
+            measured = measure(family, size, tokenizer, options.sides, options.repeats, end)
+            figures = [f"{measured[side]:,.0f}" if side in measured else "none" for side in options.sides]
+            table.add_row(family, *figures, *(ratio(measured, one, other) for one, other in RATIOS))
     Console(width=140).print(table)
 
 
-def measure(family: str, size: Size, tokenizer: HFTokenizer, sides: list[str], repeats: int) -> dict[str, float]:
-    """Tokens a second by side."""
+def ratio(measured: dict[str, float], one: str, other: str) -> str:
+    """How many times as fast one side is as another; nothing where either was not measured."""
+    return f"{measured[one] / measured[other]:.2f}" if {one, other} <= set(measured) else ""
+
+
+def measure(
+    family: str, size: Size, tokenizer: HFTokenizer, sides: list[str], repeats: int, end: float
+) -> dict[str, float]:
+    """Tokens a second by side; none is begun after `end`, a time of the monotonic clock."""
+    measured: dict[str, float] = {}
+    if time.monotonic() > end:
+        return measured
     causal_lm = build(family, size)
-    measured = {}
     for side in sides:
         begin = time.perf_counter()
+        if time.monotonic() > end:
+            print(f"{family}, {side}: no time left", flush=True)
+            continue
         try:
             measured[side] = best(sampler(side, causal_lm, tokenizer, size), size, repeats)
-        except (RuntimeError, ValueError, UnsupportedModelError) as error:  # the others are measured all the same
+        except (
+            RuntimeError,
+            ValueError,
+            UnsupportedModelError,
+            UnsupportedStepError,
+        ) as error:  # the others are measured all the same
             print(f"{family}, {side}: {type(error).__name__}: {error}", flush=True)
             continue
         spent = time.perf_counter() - begin
@@ -143,7 +167,7 @@ def build(family: str, size: Size) -> CausalLM:
     with torch.device(size.device):
         model = auto_class(config).from_config(config, dtype=size.dtype)
     model.eval().requires_grad_(False)
-    return CausalLM(model, Device(torch.device(size.device)), size.dtype)
+    return proved(CausalLM(model, Device(torch.device(size.device)), size.dtype))
 
 
 def sampler(side: str, causal_lm: CausalLM, tokenizer: HFTokenizer, size: Size) -> Callable[[], int]:
@@ -161,7 +185,9 @@ def sampler(side: str, causal_lm: CausalLM, tokenizer: HFTokenizer, size: Size) 
         print("proven, at most {:.2g} apart: {}".format(*largest_difference(backbone)))
         generator: SlotGenerator | PlainGenerator = SlotGenerator(backbone, tokenizer, ends)
     else:
-        generator = PlainGenerator(causal_lm, tokenizer, ends)
+        capture = CudaCapture() if size.device == "cuda" else None
+        decoder = proved_decoder(causal_lm, capture) if side.endswith("fixed") else None
+        generator = PlainGenerator(causal_lm, tokenizer, ends, decoder)
 
     def sample() -> int:
         rollouts: list[Rollout] = []

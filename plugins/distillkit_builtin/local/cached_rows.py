@@ -19,6 +19,8 @@ class CachedRows:
 
     causal_lm: CausalLM
     cache: DynamicCache
+    columns: int
+    """Tokens of the longest row, which others are padded to."""
     lengths: Tensor
     """[batch, 1]: tokens of each row."""
     mask: Tensor | None
@@ -35,13 +37,14 @@ class CachedRows:
         device = causal_lm.device.device
         rows = [torch.tensor(prompt, dtype=torch.long, device=device) for prompt in prompts]
         lengths = torch.tensor([[len(row)] for row in rows], device=device)
+        columns = max(map(len, rows))
         if not left_padding:
-            found = cls(causal_lm, causal_lm.new_cache(), lengths, None)
+            found = cls(causal_lm, causal_lm.new_cache(), columns, lengths, None)
             ids = torch.stack(rows)
-            return found, found._last_hidden(ids, torch.arange(ids.shape[1], device=device).expand_as(ids))
+            return found, found._last_hidden(ids, torch.arange(columns, device=device).expand_as(ids))
         ids = pad_sequence(rows, batch_first=True, padding_side="left")
-        mask = (torch.arange(ids.shape[1], device=device) >= ids.shape[1] - lengths).long()
-        found = cls(causal_lm, causal_lm.new_cache(), lengths, mask)
+        mask = (torch.arange(columns, device=device) >= columns - lengths).long()
+        found = cls(causal_lm, causal_lm.new_cache(), columns, lengths, mask)
         return found, found._last_hidden(ids, (mask.cumsum(1) - 1).clamp(min=0))
 
     def select(self, index: Tensor) -> None:
@@ -54,8 +57,12 @@ class CachedRows:
         """Append one token [batch] to each row, and give the hidden states [batch, hidden] behind it."""
         if self.mask is not None:
             self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        self.lengths = self.lengths + 1
+        self.lengths, self.columns = self.lengths + 1, self.columns + 1
         return self._last_hidden(tokens[:, None], self.lengths - 1)
+
+    def next_logits(self, tokens: Tensor) -> Tensor:
+        """Append one token [batch] to each row, and give float32 logits [batch, vocabulary] behind it."""
+        return self.causal_lm.head(self.decode(tokens)).float()
 
     def _last_hidden(self, ids: Tensor, positions: Tensor) -> Tensor:
         mask = {} if self.mask is None else {"attention_mask": self.mask}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache
 
 from distillkit.arrays import IntArray
 from distillkit.errors import InputError
@@ -97,7 +98,7 @@ class CausalLM:
         """An empty cache for keys, values and states; layers that attend to a window keep no more than that."""
         return self.cache_kind.new(self._cache_config)
 
-    def hidden_states(self, ids: Tensor, cache: DynamicCache | None = None, **options: Tensor) -> Tensor:
+    def hidden_states(self, ids: Tensor, cache: Cache | None = None, **options: Tensor) -> Tensor:
         """The last hidden states [batch, length, hidden] of `ids` [batch, length], behind what `cache` holds.
 
         `options` are the backbone's own: an attention mask, position ids.

@@ -10,6 +10,7 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.plain_generator import PlainGenerator
 
@@ -40,11 +41,13 @@ class Generator(Protocol):
         ...
 
 
-def generator_for(causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer) -> Generator:
-    """By the model's fast backbone where it has one, else by transformers' own forward."""
+def generator_for(
+    causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer, fixed: FixedDecoder | None = None
+) -> Generator:
+    """By the model's fast backbone where it has one, else by transformers' own forward, in `fixed` steps if given."""
     eos_ids = frozenset(tokenizer.eos_ids)
     if backbone is None:
-        return PlainGenerator(causal_lm, tokenizer, eos_ids)
+        return PlainGenerator(causal_lm, tokenizer, eos_ids, fixed)
     return SlotGenerator(backbone, tokenizer, eos_ids)
 
 

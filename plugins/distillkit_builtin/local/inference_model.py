@@ -14,7 +14,7 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.backbone import FastBackbone
-from distillkit_builtin.local.forward_choice import choose_backbone
+from distillkit_builtin.local.forward_choice import choose_backbone, choose_decoder
 from distillkit_builtin.local.generator import Generator, by_params, generator_for
 from distillkit_builtin.local.kernel_packages import kernel_notes
 from distillkit_builtin.local.known_ids import KnownIds
@@ -53,12 +53,14 @@ class InferenceModel:
         """Choose how the model is computed. Raises InputError as `choose_backbone`."""
         messages: list[str] = []
         backbone = await causal_lm.device.run(choose_backbone, causal_lm, forward, messages.append)
+        fixed = None
         if backbone is None:
+            fixed = await causal_lm.device.run(choose_decoder, causal_lm, messages.append)
             name = type(causal_lm.model).__name__
             messages += (*causal_lm.batching.sampling_notes(name), *causal_lm.batching.scoring_notes(name))
         for message in (*messages, *kernel_notes(causal_lm)):
             notify(message)
-        generator = generator_for(causal_lm, backbone, tokenizer)
+        generator = generator_for(causal_lm, backbone, tokenizer, fixed)
         return cls(causal_lm, backbone, generator, known, sample_batch, score_batch, notify)
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:

@@ -11,38 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distillkit.arrays import Array, IntArray, logprob_array, token_ids
-from distillkit.records import FinishReason, Rollout
+from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder, FixedRows
 from distillkit_builtin.local.known_ids import KnownIds, is_greedy
+from distillkit_builtin.local.sampled_draft import Draft, SampledTokens
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
 from distillkit_builtin.local.token_tables import sampled_tables
 
 FIRST_CANDIDATES = 512
 """Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
-
-
-@dataclass(slots=True)
-class _Draft:
-    """A completion that is being sampled."""
-
-    request: SampleRequest
-    uniforms: Tensor
-    """[max_tokens] float32 on the device."""
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    arrays: dict[str, Array] = field(default_factory=dict)
-    """[max_tokens, ...] of what the request wants besides, as far as tokens are sampled."""
-    finish_reason: FinishReason | None = None
-
-    def keep(self, name: str, value: Array) -> None:
-        """Keep what is wanted [...] of the token that is sampled next."""
-        if name not in self.arrays:
-            self.arrays[name] = np.empty((self.request.params.max_tokens, *value.shape), value.dtype)
-        self.arrays[name][len(self.ids)] = value
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +34,10 @@ class PlainGenerator:
     tokenizer: HFTokenizer
     eos_ids: frozenset[int]
     """What ends every completion, besides its own `params.stop_ids`."""
+    fixed: FixedDecoder | None = None
+    """Decodes in steps of fixed shapes; None: in steps whose cache grows by every token."""
+    ahead: bool | None = None
+    """Whether the device begins what comes next before the host reads a token; None: where it is not the host's own."""
     known: KnownIds = field(init=False)
     """Which ids are sampled."""
 
@@ -68,106 +53,95 @@ class PlainGenerator:
         As `Generator.generate` says; `requests` have one set of sampling parameters and want the same.
         """
         together = [requests] if self.causal_lm.batching.left_padding else by_prompt_length(requests)
-        with self.causal_lm.without_adapter():
+        try:
             for same in together:
                 for start in range(0, len(same), size):
                     self.generate_batch(same[start : start + size], version, emit)
+        except torch.OutOfMemoryError:
+            self.free_caches()
+            raise
 
     def free_caches(self) -> bool:
-        """False: no memory is kept from call to call."""
-        return False
+        """Free memory and graphs of steps of fixed shapes, and return whether there were any."""
+        return self.fixed is not None and self.fixed.free()
 
     @torch.inference_mode()
     def generate_batch(self, requests: Sequence[SampleRequest], version: int, emit: Callable[[Rollout], None]) -> None:
-        """Sample all requests as one batch from the model as it stands, with its adapter where that is on.
+        """Sample all requests as one batch, without the adapter.
 
         Rollouts say that policy `version` made them; prompts have one length unless the model can be padded on the
         left. Raises Cancelled between two tokens.
         """
-        active = [_Draft(request, self._uniforms(request)) for request in requests]
-        rows, logits = self._prefill([draft.request.prompt_ids for draft in active])
-        while active:
-            self.causal_lm.device.raise_if_cancelled()
-            chosen = self._sample(logits, active)
-            keep = [i for i, draft in enumerate(active) if draft.finish_reason is None]
-            for draft in active:
-                if draft.finish_reason is not None:
-                    emit(self._rollout(draft, version))
-            if len(keep) < len(active):
-                active = [active[i] for i in keep]
-                if not active:
-                    return
-                index = torch.tensor(keep, device=chosen.device)
-                rows.select(index)
-                chosen = chosen[index]
-            logits = self._logits(rows.decode(chosen))
+        with self.causal_lm.without_adapter():
+            self._generate([Draft(request, self.tokenizer, self.eos_ids) for request in requests], version, emit)
 
-    def _uniforms(self, request: SampleRequest) -> Tensor:
-        numbers = np.random.Generator(np.random.Philox(key=request.seed)).random(
-            request.params.max_tokens, dtype=np.float32
-        )
+    def _generate(self, drafts: list[Draft], version: int, emit: Callable[[Rollout], None]) -> None:
+        rows, logits = self._prefill([draft.request for draft in drafts])
+        uniforms = self._uniforms([draft.request for draft in drafts])
+        for step in range(uniforms.shape[1]):
+            self.causal_lm.device.raise_if_cancelled()
+            sampled = self._sample(logits, uniforms[:, step], drafts[0].request)
+            chosen = sampled.chosen
+            ahead = (chosen.is_cuda if self.ahead is None else self.ahead) and step + 1 < uniforms.shape[1]
+            if ahead:  # for rows that end here as well
+                logits = rows.next_logits(chosen)
+            sampled.append_to(drafts)
+            for draft in drafts:
+                if draft.finish_reason is not None:
+                    emit(draft.rollout(version))
+            keep = [row for row, draft in enumerate(drafts) if draft.finish_reason is None]
+            if not keep:
+                return
+            if len(keep) < len(drafts):
+                index = torch.tensor(keep, device=chosen.device)
+                drafts, chosen, uniforms = [drafts[row] for row in keep], chosen[index], uniforms[index]
+                rows.select(index)
+                logits = logits[index]
+            if not ahead:
+                logits = rows.next_logits(chosen)
+
+    def _uniforms(self, requests: Sequence[SampleRequest]) -> Tensor:
+        """[batch, most tokens] float32 on the device: each request's own, as many as it may have tokens."""
+        numbers = np.zeros((len(requests), _most_tokens(requests)), dtype=np.float32)
+        for row, request in zip(numbers, requests, strict=True):
+            count = request.params.max_tokens
+            row[:count] = np.random.Generator(np.random.Philox(key=request.seed)).random(count, dtype=np.float32)
         return torch.from_numpy(numbers).to(self.causal_lm.device.device)
 
-    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[CachedRows, Tensor]:
-        """What is cached of the prompts, a row each, and the logits [batch, vocabulary] behind them.
+    def _prefill(self, requests: Sequence[SampleRequest]) -> tuple[CachedRows | FixedRows, Tensor]:
+        """What is cached of the prompts, a row each, and float32 logits [batch, vocabulary] behind them.
 
         Each different prompt is computed once.
         """
-        distinct, left_padding = DistinctPrompts.of(prompts), self.causal_lm.batching.left_padding
-        rows, hidden = CachedRows.prefill(self.causal_lm, distinct.prompts, left_padding=left_padding)
+        distinct = DistinctPrompts.of(request.prompt_ids for request in requests)
+        left_padding = self.causal_lm.batching.left_padding
+        prompts, hidden = CachedRows.prefill(self.causal_lm, distinct.prompts, left_padding=left_padding)
         index = torch.tensor(distinct.row_of, device=hidden.device)
-        rows.select(index)
-        return rows, self._logits(hidden[index])
+        logits = self.causal_lm.head(hidden[index]).float()
+        if self.fixed is not None:
+            return self.fixed.start(prompts, index, _most_tokens(requests)), logits
+        prompts.select(index)
+        return prompts, logits
 
-    def _logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits [batch, vocabulary] of hidden states [batch, hidden]."""
-        return self.causal_lm.head(hidden).float()
+    def _sample(self, logits: Tensor, uniforms: Tensor, first: SampleRequest) -> SampledTokens:
+        """One token a row of `logits` [batch, vocabulary] by `uniforms` [batch], with its logprob at temperature 1.
 
-    def _sample(self, logits: Tensor, drafts: Sequence[_Draft]) -> Tensor:
-        """Sample one token a row [batch]; add it, its logprob at temperature 1 and its finish reason to its draft."""
-        params = drafts[0].request.params
-        logprobs = torch.log_softmax(logits, dim=1)
+        Its parameters, and what is wanted besides, are those of the `first` request.
+        """
+        params, logprobs = first.params, torch.log_softmax(logits, dim=1)
         known = self.known.only(logprobs if params.is_untouched else logits)
-        self._keep_tables(logprobs, drafts)
+        tables = sampled_tables(self.known.only(logprobs), first.wanted) if first.wanted else {}
         if is_greedy(params):
             chosen = known.argmax(1)
         else:
-            uniforms = torch.stack([draft.uniforms[len(draft.ids)] for draft in drafts])
             chosen = sample_indices(known if params.is_untouched else truncated_logprobs(known, params), uniforms)
         taken = logprobs.gather(1, chosen[:, None]).squeeze(1)
         self.known.measure(logits, chosen, taken)
-        for draft, index, logprob in zip(drafts, chosen.tolist(), taken.tolist(), strict=True):
-            draft.ids.append(index)
-            draft.logprobs.append(logprob)
-            draft.finish_reason = self._finish_reason(draft)
-        return chosen
+        return SampledTokens(chosen, taken, tables)
 
-    def _keep_tables(self, logprobs: Tensor, drafts: Sequence[_Draft]) -> None:
-        """Keep what the requests want of their next token's distributions `logprobs` [batch, vocabulary]."""
-        wanted = drafts[0].request.wanted
-        tables = sampled_tables(self.known.only(logprobs), wanted) if wanted else {}
-        for name, values in tables.items():
-            for draft, value in zip(drafts, values.cpu().numpy(), strict=True):
-                draft.keep(name, value)
 
-    def _finish_reason(self, draft: _Draft) -> FinishReason | None:
-        params = draft.request.params
-        if draft.ids[-1] in self.eos_ids or draft.ids[-1] in params.stop_ids:
-            return "stop"
-        if params.stop and any(stop in self.tokenizer.decode(draft.ids) for stop in params.stop):
-            return "stop"
-        return "length" if len(draft.ids) == params.max_tokens else None
-
-    def _rollout(self, draft: _Draft, version: int) -> Rollout:
-        return Rollout(
-            request=draft.request,
-            policy_version=version,
-            token_ids=token_ids(draft.ids),
-            logprobs=logprob_array(draft.logprobs),
-            finish_reason=draft.finish_reason or "length",
-            text=self.tokenizer.decode(draft.ids),
-            arrays={name: values[: len(draft.ids)] for name, values in draft.arrays.items()},
-        )
+def _most_tokens(requests: Sequence[SampleRequest]) -> int:
+    return max(request.params.max_tokens for request in requests)
 
 
 def by_prompt_length(requests: Sequence[SampleRequest]) -> list[list[SampleRequest]]:

@@ -135,7 +135,7 @@ class _Samples:
         numbers = np.random.default_rng(0)
         states = has_states(causal_lm.new_cache())
         short, long, middle, _ = LENGTHS_OF_STATES if states else LENGTHS
-        long = max([long, *(window + BEYOND for window in _windows(causal_lm) if window <= LONGEST_WINDOW)])
+        long = max([long, *(window + BEYOND for window in windows(causal_lm) if window <= LONGEST_WINDOW)])
         lengths = (short, long, middle, long)
         rows = [torch.from_numpy(numbers.integers(1, min(count, 5000), length)).to(device) for length in lengths]
         rows[2][:SHARED] = rows[1][:SHARED]
@@ -206,7 +206,7 @@ class _Samples:
             return cached.decode(torch.stack([row[-1] for row in rows])), questions.count
 
 
-def _windows(causal_lm: CausalLM) -> list[int]:
+def windows(causal_lm: CausalLM) -> list[int]:
     """How many tokens each layer that forgets some keeps."""
     layers = causal_lm.new_cache().layers
     return [layer.sliding_window for layer in layers if isinstance(layer, DynamicSlidingWindowLayer)]

@@ -5,6 +5,7 @@ function, which does not (transformers 5.x). Sampled logprobs would then not be 
 layer's projection gives is clamped before, for one token: dt = softplus(projected + bias), whose limits are known.
 """
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import Protocol, cast
@@ -66,4 +67,4 @@ def _before_softplus(step: float) -> float:
     """What softplus makes `step` of: log(exp(step) - 1); softplus is the identity above 20."""
     if step <= 0:
         return -torch.inf
-    return step if step > 20 else float(torch.tensor(step, dtype=torch.float64).expm1().log())
+    return step if step > 20 else math.log(math.expm1(step))

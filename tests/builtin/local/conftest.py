@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from helpers.explicit_attention import attention_in_the_place_of
+from helpers.recorded_work import RecordedWork
 
 from builtin.http.conftest import serve  # noqa: F401
 from distillkit.arrays import token_ids
@@ -17,6 +18,7 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.pace import Pace
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
 from distillkit_builtin.local.generator import Generator
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.plain_generator import PlainGenerator
@@ -60,12 +62,16 @@ def ask(tiny_model: str) -> Callable[..., list[SampleRequest]]:
 
 @pytest.fixture
 def make_generator(tiny_model: str) -> Callable[[CausalLM, Sequence[int], str], Generator]:
-    """A generator, `plain`, `fast`, or `behind` as on CUDA, that knows no ends but those that are given."""
+    """A generator that knows no ends but those that are given: `plain`, `recorded` as that is on CUDA, `fast`, or
+    `behind` as that is on CUDA."""
 
     def make(causal_lm: CausalLM, eos: Sequence[int], forward: str) -> Generator:
         tokenizer = HFTokenizer.load(tiny_model)
         if forward == "plain":
             return PlainGenerator(causal_lm, tokenizer, frozenset(eos))
+        if forward == "recorded":
+            fixed = FixedDecoder(causal_lm, RecordedWork, shortest=32)
+            return PlainGenerator(causal_lm, tokenizer, frozenset(eos), fixed, ahead=True)
         pace = Pace(3, 1) if forward == "behind" else None
         return SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset(eos), pace)
 

@@ -2,13 +2,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import tiny_models
 
 from distillkit.errors import InputError
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
-from distillkit_builtin.local.forward_choice import choose_backbone
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
+from distillkit_builtin.local.fixed.step_graph import CudaCapture
+from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
+from distillkit_builtin.local.forward_choice import choose_backbone, choose_decoder
 from distillkit_builtin.local.generator import generator_for
 from distillkit_builtin.local.plain_generator import PlainGenerator
 
@@ -38,3 +42,30 @@ def test_the_fast_path_is_refused_where_it_is_not_supported(load: Load, tmp_path
 
 def test_plain_is_plain(causal_lm: CausalLM) -> None:
     assert choose_backbone(causal_lm, "plain", print) is None
+
+
+def test_steps_are_recorded_on_cuda_where_they_are_proved(
+    causal_lm: CausalLM, tiny_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prove(proved: CausalLM, capture: object) -> FixedDecoder:
+        assert isinstance(capture, CudaCapture)
+        return FixedDecoder(proved, capture)
+
+    monkeypatch.setattr("distillkit_builtin.local.forward_choice.proved_decoder", prove)
+    assert choose_decoder(causal_lm, print) is None, "nothing is gained on a CPU"
+    monkeypatch.setattr(causal_lm.device, "device", torch.device("cuda"))
+    decoder = choose_decoder(causal_lm, print)
+    generator = generator_for(causal_lm, None, HFTokenizer.load(tiny_model), decoder)
+    assert isinstance(generator, PlainGenerator)
+    assert generator.fixed is decoder is not None
+
+
+def test_why_no_step_is_recorded_is_said(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> FixedDecoder:
+        raise UnsupportedStepError("a layer keeps what it has read in a Diary")
+
+    monkeypatch.setattr("distillkit_builtin.local.forward_choice.proved_decoder", refuse)
+    monkeypatch.setattr(causal_lm.device, "device", torch.device("cuda"))
+    notices: list[str] = []
+    assert choose_decoder(causal_lm, notices.append) is None
+    assert notices == ["LlamaForCausalLM decodes without a CUDA graph: a layer keeps what it has read in a Diary"]

@@ -37,8 +37,16 @@ def slot_bytes(size: Footprint, work: Work, slots: int) -> int:
     return slots * length * size.structure.cached * size.dtype.itemsize + state
 
 
+def keeps_slots(size: Footprint, *, fast: bool) -> bool:
+    """Whether slots stay from one sampling to the next: also of the plain path's CUDA graphs.
+
+    Where a model turns out to have no such graph, nothing stays, and what grows has that room too.
+    """
+    return fast or size.device.startswith("cuda")
+
+
 def sampling_bytes(size: Footprint, work: Work, slots: int, routed: int, *, fast: bool) -> int:
-    """Prompts while they are read, and the logits of a token; of the plain path the keys and values too.
+    """Prompts while they are read, and the logits of a token; of the plain path keys and values that grow too.
 
     `routed` is what `routed_numbers` says of the model.
     """
@@ -49,7 +57,7 @@ def sampling_bytes(size: Footprint, work: Work, slots: int, routed: int, *, fast
         tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
         return tokens * (flowing_bytes(size, routed) + cached) + logits
     states = slots * size.structure.state * FLOAT32
-    growing = GROWING * slots * work.length * cached
+    growing = (GROWING - keeps_slots(size, fast=fast)) * slots * work.length * cached
     return slots * work.prompt * flowing_bytes(size, routed) + growing + states + logits
 
 

@@ -15,6 +15,7 @@ from distillkit_builtin.local.fast.slot_generator import LARGE
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
+    keeps_slots,
     routed_numbers,
     samples_fast,
     sampling_bytes,
@@ -148,7 +149,7 @@ def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list
     slots = work.slots(options.sample_batch_size)
     sampling = sampling_bytes(size, work, slots, routed_numbers(config), fast=fast)
     uses = [MemoryUse(size.device, "sampling", "prompts and logits", sampling)]
-    if fast:
+    if keeps_slots(size, fast=fast):
         what = f"keys and values of {slots} completions of {work.length:,} tokens"
         held = slot_bytes(size, work, slots)
         stays = held < LARGE or not has_wide_layers(size.structure)

@@ -1,0 +1,152 @@
+"""Rows that are sampled in steps of fixed shapes, and the memory that stays for the next ones.
+
+A step reads columns up to a length that doubles as rows grow, and rows up to a number that halves as rows end: a few
+shapes, each with a step of its own over the same memory. Rows that have ended stay in their step until half have.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from distillkit_builtin.local.cached_rows import CachedRows
+from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.fixed.fixed_step import FixedStep, StepInputs
+from distillkit_builtin.local.fixed.step_graph import Capture
+from distillkit_builtin.local.fixed.stored_layer import StoredLayer
+
+SHORTEST = 256
+"""Columns of the shortest step; others have twice as many as the one before."""
+ROUND = 128
+"""Memory is for a multiple of this many columns, so that a slightly longer prompt does not need more."""
+
+
+@dataclass(slots=True)
+class FixedMemory:
+    """Memory for rows of a model, and steps over it."""
+
+    causal_lm: CausalLM
+    layers: list[StoredLayer]
+    inputs: StepInputs
+    capacity: int
+    """Rows."""
+    length: int
+    """Columns."""
+    shortest: int
+    """Columns of the shortest step."""
+    capture: Capture | None
+    steps: dict[tuple[int, int], FixedStep] = field(default_factory=dict)
+    """By rows and columns."""
+    weights: tuple[int, ...] = ()
+    """Where the model's weights were when the steps were made."""
+
+    def fits(self, rows: int, columns: int, *, padded: bool) -> bool:
+        """Whether so many rows and columns have room; `padded`: with a mask."""
+        return rows <= self.capacity and columns <= self.length and (self.inputs.mask is not None) == padded
+
+    def step(self, rows: int, columns: int) -> FixedStep:
+        """Of so many rows, with at least so many columns."""
+        length = self.shortest
+        while length < columns:
+            length *= 2
+        length = min(length, self.length)
+        if (rows, length) not in self.steps:
+            inputs = self.inputs.first(rows, length)
+            self.steps[rows, length] = FixedStep(self.causal_lm, self.layers, inputs, length, self.capture)
+        return self.steps[rows, length]
+
+    def require_weights_in_place(self) -> None:
+        """Forget steps that were made while weights were elsewhere: their graphs read from there."""
+        weights = tuple(tensor.data_ptr() for tensor in _held(self.causal_lm.model))
+        if weights != self.weights:
+            self.steps.clear()
+            self.weights = weights
+
+
+def _held(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+@dataclass(slots=True)
+class FixedRows:
+    """Rows that are sampled now."""
+
+    memory: FixedMemory
+    count: int
+    """Rows of the next step; some may have ended."""
+    columns: int
+    """Those that hold tokens."""
+    live: Tensor | None = None
+    """[n]: which rows of the step have not ended; None: all."""
+
+    def select(self, index: Tensor) -> None:
+        """Go on with the rows `index` [n] of those that have not ended; no row twice."""
+        live = index if self.live is None else self.live[index]
+        count = 1 << (len(live) - 1).bit_length()  # the least power of two: few sizes, so few steps
+        if 2 * len(live) > self.count or count >= self.count:
+            self.live = live
+            return
+        padded = torch.cat([live, live[:1].expand(count - len(live))])
+        for layer in self.memory.layers:
+            layer.move(padded, self.columns)
+        self.memory.inputs.move(padded)
+        self.count = count
+        self.live = None if count == len(live) else torch.arange(len(live), device=live.device)
+
+    def next_logits(self, tokens: Tensor) -> Tensor:
+        """Append one token [n] to each row, and give float32 logits [n, vocabulary] behind it, until the next call."""
+        step = self.memory.step(self.count, self.columns + 1)
+        ids = step.inputs.ids[:, 0]
+        if self.live is None:
+            ids.copy_(tokens)
+        else:
+            ids.index_copy_(0, self.live, tokens)
+        logits = step.run()
+        self.columns += 1
+        return logits if self.live is None else logits[self.live]
+
+
+@dataclass(slots=True)
+class FixedDecoder:
+    """Begins rows behind prompts, in memory that is kept from one batch to the next."""
+
+    causal_lm: CausalLM
+    capture: Capture | None
+    """None: steps are run as they come."""
+    shortest: int = SHORTEST
+    memory: FixedMemory | None = None
+
+    def start(self, prompts: CachedRows, rows: Tensor, new_tokens: int) -> FixedRows:
+        """Rows `rows` [n] of those that `prompts` hold, for `new_tokens` tokens each.
+
+        Raises:
+            UnsupportedStepError: if what is cached of the prompts cannot be kept in tensors that never move.
+        """
+        count, columns = len(rows), prompts.columns
+        memory = self._memory_for(prompts, count, columns + new_tokens)
+        memory.require_weights_in_place()
+        for home, layer in zip(memory.layers, prompts.cache.layers, strict=True):
+            home.fill(layer, rows, columns)
+        inputs = memory.inputs
+        inputs.positions[:count] = prompts.lengths[rows]
+        inputs.place.fill_(columns)
+        if inputs.mask is not None and prompts.mask is not None:
+            inputs.mask.zero_()
+            inputs.mask[:count, :columns] = prompts.mask[rows]
+        return FixedRows(memory, count, columns)
+
+    def free(self) -> bool:
+        """Free the memory, which is made again when it is needed, and return whether there was any."""
+        had, self.memory = self.memory is not None, None
+        return had
+
+    def _memory_for(self, prompts: CachedRows, rows: int, columns: int) -> FixedMemory:
+        memory = self.memory
+        if memory is not None and memory.fits(rows, columns, padded=prompts.mask is not None):
+            return memory
+        self.memory = memory = None  # frees it first
+        length = -(-columns // ROUND) * ROUND
+        layers = [StoredLayer.allocate(layer, rows, length) for layer in prompts.cache.layers]
+        inputs = StepInputs.allocate(rows, length, prompts.lengths.device, padded=prompts.mask is not None)
+        self.memory = FixedMemory(self.causal_lm, layers, inputs, rows, length, self.shortest, self.capture)
+        return self.memory
