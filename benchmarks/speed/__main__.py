@@ -1,7 +1,7 @@
 """Whole steps, ours and TRL's, each in a process of its own; tables in Markdown.
 
 python -m benchmarks.speed main lora wide 8b --sides distillkit "TRL with vLLM"
-python -m benchmarks.speed main lora --sides distillkit "TRL with vLLM" --budget-s 540     # what a call of ten minutes takes
+python -m benchmarks.speed main lora --sides distillkit "TRL with vLLM" --limit-s 240 --budget-s 540    # ten minutes
 python -m benchmarks.speed cpu cpu-bf16 --trl-python .venv-trl/bin/python
 python -m benchmarks.speed main --steps 3 --sides TRL "TRL, static cache" "TRL, liger"
 python -m benchmarks.speed main --steps 8 --sides distillkit "distillkit, full KL"

@@ -56,5 +56,5 @@ def measure(
     return {
         "steps": [{name: line[f"time/{name}"] for name in PHASES if f"time/{name}" in line} for line in taken],
         "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if shape.device == "cuda" else None,
-        "peak_flops": matrix_peak(shape.device, shape.dtype),
+        "peak_flops": matrix_peak(shape.device, shape.dtype, 30 if shape.device == "cuda" else 5),
     }

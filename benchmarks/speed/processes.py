@@ -95,7 +95,9 @@ def _run(command: Sequence[str], limit: float, environment: Mapping[str, str], l
     print(f"{log}:", *lines[-25:], sep="\n  ", file=sys.stderr, flush=True)
     if code is None:
         return f"over {limit:.0f} s"
-    return ([line.strip() for line in lines if "Error" in line] or [f"exit code {code}"])[-1]
+    errors = [line.strip() for line in lines if "Error" in line]
+    causes = [line for line in errors if "root cause" not in line]  # vLLM's processes say that it stands above
+    return (causes or errors or [f"exit code {code}"])[-1]
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

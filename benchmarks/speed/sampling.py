@@ -1,4 +1,4 @@
-"""Sampling alone, ours and vLLM's, each in processes of its own; the last line says how often ours is as fast.
+"""Sampling alone, ours and vLLM's, each in processes of its own.
 
 python -m benchmarks.speed.sampling 64x256 512x256 64x1900 --sides distillkit vLLM
 python -m benchmarks.speed.sampling 8x16 --model tiny --vllm-python .venv-vllm/bin/python     # whether it works
@@ -64,8 +64,8 @@ def _measure(
 def table_lines(sizes: list[SamplingSize], shape: Shape, measured: dict[tuple[str, str], Measured]) -> Iterator[str]:
     """A row a size: ours, the best of the others with and without logprobs, and the ratios; then what failed."""
     columns = ["", "distillkit", "vLLM with logprobs", "without", "x with", "x without"]
-    yield f"tokens a second: {shape.student.parameters / 1e9:.2f} billion weights, {shape.dtype}, "
-    yield f"prompts of {shape.prompt_tokens} tokens\n"
+    weights = f"{shape.student.parameters / 1e6:,.0f} million weights"
+    yield f"tokens a second: {weights}, {shape.dtype}, prompts of {shape.prompt_tokens} tokens\n"
     yield from table(columns, [_row(str(size), measured) for size in sizes])
     yield ""
     for (name, setting), found in measured.items():

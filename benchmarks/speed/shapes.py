@@ -122,7 +122,7 @@ QWEN3_600M = ModelShape(1024, 3072, 28, 16, 8, 128, 151_936)
 QWEN3_1700M = ModelShape(2048, 6144, 28, 16, 8, 128, 151_936)
 QWEN3_8B = ModelShape(4096, 12_288, 36, 32, 8, 128, 151_936, tied=False)
 SMOL_135M = ModelShape(576, 1536, 30, 9, 3, 64, 49_152)
-TINY = ModelShape(64, 128, 2, 4, 2, 16, 4096)
+TINY = ModelShape(64, 128, 2, 4, 2, 32, 4096)
 
 SHAPES = {
     "tiny": Shape(TINY, TINY, 8, 2, 20, 20, 8, "cpu", "float32", (16,)),  # whether the benchmark itself works
