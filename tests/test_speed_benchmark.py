@@ -83,6 +83,14 @@ def test_a_lora_computes_two_thirds_of_what_training_all_weights_does_and_its_ow
     assert 0.66 < lora.training_flops / main.training_flops < 0.75
 
 
+def test_prompts_that_are_read_once_are_counted_once() -> None:
+    lora, wide = SHAPES["lora"], SHAPES["wide"]
+    assert wide.training_flops == pytest.approx(8 * lora.training_flops)
+    assert wide.scoring_flops < 0.8 * 8 * lora.scoring_flops
+    alone = replace(TINY, completions=1)
+    assert TINY.training_flops < 2 * alone.training_flops
+
+
 def test_the_8b_is_taught_by_its_own_files(tmp_path: Path) -> None:
     assert SHAPES["8b"].own_base
     inputs = write_inputs(tmp_path, replace(TINY, own_base=True), 1)

@@ -19,7 +19,8 @@ from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 TOKENS = 256
 """Of a completion."""
-IDS = token_ids(np.random.default_rng(0).integers(0, ByteTokenizer.size - 2, TOKENS))
+IDS = token_ids(np.random.default_rng(0).integers(16, ByteTokenizer.size - 2, TOKENS))
+"""None of which ends a completion: those come first in the one tokenizer, and last among bytes."""
 SAMPLED = logprob_array(-np.random.default_rng(1).random(TOKENS))
 SCORED = logprob_array(-np.random.default_rng(2).random(TOKENS))
 

@@ -43,9 +43,9 @@ class ModelShape:
         """One product of each token with every weight, of `scored` ones with the head too."""
         return 2 * tokens * self.layer_parameters + 2 * scored * self.hidden * self.vocabulary
 
-    def attention_flops(self, tokens: int, length: int) -> float:
-        """Forward, causal, in sequences of `length`."""
-        return tokens * self.layers * 2 * self.heads * self.head_dim * length
+    def attention_flops(self, pairs: float) -> float:
+        """Forward, of so many pairs of a token and one that it attends to."""
+        return self.layers * 4 * self.heads * self.head_dim * pairs
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,8 @@ class Shape:
 
     @property
     def scoring_flops(self) -> float:
-        """One forward of the teacher."""
-        return self._forward(self.teacher)
+        """One forward of the teacher, which reads the prompt of several completions once."""
+        return self._forward(self.teacher, shared=True)
 
     @property
     def training_flops(self) -> float:
@@ -88,15 +88,19 @@ class Shape:
         """
         if self.lora_rank == 0:
             return self.training_flops_of_all_weights
-        tokens = self.sequences * self.length
+        tokens, pairs = self._computed(shared=self._trains_prompts_once)
         frozen = 2 * self.student.weight_flops(tokens, self.tokens)
         adapter = 6 * tokens * self.student.adapter_parameters(self.lora_rank)
-        return frozen + 3 * self.student.attention_flops(tokens, self.length) + adapter
+        return frozen + 3 * self.student.attention_flops(pairs) + adapter
 
     @property
     def training_flops_of_all_weights(self) -> float:
         """Forward, and twice as much backward: as if no weight were frozen, which is how a LoRA is often counted."""
-        return 3 * self._forward(self.student)
+        return 3 * self._forward(self.student, shared=self._trains_prompts_once)
+
+    @property
+    def _trains_prompts_once(self) -> bool:
+        return self.device == "cpu"
 
     @property
     def sequences(self) -> int:
@@ -113,9 +117,15 @@ class Shape:
         each = f"{self.completions} x ({self.prompt_tokens} + {self.new_tokens}) tokens"
         return f"{self.prompts} prompts x {each}"
 
-    def _forward(self, model: ModelShape) -> float:
-        tokens = self.sequences * self.length
-        return model.weight_flops(tokens, self.tokens) + model.attention_flops(tokens, self.length)
+    def _computed(self, *, shared: bool) -> tuple[int, float]:
+        """Tokens, and pairs of attention; `shared`: prompts are computed once, and their completions behind them."""
+        prompts = self.prompts if shared else self.sequences
+        pairs = prompts * self.prompt_tokens**2 / 2 + self.tokens * (self.prompt_tokens + self.new_tokens / 2)
+        return prompts * self.prompt_tokens + self.tokens, pairs
+
+    def _forward(self, model: ModelShape, *, shared: bool) -> float:
+        tokens, pairs = self._computed(shared=shared)
+        return model.weight_flops(tokens, self.tokens) + model.attention_flops(pairs)
 
 
 QWEN3_600M = ModelShape(1024, 3072, 28, 16, 8, 128, 151_936)
