@@ -144,9 +144,12 @@ def wrong_end(rollout: Rollout) -> str | None:
     ends, ids = rollout.request.params.stop_ids, rollout.token_ids
     if rollout.mask is not None or not ends:
         return None
-    inside = np.flatnonzero(np.isin(ids[:-1], ends))
-    if len(inside):
-        return f"{rollout.key}: goes on behind token {inside[0]}, id {ids[inside[0]]}, at which it was to end"
+    inside = ids[:-1] == ends[0]
+    for end in ends[1:]:  # there are few, for which `np.isin` takes four times as long
+        inside |= ids[:-1] == end
+    if inside.any():
+        first = int(inside.argmax())
+        return f"{rollout.key}: goes on behind token {first}, id {ids[first]}, at which it was to end"
     stops = rollout.request.params.stop
     if rollout.finish_reason == "length" or int(ids[-1]) in ends or any(stop in rollout.text for stop in stops):
         return None

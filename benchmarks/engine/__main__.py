@@ -34,7 +34,7 @@ def main() -> None:
     options = parser.parse_args()
     table = Table("case", "measured", "target", title="What the engine itself costs")
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        for line in track(_lines(Path(folder), options.rows, options.repeats), "measuring ...", total=11):
+        for line in track(_lines(Path(folder), options.rows, options.repeats), "measuring ...", total=13):
             table.add_row(*line)
     Console(width=120).print(table)
 
@@ -42,9 +42,11 @@ def main() -> None:
 def _lines(folder: Path, rows: int, repeats: int) -> Iterator[Line]:
     few, large = write_rows(folder / "few.jsonl", 100_000), write_rows(folder / "large.jsonl", rows)
     tokenizer = write_tokenizer(folder / "tokenizer")
-    completion, row = steps.measure(few, tokenizer, repeats)
-    yield "a completion of 256 tokens, whole step", f"{completion * 1e6:.0f} us", "100 us"
-    yield "a row besides, rendered for two sides", f"{row * 1e3:.2f} ms", "0.5 ms"
+    for loss in ("importance_sampling", "instant"):
+        completion, row = steps.measure(few, tokenizer, repeats, loss)
+        what = "" if loss == steps.LOSS else ", a plugin's loss"
+        yield f"a completion of 256 tokens, whole step{what}", f"{completion * 1e6:.0f} us", "100 us"
+        yield f"a row besides, rendered for two sides{what}", f"{row * 1e3:.2f} ms", "0.5 ms"
     few_table, large_table = write_table(folder / "few.parquet", few), write_table(folder / "large.parquet", large)
     for file, form in ((large, "JSON lines"), (large_table, "Parquet")):
         seconds = data.schema_and_routes(file, 1)

@@ -2,15 +2,15 @@
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field, PrivateAttr
 
-from distillkit import RunConfig, Sampler, Scorer, Student
-from distillkit.arrays import logprob_array, token_ids
+from distillkit import Loss, Positions, RunConfig, Sampler, Scorer, Student, TokenLoss
+from distillkit.arrays import Array, logprob_array, token_ids
 from distillkit.context import RunContext
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Score, ScoredRollout, ScoreRequest, Weights
 from distillkit.testing import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch, StepResult
@@ -19,7 +19,8 @@ from distillkit_builtin.hf_tokenizer import shared_tokenizer
 
 TOKENS = 256
 """Of a completion."""
-IDS = token_ids(np.random.default_rng(0).integers(0, ByteTokenizer.size - 2, TOKENS))
+IDS = token_ids(np.random.default_rng(0).integers(16, ByteTokenizer.size - 2, TOKENS))
+"""None of which ends a completion: those come first in the one tokenizer, and last among bytes."""
 SAMPLED = logprob_array(-np.random.default_rng(1).random(TOKENS))
 SCORED = logprob_array(-np.random.default_rng(2).random(TOKENS))
 
@@ -51,6 +52,10 @@ class InstantStudent(Student, Sampler):
         """`importance_sampling`."""
         return {"importance_sampling": frozenset({"ratio_log_cap"})}
 
+    def loss_capabilities(self) -> frozenset[str]:
+        """What sampled tokens have, so that a loss of its own goes through the run as for a local student."""
+        return frozenset({"logprobs"})
+
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
         """Each at once, in arrays of its own, as a backend makes them."""
         for request in requests:
@@ -78,6 +83,26 @@ class InstantStudent(Student, Sampler):
         """An empty folder."""
         (run_dir / "adapter").mkdir(exist_ok=True)
         return run_dir / "adapter"
+
+
+class InstantLoss(Loss):
+    """A loss of token positions with an input of its own, as a plugin brings one; nothing computes it here."""
+
+    name: ClassVar[str] = "instant"
+
+    def token_loss(self) -> TokenLoss:
+        """`advantage_loss`, below."""
+        return advantage_loss
+
+    def inputs(self, completion: ScoredRollout) -> Mapping[str, Array]:
+        """`advantages` [R]: teacher minus sampler."""
+        (score,) = completion.scores.values()
+        return {"advantages": score.logprobs - completion.rollout.logprobs}
+
+
+def advantage_loss(positions: Positions, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a torch tensor
+    """[n] in nats."""
+    return -positions.logprobs * positions.inputs["advantages"]
 
 
 class InstantScorer(Scorer):

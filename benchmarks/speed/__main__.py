@@ -1,163 +1,123 @@
-"""Whole steps, ours and TRL's, each in a process of its own.
+"""Whole steps, ours and TRL's, each in a process of its own; tables in Markdown.
 
+python -m benchmarks.speed main lora wide 8b --sides distillkit "TRL with vLLM"
+python -m benchmarks.speed main lora --sides distillkit "TRL with vLLM" --limit-s 240 --budget-s 540    # ten minutes
 python -m benchmarks.speed cpu cpu-bf16 --trl-python .venv-trl/bin/python
-python -m benchmarks.speed main lora --steps 8 --sides distillkit
 python -m benchmarks.speed main --steps 3 --sides TRL "TRL, static cache" "TRL, liger"
 python -m benchmarks.speed main --steps 8 --sides distillkit "distillkit, full KL"
 python -m benchmarks.speed main --steps 7 --sides distillkit "distillkit, sharded" --ranks 2
+
+TRL's `train` is all that its sampling leaves of a step, scoring included.
 """
 
 import argparse
 import json
-import os
-import shutil
-import signal
-import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.speed.machine import describe, fast_in
+from benchmarks.speed.machine import fast_in
+from benchmarks.speed.markdown import heading
+from benchmarks.speed.processes import Measured, Processes
 from benchmarks.speed.shapes import SHAPES, Shape
+from benchmarks.speed.sides import STEPS, Setting
+from benchmarks.speed.step_tables import table_lines
 
-SIDES: dict[str, tuple[str, dict[str, Any]]] = {
-    "distillkit": ("ours", {}),
-    "distillkit, plain": ("ours", {"forward": "plain", "compile": "never"}),
-    "distillkit, sharded": ("ours", {"shard": "always"}),
-    "distillkit, full KL": ("full_kl", {}),
-    "distillkit, full KL, chunks of 1024": ("full_kl", {"loss_chunk_positions": 1024}),
-    "TRL": ("trl_side", {}),
-    "TRL, static cache": ("trl_side", {"cache_implementation": "static"}),
-    "TRL, liger": ("trl_side", {"use_liger_kernel": True}),
-}
-PLAIN_SIDES = ("distillkit", "TRL")
-COLUMNS = ("", "step s", "sample", "score", "train", "first step", "completions/s", "tokens/s", "x TRL", "memory GiB")
-ROOT = Path(__file__).parents[2]
+Found = dict[str, dict[str, dict[str, Measured]]]
+"""By shape, side and setting."""
 
 
 def main() -> None:
     """Measure, and print a table a shape."""
+    options = _options()
+    with tempfile.TemporaryDirectory() as temporary:
+        processes = Processes(options.folder or Path(temporary), options.limit_s, options.budget_s)
+        found: Found = {}
+        for name, side in _wanted(options):
+            measured = found.setdefault(name, {}).setdefault(side, {})
+            first = STEPS[side].settings[0]
+            measured[first.name] = _measure(name, side, first, options, processes)
+        for name, sides in found.items():
+            for side, measured in sides.items():
+                for setting in STEPS[side].settings[1:]:
+                    if _worth_trying(measured, SHAPES[name], setting):
+                        measured[setting.name] = _measure(name, side, setting, options, processes)
+    _print(found, options)
+    sys.exit(
+        any("error" in measured for sides in found.values() for each in sides.values() for measured in _best(each))
+    )
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shapes", nargs="+", choices=sorted(SHAPES))
-    parser.add_argument("--steps", type=int, default=5, help="the first is not counted")
-    parser.add_argument("--sides", nargs="+", choices=sorted(SIDES), default=PLAIN_SIDES)
-    parser.add_argument("--ranks", type=int, default=1, help="processes, by torchrun; as many times the prompts")
-    parser.add_argument("--trl-python", default=sys.executable, help="an interpreter that has TRL")
-    parser.add_argument("--limit-s", type=float, default=1800, help="of one side; one that takes longer is given up")
-    parser.add_argument("--folder", type=Path, help="where the models are written, and found the next time")
-    options = parser.parse_args()
-    if options.ranks > 1 and any(SIDES[side][0] == "trl_side" for side in options.sides):
-        parser.error("--ranks is for distillkit's sides: name them by --sides")
-    failed = False
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in options.shapes:
-            shape = replace(SHAPES[name], prompts=SHAPES[name].prompts * options.ranks)
-            if not fast_in(shape.device, shape.dtype):
-                print(f"{name} is left out: this machine is not fast in {shape.dtype}", file=sys.stderr)
-                continue
-            measured = _measure_sides(name, options, (options.folder or Path(temporary)) / name)
-            title = name if options.ranks == 1 else f"{name}, {options.ranks} ranks"
-            Console(width=140).print(_table(title, shape, measured))
-            failed |= any("error" in result for result in measured.values())
-    sys.exit(failed)
-
-
-def _measure_sides(name: str, options: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
-    """By side."""
-    measured = {}
-    for side in options.sides:
-        measured[side] = _in_processes(name, side, options, folder)
-        print(f"{name}, {side}: {json.dumps(measured[side])}", file=sys.stderr, flush=True)
-    return measured
-
-
-def _in_processes(shape: str, side: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """What one side measured; of several ranks, the first."""
-    module, settings = SIDES[side]
-    python = options.trl_python if module == "trl_side" else sys.executable
-    arguments = [
-        shape,
-        module,
-        json.dumps(settings),
-        "--steps",
-        options.steps,
-        "--ranks",
-        options.ranks,
-        "--folder",
-        folder,
-    ]
-    code = ["-m", "benchmarks.speed.child", *map(str, arguments)]
-    folder.mkdir(parents=True, exist_ok=True)
-    result = folder / "result.json"
-    result.unlink(missing_ok=True)
-    command = [python, *code]
-    if options.ranks > 1:
-        if error := _run(command, options.limit_s):
-            return {"error": error}
-        command = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(options.ranks), *code]
-    error = _run([*command, "--result", str(result)], options.limit_s)
-    shutil.rmtree(folder / "work", ignore_errors=True)
-    return {"error": error or "no result"} if error or not result.exists() else json.loads(result.read_text())
-
-
-def _run(command: list[str], limit: float) -> str | None:
-    """The last thing that was said, if it failed."""
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": paths},
-        start_new_session=True,  # torchrun's processes end with it
+    parser.add_argument(
+        "--steps", type=int, help="of every side, the first of which is not counted; left out: as suits"
     )
-    try:
-        _, output = process.communicate(timeout=limit)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        return f"over {limit:.0f} s"
-    errors = [line for line in output.splitlines() if "Error" in line]
-    return None if process.returncode == 0 else (errors or [f"exit code {process.returncode}"])[-1]
+    parser.add_argument("--sides", nargs="+", choices=sorted(STEPS), default=("distillkit", "TRL"))
+    parser.add_argument("--ranks", type=int, default=1, help="processes, by torchrun; as many times the prompts")
+    parser.add_argument(
+        "--trl-python", default=sys.executable, help="an interpreter that has TRL, and vLLM for its side"
+    )
+    parser.add_argument("--limit-s", type=float, default=1800, help="of one process; one that takes longer is given up")
+    parser.add_argument("--budget-s", type=float, default=float("inf"), help="of all; what is left then is left out")
+    parser.add_argument(
+        "--folder", type=Path, help="where models and what was printed are written, and found the next time"
+    )
+    options = parser.parse_args()
+    if options.ranks > 1 and any(STEPS[side].peer for side in options.sides):
+        parser.error("--ranks is for distillkit's sides: name them by --sides")
+    if options.steps is not None and options.steps < 2:
+        parser.error("--steps must be at least 2: the first is not counted")
+    return options
 
 
-def _table(name: str, shape: Shape, measured: dict[str, dict[str, Any]]) -> Table:
-    table = Table(title=f"{name}: {shape}, {shape.dtype}, {describe(shape.device)}, torch {torch.__version__}")
-    for column in COLUMNS:
-        table.add_column(column, justify="right")
-    theirs = measured.get("TRL", {"error": ""})
-    for side, result in measured.items():
-        table.add_row(side, *_row(shape, result, None if "error" in theirs else _median(theirs, "step")))
-    return table
+def _wanted(options: argparse.Namespace) -> Iterator[tuple[str, str]]:
+    for name in options.shapes:
+        if fast_in(SHAPES[name].device, SHAPES[name].dtype):
+            yield from ((name, side) for side in options.sides)
+        else:
+            print(f"{name} is left out: this machine is not fast in {SHAPES[name].dtype}", file=sys.stderr)
 
 
-def _median(measured: dict[str, Any], phase: str) -> float:
-    """Seconds of all steps but the first."""
-    return statistics.median(step[phase] for step in measured["steps"][1:])
+def _worth_trying(measured: dict[str, Measured], shape: Shape, setting: Setting) -> bool:
+    """Where nothing worked so far; or, asleep, where a batch could be larger if vLLM held nothing meanwhile."""
+    worked = [each for each in measured.values() if "error" not in each]
+    return not worked or (setting.name == "asleep" and worked[0]["batch"] < shape.sequences)
 
 
-def _row(shape: Shape, measured: dict[str, Any], theirs: float | None) -> list[str]:
-    if "error" in measured:
-        return [measured["error"][:60]] + [""] * (len(COLUMNS) - 2)
-    phases, step = measured["steps"][-1], _median(measured, "step")
-    seconds = [f"{_median(measured, name):.3f}" if name in phases else "-" for name in ("sample", "score", "train")]
-    memory = measured["memory_gib"]
-    return [
-        f"{step:.3f}",
-        *seconds,
-        f"{measured['steps'][0]['step']:.1f}",
-        f"{shape.sequences / step:.2f}",
-        f"{shape.tokens / step:,.0f}",
-        "-" if theirs is None else f"{theirs / step:.2f}",
-        "-" if memory is None else f"{memory:.1f}",
-    ]
+def _measure(name: str, side: str, setting: Setting, options: argparse.Namespace, processes: Processes) -> Measured:
+    """What one side measured; of several ranks, the first."""
+    shape, chosen = SHAPES[name], STEPS[side]
+    python = options.trl_python if chosen.peer else sys.executable
+    steps = options.steps or shape.steps[chosen.peer]
+    code = [
+        "-m", "benchmarks.speed.child", name, chosen.module, json.dumps(dict(setting.options)),
+        "--steps", str(steps), "--ranks", str(options.ranks), "--folder", str(processes.folder / name),
+    ]  # fmt: skip
+    (processes.folder / name).mkdir(parents=True, exist_ok=True)
+    commands = [[python, *code]]
+    if options.ranks > 1:  # the first writes the inputs for all
+        ranked = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(options.ranks), *code]
+        commands.append(ranked)
+    return processes.measure(f"{name}, {side} {setting.name}".strip(), commands, setting.environment)
+
+
+def _best(found: dict[str, Measured]) -> list[Measured]:
+    """Those that worked; where none did, all."""
+    return [measured for measured in found.values() if "error" not in measured] or list(found.values())
+
+
+def _print(found: Found, options: argparse.Namespace) -> None:
+    packages = ("distillkit", "torch", "transformers", "trl", "vllm", "peft")
+    for name, measured in found.items():
+        shape = replace(SHAPES[name], prompts=SHAPES[name].prompts * options.ranks)
+        if name == next(iter(found)):
+            print(heading(shape.device, packages))
+        title = name if options.ranks == 1 else f"{name}, {options.ranks} ranks"
+        print(*table_lines(title, shape, measured), sep="\n")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ def write_inputs(folder: Path, shape: Shape, steps: int, *, anew: bool = True) -
     Not `anew`: another process has written them, and only their paths are needed.
     """
     paths = {name: folder / name for name in ("student", "teacher")}
+    if shape.own_base:
+        paths["teacher"] = paths["student"]
     for seed, (name, path) in enumerate(paths.items()):
         if not path.exists():
-            write_model(path, getattr(shape, name), seed, shape.length)
+            write_model(path, getattr(shape, name), seed)
             write_tokenizer(path, shape.student.vocabulary)
     data = folder / f"{shape.prompts}x{shape.prompt_tokens}.jsonl"
     if not anew:
@@ -35,7 +37,7 @@ def write_inputs(folder: Path, shape: Shape, steps: int, *, anew: bool = True) -
     return {**paths, "data": data}
 
 
-def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None:
+def write_model(folder: Path, shape: ModelShape, seed: int) -> None:
     """In bfloat16, as models are published."""
     config = Qwen3Config(
         vocab_size=shape.vocabulary,
@@ -45,8 +47,8 @@ def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-        max_position_embeddings=max(2048, length),
-        tie_word_embeddings=True,
+        max_position_embeddings=40_960,
+        tie_word_embeddings=shape.tied,
         bos_token_id=None,
         eos_token_id=1,
         pad_token_id=0,
@@ -54,7 +56,7 @@ def write_model(folder: Path, shape: ModelShape, seed: int, length: int) -> None
     torch.manual_seed(seed)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # a CPU takes minutes for two billion numbers
         model = Qwen3ForCausalLM._from_config(config, dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="4GB")
 
 
 def write_tokenizer(folder: Path, vocabulary: int) -> None:

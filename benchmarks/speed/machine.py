@@ -1,6 +1,9 @@
 """What the figures were measured on, and what of it is fast in bfloat16."""
 
 import os
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -31,3 +34,34 @@ def _cpu() -> tuple[str, frozenset[str]]:
     lines = info.read_text().splitlines() if info.exists() else []
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     return facts.get("model name", "an unnamed CPU"), frozenset(facts.get("flags", "").split())
+
+
+def versions(*packages: str) -> str:
+    """Those of the packages that are installed, in words."""
+    found = []
+    for name in packages:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def matrix_peak(device: str, dtype: str, repeats: int = 30) -> float:
+    """Operations a second of the fastest of so many large products of two matrices, after two more."""
+    size = 8192 if device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=getattr(torch, dtype)) for _ in range(2))
+    return 2 * size**3 / best(lambda: a @ b, device, repeats)
+
+
+def best(work: Callable[[], object], device: str, repeats: int) -> float:
+    """Seconds of the fastest of so many calls, after two that may compile."""
+
+    def timed() -> float:
+        begin = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - begin
+
+    return min([timed() for _ in range(2 + repeats)][2:])

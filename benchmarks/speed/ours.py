@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 import distillkit
+from benchmarks.speed.machine import matrix_peak
 from benchmarks.speed.shapes import Shape
 from distillkit import Loss, RunConfig
 
@@ -44,7 +45,10 @@ def config_of(
 def measure(
     inputs: dict[str, Path], shape: Shape, steps: int, options: dict[str, Any], folder: Path, loss: Loss | None = None
 ) -> dict[str, Any]:
-    """Seconds of every step and phase, and the peak of the device's memory in GiB; a run writes into `folder`."""
+    """Seconds of every step and phase, the peak of PyTorch's memory in GiB, and operations a second of a large product.
+
+    The run writes into `folder`.
+    """
     config = config_of(inputs, shape, steps, options, folder, loss)
     result = distillkit.run(config)
     lines = [json.loads(line) for line in (result.run_dir / "metrics.jsonl").read_text().splitlines()]
@@ -52,4 +56,5 @@ def measure(
     return {
         "steps": [{name: line[f"time/{name}"] for name in PHASES if f"time/{name}" in line} for line in taken],
         "memory_gib": torch.cuda.max_memory_allocated() / 2**30 if shape.device == "cuda" else None,
+        "peak_flops": matrix_peak(shape.device, shape.dtype, 30 if shape.device == "cuda" else 5),
     }

@@ -6,9 +6,8 @@ python -m benchmarks.speed.parts cpu-bf16 --repeats 2
 
 import argparse
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.speed.inputs import write_inputs
-from benchmarks.speed.machine import describe
+from benchmarks.speed.machine import best, describe, matrix_peak
 from benchmarks.speed.shapes import SHAPES, Shape
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.training_data import Batch, Datum
@@ -40,10 +39,23 @@ from distillkit_builtin.losses.importance_sampling import importance_sampling
 
 END = 1
 """The token that ends a completion."""
-MANY = 8
-"""Times as many completions: a batch that fills a GPU."""
-Row = tuple[str, float, int, float | None]
-"""What, seconds, tokens, and operations if a share of the peak means anything."""
+MANY = 512
+"""Completions: a batch that fills a GPU."""
+LARGE = 4e9
+"""Weights of a model that is sampled from in its step's batch alone: the cache of more would not fit beside it."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of a step took."""
+
+    what: str
+    seconds: float
+    tokens: int
+    flops: float | None = None
+    """Operations that it computes; None where a share of the peak means nothing."""
+    flops_of_all_weights: float | None = None
+    """What they would be if no weight were frozen."""
 
 
 def main() -> None:
@@ -56,29 +68,35 @@ def main() -> None:
         shape = SHAPES[name]
         with tempfile.TemporaryDirectory() as folder:
             inputs = write_inputs(Path(folder), shape, 1)
-            peak = matrix_peak(shape, options.repeats)
+            peak = matrix_peak(shape.device, shape.dtype, 10 * options.repeats)
             title = (
                 f"{name}: {shape}, {shape.dtype}, {describe(shape.device)}; matrix products {peak / 1e12:.2f} TFLOP/s"
             )
-            table = Table("", "s", "tokens/s", "of the peak", title=title)
-            for what, seconds, tokens, flops in parts(inputs, shape, options.repeats):
-                share = "" if flops is None else f"{flops / seconds / peak:.1%}"
-                table.add_row(what, f"{seconds:.3f}", f"{tokens / seconds:,.0f}", share)
-            Console(width=120).print(table)
+            table = Table("", "s", "tokens/s", "of the peak", "counted as if all weights were trained", title=title)
+            for part in parts(inputs, shape, options.repeats):
+                shares = [share(flops, part.seconds, peak) for flops in (part.flops, part.flops_of_all_weights)]
+                table.add_row(part.what, f"{part.seconds:.3f}", f"{part.tokens / part.seconds:,.0f}", *shares)
+            Console(width=140).print(table)
 
 
-def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
+def share(flops: float | None, seconds: float, peak: float) -> str:
+    """Of the peak, in percent; empty for None."""
+    return "" if flops is None else f"{flops / seconds / peak:.1%}"
+
+
+def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Part]:
     """One after another, each with its own model, which is freed behind it."""
     yield from sampling(inputs, shape, repeats)
     yield from scoring(inputs["teacher"], shape, repeats)
     yield training(inputs["student"], shape, repeats)
 
 
-def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Row]:
+def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Part]:
     """Sample a step's completions, and on CUDA a batch of many times that."""
     causal_lm = _causal_lm(inputs["student"], shape)
     tokenizer = HFTokenizer.load(str(inputs["student"]))
-    for count in (shape.sequences, MANY * shape.sequences)[: 2 if shape.device == "cuda" else 1]:
+    more = shape.device == "cuda" and shape.sequences < MANY and shape.student.parameters < LARGE
+    for count in (shape.sequences, MANY) if more else (shape.sequences,):
         generator = SlotGenerator(verified_backbone(causal_lm), tokenizer, frozenset({END}))
         params = SamplingParams(max_tokens=shape.new_tokens)
         prompts = [item.prompt_ids for item in _items(shape, count)]
@@ -92,10 +110,11 @@ def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Ro
             ) -> None:
                 generator.generate(asked, count, 0, lambda rollout: None)
 
-            yield f"sampling {count} completions{what}", best(sample, shape, repeats), count * shape.new_tokens, None
+            seconds = best(sample, shape.device, repeats)
+            yield Part(f"sampling {count} completions{what}", seconds, count * shape.new_tokens)
 
 
-def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Row]:
+def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Part]:
     """Score a step's completions under the teacher: the sampled tokens alone, then with its top-20 and 40 ids."""
     causal_lm = _causal_lm(model, shape)
     backbone = verified_backbone(causal_lm)
@@ -115,11 +134,12 @@ def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Row]:
                 values.cpu()
 
     tokens = sum(map(len, items))
-    yield "scoring", best(score, shape, repeats), tokens, shape.scoring_flops
-    yield "scoring, top-20 and 40 ids", best(score_tables, shape, repeats), tokens, shape.scoring_flops
+    yield Part("scoring", best(score, shape.device, repeats), tokens, shape.scoring_flops)
+    tables = best(score_tables, shape.device, repeats)
+    yield Part("scoring, top-20 and 40 ids", tables, tokens, shape.scoring_flops)
 
 
-def training(model: Path, shape: Shape, repeats: int) -> Row:
+def training(model: Path, shape: Shape, repeats: int) -> Part:
     """One optimizer step on a step's completions."""
     causal_lm = _causal_lm(model, shape, float32=shape.lora_rank == 0)
     policy = Policy.lora(causal_lm, shape.lora_rank, 32, 0.0, 0) if shape.lora_rank else Policy.full(causal_lm)
@@ -131,30 +151,10 @@ def training(model: Path, shape: Shape, repeats: int) -> Row:
     items = _items(shape, shape.sequences)
     datums = tuple(_datum(i, item) for i, item in enumerate(items))
     batch = Batch("importance_sampling", {"ratio_log_cap": 20.0}, datums, importance_sampling)
-    seconds = best(lambda: trainer.step(batch), shape, repeats)
+    seconds = best(lambda: trainer.step(batch), shape.device, repeats)
     what = f"training, LoRA of rank {shape.lora_rank}" if shape.lora_rank else "training, all weights"
-    return what, seconds, sum(map(len, items)), shape.training_flops
-
-
-def matrix_peak(shape: Shape, repeats: int) -> float:
-    """Operations a second of a large product in the shape's dtype."""
-    size = 8192 if shape.device == "cuda" else 2048
-    dtype = resolve_dtype(shape.dtype, torch.device(shape.device))  # type: ignore[arg-type]
-    a, b = (torch.randn(size, size, device=shape.device, dtype=dtype) for _ in range(2))
-    return 2 * size**3 / best(lambda: a @ b, shape, 10 * repeats)
-
-
-def best(work: Callable[[], object], shape: Shape, repeats: int) -> float:
-    """Seconds of the fastest of so many calls, after two that may compile."""
-
-    def timed() -> float:
-        begin = time.perf_counter()
-        work()
-        if shape.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter() - begin
-
-    return min([timed() for _ in range(2 + repeats)][2:])
+    of_all = shape.training_flops_of_all_weights if shape.lora_rank else None
+    return Part(what, seconds, sum(map(len, items)), shape.training_flops, of_all)
 
 
 def _causal_lm(model: Path, shape: Shape, *, float32: bool = False) -> CausalLM:
