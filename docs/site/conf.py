@@ -1,8 +1,9 @@
-"""How Sphinx makes the site: `make docs-build` runs it from the repository's top, with warnings as errors."""
+"""How Sphinx makes the site: `python docs/site/build.py` runs it over the whole repository's Markdown."""
 
 import sys
-from importlib.metadata import version as version_of
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from sphinx.application import Sphinx
 
@@ -13,34 +14,35 @@ sys.path.insert(0, str(HERE))
 from navigation import with_toctrees  # noqa: E402
 
 project = "distillkit"
-copyright = "the distillkit authors, Apache-2.0"  # noqa: A001
-release = version = "0.1.0"
+copyright = "the distillkit authors"  # noqa: A001
+release = version = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "sphinx_copybutton"]
 root_doc = "docs/README"
 include_patterns = ["*.md", "docs/**.md", "benchmarks/*.md", "loopback/*.md"]
-
-# Headings are linked to as code hosts name them, so one link serves both.
+# Links are named after headings as code hosts do it, so that one link serves both.
 myst_heading_anchors = 6
-myst_enable_extensions = ["strikethrough"]
-suppress_warnings = ["myst.strikethrough"]
 nitpicky = True
+
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"distillkit {release}"
 templates_path = ["_templates"]
 html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_sidebars = {"**": ["sidebar-nav-bs"]}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "navbar_center": [],
     "navbar_end": ["version-switcher", "theme-switcher"],
-    "switcher": {"json_url": "/switcher.json", "version_match": release},
+    # Read by the browser, from the root of this version's folder on.
+    "switcher": {"json_url": "../switcher.json", "version_match": release},
     "check_switcher": False,
-    "show_prev_next": True,
     "navigation_with_keys": False,
-    "show_nav_level": 1,
+    "footer_start": ["copyright"],
     "footer_end": [],
     "secondary_sidebar_items": ["page-toc"],
 }
@@ -52,6 +54,7 @@ def add_toctrees(_: Sphinx, name: str, source: list[str]) -> None:
         source[0] = with_toctrees(source[0])
 
 
-def setup(app: Sphinx) -> None:
+def setup(app: Sphinx) -> dict[str, Any]:
     """Register what this project adds."""
     app.connect("source-read", add_toctrees)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
