@@ -2,8 +2,8 @@
 
     python docs/make_memory.py
 
-Models are directories with a config and empty weights of the right names and shapes: `check` reads headers alone, so the
-files are sparse and take no room. A test runs `page()` and compares.
+Models are directories with a config and empty weights of the right names and shapes: `check` reads headers alone, so
+the files are sparse and take no room. A test makes the first row and compares.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Build the site strictly, into a folder named after the version: `python docs/site/build.py [FOLDER] [--url /]`.
 
-Raises SystemExit for a warning of Sphinx (a broken link or anchor, a page that is in no list), and for a page that would
+Exit code 1 for a warning of Sphinx (a broken link or anchor, a page that is in no list), and for a page that would
 fetch something from a network.
 """
 
@@ -61,7 +61,9 @@ def fetched(site: Path) -> Iterator[tuple[str, str]]:
 
 def write_versions(folder: Path, url: str) -> None:
     """List the versions that are there for the selector, newest first, and lead to the newest."""
-    versions = sorted((path.name for path in folder.iterdir() if (path / FIRST_PAGE).is_file()), key=order, reverse=True)
+    versions = sorted(
+        (path.name for path in folder.iterdir() if (path / FIRST_PAGE).is_file()), key=order, reverse=True
+    )
     listed = [
         {"version": name, "name": name, "url": f"{url.rstrip('/')}/{name}/", "preferred": name == versions[0]}
         for name in versions
@@ -77,11 +79,8 @@ def order(version: str) -> tuple[int, ...]:
 
 def write_redirect(path: Path, to: str) -> None:
     """A page that leads to another."""
-    path.write_text(
-        f'<!doctype html><meta charset="utf-8"><title>distillkit</title><meta http-equiv="refresh" content="0; url={to}">'
-        f'<a href="{to}">distillkit</a>\n',
-        encoding="utf-8",
-    )
+    head = f'<meta charset="utf-8"><title>distillkit</title><meta http-equiv="refresh" content="0; url={to}">'
+    path.write_text(f'<!doctype html>{head}<a href="{to}">distillkit</a>\n', encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ sys.path.insert(0, str(HERE))
 from navigation import with_toctrees  # noqa: E402
 
 project = "distillkit"
-copyright = "the distillkit authors"  # noqa: A001
+copyright = "the distillkit authors"
 release = version = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "sphinx_copybutton"]
