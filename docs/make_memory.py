@@ -71,10 +71,10 @@ SIZES = {
 }
 WAYS: dict[str, dict[str, Any]] = {
     "LoRA, rank 16": {},
-    "LoRA, `gradient_checkpointing`": {"gradient_checkpointing": True},
+    "LoRA, checkpointing": {"gradient_checkpointing": True},
     "the same, small": {"gradient_checkpointing": True, "micro_batch_tokens": 4096, "sample_batch_size": 16},
     "all weights": {"lora_rank": 0},
-    "all weights, `gradient_checkpointing`": {"lora_rank": 0, "gradient_checkpointing": True},
+    "all weights, checkpointing": {"lora_rank": 0, "gradient_checkpointing": True},
 }
 
 

@@ -20,11 +20,11 @@ import pytest
 import typer
 import yaml
 
-from distillkit import Registry
+from distillkit import Rank, Registry
 from distillkit.cli.main import app
 from distillkit.config.load import load_config
 from distillkit.errors import ConfigError, InputError
-from distillkit.preflight.compatibility import plugins_of
+from distillkit.preflight.compatibility import plugins_of, require_fitting
 
 TOP = Path(__file__).parent.parent
 PAGES = [
@@ -45,6 +45,11 @@ BASE: Mapping[str, Any] = {
     "teachers": [{"model": "org/teacher"}],
 }
 """What a block that shows a part of a config is laid over."""
+WHOLE = """\
+data: prompts.jsonl
+student: {name: local, model: org/student}
+teachers: [{model: org/teacher, scorer: {name: http, base_url: "http://localhost:8000"}}]
+"""
 OURS = re.compile(r"(?:^|\s)(?:distillkit|python -m distillkit|-m distillkit)(?=\s)")
 FILES = (".yaml", ".toml", ".json")
 
@@ -96,7 +101,9 @@ def check_yaml(block: Block, folder: Path) -> None:
     assert all(script.endswith(".py") for script in scripts)
     path.write_text(yaml.safe_dump({**BASE, **shown}), encoding="utf-8")
     config, registry = load_config([path])
-    plugins_of(config, registry)
+    plugins = plugins_of(config, registry)
+    if BASE.keys() <= shown.keys():
+        require_fitting(config, plugins, Rank())
 
 
 def check_bash(block: Block, folder: Path) -> None:
@@ -209,6 +216,7 @@ def test_what_is_marked_for_a_test_is_written_by_one() -> None:
         ("yaml", "train: {max_step: 3}", "max_step"),
         ("yaml", "loss: {name: divergence, suport: full}", "suport"),
         ("yaml", "loss: no_such_loss", "no_such_loss"),
+        ("yaml", WHOLE + "loss: divergence", "full"),
         ("bash", "distillkit check config.yaml --prob", "--prob"),
         ("bash", "distillkit run config.yaml train.max_step=3", "max_step"),
         ("bash", "torchrun --nproc-per-node 2 -m distillkit rum config.yaml", "rum"),
