@@ -17,7 +17,7 @@ TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
 .PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-browser torture audit fuzz bench \
-  lint clean
+  lint docs docs-build clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +36,8 @@ help:
 	@echo "make fuzz   10 minutes of hostile input for whatever reads files and answers (SECONDS=600), guided by coverage"
 	@echo "make bench  the figures of benchmarks/README.md, beside TRL, which it installs"
 	@echo "make lint   ruff and mypy --strict"
+	@echo "make docs   the documentation as a site, on http://127.0.0.1:8765 (DOCS_PORT)"
+	@echo "make docs-build   builds it into build/docs; a warning is an error"
 	@echo "make clean  remove .venv and caches"
 
 $(STAMP): pyproject.toml loopback/pyproject.toml constraints.txt
@@ -174,5 +176,24 @@ lint: $(STAMP)
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 
+# In an environment of its own: the site needs neither torch nor distillkit, and its packages nothing of ours.
+DOCS_VENV := $(VENV)/docs
+DOCS_PYTHON := $(DOCS_VENV)/bin/python
+DOCS_STAMP := $(DOCS_VENV)/.installed
+DOCS_PORT ?= 8765
+DOCS_URL ?= /
+
+$(DOCS_STAMP): docs/site/requirements.txt
+	@rm -rf $(DOCS_VENV)
+	@$(BASE_PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_PYTHON) -m pip install --quiet --requirement docs/site/requirements.txt
+	@touch $@
+
+docs-build: $(DOCS_STAMP)
+	@$(DOCS_PYTHON) docs/site/build.py build/docs --url $(DOCS_URL)
+
+docs: docs-build
+	@$(DOCS_PYTHON) docs/site/serve.py build/docs $(DOCS_PORT)
+
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build/docs build/docs-doctrees $(VENV) $(VLLM_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -105,6 +105,8 @@ def plugin_page() -> str:
         "",
         clean(sys.modules[Plugin.__module__]),
         "",
+        "## What a class may set and implement",
+        "",
         *class_variables(Plugin),
         *methods(Plugin),
     ]
