@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,6 +18,21 @@ def torchrun(ranks: int, *arguments: str, **options: Any) -> "subprocess.Popen[s
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(ranks)]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "-m", "distillkit", "run", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def agent(host: int, port: int, *program: str, **options: Any) -> "subprocess.Popen[str]":
+    """One of two agents of torchrun with a process each, as on two hosts; a session of its own, to be killed whole."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    words += ["--node-rank", str(host), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    words += program
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, start_new_session=True, **pipes, **options)
 
 
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
