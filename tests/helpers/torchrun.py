@@ -48,10 +48,21 @@ def until(there: Callable[[], bool]) -> None:
     raise AssertionError("nothing came within three minutes")
 
 
+def children_of(process: "subprocess.Popen[str]") -> list[str]:
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def kill_host(process: "subprocess.Popen[str]") -> None:
+    """As if its power was cut: the agent and its processes, which are in sessions of their own."""
+    if process.poll() is None:
+        children = children_of(process)
+        for pid in (process.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+
+
 def kill(process: "subprocess.Popen[str]", rank: int) -> None:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     by_rank = {}
-    for child in children:
+    for child in children_of(process):
         environment = Path(f"/proc/{child}/environ").read_text().split("\0")
         by_rank.update({line: int(child) for line in environment if line.startswith("RANK=")})
     os.kill(by_rank[f"RANK={rank}"], signal.SIGKILL)
