@@ -1,14 +1,20 @@
 """A peer that says nothing: its host has no power, or the network is cut, and no connection is closed."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
+from distillkit.errors import RunFailedError
+from distillkit.testing import make_context
 from distillkit_builtin.local.ranks import heartbeat
+from distillkit_builtin.local.ranks.commands import DescribeStudent
 from distillkit_builtin.local.ranks.heartbeat import Heartbeat
+from distillkit_builtin.local.ranks.worker_pool import WorkerPool
 
 
 @pytest.fixture(autouse=True)
@@ -63,3 +69,34 @@ async def test_who_slept_himself_gives_nobody_up() -> None:
         beat.heard(1)
         await asyncio.sleep(0)
         assert peers.given_up == []
+
+
+class Silent:
+    """A group of two whose other rank is on a host that nothing is heard of."""
+
+    count, rank, hosts = 2, 0, ("a", "b")
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+
+    def send(self, rank: int, message: object) -> None:
+        """Nothing: it leaves, and arrives nowhere."""
+
+    def receive(self, rank: int) -> object:
+        self.over.wait(10)
+        raise RuntimeError("closed by the test")
+
+    def abort(self) -> None:
+        """Nothing."""
+
+
+async def test_a_host_that_falls_silent_breaks_the_run_with_its_name() -> None:
+    group: Any = Silent()
+    pool = WorkerPool(group, make_context())
+    result = asyncio.create_task(pool.execute(1, DescribeStudent()))
+    with pytest.raises(RunFailedError, match=r"rank 1 of 2 on b is gone, .* whether b ran out of memory or off"):
+        await asyncio.wait_for(pool.until_broken(), 5)
+    with pytest.raises(RunFailedError, match="rank 1 of 2 on b is gone"):
+        await result
+    group.over.set()
+    await pool.shut_down()
