@@ -68,7 +68,9 @@ def test_options_seed_versions_and_number_formats_are_compared(
     lines = refusal(mine, theirs)
     assert any(line.startswith("rank 1 on b: seed is 7, and 0 on rank 0 on a; start every process") for line in lines)
     assert any("student.learning_rate is 0.5, and 0.02 on" in line for line in lines)
-    assert any("the number format of student is bfloat16, and float32 on" in line for line in lines)
+    assert any(
+        "the number format of student is bfloat16, and float32 on" in line and "by dtype" in line for line in lines
+    )
     assert any("the version of torch is 1.0, and" in line and "install the same" in line for line in lines)
     assert any("the code of distillkit is not what it is on" in line and "copy the same file" in line for line in lines)
 

@@ -28,11 +28,12 @@ from distillkit_builtin.local.requirements import LIBRARIES
 
 Fingerprint = Mapping[str, JsonValue]
 """What a rank has, by what the user calls it."""
-VERSION, CODE, CONTENT = "the version of ", "the code of ", "the content of "
+VERSION, CODE, CONTENT, FORMAT = "the version of ", "the code of ", "the content of ", "the number format of "
 FIXES = {
     VERSION: "install the same one on every host",
     CODE: "copy the same file to every host",
     CONTENT: "every host needs a copy of the same model, at any path",
+    FORMAT: "say which by dtype: what `auto` takes depends on the machine",
 }
 OTHERWISE = "start every process with the same options"
 
@@ -78,7 +79,7 @@ def _fix(name: str) -> str:
 def _of_model(who: str, source: str, dtype: DTypeName, device: torch.device) -> dict[str, JsonValue]:
     read_config(source)  # of a model on the hub this fetches what says its revision
     parts = {f"{CONTENT}{who}'s model ({part})": value for part, value in model_fingerprint(source).items()}
-    return {**parts, f"the number format of {who}": str(resolve_dtype(dtype, device)).removeprefix("torch.")}
+    return {**parts, f"{FORMAT}{who}": str(resolve_dtype(dtype, device)).removeprefix("torch.")}
 
 
 def _versions() -> Iterator[tuple[str, JsonValue]]:
