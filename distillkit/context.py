@@ -9,6 +9,8 @@ from datetime import date
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
+from pydantic import JsonValue
+
 from distillkit.events import Notice, NoticeKind
 from distillkit.frozen import FrozenDict
 from distillkit.memory import PlannedDevice
@@ -97,6 +99,9 @@ class RunContext:
     """The student's, from `open` on; None during `check`."""
     rank: Rank = ONLY
     """Which of the run's processes this is."""
+    must_agree: Mapping[str, JsonValue] = field(default_factory=FrozenDict)
+    """What the processes of a run must have alike, by name: options, and the code of scripts. Empty for a process that
+    is alone; a Student that `spreads` compares it across ranks, before anything is loaded."""
     today: date = field(default_factory=date.today)
     """The day on which the run began, or `sampling.template_date`: what a chat template writes that asks for today."""
     scorer_needs: Mapping[str, int] = field(default_factory=FrozenDict)

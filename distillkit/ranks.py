@@ -22,6 +22,12 @@ class Rank:
     """Its number among the processes of the same host, which is the number of the device that it takes."""
     local_count: int = 1
     """How many processes there are on the same host."""
+    host_index: int = 0
+    """The number of its host, of torchrun's agent there (`--node-rank`)."""
+    host_count: int = 1
+    """How many hosts there are, each with an agent of torchrun."""
+    meets_at: tuple[str, str] | None = None
+    """Address and port where the processes meet; None where that is not known."""
 
     @classmethod
     def from_environment(cls) -> "Rank":
@@ -42,14 +48,23 @@ class Rank:
                 f"the environment has {', '.join(f'{k}={v}' for k, v in given.items())}: torchrun sets all of "
                 f"{', '.join(NAMES)}, to numbers; start with torchrun, or unset them"
             ) from error
-        return cls(index, count, local_index, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+        hosts = int(os.environ.get("GROUP_RANK", 0)), int(os.environ.get("GROUP_WORLD_SIZE", 1))
+        address, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+        meets_at = None if address is None or port is None else (address, port)
+        return cls(index, count, local_index, local_count, *hosts, meets_at)
 
     @property
     def launch_command(self) -> tuple[str, ...]:
-        """The words before `run` that start as many processes."""
+        """The words before `run` that start as many processes; of several hosts, this one's."""
         if self.count == 1:
             return ("distillkit",)
-        return ("torchrun", "--nproc-per-node", str(self.local_count), "-m", "distillkit")
+        each = ("--nproc-per-node", str(self.local_count), "-m", "distillkit")
+        if self.host_count == 1:
+            return ("torchrun", *each)
+        address, port = self.meets_at or ("ADDRESS", "29500")
+        hosts = ("--nnodes", str(self.host_count), "--node-rank", str(self.host_index))
+        return ("torchrun", *hosts, "--master-addr", address, "--master-port", port, *each)
 
     @property
     def runs_engine(self) -> bool:

@@ -53,7 +53,9 @@ def run_and_report(
             saved = checkpoints(run_dir)
             if saved and not (start.resume and isinstance(error, InputError)):
                 command = shlex.join([*rank.launch_command, "run", *words, "--resume"])  # on a line that can be copied
-                error.add_note(f"go on after step {step_of(saved[-1])} with:\n  {command}")
+                several = rank.host_count > 1
+                where = " here, and on each other host with its own --node-rank" if several else ""
+                error.add_note(f"go on after step {step_of(saved[-1])} with{where}:\n  {command}")
         raise
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from distillkit.config.run_config import RunConfig
 from distillkit.context import SharedObjects, log_level
@@ -89,8 +89,7 @@ async def _direct(
 
 async def _run_worker(config: RunConfig, rank: Rank) -> RunResult:
     """What this process does where rank 0 runs the engine: its share. Raises RunFailedError if the run fails."""
-    await work_beside(config, rank)
-    return finished_run(run_directory(config))
+    return finished_run(run_directory(config), await work_beside(config, rank))
 
 
 def _log(notice: Notice) -> None:
@@ -98,12 +97,15 @@ def _log(notice: Notice) -> None:
     log.log(log_level(notice.kind), "%s", notice.message)
 
 
-async def work_beside(config: RunConfig, rank: Rank) -> None:
-    """Do this rank's share of what rank 0 samples, scores and trains, until that closes the student."""
+async def work_beside(config: RunConfig, rank: Rank) -> Mapping[str, str] | None:
+    """Do this rank's share of what rank 0 samples, scores and trains, until that closes the student.
+
+    Returns as `Student.work`.
+    """
     require_spreading(config.student, rank)
     shared = SharedObjects()
     context = context_for("student", config, shared, _log, rank)
     try:
-        await config.student.work(context)
+        return await config.student.work(context)
     finally:
         await shared.release("student")

@@ -24,6 +24,7 @@ from distillkit.preflight.memory_fit import MemoryCheck, require_memory
 from distillkit.preflight.other_prompts import other_prompts
 from distillkit.preflight.overlong_prompts import require_room
 from distillkit.preflight.plan import make_plan, substeps_of
+from distillkit.preflight.rank_agreement import must_agree
 from distillkit.preflight.route_shares import share_notes
 from distillkit.preflight.row_warnings import row_warnings
 from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
@@ -112,6 +113,8 @@ def context_for(
     run = RunContext(user, config.name, config.seed, None, tell, shared, teachers=teachers, rank=rank, today=day)
     wanted = Wanted.by(config)
     run = replace(run, scorer_needs=wanted.of_scorers, sampler_needs=wanted.of_sampler, loss_reads=read_by(config.loss))
+    if rank.count > 1:
+        run = replace(run, must_agree=must_agree(config))
     return replace(run, planned_device=planned_device)
 
 

@@ -109,8 +109,13 @@ class Student(Plugin):
         """
         await asyncio.get_running_loop().create_future()
 
-    async def work(self, run: RunContext) -> None:
-        """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends."""
+    async def work(self, run: RunContext) -> Mapping[str, str] | None:
+        """What every process but rank 0 does, on a student that was not opened there: its share, until the run ends.
+
+        Processes may be on hosts that share no disk: what they must have alike (`RunContext.must_agree`, and what is
+        loaded) it compares before it loads anything. Returns the content of `summary.json` and `metrics.jsonl` by name,
+        where rank 0 sends them, for the result that `distillkit.run` gives; None: the run's directory is seen here too.
+        """
         raise PluginError(f"{type(self).__name__} has `spreads` set, and no `work`")
 
 

@@ -1,5 +1,6 @@
 """What a run left, as code that started it gets it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +83,18 @@ class RunResult:
         return run_figure(self.run_dir)
 
 
-def finished_run(run_dir: Path) -> RunResult:
-    """The result of a run of another process. Raises RunFailedError if it has not completed, or is not found here."""
-    summary = read_summary(run_dir)
+def finished_run(run_dir: Path, sent: Mapping[str, str] | None = None) -> RunResult:
+    """The result of a run of another process, whose disk need not be this one's where files of its directory were sent.
+
+    Raises RunFailedError if it has not completed, or is not found here.
+    """
+    files = sent or {}
+    summary = json.loads(files["summary.json"]) if "summary.json" in files else read_summary(run_dir)
     if summary is None or summary["status"] != "completed":
         ended = "no summary.json is there" if summary is None else f"its status is {summary['status']}"
         raise RunFailedError(f"{run_dir}: rank 0 ended the run, and {ended}; rank 0 says why")
     stages = cast(dict[EvalStage, Mapping[str, Any]], summary["eval"])
     steps, adapter = int(str(summary["steps"])), Path(str(summary["adapter_path"]))
-    return RunResult(run_dir, adapter, steps, stages, read_metrics(run_dir), summary)
+    lines = files["metrics.jsonl"].splitlines() if "metrics.jsonl" in files else None
+    metrics = read_metrics(run_dir) if lines is None else [json.loads(line) for line in lines]
+    return RunResult(run_dir, adapter, steps, stages, metrics, summary)

@@ -16,7 +16,8 @@ TOP = Path(distillkit.__file__).parents[1]
 def torchrun(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     for name, value in (("RANK", "3"), ("WORLD_SIZE", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for name in ("LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     return monkeypatch
 
 
@@ -34,6 +35,16 @@ def test_torchruns_environment_says_which_process_this_is(torchrun: pytest.Monke
     assert rank.launch_command == ("torchrun", "--nproc-per-node", "4", "-m", "distillkit")
     torchrun.setenv("LOCAL_WORLD_SIZE", "2")
     assert Rank.from_environment().launch_command[2] == "2"
+
+
+def test_of_several_hosts_it_says_which_and_where_they_meet(torchrun: pytest.MonkeyPatch) -> None:
+    given = {"LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "1", "GROUP_WORLD_SIZE": "2"}
+    for name, value in {**given, "MASTER_ADDR": "first", "MASTER_PORT": "29400"}.items():
+        torchrun.setenv(name, value)
+    rank = Rank.from_environment()
+    assert (rank.host_index, rank.host_count, rank.meets_at) == (1, 2, ("first", "29400"))
+    words = "torchrun --nnodes 2 --node-rank 1 --master-addr first --master-port 29400 --nproc-per-node 2 -m distillkit"
+    assert " ".join(rank.launch_command) == words
 
 
 def test_half_of_an_environment_is_refused(torchrun: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,6 +20,21 @@ def torchrun(ranks: int, *arguments: str, **options: Any) -> "subprocess.Popen[s
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
 
 
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def agent(host: int, port: int, *program: str, **options: Any) -> "subprocess.Popen[str]":
+    """One of two agents of torchrun with a process each, as on two hosts; a session of its own, to be killed whole."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    words += ["--node-rank", str(host), "--master-addr", "127.0.0.1", "--master-port", str(port)]
+    words += program
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, start_new_session=True, **pipes, **options)
+
+
 def finished(process: "subprocess.Popen[str]") -> tuple[int, str]:
     output, _ = process.communicate(timeout=180)
     return process.returncode, output
@@ -32,10 +48,21 @@ def until(there: Callable[[], bool]) -> None:
     raise AssertionError("nothing came within three minutes")
 
 
+def children_of(process: "subprocess.Popen[str]") -> list[str]:
+    return Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+
+
+def kill_host(process: "subprocess.Popen[str]") -> None:
+    """As if its power was cut: the agent and its processes, which are in sessions of their own."""
+    if process.poll() is None:
+        children = children_of(process)
+        for pid in (process.pid, *map(int, children)):
+            os.kill(pid, signal.SIGKILL)
+
+
 def kill(process: "subprocess.Popen[str]", rank: int) -> None:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     by_rank = {}
-    for child in children:
+    for child in children_of(process):
         environment = Path(f"/proc/{child}/environ").read_text().split("\0")
         by_rank.update({line: int(child) for line in environment if line.startswith("RANK=")})
     os.kill(by_rank[f"RANK={rank}"], signal.SIGKILL)

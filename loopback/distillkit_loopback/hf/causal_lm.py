@@ -5,6 +5,7 @@ sequence by itself. So the servers are a reference that is independent of the ba
 """
 
 import inspect
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,9 @@ from distillkit.types import SamplingParams
 from distillkit_loopback.hf.sampling import choose
 from distillkit_loopback.hf.tokenizer import HFTokenizer, unreadable_message
 from distillkit_loopback.sampling_fields import SamplingFields
+
+READING = threading.Lock()
+"""Of whoever reads a model: transformers changes what all threads see meanwhile, and two at once had random weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,13 @@ class CausalLM:
         transformers_logging.disable_progress_bar()
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-            model: PreTrainedModel = _auto_class(config).from_pretrained(
-                source,
-                dtype=torch.float32,
-                use_safetensors=True,  # the older format is a pickle
-                trust_remote_code=False,
-            )
+            with READING:
+                model: PreTrainedModel = _auto_class(config).from_pretrained(
+                    source,
+                    dtype=torch.float32,
+                    use_safetensors=True,  # the older format is a pickle
+                    trust_remote_code=False,
+                )
         except (OSError, ValueError) as error:
             raise InputError(unreadable_message("model", source, error)) from error
         model.requires_grad_(False)

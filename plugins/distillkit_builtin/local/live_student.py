@@ -32,6 +32,7 @@ from distillkit_builtin.local.resolved import resolved_policy
 from distillkit_builtin.local.route_gradients import gradient_products
 from distillkit_builtin.local.sampling_copy import SamplingCopy
 from distillkit_builtin.local.trainer import GradientShare, Trainer
+from distillkit_builtin.local.trainer_checkpoint import SavedTrainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,15 @@ class LiveLocalStudent:
 
     async def load(self, path: Path) -> None:
         """Set weights, optimizer and scheduler to what `save` wrote into `path`; notifies if the plan has changed."""
-        note = await self.device.run(self.trainer.load, path)
+        await self.take_saved(await self.read_saved(path))
+
+    async def read_saved(self, path: Path) -> SavedTrainer:
+        """What `save` wrote into `path`. Raises RunFailedError if it is of another student."""
+        return await self.device.run(self.trainer.read, path)
+
+    async def take_saved(self, saved: SavedTrainer) -> None:
+        """Set weights, optimizer and scheduler to it; without tensors to those that rank 0 takes at the same time."""
+        note = await self.device.run(self.trainer.take, saved)
         if note is not None and self.run.plan is not None:  # without a plan nothing is going to be trained
             self.run.notify(note)
 

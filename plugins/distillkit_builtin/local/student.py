@@ -141,11 +141,11 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
         """Return when a rank is gone; wait forever where there is one process."""
         await self._opened().until_broken()
 
-    async def work(self, run: RunContext) -> None:
-        """Sample, score and train shares of the run, as rank 0 commands."""
+    async def work(self, run: RunContext) -> Mapping[str, str]:
+        """Sample, score and train shares of the run, as rank 0 commands; returns what came of it."""
         from distillkit_builtin.local.ranks.worker import run_worker
 
-        await run_worker(run, self, samples=self._samples)
+        return await run_worker(run, self, samples=self._samples)
 
     async def close(self) -> None:
         """Forget the model; the run frees it after its last user."""

@@ -25,7 +25,13 @@ from distillkit_builtin.local.micro_batching import balanced_shares
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.collectives import sum_gradients
 from distillkit_builtin.local.ranks.sharding import full_tensor
-from distillkit_builtin.local.trainer_checkpoint import read_checkpoint, trainer_tensors, write_checkpoint
+from distillkit_builtin.local.trainer_checkpoint import (
+    SavedTrainer,
+    read_checkpoint,
+    take_checkpoint,
+    trainer_tensors,
+    write_checkpoint,
+)
 from distillkit_builtin.local.unknown_mass import UnknownMass, UnknownMassMeter, unknown_mass_metrics
 
 PLACEHOLDER = PromptAndResponse(np.zeros(1, dtype=np.int64), np.zeros(1, dtype=np.int64))
@@ -207,9 +213,20 @@ class Trainer:
 
     def load(self, path: Path) -> str | None:
         """Take back what `save` wrote; returns what the user should know of the rates to come, if the plan changed."""
-        steps_done, total_steps = read_checkpoint(path, self.policy, self.optimizer)
-        self._go_to(steps_done)
-        return None if total_steps is None else self._changed_plan(total_steps)
+        return self.take(self.read(path))
+
+    def read(self, path: Path) -> SavedTrainer:
+        """What `save` wrote into the directory `path`; nothing is changed. Raises KeyError for another student's."""
+        return read_checkpoint(path, self.policy)
+
+    def take(self, saved: SavedTrainer) -> str | None:
+        """Set everything to what was read; returns as `load`.
+
+        Without tensors those of rank 0 are taken, which does this at the same time.
+        """
+        take_checkpoint(saved, self.policy, self.optimizer)
+        self._go_to(saved.steps_done)
+        return None if saved.total_steps is None else self._changed_plan(saved.total_steps)
 
     def _go_to(self, step: int) -> None:
         """Set the rates of this run's schedule after so many steps, whatever the schedule was that led there."""

@@ -1,5 +1,7 @@
 """What a trainer writes into a checkpoint and takes back: trained weights, AdamW's moments, the schedule's step."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -7,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.ranks.sharding import gather_full_tensors, shard_like
+from distillkit_builtin.local.ranks.sharding import from_rank_0, gather_full_tensors
 
 FILE = "trainer.safetensors"
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+MOMENTS = ("exp_avg", "exp_avg_sq")
 SCHEDULER, TOTAL_STEPS = "scheduler", "total_steps"
 """Names of the two numbers in the file: how many steps were done, and how many the run was to have."""
 
@@ -32,23 +34,50 @@ def write_checkpoint(folder: Path, tensors: dict[str, Tensor], steps_done: int, 
     save_file({name: tensor.contiguous() for name, tensor in {**tensors, **numbers}.items()}, folder / FILE)
 
 
-def read_checkpoint(folder: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> tuple[int, int | None]:
-    """Set weights and moments to those that were written; returns both numbers of steps, the second if it is there."""
+@dataclass(frozen=True, slots=True)
+class SavedTrainer:
+    """What a checkpoint holds, as rank 0 read it; for other ranks, whose disks may not have it, without tensors."""
+
+    steps_done: int
+    total_steps: int | None
+    """Optimizer steps that the run was to have; None in a checkpoint that does not say."""
+    counts: Mapping[str, float]
+    """Of each weight that has moments, by name, how often the optimizer moved it."""
+    tensors: Mapping[str, Tensor] | None
+    """Trained weights and moments by name, whole, on the CPU; None: rank 0 has them."""
+    shared: bool = False
+    """Whether other ranks take it at the same time."""
+
+
+def read_checkpoint(folder: Path, policy: Policy) -> SavedTrainer:
+    """What was written into `folder`. Raises KeyError where a weight of the policy is not there."""
     tensors = load_file(folder / FILE)
-    fused = bool(optimizer.defaults["fused"])
-    with torch.no_grad():
-        for name, parameter in policy.trained.items():
-            parameter.copy_(shard_like(tensors[f"weight/{name}"], parameter))
-            moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
-            optimizer.state[parameter] = {
-                moment: _as_optimizer_keeps(moment, value, parameter, fused=fused) for moment, value in moments.items()
-            }
+    for name in policy.trained:
+        tensors[f"weight/{name}"]  # before others wait for it
+    counts = {name: float(tensors[f"step/{name}"]) for name in policy.trained if f"step/{name}" in tensors}
     total_steps = int(tensors[TOTAL_STEPS]) if TOTAL_STEPS in tensors else None
-    return int(tensors[SCHEDULER]), total_steps
+    return SavedTrainer(int(tensors[SCHEDULER]), total_steps, counts, tensors)
 
 
-def _as_optimizer_keeps(moment: str, value: Tensor, parameter: Tensor, *, fused: bool) -> Tensor:
-    """A moment on its weight's device, in parts as it is; `step` is there only if the optimizer is fused."""
-    if moment == "step":
-        return value.to(parameter.device if fused else "cpu")
-    return shard_like(value, parameter)
+@torch.no_grad()
+def take_checkpoint(saved: SavedTrainer, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
+    """Set weights and moments to those that were saved; several ranks do this at once, and take rank 0's."""
+    for name, parameter in policy.trained.items():
+        parameter.copy_(_taken(saved, f"weight/{name}", parameter))
+        if name not in saved.counts:
+            optimizer.state[parameter] = {}
+            continue
+        device = parameter.device if optimizer.defaults["fused"] else "cpu"
+        optimizer.state[parameter] = {
+            **{moment: _taken(saved, f"{moment}/{name}", parameter) for moment in MOMENTS},
+            "step": torch.tensor(saved.counts[name], dtype=torch.float32, device=device),
+        }
+
+
+def _taken(saved: SavedTrainer, name: str, pattern: Tensor) -> Tensor:
+    """A tensor of the checkpoint as `pattern` is kept: on its device, and this rank's part where that is one."""
+    if saved.tensors is None:
+        whole = torch.empty(pattern.shape, dtype=pattern.dtype, device=pattern.device)
+    else:
+        whole = saved.tensors[name].to(pattern.device, pattern.dtype)
+    return from_rank_0(whole, pattern) if saved.shared else whole

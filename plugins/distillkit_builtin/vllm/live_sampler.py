@@ -23,8 +23,10 @@ from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
+from distillkit_builtin.vllm.each_server import require_served
 from distillkit_builtin.vllm.options import VllmSamplerOptions
-from distillkit_builtin.vllm.weight_push import AdapterPush, FullWeightsPush, PushedVersion, WeightPush
+from distillkit_builtin.vllm.push_kinds import AdapterPush, FullWeightsPush
+from distillkit_builtin.vllm.weight_push import PushedVersion, WeightPush
 
 NAME = "student"
 """The sampler's name in metrics."""
@@ -54,7 +56,11 @@ class LiveVllmSampler:
 
     @classmethod
     async def open(cls, run: RunContext, options: VllmSamplerOptions, base_model: str) -> "LiveVllmSampler":
-        """Connect. Raises InputError if logprobs are not those at temperature 1, or not of what is sampled from."""
+        """Connect. Raises InputError if a server is not one that the run can sample from.
+
+        It must serve the model, at a length that prompts and completions fit in, and report the logprobs at temperature
+        1 of what it samples from.
+        """
         wanted = {name: amount for name, amount in run.sampler_needs.items() if name == "topk"}
         probes = [
             SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params, wanted=wanted)
@@ -63,6 +69,7 @@ class LiveVllmSampler:
         with error_context("sampler 'vllm'"):
             client = ServiceClient.open(options, NAME, tell=run.notify_as("sampler 'vllm'"))
             try:
+                await require_served(client, base_model, run)
                 for probe in probes:
                     await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)
                 await require_untouched_sampling(client, base_model, PROBE_IDS)
@@ -95,7 +102,13 @@ class LiveVllmSampler:
             kind = AdapterPush if weights.format == "peft" else FullWeightsPush
             self.weight_push = kind(self.client, self.base_model, self.nonce)
         old = self.weight_push.current
-        await self.weight_push.push(weights.version, self._server_path(weights.path))
+        absent = await self.weight_push.push(weights.version, self._server_path(weights.path))
+        for reason in absent.values():
+            self.run.notify(
+                f"sampler 'vllm': policy version {weights.version} is not loaded at {reason}; the other servers sample "
+                "meanwhile, and no completion of it counts before it has the current version",
+                "warning",
+            )
         if old is not None and old.label != self.weight_push.served.label:
             await self._unload(self.weight_push, old)
 
@@ -103,7 +116,7 @@ class LiveVllmSampler:
         """Unload a version that is not used any more; a server that does not do it is no reason to end a run."""
         if old is None:
             return
-        for reason in await weight_push.unload_from(old, self.client.roots):
+        for reason in await weight_push.unload_old(old):
             self.run.notify(f"sampler 'vllm': the adapter {old.label} may still be loaded: {reason}", "warning")
 
     def _server_path(self, path: Path) -> Path:

@@ -60,23 +60,12 @@ class VllmSampler(VllmSamplerOptions, Sampler):
         return more_logprobs(amount) if need == "topk" else own
 
     async def open(self, run: RunContext) -> None:
-        """Connect. Raises InputError if prompts do not fit, or reported logprobs are not those at temperature 1."""
+        """Connect. Raises InputError if prompts do not fit a server, or its logprobs are not those at temperature 1."""
         from distillkit_builtin.vllm.live_sampler import LiveVllmSampler
 
         if self._served is None:
             raise RuntimeError("VllmSampler is opened before it was checked")
-        self._require_context(run, self._served)
         self._live = await LiveVllmSampler.open(run, self, self._served.id)
-
-    def _require_context(self, run: RunContext, served: ServedModel) -> None:
-        if run.plan is None or served.max_model_len is None or not run.plan.completions:
-            return
-        longest = run.plan.longest_prompt + run.plan.sample_tokens // run.plan.completions
-        if longest > served.max_model_len:
-            raise InputError(
-                f"sampler 'vllm': prompt and completion take up to {longest} tokens, and {served.id} is served with "
-                f"--max-model-len {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
-            )
 
     def provenance(self) -> Mapping[str, JsonValue]:
         """What is served, where, and by which version of vLLM."""

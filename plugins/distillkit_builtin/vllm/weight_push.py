@@ -4,6 +4,9 @@ A completion counts as policy `version` only if the server can show that it had 
 adapter by its name, which is new at each version; whole weights by the label that the server keeps beside them and
 loses when it is restarted. A version counts from when every replica has it; until then, and if one does not take it,
 completions are requested of the version before.
+
+A replica that does not answer at all, while others do, is absent: they go on without it. When it is back, it is given
+the current version before a completion of it counts, as one that was restarted is.
 """
 
 import asyncio
@@ -12,21 +15,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import JsonValue
-
-from distillkit.errors import RunFailedError
+from distillkit.errors import InputError, RunFailedError
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
-LORA_HOW = (
-    "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora --max-lora-rank N (at "
-    "least the student's lora_rank)"
+NO_ADAPTER = "No adapter found"
+"""In what vLLM responds, with 404, where it finds no adapter at the path that it is given."""
+DISK_HOW = (
+    "a server reads weights from a directory that it sees itself: let it see the run's directory by a disk that both "
+    "have, and set student.sampler.server_run_dir to where that is there; without one let the student sample by itself "
+    "(no student.sampler)"
 )
-ALREADY_LOADED = "already been loaded"
-"""In what vLLM responds to an adapter's name that it has."""
-WEIGHTS_HOW = "start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment, and without --enable-lora"
 UNLOAD_SECONDS = 10.0
 """Within which a server must unload an adapter; one that is gone must not hold up the run's end."""
+THERE_SECONDS = 10.0
+"""Within which one of several replicas must answer anything, or it is absent."""
 LoadError = RefusedError | UnansweredError
 
 
@@ -54,6 +57,10 @@ class WeightPush(ABC):
     """The version that every replica has loaded; None before the first push."""
     pending: PushedVersion | None = None
     """What they are loading, or were loading when that was interrupted."""
+    absent: set[str] = field(default_factory=set)
+    """Replicas that did not answer when the current version was pushed, and have not been given it since."""
+    _old: dict[str, list[PushedVersion]] = field(default_factory=dict)
+    """What an absent replica may have loaded still."""
     _locks: dict[str, asyncio.Lock] = field(default_factory=dict)
     _repairs: dict[str, int] = field(default_factory=dict)
 
@@ -69,18 +76,27 @@ class WeightPush(ABC):
             raise RuntimeError("sampler 'vllm' is used before its first sync")
         return self.current
 
-    async def push(self, version: int, path: Path) -> None:
-        """Load a version everywhere; it is the current one once all replicas have it.
+    async def push(self, version: int, path: Path) -> Mapping[str, str]:
+        """Load a version everywhere; it is the current one once all replicas have it that answer.
+
+        Returns the reason of each replica that has become absent, by its address.
 
         Raises:
-            RunFailedError: with each replica that did not load it, and its error. The version is unloaded from the
-                others where that is possible, and the one before stays the current one.
+            RunFailedError: with each replica that did not load it, and its error, if one refused it or none is there.
+                The version is unloaded from the others where that is possible, and the one before stays the current
+                one.
+            InputError: instead, if it is the first version, and a server does not see its directory.
         """
         self.pending = PushedVersion(version, str(path), f"distillkit-{self.nonce}-v{version}")
         problems = await self._load_everywhere(self.pending)
-        if problems:
-            raise RunFailedError(await self._undo(self.pending, problems))
+        if len(problems) == len(self.client.roots) or any(map(_is_refused, problems.values())):
+            unseen = any(map(_is_unseen, problems.values()))
+            kind = InputError if unseen and self.current is None else RunFailedError
+            raise kind(await self._undo(self.pending, problems))
         self.current, self.pending = self.pending, None
+        found = {root: _reason(problem) for root, problem in problems.items() if root not in self.absent}
+        self.absent = set(problems)
+        return found
 
     async def _load_everywhere(self, new: PushedVersion) -> Mapping[str, LoadError]:
         async with asyncio.TaskGroup() as group:
@@ -89,22 +105,42 @@ class WeightPush(ABC):
 
     async def _try_to_load(self, root: str, new: PushedVersion) -> LoadError | None:
         try:
+            await self._require_there(root)
             await self.load(root, new)
         except (RefusedError, UnansweredError) as error:
             return error
+        for old in self._old.pop(root, ()):
+            await self._try_to_unload(root, old)  # one that was restarted has it no more
         return None
+
+    async def _require_there(self, root: str) -> None:
+        """Raise UnansweredError for one of several replicas that does not answer anything in a moment."""
+        if len(self.client.roots) == 1:
+            return
+        if await self.client.get_once(root, "/v1/models", THERE_SECONDS) is None:
+            raise UnansweredError(f"{root}: no answer within {THERE_SECONDS:g} s", 1, None)
 
     async def _undo(self, new: PushedVersion, problems: Mapping[str, LoadError]) -> str:
         """Unload what was loaded; returns the error's message. A load without a response may have been done."""
-        refused = {root for root, problem in problems.items() if isinstance(problem, RefusedError)}
+        refused = {root for root, problem in problems.items() if _is_refused(problem)}
         remaining = await self.unload_from(new, (root for root in self.client.roots if root not in refused))
         self.pending = None
         rest = "".join(f"; it may still be loaded: {reason}" for reason in remaining)
-        return f"{self._not_loaded(new, problems)}{rest}; {self.how_to_start}"
+        return f"{self._not_loaded(new, problems)}{rest}; {self._how(problems)}"
 
     def _not_loaded(self, new: PushedVersion, problems: Mapping[str, LoadError]) -> str:
         where = "; at ".join(f"{root}: {_reason(problem)}" for root, problem in problems.items())
         return f"policy version {new.version} ({new.path}) could not be loaded at {where}"
+
+    def _how(self, problems: Mapping[str, LoadError]) -> str:
+        """What to do about them."""
+        return DISK_HOW if any(map(_is_unseen, problems.values())) else self.how_to_start
+
+    async def unload_old(self, old: PushedVersion) -> Sequence[str]:
+        """Unload a version that is not used any more, from an absent replica once it is back; as `unload_from`."""
+        for root in self.absent:
+            self._old.setdefault(root, []).append(old)
+        return await self.unload_from(old, (root for root in self.client.roots if root not in self.absent))
 
     async def unload_from(self, old: PushedVersion, roots: Iterable[str]) -> Sequence[str]:
         """Unload a version from replicas, in bounded time. Returns a reason for each that may still have it."""
@@ -129,15 +165,24 @@ class WeightPush(ABC):
     async def repair(self, root: str, seen: int) -> None:
         """Load the version again into a replica that lost it, unless that was or is done since `repairs` was `seen`.
 
-        Returns when it is loaded. Raises RunFailedError if the replica does not load it.
+        Returns when that has ended: when it is loaded, or one of several replicas is gone again.
+
+        Raises:
+            RunFailedError: if the replica refuses it, or does not answer and is the only one.
         """
         async with self._locks.setdefault(root, asyncio.Lock()):
-            if self.repairs(root) == seen:
-                self._repairs[root] = seen + 1
+            if self.repairs(root) != seen:
+                return
+            self._repairs[root] = seen + 1
+            try:
                 problem = await self._try_to_load(root, self.served)
-                if problem is not None:
-                    raise RunFailedError(f"{self._not_loaded(self.served, {root: problem})}; {self.how_to_start}")
+            finally:
                 self._repairs[root] = seen + 2
+            if problem is None:
+                self.absent.discard(root)
+            elif _is_refused(problem) or len(self.client.roots) == 1:
+                problems = {root: problem}
+                raise RunFailedError(f"{self._not_loaded(self.served, problems)}; {self._how(problems)}")
 
     async def holds_since(self, root: str, seen: int) -> bool:
         """Whether a result is surely of this version, requested when `repairs` was `seen`, and the replica has it.
@@ -164,73 +209,14 @@ class WeightPush(ABC):
         """Whether a replica that has just responded had the current version's weights."""
 
 
+def _is_refused(problem: LoadError) -> bool:
+    return isinstance(problem, RefusedError)
+
+
+def _is_unseen(problem: LoadError) -> bool:
+    """Whether the server does not find what it was to load."""
+    return isinstance(problem, RefusedError) and problem.status == 404 and NO_ADAPTER in problem.message
+
+
 def _reason(problem: LoadError) -> str:
     return f"answered {problem.status}: {problem.message}" if isinstance(problem, RefusedError) else problem.reason
-
-
-class AdapterPush(WeightPush):
-    """A LoRA, pushed by `/v1/load_lora_adapter`."""
-
-    @property
-    def model(self) -> str:
-        """The adapter's name at the servers."""
-        return self.served.label
-
-    @property
-    def how_to_start(self) -> str:
-        """How to start vLLM with runtime adapters, for messages."""
-        return LORA_HOW
-
-    async def load(self, root: str, new: PushedVersion) -> None:
-        """A new name a version: vLLM caches what it has read under a name."""
-        adapter: dict[str, JsonValue] = {"lora_name": new.label, "lora_path": new.path}
-        try:
-            await self.client.post_to(root, "/v1/load_lora_adapter", adapter)
-        except RefusedError as error:
-            if error.status != 400 or ALREADY_LOADED not in error.message:
-                raise  # else an attempt whose response was lost did it: nobody else uses our names
-
-    async def unload(self, root: str, old: PushedVersion) -> None:
-        """Unload it; a replica that was restarted has it no more."""
-        try:
-            await self.client.post_to(root, "/v1/unload_lora_adapter", {"lora_name": old.label})
-        except RefusedError as error:
-            if error.status != 404:
-                raise
-
-    async def holds(self, root: str) -> bool:
-        """True: a server gives results of an adapter only if it has one of that name."""
-        return True
-
-
-class FullWeightsPush(WeightPush):
-    """All weights: vLLM's development endpoints reload them from a directory."""
-
-    @property
-    def model(self) -> str:
-        """The base model's name: its weights are replaced."""
-        return self.base_model
-
-    @property
-    def how_to_start(self) -> str:
-        """How to start vLLM with the development endpoints, for messages."""
-        return WEIGHTS_HOW
-
-    async def load(self, root: str, new: PushedVersion) -> None:
-        """Replace the weights, forget what was computed with the old ones, and label the new ones.
-
-        The old label goes first: should this end half-way, the replica counts as having no version.
-        """
-        arguments: dict[str, JsonValue] = {"weights_path": new.path}
-        await self.client.post_to(root, "/update_weight_version", {"new_version": f"{new.label}-loading"})
-        await self.client.post_to(root, "/collective_rpc", {"method": "reload_weights", "kwargs": arguments})
-        await self.client.post_to(root, "/reset_prefix_cache", {})
-        await self.client.post_to(root, "/update_weight_version", {"new_version": new.label})
-
-    async def unload(self, root: str, old: PushedVersion) -> None:
-        """Nothing: weights are replaced, and a replica with others than the current ones is given those again."""
-
-    async def holds(self, root: str) -> bool:
-        """Whether the label is still ours: a restarted server has its own weights and none of our labels."""
-        result = await self.client.get_from(root, "/weight_info")
-        return isinstance(result.value, dict) and result.value.get("weight_version") == self.served.label

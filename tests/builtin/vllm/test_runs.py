@@ -155,6 +155,49 @@ def test_a_restarted_server_costs_nothing_but_time(serve: Serve, real: Any, remo
     assert len(bodies(server, LOAD)) == 5
 
 
+class Stopper(Sink):
+    """Stops a server while the second step samples, for good or until the next version was pushed."""
+
+    name: ClassVar[str] = "stopper"
+    returns: bool
+    _server: LoopbackServer | None = PrivateAttr(None)
+    _steps: int = PrivateAttr(0)
+    _stopped: bool = PrivateAttr(False)
+
+    @classmethod
+    def of(cls, server: LoopbackServer, *, returns: bool) -> "Stopper":
+        stopper = cls(returns=returns)
+        stopper._server = server
+        return stopper
+
+    def emit(self, event: Event) -> None:
+        assert self._server is not None
+        if isinstance(event, StepFinished):
+            self._steps += 1
+            if self._steps == 2 and self.returns:
+                self._server.start()
+        sampling = isinstance(event, PhaseProgress) and event.phase == "sample" and event.done >= 1
+        if self._steps == 1 and sampling and not self._stopped:
+            self._server.stop()
+            self._stopped = True
+
+
+@pytest.mark.parametrize("lora_rank", [4, 0])
+@pytest.mark.parametrize("returns", [False, True], ids=["for good", "for a push"])
+def test_one_of_two_servers_that_dies_costs_no_completion(
+    serve: Serve, real: Any, remote_config: Make, lora_rank: int, returns: bool
+) -> None:
+    staying, dying = serve(real, delay=0.01), serve(real, delay=0.01)
+    stopper = Stopper.of(dying, returns=returns)
+    options = {"base_url": [staying.url, dying.url], "timeouts": {"retry": 60, "request": 10}}
+    student = {"lora_rank": lora_rank, "learning_rate": 0.01}
+    result = distillkit.run(remote_config(staying, sampler=options, student=student, sinks=[stopper]))
+    assert stopper._stopped
+    require_lossless(result)
+    log = (result.run_dir / "run.log").read_text()
+    assert log.count(f"policy version 2 is not loaded at {dying.url}") == log.count("is not loaded at") == 1
+
+
 @pytest.mark.parametrize("between", [False, True], ids=["while it draws", "between steps"])
 def test_all_weights_are_pushed_and_pushed_again_after_a_restart(
     serve: Serve, real: Any, remote_config: Make, between: bool

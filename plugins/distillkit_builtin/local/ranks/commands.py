@@ -3,19 +3,21 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from distillkit.records import ScoreRequest, Weights
 from distillkit.run_plan import Plan
 from distillkit.training_data import Batch
 from distillkit.types import SampleRequest, Teacher
+from distillkit_builtin.local.device import shared_device
 from distillkit_builtin.local.live_student import LiveLocalStudent, load_proved
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.ranks.agreement import Ways
+from distillkit_builtin.local.ranks.rank_fingerprint import Fingerprint, student_fingerprint, teacher_fingerprint
 from distillkit_builtin.local.ranks.worker_state import WorkerState
 from distillkit_builtin.local.trainer import GradientShare
+from distillkit_builtin.local.trainer_checkpoint import SavedTrainer
 
 Stream = Callable[[object], None]
 """Sends one value to rank 0 while the command is still being executed."""
@@ -27,6 +29,32 @@ class Command(ABC):
     @abstractmethod
     async def execute(self, state: WorkerState, stream: Stream) -> Any:  # noqa: ANN401 - each command has its own
         """Do it with what the rank holds. Returns the result; `stream` takes values that are there earlier."""
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeStudent(Command):
+    """Find out what of the student, and of all that numbers depend on, the rank has."""
+
+    async def execute(self, state: WorkerState, stream: Stream) -> Fingerprint:
+        """Returns it; nothing is loaded."""
+        with state.silent():
+            context, device = state.context(None), shared_device(state.run, state.options.device)
+            return await device.run(student_fingerprint, context, state.options, device.device)
+
+
+@dataclass(frozen=True, slots=True)
+class DescribeTeacher(Command):
+    """Find out which model of a teacher the rank has."""
+
+    teacher: Teacher
+    place: int
+    """Which of the config's teachers it is."""
+    options: LocalScorerOptions
+
+    async def execute(self, state: WorkerState, stream: Stream) -> Fingerprint:
+        """Returns it; nothing is loaded."""
+        teacher, device = state.local_teacher(self.teacher, self.place), shared_device(state.run, self.options.device)
+        return await device.run(teacher_fingerprint, teacher, self.options, device.device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +86,18 @@ class BuildStudent(Command):
 
 @dataclass(frozen=True, slots=True)
 class OpenTeacher(Command):
-    """Load a teacher's model on the rank."""
+    """Load a teacher's model on the rank, from where its host has it."""
 
     teacher: Teacher
+    place: int
+    """Which of the config's teachers it is."""
     options: LocalScorerOptions
 
     async def execute(self, state: WorkerState, stream: Stream) -> None:
         """Returns when it is loaded."""
         with state.silent():
-            live = await LiveLocalTeacher.open(state.context(None), self.teacher, self.options)
+            teacher = state.local_teacher(self.teacher, self.place)
+            live = await LiveLocalTeacher.open(state.context(None), teacher, self.options)
             state.teachers[self.teacher.name] = live
 
 
@@ -138,15 +169,16 @@ class Sync(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Command):
-    """Take back what rank 0 saved."""
+class TakeSaved(Command):
+    """Take what a checkpoint holds from rank 0, which has read it and takes it at the same time."""
 
-    path: Path
+    saved: SavedTrainer
+    """Without tensors."""
 
     async def execute(self, state: WorkerState, stream: Stream) -> None:
         """Returns when weights and optimizer have it."""
         with state.silent():
-            await state.opened_student().load(self.path)
+            await state.opened_student().take_saved(self.saved)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,17 +26,25 @@ from distillkit_builtin.local.ranks.commands import (
     BuildStudent,
     Command,
     ComputeGradient,
+    DescribeStudent,
+    DescribeTeacher,
     JoinExport,
     JoinSave,
-    Load,
     LoadStudent,
     OpenTeacher,
     Sample,
     ScoreTokens,
     Sync,
     TakeBroadcast,
+    TakeSaved,
 )
 from distillkit_builtin.local.ranks.merge_streams import merge_streams
+from distillkit_builtin.local.ranks.rank_fingerprint import (
+    Fingerprint,
+    require_alike,
+    student_fingerprint,
+    teacher_fingerprint,
+)
 from distillkit_builtin.local.ranks.worker_pool import WorkerPool, shared_worker_pool
 from distillkit_builtin.local.trainer import GradientShare, step_result
 
@@ -48,9 +56,13 @@ async def open_student(
     run: RunContext, options: LocalStudentOptions, *, samples: bool
 ) -> "LiveLocalStudent | DataParallelStudent":
     """The student on this device, or on those of all ranks; `samples`: it is its own sampler."""
-    workers = await shared_worker_pool(run, shared_device(run, options.device))
+    device = shared_device(run, options.device)
+    workers = await shared_worker_pool(run, device)
     if workers is None:
         return await LiveLocalStudent.open(run, options, samples=samples)
+    mine = await device.run(student_fingerprint, run, options, device.device)
+    theirs = await workers.execute_on_all(DescribeStudent())
+    require_alike([mine, *cast(list[Fingerprint], theirs)], workers.group.names)
     loaded, others = await asyncio.gather(
         load_proved(run, options, samples=samples), workers.execute_on_all(LoadStudent(run.plan))
     )
@@ -71,11 +83,16 @@ async def open_teacher(
     run: RunContext, teacher: Teacher, options: LocalScorerOptions
 ) -> "LiveLocalTeacher | DataParallelTeacher":
     """A teacher on this device, or on those of all ranks."""
-    workers = await shared_worker_pool(run, shared_device(run, options.device))
+    device = shared_device(run, options.device)
+    workers = await shared_worker_pool(run, device)
     if workers is None:
         return await LiveLocalTeacher.open(run, teacher, options)
+    place = [each.name for each in run.teachers].index(teacher.name)
+    mine = await device.run(teacher_fingerprint, teacher, options, device.device)
+    theirs = await workers.execute_on_all(DescribeTeacher(teacher, place, options))
+    require_alike([mine, *cast(list[Fingerprint], theirs)], workers.group.names)
     own, _ = await asyncio.gather(
-        LiveLocalTeacher.open(run, teacher, options), workers.execute_on_all(OpenTeacher(teacher, options))
+        LiveLocalTeacher.open(run, teacher, options), workers.execute_on_all(OpenTeacher(teacher, place, options))
     )
     return DataParallelTeacher(own, workers, teacher.name)
 
@@ -162,8 +179,10 @@ class DataParallelStudent:
         await self._joined(partial(self.own.save, path), JoinSave())
 
     async def load(self, path: Path) -> None:
-        """Take back what `save` wrote; every rank reads the same file."""
-        await asyncio.gather(self.own.load(path), self.workers.execute_on_all(Load(path)))
+        """Take back what `save` wrote: rank 0 reads the file, whose disk need not be the others'."""
+        saved = replace(await self.own.read_saved(path), shared=True)
+        take = TakeSaved(replace(saved, tensors=None))
+        await asyncio.gather(self.own.take_saved(saved), self.workers.execute_on_all(take))
 
     async def export(self, run_dir: Path) -> Path:
         """Write the final weights, whole, for others to use; returns their directory."""

@@ -1,5 +1,6 @@
 """The messages between rank 0 and the other ranks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -26,6 +27,14 @@ class Cancel:
 @dataclass(frozen=True, slots=True)
 class ShutDown:
     """From rank 0: the run has ended."""
+
+    files: Mapping[str, str]
+    """What it left in its directory that says what it came to, by name: on another host nobody sees it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """To and from rank 0: nothing but that this process is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +66,11 @@ class Stopped:
     """To rank 0: shut down; no other message follows."""
 
 
-def portable(error: Exception, rank: int) -> DistillkitError:
-    """The error as rank 0 raises it: of the same class where the engine treats it apart, with the rank in its text."""
+def portable(error: Exception, rank: str) -> DistillkitError:
+    """The error as rank 0 raises it: of the same class where the engine treats it apart, with the rank in its text.
+
+    `rank` is what the rank is called: `rank 1`.
+    """
     kind = next((kind for kind in (BadStepError, InputError, PluginError) if isinstance(error, kind)), RunFailedError)
     reason = str(error) if isinstance(error, DistillkitError) else error_text(error)
-    return kind(f"rank {rank}: {reason}")
+    return kind(f"{rank}: {reason}")

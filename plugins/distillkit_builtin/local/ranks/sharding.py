@@ -7,6 +7,7 @@ See https://docs.pytorch.org/docs/stable/distributed.fsdp.fully_shard.html.
 from collections.abc import Callable, Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -43,11 +44,14 @@ def full_tensor(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def shard_like(tensor: Tensor, pattern: Tensor) -> Tensor:
-    """A whole tensor on `pattern`'s device; this rank's part of it where `pattern` is one."""
-    tensor = tensor.to(pattern.device)
+def from_rank_0(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """Rank 0's whole tensor; where `pattern` is a part, this rank's part of it.
+
+    Every rank must call it at the same time, with a tensor of that size on the device: what is in it counts on rank 0.
+    """
     if isinstance(pattern, DTensor):
         return distribute_tensor(tensor, pattern.device_mesh, pattern.placements)
+    dist.broadcast(tensor, src=0)
     return tensor
 
 

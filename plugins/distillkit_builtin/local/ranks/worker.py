@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -13,6 +13,7 @@ from distillkit.errors import RunFailedError
 from distillkit_builtin.local.device import shared_device
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.ranks.commands import Command
+from distillkit_builtin.local.ranks.heartbeat import Heartbeat
 from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, ShutDown, Stopped, portable
 from distillkit_builtin.local.ranks.process_group import ProcessGroup
 from distillkit_builtin.local.ranks.worker_state import WorkerState
@@ -20,8 +21,10 @@ from distillkit_builtin.local.ranks.worker_state import WorkerState
 log = logging.getLogger("distillkit")
 
 
-async def run_worker(run: RunContext, options: LocalStudentOptions, *, samples: bool) -> None:
+async def run_worker(run: RunContext, options: LocalStudentOptions, *, samples: bool) -> Mapping[str, str]:
     """Meet the other ranks, and execute rank 0's commands until it shuts this one down.
+
+    Returns what the run left that says what it came to: the content of files in its directory, by name.
 
     Raises:
         RunFailedError: if rank 0 is gone before.
@@ -35,18 +38,21 @@ async def run_worker(run: RunContext, options: LocalStudentOptions, *, samples: 
     threading.Thread(target=_listen, args=(group, loop, inbox), daemon=True, name="distillkit-rank-0").start()
     with _signals(signal.SIG_IGN):  # they reach every rank; what they mean is for rank 0 to decide
         try:
-            await _execute_commands(state)
+            return await _execute_commands(state)
         finally:
             state.send(Stopped())
             state.close()
             group.leave()
 
 
-async def _execute_commands(state: WorkerState) -> None:
+async def _execute_commands(state: WorkerState) -> Mapping[str, str]:
     """Until rank 0 shuts this one down, which cancels the rest. Raises RunFailedError if rank 0 is gone."""
     tasks: dict[int, asyncio.Task[None]] = {}
+    heartbeat = Heartbeat([0])
+    beating = asyncio.create_task(heartbeat.beat(state.say_alive, state.give_up))
     try:
         while not isinstance(message := await state.inbox.get(), ShutDown):
+            heartbeat.heard(0)
             if isinstance(message, Execute):
                 task = asyncio.create_task(_execute(state, message))
                 tasks[message.number] = task
@@ -55,8 +61,9 @@ async def _execute_commands(state: WorkerState) -> None:
                 tasks[message.number].cancel()
             elif isinstance(message, BaseException):
                 raise RunFailedError(f"rank 0 is gone, or a message cannot be sent to it: {message}") from message
+        return message.files
     finally:
-        unfinished = list(tasks.values())
+        unfinished = [beating, *tasks.values()]
         for task in unfinished:
             task.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
@@ -69,7 +76,7 @@ async def _execute(state: WorkerState, message: Execute[Command]) -> None:
         result = await command.execute(state, lambda value: state.send(Item(number, value)))
     except Exception as error:
         log.debug("rank %d: %s", state.group.rank, type(command).__name__, exc_info=True)
-        state.send(Failed(number, portable(error, state.group.rank)))
+        state.send(Failed(number, portable(error, state.group.named(state.group.rank))))
     else:
         state.send(Done(number, result))
 

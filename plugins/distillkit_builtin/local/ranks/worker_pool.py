@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import cast
 
 from distillkit.context import RunContext
@@ -14,7 +15,8 @@ from distillkit.errors import RunFailedError
 from distillkit.events import Notice
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.ranks.commands import Command
-from distillkit_builtin.local.ranks.messages import Cancel, Done, Execute, Failed, Item, ShutDown, Stopped
+from distillkit_builtin.local.ranks.heartbeat import Heartbeat
+from distillkit_builtin.local.ranks.messages import Alive, Cancel, Done, Execute, Failed, Item, ShutDown, Stopped
 from distillkit_builtin.local.ranks.process_group import ProcessGroup
 
 SHUTDOWN_SECONDS = 60.0
@@ -45,6 +47,8 @@ class WorkerPool:
         ]
         for listener in self._listeners:
             listener.start()
+        self._heartbeat = Heartbeat(self.ranks)
+        self._beating = asyncio.create_task(self._heartbeat.beat(self._say_alive, self._mark_lost))
 
     async def stream(self, rank: int, command: Command) -> AsyncIterator[object]:
         """What `rank` streams while it executes the command, which is cancelled when the consumer stops.
@@ -94,10 +98,12 @@ class WorkerPool:
 
     async def shut_down(self) -> None:
         """The run has ended: let the other ranks end too, and wait for them."""
+        self._beating.cancel()
+        shut_down = ShutDown(await asyncio.to_thread(_outcome, self._run.run_dir))
         for rank in self.ranks:
             if rank not in self._lost:
                 with suppress(RuntimeError):  # it went just now
-                    await self._send(rank, ShutDown())
+                    await self._send(rank, shut_down)
         self._sender.shutdown()
         await asyncio.to_thread(self._join_listeners)
 
@@ -122,6 +128,15 @@ class WorkerPool:
             raise
         return number, results
 
+    async def _say_alive(self, rank: int) -> None:
+        """Without waiting: what is sent before may be large."""
+        if rank not in self._lost:
+            self._sender.submit(self._send_alive, rank)
+
+    def _send_alive(self, rank: int) -> None:
+        with suppress(RuntimeError):  # it went just now, which its listener finds
+            self.group.send(rank, Alive())
+
     async def _send(self, rank: int, message: object) -> None:
         await self._loop.run_in_executor(self._sender, self.group.send, rank, message)
 
@@ -131,12 +146,13 @@ class WorkerPool:
             messages: list[object] = []
             while Stopped() not in messages:
                 messages = cast(list[object], self.group.receive(rank))
-                self._loop.call_soon_threadsafe(self._receive_all, messages)
+                self._loop.call_soon_threadsafe(self._receive_all, rank, messages)
         except RuntimeError as error:  # what gloo raises when a connection ends, and asyncio after its loop has
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._mark_lost, rank, str(error))
 
-    def _receive_all(self, messages: Sequence[object]) -> None:
+    def _receive_all(self, rank: int, messages: Sequence[object]) -> None:
+        self._heartbeat.heard(rank)
         for message in messages:
             self._receive(message)
 
@@ -150,10 +166,14 @@ class WorkerPool:
 
     def _mark_lost(self, rank: int, reason: str) -> None:
         """Fail every command that a process executes which is gone."""
+        if rank in self._lost:
+            return
         log.info("rank %d: %s", rank, reason)
+        host = self.group.hosts[rank]
+        where, machine = ("", "this machine") if host == self.group.hosts[0] else (f" on {host}", host)
         self._lost[rank] = RunFailedError(
-            f"rank {rank} of {self.group.count} is gone, without a word: it was killed or crashed; look at what it "
-            "printed, and whether this machine ran out of memory"
+            f"rank {rank} of {self.group.count}{where} is gone, without a word: it was killed or crashed; look at what "
+            f"it printed, and whether {machine} ran out of memory{'' if not where else ' or off the network'}"
         )
         self.group.abort()
         if not self._broken.done():
@@ -161,6 +181,12 @@ class WorkerPool:
         for number, (executing, results) in self._results.items():
             if executing == rank:
                 results.put_nowait(Failed(number, self._lost[rank]))
+
+
+def _outcome(run_dir: Path | None) -> Mapping[str, str]:
+    """The files that say what the run came to, as far as they are there."""
+    files = () if run_dir is None else (run_dir / "summary.json", run_dir / "metrics.jsonl")
+    return {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
 
 
 async def shared_worker_pool(run: RunContext, device: Device) -> WorkerPool | None:

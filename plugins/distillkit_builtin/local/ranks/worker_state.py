@@ -11,10 +11,12 @@ from functools import partial
 from distillkit.context import RunContext
 from distillkit.events import Notice
 from distillkit.run_plan import Plan
+from distillkit.types import Teacher
 from distillkit_builtin.local.build_student import ProvedStudent
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
 from distillkit_builtin.local.options import LocalStudentOptions
+from distillkit_builtin.local.ranks.messages import Alive
 from distillkit_builtin.local.ranks.process_group import ProcessGroup
 
 
@@ -49,6 +51,11 @@ class WorkerState:
         proved, self.proved = self.proved, None
         return proved
 
+    def local_teacher(self, teacher: Teacher, place: int) -> Teacher:
+        """Rank 0's teacher, the one at `place` in the config, where this host has it."""
+        own = self.run.teachers[place]
+        return replace(teacher, model=own.model, tokenizer_model=own.tokenizer_model)
+
     def opened_student(self) -> LiveLocalStudent:
         """The student. Raises RuntimeError before rank 0 had it opened."""
         if self.student is None:
@@ -71,13 +78,21 @@ class WorkerState:
     def tell(self, notice: Notice) -> None:
         """Tell the user, through rank 0."""
         if not self._silent:
-            self.send(Notice(f"rank {self.group.rank}: {notice.message}", notice.kind))
+            self.send(Notice(f"{self.group.named(self.group.rank)}: {notice.message}", notice.kind))
 
     def send(self, message: object) -> None:
         """Send to rank 0, in the order of the calls; what is sent while a message is on its way goes together."""
         self._unsent.append(message)
         sent = self._sender.submit(self._send_all)
         sent.add_done_callback(partial(_report_failure, self.inbox, asyncio.get_running_loop()))
+
+    async def say_alive(self, rank: int) -> None:
+        """Let rank 0 know that this process is there."""
+        self.send(Alive())
+
+    def give_up(self, rank: int, reason: str) -> None:
+        """Rank 0 is silent: end this rank."""
+        self.inbox.put_nowait(RuntimeError(reason))
 
     def _send_all(self) -> None:
         """Send all unsent messages as one; runs in the sender's thread."""

@@ -1,0 +1,22 @@
+"""Whether each of a sampler's servers serves what the run samples from, and is not another one by mistake."""
+
+from distillkit.context import RunContext
+from distillkit.errors import InputError
+from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.remote.service_client import ServiceClient
+
+
+async def require_served(client: ServiceClient, model: str, run: RunContext) -> None:
+    """Raise InputError for a server that does not serve `model`, or not at the length that the run needs."""
+    for root in client.roots:
+        result = await client.get_from(root, "/v1/models")
+        served = find_model([each for each in served_models(result.value, root) if each.parent is None], model, root)
+        if run.plan is None or served.max_model_len is None or not run.plan.completions:
+            continue
+        longest = run.plan.longest_prompt + run.plan.sample_tokens // run.plan.completions
+        if longest > served.max_model_len:
+            where = "" if len(client.roots) == 1 else f" at {root}"
+            raise InputError(
+                f"prompt and completion take up to {longest} tokens, and {served.id} is served{where} with "
+                f"--max-model-len {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
+            )

@@ -1,0 +1,92 @@
+"""What is pushed, and how vLLM takes it: a LoRA as an adapter of a new name, all weights in place."""
+
+from pydantic import JsonValue
+
+from distillkit_builtin.remote.results import RefusedError, Result
+from distillkit_builtin.vllm.weight_push import THERE_SECONDS, PushedVersion, WeightPush
+
+LORA_HOW = (
+    "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora --max-lora-rank N (at "
+    "least the student's lora_rank)"
+)
+ALREADY_LOADED = "already been loaded"
+"""In what vLLM responds to an adapter's name that it has."""
+WEIGHTS_HOW = (
+    "start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment, and without --enable-lora; it must see that directory "
+    "(student.sampler.server_run_dir says where)"
+)
+
+
+class AdapterPush(WeightPush):
+    """A LoRA, pushed by `/v1/load_lora_adapter`."""
+
+    @property
+    def model(self) -> str:
+        """The adapter's name at the servers."""
+        return self.served.label
+
+    @property
+    def how_to_start(self) -> str:
+        """How to start vLLM with runtime adapters, for messages."""
+        return LORA_HOW
+
+    async def load(self, root: str, new: PushedVersion) -> None:
+        """A new name a version: vLLM caches what it has read under a name."""
+        adapter: dict[str, JsonValue] = {"lora_name": new.label, "lora_path": new.path}
+        try:
+            await self.client.post_to(root, "/v1/load_lora_adapter", adapter)
+        except RefusedError as error:
+            if error.status != 400 or ALREADY_LOADED not in error.message:
+                raise  # else an attempt whose response was lost did it: nobody else uses our names
+
+    async def unload(self, root: str, old: PushedVersion) -> None:
+        """Unload it; a replica that was restarted has it no more."""
+        try:
+            await self.client.post_to(root, "/v1/unload_lora_adapter", {"lora_name": old.label})
+        except RefusedError as error:
+            if error.status != 404:
+                raise
+
+    async def holds(self, root: str) -> bool:
+        """True: a server gives results of an adapter only if it has one of that name."""
+        return True
+
+
+class FullWeightsPush(WeightPush):
+    """All weights: vLLM's development endpoints reload them from a directory."""
+
+    @property
+    def model(self) -> str:
+        """The base model's name: its weights are replaced."""
+        return self.base_model
+
+    @property
+    def how_to_start(self) -> str:
+        """How to start vLLM with the development endpoints, for messages."""
+        return WEIGHTS_HOW
+
+    async def load(self, root: str, new: PushedVersion) -> None:
+        """Replace the weights, forget what was computed with the old ones, and label the new ones.
+
+        The old label goes first: should this end half-way, the replica counts as having no version.
+        """
+        arguments: dict[str, JsonValue] = {"weights_path": new.path}
+        await self.client.post_to(root, "/update_weight_version", {"new_version": f"{new.label}-loading"})
+        await self.client.post_to(root, "/collective_rpc", {"method": "reload_weights", "kwargs": arguments})
+        await self.client.post_to(root, "/reset_prefix_cache", {})
+        await self.client.post_to(root, "/update_weight_version", {"new_version": new.label})
+
+    async def unload(self, root: str, old: PushedVersion) -> None:
+        """Nothing: weights are replaced, and a replica with others than the current ones is given those again."""
+
+    async def holds(self, root: str) -> bool:
+        """Whether the label is still ours: a restarted server has its own weights and none of our labels.
+
+        One of several replicas that does not say so soon does not count; of the only one that is waited for.
+        """
+        if len(self.client.roots) == 1:
+            result: Result | None = await self.client.get_from(root, "/weight_info")
+        else:
+            result = await self.client.get_once(root, "/weight_info", THERE_SECONDS)
+        label = result.value.get("weight_version") if result is not None and isinstance(result.value, dict) else None
+        return label == self.served.label
