@@ -16,7 +16,8 @@ from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Datum
 
 DECIMALS = 5
-TOPK_KEPT = 8
+TOPK_DECIMALS = 3
+TOPK_KEPT = 5
 """How many of the most probable tokens are kept at each position: enough to see what would stand there instead."""
 CHARACTER_BYTES = 4
 """The most bytes, and so tokens, of one character in UTF-8."""
@@ -92,8 +93,8 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Sequence[str]:
     return texts
 
 
-def _rounded(values: Array) -> list[JsonValue]:
-    return [finite(round(x, DECIMALS)) for x in values.tolist()]
+def _rounded(values: Array, decimals: int = DECIMALS) -> list[JsonValue]:
+    return [finite(round(x, decimals)) for x in values.tolist()]
 
 
 def _significant(values: Array) -> list[JsonValue]:
@@ -106,7 +107,7 @@ def _topk(arrays: Mapping[str, Array], tokenizer: Tokenizer) -> dict[str, JsonVa
     ids, logprobs = arrays["topk_ids"][:, :TOPK_KEPT].tolist(), arrays["topk_logprobs"][:, :TOPK_KEPT]
     return {
         "tokens": [[tokenizer.show([index]) if index >= 0 else "" for index in row] for row in ids],
-        "logprobs": [_rounded(row) for row in logprobs],
+        "logprobs": [_rounded(row, TOPK_DECIMALS) for row in logprobs],
     }
 
 

@@ -10,6 +10,8 @@ import pytest
 from helpers.sample_lines import HOSTILE, MIXED, long_run_lines, run_directory, sample_line
 
 from browser.conftest import Open, report_of
+from distillkit.report.read_run import read_run
+from distillkit.report.report_page import report_html
 
 pytestmark = pytest.mark.browser
 MOST_SECONDS = 6.0
@@ -119,6 +121,23 @@ def test_only_what_is_recorded_is_offered(opened: Open, tmp_path: Path) -> None:
     page = opened(report_of(run_directory(tmp_path / "run", [sample_line(["a", "b"], [-1, -1], [-2, -0.5])])))
     assert page.locator("#inspector-colour option").all_inner_texts() == ["advantage (the gap of the logprobs)"]
     assert page.locator("#inspector-route").count() == 0
+
+
+def test_several_runs_are_told_apart(opened: Open, tmp_path: Path) -> None:
+    runs = [
+        run_directory(
+            tmp_path / name, [sample_line([name], [-1], [-2], row="1-same", stage="after", step=3)], name=name
+        )
+        for name in ("first", "second")
+    ]
+    report = tmp_path / "both.html"
+    report.write_text(report_html([read_run(run) for run in runs]), encoding="utf-8")
+    page = opened(report)
+    assert _rows(page) == ["first", "second"]
+    page.select_option("#inspector-run", label="second")
+    page.locator(".completion").click()
+    assert page.locator(".side").count() == 1
+    assert page.locator(".side .tokens").inner_text() == "second"
 
 
 def test_masked_turns_are_folded(opened: Open, rich_report: Path) -> None:

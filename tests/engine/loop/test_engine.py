@@ -107,6 +107,22 @@ def test_samples_hold_what_one_wants_to_look_at(fake_config: Make) -> None:
     assert len(record["tokens"]) == len(record["student_logprobs"]) == len(record["teacher_logprobs"]["t"]) == count
     assert record["finish_reason"] in ("stop", "length")
     assert record["ids_proved"] == {"t": True}
+    teacher, student = record["teacher_logprobs"]["t"], record["student_logprobs"]
+    gaps = [theirs - ours for theirs, ours in zip(teacher, student, strict=True)]
+    assert record["advantages"] == pytest.approx(gaps, abs=2e-5)
+    assert record["weights"] == pytest.approx([record["weights"][0]] * count)
+
+
+def test_samples_of_held_out_rows_say_when(fake_config: Make, held_out: str) -> None:
+    result = run(fake_config(data={"eval_path": held_out}, train={"eval_every": 2, "samples_per_route": 1}))
+    records = [record for record in read_jsonl(result.run_dir / "samples.jsonl") if record["split"] == "heldout"]
+    assert [(record["step"], record["stage"]) for record in records] == [
+        (0, "before"),
+        (2, "during"),
+        (4, "during"),
+        (5, "after"),
+    ]
+    assert not any("advantages" in record for record in records)
 
 
 def test_exactly_one_teacher_is_called_a_row(fake_config: Make, jsonl: Callable[..., str]) -> None:

@@ -80,7 +80,7 @@ def test_the_most_probable_tokens_and_the_rank_of_the_sampled_one() -> None:
     assert record["teacher_ranks"] == {"teacher": [2, None, 1]}
     table = record["teacher_topk"]["teacher"]
     assert table["tokens"] == [["A", "H", ""], ["B", "C", "D"], ["<|im_end|>", "A", "B"]]
-    assert table["logprobs"][0][:2] == [-0.51083, -0.91629]
+    assert table["logprobs"][0][:2] == [-0.511, -0.916]
 
 
 def test_of_many_probable_tokens_a_few_are_kept_and_the_rank_is_that_among_all() -> None:
