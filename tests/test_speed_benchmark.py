@@ -166,7 +166,7 @@ def test_what_fails_takes_too_long_or_has_no_time_left_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(code: str, limit: float = 30.0, budget: float = float("inf")) -> dict[str, Any]:
-        return Processes(tmp_path, limit, budget).measure("it", [[sys.executable, "-c", code]], {"HINT": "given"})
+        return Processes(tmp_path, limit, budget).measure("it", [sys.executable, "-c", code], {"HINT": "given"})
 
     wrote = "import sys, os, pathlib; pathlib.Path(sys.argv[2]).write_text('{\"hint\": \"%s\"}' % os.environ['HINT'])"
     assert run(wrote)["hint"] == "given"

@@ -97,12 +97,10 @@ def _measure(name: str, side: str, setting: Setting, options: argparse.Namespace
         "-m", "benchmarks.speed.child", name, chosen.module, json.dumps(dict(setting.options)),
         "--steps", str(steps), "--ranks", str(options.ranks), "--folder", str(processes.folder / name),
     ]  # fmt: skip
-    (processes.folder / name).mkdir(parents=True, exist_ok=True)
-    commands = [[python, *code]]
-    if options.ranks > 1:  # the first writes the inputs for all
-        ranked = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(options.ranks), *code]
-        commands.append(ranked)
-    return processes.measure(f"{name}, {side} {setting.name}".strip(), commands, setting.environment)
+    if error := processes.write_inputs(name, steps, options.ranks):
+        return {"error": f"its inputs: {error}"}
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", str(options.ranks)] if options.ranks > 1 else []
+    return processes.measure(f"{name}, {side} {setting.name}".strip(), [python, *start, *code], setting.environment)
 
 
 def _best(found: dict[str, Measured]) -> list[Measured]:

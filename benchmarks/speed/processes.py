@@ -46,19 +46,28 @@ class Processes:
         """Seconds of the budget."""
         return self.budget_s - (time.monotonic() - self.begin)
 
-    def measure(self, what: str, commands: Sequence[Sequence[str]], environment: Mapping[str, str]) -> Measured:
-        """Run the commands, of which the last writes `--result`; the seconds of CPU time and of waiting besides."""
+    def write_inputs(self, shape: str, steps: int, ranks: int = 1) -> str | None:
+        """Write a shape's models and prompts, unless its models are there; why not.
+
+        In a process of its own: what a device holds for it is none of a side's memory.
+        """
+        folder = self.folder / shape
+        folder.mkdir(parents=True, exist_ok=True)
+        if ranks == 1 and (folder / "student").exists():
+            return None
+        code = ["-m", "benchmarks.speed.child", shape, "ours", "{}", "--steps", str(steps), "--ranks", str(ranks)]
+        log = self.folder / f"{shape}, inputs.log"
+        return _run([sys.executable, *code, "--folder", str(folder)], min(self.limit_s, self.left), {}, log)
+
+    def measure(self, what: str, command: Sequence[str], environment: Mapping[str, str]) -> Measured:
+        """Run the command, which writes `--result`; the seconds of CPU time and of waiting besides."""
         if self.left < LEAST:
             return {"error": "left out: the call's time was over"}
         result, log = self.folder / "result.json", self.folder / f"{what.replace('/', '-')}.log"
         result.unlink(missing_ok=True)
         begin, cpu = time.monotonic(), _cpu_seconds()
         with HeldMemory(self._read, self._idle) as held:
-            for command in commands:
-                ending = ("--result", str(result)) if command is commands[-1] else ()
-                error = _run([*command, *ending], min(self.limit_s, self.left), environment, log)
-                if error:
-                    break
+            error = _run([*command, "--result", str(result)], min(self.limit_s, self.left), environment, log)
         for work in self.folder.glob("*/work"):
             shutil.rmtree(work, ignore_errors=True)
         measured = {"error": error or "no result"} if error or not result.exists() else json.loads(result.read_text())

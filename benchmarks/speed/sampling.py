@@ -57,8 +57,11 @@ def _measure(
             json.dumps(dict(setting.options)), *map(str, options.sizes), "--repeats", str(options.repeats),
             "--folder", str(processes.folder / options.model),
         ]  # fmt: skip
+        if error := processes.write_inputs(options.model, 1):
+            yield setting.name, {"error": f"its inputs: {error}"}
+            continue
         environment = {**setting.environment, **(CPU_CACHE if shape.device == "cpu" else {})}
-        yield setting.name, processes.measure(f"sampling, {name} {setting.name}".strip(), [command], environment)
+        yield setting.name, processes.measure(f"sampling, {name} {setting.name}".strip(), command, environment)
 
 
 def table_lines(sizes: list[SamplingSize], shape: Shape, measured: dict[tuple[str, str], Measured]) -> Iterator[str]:

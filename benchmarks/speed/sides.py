@@ -4,8 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-VLLM = {"VLLM_USE_FLASHINFER_SAMPLER": "0", "VLLM_LOGGING_LEVEL": "WARNING"}
-"""FlashInfer's sampler is for top-p and top-k, which nothing here asks for; it would be imported all the same."""
+VLLM = {
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+}
+"""FlashInfer's sampler is for top-p and top-k, which nothing here asks for; it would be imported all the same.
+
+A process that has looked at the device cannot be forked.
+"""
 IN_PROCESS = {**VLLM, "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
