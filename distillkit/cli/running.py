@@ -57,9 +57,9 @@ def run_and_report(
         raise
     OUT.print(result.last_line)
     OUT.print(f"{result.adapter_path.name}: {result.adapter_path} (its README.md shows how to load it)")
-    OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
     if any(REPORT in sink.writes for sink in config.sinks) and (run_dir / REPORT).is_file():
         OUT.print(f"report: {run_dir / REPORT}")
+    OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
     return result
 
 

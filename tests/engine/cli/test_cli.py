@@ -62,9 +62,10 @@ def test_run_prints_where_it_writes_first_and_what_to_do_next_last(config: Calla
     assert lines[0] == "run directory: runs/fake"
     said = verdict_of("runs/fake")
     assert lines[-len(said) :] == said
-    done_at = len(lines) - len(said) - 2
+    done_at = len(lines) - len(said) - 3
     assert lines[done_at].startswith("done: 3 steps, 6 completions trained, 0 failed, ")
     assert lines[done_at + 1] == "adapter: runs/fake/adapter (its README.md shows how to load it)"
+    assert lines[done_at + 2] == "report: runs/fake/report.html"
     steps = [line for line in lines if re.match(r"\d\d:\d\d:\d\d step ", line)]
     assert len(steps) == 3
     assert all("reverse KL" in line and "length" in line and "tok/s" in line and "ETA" in line for line in steps)
@@ -77,7 +78,7 @@ def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:
     done = call("run", name, "train.max_steps=1", "name=short", "-p", FAKES, "-q")
     assert done.exit_code == 0, done.output
     assert done.output.splitlines()[0] == "run directory: runs/short"
-    assert done.output.splitlines()[3:] == verdict_of("runs/short")  # a result is no progress
+    assert done.output.splitlines()[4:] == verdict_of("runs/short")  # a result is no progress
     assert len(read_jsonl(Path("runs/short/metrics.jsonl"))) == 2
     written = yaml.safe_load(Path("runs/short/config.yaml").read_text(encoding="utf-8"))
     assert [sink["name"] for sink in written["sinks"]] == ["console", "report"]
