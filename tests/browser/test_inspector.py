@@ -218,6 +218,16 @@ def test_a_link_to_an_example_opens_it_at_its_token(opened: Open, rich_report: P
     assert page.evaluate("document.activeElement.textContent").strip() == marked.strip()
 
 
+def test_the_list_turns_to_the_page_of_what_was_opened(opened: Open, tmp_path: Path) -> None:
+    lines = [sample_line([f"w{n}"], [-1], [-9 if n == 70 else -1.5], row=f"{n}-a") for n in range(80)]
+    page = opened(report_of(run_directory(tmp_path / "run", lines)))
+    page.locator(".push-table.down .context a").first.click()
+    assert page.locator(".completion[aria-current] .snippet").inner_text() == "w70"
+    assert "3 of 4" in page.locator(".pager").inner_text()
+    page.get_by_role("button", name="Next").click()
+    assert _rows(page) == [f"w{n}" for n in range(75, 80)]
+
+
 def test_the_theme_changes_colours_and_text_stays_readable(opened: Open, rich_report: Path) -> None:
     page = opened(rich_report)
     colour = "getComputedStyle(document.querySelector('.d4')).backgroundColor"

@@ -130,8 +130,7 @@
   function open(index, position = null) {
     const each = all[index];
     state.open = index;
-    for (const button of rows.querySelectorAll("button")) button.toggleAttribute("aria-current", false);
-    rows.querySelector(`[data-index="${index}"]`)?.setAttribute("aria-current", "true");
+    mark(each);
     const shown = partners(each);
     views = shown.map((one) => [one, view(one, state.mode, `Tokens, ${one.when}`, tell)]);
     const sides = make("div", { className: shown.length > 1 ? "sides two" : "sides" }, ...views.map(([one, made]) => side(one, made)));
@@ -141,6 +140,21 @@
     const [one, made] = views.find(([other]) => other === each);
     if (position !== null) made.focus(position);
     else tell(one, one.lowestAt);
+  }
+
+  /** In the list, which is turned to the page where it stands. */
+  function mark(each) {
+    const place = found.indexOf(each);
+    if (place >= 0 && Math.floor(place / PAGE) !== state.page) {
+      state.page = Math.floor(place / PAGE);
+      list();
+    }
+    for (const button of rows.querySelectorAll("button")) button.removeAttribute("aria-current");
+    const button = rows.querySelector(`[data-index="${each.index}"]`);
+    if (!button) return;
+    button.setAttribute("aria-current", "true");
+    const [top, bottom] = [button.offsetTop - rows.offsetTop, button.offsetTop - rows.offsetTop + button.offsetHeight];
+    if (top < rows.scrollTop || bottom > rows.scrollTop + rows.clientHeight) rows.scrollTop = top;
   }
 
   function side(one, made) {

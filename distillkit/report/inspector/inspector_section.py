@@ -65,8 +65,8 @@ def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> ReportSect
     places = encoder.places()
     html = rendered(
         "inspector.html",
-        routes=[_told(each, runs, places) for each in routes if each.size],
-        still=[each.route for each in routes if not each.size],
+        routes=[_told(each, runs, places) for each in routes if not each.is_still],
+        still=[each.route for each in routes if each.is_still],
         shown=_shown(encoder, recorded),
         damaged=_damaged(recorded.damaged),
         any=bool(encoder.completions),
@@ -116,6 +116,7 @@ def _told(pushes: RoutePushes, runs: Sequence[RunRecord], shown: Mapping[Place, 
         "run": runs[pushes.run].name if len(runs) > 1 else "",
         "route": pushes.route,
         "completions": counted(pushes.completions, "completion"),
+        "cut": f", {pushes.cut:,} cut at the limit" if pushes.cut else "",
         "at_first": f"{pushes.at_first / pushes.size:.0%}",
         "down": f"{-pushes.down / pushes.size:.0%}",
         "up_most": visible(up[0].text) if up else None,

@@ -17,6 +17,8 @@ FIRST = 10
 """Tokens that are called the beginning of a completion."""
 EXAMPLES = 3
 """Kept of each token, with the largest push."""
+ROUNDING = 0.001
+"""Nats a token: teacher and student that are one model differ by less, in float32."""
 SHOWN = 8
 """Tokens a route and direction."""
 BEFORE, AFTER = 8, 4
@@ -62,12 +64,21 @@ class RoutePushes:
     route: str
     tokens: dict[str, TokenPush] = field(default_factory=dict)
     completions: int = 0
+    cut: int = 0
+    """Completions that the limit ended."""
+    places: int = 0
+    """Tokens that count."""
     size: float = 0.0
     """The sum of all pushes' magnitudes."""
     at_first: float = 0.0
     """The part of `size` in the first tokens of completions."""
     down: float = 0.0
     """The sum of all negative pushes."""
+
+    @property
+    def is_still(self) -> bool:
+        """Whether what is pushed is no more than rounding."""
+        return self.size <= ROUNDING * self.places
 
     def most(self, sign: int, count: int = SHOWN) -> list[TokenPush]:
         """The tokens that are pushed most in one direction (1: up, -1: down)."""
@@ -89,6 +100,8 @@ class Pushes:
         pushes = self.routes.setdefault(key, RoutePushes(place.run, place.route))
         values = np.nan_to_num(completion.push, nan=0.0, posinf=0.0, neginf=0.0)
         pushes.completions += 1
+        pushes.cut += completion.finish_reason == "length"
+        pushes.places += int(completion.active.sum())
         pushes.size += float(np.abs(values).sum())
         pushes.at_first += float(np.abs(values[:FIRST]).sum())
         pushes.down += float(values[values < 0].sum())

@@ -79,7 +79,14 @@ def test_tokens_of_no_weight_are_not_pushed(tmp_path: Path) -> None:
 
 
 def test_a_teacher_that_agrees_everywhere_is_said(tmp_path: Path) -> None:
-    assert "no push anywhere" in _section(tmp_path, sample_line(["x"], [-1], [-1])).html
+    for teacher in (-1.0, -1.0005):
+        assert "no push anywhere" in _section(tmp_path, sample_line(["x"], [-1], [teacher])).html
+    assert "no push anywhere" not in _section(tmp_path, sample_line(["x"], [-1], [-1.1])).html
+
+
+def test_completions_that_were_cut_are_counted(tmp_path: Path) -> None:
+    lines = [sample_line(["x"], [-1], [-2], row=f"{n}-a", finish_reason="length") for n in range(3)]
+    assert "(4 completions, 3 cut at the limit)" in _section(tmp_path, *lines, sample_line(["y"], [-1], [-2])).html
 
 
 def test_of_a_run_that_trained_the_evaluations_are_not_in_the_sums(tmp_path: Path) -> None:
