@@ -119,7 +119,7 @@ class PlainGenerator:
         index = torch.tensor(distinct.row_of, device=hidden.device)
         logits = self.causal_lm.head(hidden[index]).float()
         if self.fixed is not None:
-            return self.fixed.start(prompts, index, _most_tokens(requests)), logits
+            return self.fixed.start(prompts, index, _most_tokens(requests), logits.shape[1]), logits
         prompts.select(index)
         return prompts, logits
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.fixed.fixed_step import FixedStep, StepInputs
+from distillkit_builtin.local.fixed.fixed_step import FixedStep, StepTensors
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.stored_layer import StoredLayer
 
@@ -27,7 +27,7 @@ class FixedMemory:
 
     causal_lm: CausalLM
     layers: list[StoredLayer]
-    inputs: StepInputs
+    tensors: StepTensors
     capacity: int
     """Rows."""
     length: int
@@ -42,7 +42,7 @@ class FixedMemory:
 
     def fits(self, rows: int, columns: int, *, padded: bool) -> bool:
         """Whether so many rows and columns have room; `padded`: with a mask."""
-        return rows <= self.capacity and columns <= self.length and (self.inputs.mask is not None) == padded
+        return rows <= self.capacity and columns <= self.length and (self.tensors.mask is not None) == padded
 
     def step(self, rows: int, columns: int) -> FixedStep:
         """Of so many rows, with at least so many columns."""
@@ -51,8 +51,8 @@ class FixedMemory:
             length *= 2
         length = min(length, self.length)
         if (rows, length) not in self.steps:
-            inputs = self.inputs.first(rows, length)
-            self.steps[rows, length] = FixedStep(self.causal_lm, self.layers, inputs, length, self.capture)
+            tensors = self.tensors.first(rows, length)
+            self.steps[rows, length] = FixedStep(self.causal_lm, self.layers, tensors, length, self.capture)
         return self.steps[rows, length]
 
     def require_weights_in_place(self) -> None:
@@ -89,14 +89,14 @@ class FixedRows:
         padded = torch.cat([live, live[:1].expand(count - len(live))])
         for layer in self.memory.layers:
             layer.move(padded, self.columns)
-        self.memory.inputs.move(padded)
+        self.memory.tensors.move(padded)
         self.count = count
         self.live = None if count == len(live) else torch.arange(len(live), device=live.device)
 
     def next_logits(self, tokens: Tensor) -> Tensor:
         """Append one token [n] to each row, and give float32 logits [n, vocabulary] behind it, until the next call."""
         step = self.memory.step(self.count, self.columns + 1)
-        ids = step.inputs.ids[:, 0]
+        ids = step.tensors.ids[:, 0]
         if self.live is None:
             ids.copy_(tokens)
         else:
@@ -116,23 +116,23 @@ class FixedDecoder:
     shortest: int = SHORTEST
     memory: FixedMemory | None = None
 
-    def start(self, prompts: CachedRows, rows: Tensor, new_tokens: int) -> FixedRows:
-        """Rows `rows` [n] of those that `prompts` hold, for `new_tokens` tokens each.
+    def start(self, prompts: CachedRows, rows: Tensor, new_tokens: int, vocabulary: int) -> FixedRows:
+        """Rows `rows` [n] of those that `prompts` hold, for `new_tokens` tokens each; logits are of `vocabulary` ids.
 
         Raises:
             UnsupportedStepError: if what is cached of the prompts cannot be kept in tensors that never move.
         """
         count, columns = len(rows), prompts.columns
-        memory = self._memory_for(prompts, count, columns + new_tokens)
+        memory = self._memory_for(prompts, count, columns + new_tokens, vocabulary)
         memory.require_weights_in_place()
         for home, layer in zip(memory.layers, prompts.cache.layers, strict=True):
             home.fill(layer, rows, columns)
-        inputs = memory.inputs
-        inputs.positions[:count] = prompts.lengths[rows]
-        inputs.place.fill_(columns)
-        if inputs.mask is not None and prompts.mask is not None:
-            inputs.mask.zero_()
-            inputs.mask[:count, :columns] = prompts.mask[rows]
+        tensors = memory.tensors
+        tensors.positions[:count] = prompts.lengths[rows]
+        tensors.place.fill_(columns)
+        if tensors.mask is not None and prompts.mask is not None:
+            tensors.mask.zero_()
+            tensors.mask[:count, :columns] = prompts.mask[rows]
         return FixedRows(memory, count, columns)
 
     def free(self) -> bool:
@@ -140,13 +140,14 @@ class FixedDecoder:
         had, self.memory = self.memory is not None, None
         return had
 
-    def _memory_for(self, prompts: CachedRows, rows: int, columns: int) -> FixedMemory:
+    def _memory_for(self, prompts: CachedRows, rows: int, columns: int, vocabulary: int) -> FixedMemory:
         memory = self.memory
         if memory is not None and memory.fits(rows, columns, padded=prompts.mask is not None):
             return memory
         self.memory = memory = None  # frees it first
         length = -(-columns // ROUND) * ROUND
         layers = [StoredLayer.allocate(layer, rows, length) for layer in prompts.cache.layers]
-        inputs = StepInputs.allocate(rows, length, prompts.lengths.device, padded=prompts.mask is not None)
-        self.memory = FixedMemory(self.causal_lm, layers, inputs, rows, length, self.shortest, self.capture)
+        where, padded = prompts.lengths.device, prompts.mask is not None
+        tensors = StepTensors.allocate(rows, length, vocabulary, where, padded=padded)
+        self.memory = FixedMemory(self.causal_lm, layers, tensors, rows, length, self.shortest, self.capture)
         return self.memory

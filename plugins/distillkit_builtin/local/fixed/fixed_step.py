@@ -19,8 +19,8 @@ from distillkit_builtin.local.fixed.stored_layer import StoredLayer
 
 
 @dataclass(frozen=True, slots=True)
-class StepInputs:
-    """What a step reads and moves on besides its cache; of all rows."""
+class StepTensors:
+    """What a step reads, moves on and gives besides its cache; of all rows."""
 
     ids: Tensor
     """[rows, 1]: the tokens to be read."""
@@ -30,20 +30,23 @@ class StepInputs:
     """[rows, length]: 1 in columns that hold tokens; None where prompts are not padded."""
     place: Tensor
     """[1]: the column that the tokens come to."""
+    logits: Tensor
+    """[rows, vocabulary] float32: what the step gives."""
 
     @classmethod
-    def allocate(cls, rows: int, length: int, device: torch.device, *, padded: bool) -> "StepInputs":
+    def allocate(cls, rows: int, length: int, vocabulary: int, device: torch.device, *, padded: bool) -> "StepTensors":
         """For that many rows and columns; `padded`: with a mask."""
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.long, device=device)
 
-        return cls(zeros(rows, 1), zeros(rows, 1), zeros(rows, length) if padded else None, zeros(1))
+        logits = torch.zeros(rows, vocabulary, device=device)
+        return cls(zeros(rows, 1), zeros(rows, 1), zeros(rows, length) if padded else None, zeros(1), logits)
 
-    def first(self, rows: int, length: int) -> "StepInputs":
+    def first(self, rows: int, length: int) -> "StepTensors":
         """Of the first rows and columns, in the same memory."""
         mask = None if self.mask is None else self.mask[:rows, :length]
-        return StepInputs(self.ids[:rows], self.positions[:rows], mask, self.place)
+        return StepTensors(self.ids[:rows], self.positions[:rows], mask, self.place, self.logits[:rows])
 
     def move(self, rows: Tensor) -> None:
         """Let the first rows be the rows `rows` [n] of now."""
@@ -59,47 +62,44 @@ class FixedStep:
         self,
         causal_lm: CausalLM,
         layers: Sequence[StoredLayer],
-        inputs: StepInputs,
+        tensors: StepTensors,
         length: int,
         capture: Capture | None,
     ) -> None:
-        """`inputs` are of the step's own rows and `length`; `layers` have as many or more."""
-        self.causal_lm, self.inputs, self.capture = causal_lm, inputs, capture
-        self.cache = Cache(layers=[layer.lent(len(inputs.ids), length, inputs.place) for layer in layers])
-        self._logits: Tensor | None = None
+        """`tensors` are of the step's own rows and `length`; `layers` have as many or more."""
+        self.causal_lm, self.tensors, self.capture = causal_lm, tensors, capture
+        self.cache = Cache(layers=[layer.lent(len(tensors.ids), length, tensors.place) for layer in layers])
+        self._has_run = False
         self._graph: StepGraph | None = None
 
     def run(self) -> Tensor:
-        """Read the tokens in `inputs` and move on; gives float32 logits [rows, vocabulary] until the next run.
+        """Read the tokens in `tensors` and move on; gives float32 logits [rows, vocabulary] until the next step.
 
         Raises:
             RuntimeError: if the step is to be recorded and does what no graph can hold.
         """
-        if self._logits is None or self.capture is None:
-            self._logits = self._work()
-            return self._logits
-        if self._graph is None:
-            self._graph = self.capture(self._keep_logits)
-        self._graph.replay()
-        return self._logits
+        if self.capture is None or not self._has_run:
+            self._has_run = True
+            self._work()
+        else:
+            if self._graph is None:
+                self._graph = self.capture(self._work)
+            self._graph.replay()
+        return self.tensors.logits
 
-    def _keep_logits(self) -> None:
-        self._logits = self._work()
-
-    def _work(self) -> Tensor:
-        """What a run lets the device do, and the logits."""
-        inputs, padded = self.inputs, {}
+    def _work(self) -> None:
+        """What a run lets the device do."""
+        tensors, padded = self.tensors, {}
         for layer in self.cache.layers:
             if isinstance(layer, FixedKeys):
                 layer.written = False
-        if inputs.mask is not None:
-            inputs.mask.index_fill_(1, inputs.place, 1)
-            padded = {"attention_mask": inputs.mask}
-        hidden = self.causal_lm.hidden_states(inputs.ids, self.cache, position_ids=inputs.positions, **padded)
+        if tensors.mask is not None:
+            tensors.mask.index_fill_(1, tensors.place, 1)
+            padded = {"attention_mask": tensors.mask}
+        hidden = self.causal_lm.hidden_states(tensors.ids, self.cache, position_ids=tensors.positions, **padded)
         for layer in self.cache.layers:
             if isinstance(layer, FixedStates):
                 layer.settle()
-        logits = self.causal_lm.head(hidden[:, -1]).float()
-        inputs.positions.add_(1)
-        inputs.place.add_(1)
-        return logits
+        tensors.logits.copy_(self.causal_lm.head(hidden[:, -1]))
+        tensors.positions.add_(1)
+        tensors.place.add_(1)

@@ -94,21 +94,21 @@ class _Text:
         tokens = torch.from_numpy(numbers.integers(1, highest, (4, STEPS))).to(device)
         return cls(causal_lm, prompts, torch.tensor([2, 0, 1, 0], device=device), tokens)
 
-    def _prefilled(self) -> CachedRows:
+    def _prefilled(self) -> tuple[CachedRows, Tensor]:
         padding = self.causal_lm.batching.left_padding
-        return CachedRows.prefill(self.causal_lm, self.prompts, left_padding=padding)[0]
+        return CachedRows.prefill(self.causal_lm, self.prompts, left_padding=padding)
 
     def read_growing(self) -> list[Tensor]:
         """Behind a cache that grows."""
-        rows = self._prefilled()
+        rows, _ = self._prefilled()
         rows.select(self.rows)
         return [rows.next_logits(tokens) for tokens in self._steps(rows)]
 
     def read_fixed(self, capture: Capture | None) -> list[Tensor]:
         """In steps of fixed shapes."""
-        prompts = self._prefilled()
+        prompts, hidden = self._prefilled()
         decoder = FixedDecoder(self.causal_lm, capture, shortest=prompts.columns + ANOTHER_STEP)
-        rows = decoder.start(prompts, self.rows, STEPS)
+        rows = decoder.start(prompts, self.rows, STEPS, self.causal_lm.head(hidden).shape[1])
         found: list[Tensor] = []
         for tokens in self._steps(rows):
             with nullcontext() if found else HostReads():
