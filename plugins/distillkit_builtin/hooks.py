@@ -33,6 +33,10 @@ from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
+from distillkit_builtin.sinks.csv_file import CsvSink
+from distillkit_builtin.sinks.mlflow import MlflowSink
+from distillkit_builtin.sinks.tensorboard import TensorboardSink
+from distillkit_builtin.sinks.trackio import TrackioSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_builtin.weightings.entropy import Entropy
@@ -100,4 +104,4 @@ def distillkit_evaluators() -> Sequence[type[Evaluator]]:
 @hookimpl
 def distillkit_sinks() -> Sequence[type[Sink]]:
     """`console` and `wandb`."""
-    return [ConsoleSink, WandbSink]
+    return [ConsoleSink, CsvSink, MlflowSink, TensorboardSink, TrackioSink, WandbSink]
