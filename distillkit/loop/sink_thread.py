@@ -31,6 +31,7 @@ class DaemonThreads(ThreadPoolExecutor):
         future: Future[T] = Future()
 
         def call() -> None:
+            future.set_running_or_notify_cancel()
             try:
                 future.set_result(fn(*args, **kwargs))
             except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
