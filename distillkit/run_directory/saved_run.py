@@ -44,6 +44,13 @@ NAME_ONE = "; name the directory of a run, such as runs/my-run"
 
 def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str] = ()) -> tuple[RunConfig, Registry]:
     """The config of the run in a directory, which it is looked at in, without its sinks. Raises InputError."""
+    require_run(run_dir)
+    here = {"log_path": str(run_dir), "sinks": []}
+    return load_config([run_dir / MARKER], overrides, scripts=list(scripts), defaults=here)
+
+
+def require_run(run_dir: Path) -> None:
+    """Raise InputError unless a directory holds a run."""
     if run_dir.is_file():
         theirs = f" (that of this file is {run_dir.parent})" if is_run(run_dir.parent) else ""
         raise InputError(f"{run_dir}: is a file, and a run is a directory{theirs}{NAME_ONE}")
@@ -51,8 +58,6 @@ def load_run(run_dir: Path, overrides: Sequence[str] = (), scripts: Sequence[str
         raise InputError(f"{run_dir}: no such directory{did_you_mean(run_dir) or NAME_ONE}")
     if not is_run(run_dir):
         raise InputError(f"{run_dir} holds no run: it has no {MARKER} that a run wrote; name one such as runs/my-run")
-    here = {"log_path": str(run_dir), "sinks": []}
-    return load_config([run_dir / MARKER], overrides, scripts=list(scripts), defaults=here)
 
 
 def saved_weights(run_dir: Path, step: int | None, tell: Callable[[Notice], None]) -> SavedWeights | None:
@@ -105,13 +110,14 @@ def noting_where_it_began(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        began = _paths_start_at(run_dir) if is_run(run_dir) else None
+        began = paths_start_at(run_dir) if is_run(run_dir) else None
         if began is not None and began != Path.cwd():
             error.add_note(f"the run began in {began}, where its relative paths start: go there for this command")
         raise
 
 
-def _paths_start_at(run_dir: Path) -> Path | None:
+def paths_start_at(run_dir: Path) -> Path | None:
+    """Where a run's relative paths start; None where its config does not say."""
     with (run_dir / MARKER).open(encoding="utf-8") as file:
         lines = [file.readline(), file.readline()]
     found = [line.removeprefix(PATHS_START_AT).strip() for line in lines if line.startswith(PATHS_START_AT)]
