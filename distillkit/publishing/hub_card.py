@@ -30,7 +30,8 @@ class CardFacts:
 
 def hub_card(written: str, facts: CardFacts, config: Mapping[str, JsonValue], summary: Mapping[str, JsonValue]) -> str:
     """The card of a run with this config and summary; `written` is what the export says."""
-    verdict = from_json(Verdict, summary["verdict"]) if isinstance(summary.get("verdict"), dict) else None
+    found = _section(summary, "verdict")
+    verdict = from_json(Verdict, found) if found else None
     parts = [
         f"# {facts.repo.partition('/')[2]}",
         _intro(facts, config),
