@@ -28,7 +28,6 @@ from distillkit_builtin.sinks.notebook_cell import NotebookCell
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 from distillkit_builtin.sinks.step_line import step_line
 
-
 MIN_WIDTH = 20
 """Characters that a line has beside the time of day, on however narrow a terminal."""
 
