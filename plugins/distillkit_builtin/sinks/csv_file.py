@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from pydantic import Field, PrivateAttr
 
-from distillkit import Evaluated, Event, RunContext, RunStarted, Sink, StepFinished, Teacher, eval_metrics
-from distillkit.files.atomic import replacing
+from distillkit import Evaluated, Event, RunContext, RunStarted, Sink, StepFinished, Teacher, eval_metrics, replacing
 from distillkit_builtin.sinks.tracker import known
 
 FILE = "metrics.csv"

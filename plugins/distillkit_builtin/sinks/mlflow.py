@@ -5,14 +5,13 @@ import logging
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, JsonValue, PrivateAttr
 
 from distillkit import CheckReport, RunContext
-from distillkit.context import Notify
 from distillkit_builtin.sinks.tracker import (
     COLUMNS,
     Ending,
@@ -56,7 +55,7 @@ class MlflowSink(UploadsWeights):
     _client: "MlflowClient | None" = PrivateAttr(None)
     _id: str = PrivateAttr("")
     _once: OnlyOnce = PrivateAttr(default_factory=lambda: OnlyOnce.after({}))
-    _notify: Notify | None = PrivateAttr(None)
+    _notify: Callable[[str], None] | None = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Report where it goes, and what is not installed."""

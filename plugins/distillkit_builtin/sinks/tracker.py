@@ -25,12 +25,10 @@ from distillkit import (
     StepFinished,
     Teacher,
     eval_metrics,
+    redact,
     reverse_kl,
     route_shown,
 )
-from distillkit.files.redaction import redact
-from distillkit.run_directory.codec import from_json
-from distillkit.verdict.verdict_sentences import Verdict, verdict_lines
 
 COLUMNS = ("route", "prompt", "completion", "gap")
 """Of a table of samples."""
@@ -226,8 +224,7 @@ def _sample(scored: ScoredRollout, teachers: Sequence[Teacher]) -> Sample:
 
 def _ending(event: RunFinished, step: int) -> Ending:
     summary = without_secrets(event.summary)
-    verdict, weights = summary.get("verdict"), summary.get("adapter_path")
-    lines = verdict_lines(from_json(Verdict, verdict)) if isinstance(verdict, dict) else ()
+    weights = summary.get("adapter_path")
     path = Path(str(weights)) if weights else None
     there = path if path is not None and path.exists() else None
-    return Ending(str(summary.get("status", "failed")), "\n".join(lines), summary, there, step)
+    return Ending(str(summary.get("status", "failed")), event.verdict, summary, there, step)

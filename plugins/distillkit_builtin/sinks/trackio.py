@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from pydantic import Field, JsonValue, PrivateAttr
 
 from distillkit import CheckReport, InputError, RunContext
-from distillkit.context import Notify
 from distillkit_builtin.sinks.tracker import COLUMNS, Ending, KeptRun, OnlyOnce, Sample, UploadsWeights, missing_package
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class TrackioSink(UploadsWeights):
 
     _run: "Run | None" = PrivateAttr(None)
     _once: OnlyOnce = PrivateAttr(default_factory=lambda: OnlyOnce.after({}))
-    _notify: Notify | None = PrivateAttr(None)
+    _notify: Callable[[str], None] | None = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
         """Report the project and what is not installed. Raises InputError where Trackio is to write elsewhere."""
