@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 KEPT, FOLDER, DATABASE = "mlflow.json", "mlflow", "mlflow.db"
+SQLITE = "sqlite:///"
 ENDINGS: Mapping[str, str] = {"completed": "FINISHED", "interrupted": "KILLED"}
 REFUSED = re.compile(r"[^A-Za-z0-9_\-. /]")
 PARAMS_AT_ONCE, LONGEST_PARAM = 100, 6000
@@ -85,8 +86,8 @@ class MlflowSink(UploadsWeights):
 
     def _begin(self, client: "MlflowClient", run: RunContext) -> str:
         experiment = client.get_experiment_by_name(self.experiment)
-        artifacts = self._artifacts(run.run_dir)
-        number = experiment.experiment_id if experiment else client.create_experiment(self.experiment, artifacts)
+        files = beside_database(client.tracking_uri)
+        number = experiment.experiment_id if experiment else client.create_experiment(self.experiment, files)
         return str(client.create_run(number, run_name=self.run_name or run.name, tags=dict(self.tags)).info.run_id)
 
     def _address(self, run_dir: Path | None) -> str | None:
@@ -96,12 +97,7 @@ class MlflowSink(UploadsWeights):
             return given or None
         folder = (run_dir / FOLDER).resolve()
         folder.mkdir(exist_ok=True)
-        return f"sqlite:///{folder / DATABASE}"
-
-    def _artifacts(self, run_dir: Path | None) -> str | None:
-        """Where files are kept that no server keeps; None: where MLflow has them."""
-        local = self.tracking_uri is None and not os.environ.get("MLFLOW_TRACKING_URI") and run_dir is not None
-        return (run_dir / FOLDER / "artifacts").resolve().as_uri() if local and run_dir is not None else None
+        return f"{SQLITE}{folder / DATABASE}"
 
     @property
     def is_open(self) -> bool:
@@ -156,6 +152,12 @@ class MlflowSink(UploadsWeights):
     async def close(self) -> None:
         """Forget it."""
         self._client = None
+
+
+def beside_database(address: str) -> str | None:
+    """Where the files of a database on this machine are kept: MLflow would take the working directory. Else None."""
+    path = address.removeprefix(SQLITE)
+    return None if path == address else (Path(path).resolve().parent / "artifacts").as_uri()
 
 
 def mlflow_name(name: str) -> str:

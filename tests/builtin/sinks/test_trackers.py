@@ -16,7 +16,7 @@ from distillkit.run_directory.result import RunResult
 from distillkit.testing import FakeStudent, check_plugin
 from distillkit.training_data import Batch, StepResult
 from distillkit_builtin.sinks.csv_file import CsvSink, read
-from distillkit_builtin.sinks.mlflow import MlflowSink, mlflow_name
+from distillkit_builtin.sinks.mlflow import MlflowSink, beside_database, mlflow_name
 from distillkit_builtin.sinks.tensorboard import TensorboardSink, markdown_cell
 from distillkit_builtin.sinks.tracker import KeptRun, OnlyOnce, flattened, known, missing_package, without_secrets
 from distillkit_builtin.sinks.trackio import TrackioSink
@@ -255,6 +255,11 @@ def test_the_weights_are_kept_where_that_is_asked_for(fake_config: Make, mlflow_
 
     assert files() == ["config.json", "summary.json"]
     assert set(files(upload_weights=True)) > {"config.json", "summary.json"}
+
+
+def test_files_of_a_database_stand_beside_it(tmp_path: Path) -> None:
+    assert beside_database(f"sqlite:///{tmp_path}/x/mlflow.db") == (tmp_path / "x" / "artifacts").as_uri()
+    assert beside_database("https://mlflow.example") is None
 
 
 def test_names_that_mlflow_refuses_stay_different() -> None:
