@@ -206,6 +206,8 @@ class RunFinished(Value):
     """The content of `summary.json`."""
     error: str | None = None
     """What ended the run before its time, on one line; None where it completed."""
+    verdict: str = ""
+    """What it came to, in words: the last lines of the run."""
 
     def __post_init__(self) -> None:
         """Hold read-only copies."""

@@ -51,6 +51,7 @@ FOLDERS = {
     "preflight",
     "probe",
     "prompt_check",
+    "publishing",
     "recipes",
     "report",
     "roles",

@@ -57,7 +57,7 @@ def test_it_is_listed_with_its_version_and_the_broken_one_with_its_error(
         ("router", "keyword"),
         ("scorer", "vowels"),
         ("weighting", "digits"),
-        ("sink", "csv"),
+        ("sink", "weather_csv"),
     }
     assert mine["router", "keyword"]["version"] == "1.2.3"
     assert mine["router", "keyword"]["class"] == "weather_distill.router.KeywordRouter"
@@ -84,7 +84,7 @@ def test_a_config_chooses_all_five_by_name(
         "router": {"name": "keyword", "keyword": "rain"},
         "sampling": {"max_completion_tokens": 8},
         "train": {"prompt_groups_per_step": 2, "weightings": [{"name": "digits", "weight": 0}]},
-        "sinks": [{"name": "csv", "metric": "train/reverse_kl"}],
+        "sinks": [{"name": "weather_csv", "metric": "train/reverse_kl"}],
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     done = distillkit("run", "config.yaml")

@@ -18,7 +18,7 @@ from distillkit.cli.plugin_commands import config_app, plugins_app
 from distillkit.cli.report_command import report
 from distillkit.cli.reporting import OUT, reporting
 from distillkit.cli.running import run_and_report
-from distillkit.cli.saved_run_commands import evaluate, export, generate
+from distillkit.cli.saved_run_commands import evaluate, export, generate, push
 from distillkit.cli.viewing import view
 from distillkit.errors import RunFailedError
 from distillkit.loop.execute import execute
@@ -48,6 +48,8 @@ A student samples completions, a frozen teacher scores exactly those tokens, and
     distillkit generate runs/my-run    what it writes, before and after
 
     distillkit export runs/my-run --merge my-model   as a whole model
+
+    distillkit push runs/my-run my-org/my-model --license apache-2.0   on the Hugging Face hub
 
     distillkit demo                    see it work on a real model, on a CPU, in a few minutes
 """
@@ -162,6 +164,7 @@ app.command()(view)
 app.command("eval", context_settings=ANY_WORDS)(evaluate)
 app.command(context_settings=ANY_WORDS)(generate)
 app.command(context_settings=ANY_WORDS)(export)
+app.command()(push)
 
 
 @app.command()

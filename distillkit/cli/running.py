@@ -1,7 +1,10 @@
 """A run from the command line: its directory first, what it came to and what to do next last."""
 
 import asyncio
+import logging
 import shlex
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from distillkit.cli.reporting import ERR, OUT
@@ -14,13 +17,17 @@ from distillkit.loop.engine import Engine
 from distillkit.loop.execute import NEW_RUN, execute
 from distillkit.ranks import Rank
 from distillkit.registry import Registry
+from distillkit.roles.sink import Sink
 from distillkit.run_directory.checkpoint import checkpoints, step_of
 from distillkit.run_directory.directory import REPORT, require_writable_path, run_directory
 from distillkit.run_directory.result import RunResult
 from distillkit.run_directory.run_start import RunStart
 from distillkit.verdict.verdict_sentences import verdict_lines
 
+log = logging.getLogger("distillkit")
 CHECKING = "checking data, plugins and models ..."
+SILENCE_SECONDS = 5.0
+"""How long a run waits for a sink to be silent."""
 
 
 def run_and_report(
@@ -39,8 +46,7 @@ def run_and_report(
     run_dir = run_directory(config)
     OUT.print(f"run directory: {run_dir}")
     if quiet:
-        for sink in config.sinks:
-            sink.silence()
+        silence(config.sinks)
     elif not ERR.is_terminal:  # there `Working` says it
         OUT.print(CHECKING)
     require_writable_path(run_dir)
@@ -63,6 +69,21 @@ def run_and_report(
         OUT.print(f"report: {run_dir / REPORT}")
     OUT.print("\n".join(verdict_lines(result.verdict)), highlight=False, markup=False)
     return result
+
+
+def silence(sinks: Sequence[Sink]) -> None:
+    """Have sinks show nothing; one that fails at that, or does not return, ends nothing."""
+    for sink in sinks:
+        thread = threading.Thread(target=_silence, args=[sink], daemon=True)
+        thread.start()
+        thread.join(SILENCE_SECONDS)
+
+
+def _silence(sink: Sink) -> None:
+    try:
+        sink.silence()
+    except Exception:
+        log.exception("sink %r failed in silence()", sink.name)
 
 
 def _done(config: RunConfig, registry: Registry, rank: Rank, start: RunStart, *, quiet: bool) -> RunResult:

@@ -1,4 +1,4 @@
-"""The commands `eval`, `generate` and `export`: what a run left, looked at and taken elsewhere; nothing is trained."""
+"""The commands `eval`, `generate`, `export` and `push`: what a run left, looked at and taken elsewhere."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +12,11 @@ from distillkit.cli.evaluating import evaluate_and_report, result_file
 from distillkit.cli.exporting import export_and_report
 from distillkit.cli.generating import generate_and_report
 from distillkit.cli.loading import is_file, load, split
+from distillkit.cli.pushing import push_and_report
 from distillkit.cli.reporting import reporting
 from distillkit.config.parse import PARSERS
 from distillkit.errors import InputError
+from distillkit.publishing.push import Wish
 from distillkit.run_directory.held_weights import held_weights
 from distillkit.run_directory.saved_run import load_run, noting_where_it_began
 
@@ -143,6 +145,36 @@ def export(
         with noting_where_it_began(run_dir):
             config, registry = load_run(run_dir, overrides, plugin or [])
             export_and_report(config, registry, rank, run_dir, folder, step, merged=merge is not None, quiet=quiet)
+
+
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")],
+    repo: Annotated[str, typer.Argument(metavar="ORG/NAME", help="The repository on the Hugging Face hub.")],
+    licence: Annotated[
+        str | None,
+        typer.Option(
+            "--license", metavar="ID", help="The licence, as the hub writes it; base: that of the base model."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", metavar="ORG/NAME", help="The base model there, where the run has it in a directory."),
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Only for whom the repository lets.")] = False,
+    revision: Annotated[
+        str | None, typer.Option("--revision", metavar="BRANCH", help="The branch; made if need be.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="The run's report.html too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the files and the card; upload nothing.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put a run's exported weights on the Hugging Face hub, with a card.
+
+    distillkit push runs/my-run my-org/my-model --license apache-2.0 --dry-run
+    """
+    with reporting(verbose=verbose):
+        push_and_report(Wish(run, repo, licence, base, private, revision, report), dry_run=dry_run, quiet=quiet)
 
 
 def _names_a_run(file: Path) -> bool:

@@ -22,15 +22,18 @@ log = logging.getLogger("distillkit")
 
 @asynccontextmanager
 async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDispatcher) -> AsyncIterator[None]:
-    """Open the sinks, which hear events from then on, and close them however the run ends."""
+    """Open the sinks, which hear events from then on, and close them however the run ends.
+
+    Those that show things on the terminal are closed last: they show what becomes of the others.
+    """
     listening: list[Sink] = []
+    sinks = [(user, plugin) for user, plugin in prepared.plugins.by_key.items() if isinstance(plugin, Sink)]
     async with AsyncExitStack() as stack:
-        for user, plugin in prepared.plugins.by_key.items():
-            if isinstance(plugin, Sink):
-                stack.push_async_callback(prepared.shared.release, user)
-                if await dispatcher.open_sink(plugin, _context(user, prepared, run_dir, dispatcher.tell)):
-                    stack.push_async_callback(dispatcher.close_sink, plugin)
-                    listening.append(plugin)
+        for user, sink in sorted(sinks, key=lambda each: type(each[1]).silence is Sink.silence):
+            stack.push_async_callback(prepared.shared.release, user)
+            if await dispatcher.open_sink(sink, _context(user, prepared, run_dir, dispatcher.tell)):
+                stack.push_async_callback(dispatcher.close_sink, sink)
+                listening.append(sink)
         dispatcher.attach(listening)
         yield
 

@@ -60,10 +60,11 @@ async def run_session(
             raise
         finally:
             summary = summarize(engine, time.perf_counter() - started, ended)
-            summary |= {"verdict": _verdict(engine), "provenance": provenance.to_json(datetime.now().astimezone())}
+            verdict, words = _verdict(engine)
+            summary |= {"verdict": verdict, "provenance": provenance.to_json(datetime.now().astimezone())}
             files.write_summary(summary)
             dispatcher.report_failures()
-            dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended)))
+            dispatcher.emit(RunFinished(summary, None if ended is None else one_line_error(ended), words))
     return summary
 
 
@@ -75,12 +76,13 @@ def _started(engine: Engine) -> RunStarted:
     return RunStarted(config.name, engine.files.run_dir, prepared.plan, teachers, first, config.dump(), trained_on)
 
 
-def _verdict(engine: Engine) -> JsonValue:
-    """Whether it worked, as `summary.json` has it; `run.log` has it in words."""
+def _verdict(engine: Engine) -> tuple[JsonValue, str]:
+    """Whether it worked, as `summary.json` has it, and in words, as `run.log` has it."""
     verdict = engine.evaluations.verdict(engine.guards.steps_seen())
-    for line in verdict_lines(verdict):
+    lines = verdict_lines(verdict)
+    for line in lines:
         log.info("%s", line)
-    return to_json(verdict)
+    return to_json(verdict), "\n".join(lines)
 
 
 def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) -> dict[str, JsonValue]:

@@ -8,13 +8,23 @@ from distillkit.roles.plugin import Plugin
 
 
 class Sink(Plugin):
-    """Where metrics and events also go. Its exceptions are caught, counted and logged; they never end a run."""
+    """Where metrics and events also go. Its exceptions are caught, counted and logged; they never end a run.
+
+    It lives in a thread of its own, with an event loop of its own: `open`, `emit` and `close` are called there, one
+    after the other. One that blocks there holds up nothing but itself.
+    """
 
     role: ClassVar[str] = "sink"
 
+    closing_seconds: ClassVar[float] = 30.0
+    """How long the end of a run waits until it has taken all events and is closed."""
+
     @abstractmethod
     def emit(self, event: Event) -> None:
-        """Take one event. Must return at once: what is slow belongs into a thread of the sink's own."""
+        """Take one event. The run waits for a sink for five seconds in all; then it goes on, and events queue up."""
 
     def silence(self) -> None:
-        """Show nothing on the terminal from now on; for `distillkit -q`. Sinks that write elsewhere go on."""
+        """Show nothing on the terminal from now on; for `distillkit -q`. Sinks that write elsewhere go on.
+
+        A sink that has this method shows things on the terminal: it is opened before and closed after all others.
+        """

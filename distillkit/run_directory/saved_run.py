@@ -110,13 +110,14 @@ def noting_where_it_began(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        began = _paths_start_at(run_dir) if is_run(run_dir) else None
+        began = paths_start_at(run_dir) if is_run(run_dir) else None
         if began is not None and began != Path.cwd():
             error.add_note(f"the run began in {began}, where its relative paths start: go there for this command")
         raise
 
 
-def _paths_start_at(run_dir: Path) -> Path | None:
+def paths_start_at(run_dir: Path) -> Path | None:
+    """Where a run's relative paths start; None where its config does not say."""
     with (run_dir / MARKER).open(encoding="utf-8") as file:
         lines = [file.readline(), file.readline()]
     found = [line.removeprefix(PATHS_START_AT).strip() for line in lines if line.startswith(PATHS_START_AT)]

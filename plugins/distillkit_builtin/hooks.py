@@ -33,7 +33,11 @@ from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
 from distillkit_builtin.sinks.console import ConsoleSink
+from distillkit_builtin.sinks.csv_file import CsvSink
+from distillkit_builtin.sinks.mlflow import MlflowSink
 from distillkit_builtin.sinks.report import ReportSink
+from distillkit_builtin.sinks.tensorboard import TensorboardSink
+from distillkit_builtin.sinks.trackio import TrackioSink
 from distillkit_builtin.sinks.wandb import WandbSink
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_builtin.weightings.entropy import Entropy
@@ -100,5 +104,5 @@ def distillkit_evaluators() -> Sequence[type[Evaluator]]:
 
 @hookimpl
 def distillkit_sinks() -> Sequence[type[Sink]]:
-    """`console` and `wandb`."""
-    return [ConsoleSink, ReportSink, WandbSink]
+    """The terminal, the report, and trackers."""
+    return [ConsoleSink, ReportSink, CsvSink, MlflowSink, TensorboardSink, TrackioSink, WandbSink]

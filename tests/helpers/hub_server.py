@@ -1,4 +1,4 @@
-"""As much of the Hugging Face hub as `datasets` asks for, on this machine."""
+"""As much of the Hugging Face hub as `datasets`, and an upload of a model, ask for, on this machine."""
 
 import hashlib
 import json
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from helpers.hub_uploads import Uploads
 
 Files = Mapping[str, bytes]
 
@@ -19,6 +21,7 @@ class Hub:
     heads: dict[str, str] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     requests: list[str] = field(default_factory=list)
+    uploads: Uploads = field(default_factory=Uploads)
     url: str = ""
 
     def push(self, repo: str, files: Files) -> str:
@@ -60,12 +63,24 @@ def serving(hub: Hub) -> Iterator[Hub]:
 
         def do_GET(self) -> None:
             hub.requests.append(self.path)
-            status, body, headers = hub.answer(self.path.partition("?")[0])
+            path = self.path.partition("?")[0]
+            of_models = path.startswith("/api/models/")
+            self._reply(*(hub.uploads.info(path) if of_models else hub.answer(path)))
+
+        def do_POST(self) -> None:
+            hub.requests.append(self.path)
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            given = {"token": self.headers.get("Authorization", ""), "url": hub.url}
+            self._reply(*hub.uploads.take(self.path.partition("?")[0], content, **given))
+
+        do_PUT = do_POST  # noqa: N815 - what the server calls
+
+        def _reply(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
                 self.send_header(name, value)
             self.end_headers()
-            if self.command == "GET":
+            if self.command != "HEAD":
                 self.wfile.write(body)
 
         do_HEAD = do_GET  # noqa: N815 - what the server calls

@@ -80,7 +80,7 @@ class Cancelling(Sink):
     def emit(self, event: Event) -> None:
         """At the end of a step."""
         if isinstance(event, StepFinished) and event.step == 1 and self._task is not None:
-            self._task.cancel()
+            self._task.get_loop().call_soon_threadsafe(self._task.cancel)
 
 
 Make = Callable[..., RunConfig]

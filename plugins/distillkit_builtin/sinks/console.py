@@ -28,6 +28,9 @@ from distillkit_builtin.sinks.notebook_cell import NotebookCell
 from distillkit_builtin.sinks.progress_display import ProgressDisplay, duration
 from distillkit_builtin.sinks.step_line import step_line
 
+MIN_WIDTH = 20
+"""Characters that a line has beside the time of day, on however narrow a terminal."""
+
 
 class Output(Console):
     """Standard output, that may be closed by who reads it (`distillkit run ... | head`): the run goes on without it."""
@@ -141,10 +144,14 @@ class ConsoleSink(Sink):
             self._cell.show(display)
 
     def _say(self, text: str, style: str = "") -> None:
-        """Print a line behind the time of day."""
+        """Print a line behind the time of day; on a terminal one that is too long goes on below its beginning."""
         if self._heartbeat is not None:
             self._heartbeat.written()
-        self._console.print(Text(clock_time(), "dim"), Text(text, style), sep="", soft_wrap=self._live is None)
+        clock = clock_time()
+        if self._live is not None:
+            lines = Text(text).wrap(self._console, max(MIN_WIDTH, self._console.width - len(clock)))
+            text = f"\n{' ' * len(clock)}".join(line.plain.rstrip() for line in lines)
+        self._console.print(Text(clock, "dim"), Text(text, style), sep="", soft_wrap=True)
 
     def _evaluated(self, event: Evaluated) -> None:
         self._say(title(event), style="bold")

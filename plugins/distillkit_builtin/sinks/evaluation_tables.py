@@ -1,8 +1,10 @@
 """An evaluation for people: before -> now by route, and a completion a route, cut at a few lines."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -11,7 +13,8 @@ from distillkit import EvalResult, Evaluated, Measure, ScoredRollout, Teacher, r
 
 ALL = ""
 """Stands for all rows among labels of routes."""
-LABEL_WIDTH, CELL_WIDTH = 32, 16
+GAP = 3
+"""Characters between two columns."""
 QUESTION_LINES, ANSWER_LINES = 2, 4
 STAGES: Mapping[str, str] = {"before": "before training", "during": "after step {}", "after": "after training ({})"}
 
@@ -23,23 +26,54 @@ def title(event: Evaluated) -> str:
     return f"held-out prompts {STAGES[event.stage].format(steps)}{compared}"
 
 
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A route of a table, or all rows."""
+
+    head: str
+    cells: tuple[str, ...]
+    """One a measure."""
+
+    @property
+    def width(self) -> int:
+        """In characters."""
+        return max(cell_len(text) for text in (self.head, *self.cells))
+
+
 def evaluation_tables(event: Evaluated, teachers: Sequence[Teacher], width: int) -> Group:
-    """A row a measure, a column a route; where these are too many for the width, tables below each other."""
+    """A row a measure, a column a route; as many columns beside each other as fit the width whole."""
     labels = route_order({route for result in event.results.values() for route in result.routes}, teachers)
-    columns = [*labels, ALL] if len(labels) != 1 else labels
-    at_once = max(1, (width - LABEL_WIDTH) // CELL_WIDTH)
-    parts = [columns[start : start + at_once] for start in range(0, len(columns), at_once)]
-    return Group(*(_table(event, part, teachers, alone=len(columns) == 1) for part in parts))
+    routes = [*labels, ALL] if len(labels) != 1 else labels
+    columns = [_column(event, label, teachers, alone=len(routes) == 1) for label in routes]
+    measures = [measure.label for measure in event.measures.values()]
+    left = max(map(cell_len, measures), default=0)
+    return Group(*(_table(measures, part) for part in _beside_each_other(columns, width - left)))
 
 
-def _table(event: Evaluated, labels: Sequence[str], teachers: Sequence[Teacher], *, alone: bool) -> Table:
+def _beside_each_other(columns: Sequence[Column], width: int) -> list[list[Column]]:
+    """The columns in groups of no more than `width` characters; one that is wider stands alone."""
+    groups: list[list[Column]] = []
+    for column in columns:
+        taken = sum(each.width + GAP for each in groups[-1]) if groups else width
+        if not groups or taken + column.width + GAP > width:
+            groups.append([])
+        groups[-1].append(column)
+    return groups
+
+
+def _column(event: Evaluated, label: str, teachers: Sequence[Teacher], *, alone: bool) -> Column:
+    cells = (_cell(event, label, name, measure, alone=alone) for name, measure in event.measures.items())
+    return Column("all" if label == ALL else route_shown(label, teachers), tuple(cells))
+
+
+def _table(measures: Sequence[str], columns: Sequence[Column]) -> Table:
     table = Table("", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for label in labels:
-        table.add_column(Text("all" if label == ALL else route_shown(label, teachers)), justify="right")
-    for name, measure in event.measures.items():
-        cells = [_cell(event, label, name, measure, alone=alone) for label in labels]
+    for column in columns:
+        table.add_column(Text(column.head, overflow="ellipsis", no_wrap=True), justify="right")
+    for row, label in enumerate(measures):
+        cells = [column.cells[row] for column in columns]
         if any(cells):
-            table.add_row(Text(measure.label), *cells)
+            table.add_row(Text(label), *cells)
     return table
 
 

@@ -1,6 +1,5 @@
 """Sink `report`: one HTML file at the end of every run, in its directory, with all that the run measured."""
 
-import asyncio
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +16,7 @@ class ReportSink(Sink):
 
     name: ClassVar[str] = "report"
     writes: ClassVar[frozenset[str]] = frozenset({"report.html"})
+    closing_seconds: ClassVar[float] = 120.0
 
     _run_dir: Path | None = PrivateAttr(None)
     _over: bool = PrivateAttr(False)
@@ -26,11 +26,11 @@ class ReportSink(Sink):
         self._run_dir, self._over = run.run_dir, False
 
     def emit(self, event: Event) -> None:
-        """Note that the run is over; the page is written when the sink is closed, beside the event loop."""
+        """Note that the run is over; the page is written when the sink is closed."""
         self._over = self._over or isinstance(event, RunFinished)
 
     async def close(self) -> None:
         """Write the page."""
         if self._over and self._run_dir is not None:
             self._over = False
-            await asyncio.to_thread(write_report, self._run_dir)
+            write_report(self._run_dir)

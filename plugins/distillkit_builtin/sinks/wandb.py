@@ -1,32 +1,18 @@
 """Sink `wandb`: metrics, config and summary of a run at Weights & Biases, or in a folder that can be uploaded later."""
 
-import asyncio
-import json
 import netrc
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, PrivateAttr
+from pydantic import Field, JsonValue, PrivateAttr
 
-from distillkit import (
-    CheckReport,
-    Evaluated,
-    Event,
-    InputError,
-    RunContext,
-    RunFinished,
-    RunStarted,
-    Sink,
-    StepFinished,
-    Teacher,
-    eval_metrics,
-)
+from distillkit import CheckReport, InputError, RunContext
+from distillkit_builtin.sinks.tracker import COLUMNS, Ending, KeptRun, Sample, UploadsWeights, missing_package
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -37,11 +23,11 @@ ID_FILE = "wandb.json"
 """In the run's directory: the id at Weights & Biases, which a resumed run goes on with."""
 FINISH_SECONDS = 300.0
 """How long the end of a run waits for uploads; what is not uploaded then is on disk still."""
-EXIT_CODES: Mapping[object, int] = {"completed": 0, "interrupted": 130}
+EXIT_CODES: Mapping[str, int] = {"completed": 0, "interrupted": 130}
 
 
-class WandbSink(Sink):
-    """Metrics of steps and evaluations, the config and the summary at Weights & Biases.
+class WandbSink(UploadsWeights):
+    """Metrics, the config, some completions and the summary at Weights & Biases.
 
     Without a key it writes a folder that `wandb sync` uploads later; each `--resume` writes one more, of the same id.
     Online, a step that was logged before and is trained again after `--resume` is ignored.
@@ -50,6 +36,7 @@ class WandbSink(Sink):
     name: ClassVar[str] = "wandb"
     libraries: ClassVar[frozenset[str]] = frozenset({"wandb"})
     writes: ClassVar[frozenset[str]] = frozenset({"wandb", ID_FILE})
+    closing_seconds: ClassVar[float] = FINISH_SECONDS + 30.0
 
     project: str = Field("distillkit", min_length=1, description="The project.")
     entity: str | None = Field(None, description="The user or team; null: the key's own.")
@@ -62,41 +49,57 @@ class WandbSink(Sink):
     dir: str | None = Field(None, description="Where its files are kept, below `wandb/`; null: the run's directory.")
 
     _run: "Run | None" = PrivateAttr(None)
-    _teachers: tuple[Teacher, ...] = PrivateAttr(())
     _exit_code: int = PrivateAttr(1)
 
     def check(self, run: RunContext) -> CheckReport:
         """Report the project and what is not installed. Raises InputError for `mode: online` without a key."""
         if self.mode == "online" and not has_key():
             raise InputError(f"sink 'wandb': mode is online, but {KEY} is not set; set it, or mode: offline")
-        return CheckReport((self._where(),), missing=missing_extra())
+        return CheckReport((self._where(),), missing=missing_package(self.name, "wandb"))
 
     async def open(self, run: RunContext) -> None:
         """Begin the run there, or go on with the one that this run began; a notice says where."""
-        self._run = await asyncio.to_thread(self._begin, run)
+        self._run = self._begin(run)
         run.notify(self._notice(self._run))
 
-    def emit(self, event: Event) -> None:
-        """Pass on what is to be kept; wandb's own process writes and uploads."""
-        if self._run is None:
+    @property
+    def is_open(self) -> bool:
+        """Whether the run has begun there."""
+        return self._run is not None
+
+    def begin(self, config: dict[str, JsonValue], first_step: int) -> None:
+        """Keep the config."""
+        if self._run is not None:
+            self._run.config.update(config, allow_val_change=True)
+
+    def log(self, metrics: dict[str, float], step: int) -> None:
+        """Log them; wandb's own process writes and uploads."""
+        if self._run is not None:
+            self._run.log(metrics, step=step)
+
+    def show(self, samples: Sequence[Sample], step: int) -> None:
+        """Log a table."""
+        import wandb
+
+        if self._run is not None:
+            table = wandb.Table(columns=list(COLUMNS), data=[list(sample.cells) for sample in samples])
+            self._run.log({"samples": table}, step=step)
+
+    def end(self, ending: Ending) -> None:
+        """Keep the summary, and the weights where they are wanted."""
+        run = self._run
+        if run is None:
             return
-        match event:
-            case RunStarted():
-                self._teachers = event.teachers
-                self._run.config.update(dict(event.config), allow_val_change=True)
-            case StepFinished():
-                self._run.log(dict(event.metrics), step=event.step)
-            case Evaluated():
-                self._run.log(eval_metrics(event.results, self._teachers), step=event.step)
-            case RunFinished():
-                self._exit_code = EXIT_CODES.get(event.summary.get("status"), 1)
-                self._run.summary.update(dict(event.summary))
+        self._exit_code = EXIT_CODES.get(ending.status, 1)
+        run.summary.update(ending.summary)
+        if self.upload_weights and ending.status == "completed" and ending.weights is not None:
+            run.log_artifact(str(ending.weights), name=f"weights-{run.id}", type="model")
 
     async def close(self) -> None:
         """End the run there with the exit code that distillkit has."""
         run, self._run = self._run, None
         if run is not None:
-            await asyncio.to_thread(run.finish, exit_code=self._exit_code)
+            run.finish(exit_code=self._exit_code)
 
     def _begin(self, run: RunContext) -> "Run":
         with no_debug_logs():
@@ -106,7 +109,9 @@ class WandbSink(Sink):
         import wandb
 
         mode = resolve_mode(self.mode)
-        identifier = kept_id(run.run_dir, secrets.token_hex(4))
+        kept = KeptRun.of(run, ID_FILE)
+        identifier = kept.read().get("id") or secrets.token_hex(4)
+        kept.write(id=identifier)
         return wandb.init(
             project=self.project,
             entity=self.entity,
@@ -136,13 +141,6 @@ class WandbSink(Sink):
         return f"wandb: {self._where()}{why}; upload it with: wandb sync {Path(run.dir).parent}"
 
 
-def missing_extra() -> str | None:
-    """One line that says what to install, or None. A folder `wandb` of earlier runs is no package."""
-    spec = find_spec("wandb")
-    found = spec is not None and spec.origin is not None
-    return None if found else "sink 'wandb' needs wandb: pip install 'distillkit[trackers]'"
-
-
 def resolve_mode(option: str) -> str:
     """`online`, `offline` or whatever WANDB_MODE says, for an `option` that may be `auto`."""
     if option != "auto":
@@ -169,13 +167,3 @@ def no_debug_logs() -> Iterator[None]:
         yield
     finally:
         os.environ.update(asked_for)
-
-
-def kept_id(run_dir: Path | None, new: str) -> str:
-    """The id of the run that `run_dir` holds; `new`, which is kept there, if it has none."""
-    if run_dir is None:
-        return new
-    path = run_dir / ID_FILE
-    if not path.is_file():
-        path.write_text(json.dumps({"id": new}) + "\n", encoding="utf-8")
-    return str(json.loads(path.read_text(encoding="utf-8"))["id"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.live import Live
 
 from distillkit.events import (
     EvalResult,
@@ -366,3 +367,28 @@ def test_durations_are_read_at_a_glance() -> None:
 
 def test_it_keeps_its_contract(capsys: pytest.CaptureFixture[str]) -> None:
     check_plugin(ConsoleSink())
+
+
+def test_columns_stand_whole_as_many_beside_each_other_as_fit() -> None:
+    labels = ("programming-in-python-and-rust", "mathematics", "multilingual-customer-service")
+    results = {"reverse_kl": EvalResult({"kl": 0.5}, {label: {"kl": 0.5} for label in labels})}
+    event = Evaluated("before", 0, results, measures={"kl": Measure("reverse KL, nats a completion")})
+    for width, tables in ((80, 2), (140, 1), (30, 4)):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(evaluation_tables(event, [], width))
+        text = console.export_text()
+        assert text.count("reverse KL, nats a completion") == tables or width == 30
+        assert width == 30 or all(label in text for label in labels)
+        assert all(len(line) <= width for line in text.splitlines())
+
+
+def test_on_a_terminal_a_long_line_goes_on_below_its_beginning() -> None:
+    sink = ConsoleSink()
+    output = io.StringIO()
+    sink._console = Console(file=output, width=40, force_terminal=True, color_system=None)
+    sink._live = Live(console=sink._console)
+    sink.emit(Notice("one two three four five six seven eight nine ten"))
+    first, *rest = [line for line in output.getvalue().splitlines() if line.strip()]
+    assert re.match(r"\d\d:\d\d:\d\d note: one two", first)
+    assert rest
+    assert all(line.startswith(" " * 9) and len(line) <= 40 for line in rest)

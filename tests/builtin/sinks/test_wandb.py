@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -15,7 +16,8 @@ from distillkit.errors import InputError, MissingExtraError, RunFailedError
 from distillkit.events import RunFinished, StepFinished
 from distillkit.testing import FakeStudent, check_plugin, make_context
 from distillkit.training_data import Batch, StepResult
-from distillkit_builtin.sinks.wandb import WandbSink, kept_id, missing_extra, resolve_mode
+from distillkit_builtin.sinks.tracker import missing_package
+from distillkit_builtin.sinks.wandb import WandbSink, resolve_mode
 
 Make = Callable[..., RunConfig]
 
@@ -85,6 +87,7 @@ def test_a_run_without_a_key_leaves_a_folder_to_upload(
         step = found["history"][row["step"]]
         assert {name: step[name] for name in values} == pytest.approx(values)
     assert "eval/reverse_kl" in found["history"][0]
+    assert found["history"][0]["samples/_type"] == "table-file"
     assert found["summary"]["status"] == "completed"
     assert found["exit_code"] == 0
     said = (result.run_dir / "run.log").read_text(encoding="utf-8")
@@ -117,10 +120,14 @@ async def test_an_interrupted_run_ends_as_one(wandb: ModuleType, tmp_path: Path)
     assert written(tmp_path)["exit_code"] == 130
 
 
-def test_a_resumed_run_is_the_same_run(tmp_path: Path) -> None:
-    assert kept_id(tmp_path, "first") == "first"
-    assert kept_id(tmp_path, "second") == "first"
-    assert kept_id(None, "third") == "third"
+async def test_a_resumed_run_is_the_same_run(wandb: ModuleType, tmp_path: Path) -> None:
+    ids = []
+    for _ in range(2):
+        sink = WandbSink(mode="offline")
+        await sink.open(replace(make_context(notify=lambda message: None), run_dir=tmp_path))
+        await sink.close()
+        ids.append(written(tmp_path)["run"].run_id)
+    assert ids[0] == ids[1] == json.loads((tmp_path / "wandb.json").read_text(encoding="utf-8"))["id"]
 
 
 def test_the_mode_is_what_was_asked_for_else_what_a_key_allows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -146,7 +153,7 @@ def test_check_says_where_it_goes_and_not_with_which_key(monkeypatch: pytest.Mon
 
 def test_without_the_package_the_message_names_the_extra(monkeypatch: pytest.MonkeyPatch, fake_config: Make) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(MissingExtraError, match=r"sink 'wandb' needs wandb: pip install 'distillkit\[trackers\]'"):
+    with pytest.raises(MissingExtraError, match=r"sink 'wandb' needs wandb: pip install 'distillkit\[wandb\]'"):
         distillkit.run(fake_config(sinks=["wandb"]))
 
 
@@ -154,7 +161,7 @@ def test_a_folder_of_earlier_runs_is_no_package(monkeypatch: pytest.MonkeyPatch,
     (tmp_path / "wandb").mkdir()
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
-    assert missing_extra() is not None
+    assert missing_package("wandb", "wandb") is not None
 
 
 class Broken:

@@ -11,7 +11,7 @@ from distillkit import Event, RunContext, Sink, StepFinished
 class CsvSink(Sink):
     """Writes one metric of each step into a CSV file in the run's directory."""
 
-    name: ClassVar[str] = "csv"
+    name: ClassVar[str] = "weather_csv"
 
     metric: str = Field("train/reverse_kl", description="The metric to write.")
 

@@ -1,0 +1,142 @@
+"""A sink in a thread of its own, with an event loop of its own: whatever it does there, the run goes on.
+
+Usually an event is taken before the run goes on, as if there were no thread; so what a sink does at a step is done at
+that step. A sink that takes its time is waited for for a few seconds in all, and then no more.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from distillkit.events import Event, PhaseProgress, PhaseStarted
+from distillkit.roles.sink import Sink
+
+T = TypeVar("T")
+WAITED_SECONDS = 5.0
+"""How long a run waits, in all, for one sink to take its events."""
+MOST_PROGRESS = 1000
+"""A sink with so many events still to take gets no more of what is true for a moment only."""
+
+
+class DaemonThreads(ThreadPoolExecutor):
+    """What `asyncio.to_thread` uses in a sink: a thread each, which the end of the process does not wait for."""
+
+    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":  # noqa: ANN401 - as the base
+        """Call `fn` in a new thread."""
+        future: Future[T] = Future()
+
+        def call() -> None:
+            future.set_running_or_notify_cancel()
+            try:
+                future.set_result(fn(*args, **kwargs))
+            except BaseException as error:  # noqa: BLE001 - whoever waits for the result gets it
+                future.set_exception(error)
+
+        threading.Thread(target=call, daemon=True).start()
+        return future
+
+
+@dataclass(slots=True)
+class Delivery:
+    """An event on its way to a sink."""
+
+    event: Event
+    taken: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def kind(self) -> str:
+        """What it is called."""
+        return type(self.event).__name__
+
+
+@dataclass(frozen=True, slots=True)
+class Unreturned:
+    """A method of a sink that did not return in time."""
+
+    seconds: float
+    """How long it was waited for."""
+
+
+class SinkThread:
+    """The thread of one sink."""
+
+    def __init__(self, sink: Sink) -> None:
+        """Start it."""
+        self.sink = sink
+        self.failed: deque[tuple[str, BaseException]] = deque()
+        """Which events it raised at, and what; whoever reports one takes it out."""
+        self._pending: deque[Delivery] = deque()
+        self._began: float | None = None
+        self._to_wait = WAITED_SECONDS
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(DaemonThreads())
+        self._thread = threading.Thread(target=self._run, name=f"sink {sink.name}", daemon=True)
+        self._thread.start()
+
+    async def attempt(
+        self, method: Callable[[], Coroutine[Any, Any, None]], seconds: float
+    ) -> BaseException | Unreturned | None:
+        """Await a method of the sink, in its thread, behind all events so far. What it raised; None: it did well."""
+        called = asyncio.run_coroutine_threadsafe(_raised_by(method), self._loop)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(called), seconds)
+        except TimeoutError:
+            return Unreturned(seconds)
+
+    def hand(self, event: Event) -> None:
+        """Give it an event. Returns once that is taken, or at once where it had all the time that it gets."""
+        passing = isinstance(event, PhaseProgress)
+        if isinstance(event, PhaseProgress | PhaseStarted) and len(self._pending) >= MOST_PROGRESS:
+            return
+        delivery = Delivery(event)
+        self._pending.append(delivery)
+        self._loop.call_soon_threadsafe(self._deliver)
+        if not passing and self._to_wait > 0 and threading.current_thread() is not self._thread:
+            started = time.perf_counter()
+            delivery.taken.wait(self._to_wait)
+            self._to_wait -= time.perf_counter() - started
+
+    def seconds_at_event(self) -> float:
+        """How long it has been at one event; 0 while it is at none."""
+        began = self._began
+        return 0.0 if began is None else time.perf_counter() - began
+
+    def left(self) -> list[str]:
+        """What it has not taken, the oldest first: kinds of events that are not for a moment only."""
+        waiting = [each for each in tuple(self._pending) if not isinstance(each.event, PhaseProgress | PhaseStarted)]
+        return [each.kind for each in waiting]
+
+    def end(self) -> None:
+        """End the thread, unless the sink holds it."""
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(0.0 if self._pending else 1.0)
+
+    def _deliver(self) -> None:
+        delivery, self._began = self._pending[0], time.perf_counter()
+        try:
+            self.sink.emit(delivery.event)
+        except BaseException as error:  # noqa: BLE001 - the dispatcher reports it, or raises it in the run
+            self.failed.append((delivery.kind, error))
+        self._began = None
+        self._pending.popleft()
+        delivery.taken.set()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
+
+
+async def _raised_by(method: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
+    try:
+        await method()
+    except BaseException as error:  # noqa: BLE001 - the dispatcher reports it, or raises it in the run
+        return error
+    return None

@@ -1,0 +1,54 @@
+"""Paths of the machine that a run was made on: taken out of texts that leave it, and looked for in every byte."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+READ_AT_ONCE = 1 << 24
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePaths:
+    """Folders that nobody else is to hear of."""
+
+    folders: tuple[str, ...]
+    """Absolute, without a slash at the end, the longest first."""
+
+    @classmethod
+    def of(cls, folders: Iterable[Path]) -> "MachinePaths":
+        """These folders, as they are written and as they are found; not the root of all."""
+        written = {str(path) for folder in folders for path in (folder.absolute(), folder.resolve())}
+        return cls(tuple(sorted(written - {"/"}, key=lambda folder: (-len(folder), folder))))
+
+    @property
+    def needles(self) -> tuple[str, ...]:
+        """What a text with such a path has in it; `/root` alone may be a word of a vocabulary."""
+        return tuple(folder if folder.count("/") > 1 else f"{folder}/" for folder in self.folders)
+
+    def scrubbed(self, text: str) -> str:
+        """The text with the last part of each such path in the place of the whole."""
+        for needle in self.needles:
+            text = re.sub(re.escape(needle) + r"[^\s\"'<>|,;)\]}]*", lambda found: Path(found.group()).name, text)
+        return text
+
+    def found_in(self, content: Path | bytes) -> str | None:
+        """The first such folder that stands in a file or in bytes; None: none does."""
+        sought = [needle.encode() for needle in self.needles]
+        kept, most = b"", max(map(len, sought), default=1)
+        for piece in _pieces(content):
+            window = kept + piece
+            for needle in sought:
+                if needle in window:
+                    return needle.decode()
+            kept = window[-most:]
+        return None
+
+
+def _pieces(content: Path | bytes) -> Iterator[bytes]:
+    if isinstance(content, bytes):
+        yield content
+        return
+    with content.open("rb") as file:
+        while piece := file.read(READ_AT_ONCE):
+            yield piece
