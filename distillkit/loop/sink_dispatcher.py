@@ -43,7 +43,11 @@ class SinkDispatcher:
     async def open_sink(self, sink: Sink, run: RunContext) -> bool:
         """Open a sink; return whether it is open. If not, the user is warned and the run goes on without it."""
         thread = self._thread(sink)
-        found = await thread.attempt(lambda: sink.open(run), OPEN_SECONDS)
+        try:
+            found = await thread.attempt(lambda: sink.open(run), OPEN_SECONDS)
+        except BaseException:  # an interrupt: nobody closes what is not open
+            thread.end()
+            raise
         if found is None:
             return True
         why = self._count(sink, "open()", found)
@@ -54,16 +58,26 @@ class SinkDispatcher:
     async def close_sink(self, sink: Sink) -> None:
         """Close a sink once it has taken all events, or after the time that it gets, whatever it makes of that."""
         thread = self._thread(sink)
-        found = await thread.attempt(sink.close, sink.closing_seconds)
-        self._sinks = [each for each in self._sinks or () if each is not thread]
+        try:
+            found = await thread.attempt(sink.close, sink.closing_seconds)
+            self._sinks = [each for each in self._sinks or () if each is not thread]
+            self._tell_end(thread, found)
+        finally:
+            thread.end()
+
+    def _tell_end(self, thread: SinkThread, found: BaseException | Unreturned | None) -> None:
+        """Tell what a sink missed, and what came of its `close`."""
+        sink = thread.sink
         for told in self._failures_of(thread):
             self.warn(told)
+        if thread.dropped:
+            missed = counted(thread.dropped, "event")
+            self.warn(f"sink {sink.name!r} was too slow: {missed} never reached it; {MISSING}")
         if found is not None:
             left = thread.left()
             why = self._count(sink, "close()", found)
             lost = f"{counted(len(left), 'event')}, from a {left[0]} on, never reached it" if left else MISSING
             self.warn(f"sink {sink.name!r} could not be closed: {why}; {lost}")
-        thread.end()
 
     def log_early(self) -> None:
         """Write into `run.log`, which is open now, what was noticed before there was one."""
@@ -96,8 +110,7 @@ class SinkDispatcher:
     def _failures_of(self, thread: SinkThread) -> list[str]:
         """What the user is to read of a sink that failed at an event, or is stuck at one, for the first time."""
         sink, told = thread.sink, []
-        while thread.failed:
-            event, error = thread.failed.popleft()
+        for event, error in thread.take_failures():
             why = self._count(sink, event, error)
             if id(sink) not in self._told:
                 self._told.add(id(sink))

@@ -8,10 +8,11 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from distillkit.events import Event, PhaseProgress, PhaseStarted
 from distillkit.roles.sink import Sink
@@ -21,6 +22,10 @@ WAITED_SECONDS = 5.0
 """How long a run waits, in all, for one sink to take its events."""
 MOST_PROGRESS = 1000
 """A sink with so many events still to take gets no more of what is true for a moment only."""
+MOST_WAITING = 10_000
+"""Events that wait for a sink; beyond them new ones are dropped, and counted: a long run must not fill the memory."""
+PROGRESS_SECONDS = 0.05
+"""Progress that comes faster waits so long, and then comes together: to wake a thread costs more than all the rest."""
 
 
 class DaemonThreads(ThreadPoolExecutor):
@@ -68,9 +73,16 @@ class SinkThread:
     def __init__(self, sink: Sink) -> None:
         """Start it."""
         self.sink = sink
-        self.failed: deque[tuple[str, BaseException]] = deque()
-        """Which events it raised at, and what; whoever reports one takes it out."""
+        self._failed: deque[tuple[str, BaseException]] = deque()
+        self.dropped = 0
+        """Events that it never gets, since so many waited."""
         self._pending: deque[Delivery] = deque()
+        self._woken: Literal["no", "soon", "now"] = "no"
+        """Whether it is about to take what is pending."""
+        self._woken_at = -PROGRESS_SECONDS
+        self._handing = threading.Lock()
+        """Held while events are put behind each other; never while the sink takes one."""
+        self._method: asyncio.Task[None] | None = None
         self._began: float | None = None
         self._to_wait = WAITED_SECONDS
         self._loop = asyncio.new_event_loop()
@@ -81,25 +93,55 @@ class SinkThread:
     async def attempt(
         self, method: Callable[[], Coroutine[Any, Any, None]], seconds: float
     ) -> BaseException | Unreturned | None:
-        """Await a method of the sink, in its thread, behind all events so far. What it raised; None: it did well."""
-        called = asyncio.run_coroutine_threadsafe(_raised_by(method), self._loop)
+        """Await a method of the sink, in its thread, behind all events so far. What it raised; None: it did well.
+
+        One that has not begun in time never does; one that has is cancelled when the thread ends.
+        """
+        raised: Future[BaseException | None] = Future()
+
+        def begin() -> None:
+            if raised.set_running_or_notify_cancel():
+                self._method = self._loop.create_task(_tell_what_is_raised(method, raised))
+
+        self._loop.call_soon_threadsafe(self._after_pending, begin)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(called), seconds)
+            return await asyncio.wait_for(asyncio.wrap_future(raised), seconds)
         except TimeoutError:
             return Unreturned(seconds)
 
     def hand(self, event: Event) -> None:
         """Give it an event. Returns once that is taken, or at once where it had all the time that it gets."""
         passing = isinstance(event, PhaseProgress)
-        if isinstance(event, PhaseProgress | PhaseStarted) and len(self._pending) >= MOST_PROGRESS:
-            return
-        delivery = Delivery(event)
-        self._pending.append(delivery)
-        self._loop.call_soon_threadsafe(self._deliver)
+        with self._handing:
+            if len(self._pending) >= (
+                MOST_PROGRESS if isinstance(event, PhaseProgress | PhaseStarted) else MOST_WAITING
+            ):
+                self.dropped += not isinstance(event, PhaseProgress | PhaseStarted)
+                return
+            delivery = Delivery(event)
+            self._pending.append(delivery)
+            self._wake(at_once=not passing)
         if not passing and self._to_wait > 0 and threading.current_thread() is not self._thread:
             started = time.perf_counter()
             delivery.taken.wait(self._to_wait)
             self._to_wait -= time.perf_counter() - started
+
+    def _wake(self, *, at_once: bool) -> None:
+        """Let it take what is pending: now, or soon if it was woken a moment ago."""
+        now = time.perf_counter()
+        if at_once or now - self._woken_at >= PROGRESS_SECONDS:
+            if self._woken != "now":
+                self._woken, self._woken_at = "now", now
+                self._loop.call_soon_threadsafe(self._deliver)
+        elif self._woken == "no":
+            self._woken = "soon"
+            self._loop.call_soon_threadsafe(self._loop.call_later, PROGRESS_SECONDS, self._deliver)
+
+    def take_failures(self) -> Iterator[tuple[str, BaseException]]:
+        """Which events it raised at, and what; each once, whichever threads ask."""
+        with suppress(IndexError):
+            while self._failed:
+                yield self._failed.popleft()
 
     def seconds_at_event(self) -> float:
         """How long it has been at one event; 0 while it is at none."""
@@ -113,30 +155,54 @@ class SinkThread:
 
     def end(self) -> None:
         """End the thread, unless the sink holds it."""
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(0.0 if self._pending else 1.0)
 
     def _deliver(self) -> None:
-        delivery, self._began = self._pending[0], time.perf_counter()
+        """Take one event; what the sink began at it, as a task, has its turn before the next."""
+        if self._pending:
+            self._take(self._pending[0])
+        with self._handing:
+            self._woken = "now" if self._pending else "no"
+            if self._pending:
+                self._loop.call_soon(self._deliver)
+
+    def _take(self, delivery: Delivery) -> None:
+        self._began = time.perf_counter()
         try:
             self.sink.emit(delivery.event)
         except BaseException as error:  # noqa: BLE001 - the dispatcher reports it, or raises it in the run
-            self.failed.append((delivery.kind, error))
+            self._failed.append((delivery.kind, error))
         self._began = None
         self._pending.popleft()
         delivery.taken.set()
+
+    def _after_pending(self, begin: Callable[[], None]) -> None:
+        """Take what is pending, and then begin."""
+        for delivery in tuple(self._pending):
+            self._take(delivery)
+        begin()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
             self._loop.run_forever()
         finally:
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.close()
 
 
-async def _raised_by(method: Callable[[], Coroutine[Any, Any, None]]) -> BaseException | None:
+async def _tell_what_is_raised(
+    method: Callable[[], Coroutine[Any, Any, None]], raised: "Future[BaseException | None]"
+) -> None:
     try:
         await method()
     except BaseException as error:  # noqa: BLE001 - the dispatcher reports it, or raises it in the run
-        return error
-    return None
+        raised.set_result(error)
+    else:
+        raised.set_result(None)
