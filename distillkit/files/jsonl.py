@@ -1,11 +1,13 @@
 """Files of JSON lines that a run appends to: each write is there whole or not at all."""
 
+import errno
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any, Self
 
 from pydantic import JsonValue
@@ -16,6 +18,8 @@ from distillkit.files.os_errors import advice
 log = logging.getLogger("distillkit")
 LINE_ENDS = "\u0085\u2028\u2029"
 """Next line, line separator, paragraph separator: JSON escapes no others that `str.splitlines` knows."""
+LONGEST_LINE = 1 << 26
+"""Bytes of a line that are read: no run writes one so long, and whoever did may not fill the memory."""
 
 
 class JsonLines:
@@ -73,12 +77,33 @@ class JsonLines:
 
 def read_json_lines(path: Path) -> Iterator[Any]:
     """What each line holds, in order; None for a line that is no JSON, as one that was cut off. Raises OSError."""
+    for _, line in lines_from(path):
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError):
+            yield None
+
+
+def lines_from(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Each line of a file from the byte `start` on, with where it begins; of one that is too long only its beginning.
+
+    Raises OSError, also for what is no regular file: a pipe or a device may have no end.
+    """
+    require_regular(path)
     with path.open("rb") as file:
-        for line in file:
-            try:
-                yield json.loads(line)
-            except (ValueError, RecursionError):
-                yield None
+        offset = file.seek(start)
+        while line := file.readline(LONGEST_LINE):
+            yield offset, line
+            offset += len(line)
+            while len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+                line = file.readline(LONGEST_LINE)
+                offset += len(line)
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless a file is there that has an end."""
+    if not S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def _one_line(text: str) -> str:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import JsonValue
 
 from distillkit.config.parse import parse_yaml
-from distillkit.files.jsonl import read_json_lines
+from distillkit.files.jsonl import read_json_lines, require_regular
 from distillkit.probe.report import FILE as PROBE
 from distillkit.report.lost_completions import Losses, read_losses
 from distillkit.report.run_log import LogLine, read_log
@@ -38,6 +38,7 @@ class _Reader:
         """What `reader` makes of a file; `otherwise` where it cannot, which is noted (`missing`: if it is missing)."""
         path = self.run_dir / name
         try:
+            require_regular(path)
             return reader(path)
         except FileNotFoundError:
             if missing:

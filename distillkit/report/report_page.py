@@ -9,6 +9,7 @@ from distillkit.errors import InputError
 from distillkit.files.atomic import replacing
 from distillkit.files.os_errors import advice
 from distillkit.report.inspector.inspector_section import ROOM, inspector_section
+from distillkit.report.inspector.samples_reader import SamplesReader
 from distillkit.report.page import bytes_left, page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.run_record import RunRecord
@@ -57,18 +58,31 @@ def write_report(*runs: str | Path, out: str | Path | None = None) -> Path:
     return file
 
 
-def report_html(runs: Sequence[RunRecord], first: Sequence[ReportSection] = (), *, connects: bool = False) -> str:
-    """The page of these runs; `first`: sections above the report's own; `connects`: as `page_html` has it."""
-    return page_html(*_titles(runs), [*first, *report_sections(runs)], connects=connects)
+def report_html(
+    runs: Sequence[RunRecord],
+    first: Sequence[ReportSection] = (),
+    *,
+    connects: bool = False,
+    reader: SamplesReader | None = None,
+) -> str:
+    """The page of these runs.
+
+    Args:
+        runs: in the order in which they are shown.
+        first: sections above the report's own.
+        connects: as `page_html` has it.
+        reader: one that has read the runs' samples before, and reads on.
+    """
+    return page_html(*_titles(runs), [*first, *report_sections(runs, reader)], connects=connects)
 
 
-def report_sections(runs: Sequence[RunRecord]) -> list[ReportSection]:
+def report_sections(runs: Sequence[RunRecord], reader: SamplesReader | None = None) -> list[ReportSection]:
     """All sections that have something to say of these runs, in the order in which they are read."""
     shown = tuple(runs)
     first = _made(shown, verdict_section, results_section, curves_section)
     last = _made(shown, lost_section, warnings_section, probe_section, settings_section, facts_section)
     room = min(ROOM, bytes_left(*_titles(shown), [*first, *last]) - UNCOUNTED)
-    return [*first, inspector_section(shown, room), *last]
+    return [*first, inspector_section(shown, room, reader), *last]
 
 
 def _made(

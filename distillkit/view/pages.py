@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from distillkit.errors import InputError
 from distillkit.report.html_templates import rendered
+from distillkit.report.inspector.samples_reader import SamplesReader
 from distillkit.report.page import page_html
 from distillkit.report.read_run import read_run
 from distillkit.report.report_page import report_html
@@ -31,6 +32,8 @@ class Pages:
     _cards: dict[str, RunCard] = field(default_factory=dict)
     _reports: OrderedDict[str, tuple[str, str]] = field(default_factory=OrderedDict)
     """Key to version and page."""
+    _readers: dict[str, SamplesReader] = field(default_factory=dict)
+    """By key: what was read of a run's completions, so that a page that is made again reads only what is new."""
     _listing: Lock = field(default_factory=Lock)
     _reporting: Lock = field(default_factory=Lock)
 
@@ -64,14 +67,16 @@ class Pages:
         with self._reporting:
             version = self._version(run)
             if self._reports.get(key, ("", ""))[0] != version:
+                reader = self._readers.pop(key, None) or SamplesReader()
                 try:
-                    page = report_html([read_run(run)], [_live(version)], connects=True)
+                    page = report_html([read_run(run)], [_live(version)], connects=True, reader=reader)
                 except InputError:
                     return None
-                self._reports[key] = (version, page)
+                self._reports[key], self._readers[key] = (version, page), reader
             self._reports.move_to_end(key)
             while len(self._reports) > KEPT:
-                self._reports.popitem(last=False)
+                dropped, _ = self._reports.popitem(last=False)
+                self._readers.pop(dropped, None)
             return self._reports[key][1]
 
     def _version(self, run: Path) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from distillkit.files.jsonl import require_regular
 from distillkit.run_directory.codec import from_json
 from distillkit.run_directory.run_lock import is_held_elsewhere
 from distillkit.verdict.short_verdict import short_verdict
@@ -34,6 +35,7 @@ class MetricsTail:
     def update(self) -> None:
         """Read on; from the start where the file is shorter than it was, as behind a resume."""
         try:
+            require_regular(self.path)
             with self.path.open("rb") as file:
                 if file.seek(0, 2) < self._read:
                     self.values, self.step, self._read = {}, 0, 0
@@ -104,6 +106,7 @@ class RunCard:
 def _summary(path: Path) -> Mapping[str, JsonValue]:
     """The summary; empty where it is missing, damaged or just being replaced."""
     try:
+        require_regular(path)
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

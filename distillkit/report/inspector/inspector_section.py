@@ -10,8 +10,9 @@ from distillkit.data.counted import counted
 from distillkit.report.html_templates import rendered
 from distillkit.report.inspector.choose import in_order_of_choice
 from distillkit.report.inspector.encode import Encoder
-from distillkit.report.inspector.pushes import FIRST, Pushes, RoutePushes, TokenPush, examples_of
-from distillkit.report.inspector.recorded import Place, Recorded, read_again, read_recorded
+from distillkit.report.inspector.pushes import FIRST, RoutePushes, TokenPush, examples_of
+from distillkit.report.inspector.recorded import Place, Recorded, read_again
+from distillkit.report.inspector.samples_reader import SamplesReader
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import ReportSection
 from distillkit.significant import significant
@@ -51,15 +52,17 @@ class ShownToken:
     example: ShownExample | None
 
 
-def inspector_section(runs: Sequence[RunRecord], room: int = ROOM) -> ReportSection:
-    """The inspector of these runs, in at most about `room` bytes of data."""
+def inspector_section(
+    runs: Sequence[RunRecord], room: int = ROOM, reader: SamplesReader | None = None
+) -> ReportSection:
+    """The inspector of these runs, in at most about `room` bytes of data; `reader`: one that has read them before."""
     files = [run.samples for run in runs]
-    pushes = Pushes()
+    reader = SamplesReader() if reader is None else reader
     try:
-        recorded = read_recorded(files, pushes.add)
+        recorded = reader.read(files)
     except OSError as error:
         return ReportSection(ID, TITLE, Markup("<p>samples.jsonl cannot be read: {}.</p>").format(error.strerror))
-    routes = pushes.told()
+    routes = reader.pushes.told()
     encoder = Encoder([run.name for run in runs])
     _fill(encoder, recorded, routes, files, room)
     places = encoder.places()
