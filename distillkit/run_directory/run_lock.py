@@ -17,6 +17,9 @@ LOCK = ".lock"
 OWNER = ".running"
 """Who holds the lock: process, host and since when. A process that died leaves it, and holds nothing."""
 
+LOOK_SECONDS = 0.3
+"""How long a run that begins waits for the lock: who only looks whether one runs there has it for a moment."""
+
 
 class HeldError(InputError):
     """Another process holds the directory."""
@@ -28,7 +31,7 @@ def held(run_dir: Path) -> Iterator[None]:
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(run_dir / LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOK_SECONDS, poll_interval=0.01)
     except Timeout as error:
         raise HeldError(_going_on(run_dir)) from error
     except (OSError, ValueError) as error:  # ValueError: characters that no path can hold
@@ -45,13 +48,16 @@ def held(run_dir: Path) -> Iterator[None]:
         lock.release()
 
 
-def require_nobody_runs(run_dir: Path) -> None:
-    """Raise InputError, naming process and host, if another process holds the directory now; changes nothing there."""
+def require_nobody_runs(run_dir: Path, *, patient: bool = True) -> None:
+    """Raise InputError, naming process and host, if another process holds the directory now; changes nothing there.
+
+    `patient`: who has it for a moment only, to look, does not count.
+    """
     try:
         if not (run_dir / LOCK).is_file():
             return
         lock = FileLock(run_dir / LOCK)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOOK_SECONDS if patient else 0, poll_interval=0.01)
     except Timeout as error:
         raise InputError(_going_on(run_dir)) from error
     except (OSError, ValueError):  # whoever wants to write there says why that cannot be
@@ -62,7 +68,7 @@ def require_nobody_runs(run_dir: Path) -> None:
 def is_held_elsewhere(run_dir: Path) -> bool:
     """Whether another process runs in the directory now; changes nothing there."""
     try:
-        require_nobody_runs(run_dir)
+        require_nobody_runs(run_dir, patient=False)
     except InputError:
         return _owner(run_dir) != (os.getpid(), platform.node())
     return False

@@ -18,8 +18,8 @@ tags:
 
 # {title}
 
-{base} trained by on-policy distillation with distillkit: the student sampled its own completions, a frozen teacher
-scored exactly those tokens, and `teacher_logprob - sampling_logprob` trained it through an importance-sampling loss.
+{base} trained by on-policy distillation with distillkit: the student sampled its own completions, a teacher scored
+exactly those tokens, and the gap between the two trained it, by the loss that the run's `config.yaml` names.
 
 ```python
 {usage}

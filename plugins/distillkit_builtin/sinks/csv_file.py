@@ -1,6 +1,7 @@
 """Sink `csv`: the metrics as a table in a file, for a spreadsheet."""
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -66,8 +67,13 @@ class CsvSink(Sink):
             rows = [row for row in read(path) if int(row[STEP]) != step]
             self._rewrite(path, [*rows, self._row()])
             return
-        with path.open("a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, [STEP, *self._names], extrasaction="ignore").writerow(self._row())
+        before = path.stat().st_size
+        try:
+            with path.open("a", encoding="utf-8", newline="") as file:
+                csv.DictWriter(file, [STEP, *self._names], extrasaction="ignore").writerow(self._row())
+        except OSError:
+            os.truncate(path, before)  # or the next row would stand behind a part of this one
+            raise
 
     def _row(self) -> dict[str, object]:
         return {STEP: self._step, **self._last}
@@ -85,4 +91,6 @@ def read(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return [row for row in csv.DictReader(file) if row[STEP].isdigit() and None not in row.values()]
+        lines = [line for line in file if line.endswith("\n")]
+    rows = csv.DictReader(lines)
+    return [row for row in rows if (row.get(STEP) or "").isdigit() and None not in row.values()]

@@ -26,6 +26,7 @@ from distillkit import (
     Teacher,
     eval_metrics,
     redact,
+    replacing,
     reverse_kl,
     route_shown,
 )
@@ -132,8 +133,17 @@ def known(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def without_secrets(values: Mapping[str, object]) -> dict[str, JsonValue]:
     """A copy as JSON, in which the secrets of the environment are redacted."""
-    found: dict[str, JsonValue] = json.loads(redact(json.dumps(values, default=str)))
-    return found
+    plain = json.loads(json.dumps(values, default=str))
+    return {redact(name): _redacted(value) for name, value in plain.items()}
+
+
+def _redacted(value: JsonValue) -> JsonValue:
+    """Text by text: one secret may have characters that JSON writes otherwise."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [_redacted(each) for each in value]
+    return {redact(name): _redacted(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def flattened(values: Mapping[str, JsonValue], above: str = "") -> dict[str, JsonValue]:
@@ -173,7 +183,8 @@ class KeptRun:
     def write(self, **values: str) -> None:
         """Keep this from now on."""
         if self.path is not None:
-            self.path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+            with replacing(self.path) as new:  # a kill in between must not leave half of it, which no resume could read
+                new.write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 @dataclass(slots=True)

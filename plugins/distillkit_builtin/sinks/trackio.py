@@ -4,9 +4,11 @@ import contextvars
 import io
 import os
 import secrets
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TextIO, TypeVar
 
 from pydantic import Field, JsonValue, PrivateAttr
 
@@ -134,5 +136,34 @@ def quietly(call: Callable[[], T]) -> T:
 
     A run that the same process has open there, as a notebook may, is not this one's to end: it is not seen from here.
     """
-    with redirect_stdout(io.StringIO()):
+    with redirect_stdout(OthersOutput(sys.stdout)):
         return contextvars.Context().run(call)
+
+
+class OthersOutput(io.TextIOBase):
+    """Standard output without what this thread writes. That of others goes on, also where the call never returns."""
+
+    def __init__(self, inner: TextIO) -> None:
+        """Made in the thread that is to be silent."""
+        self._inner, self._silent = inner, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Write the text of any other thread."""
+        return len(text) if threading.get_ident() == self._silent else self._inner.write(text)
+
+    def flush(self) -> None:
+        """Flush what is below."""
+        self._inner.flush()
+
+    def isatty(self) -> bool:
+        """As what is below: it is a terminal or none."""
+        return self._inner.isatty()
+
+    def fileno(self) -> int:
+        """That of what is below."""
+        return self._inner.fileno()
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """That of what is below."""
+        return self._inner.encoding

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from distillkit_builtin.sinks.csv_file import CsvSink, read
 from distillkit_builtin.sinks.mlflow import MlflowSink, beside_database, mlflow_name
 from distillkit_builtin.sinks.tensorboard import TensorboardSink, markdown_cell
 from distillkit_builtin.sinks.tracker import KeptRun, OnlyOnce, flattened, known, missing_package, without_secrets
-from distillkit_builtin.sinks.trackio import TrackioSink
+from distillkit_builtin.sinks.trackio import TrackioSink, quietly
 
 Make = Callable[..., RunConfig]
 Found = Mapping[int, Mapping[str, list[float]]]
@@ -278,6 +279,54 @@ def test_columns_of_a_csv_may_be_chosen(fake_config: Make) -> None:
 def test_secrets_reach_no_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOME_API_KEY", "hunter2hunter2")
     assert "hunter2" not in str(without_secrets({"a": {"b": ["x hunter2hunter2 y"]}}))
+    monkeypatch.setenv("OTHER_TOKEN", 'with "quotes" and é')
+    hidden = without_secrets({"a": ['with "quotes" and é'], 'with "quotes" and é': 1})
+    assert hidden == {"a": ["***"], "***": 1}
+
+
+def test_a_tracker_that_never_returns_silences_its_own_thread_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    begun, released = threading.Event(), threading.Event()
+
+    def hangs() -> None:
+        print("what the tracker says")
+        begun.set()
+        released.wait(10)
+
+    thread = threading.Thread(target=quietly, args=(hangs,))
+    thread.start()
+    assert begun.wait(10)
+    print("the run goes on")
+    released.set()
+    thread.join()
+    print("and ends")
+    assert capsys.readouterr().out == "the run goes on\nand ends\n"
+
+
+def test_a_row_that_was_cut_off_in_its_last_cell_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,a,b\n1,0.5,0.25\n2,0.5,0.2", encoding="utf-8")
+    assert [row["step"] for row in read(path)] == ["1"]
+
+
+def test_a_row_that_does_not_fit_on_the_disk_leaves_no_part_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink, path = CsvSink(), tmp_path / "metrics.csv"
+    sink._begin(path, 1)
+    sink._add(path, 1, {"a": 1.0})
+    whole = path.read_bytes()
+
+    def full(writer: Any, row: Mapping[str, Any]) -> None:
+        path.write_bytes(whole + b"2,")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(csv.DictWriter, "writerow", full)
+        with pytest.raises(OSError, match="No space"):
+            sink._add(path, 2, {"a": 2.0})
+    assert path.read_bytes() == whole
+    sink._add(path, 3, {"a": 3.0})
+    assert [row["step"] for row in read(path)] == ["1", "3"]
 
 
 def test_small_parts() -> None:

@@ -2,10 +2,12 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import distillkit
 from distillkit import InputError, RunConfig
@@ -72,3 +74,19 @@ def test_of_another_host_it_says_where_to_stop_it(tmp_path: Path, monkeypatch: p
 def test_where_nobody_runs_nothing_is_made(tmp_path: Path) -> None:
     require_nobody_runs(tmp_path / "absent")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_begins_though_somebody_looks_whether_one_is_there(tmp_path: Path) -> None:
+    """As `distillkit view` does every few seconds, which has the lock for that moment."""
+    looking = FileLock(tmp_path / LOCK, thread_local=False)
+    for begin in (require_nobody_runs, _hold_once):
+        looking.acquire()
+        timer = threading.Timer(0.05, looking.release, kwargs={"force": True})
+        timer.start()
+        begin(tmp_path)
+        timer.join()
+
+
+def _hold_once(run_dir: Path) -> None:
+    with held(run_dir):
+        pass
