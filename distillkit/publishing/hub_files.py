@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from distillkit.errors import InputError
 from distillkit.publishing.machine_paths import MachinePaths
 
@@ -23,6 +25,8 @@ TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.*"),
     *("vocab.*", "merges.txt", "*.model", "*.tiktoken"),
 )
+OF_A_FILE = ("_path", "_file", "_dir")
+"""How such settings end: `name_or_path`, `_name_or_path`, `vocab_file`; whichever folder it was, nobody else has it."""
 LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header, little endian; the header says where each tensor ends."""
 
@@ -56,14 +60,28 @@ def hub_files(exported: Path, base: str | None, paths: MachinePaths) -> Iterator
     for path in sorted(exported.iterdir()):
         if not path.is_file() or not any(fnmatch(path.name, each) for each in (*WEIGHTS, *CONFIGS, *TOKENIZER)):
             continue
-        if path.name == ADAPTER_CONFIG:
-            config = {**json.loads(path.read_text(encoding="utf-8")), "base_model_name_or_path": base}
+        if path.suffix == ".json" and not path.name.startswith(("tokenizer.", "vocab.")):
+            config = _without_folders(json.loads(path.read_text(encoding="utf-8")))
+            if path.name == ADAPTER_CONFIG and isinstance(config, dict):
+                config["base_model_name_or_path"] = base
             text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-            yield HubFile(path.name, paths.scrubbed(text).encode())
-        elif path.suffix == ".json" and not path.name.startswith(("tokenizer.", "vocab.")):
-            yield HubFile(path.name, paths.scrubbed(path.read_text(encoding="utf-8")).encode())
+            yield HubFile(path.name, paths.scrubbed(text).encode("utf-8", errors="backslashreplace"))
         else:
             yield HubFile(path.name, path)
+
+
+def _without_folders(value: JsonValue) -> JsonValue:
+    """JSON in which no setting that says where a file is says in which folders of a machine."""
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: Path(each).name
+        if isinstance(each, str) and each.startswith("/") and name.endswith(OF_A_FILE)
+        else _without_folders(each)
+        for name, each in value.items()
+    }
 
 
 def _is_whole(path: Path) -> bool:

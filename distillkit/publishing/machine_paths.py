@@ -1,9 +1,11 @@
 """Paths of the machine that a run was made on: taken out of texts that leave it, and looked for in every byte."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 READ_AT_ONCE = 1 << 24
 
@@ -34,15 +36,20 @@ class MachinePaths:
 
     def found_in(self, content: Path | bytes) -> str | None:
         """The first such folder that stands in a file or in bytes; None: none does."""
-        sought = [needle.encode() for needle in self.needles]
+        sought = {form.encode(): needle for needle in self.needles for form in _forms(needle)}
         kept, most = b"", max(map(len, sought), default=1)
         for piece in _pieces(content):
             window = kept + piece
-            for needle in sought:
-                if needle in window:
-                    return needle.decode()
+            for form, needle in sought.items():
+                if form in window:
+                    return needle
             kept = window[-most:]
         return None
+
+
+def _forms(path: str) -> set[str]:
+    """As it is, as JSON may write it in ASCII, and as addresses do."""
+    return {path, json.dumps(path)[1:-1], quote(path)}
 
 
 def _pieces(content: Path | bytes) -> Iterator[bytes]:
