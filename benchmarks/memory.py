@@ -1,7 +1,8 @@
 """What `distillkit check` reckons of a GPU's memory, beside what PyTorch's allocator held at the peak of the run.
 
-    python -m benchmarks.memory                 # all cases, five minutes on one H200
+    python -m benchmarks.memory                 # all cases, some minutes on one H200
     python -m benchmarks.memory lora full
+    python -m benchmarks.memory 8b 8b-adapter   # of a student that is taught by its own base
 
 Models have random weights and are made from configs; nothing is downloaded. Each case is two steps in a process of its
 own, and its peak is `torch.cuda.max_memory_allocated`.
@@ -24,7 +25,8 @@ from benchmarks.speed.shapes import QWEN3_600M, SHAPES, ModelShape, Shape
 
 STEPS = 2
 GIB = 2**30
-A_THIRD_OF_8B = ModelShape(4096, 12288, 12, 32, 8, 128, 151_936)
+QWEN3_8B = ModelShape(4096, 12288, 36, 32, 8, 128, 151_936)
+A_THIRD_OF_8B = replace(QWEN3_8B, layers=12)
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,19 @@ class Case:
 
     shape: Shape
     options: Mapping[str, Any] = field(default_factory=dict)
+    own_base: bool = False
+    """The teacher is the student's base; else a model of its own."""
 
 
 LORA = SHAPES["lora"]
+OF_8B = replace(LORA, student=QWEN3_8B, teacher=QWEN3_600M, prompt_tokens=256, new_tokens=512)
 CASES = {
     "lora": Case(LORA),
     "full": Case(SHAPES["main"]),
     "wide": Case(replace(LORA, prompts=32, completions=8)),
     "deep": Case(replace(LORA, student=A_THIRD_OF_8B, teacher=QWEN3_600M, prompt_tokens=256, new_tokens=512)),
+    "8b": Case(OF_8B, own_base=True),
+    "8b-adapter": Case(OF_8B, {"sampling_weights": "adapter"}, own_base=True),
     "checkpointed": Case(SHAPES["main"], {"gradient_checkpointing": True}),
     "plain": Case(replace(LORA, new_tokens=64), {"forward": "plain", "micro_batch_tokens": 4096}),
 }
@@ -86,9 +93,11 @@ def measure(case: Case, folder: Path) -> dict[str, Any]:
     from distillkit.preflight.prepared_run import prepare_run
 
     shape = case.shape
-    kind = f"{shape.student.hidden}-{shape.teacher.hidden}"
+    kind = f"{shape.student.hidden}-{shape.student.layers}-{shape.teacher.hidden}"
     (folder / kind).mkdir(exist_ok=True)
     inputs = write_inputs(folder / kind, shape, STEPS)
+    if case.own_base:
+        inputs["teacher"] = inputs["student"]
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     config = config_of(inputs, shape, STEPS, dict(case.options), folder / "runs")

@@ -18,8 +18,8 @@ MEASURED = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 
 
 KEPT = 0.9
-"""The share of what compiled layers would keep, between their inputs alone and all. Any below 1 makes PyTorch's partitioner
-recompute what no product gives before it thinks of more, and that is enough: it leaves about 0.7."""
+"""The share of what compiled layers would keep, between their inputs alone and all. Any below 1 makes PyTorch's
+partitioner recompute what no product gives before it thinks of more, and that is enough: it leaves about 0.7."""
 
 
 def compiles_unasked(config: PreTrainedConfig) -> bool:

@@ -8,10 +8,10 @@ TRAINED_ON_CUDA, TRAINED = 16_384, 4096
 """Tokens of a micro-batch at most, unless the user sets another number."""
 ENOUGH_ON_CUDA = 4096
 """Tokens with which a frozen weight costs next to nothing to read: forward and backward read its 2 bytes once each, for
-4 operations a token. That is one operation a byte and token, and an H100 does 295 in the time of a byte, an H200 206."""
+4 operations a token. That is one operation a byte and token; an H100 does 295 in the time of a byte, an H200 206."""
 LAYER_OPERATIONS = 2**39
-"""Of one layer's products, forward: about a millisecond of such a card. The hundred kernels of a narrower layer take the
-host as long to launch as they take the device."""
+"""Of one layer's products, forward: about a millisecond of such a card. The hundred kernels of a narrower layer take
+the host as long to launch as they take the device."""
 ROUNDED = 1024
 
 

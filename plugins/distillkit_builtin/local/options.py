@@ -70,7 +70,8 @@ class LocalStudentOptions(BaseModel):
     micro_batch_tokens: int | None = Field(
         None,
         ge=1,
-        description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda, else 4,096. "
+        description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda (a LoRA on wider "
+        "layers takes fewer, down to 4,096 for an 8B), else 4,096. "
         "Where the device has not enough memory for it, it is halved (not where weights are sharded).",
     )
     loss_chunk_positions: int | None = Field(
@@ -95,10 +96,10 @@ class LocalStudentOptions(BaseModel):
     sample_batch_size: int = Field(64, ge=1, description="At most this many completions are sampled at once.")
     sampling_weights: Literal["auto", "merged", "adapter"] = Field(
         "auto",
-        description="How the student's own sampler holds a LoRA. merged: in a second copy of the weights that it is on; "
-        "adapter: as training does, beside the base's only copy, which takes less memory and makes a sampled token a "
-        "little slower on cuda. auto: merged, unless base and copy would take over half of a cuda device. Weights in "
-        "few bits have it beside them always.",
+        description="How the student's own sampler holds a LoRA. merged: in another copy of the weights that it is on; "
+        "adapter: as training does, beside the base's only copy, which takes less memory and samples a little slower "
+        "on cuda. auto: merged, unless base and copy would take over half of a cuda device. Weights in few bits have "
+        "it beside them always.",
     )
     forward: ForwardName = Field("auto", description=FORWARD)
     export_dtype: ExportDType | None = Field(
@@ -131,7 +132,9 @@ class LocalStudentOptions(BaseModel):
             )
         if isinstance(values, dict) and values.get("lora_rank") == 0:
             if values.get("sampling_weights") == "adapter":
-                raise ValueError("sampling_weights: adapter is of a LoRA, and lora_rank: 0 trains all weights; take auto")
+                raise ValueError(
+                    "sampling_weights: adapter holds a LoRA, and lora_rank: 0 trains all weights; take auto"
+                )
             for name in ("target_modules", "experts"):
                 if values.get(name):
                     raise ValueError(

@@ -22,7 +22,6 @@ from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.lora import ADAPTER, AddedWeight, added_weights, lora_layers
 from distillkit_builtin.local.ranks.sharding import full_tensor
 
-
 BEFORE = 0.25
 """How large a LoRA's numbers are before the first refresh: what it adds is about as large as what weights give."""
 

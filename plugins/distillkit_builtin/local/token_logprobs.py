@@ -18,8 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
 
 CHUNK_TOKENS, ON_CUDA = 128, 1024
-"""Positions of a chunk: enough to keep the device busy. On CUDA a product of the head with as many does 500 operations a
-byte for a model 1,024 wide and 800 for one of 4,096, where an H100 needs 295."""
+"""Positions of a chunk: enough to keep the device busy. On CUDA a product of the head with as many does 500 operations
+a byte for a model 1,024 wide and 800 for one of 4,096, where an H100 needs 295."""
 
 Head = Callable[[Tensor], Tensor]
 """Hidden states [n, hidden] to logits [n, vocabulary]."""

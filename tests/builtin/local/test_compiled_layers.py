@@ -1,6 +1,8 @@
 """All decoder layers share one compiled program: where each had its own, PyTorch gives up after eight."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ from helpers.distribution_losses import chunked, distribution_batch
 from helpers.explicit_attention import attention_in_the_place_of
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import distillkit
 from builtin.local.test_trainer import PLAIN
@@ -20,6 +23,10 @@ from distillkit.errors import InputError
 from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
+from distillkit_builtin.local.footprint import footprint
+from distillkit_builtin.local.memory.training_sizes import Passes
+from distillkit_builtin.local.memory.training_trace import Training
+from distillkit_builtin.local.memory.work import Work
 from distillkit_builtin.local.packed_attention import ATTENTION
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.sharding import full_tensor
@@ -27,6 +34,7 @@ from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_builtin.local.trainer import Trainer
 
 LAYERS = 10
+WORK = Work(1, 1, 0, 200, 57)
 
 
 def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *args: object, **kwargs: object) -> object:
@@ -116,6 +124,57 @@ def test_layers_are_compiled_once_for_all_of_them_and_for_every_length(
 def test_compiling_is_refused_where_it_cannot_be(local_config: Callable[..., RunConfig]) -> None:
     with pytest.raises(InputError, match=r"student.compile: always cannot be used on cpu.*take auto"):
         distillkit.run(local_config(student={"compile": "always"}))
+
+
+@pytest.mark.parametrize("family", ["qwen3"])
+def test_layers_that_recompute_keep_what_is_reckoned_and_multiply_no_more(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PyTorch's partitioner keeps of a layer, here with nothing generated; without a GPU it chooses alike."""
+    sizes = {"hidden_size": 128, "intermediate_size": 384, "num_attention_heads": 4, "num_key_value_heads": 1}
+    AutoConfig.for_model(family, **sizes, head_dim=32, num_hidden_layers=2, vocab_size=64).save_pretrained(tmp_path)
+    size = footprint(str(tmp_path), torch.device("cpu"), "float32")
+    items = [PromptAndResponse(token_ids(np.arange(200) % 60), token_ids(np.arange(57)))]
+    found: list[tuple[int, Tensor]] = []
+    for recomputes in (False, True):
+        torch._dynamo.reset()
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path)).eval().requires_grad_(False)
+        policy = Policy.lora(CausalLM(model, Device(torch.device("cpu")), torch.float32), 4, 8, 0.0, 0)
+        policy.packs = True
+        products = CountedProducts()
+        policy.compile("aot_eager_decomp_partition", recompute=recomputes)
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with policy.training():
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                logprobs = policy.logprobs(items)
+            with products:
+                logprobs.sum().backward()
+        weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+        tokens = sum(bytes_ for pointer, bytes_ in kept.items() if pointer not in weights) / 256 / 4
+        training = Training(str(tmp_path), torch.float32, 4, packs=True, checkpoints=False)
+        passes = Passes(training, size, WORK, 4096, compiled=True, routed=0, recomputes=recomputes, chunks=None)
+        reckoned = passes._given_by_layers() + size.structure.layers * size.structure.hidden
+        assert tokens == pytest.approx(reckoned, rel=0.15), recomputes
+        found.append((products.count, torch.cat([p.grad.flatten() for p in policy.trained.values()])))
+    (plain, expected), (again, gradient) = found
+    assert plain == again > 0
+    torch.testing.assert_close(gradient, expected)
+
+
+class CountedProducts(TorchDispatchMode):
+    """How many matrix products are computed."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
+        return func(*args, **(kwargs or {}))
 
 
 def train_on_rows_of_three_lengths(policy: Policy) -> None:

@@ -11,6 +11,7 @@ from distillkit.records import Rollout
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.generator import Generator
 from distillkit_builtin.local.plain_generator import sample_indices, truncated_logprobs
@@ -152,6 +153,26 @@ def test_one_generator_ends_each_call_at_that_calls_ids(
     ends = tuple({int(each.token_ids[0]) for each in rollouts()})
     assert {len(each.token_ids) for each in rollouts(stop_ids=ends)} == {1}
     assert {len(each.token_ids) for each in rollouts()} == {12}
+
+
+def test_large_slots_make_way_at_the_end_of_a_call_and_are_made_again(
+    causal_lm: CausalLM, ask: Ask, make_generator: Callable[..., Generator]
+) -> None:
+    generator = make_generator(causal_lm, (), "fast")
+    assert isinstance(generator, SlotGenerator)
+
+    def sampled() -> list[tuple[list[int], list[float]]]:
+        found: list[Rollout] = []
+        generator.generate(ask(6), 64, 0, found.append)
+        return sorted((each.token_ids.tolist(), each.logprobs.tolist()) for each in found)
+
+    before = sampled()
+    assert generator._decoder is not None
+    held = generator._decoder.slots.size_bytes
+    for least, stays in ((held + 1, True), (held, False), (held, False)):
+        generator.gives_up = least
+        assert sampled() == before
+        assert (generator._decoder is not None) is stays
 
 
 @pytest.mark.parametrize("end", ["eos", "stop_ids", "stop", "none"])

@@ -45,7 +45,7 @@ def copies(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Every sampling copy that is made."""
     made: list[object] = []
     original = build_student.SamplingCopy
-    monkeypatch.setattr(build_student, "SamplingCopy", lambda *args: made.append(args) or original(*args))
+    monkeypatch.setattr(build_student, "SamplingCopy", lambda *args, **how: made.append(args) or original(*args, **how))
     return made
 
 

@@ -22,12 +22,14 @@ from distillkit.records import Rollout
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.export import write_weights
+from distillkit_builtin.local.fast import projection
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.live_student import LiveLocalStudent
 from distillkit_builtin.local.lora import use_adapted_linear
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sampling_copy import SamplingCopy, require_isolated
+from distillkit_builtin.local.scoring import score_logprobs
 from distillkit_builtin.local.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -108,10 +110,11 @@ def test_an_adapter_on_a_weight_of_several_layers_is_added_for_its_own_alone(lin
 LORAS = ("llama", "gpt2", "qwen3_moe", "gpt_oss", "mixtral", *QUANTIZED)
 
 
+@pytest.mark.parametrize("merges", [True, False])
 @pytest.mark.parametrize("kind", [*LORAS, *ADAPTERS, "llama, all weights", "qwen3_moe, all weights"])
-def test_the_copy_follows_at_a_refresh_and_not_before(kind: str, tmp_path: Path) -> None:
+def test_the_copy_follows_at_a_refresh_and_not_before(kind: str, merges: bool, tmp_path: Path) -> None:
     policy = student(kind, tmp_path)
-    sampling = SamplingCopy(policy.causal_lm)
+    sampling = SamplingCopy(policy.causal_lm, merges=merges)
     sampling.refresh()
     before = logprobs(sampling.causal_lm)
     torch.testing.assert_close(before, logprobs(policy.causal_lm), atol=1e-4, rtol=1e-4)
@@ -125,12 +128,13 @@ def test_the_copy_follows_at_a_refresh_and_not_before(kind: str, tmp_path: Path)
     assert not any(parameter.requires_grad for parameter in sampling.causal_lm.model.parameters())
 
 
+@pytest.mark.parametrize("merges", [True, False])
 @pytest.mark.parametrize("kind", ["qwen3_moe", *QUANTIZED, *ADAPTERS])
-def test_a_teacher_on_the_same_base_stays_as_it_was(kind: str, tmp_path: Path) -> None:
+def test_a_teacher_on_the_same_base_stays_as_it_was(kind: str, merges: bool, tmp_path: Path) -> None:
     policy = student(kind, tmp_path)
     with policy.causal_lm.without_adapter():
         before = logprobs(policy.causal_lm)
-    sampling = SamplingCopy(policy.causal_lm)
+    sampling = SamplingCopy(policy.causal_lm, merges=merges)
     move(policy, 1)
     sampling.refresh()
     logprobs(sampling.causal_lm)
@@ -147,6 +151,50 @@ def test_the_copy_holds_the_frozen_base_once(kind: str, tmp_path: Path) -> None:
     if kind in QUANTIZED:
         base = {id(p) for p in policy.causal_lm.model.parameters() if not p.requires_grad}
         assert all(id(p) in base for p in copied.values() if not p.is_floating_point())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_lora_beside_its_weights_is_computed_as_training_computes_it(dtype: torch.dtype) -> None:
+    """To the last bit, by transformers' forward; by the fast path as close as its own rounding. No weight is copied."""
+    model = random_model("llama").to(dtype).requires_grad_(False)
+    causal_lm = random_causal_lm("llama").of_copy(model)
+    causal_lm.dtype = dtype
+    policy = Policy.lora(causal_lm, rank=4, alpha=12, dropout=0.0, seed=0)
+    base = {parameter.data_ptr() for parameter in model.parameters() if not parameter.requires_grad}
+    sampling = SamplingCopy(causal_lm, merges=False)
+    held = [p for p in sampling.causal_lm.model.parameters() if p.data_ptr() not in base]
+    assert {p.dtype for p in held} == {dtype}
+    assert sum(p.numel() for p in held) == sum(p.numel() for p in policy.trained.values())
+    backbone = verified_backbone(sampling.causal_lm)
+    again = verified_backbone(sampling.causal_lm)  # reads what the first one reads
+    teacher = verified_backbone(causal_lm)
+    items = [PromptAndResponse(token_ids([5, 6, 7]), token_ids([8, 9, 11]))]
+    with causal_lm.without_adapter():
+        frozen = logprobs(causal_lm)
+    for seed in (0, 1):
+        move(policy, seed)
+        sampling.refresh()
+        torch.testing.assert_close(logprobs(sampling.causal_lm), logprobs(causal_lm), atol=0, rtol=0)
+        close = 1e-4 if dtype == torch.float32 else 0.1
+        for each in (backbone, again):
+            scored, _ = score_logprobs(sampling.causal_lm, items, each)
+            torch.testing.assert_close(scored, policy.logprobs(items), atol=close, rtol=close)
+    learned = policy.logprobs(items)
+    with causal_lm.without_adapter():
+        torch.testing.assert_close(logprobs(causal_lm), frozen, atol=0, rtol=0)
+        scored, _ = score_logprobs(causal_lm, items, teacher)
+        torch.testing.assert_close(scored, policy.logprobs(items), atol=close, rtol=close)
+        assert not torch.allclose(scored, learned, atol=0.2)
+
+
+def test_a_lora_beside_its_weights_is_proved_before_it_has_learned_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    causal_lm = random_causal_lm("llama")
+    Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    sampling = SamplingCopy(causal_lm, merges=False)
+    monkeypatch.setattr(projection, "_lora", lambda layer: None)  # a fast path that forgets it
+    with pytest.raises(UnsupportedModelError, match=r"differ from transformers' by"):
+        verified_backbone(sampling.causal_lm)
 
 
 @pytest.mark.parametrize("kind", ["embeddings", "weight decomposition", "a layer trained whole"])
@@ -200,7 +248,9 @@ def watched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Rollout]:
 
 
 @pytest.mark.parametrize("train", [{"weight_sync_interval": 4}, {"max_steps_off_policy": 2}], ids=str)
-@pytest.mark.parametrize("kind", ["llama", "llama, all weights", "qwen3_moe", "llama 4 bit"])
+@pytest.mark.parametrize(
+    "kind", ["llama", "llama, all weights", "qwen3_moe", "llama 4 bit", "llama, beside", "qwen3_moe, beside"]
+)
 def test_each_completion_is_of_the_version_that_it_names(
     kind: str,
     train: Mapping[str, int],
@@ -212,10 +262,12 @@ def test_each_completion_is_of_the_version_that_it_names(
         base = write_quantized(tmp_path, **QUANTIZED[kind])
     else:
         base = str(tmp_path / "base")
-        random_model(kind.removesuffix(", all weights")).save_pretrained(base)
+        random_model(kind.partition(",")[0]).save_pretrained(base)
         write_tokenizer(Path(base))
     whole = kind.endswith("all weights")
-    options = {"model": base, "lora_rank": 0 if whole else 4, "learning_rate": 0.01 if whole else 0.05}
+    options: dict[str, Any] = {"model": base, "lora_rank": 0 if whole else 4, "learning_rate": 0.01 if whole else 0.05}
+    if kind.endswith("beside"):
+        options["sampling_weights"] = "adapter"
     over = {"student": options, "train": {"prompt_groups_per_step": 1, "max_steps": 6, **train}}
     distillkit.run(local_config(**over, sampling={"completions_per_prompt": 2, "max_completion_tokens": 5}))
     versions = {rollout.policy_version for rollout in watched}

@@ -11,7 +11,7 @@ from distillkit_builtin.local.build_student import recomputes, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
-from distillkit_builtin.local.fast.slot_generator import LARGE
+from distillkit_builtin.local.fast.kv_slots import LARGE
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
@@ -130,9 +130,9 @@ def _passes(
     traced = options.model, size.dtype, lora_rank, packed and not cuda, options.gradient_checkpointing
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
-    return Passes(
-        training, size, work, _micro_batch(options, size, lora_rank), compiled, compiled and recomputes(options), chunks
-    )
+    routed = routed_numbers(read_config(options.model))
+    tokens, recomputed = _micro_batch(options, size, lora_rank), compiled and recomputes(options)
+    return Passes(training, size, work, tokens, compiled, routed, recomputed, chunks)
 
 
 def _micro_batch(options: LocalStudentOptions, size: Footprint, lora_rank: int) -> int:

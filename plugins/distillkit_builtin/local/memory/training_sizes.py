@@ -45,6 +45,8 @@ class Passes:
     max_tokens: int
     """Of a micro-batch."""
     compiled: bool
+    routed: int
+    """What a token's experts read and give in one layer (`routed_numbers`)."""
     recomputes: bool
     """Whether compiled layers keep no more than what products and attention gave, and what goes on between layers."""
     chunks: LossChunks | None
@@ -84,9 +86,15 @@ class Passes:
             return self._kept_by_compiled_layers(tokens)
         traced = traced_bytes(self.training, self.work.items(sequences))
         if traced is None:
-            return int(UNTRACED * self._kept_by_compiled_layers(tokens))
+            return int(UNTRACED * self._kept_by_compiled_layers(self._computed(sequences)))
         mixed = self.training.lora_rank == 0 and self.size.dtype != torch.float32
         return int(traced * MIXED) + self._cast_weights() if mixed else traced
+
+    def _computed(self, sequences: int) -> int:
+        """Tokens of so many sequences in layers that are not compiled: where they are packed, a prompt stands once."""
+        if not self.training.packs:
+            return sequences * self.work.length
+        return -(-sequences // self.work.completions_each) * self.work.prompt + sequences * self.work.new
 
     def _kept_by_compiled_layers(self, tokens: int) -> int:
         structure, width = self.size.structure, self.size.dtype.itemsize
@@ -101,14 +109,15 @@ class Passes:
         """Numbers that all layers keep of one token, besides what each begins with.
 
         What queries, keys, values, gates and the outputs of attention and its projection are; rotated queries and keys
-        where what they were normed from is kept too; unless that is recomputed, what the two norms and SwiGLU gave.
+        where what they were normed from is kept too; unless that is recomputed, what the two norms and SwiGLU gave;
+        and what goes through experts.
         """
         structure = self.size.structure
         between = structure.layers * structure.hidden
         products = max(0, structure.linear_outputs - 2 * between) + between + structure.attention_outputs
         rotated = structure.attention_outputs + structure.cached // 2 if structure.norms_heads else 0
         recomputed = 0 if self.recomputes else 2 * between + structure.layers * structure.widest_output
-        return products + rotated + recomputed
+        return products + rotated + recomputed + structure.layers * self.routed
 
     def _cast_weights(self) -> int:
         """Weights in the compute dtype, where all are trained in float32."""
