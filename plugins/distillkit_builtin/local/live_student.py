@@ -18,7 +18,8 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.build_student import ProvedStudent, build_student, prove_student
 from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
-from distillkit_builtin.local.fast.slot_generator import LARGE, SlotGenerator
+from distillkit_builtin.local.fast.kv_slots import LARGE
+from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.footprint import model_structure
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.known_ids import KnownIds

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+LARGE = 4 * 2**30
+"""Bytes of slots that are worth giving up while nothing is sampled, where that costs little."""
+
 
 @dataclass(frozen=True, slots=True)
 class KVSlots:
@@ -49,3 +52,8 @@ class KVSlots:
         """Copy the first `length` tokens of slots to others."""
         for whole in (*self.keys, *self.values):
             whole[targets, :, :length] = whole[sources, :, :length]
+
+
+def power_of_two(count: int, largest: int) -> int:
+    """The least power of two that is not below `count`, or `largest`: few sizes, so that few graphs are captured."""
+    return min(largest, 1 << (count - 1).bit_length())

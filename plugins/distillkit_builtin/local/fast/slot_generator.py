@@ -16,23 +16,19 @@ from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decoder import Decoder, Progress
+from distillkit_builtin.local.fast.kv_slots import power_of_two
 from distillkit_builtin.local.fast.pace import ELSEWHERE, ON_CUDA, Pace
 from distillkit_builtin.local.known_ids import KnownIds
 
 TOKENS_PER_STOP_CHARACTER = 8
 """Tokens that a character of a stop string may be spread over: four bytes, and what decodes to nothing."""
-LARGE = 4 * 2**30
-"""Bytes of slots that are worth giving up while nothing is sampled, where that costs little."""
 ROUND = 128
 """Slots are a multiple of this many tokens long, so that a slightly longer prompt does not need new ones."""
 
 
 @dataclass(slots=True)
 class SlotGenerator:
-    """Samples by a fast backbone. Slots and graphs stay for the next call, and across updates of weights in place.
-
-    Where that is set, large ones make way instead: for training, and for teachers that score.
-    """
+    """Samples by a fast backbone. Slots and graphs stay for the next call, and across updates of weights in place."""
 
     backbone: FastBackbone
     tokenizer: HFTokenizer
@@ -146,7 +142,7 @@ class _Generation:
             return False
         count = len(self.active)
         if self.decoder.eos.is_cuda:
-            count = _power_of_two(count, self.decoder.slots.count)
+            count = power_of_two(count, self.decoder.slots.count)
         for completion in active:
             completion.scheduled += self.pace.steps
         self.decoder.advance(count, self._longest(), self.pace.steps, self.params)
@@ -250,8 +246,3 @@ class _Generation:
             text=self.generator.tokenizer.decode(ids.tolist()),
             arrays=arrays,
         )
-
-
-def _power_of_two(count: int, largest: int) -> int:
-    """The least power of two that is not below `count`, or `largest`: few sizes, so that few graphs are captured."""
-    return min(largest, 1 << (count - 1).bit_length())

@@ -11,7 +11,7 @@ from distillkit_builtin.local.build_student import recomputes, shards
 from distillkit_builtin.local.chunked_loss import chunk_size
 from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
-from distillkit_builtin.local.fast.slot_generator import LARGE
+from distillkit_builtin.local.fast.kv_slots import LARGE
 from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
