@@ -70,9 +70,14 @@ SIZES = {
     "32B": Size(5120, 25_600, 64, 64, tied=False),
 }
 WAYS: dict[str, dict[str, Any]] = {
-    "LoRA, rank 16": {},
-    "LoRA, checkpointing": {"gradient_checkpointing": True},
-    "the same, small": {"gradient_checkpointing": True, "micro_batch_tokens": 4096, "sample_batch_size": 16},
+    "LoRA, rank 16": {"sampling_weights": "merged"},
+    "LoRA, one copy": {"sampling_weights": "adapter"},
+    "the same, small": {
+        "sampling_weights": "adapter",
+        "gradient_checkpointing": True,
+        "micro_batch_tokens": 4096,
+        "sample_batch_size": 16,
+    },
     "all weights": {"lora_rank": 0},
     "all weights, checkpointing": {"lora_rank": 0, "gradient_checkpointing": True},
 }

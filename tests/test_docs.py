@@ -354,14 +354,15 @@ def test_the_readme_fits_on_a_few_screens() -> None:
 
 
 def mapped() -> dict[str, str]:
-    """Path to its line, of the README's tree."""
+    """Path to what its line says, of the README's tree; a line may name several, as in `report/, view/`."""
     tree = (TOP / "README.md").read_text(encoding="utf-8").partition("## Where things are\n\n```\n")[2]
     found: dict[str, str] = {}
     above: list[str] = []
     for line in tree.partition("```")[0].splitlines():
-        indent, name, meaning = re.fullmatch(r"( *)(\S+)\s+(\S.*)", line).groups()
-        above[len(indent) // 2 :] = [name]
-        found["".join(above)] = meaning
+        indent, names, meaning = re.fullmatch(r"( *)([^\s,]+(?:, [^\s,]+)*)\s+(\S.*)", line).groups()
+        for name in names.split(", "):
+            above[len(indent) // 2 :] = [name]
+            found["".join(above)] = meaning
     return found
 
 
