@@ -50,7 +50,30 @@ def test_training_by_route_adds_up(tmp_path: Path) -> None:
     assert math.first_gap is not None
     assert math.newest_gap is not None
     assert math.first_gap > 4 * math.newest_gap
-    assert code.headroom is None
+    assert code.headroom == code.newest_gap / code.first_gap
+
+
+def test_a_share_of_a_gap_that_was_next_to_nothing_is_not_said(tmp_path: Path) -> None:
+    steps = [step(number, **{"teacher_route/math/reverse_kl": 0.001 * number}) for number in range(1, 21)]
+    math, _ = trained_routes(read_run(write_run(tmp_path / "run", steps)))
+    assert (math.first_gap, math.headroom) == (0.003, None)
+
+
+def test_weights_of_routes_that_take_turns_make_one(tmp_path: Path) -> None:
+    mine = [
+        step(1),
+        {name: value for name, value in step(2, **{"teacher_route/code/weight": 1.0}).items() if "math" not in name},
+    ]
+    math, code = trained_routes(read_run(write_run(tmp_path / "run", mine)))
+    assert (math.weight, code.weight) == (0.25, 0.75)
+
+
+def test_a_route_is_called_as_people_call_its_teacher(tmp_path: Path) -> None:
+    teacher = {"model": "runs/models/student"}
+    slug = "student-f2ca6f39f7"  # metric names say "student" of the student
+    steps = [{name.replace("math", slug): value for name, value in step(1).items() if "code" not in name}]
+    (route,) = trained_routes(read_run(write_run(tmp_path / "run", steps, config={"teachers": [teacher]})))
+    assert (route.slug, route.shown) == (slug, "student")
 
 
 def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
