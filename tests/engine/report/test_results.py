@@ -7,6 +7,7 @@ from helpers.html_outline import outline
 from helpers.written_runs import step, write_run
 
 from distillkit.events import Measure
+from distillkit.report.cost import trained_completions
 from distillkit.report.read_run import read_run
 from distillkit.report.report_page import report_html
 from distillkit.report.route_results import route_results
@@ -78,6 +79,21 @@ def test_a_route_is_called_as_people_call_its_teacher(tmp_path: Path) -> None:
 
 def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, name=name, verdict=verdict(after)) for name, after in (("a", 0.75), ("b", 0.5))]
-    text = outline(report_html([read_run(run) for run in runs])).all("section")[1].text
+    text = outline(report_html([read_run(run) for run in runs])).all("section")[2].text
     assert "mathright answers25% → 75%25% → 50%" in text
     assert "Reverse KL, nats a tokenmath0.0760.076" in text
+
+
+def test_the_settings_that_differ_come_before_the_results(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, name=name, config={"seed": seed}) for seed, name in enumerate("ab")]
+    several = [section.attributes["id"] for section in outline(report_html([*map(read_run, runs)])).all("section")]
+    alone = [section.attributes["id"] for section in outline(report_html([read_run(runs[0])])).all("section")]
+    assert several.index("settings") < several.index("results")
+    assert alone.index("settings") > alone.index("results")
+
+
+def test_a_killed_run_counts_the_completions_that_its_ledger_has(tmp_path: Path) -> None:
+    trained = {"row_id": "1", "route": "math", "outcome": "trained", "completions": [{"outcome": "trained"}] * 2}
+    run = read_run(write_run(tmp_path / "run", ledger=[trained], status="running", trained_completions=0))
+    assert trained_completions(run) == 2
+    assert trained_completions(read_run(write_run(tmp_path / "none"))) is None
