@@ -30,7 +30,7 @@ def facts(run: RunRecord) -> tuple[Fact, ...]:
 def _facts(run: RunRecord) -> Iterator[Fact]:
     summary = run.summary
     yield Fact("steps trained", f"{run.trained:,}")
-    trained, tokens = _number(run, "trained_completions"), completion_tokens(run)
+    trained, tokens = trained_completions(run), completion_tokens(run)
     if trained is not None:
         yield Fact("completions trained", f"{trained:,.0f}")
     if tokens:
@@ -44,6 +44,12 @@ def _facts(run: RunRecord) -> Iterator[Fact]:
         yield Fact("trained tokens a second", f"{tokens / train:,.0f}")
     if summary.get("adapter_path"):
         yield Fact("weights", str(summary["adapter_path"]).replace("\\", "/").rpartition("/")[2])
+
+
+def trained_completions(run: RunRecord) -> float | None:
+    """As the summary counts them, which is written now and then, or the ledger, which has each step's."""
+    counted, listed = _number(run, "trained_completions"), run.losses.completions.get("trained")
+    return max(counted or 0.0, listed) if listed else counted
 
 
 def completion_tokens(run: RunRecord) -> float:

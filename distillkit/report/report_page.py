@@ -79,8 +79,11 @@ def report_html(
 def report_sections(runs: Sequence[RunRecord], reader: SamplesReader | None = None) -> list[ReportSection]:
     """All sections that have something to say of these runs, in the order in which they are read."""
     shown = tuple(runs)
-    first = _made(shown, verdict_section, results_section, curves_section)
-    last = _made(shown, lost_section, warnings_section, probe_section, settings_section, facts_section)
+    several = len(shown) > 1  # then what differs comes before what came of it
+    first = _made(shown, verdict_section, *[settings_section] * several, results_section, curves_section)
+    last = _made(
+        shown, lost_section, warnings_section, probe_section, *[settings_section] * (not several), facts_section
+    )
     room = min(ROOM, bytes_left(*_titles(shown), [*first, *last]) - UNCOUNTED)
     return [*first, inspector_section(shown, room, reader), *last]
 

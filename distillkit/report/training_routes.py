@@ -6,10 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillkit.frozen import Value
+from distillkit.report.route_names import route_names
 from distillkit.report.run_record import RunRecord
 
 ROUTE = re.compile(r"teacher_route/(.+)/tokens")
 STEPS = 5
+NOTHING = 0.02
+"""Nats a token: a teacher that was never further from the student than this has nothing to teach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,8 @@ class TrainedRoute(Value):
 
     slug: str
     """How metric names call it."""
+    shown: str
+    """How people read it."""
     steps: int
     """Steps with completions of it."""
     completions: int
@@ -26,13 +31,13 @@ class TrainedRoute(Value):
     tokens: int
     """Active ones, over all steps."""
     weight: float | None
-    """Its part of all token weight, the mean over steps."""
+    """Its part of all token weight, the mean over all steps that had any: those of all routes make 1."""
     first_gap: float | None
     """Nats a token: the mean over its first five steps."""
     newest_gap: float | None
     """The same over the newest five."""
     headroom: float | None
-    """The newest gap by the first, as training measured it."""
+    """The newest gap by the first; None where the first is next to nothing, so that a share of it is noise."""
     truncated: float | None
     """The share of completions that were cut, over the newest five steps."""
 
@@ -41,26 +46,34 @@ def trained_routes(run: RunRecord) -> tuple[TrainedRoute, ...]:
     """Each route that a step had."""
     names = dict.fromkeys(name for step in run.steps for name in step)
     slugs = [found[1] for name in names if (found := ROUTE.fullmatch(name))]
-    return tuple(_route(run, slug) for slug in slugs)
+    weighed = sum(any(_weight(slug) in step for slug in slugs) for step in run.steps)
+    called = route_names(run.config)
+    return tuple(_route(run, slug, called.shown_as(slug), weighed) for slug in slugs)
 
 
-def _route(run: RunRecord, slug: str) -> TrainedRoute:
+def _route(run: RunRecord, slug: str, shown: str, weighed: int) -> TrainedRoute:
     def values(metric: str) -> list[float]:
         return [value for _, value in run.values(f"teacher_route/{slug}/{metric}")]
 
-    gaps = values("reverse_kl")
+    gaps, weights = values("reverse_kl"), values("weight")
+    first, newest = _mean(gaps[:STEPS]), _mean(gaps[-STEPS:])
     return TrainedRoute(
         slug=slug,
+        shown=shown,
         steps=len(gaps),
         completions=int(sum(values("scored"))),
         failed=int(sum(values("failed"))),
         tokens=int(sum(values("tokens"))),
-        weight=_mean(values("weight")),
-        first_gap=_mean(gaps[:STEPS]),
-        newest_gap=_mean(gaps[-STEPS:]),
-        headroom=next(reversed(values("headroom")), None),
+        weight=sum(weights) / weighed if weights else None,
+        first_gap=first,
+        newest_gap=newest,
+        headroom=newest / first if first is not None and newest is not None and first >= NOTHING else None,
         truncated=_mean(values("truncated_fraction")[-STEPS:]),
     )
+
+
+def _weight(slug: str) -> str:
+    return f"teacher_route/{slug}/weight"
 
 
 def _mean(values: list[float]) -> float | None:

@@ -114,7 +114,9 @@ def _summary(path: Path) -> Mapping[str, JsonValue]:
 
 
 def _outcome(summary: Mapping[str, Any]) -> str:
-    """The verdict's first sentence; empty where there is none, or one that another version wrote."""
+    """What ended a run that failed, or the verdict's first sentence; empty where there is none of this version."""
+    if summary.get("status") == "failed" and summary.get("error"):
+        return str(summary["error"]).partition("\n")[0]
     try:
         return short_verdict(from_json(Verdict, summary["verdict"]))[0]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):

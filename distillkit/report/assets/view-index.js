@@ -34,7 +34,7 @@
     const heading = document.createElement("h3");
     heading.append(link);
     const value = run.curve.length ? `reverse KL ${run.curve[run.curve.length - 1][1].toFixed(3)}` : "";
-    const facts = [run.path, `${run.step.toLocaleString("en")} ${run.step === 1 ? "step" : "steps"}`, value, new Date(1000 * run.changed).toLocaleString()];
+    const facts = [run.path === run.name ? "" : run.path, `${run.step.toLocaleString("en")} ${run.step === 1 ? "step" : "steps"}`, value, new Date(1000 * run.changed).toLocaleString()];
     const about = Object.assign(document.createElement("p"), { className: "note", textContent: facts.filter(Boolean).join(" · "), dir: "auto" });
     const verdict = Object.assign(document.createElement("p"), { textContent: run.verdict || (run.status === "running" ? "Still training." : "No verdict: the run has not come to its end.") });
     const text = document.createElement("div");

@@ -74,6 +74,7 @@ def inspector_section(
         damaged=_damaged(recorded.damaged),
         any=bool(encoder.completions),
         recorded=bool(recorded.places),
+        going_on=any(run.status == "running" for run in runs),
         first=FIRST,
     )
     if not encoder.completions:
@@ -121,6 +122,8 @@ def _told(pushes: RoutePushes, runs: Sequence[RunRecord], shown: Mapping[Place, 
         "completions": counted(pushes.completions, "completion"),
         "cut": f", {pushes.cut:,} cut at the limit" if pushes.cut else "",
         "at_first": f"{pushes.at_first / pushes.size:.0%}",
+        "first_places": f"{pushes.first_places / pushes.places:.0%}",
+        "mean_size": significant(pushes.size / pushes.places),
         "down": f"{-pushes.down / pushes.size:.0%}",
         "up_most": visible(up[0].text) if up else None,
         "down_most": visible(down[0].text) if down else None,

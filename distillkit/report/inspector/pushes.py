@@ -70,6 +70,8 @@ class RoutePushes:
     """Tokens that count."""
     size: float = 0.0
     """The sum of all pushes' magnitudes."""
+    first_places: int = 0
+    """Those among the first tokens of completions."""
     at_first: float = 0.0
     """The part of `size` in the first tokens of completions."""
     down: float = 0.0
@@ -102,6 +104,7 @@ class Pushes:
         pushes.completions += 1
         pushes.cut += completion.finish_reason == "length"
         pushes.places += int(completion.active.sum())
+        pushes.first_places += int(completion.active[:FIRST].sum())
         pushes.size += float(np.abs(values).sum())
         pushes.at_first += float(np.abs(values[:FIRST]).sum())
         pushes.down += float(values[values < 0].sum())

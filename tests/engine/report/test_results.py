@@ -7,6 +7,7 @@ from helpers.html_outline import outline
 from helpers.written_runs import step, write_run
 
 from distillkit.events import Measure
+from distillkit.report.cost import trained_completions
 from distillkit.report.read_run import read_run
 from distillkit.report.report_page import report_html
 from distillkit.report.route_results import route_results
@@ -50,11 +51,49 @@ def test_training_by_route_adds_up(tmp_path: Path) -> None:
     assert math.first_gap is not None
     assert math.newest_gap is not None
     assert math.first_gap > 4 * math.newest_gap
-    assert code.headroom is None
+    assert code.headroom == code.newest_gap / code.first_gap
+
+
+def test_a_share_of_a_gap_that_was_next_to_nothing_is_not_said(tmp_path: Path) -> None:
+    steps = [step(number, **{"teacher_route/math/reverse_kl": 0.001 * number}) for number in range(1, 21)]
+    math, _ = trained_routes(read_run(write_run(tmp_path / "run", steps)))
+    assert (math.first_gap, math.headroom) == (0.003, None)
+
+
+def test_weights_of_routes_that_take_turns_make_one(tmp_path: Path) -> None:
+    mine = [
+        step(1),
+        {name: value for name, value in step(2, **{"teacher_route/code/weight": 1.0}).items() if "math" not in name},
+    ]
+    math, code = trained_routes(read_run(write_run(tmp_path / "run", mine)))
+    assert (math.weight, code.weight) == (0.25, 0.75)
+
+
+def test_a_route_is_called_as_people_call_its_teacher(tmp_path: Path) -> None:
+    teacher = {"model": "runs/models/student"}
+    slug = "student-f2ca6f39f7"  # metric names say "student" of the student
+    steps = [{name.replace("math", slug): value for name, value in step(1).items() if "code" not in name}]
+    (route,) = trained_routes(read_run(write_run(tmp_path / "run", steps, config={"teachers": [teacher]})))
+    assert (route.slug, route.shown) == (slug, "student")
 
 
 def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, name=name, verdict=verdict(after)) for name, after in (("a", 0.75), ("b", 0.5))]
-    text = outline(report_html([read_run(run) for run in runs])).all("section")[1].text
+    text = outline(report_html([read_run(run) for run in runs])).all("section")[2].text
     assert "mathright answers25% → 75%25% → 50%" in text
     assert "Reverse KL, nats a tokenmath0.0760.076" in text
+
+
+def test_the_settings_that_differ_come_before_the_results(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / name, name=name, config={"seed": seed}) for seed, name in enumerate("ab")]
+    several = [section.attributes["id"] for section in outline(report_html([*map(read_run, runs)])).all("section")]
+    alone = [section.attributes["id"] for section in outline(report_html([read_run(runs[0])])).all("section")]
+    assert several.index("settings") < several.index("results")
+    assert alone.index("settings") > alone.index("results")
+
+
+def test_a_killed_run_counts_the_completions_that_its_ledger_has(tmp_path: Path) -> None:
+    trained = {"row_id": "1", "route": "math", "outcome": "trained", "completions": [{"outcome": "trained"}] * 2}
+    run = read_run(write_run(tmp_path / "run", ledger=[trained], status="running", trained_completions=0))
+    assert trained_completions(run) == 2
+    assert trained_completions(read_run(write_run(tmp_path / "none"))) is None

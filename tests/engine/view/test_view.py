@@ -161,6 +161,12 @@ def test_a_folder_that_is_a_run_shows_that_run(runs: Path) -> None:
     assert list(found_runs(runs / "first").values()) == [runs / "first"]
 
 
+def test_the_list_says_what_ended_a_run_that_failed(client: httpx.Client, runs: Path) -> None:
+    failed = {"status": "failed", "error": "AlignmentError: the logprob is nan\nwhere"}
+    (runs / "first/summary.json").write_text(json.dumps(failed), encoding="utf-8")
+    assert _told(client)["first"]["verdict"] == "AlignmentError: the logprob is nan"
+
+
 def test_metrics_are_read_on_and_anew_behind_a_resume(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     tail = MetricsTail(path)

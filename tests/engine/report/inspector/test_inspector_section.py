@@ -89,6 +89,13 @@ def test_completions_that_were_cut_are_counted(tmp_path: Path) -> None:
     assert "(4 completions, 3 cut at the limit)" in _section(tmp_path, *lines, sample_line(["y"], [-1], [-2])).html
 
 
+def test_the_push_of_the_beginning_stands_beside_how_much_of_the_tokens_it_is(tmp_path: Path) -> None:
+    teacher = [-3.0] * 10 + [-2.0] * 10
+    html = _section(tmp_path, sample_line(["x"] * 20, [-1] * 20, teacher)).html
+    assert "A token is pushed by 1.50 on average, up or down." in html
+    assert "67% is in the first 10 tokens of completions, which are 50% of their tokens." in html
+
+
 def test_of_a_run_that_trained_the_evaluations_are_not_in_the_sums(tmp_path: Path) -> None:
     before = sample_line(["old"], [-1], [-9], stage="before", step=0)
     html = _section(tmp_path, before, sample_line(["new"], [-1], [-2])).html
