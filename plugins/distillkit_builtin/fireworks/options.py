@@ -183,7 +183,7 @@ class FireworksStudentOptions(FrozenOptions):
     )
     init_from_checkpoint: str | None = Field(
         None,
-        description="Start from a trainer's checkpoint, JOB:NAME (or NAME with trainer.job_id), with its optimizer's state.",
+        description="Start from a checkpoint, with its optimizer's state: JOB:NAME, or NAME of trainer.job_id's.",
     )
     warm_start_from_adapter: str | None = Field(
         None, description="Start from a LoRA, accounts/NAME/models/NAME or gs://..., with a new optimizer."

@@ -67,8 +67,8 @@ def checkpoint_problem(reference: str, trainer: str | None) -> str | None:
     said = f"init_from_checkpoint {reference!r}"
     if not LABEL.fullmatch(name) or (colon and not LABEL.fullmatch(job)):
         return (
-            f"{said}: wants JOB:NAME, both of a-z, 0-9 and -, at most {MAX_ID} characters, not beginning or ending in -; "
-            "no path and no address"
+            f"{said}: wants JOB:NAME, no path and no address; each at most {MAX_ID} of a-z, 0-9 and -, and no - at "
+            "either end"
         )
     if not colon and trainer is None:
         return f"{said} is of no trainer: wants JOB:NAME, or trainer.job_id set; a new trainer has no checkpoints"
