@@ -21,6 +21,7 @@ from distillkit_loopback.fireworks.faults import BrokenStream, NoFinishReason, O
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.faults import Fault
     from distillkit_loopback.fireworks.service import LoopbackService
+    from distillkit_loopback.transport.messages import Request
 
 COMPLETIONS = "POST .*/completions$"
 REQUEST = make_rollout([5, 6]).request
@@ -54,7 +55,7 @@ def test_a_rollout_whose_stream_failed_is_a_failure_with_its_reason_and_never_a_
     fault, reason, retryable = FAULTS[name]
     whole = distillkit.run(make_config(service, tmp_path, tiny_model, name="whole", train=ONE_STEP))
     monkeypatch.setattr(sdk.DeploymentSampler, "_RETRY_MAX_ATTEMPTS", 1)
-    service.faults.add(fault, times=3, where=COMPLETIONS)
+    service.faults.add(fault, times=3, where=_is_a_rollout)
     result = distillkit.run(make_config(service, tmp_path, tiny_model, train=ONE_STEP))
     assert (result.summary["failed_completions"], result.summary["trained_completions"]) == (3, 13)
     wanted, found = completions(whole.run_dir), completions(result.run_dir)
@@ -75,12 +76,12 @@ def test_what_may_pass_is_asked_again_and_nothing_is_lost(
 ) -> None:
     whole = distillkit.run(make_config(service, tmp_path, tiny_model, name="whole", train=ONE_STEP))
     before = len(service.requests)
-    service.faults.add(fault, times=3, where=COMPLETIONS)
+    service.faults.add(fault, times=3, where=_is_a_rollout)
     service.faults.add(fault, times=3, where=_is_a_score)
     result = distillkit.run(make_config(service, tmp_path, tiny_model, train=ONE_STEP))
     assert completions(result.run_dir) == completions(whole.run_dir)
-    asked = [request for request in service.requests[before:] if request.path.endswith("/completions")]
-    assert len(asked) == 16 + 16 + 6
+    asked = service.requests[before:]
+    assert sum(map(_is_a_rollout, asked)) == sum(map(_is_a_score, asked)) == 16 + 3
 
 
 def test_a_score_whose_stream_failed_is_a_failure_too(
@@ -97,8 +98,12 @@ def test_a_score_whose_stream_failed_is_a_failure_too(
     assert result.summary["trained_completions"] == 13
 
 
-def _is_a_score(request: Any) -> bool:
-    return request.path.endswith("/completions") and request.body.get("echo", False)
+def _is_a_rollout(request: "Request") -> bool:
+    return request.path.endswith("/completions") and "seed" in request.fields  # the deployment's warm-up has none
+
+
+def _is_a_score(request: "Request") -> bool:
+    return request.path.endswith("/completions") and request.fields.get("echo") is True
 
 
 def test_a_key_that_a_stream_refuses_ends_the_run(service: "LoopbackService", tmp_path: Path, tiny_model: str) -> None:

@@ -28,8 +28,8 @@ def config_from_environment(environment: Mapping[str, str]) -> Config:
     """The recipe's own `__main__`: teachers from the environment, everything else fixed.
 
     `DISTILLATION_TEACHERS` (models, with commas between) and `DISTILLATION_TEACHER_ROUTE_KEY`; for one teacher of all
-    rows `DISTILLATION_TEACHER_MODEL`. Only distillkit has `DISTILLATION_DATASET`, because the recipe's own dataset names
-    no teachers, and the fallbacks `OPD_TEACHERS` and `OPD_TEACHER_ROUTE_KEY`, which the recipe has dropped.
+    rows `DISTILLATION_TEACHER_MODEL`. Only distillkit has `DISTILLATION_DATASET`, because the recipe's own dataset
+    names no teachers, and the fallbacks `OPD_TEACHERS` and `OPD_TEACHER_ROUTE_KEY`, which the recipe has dropped.
     """
     return Config(
         log_path=LOG_PATH,
