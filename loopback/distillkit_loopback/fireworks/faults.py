@@ -11,6 +11,39 @@ class CutStream:
 
 
 @dataclass(frozen=True, slots=True)
+class NoFinishReason:
+    """A completion is cut half-way, and its stream ends as a whole one does, but for the finish reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """A stream with HTTP 200 says half-way that it failed."""
+
+    status: int | None = None
+    """The HTTP status that stands in the error; None: none does."""
+    code: str | None = "engine_error"
+    kind: str | None = "server_error"
+    """The error's `type`."""
+    message: str = "injected fault"
+    as_event: bool = True
+    """By an event of its own, `event: error`; else by a data frame with `error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class OtherFinish:
+    """A whole completion ends for a reason that is no success."""
+
+    reason: str = "content_filter"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenStream:
+    """A frame of a stream is not what it should be, and the stream ends there."""
+
+    frame: bytes = b'data: {"choices": [{"index"\n\n'
+
+
+@dataclass(frozen=True, slots=True)
 class MissingLogprobs:
     """A completion comes without logprobs."""
 
@@ -60,6 +93,10 @@ Fault = (
     | Delay
     | Hangup
     | CutStream
+    | NoFinishReason
+    | StreamError
+    | OtherFinish
+    | BrokenStream
     | MissingLogprobs
     | FewerLogprobs
     | NullLogprob

@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from pydantic import JsonValue
 
 from distillkit_loopback.fireworks.faults import (
+    BrokenStream,
     CutStream,
     Fault,
     FewerLogprobs,
     MissingLogprobs,
+    NoFinishReason,
     NullLogprob,
+    OtherFinish,
+    StreamError,
     WrongIds,
 )
 from distillkit_loopback.transport.messages import as_bytes
@@ -52,10 +56,11 @@ class Completion:
     rows: tuple[Row, ...] | None
     """One an id; None if no logprobs were requested."""
     text: str
-    finish_reason: str
+    finish_reason: str | None
     named_prompt: tuple[int, ...] | None = None
     """The prompt ids that the service reports; None: it reports none."""
-    cut: bool = False
+    ending: bytes | None = None
+    """What its stream ends with half-way; None: it is whole."""
 
     def distorted(self, fault: Fault | None) -> "Completion":
         """The completion with what is wrong with it by `fault`."""
@@ -74,8 +79,18 @@ class Completion:
                 if not self.echoed:
                     return replace(self, named_prompt=tuple(wrong))
                 return replace(self, ids=(*wrong[-self.echoed :], *self.ids[self.echoed :]))
+            case NoFinishReason():
+                whole = len(self.ids) - (len(self.ids) - self.echoed + 1) // 2
+                rows_left = None if self.rows is None else self.rows[:whole]
+                return replace(self, ids=self.ids[:whole], rows=rows_left, finish_reason=None)
+            case OtherFinish(reason):
+                return replace(self, finish_reason=reason)
             case CutStream():
-                return replace(self, cut=True)
+                return replace(self, ending=b"")
+            case BrokenStream(frame):
+                return replace(self, ending=frame)
+            case StreamError():
+                return replace(self, ending=_error(fault))
         return self
 
     @property
@@ -92,8 +107,8 @@ def as_stream(completions: Sequence[Completion], name: str) -> bytes:
         half = len(completion.ids) // 2
         for text, rows in ((completion.text, slice(0, half)), ("", slice(half, None))):
             frames.append({"choices": [_choice(index, completion, text, rows)]})
-        if completion.cut:
-            return _events(frames[:-1], name)
+        if completion.ending is not None:
+            return _events(frames[:-1], name) + completion.ending
         ending = {"finish_reason": completion.finish_reason, "raw_output": completion.raw_output}
         frames.append({"choices": [{"index": index, "text": "", **ending}]})
     frames[-1] |= {"usage": _usage(completions), "perf_metrics": dict(PERFORMANCE)}
@@ -111,6 +126,12 @@ def as_object(completions: Sequence[Completion], name: str) -> JsonValue:
         for index, completion in enumerate(completions)
     ]
     return {"id": name, "choices": choices, "usage": _usage(completions)}
+
+
+def _error(fault: StreamError) -> bytes:
+    said = {"status": fault.status, "code": fault.code, "type": fault.kind, "message": fault.message}
+    body: JsonValue = {"error": {key: value for key, value in said.items() if value is not None}}
+    return (b"event: error\n" if fault.as_event else b"") + b"data: " + as_bytes(body) + b"\n\n"
 
 
 def _choice(index: int, completion: Completion, text: str, rows: slice) -> dict[str, JsonValue]:

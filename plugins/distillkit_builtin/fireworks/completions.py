@@ -15,22 +15,18 @@ from typing import Any
 import numpy as np
 
 from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token_ids
-from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.fireworks.candidates import sdk_ids, top_arrays
-from distillkit_builtin.fireworks.sdk_errors import explain, status_of
+from distillkit_builtin.fireworks.request_failures import failure_of
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.remote.completion_length import require_own_limit
 from distillkit_builtin.remote.request_fields import FIREWORKS
 
 SEEDS = 2**31
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-TRANSIENT = (404, 408, 425, 429, 500, 502, 503, 504)
-REFUSED = (401, 403)
-UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-"""What the SDK's parser raises where a response is not what it expects: it checks little."""
 
 
 @dataclass(slots=True)
@@ -85,7 +81,7 @@ async def sample_completion(
             http_timeout=timeout,
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
-        return _failure(request, error)
+        return failure_of(request, error)
     return _rollout(request, version, tokenizer, result.completions)
 
 
@@ -138,7 +134,7 @@ async def score_completion(endpoint: Endpoint, request: ScoreRequest, timeout: f
             full, **_scoring(request.topk), max_tokens=1, echo=True, logprobs=True, http_timeout=timeout
         )
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
-        return _failure(request, error)
+        return failure_of(request, error)
     what = f"score of {request.key} by teacher {request.teacher!r}"
     completion = _only_completion(what, result.completions)
     _require_prompt(what, completion, full)
@@ -184,25 +180,3 @@ def _logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArr
         raise AlignmentError(f"{what}: logprob {high[0]} is {values[high[0]]:g}")
     with np.errstate(over="ignore"):  # what becomes minus infinity is refused as such
         return logprob_array(np.asarray(values, dtype=np.float32))
-
-
-def _failure(request: SampleRequest | ScoreRequest, error: Exception) -> Failure:
-    """The Failure of one request; raises what concerns all of them."""
-    import httpx
-    from fireworks.training.sdk import SamplingRequestError
-
-    if isinstance(error, SamplingRequestError):
-        return Failure(request, f"{explain(error)} ({error.attempts} attempts)", retryable=True)
-    if isinstance(error, httpx.HTTPStatusError):
-        status = status_of(error)
-        if status in REFUSED:
-            raise RunFailedError(f"the service refuses requests: {explain(error)}") from error
-        return Failure(request, explain(error), retryable=status in TRANSIENT)
-    if isinstance(error, httpx.HTTPError):
-        return Failure(request, explain(error), retryable=True)
-    if isinstance(error, RuntimeError) and ("Echo response" in str(error) or "token IDs" in str(error)):
-        raise AlignmentError(f"{request.key}: {explain(error)}") from error
-    if isinstance(error, UNREADABLE):
-        said = f"{type(error).__name__}: {explain(error)}"
-        raise AlignmentError(f"{request.key}: the SDK cannot read what came back ({said})") from error
-    raise error

@@ -182,7 +182,8 @@ class FireworksStudentOptions(FrozenOptions):
         False, description="Also publish the untouched weights of a new run; a loaded student is always published."
     )
     init_from_checkpoint: str | None = Field(
-        None, description="Start from a trainer's checkpoint, JOB:NAME, with its optimizer's state."
+        None,
+        description="Start from a checkpoint, with its optimizer's state: JOB:NAME, or NAME of trainer.job_id's.",
     )
     warm_start_from_adapter: str | None = Field(
         None, description="Start from a LoRA, accounts/NAME/models/NAME or gs://..., with a new optimizer."

@@ -8,6 +8,8 @@ MAX_ID = 63
 """Characters that an id may have; the SDK checks none of them before it requests something that costs money."""
 TEACHER_PREFIX = "distillation-teacher-"
 RESOURCE_ID = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A DNS label, as trainers and checkpoints are called."""
 BASE_MODEL = re.compile(r"accounts/[^/\s]+/models/[^/\s]+")
 TRAINING_SHAPE = re.compile(r"accounts/[^/\s]+/trainingShapes/[^/\s]+(/versions/[^/\s]+)?")
 DEPLOYMENT_SHAPE = re.compile(r"accounts/[^/\s]+/deploymentShapes/[^/\s]+(/versions/[^/\s]+)?")
@@ -48,6 +50,28 @@ def id_problem(what: str, identifier: str) -> str | None:
         return f"{what} {identifier!r} has {len(identifier)} characters; the service takes {MAX_ID}"
     if not RESOURCE_ID.fullmatch(identifier):
         return f"{what} {identifier!r}: only a-z, 0-9 and -, starting with a letter and not ending in -"
+    return None
+
+
+def checkpoint_problem(reference: str, trainer: str | None) -> str | None:
+    """What is wrong with a checkpoint that a student is to start from, or None.
+
+    JOB:NAME, or NAME of the trainer that is reused. The service loads nothing else, and says so only when the trainer
+    runs.
+
+    Args:
+        reference: `init_from_checkpoint`.
+        trainer: `trainer.job_id`; None: a new one is made.
+    """
+    job, colon, name = reference.rpartition(":")
+    said = f"init_from_checkpoint {reference!r}"
+    if not LABEL.fullmatch(name) or (colon and not LABEL.fullmatch(job)):
+        return (
+            f"{said}: wants JOB:NAME, no path and no address; each at most {MAX_ID} of a-z, 0-9 and -, and no - at "
+            "either end"
+        )
+    if not colon and trainer is None:
+        return f"{said} is of no trainer: wants JOB:NAME, or trainer.job_id set; a new trainer has no checkpoints"
     return None
 
 

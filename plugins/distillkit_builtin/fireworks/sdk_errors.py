@@ -6,16 +6,22 @@ import re
 from distillkit.errors import RunFailedError
 
 KEY = "FIREWORKS_API_KEY"
+LONGEST = 1000
+"""Characters of an exception that are shown."""
 
 
-def explain(error: BaseException) -> str:
-    """An SDK's or HTTP library's exception in one line. The key, should it stand in there, does not come out."""
+def explain(error: BaseException, details: str = "") -> str:
+    """An SDK's or HTTP library's exception in one line, with `details` behind it in brackets.
+
+    The key, should it stand in there, does not come out.
+    """
     response = getattr(error, "response", None)
     status, body = getattr(response, "status_code", None), _body_of(response)
     text = f"HTTP {status} {body}" if status is not None and body else _without_key(str(error))
     text = re.sub(r"\s*Agent debug:.*", "", text, flags=re.DOTALL)
     silence = "no response in time" if isinstance(error, TimeoutError) else type(error).__name__
-    return (re.sub(r"\s+", " ", text).strip() or silence)[:1000]
+    behind = f" ({_one_line(_without_key(details))[: LONGEST // 2]})" if details else ""
+    return (_one_line(text) or silence)[: LONGEST - len(behind)] + behind
 
 
 def run_failed(doing: str, error: BaseException) -> RunFailedError:
@@ -32,6 +38,10 @@ def status_of(error: BaseException) -> int | None:
                 return status
     stated = re.search(r"\(HTTP (\d{3})\)", str(error))
     return int(stated[1]) if stated else None
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip()
 
 
 def _without_key(text: str) -> str:

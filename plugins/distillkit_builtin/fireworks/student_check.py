@@ -10,6 +10,7 @@ from distillkit_builtin.fireworks.resource_names import (
     DEPLOYMENT_SHAPE,
     TRAINING_SHAPE,
     base_model_problem,
+    checkpoint_problem,
     id_problem,
 )
 from distillkit_builtin.fireworks.service import FireworksService
@@ -43,8 +44,8 @@ def option_problems(options: FireworksStudentOptions) -> Iterator[str | None]:
     yield from (id_problem(key, identifier) for key, identifier in chosen.items() if identifier is not None)
     if options.init_from_checkpoint is not None and options.warm_start_from_adapter is not None:
         yield "init_from_checkpoint and warm_start_from_adapter cannot both say what the student starts from"
-    if options.init_from_checkpoint is not None and options.init_from_checkpoint.count(":") > 1:
-        yield f"init_from_checkpoint {options.init_from_checkpoint!r}: wants JOB:NAME"
+    if options.init_from_checkpoint is not None:
+        yield checkpoint_problem(options.init_from_checkpoint, trainer.job_id)
     if options.warm_start_from_adapter is not None and not options.lora_rank:
         yield "warm_start_from_adapter needs lora_rank above 0"
 

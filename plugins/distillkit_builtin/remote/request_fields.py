@@ -8,7 +8,7 @@ why its default changes no number. A test compares both with the request models 
 real servers' fields, so that none is forgotten.
 
 Read off vLLM's CompletionRequest (0.24 to 0.32, and what was newest in 2026), SGLang 0.5.23's SamplingParams and
-GenerateReqInput, and fireworks-ai 1.2.28's CompletionCreateParams.
+GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
 """
 
 import re

@@ -10,6 +10,7 @@ import distillkit
 from builtin.fireworks.runs import make_config, nothing_is_left
 from builtin.fireworks.test_student import _key  # noqa: F401
 from distillkit.errors import InputError, RunFailedError
+from distillkit_builtin.fireworks.resource_names import checkpoint_problem
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
@@ -120,3 +121,33 @@ def test_a_student_may_start_from_another_trainers_checkpoint(
     )
     again = distillkit.run(make_config(service, tmp_path, tiny_model, name="again", data=short))
     assert first_step(again) == first_step(first) != first_step(second)
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("gs://bucket/step-1", "no path and no address"),
+        ("tinker://run/weights/1", "no path and no address"),
+        ("job:a/b", "no path and no address"),
+        ("account/run-1/step-1", "no path and no address"),
+        ("job:step:1", "wants JOB:NAME"),
+        (":step-1", "wants JOB:NAME"),
+        ("job:", "wants JOB:NAME"),
+        ("job:Step_1", "of a-z, 0-9 and -"),
+        ("job:-step", "no - at either end"),
+        ("job:" + "a" * 64, "at most 63"),
+        ("step-1", "a new trainer has no checkpoints"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_before_anything_is_made(
+    service: "LoopbackService", tmp_path: Path, tiny_model: str, start: str, message: str
+) -> None:
+    """The service would say so once a trainer runs, or load nothing."""
+    with pytest.raises(InputError, match=f"init_from_checkpoint '{start}'.*{message}"):
+        distillkit.run(make_config(service, tmp_path, tiny_model, student={"init_from_checkpoint": start}))
+    assert all(request.method == "GET" for request in service.requests)
+
+
+@pytest.mark.parametrize(("start", "trainer"), [("my-job:step-000004-1f2e3d", None), ("step-4", "my-job")])
+def test_a_checkpoint_is_named_by_its_trainer_or_is_the_reused_ones(start: str, trainer: str | None) -> None:
+    assert checkpoint_problem(start, trainer) is None

@@ -44,7 +44,10 @@ COMPLETIONS = "POST .*/completions$"
 
 @pytest.mark.parametrize(
     "fault",
-    [faults.Status(429), faults.Status(500), faults.Status(503), faults.CutStream(), faults.Hangup()],
+    [
+        *(faults.Status(429), faults.Status(500), faults.Status(503), faults.CutStream(), faults.Hangup()),
+        *(faults.NoFinishReason(), faults.StreamError(503), faults.StreamError(429, as_event=False)),
+    ],
     ids=lambda fault: str(fault),
 )
 async def test_a_completion_that_fails_twice_comes_at_the_third_attempt(
@@ -57,7 +60,13 @@ async def test_a_completion_that_fails_twice_comes_at_the_third_attempt(
 
 
 @pytest.mark.parametrize(
-    ("fault", "kind"), [(faults.Status(503), "http_status"), (faults.CutStream(), "sse_truncation")]
+    ("fault", "kind"),
+    [
+        (faults.Status(503), "http_status"),
+        (faults.CutStream(), "sse_truncation"),
+        (faults.NoFinishReason(), "sse_truncation"),
+        (faults.StreamError(503), "upstream_stream"),
+    ],
 )
 async def test_a_completion_that_fails_every_time_is_an_error_after_seven_attempts(
     service: LoopbackService, sampler_of: "SamplerOf", fault: Fault, kind: str
@@ -69,6 +78,38 @@ async def test_a_completion_that_fails_every_time_is_an_error_after_seven_attemp
     assert len(service.requests) == 7
     service.faults.clear()
     assert (await ask(sampler_of(), PROMPT, max_tokens=4)).completion_len >= 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (faults.StreamError(code="out_of_memory", kind="server_error"), ("out_of_memory", "server_error", None)),
+        (faults.StreamError(400, code="bad_prompt", kind=None, as_event=False), ("bad_prompt", None, None)),
+        (faults.OtherFinish("content_filter"), (None, None, "content_filter")),
+    ],
+    ids=["event", "data", "finish reason"],
+)
+async def test_a_stream_that_says_it_failed_is_not_tried_again_and_its_words_come_through(
+    service: LoopbackService, sampler_of: "SamplerOf", fault: Fault, said: tuple[str | None, ...]
+) -> None:
+    service.faults.add(fault, where=COMPLETIONS)
+    with pytest.raises(SamplingRequestError) as caught:
+        await ask(sampler_of(), PROMPT, max_tokens=4)
+    error = caught.value
+    assert (error.upstream_error_code, error.upstream_error_type, error.upstream_finish_reason) == said
+    assert (error.final_error_kind, error.wire_status, error.attempts) == ("upstream_stream", 200, 1)
+    assert error.final_status == getattr(fault, "status", None)
+    assert len(service.requests) == 1
+
+
+@pytest.mark.parametrize("frame", [b'data: {"choices": [{"index"\n\n', b"data: []\n\n", b'data: {"text": "\xc3'])
+async def test_a_frame_that_cannot_be_read_is_an_error_of_the_parser(
+    service: LoopbackService, sampler_of: "SamplerOf", frame: bytes
+) -> None:
+    service.faults.add(faults.BrokenStream(frame), where=COMPLETIONS)
+    with pytest.raises(ValueError, match=r"stream|decode"):
+        await ask(sampler_of(), PROMPT, max_tokens=4)
+    assert len(service.requests) == 1
 
 
 async def test_retry_after_is_sent(

@@ -27,9 +27,9 @@ TOKENIZER = "Qwen/Qwen3-8B"
 def config_from_environment(environment: Mapping[str, str]) -> Config:
     """The recipe's own `__main__`: teachers from the environment, everything else fixed.
 
-    `DISTILLATION_TEACHERS` (models, with commas between) and `DISTILLATION_TEACHER_ROUTE_KEY`, or as fallbacks
-    `OPD_TEACHERS` and `OPD_TEACHER_ROUTE_KEY`; for one teacher of all rows `DISTILLATION_TEACHER_MODEL`.
-    `DISTILLATION_DATASET`, which only distillkit has, because the recipe's own dataset names no teachers.
+    `DISTILLATION_TEACHERS` (models, with commas between) and `DISTILLATION_TEACHER_ROUTE_KEY`; for one teacher of all
+    rows `DISTILLATION_TEACHER_MODEL`. Only distillkit has `DISTILLATION_DATASET`, because the recipe's own dataset
+    names no teachers, and the fallbacks `OPD_TEACHERS` and `OPD_TEACHER_ROUTE_KEY`, which the recipe has dropped.
     """
     return Config(
         log_path=LOG_PATH,

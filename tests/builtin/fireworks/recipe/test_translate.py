@@ -214,7 +214,7 @@ def test_the_defaults_are_the_recipes() -> None:
     assert (config.train.prompt_groups_per_step, config.train.weight_sync_interval, config.train.save_every) == (
         1,
         1,
-        0,
+        10,
     )
     assert (config.name, config.log_path) == ("logs", "logs/run")
     assert config.router.name == "single"
