@@ -22,13 +22,13 @@ from distillkit.arrays import frozen_array, token_ids
 from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.build_student import TRAINED, TRAINED_ON_CUDA
 from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
+from distillkit_builtin.local.micro_batch_size import TRAINED, TRAINED_ON_CUDA
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import response_states, score_logprobs
