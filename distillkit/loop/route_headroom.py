@@ -9,6 +9,8 @@ from pydantic import JsonValue
 
 from distillkit.loop.metric_windows import GAP, Row, route_gaps
 
+LEAST_GAP = 0.02
+"""Nats a token that a route must begin with: of less, which is rounding and chance, a share says nothing."""
 STEPS = 5
 """Whose mean is the gap at the start, and the gap now: that of one step is of few tokens."""
 
@@ -33,6 +35,6 @@ class RouteHeadroom:
             last.append(gap)
             if len(first) < STEPS:
                 first.append(gap)
-            if fmean(first) > 0:  # as estimates of a reverse KL are, where there is something to learn
+            if fmean(first) >= LEAST_GAP:
                 found[f"{name.removesuffix(GAP)}/headroom"] = fmean(last) / fmean(first)
         return found

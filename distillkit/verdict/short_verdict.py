@@ -35,8 +35,8 @@ def _changed(verdict: Verdict, overall: RouteVerdict) -> str:
 def _warned(verdict: Verdict) -> str:
     if not verdict.warnings:
         return (
-            "No warning: no gap to a teacher rose, and completions neither ceased to end nor began to repeat "
-            "themselves."
+            "No warning from the held-out rows: no gap to a teacher rose, and completions neither ceased to end nor "
+            "began to repeat themselves."
         )
     kinds = dict.fromkeys(warning.decay for warning in verdict.warnings)
     by_kind = [[each for each in verdict.warnings if each.decay == kind] for kind in DECAYS if kind in kinds]

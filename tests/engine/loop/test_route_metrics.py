@@ -147,7 +147,8 @@ def test_headroom_is_the_gap_now_over_the_gap_at_the_start() -> None:
     assert headroom(gaps)[STEPS] == pytest.approx((2 * (STEPS - 1) + 1) / (2 * STEPS))
     assert headroom(gaps[4:], before=gaps[:4]) == headroom(gaps)[4:]
     assert headroom([1.0, 3.0, 3.0, 3.0, 3.0, 2.5])[-1] == pytest.approx(2.9 / 2.6)
-    assert headroom([-0.1, 0.0]) == []
+    assert headroom([-0.1, 0.0, 0.1]) == []
+    assert headroom([0.003, 0.3]) == pytest.approx([1.0])
 
 
 def test_a_resumed_run_has_the_headroom_of_a_whole_one(fake_config: Callable[..., RunConfig]) -> None:
