@@ -145,8 +145,8 @@ class _Generation:
         if not active or (self.rounds and not any(each.may_grow for each in active)) or not self._compact():
             return False
         count = len(self.active)
-        if self.decoder.eos.is_cuda:
-            count = _power_of_two(count, self.decoder.slots.count)
+        if self.decoder.eos.is_cuda:  # few sizes, so that few graphs are captured
+            count = min(self.decoder.slots.count, 1 << (count - 1).bit_length())
         for completion in active:
             completion.scheduled += self.pace.steps
         self.decoder.advance(count, self._longest(), self.pace.steps, self.params)
@@ -203,14 +203,12 @@ class _Generation:
         if not done:
             return []
         ids, logprobs = self.decoder.read(done, progress)
-        tables = self.decoder.read_tables(done, max(sampled[slot] for slot in done), progress)
-        rollouts = []
+        tables, rollouts = self.decoder.read_tables(done, max(sampled[slot] for slot in done), progress), []
         for row, slot in enumerate(done):
             self.active[slot] = None
-            length = cut.get(slot, sampled[slot])
-            arrays = {name: values[row, :length] for name, values in tables.items()}
-            request, stopped = same[slot].request, slot in cut
-            rollouts.append(self._rollout(request, ids[row, :length], logprobs[row, :length], arrays, stopped=stopped))
+            length, stopped = cut.get(slot, sampled[slot]), slot in cut
+            arrays, of = {name: values[row, :length] for name, values in tables.items()}, same[slot].request
+            rollouts.append(self._rollout(of, ids[row, :length], logprobs[row, :length], arrays, stopped=stopped))
         return rollouts
 
     def _cut_at_stop_strings(
@@ -250,8 +248,3 @@ class _Generation:
             text=self.generator.tokenizer.decode(ids.tolist()),
             arrays=arrays,
         )
-
-
-def _power_of_two(count: int, largest: int) -> int:
-    """The least power of two that is not below `count`, or `largest`: few sizes, so that few graphs are captured."""
-    return min(largest, 1 << (count - 1).bit_length())
