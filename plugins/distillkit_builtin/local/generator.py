@@ -10,13 +10,15 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
-from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.plain_generator import PlainGenerator
 
 
 class Generator(Protocol):
     """Samples completions in the device's thread."""
+
+    gives_up: int | None
+    """Bytes of what stays from call to call from which on it is freed at the end of a call; None: it always stays."""
 
     @property
     def known(self) -> KnownIds:
@@ -42,12 +44,12 @@ class Generator(Protocol):
 
 
 def generator_for(
-    causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer, fixed: FixedDecoder | None = None
-) -> Generator:
-    """By the model's fast backbone where it has one, else by transformers' own forward, in `fixed` steps if given."""
+    causal_lm: CausalLM, backbone: FastBackbone | None, tokenizer: HFTokenizer
+) -> SlotGenerator | PlainGenerator:
+    """By the model's fast backbone where it has one, else by transformers' own forward."""
     eos_ids = frozenset(tokenizer.eos_ids)
     if backbone is None:
-        return PlainGenerator(causal_lm, tokenizer, eos_ids, fixed)
+        return PlainGenerator(causal_lm, tokenizer, eos_ids)
     return SlotGenerator(backbone, tokenizer, eos_ids)
 
 

@@ -1,7 +1,7 @@
 """A model that samples and scores in the device's thread, for teachers and for the student."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from distillkit_builtin.local.generator import Generator, by_params, generator_f
 from distillkit_builtin.local.kernel_packages import kernel_notes
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.option_types import ForwardName
+from distillkit_builtin.local.plain_generator import PlainGenerator
 from distillkit_builtin.local.scoring import score_stream
 
 
@@ -37,6 +38,7 @@ class InferenceModel:
     score_batch: AdaptiveBatchSize
     """Tokens."""
     notify: Notify
+    _chose_decoder: bool = False
 
     @classmethod
     async def open(
@@ -50,18 +52,35 @@ class InferenceModel:
         score_batch: AdaptiveBatchSize,
         notify: Notify,
     ) -> "InferenceModel":
-        """Choose how the model is computed. Raises InputError as `choose_backbone`."""
+        """Choose how the model is computed; how it samples, before its first completion.
+
+        Raises InputError as `choose_backbone`.
+        """
         messages: list[str] = []
         backbone = await causal_lm.device.run(choose_backbone, causal_lm, forward, messages.append)
-        fixed = None
         if backbone is None:
-            fixed = await causal_lm.device.run(choose_decoder, causal_lm, messages.append)
             name = type(causal_lm.model).__name__
             messages += (*causal_lm.batching.sampling_notes(name), *causal_lm.batching.scoring_notes(name))
         for message in (*messages, *kernel_notes(causal_lm)):
             notify(message)
-        generator = generator_for(causal_lm, backbone, tokenizer, fixed)
+        generator = generator_for(causal_lm, backbone, tokenizer)
         return cls(causal_lm, backbone, generator, known, sample_batch, score_batch, notify)
+
+    async def choose_decoder(self) -> None:
+        """Find how transformers' own forward decodes, once: a teacher that only scores need not know.
+
+        Of weights that change this is to be asked before they do: what is found must not depend on a resume.
+        """
+        messages: list[str] = []
+        await self.causal_lm.device.run(self._choose_decoder, messages.append)
+        for message in messages:
+            self.notify(message)
+
+    def _choose_decoder(self, notify: Callable[[str], None]) -> None:
+        """In the device's thread, so that whatever is sampled next is sampled so."""
+        if isinstance(self.generator, PlainGenerator) and not self._chose_decoder:
+            self.generator.fixed = choose_decoder(self.causal_lm, notify)
+        self._chose_decoder = True
 
     async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score]:
         """Scores, a micro-batch at a time."""
@@ -72,6 +91,7 @@ class InferenceModel:
     async def sample(self, requests: Sequence[SampleRequest], version: int) -> AsyncIterator[Rollout]:
         """Completions of policy `version`, each when it ends."""
         device = self.causal_lm.device
+        await self.choose_decoder()
         async for rollout in sample_stream(device, self.generator, version, requests, self.sample_batch):
             yield rollout
         self.sample_batch.report(self.notify)

@@ -19,7 +19,6 @@ from distillkit_builtin.local.build_student import ProvedStudent, build_student,
 from distillkit_builtin.local.device import Device, shared_device
 from distillkit_builtin.local.export import export, write_weights
 from distillkit_builtin.local.fast.kv_slots import LARGE
-from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.footprint import model_structure
 from distillkit_builtin.local.inference_model import InferenceModel
 from distillkit_builtin.local.known_ids import KnownIds
@@ -223,8 +222,9 @@ async def _open_inference(
         score_batch=score_batch,
         notify=run.notify,
     )
-    if isinstance(inference.generator, SlotGenerator) and has_wide_layers(model_structure(options.model)):
-        inference.generator.gives_up = LARGE  # its graphs are captured anew in the time of a few tokens
+    await inference.choose_decoder()
+    if has_wide_layers(model_structure(options.model)):
+        inference.generator.gives_up = LARGE  # graphs are captured anew in the time of a few tokens
     for adaptive in (trainer.chunked.chunk, trainer.micro_batch, score_batch):
         adaptive.free_caches = inference.generator.free_caches
     return inference

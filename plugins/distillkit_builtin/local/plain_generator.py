@@ -26,9 +26,12 @@ FIRST_CANDIDATES = 512
 """Tokens of the vocabulary that top-p looks at; where they are too few, eight times as many."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PlainGenerator:
-    """Samples batch after batch from one model."""
+    """Samples batch after batch from one model. Memory and graphs of steps of fixed shapes stay for the next call.
+
+    Where that is set, large memory makes way instead: for training, and for teachers that score.
+    """
 
     causal_lm: CausalLM
     tokenizer: HFTokenizer
@@ -38,12 +41,15 @@ class PlainGenerator:
     """Decodes in steps of fixed shapes; None: in steps whose cache grows by every token."""
     ahead: bool | None = None
     """Whether the device begins what comes next before the host reads a token; None: where it is not the host's own."""
+    gives_up: int | None = None
+    """Bytes of keys, values and states from which on they and their graphs are freed at the end of a call; None: they
+    always stay."""
     known: KnownIds = field(init=False)
     """Which ids are sampled."""
 
     def __post_init__(self) -> None:
         """Sample what the tokenizer has."""
-        object.__setattr__(self, "known", KnownIds.of(self.tokenizer))
+        self.known = KnownIds.of(self.tokenizer)
 
     def generate(
         self, requests: Sequence[SampleRequest], size: int, version: int, emit: Callable[[Rollout], None]
@@ -57,6 +63,8 @@ class PlainGenerator:
             for same in together:
                 for start in range(0, len(same), size):
                     self.generate_batch(same[start : start + size], version, emit)
+            if self.gives_up is not None and self.fixed is not None and self.fixed.size_bytes >= self.gives_up:
+                self.free_caches()
         except torch.OutOfMemoryError:
             self.free_caches()
             raise

@@ -5,8 +5,12 @@ import pytest
 import torch
 from helpers import tiny_models
 
+from distillkit.arrays import logprob_array, token_ids
 from distillkit.errors import InputError
+from distillkit.records import Rollout, ScoreRequest
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
@@ -14,6 +18,8 @@ from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
 from distillkit_builtin.local.forward_choice import choose_backbone, choose_decoder
 from distillkit_builtin.local.generator import generator_for
+from distillkit_builtin.local.inference_model import InferenceModel
+from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.plain_generator import PlainGenerator
 
 Load = Callable[..., CausalLM]
@@ -44,9 +50,7 @@ def test_plain_is_plain(causal_lm: CausalLM) -> None:
     assert choose_backbone(causal_lm, "plain", print) is None
 
 
-def test_steps_are_recorded_on_cuda_where_they_are_proved(
-    causal_lm: CausalLM, tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_steps_are_recorded_on_cuda_where_they_are_proved(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
     def prove(proved: CausalLM, capture: object) -> FixedDecoder:
         assert isinstance(capture, CudaCapture)
         return FixedDecoder(proved, capture)
@@ -55,9 +59,43 @@ def test_steps_are_recorded_on_cuda_where_they_are_proved(
     assert choose_decoder(causal_lm, print) is None, "nothing is gained on a CPU"
     monkeypatch.setattr(causal_lm.device, "device", torch.device("cuda"))
     decoder = choose_decoder(causal_lm, print)
-    generator = generator_for(causal_lm, None, HFTokenizer.load(tiny_model), decoder)
+    assert decoder is not None
+
+
+async def test_steps_are_proved_before_the_first_completion_once_and_not_for_scores(
+    causal_lm: CausalLM, tiny_model: str, monkeypatch: pytest.MonkeyPatch, ask: Callable[..., list[SampleRequest]]
+) -> None:
+    """A proof takes seconds, which a teacher that only scores need not wait for."""
+    proofs, tokenizer = 0, HFTokenizer.load(tiny_model)
+
+    def choose(proved: CausalLM, notify: Callable[[str], None]) -> FixedDecoder:
+        nonlocal proofs
+        proofs += 1
+        notify("proved")
+        return FixedDecoder(proved, None)
+
+    monkeypatch.setattr("distillkit_builtin.local.inference_model.choose_decoder", choose)
+    notices: list[str] = []
+    inference = await InferenceModel.open(
+        causal_lm,
+        tokenizer,
+        "plain",
+        known=KnownIds.of(tokenizer),
+        sample_batch=AdaptiveBatchSize(8, "completions", "x"),
+        score_batch=AdaptiveBatchSize(100, "tokens", "x"),
+        notify=lambda message, kind="note": notices.append(message),
+    )
+    generator = inference.generator
+    rollout = Rollout(ask(1)[0], 0, token_ids([7, 8]), logprob_array([-1.0, -1.0]), "length", "")
+    assert len([each async for each in inference.score([ScoreRequest(rollout, "t", token_ids([5, 6]))])]) == 1
+    assert proofs == 0
+    for _ in range(2):
+        assert len([each async for each in inference.sample(ask(2), 0)]) == 2
+    assert (proofs, notices) == (1, ["proved"])
+    assert inference.generator is generator
     assert isinstance(generator, PlainGenerator)
-    assert generator.fixed is decoder is not None
+    assert generator.fixed is not None
+    assert generator.fixed.memory is not None
 
 
 def test_why_no_step_is_recorded_is_said(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -188,6 +188,52 @@ def test_a_lora_beside_its_weights_is_computed_as_training_computes_it(dtype: to
         assert not torch.allclose(scored, learned, atol=0.2)
 
 
+@pytest.mark.parametrize("merges", [True, False])
+@torch.no_grad()
+def test_a_teacher_that_was_opened_before_the_student_and_its_sampler_take_turns(merges: bool) -> None:
+    """Its fast path reads the same weights, laid side by side before there was a LoRA on them."""
+    causal_lm = random_causal_lm("llama")
+    items = [PromptAndResponse(token_ids([5, 6, 7]), token_ids([8, 9, 11]))]
+    teacher = verified_backbone(causal_lm)
+    frozen = score_logprobs(causal_lm, items, teacher)[0]
+    policy = Policy.lora(causal_lm, rank=4, alpha=12, dropout=0.0, seed=0)
+    sampling = SamplingCopy(causal_lm, merges=merges)
+    sampler = verified_backbone(sampling.causal_lm)
+    shared = {layer.qkv.weight.data_ptr() for layer in teacher.layers}
+    assert shared.isdisjoint(layer.qkv.weight.data_ptr() for layer in sampler.layers) is merges
+    for seed in (0, 1):
+        move(policy, seed)
+        sampling.refresh()
+        for _ in range(2):
+            sampled = score_logprobs(sampling.causal_lm, items, sampler)[0]
+            torch.testing.assert_close(sampled, policy.logprobs(items), atol=1e-4, rtol=1e-4)
+            with causal_lm.without_adapter():
+                torch.testing.assert_close(score_logprobs(causal_lm, items, teacher)[0], frozen, atol=0, rtol=0)
+        assert not torch.allclose(sampled, frozen, atol=1e-2)
+
+
+@torch.no_grad()
+def test_a_lora_of_another_scale_beside_its_weights_is_computed_as_training_computes_it() -> None:
+    """As rank-stabilized LoRA scales (arXiv:2312.03732), by the root of the rank, and one with ranks of its own."""
+    causal_lm = random_causal_lm("llama")
+    config = LoraConfig(
+        r=4, lora_alpha=8, use_rslora=True, rank_pattern={"v_proj": 2}, alpha_pattern={"k_proj": 3},
+        target_modules=["q_proj", "v_proj", "k_proj", "down_proj"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+    causal_lm.adapter = get_peft_model(causal_lm.model, config)
+    use_adapted_linear(causal_lm.model)
+    policy = Policy(causal_lm, {n: p for n, p in causal_lm.adapter.named_parameters() if p.requires_grad})
+    sampling = SamplingCopy(causal_lm, merges=False)
+    assert len({*sampling._scales.values()}) == 3
+    backbone = verified_backbone(sampling.causal_lm)
+    move(policy, 0)
+    sampling.refresh()
+    torch.testing.assert_close(logprobs(sampling.causal_lm), logprobs(causal_lm), atol=0, rtol=0)
+    items = [PromptAndResponse(token_ids([5, 6, 7]), token_ids([8, 9, 11]))]
+    scored = score_logprobs(sampling.causal_lm, items, backbone)[0]
+    torch.testing.assert_close(scored, policy.logprobs(items), atol=1e-4, rtol=1e-4)
+
+
 def test_a_lora_beside_its_weights_is_proved_before_it_has_learned_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     causal_lm = random_causal_lm("llama")
     Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)

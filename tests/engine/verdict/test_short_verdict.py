@@ -20,8 +20,8 @@ def test_it_says_what_changed_what_got_worse_and_what_warns() -> None:
         "After 20 steps, on 24 held-out rows, reverse KL, nats a token: math 0.500 -> 0.200 (better), code 0.500 -> "
         "0.200 (better).",
         "Nothing got worse on the held-out rows by more than two standard errors.",
-        "No warning from the held-out rows: no gap to a teacher rose, and completions neither ceased to end nor began to "
-        "repeat themselves.",
+        "No warning from the held-out rows: no gap to a teacher rose, and completions neither ceased to end nor "
+        "began to repeat themselves.",
     )
     warning = DecayWarning("repetition", "math", "math", WORSE)
     first, second, third = short_verdict(verdict(GAP, WORSE, warnings=(warning,)))

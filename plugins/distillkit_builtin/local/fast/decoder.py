@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.sample_token import sample_token
 from distillkit_builtin.local.fast.slot_tables import SlotTables, WantedKey, wanted_key
 from distillkit_builtin.local.fast.truncation import truncated_logits
+from distillkit_builtin.local.fixed.step_graph import CudaCapture, StepGraph
 from distillkit_builtin.local.known_ids import KnownIds, is_greedy
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.plain_generator import truncated_logprobs
@@ -61,7 +63,8 @@ class Decoder:
     state: DecodeState
     angles: RotaryAngles
     known: KnownIds
-    graphs: dict[tuple[int, SamplingKey, WantedKey], torch.cuda.CUDAGraph | None] = field(default_factory=dict)
+    capture: CudaCapture = field(default_factory=CudaCapture)
+    graphs: dict[tuple[int, SamplingKey, WantedKey], StepGraph | None] = field(default_factory=dict)
     tables: dict[WantedKey, SlotTables] = field(default_factory=dict)
     """Of all that was wanted so far: they stay, since graphs were captured over them."""
     wanted: WantedKey = ()
@@ -206,10 +209,7 @@ class Decoder:
             return
         graph = self.graphs[key]
         if graph is None:
-            graph = self.graphs[key] = torch.cuda.CUDAGraph()
-            # Other threads may use the device meanwhile, for what has nothing to do with this.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._step(count, self.slots.length, params)
+            graph = self.graphs[key] = self.capture(partial(self._step, count, self.slots.length, params))
         graph.replay()
 
 

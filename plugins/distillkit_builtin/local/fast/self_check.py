@@ -20,6 +20,7 @@ from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.model_class import MODEL_ERRORS
 
 PREFILLED, DECODED = 24, 4
@@ -156,18 +157,15 @@ def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: Rotar
     """The last token decoded as a graph, and as it is. Raises RuntimeError if a step cannot be captured."""
     positions = torch.full((2,), len(ids) - 1, device=ids.device)
 
-    def step() -> Tensor:
-        return backbone(ids[positions], angles.at(positions), DecodeAttention(slots, positions, len(ids)))
+    given: list[Tensor] = []
 
-    expected = step()
-    graph = torch.cuda.CUDAGraph()
-    # The outer context puts the stream back where capturing fails.
-    with (
-        torch.cuda.stream(torch.cuda.current_stream()),
-        torch.cuda.graph(graph, capture_error_mode="thread_local"),
-    ):
-        captured = step()
+    def step() -> None:
+        given.append(backbone(ids[positions], angles.at(positions), DecodeAttention(slots, positions, len(ids))))
+
+    step()
+    graph = CudaCapture()(step)
     graph.replay()
+    expected, captured = given
     return _Compared("hidden states of a captured step", captured.clone(), expected, 0.0)
 
 

@@ -19,6 +19,8 @@ SHORTEST = 256
 """Columns of the shortest step; others have twice as many as the one before."""
 ROUND = 128
 """Memory is for a multiple of this many columns, so that a slightly longer prompt does not need more."""
+MOST_STEPS = 32
+"""Steps that are kept, since each graph takes memory of its own; a batch has a dozen from beginning to end."""
 
 
 @dataclass(slots=True)
@@ -36,7 +38,7 @@ class FixedMemory:
     """Columns of the shortest step."""
     capture: Capture | None
     steps: dict[tuple[int, int], FixedStep] = field(default_factory=dict)
-    """By rows and columns."""
+    """By rows and columns, the last used one last."""
     weights: tuple[int, ...] = ()
     """Where the model's weights were when the steps were made."""
 
@@ -50,10 +52,19 @@ class FixedMemory:
         while length < columns:
             length *= 2
         length = min(length, self.length)
-        if (rows, length) not in self.steps:
+        step = self.steps.pop((rows, length), None)
+        if step is None:
             tensors = self.tensors.first(rows, length)
-            self.steps[rows, length] = FixedStep(self.causal_lm, self.layers, tensors, length, self.capture)
-        return self.steps[rows, length]
+            step = FixedStep(self.causal_lm, self.layers, tensors, length, self.capture)
+            while len(self.steps) >= MOST_STEPS:
+                del self.steps[next(iter(self.steps))]
+        self.steps[rows, length] = step
+        return step
+
+    @property
+    def size_bytes(self) -> int:
+        """Of what is kept of all rows; a graph's own is not counted."""
+        return sum(layer.size_bytes for layer in self.layers)
 
     def require_weights_in_place(self) -> None:
         """Forget steps that were made while weights were elsewhere: their graphs read from there."""
@@ -134,6 +145,11 @@ class FixedDecoder:
             tensors.mask.zero_()
             tensors.mask[:count, :columns] = prompts.mask[rows]
         return FixedRows(memory, count, columns)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the memory that stays."""
+        return 0 if self.memory is None else self.memory.size_bytes
 
     def free(self) -> bool:
         """Free the memory, which is made again when it is needed, and return whether there was any."""

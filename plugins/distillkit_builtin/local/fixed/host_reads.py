@@ -1,10 +1,12 @@
-"""Operations whose result the host has to know: while one runs, no CUDA graph can be captured."""
+"""Work that the host and the device wait for each other in: while it is done, no CUDA graph can be captured."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,9 +22,19 @@ READS = frozenset(
 INDEXING = frozenset({"index", "index_put", "index_put_", "_index_put_impl_"})
 """These do where a mask says which elements are meant."""
 
+MAKERS = frozenset({"as_tensor", "asarray", "new_tensor", "tensor"})
+"""Names of functions that put numbers of Python into tensors."""
 
-class HostReads(TorchDispatchMode):
-    """A context in which such an operation raises UnsupportedStepError."""
+
+@contextmanager
+def nothing_waits() -> Iterator[None]:
+    """A context in which an operation that waits, or a function of torch, raises UnsupportedStepError."""
+    with _HostWrites(), _HostReads():
+        yield
+
+
+class _HostReads(TorchDispatchMode):
+    """Looks at operators: what gives numbers to the host, and copies."""
 
     def __init__(self) -> None:
         """Nothing is kept."""
@@ -49,6 +61,32 @@ class HostReads(TorchDispatchMode):
         if name in ("_to_copy", "copy_") and _crosses(out, args):
             raise UnsupportedStepError(f"a step of it copies numbers between host and device ({name})")
         return out
+
+
+class _HostWrites(TorchFunctionMode):
+    """Looks at functions that bring numbers of Python to the device: none of the operators inside shows that."""
+
+    def __torch_function__(
+        self,
+        func: Any,  # noqa: ANN401 - any function of torch
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - whatever the function gives
+        """Call `func`, and look at what it made of which numbers."""
+        out = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        given = [*args, *(kwargs or {}).values()]
+        if name in MAKERS and out.device.type != "cpu" and not isinstance(given[name == "new_tensor"], Tensor):
+            raise UnsupportedStepError(f"a step of it copies numbers between host and device ({name})")
+        if name in ("__getitem__", "__setitem__") and args[0].device.type != "cpu" and _lists(args[1]):
+            raise UnsupportedStepError("a step of it copies numbers between host and device (a list as index)")
+        return out
+
+
+def _lists(index: object) -> bool:
+    """Whether an index has a list of numbers in it."""
+    return any(isinstance(each, list) for each in (index if isinstance(index, tuple) else (index,)))
 
 
 def _is_mask(index: Tensor | None) -> bool:

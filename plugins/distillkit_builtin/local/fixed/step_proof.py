@@ -18,7 +18,7 @@ from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder, FixedRows
-from distillkit_builtin.local.fixed.host_reads import HostReads
+from distillkit_builtin.local.fixed.host_reads import nothing_waits
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
 from distillkit_builtin.local.model_class import MODEL_ERRORS
@@ -49,7 +49,8 @@ def proved_decoder(causal_lm: CausalLM, capture: Capture | None) -> FixedDecoder
         UnsupportedStepError: with the reason, if there are no such steps, or if they give other numbers.
     """
     try:
-        apart, close = _distances(causal_lm, capture)
+        with causal_lm.without_adapter():  # as it will be sampled from
+            apart, close = _distances(causal_lm, capture)
     except (InputError, torch.OutOfMemoryError):
         raise
     except MODEL_ERRORS as error:
@@ -111,7 +112,7 @@ class _Text:
         rows = decoder.start(prompts, self.rows, STEPS, self.causal_lm.head(hidden).shape[1])
         found: list[Tensor] = []
         for tokens in self._steps(rows):
-            with nullcontext() if found else HostReads():
+            with nullcontext() if found else nothing_waits():
                 found.append(rows.next_logits(tokens).clone())
         return found
 

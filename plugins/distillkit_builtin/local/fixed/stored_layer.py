@@ -41,6 +41,12 @@ class StoredLayer:
     previous: Mapping[int, bool] | None
     """Of a recurrent layer: which of its states count as read."""
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all of them."""
+        tensors = (self.keys, self.values, *self.conv.values(), *self.recurrent.values())
+        return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
     @classmethod
     def allocate(cls, layer: CacheLayer, rows: int, length: int) -> "StoredLayer":
         """For `rows` rows of `length` tokens of what the `layer` keeps, which has read a prompt.

@@ -128,7 +128,7 @@ class WorkerPool:
             raise
         return number, results
 
-    async def _say_alive(self, rank: int) -> None:
+    def _say_alive(self, rank: int) -> None:
         """Without waiting: what is sent before may be large."""
         if rank not in self._lost:
             self._sender.submit(self._send_alive, rank)

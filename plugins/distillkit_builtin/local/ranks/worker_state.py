@@ -86,9 +86,13 @@ class WorkerState:
         sent = self._sender.submit(self._send_all)
         sent.add_done_callback(partial(_report_failure, self.inbox, asyncio.get_running_loop()))
 
-    async def say_alive(self, rank: int) -> None:
-        """Let rank 0 know that this process is there."""
-        self.send(Alive())
+    def say_alive(self, rank: int) -> None:
+        """Let rank 0 know that this process is there, without waiting; from any thread."""
+        self._sender.submit(self._send_alive)
+
+    def _send_alive(self) -> None:
+        with suppress(RuntimeError):  # rank 0 went just now, which the listener finds
+            self.group.send(0, [Alive()])
 
     def give_up(self, rank: int, reason: str) -> None:
         """Rank 0 is silent: end this rank."""

@@ -89,6 +89,20 @@ def test_memory_and_steps_stay_while_they_are_large_enough(
     assert decoder.memory.length == 2 * ROUND
 
 
+def test_few_steps_are_kept_and_the_others_made_again(
+    sample: Sample, decoder: FixedDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distillkit_builtin.local.fixed.fixed_rows.MOST_STEPS", 2)
+    expected = [sample(rows, tokens=30, fixed=False) for rows in (5, 4, 3)]
+    for rows, same in zip((5, 4, 3), expected, strict=True):
+        require_same(sample(rows, tokens=30), same)
+    assert decoder.memory is not None
+    assert len(decoder.memory.steps) == 2
+    last = next(reversed(decoder.memory.steps))
+    decoder.memory.step(*next(iter(decoder.memory.steps)))
+    assert next(iter(decoder.memory.steps)) == last, "the one that was not used for longest goes first"
+
+
 def test_weights_that_change_in_place_count_and_those_that_move_make_new_steps(
     sample: Sample, decoder: FixedDecoder, captured: list[RecordedWork]
 ) -> None:

@@ -14,9 +14,12 @@ from torch import Tensor
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
+from distillkit_builtin.local.fixed.host_reads import nothing_waits
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
+from distillkit_builtin.local.lora import lora_layers
+from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.sequence_proof import proved
 
 RECORDED = (
@@ -104,6 +107,9 @@ def test_steps_that_give_other_numbers_are_refused(capture: Capture | None) -> N
             lambda cache, hidden: hidden[hidden == hidden].reshape(hidden.shape),
             r"reads numbers of the device \(index\)",
         ),
+        (lambda cache, hidden: hidden + torch.tensor(0.5, device="meta"), r"between host and device \(tensor\)"),
+        (lambda cache, hidden: hidden + hidden.new_tensor([1], device="meta"), r"host and device \(new_tensor\)"),
+        (lambda cache, hidden: hidden + hidden.to("meta")[[0, 0]], r"host and device \((_to_copy|a list as index)\)"),
         (lambda cache, hidden: hidden + hidden[:, :2, :3], "a step of fixed shape fails: RuntimeError"),
     ],
 )
@@ -115,6 +121,31 @@ def test_what_a_graph_cannot_hold_is_named(change: Callable[[Any, Tensor], Tenso
 
 def _is_fixed(cache: Any) -> bool:
     return isinstance(cache.get_seq_length(), Tensor)
+
+
+def test_a_list_as_an_index_of_the_device_is_a_copy_to_it() -> None:
+    whole = torch.empty(3, 2, device="meta")
+    for index in ([0, 1], (slice(None), [0, 1])):
+        with pytest.raises(UnsupportedStepError, match="a list as index"), nothing_waits():
+            whole[index]
+    with nothing_waits():
+        assert whole[0, 1:].shape == (1,)
+        torch.tensor([1, 2])[[0]]  # of the host, as all of it
+
+
+def test_a_students_adapter_is_off_while_its_base_is_proved(monkeypatch: pytest.MonkeyPatch) -> None:
+    causal_lm = random_causal_lm("llama")
+    Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
+    found: list[bool] = []
+
+    def distances(proved: CausalLM, capture: object) -> tuple[float, float]:
+        found.extend(layer.disable_adapters for _, layer in lora_layers(proved.model))
+        return 0.0, 1.0
+
+    monkeypatch.setattr("distillkit_builtin.local.fixed.step_proof._distances", distances)
+    proved_decoder(causal_lm, None)
+    assert found
+    assert all(found)
 
 
 def test_what_is_counted_in_python_is_found_by_replaying() -> None:
