@@ -29,7 +29,7 @@ from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig
 from distillkit_loopback.transport.messages import Request, Response
 
 log = logging.getLogger(__name__)
-COMPUTES = ("/v1/completions", "/generate")
+COMPUTES = ("/v1/completions", "/inference/v1/generate", "/generate")
 """What `delay` is for: the rest of a real server responds at once too."""
 
 

@@ -53,7 +53,7 @@ class HttpTeacher:
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:
                 query = probe_query(teacher.model, tokenizer, run.scorer_needs)
-                spoken = await find_spoken(client, options, query)
+                spoken = await find_spoken(client, options, query, run.notify_as(who))
                 await require_same_tokenizer(client, teacher.model, tokenizer)
                 cache = await _open_cache(run, teacher, options, client, served)
                 version = await server_version(client)
