@@ -12,12 +12,13 @@ from loopback.openai.wire import COMPLETIONS, Serve, write_adapter
 
 from builtin.http.serving import bodies, opened
 from builtin.vllm.pushes import LOAD, UNLOAD, require_sampled_by, sample, sampler, with_weights
-from distillkit.errors import RunFailedError
+from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
 from distillkit_builtin.vllm import weight_push
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.transport.messages import Request
 
 # Adapters
 
@@ -36,6 +37,33 @@ async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloa
     assert not server.catalogue.adapters
     assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
     assert {body["model"] for body in bodies(server)} == {"loopback", *names}
+
+
+def scores_prompts(request: Request) -> bool:
+    return request.fields.get("prompt_logprobs") is not None
+
+
+async def test_a_first_adapter_that_is_left_out_of_scores_is_refused(serve: Serve, adapters: Sequence[Weights]) -> None:
+    """As vLLM leaves a LoRA on the head out of prompt logprobs; of the base model both are the same."""
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(faults.OtherWeights(5.0), where=scores_prompts, times=None)
+        with pytest.raises(
+            InputError, match=r"differ by \d+\.\d\d nats .* leaves a LoRA on the head .* merge this adapter"
+        ):
+            await plugin.sync(adapters[0])
+    assert not server.catalogue.adapters
+
+
+async def test_later_adapters_cost_no_question(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.traffic.clear()
+        await plugin.sync(adapters[0])
+        assert server.traffic.counts[COMPLETIONS] == 4
+        server.traffic.clear()
+        await plugin.sync(adapters[1])
+        assert COMPLETIONS not in server.traffic.counts
 
 
 async def test_runs_that_share_a_server_do_not_share_names(serve: Serve, adapters: Sequence[Weights]) -> None:
