@@ -78,7 +78,8 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
         "priority": NOT_THE_NUMBERS,
         "request_id": NOT_THE_NUMBERS,
         "session_id": NOT_THE_NUMBERS,
-        "cache_salt": "null: what others computed of the same prefix may be used, which has the same values",
+        "cache_salt": "the version's label where a server's own weights are replaced; elsewhere null: what others "
+        "computed of the same prefix may be used, which has the same values",
         "kv_transfer_params": NOT_THE_NUMBERS,
         "ec_transfer_params": NOT_OURS,
         "routed_experts_prompt_start": NOT_OURS,

@@ -137,7 +137,8 @@ class LiveVllmSampler:
 
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
         weight_push = self._ready()
-        return await sample_completion(self._send, request, weight_push.model, weight_push.served.version)
+        version, salt = weight_push.served.version, weight_push.cache_salt
+        return await sample_completion(self._send, request, weight_push.model, version, salt)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
         query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids, request.topk)

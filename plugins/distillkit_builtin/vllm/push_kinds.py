@@ -61,6 +61,11 @@ class FullWeightsPush(WeightPush):
         return self.base_model
 
     @property
+    def cache_salt(self) -> str:
+        """The version's label: a request that nobody waits for any more may fill the cache after it was reset."""
+        return self.served.label
+
+    @property
     def how_to_start(self) -> str:
         """How to start vLLM with the development endpoints, for messages."""
         return WEIGHTS_HOW

@@ -37,6 +37,7 @@ async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloa
     assert not server.catalogue.adapters
     assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
     assert {body["model"] for body in bodies(server)} == {"loopback", *names}
+    assert not any(body.get("cache_salt") for body in bodies(server))  # the adapter's name is in the cache's keys
 
 
 def scores_prompts(request: Request) -> bool:
@@ -243,6 +244,8 @@ async def test_all_weights_are_reloaded_in_place_and_labelled(serve: Serve, mode
             assert server.catalogue.weight_version.endswith(f"-v{weights.version}")
     assert server.traffic.counts["/reset_prefix_cache"] == 3
     assert {body["model"] for body in bodies(server)} == {"loopback"}
+    salts = [salt.rpartition("-")[2] for body in bodies(server) if (salt := body.get("cache_salt"))]
+    assert salts == ["v0"] * 4 + ["v1"] * 4 + ["v2"] * 4  # vLLM may fill its cache behind a reset
     assert [body["kwargs"] for body in bodies(server, "/collective_rpc")] == [
         {"weights_path": str(weights.path)} for weights in models
     ]
