@@ -19,7 +19,10 @@ def servers(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     if not PYTHON.exists():
         pytest.fail(f"{PYTHON} is not there; `make test-servers` sets it up", pytrace=False)
     logs = tmp_path_factory.mktemp("vllm")
-    pair = (VllmProcess(model, logs / "teacher.log"), VllmProcess(model, logs / "student.log", LORA))
+    pair = (
+        VllmProcess(model, logs / "teacher.log", ("--enable-scale-out",)),
+        VllmProcess(model, logs / "student.log", LORA),
+    )
     try:
         for server in pair:
             server.start()

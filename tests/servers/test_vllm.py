@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -32,9 +33,9 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.http.completions import completion_payload, parse_completion
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
-from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT
+from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT, TOKENS, TOKENS_UNSENT
 from distillkit_builtin.vllm.sampler import VllmSampler
-from distillkit_loopback.openai.bodies import CompletionBody
+from distillkit_loopback.openai.bodies import CompletionBody, TokensParams
 from servers.vllm_process import PYTHON, VllmProcess
 
 pytestmark = pytest.mark.servers
@@ -216,26 +217,56 @@ async def test_a_samplers_top_k_are_those_of_the_local_backend(student_server: V
         np.testing.assert_allclose(rollout.arrays["topk_logprobs"], score.arrays["topk_logprobs"], atol=FLOAT32)
 
 
-async def test_a_server_on_this_cpu_is_refused_for_given_ids_with_what_it_takes(
-    teacher_server: VllmProcess, model: Path
+@pytest.mark.parametrize(
+    ("which", "said"),
+    [
+        ("teacher_server", "400: .*requires the V2 model runner"),
+        ("student_server", "403: Scale-out endpoints are disab"),
+    ],
+)
+async def test_a_server_on_this_cpu_says_what_it_takes_and_is_asked_for_whole_prompts(
+    which: str, said: str, model: Path, request: pytest.FixtureRequest
 ) -> None:
     """The CPU build has no V2 model runner; without --enable-scale-out the endpoint is disabled."""
-    scorer = HttpScorer(base_url=teacher_server.url, dialect="vllm_tokens")
-    run = make_context()
-    scorer.bind(Teacher("smol", "smol", tokenizer_model=str(model))).check(run)
-    with pytest.raises(InputError, match="--enable-scale-out"):
-        await scorer.open(run)
+    url, told = request.getfixturevalue(which).url, []
+    run = make_context(notify=told.append)
+    teacher = Teacher("smol", "smol", tokenizer_model=str(model))
+    refused, asked = (
+        HttpScorer(base_url=url, dialect="vllm_tokens").bind(teacher),
+        HttpScorer(base_url=url).bind(teacher),
+    )
+    refused.check(run)
+    with pytest.raises(InputError, match=f"{said}.*--enable-scale-out"):
+        await refused.open(run)
+    asked.check(run)
+    await asked.open(run)
+    assert asked.provenance()["dialect"] == "PromptLogprobs"
+    await asked.close()
     await run.shared.release(run.user)
+    assert re.search(f"whole prompts; .*{said}", *told)
+
+
+def fields_of(module: str, name: str) -> set[str]:
+    """The fields of a class in vLLM's source."""
+    where = [PYTHON, "-c", "import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])"]
+    package = Path(subprocess.check_output(where, text=True).strip())
+    tree = ast.parse((package / module).read_text(encoding="utf-8"))
+    (found,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
+    fields = {n.target.id for n in found.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
+    return {field for field in fields if not field.startswith("_")}
+
+
+def test_every_field_of_its_token_requests_is_known() -> None:
+    theirs = fields_of("sampling_params.py", "SamplingParams")
+    ours = {"max_tokens", "prompt_logprob_token_ids", "prompt_logprob_start"}
+    assert theirs <= {*TOKENS, *TOKENS_UNSENT, *ours}
+    assert {*TOKENS, *ours} <= theirs
+    assert set(TokensParams.model_fields) <= theirs
 
 
 def test_every_field_of_its_requests_is_known() -> None:
     """The tables of fields are of versions; the next one may have a field more, whose default is not neutral."""
-    where = [PYTHON, "-c", "import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])"]
-    package = Path(subprocess.check_output(where, text=True).strip())
-    tree = ast.parse((package / "entrypoints/openai/completion/protocol.py").read_text(encoding="utf-8"))
-    (request,) = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "CompletionRequest"]
-    fields = {n.target.id for n in request.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)}
-    theirs = {name for name in fields if not name.startswith("_")}
+    theirs = fields_of("entrypoints/openai/completion/protocol.py", "CompletionRequest")
     assert {"temperature", "top_k", "repetition_penalty"} <= theirs
     assert theirs <= {*COMPLETIONS, *COMPLETIONS_UNSENT, "model", "prompt", "max_tokens"}
     assert theirs <= set(CompletionBody.model_fields)

@@ -105,10 +105,12 @@ class TokensParams(Sampling):
 
     uncomputed: ClassVar[tuple[str, ...]] = (
         *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "logprobs", "prompt_logprobs"),
+        "watermarking",
     )
 
     max_tokens: int = Field(16, ge=1)
     seed: int | None = None
+    watermarking: bool | None = None
     min_tokens: int = 0
     allowed_token_ids: tuple[int, ...] | None = None
     include_stop_str_in_output: bool = False

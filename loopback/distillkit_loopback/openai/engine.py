@@ -9,6 +9,7 @@ from distillkit_loopback.openai.catalogue import Catalogue
 from distillkit_loopback.openai.completion import Completion, Task, compute
 from distillkit_loopback.openai.errors import Refused
 from distillkit_loopback.openai.faults import Distortion, Fault, Jitter, Order, OtherWeights
+from distillkit_loopback.openai.gate import Gate
 from distillkit_loopback.openai.models import Model
 from distillkit_loopback.openai.scaled import Scaled
 
@@ -19,6 +20,7 @@ class Engine:
     def __init__(self, catalogue: Catalogue, max_logprobs: int, *, processed: bool = False) -> None:
         """`max_logprobs` is how many top-k candidates may be requested for a token; `processed` as in `compute`."""
         self.catalogue = catalogue
+        self.gate = Gate()
         self.max_logprobs = max_logprobs
         self._processed = processed
         self._lock = Lock()

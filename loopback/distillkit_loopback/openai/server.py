@@ -11,6 +11,7 @@ with LoopbackServer(CategoricalModel(), delay=0.05) as server:
 import json
 import logging
 import threading
+from contextlib import nullcontext
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +30,7 @@ from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig
 from distillkit_loopback.transport.messages import Request, Response
 
 log = logging.getLogger(__name__)
-COMPUTES = ("/v1/completions", "/generate")
+COMPUTES = ("/v1/completions", "/inference/v1/generate", "/generate")
 """What `delay` is for: the rest of a real server responds at once too."""
 
 
@@ -75,7 +76,8 @@ class LoopbackServer:
         self._port = port
         self._closing = threading.Event()
         self._server: LocalServer | None = None
-        self._routes = routes_of(Engine(self.catalogue, max_logprobs, processed=processed_logprobs), flavor or Flavor())
+        self._engine = Engine(self.catalogue, max_logprobs, processed=processed_logprobs)
+        self._routes = routes_of(self._engine, flavor or Flavor())
 
     @property
     def url(self) -> str:
@@ -106,6 +108,7 @@ class LoopbackServer:
     def stop(self) -> None:
         """As if killed: connections end, adapters are lost. A second call does nothing."""
         self._closing.set()
+        self._engine.gate.resume()
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -130,11 +133,12 @@ class LoopbackServer:
                     closing.wait(seconds)
                 case GenerationConfig():
                     request = fault.filled(request)
-            if self._delay and request.path in COMPUTES:
-                closing.wait(self._delay)
-            if closing.is_set():
-                return None
-            response = self._dispatch(request, fault)
+            with self._engine.gate.passing() if request.path in COMPUTES else nullcontext():
+                if self._delay and request.path in COMPUTES:
+                    closing.wait(self._delay)
+                if closing.is_set():
+                    return None
+                response = self._dispatch(request, fault)
         match fault:
             case Hangup():
                 return None

@@ -117,6 +117,9 @@ class ManagementEndpoints:
             ("POST", "/collective_rpc"): self._call,
             ("POST", "/reset_prefix_cache"): lambda request, fault: RawResponse(b""),
             ("POST", "/update_weight_version"): self._label,
+            ("POST", "/pause"): self._pause,
+            ("POST", "/resume"): self._resume,
+            ("GET", "/is_paused"): lambda request, fault: Response({"is_paused": self._engine.gate.paused}),
             ("GET", "/weight_info"): lambda request, fault: self._weight_info(),
         }
 
@@ -143,6 +146,17 @@ class ManagementEndpoints:
     def _label(self, request: Request, fault: Fault | None) -> Response:
         self._engine.catalogue.weight_version = read(VersionBody, request.body).new_version
         return self._weight_info()
+
+    def _pause(self, request: Request, fault: Fault | None) -> Response:
+        """`mode=wait` alone: the others end or freeze what is under way."""
+        if request.query.get("mode") != "wait":
+            raise Refused(400, "the loopback server pauses with mode=wait alone")
+        self._engine.gate.pause()
+        return Response({"status": "paused"})
+
+    def _resume(self, request: Request, fault: Fault | None) -> Response:
+        self._engine.gate.resume()
+        return Response({"status": "resumed"})
 
     def _weight_info(self) -> Response:
         return Response({"weight_version": self._engine.catalogue.weight_version})

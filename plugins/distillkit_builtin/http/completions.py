@@ -5,7 +5,7 @@ at temperature 1 before top-p and top-k, which is distillkit's rule. `require_ra
 started otherwise.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
@@ -13,8 +13,9 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from distillkit.arrays import Array, logprob_array, token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.files.strict_json import shortened
+from distillkit.frozen import frozen
 from distillkit.records import Failure, FinishReason, Rollout, ScoreRequest
-from distillkit.types import SampleRequest
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.http.dialects.dialect import (
     LOGPROB_TOLERANCE,
     Dialect,
@@ -37,6 +38,15 @@ PATH = "/v1/completions"
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 REFUSED_KEY = (401, 403)
 NO_IDS = "the server does not say which token ids it sampled (`return_token_ids`); use a vLLM that knows that option"
+RAW = "start vLLM with --logprobs-mode raw_logprobs"
+ADAPTER_LEFT_OUT = (
+    f"{RAW}; if it is, vLLM leaves a LoRA on the head (lm_head) out of the logprobs of prompts: merge this adapter "
+    "into its base model, or train one without the head"
+)
+PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=2.0))
+"""A peaked distribution hardly changes when sharpened, a flat one hardly when flattened; vLLM allows at most 2."""
+PROBE_IDS = (1, 2, 3, 4)
+"""Any prompt does: the server's samples are compared with its own scores."""
 OTHER_LIMITS = (
     "start vLLM with --generation-config vllm (max_new_tokens of a generation config limits every request), and with a "
     "--max-model-len that holds prompt and completion"
@@ -151,10 +161,21 @@ def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | Unan
     return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")
 
 
-async def require_raw_logprobs(client: ServiceClient, dialect: Dialect, model: str, request: SampleRequest) -> None:
-    """Raise InputError if a replica reports logprobs at the sampling temperature instead of at 1.
+def raw_logprob_probes(wanted: Mapping[str, int] = frozen({})) -> Sequence[SampleRequest]:
+    """What `require_raw_logprobs` is asked with, at temperatures far from 1 on both sides."""
+    return [
+        SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params, wanted=wanted)
+        for sample, params in enumerate(PROBES)
+    ]
 
-    `request` is any prompt; its params should have a temperature far from 1.
+
+async def require_raw_logprobs(
+    client: ServiceClient, dialect: Dialect, model: str, request: SampleRequest, *, adapter: bool = False
+) -> None:
+    """Raise InputError if a replica's logprobs of what it sampled are not its scores of the same tokens.
+
+    They are not where it reports those at the sampling temperature instead of at 1; nor, of an `adapter`, where vLLM
+    leaves a part of it out of prompt logprobs (vllm-project/vllm#51594: a LoRA on the head, in 0.32).
     """
     for root in client.roots:
         result = await client.post_to(root, PATH, completion_payload(request, model))
@@ -168,5 +189,5 @@ async def require_raw_logprobs(client: ServiceClient, dialect: Dialect, model: s
         if apart > LOGPROB_TOLERANCE:
             raise InputError(
                 f"{root} reports logprobs of what it sampled that differ by {apart:.2f} nats from its own scores of "
-                "the same tokens; start vLLM with --logprobs-mode raw_logprobs"
+                f"the same tokens; {ADAPTER_LEFT_OUT if adapter else RAW}"
             )

@@ -12,7 +12,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
-from distillkit_builtin.http.completions import failure_of
+from distillkit_builtin.http.completions import failure_of, raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
@@ -47,14 +47,21 @@ class HttpTeacher:
     async def open(
         cls, run: RunContext, teacher: Teacher, options: HttpScorerOptions, tokenizer: Tokenizer, served: ServedModel
     ) -> "HttpTeacher":
-        """Connect and probe. Raises InputError if the server cannot score, or tokenizes in another way."""
+        """Connect and probe.
+
+        Raises InputError if the server cannot score, tokenizes in another way, or leaves a part of an adapter out.
+        """
         who = f"teacher {teacher.name!r}"
         with error_context(who):
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:
                 query = probe_query(teacher.model, tokenizer, run.scorer_needs)
-                spoken = await find_spoken(client, options, query)
+                spoken = await find_spoken(client, options, query, run.notify_as(who))
                 await require_same_tokenizer(client, teacher.model, tokenizer)
+                if served.parent is not None and not isinstance(spoken.dialect, SGLang):
+                    for probe in raw_logprob_probes():
+                        way = spoken.given or spoken.dialect
+                        await require_raw_logprobs(client, way, teacher.model, probe, adapter=True)
                 cache = await _open_cache(run, teacher, options, client, served)
                 version = await server_version(client)
             except BaseException:

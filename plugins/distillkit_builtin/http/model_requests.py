@@ -15,9 +15,15 @@ Send = Callable[[SampleRequest | ScoreRequest, str, Mapping[str, JsonValue]], Aw
 """`(request, path, payload) -> result`, or the request's Failure."""
 
 
-async def sample_completion(send: Send, request: SampleRequest, model: str, version: int) -> Rollout | Failure:
-    """A completion by `model`, as that of policy `version`. Raises AlignmentError unless ids and logprobs are there."""
-    outcome = await send(request, PATH, completion_payload(request, model))
+async def sample_completion(
+    send: Send, request: SampleRequest, model: str, version: int, cache_salt: str | None = None
+) -> Rollout | Failure:
+    """A completion by `model`, as that of policy `version`. Raises AlignmentError unless ids and logprobs are there.
+
+    Of a prompt's prefixes the server uses only what it computed under the same `cache_salt`.
+    """
+    payload = completion_payload(request, model)
+    outcome = await send(request, PATH, payload if cache_salt is None else {**payload, "cache_salt": cache_salt})
     return outcome if isinstance(outcome, Failure) else parse_completion(outcome.value, request, model, version)
 
 

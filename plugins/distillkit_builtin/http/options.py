@@ -35,8 +35,8 @@ class HttpScorerOptions(RemoteOptions):
 
     dialect: DialectName = Field(
         "auto",
-        description="How logprobs are requested: prompt_logprobs (vLLM), vllm_tokens (the same, and logprobs of given "
-        "ids), echo, sglang; auto: what works.",
+        description="How logprobs are requested: prompt_logprobs (vLLM), vllm_tokens (its token interface: the "
+        "response's rows alone, and logprobs of given ids), echo, sglang; auto: what works.",
     )
     max_logprobs: MaxLogprobs = MAX_LOGPROBS
     cache: str | None = Field(

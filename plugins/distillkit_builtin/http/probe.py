@@ -1,6 +1,6 @@
 """Which dialect a server speaks, and whether its tokenizer is ours: found out once, when a teacher is opened."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -39,48 +39,68 @@ VERSION_SECONDS = 5.0
 """Within which a server is to say its version; that is good to know, and no more."""
 WEIGHTS_PATHS = ("/get_model_info", "/weight_info")
 """Where SGLang, and vLLM in its development mode, say which weights they hold now."""
+WHOLE_PROMPTS = (
+    "it is asked for the logprobs of whole prompts; vLLM 0.32 or newer with --enable-scale-out, on its V2 model runner "
+    f"(CUDA), computes and sends those of the responses alone ({VllmTokens.path})"
+)
 HOW_TO_START = (
     "vLLM gives what is needed as it is; another server must score the tokens of a prompt and name them by id "
     "(docs/serving-teachers.md)"
 )
 
 
-async def find_spoken(client: ServiceClient, options: HttpScorerOptions, query: ScoreQuery) -> Spoken:
-    """How every replica is asked for what `query` asks. Raises InputError as `find_dialect`, and for ids not given."""
+async def find_spoken(
+    client: ServiceClient, options: HttpScorerOptions, query: ScoreQuery, tell: Callable[[str], None]
+) -> Spoken:
+    """How every replica is asked for what `query` asks.
+
+    With dialect `auto` a vLLM whose token interface works is asked by it, and one that refuses it as any other; `tell`
+    hears why then. Raises InputError as `find_dialect`, and for ids that are needed and not given.
+    """
     by_tokens = options.dialect == "vllm_tokens"
     name = "prompt_logprobs" if by_tokens else options.dialect
     spoken = Spoken(await find_dialect(client, name, replace(query, at_ids=None)), most=options.max_logprobs)
-    if query.at_ids is None and not by_tokens:
+    needed = query.at_ids is not None or by_tokens
+    cheaper = options.dialect == "auto" and isinstance(spoken.dialect, PromptLogprobs) and not query.topk
+    if not needed and not cheaper:
         return spoken
-    spoken = replace(spoken, given=VllmTokens())
+    by_ids = replace(spoken, given=VllmTokens())
     ids = query.response_ids[:, None] if query.at_ids is None else query.at_ids
-    _, asked = next(spoken.requests(replace(query, topk=0, at_ids=ids)))  # as many as one request may ask for
+    _, asked = next(by_ids.requests(replace(query, topk=0, at_ids=ids)))  # as many as one request may ask for
     for root in client.roots:
-        problem = await _problem_with_ids(client, root, spoken.dialect, asked)
-        if problem is not None:
-            raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {problem}; {AT_IDS}")
-    return spoken
+        try:
+            await _require_given(client, root, spoken.dialect, asked)
+        except UnprovedError as error:
+            if not needed:
+                tell(f"{root}: {WHOLE_PROMPTS}: {error}")
+                return spoken
+            raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {error}; {AT_IDS}") from error
+        except AlignmentError as error:
+            raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {error}; {AT_IDS}") from error
+    return by_ids
 
 
-async def _problem_with_ids(client: ServiceClient, root: str, dialect: Dialect, query: ScoreQuery) -> str | None:
-    """Why a replica cannot be asked for `query.at_ids`; both ways of asking must give the same numbers."""
+async def _require_given(client: ServiceClient, root: str, dialect: Dialect, query: ScoreQuery) -> None:
+    """Ask a replica for `query.at_ids`, which are those of the response.
+
+    Raises:
+        UnprovedError: if it does not know or refuses the token interface, with its own words.
+        AlignmentError: if what it gives is not right: `dialect` must give the same numbers.
+    """
     plain, tokens = replace(query, at_ids=None), VllmTokens()
     try:
         given = tokens.parse((await client.post_to(root, tokens.path, tokens.payload(query))).value, query)
-        known = dialect.parse((await client.post_to(root, dialect.path, dialect.payload(plain))).value, plain)
     except RefusedError as error:
-        return f"it answered {error.status}: {error.message}{refused_field(error.message)}"
-    except (UnprovedError, AlignmentError) as error:
-        return str(error)
+        raise UnprovedError(f"it answered {error.status}: {error.message}{refused_field(error.message)}") from error
+    known = dialect.parse((await client.post_to(root, dialect.path, dialect.payload(plain))).value, plain)
     if given.at_logprobs is None:
         raise AssertionError("the query has ids, which are those of the response")
     apart = float(np.abs(np.column_stack([given.logprobs, given.at_logprobs]) - known.logprobs[:, None]).max())
     if not apart <= LOGPROB_TOLERANCE:
-        return (
+        raise AlignmentError(
             f"they are {apart:.2f} nats from its own logprobs of the same tokens (it must run with --logprobs-mode "
             "raw_logprobs)"
         )
-    return None
 
 
 async def find_dialect(client: ServiceClient, name: DialectName, query: ScoreQuery) -> Dialect:

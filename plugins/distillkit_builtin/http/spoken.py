@@ -20,9 +20,9 @@ class Spoken:
     """How a server is asked."""
 
     dialect: Dialect
-    """For the sampled tokens, and the top-k."""
+    """For the top-k, and for the sampled tokens where nothing is `given`."""
     given: VllmTokens | None = None
-    """For the logprobs of given ids; None: the server is not asked for them."""
+    """For the response's rows alone: the sampled tokens, and given ids; None: the server is not asked for them."""
     most: int | None = None
     """How many logprobs of a position one request may ask for; None: any number."""
 
@@ -33,8 +33,10 @@ class Spoken:
 
     def requests(self, query: ScoreQuery) -> Iterator[tuple[Dialect, ScoreQuery]]:
         """What answers `query`, part by part. Raises InputError for `at_ids` that the server does not give."""
-        if query.at_ids is None or query.topk:
+        if query.topk or (query.at_ids is None and self.given is None):
             yield self.dialect, replace(query, at_ids=None)
+        elif query.at_ids is None and self.given is not None:
+            yield self.given, query
         if query.at_ids is None:
             return
         if self.given is None:

@@ -78,7 +78,8 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
         "priority": NOT_THE_NUMBERS,
         "request_id": NOT_THE_NUMBERS,
         "session_id": NOT_THE_NUMBERS,
-        "cache_salt": "null: what others computed of the same prefix may be used, which has the same values",
+        "cache_salt": "the version's label where a server's own weights are replaced; elsewhere null: what others "
+        "computed of the same prefix may be used, which has the same values",
         "kv_transfer_params": NOT_THE_NUMBERS,
         "ec_transfer_params": NOT_OURS,
         "routed_experts_prompt_start": NOT_OURS,
@@ -99,6 +100,7 @@ TOKENS: Fields = frozen(
         "frequency_penalty": 0.0,
         "logit_bias": None,
         "allowed_token_ids": None,
+        "watermarking": False,
         "min_tokens": 0,
         "ignore_eos": False,
         "stop": [],
@@ -117,6 +119,19 @@ TOKENS_UNSENT: Mapping[str, str] = frozen(
         "logprobs": "of a token that is ignored: this dialect only scores",
         "prompt_logprobs": NO_DEFAULT,
         "skip_reading_prefix_cache": "vLLM sets it where a prompt is scored",
+        "logprob_token_ids": NO_DEFAULT,
+        "structured_outputs": NO_DEFAULT,
+        "bad_words": NO_DEFAULT,
+        "repetition_detection": NO_DEFAULT,
+        "thinking_token_budget": NO_DEFAULT,
+        "trace_decode_token_ids": NO_DEFAULT,
+        "extra_args": "of logits processors that a server was extended by; what those do by themselves is measured",
+        "flat_logprobs": NOT_THE_NUMBERS,
+        "stream_interval": NOT_THE_NUMBERS,
+        "skip_clone": NOT_THE_NUMBERS,
+        "output_kind": "vLLM sets it",
+        "output_text_buffer_length": "vLLM sets it",
+        "routed_experts_prompt_start": NOT_OURS,
     }
 )
 

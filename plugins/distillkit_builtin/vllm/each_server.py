@@ -5,10 +5,19 @@ from distillkit.errors import InputError
 from distillkit_builtin.http.models import find_model, served_models
 from distillkit_builtin.remote.service_client import ServiceClient
 
+PAUSED_SECONDS = 5.0
+"""Within which a server is to say whether it is paused; one without development endpoints does not know."""
+
 
 async def require_served(client: ServiceClient, model: str, run: RunContext) -> None:
-    """Raise InputError for a server that does not serve `model`, or not at the length that the run needs."""
+    """Raise InputError for a server that is paused, does not serve `model`, or not at the length that the run needs."""
     for root in client.roots:
+        paused = await client.get_once(root, "/is_paused", PAUSED_SECONDS)
+        if paused is not None and isinstance(paused.value, dict) and paused.value.get("is_paused") is True:
+            raise InputError(
+                f"{root} is paused, as a run leaves it that was killed while it loaded weights, and answers nothing; "
+                f"end that by: curl -X POST {root}/resume"
+            )
         result = await client.get_from(root, "/v1/models")
         served = find_model([each for each in served_models(result.value, root) if each.parent is None], model, root)
         if run.plan is None or served.max_model_len is None or not run.plan.completions:

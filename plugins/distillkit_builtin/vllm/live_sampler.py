@@ -8,12 +8,11 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.errors import InputError, PluginError
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
-from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.http.completions import failure_of, require_raw_logprobs
+from distillkit.types import SampleRequest
+from distillkit_builtin.http.completions import PROBE_IDS, failure_of, raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
@@ -33,10 +32,6 @@ NAME = "student"
 NOT_FOUND = 404
 TRIES = 3
 """Attempts at a completion whose server lost its weights meanwhile."""
-PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=2.0))
-"""A peaked distribution hardly changes when sharpened, a flat one hardly when flattened; vLLM allows at most 2."""
-PROBE_IDS = (1, 2, 3, 4)
-"""Any prompt does: the server's samples are compared with its own scores."""
 
 
 @dataclass(slots=True)
@@ -62,10 +57,7 @@ class LiveVllmSampler:
         1 of what it samples from.
         """
         wanted = {name: amount for name, amount in run.sampler_needs.items() if name == "topk"}
-        probes = [
-            SampleRequest(SampleKey("probe", 0, sample), token_ids(PROBE_IDS), sample, params, wanted=wanted)
-            for sample, params in enumerate(PROBES)
-        ]
+        probes = raw_logprob_probes(wanted)
         with error_context("sampler 'vllm'"):
             client = ServiceClient.open(options, NAME, tell=run.notify_as("sampler 'vllm'"))
             try:
@@ -93,7 +85,12 @@ class LiveVllmSampler:
             await self.client.close()
 
     async def sync(self, weights: Weights) -> None:
-        """Push the new version to every replica. Raises PluginError if the student writes no weights to disk."""
+        """Push the new version to every replica.
+
+        Raises:
+            PluginError: if the student writes no weights to disk.
+            InputError: if a server's scores of the first adapter's completions are not the logprobs that it reported.
+        """
         if weights.path is None:
             raise PluginError(
                 "sampler 'vllm' needs a student that writes its weights to disk; this one keeps them to itself"
@@ -111,6 +108,9 @@ class LiveVllmSampler:
             )
         if old is not None and old.label != self.weight_push.served.label:
             await self._unload(self.weight_push, old)
+        if old is None and not absent and isinstance(self.weight_push, AdapterPush):
+            for probe in raw_logprob_probes():
+                await require_raw_logprobs(self.client, PromptLogprobs(), self.weight_push.model, probe, adapter=True)
 
     async def _unload(self, weight_push: WeightPush, old: PushedVersion | None) -> None:
         """Unload a version that is not used any more; a server that does not do it is no reason to end a run."""
@@ -137,7 +137,8 @@ class LiveVllmSampler:
 
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
         weight_push = self._ready()
-        return await sample_completion(self._send, request, weight_push.model, weight_push.served.version)
+        version, salt = weight_push.served.version, weight_push.cache_salt
+        return await sample_completion(self._send, request, weight_push.model, version, salt)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
         query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids, request.topk)

@@ -1,8 +1,12 @@
 """What is pushed, and how vLLM takes it: a LoRA as an adapter of a new name, all weights in place."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from pydantic import JsonValue
 
-from distillkit_builtin.remote.results import RefusedError, Result
+from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError
 from distillkit_builtin.vllm.weight_push import THERE_SECONDS, PushedVersion, WeightPush
 
 LORA_HOW = (
@@ -11,6 +15,9 @@ LORA_HOW = (
 )
 ALREADY_LOADED = "already been loaded"
 """In what vLLM responds to an adapter's name that it has."""
+NO_SUCH_ENDPOINT = (404, 405)
+RESUME_SECONDS = 30.0
+"""Within which a server must go on that was paused."""
 WEIGHTS_HOW = (
     "start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment, and without --enable-lora; it must see that directory "
     "(student.sampler.server_run_dir says where)"
@@ -61,20 +68,54 @@ class FullWeightsPush(WeightPush):
         return self.base_model
 
     @property
+    def cache_salt(self) -> str:
+        """The version's label: a request that nobody waits for any more may fill the cache after it was reset."""
+        return self.served.label
+
+    @property
     def how_to_start(self) -> str:
         """How to start vLLM with the development endpoints, for messages."""
         return WEIGHTS_HOW
 
     async def load(self, root: str, new: PushedVersion) -> None:
-        """Replace the weights, forget what was computed with the old ones, and label the new ones.
+        """Replace the weights while nothing is computed, forget what was with the old ones, and label the new ones.
 
         The old label goes first: should this end half-way, the replica counts as having no version.
         """
+        async with self._paused(root):
+            await self._replace(root, new)
+
+    async def _replace(self, root: str, new: PushedVersion) -> None:
         arguments: dict[str, JsonValue] = {"weights_path": new.path}
         await self.client.post_to(root, "/update_weight_version", {"new_version": f"{new.label}-loading"})
         await self.client.post_to(root, "/collective_rpc", {"method": "reload_weights", "kwargs": arguments})
         await self.client.post_to(root, "/reset_prefix_cache", {})
         await self.client.post_to(root, "/update_weight_version", {"new_version": new.label})
+
+    @asynccontextmanager
+    async def _paused(self, root: str) -> AsyncIterator[None]:
+        """Once what a replica computes has ended, until the block ends; a vLLM without a pause goes on meanwhile."""
+        known = True
+        try:
+            try:
+                await self.client.post_to(root, "/pause?mode=wait", {})
+            except RefusedError as error:
+                known = error.status not in NO_SUCH_ENDPOINT
+                if known:
+                    raise
+            yield
+        finally:
+            if known:
+                await self._resume(root)
+
+    async def _resume(self, root: str) -> None:
+        """In bounded time, since a run that is ended passes here too."""
+        try:
+            async with asyncio.timeout(RESUME_SECONDS):
+                await self.client.post_to(root, "/resume", {})
+        except TimeoutError:
+            reason = f"{root}: no answer to /resume within {RESUME_SECONDS:g} s; it may still be paused"
+            raise UnansweredError(reason, 1, None) from None
 
     async def unload(self, root: str, old: PushedVersion) -> None:
         """Nothing: weights are replaced, and a replica with others than the current ones is given those again."""

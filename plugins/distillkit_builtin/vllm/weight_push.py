@@ -70,6 +70,11 @@ class WeightPush(ABC):
         """The model name that completions of the current version are requested of."""
 
     @property
+    def cache_salt(self) -> str | None:
+        """What keeps the current version's prefixes apart from others' in a server's cache; None: its name does."""
+        return None
+
+    @property
     def served(self) -> PushedVersion:
         """The current version. Raises RuntimeError before the first push."""
         if self.current is None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import RESPONSE, needing, opened, outcomes, score_requests, scorer, table_at, truth
+from builtin.http.serving import RESPONSE, bodies, needing, opened, outcomes, score_requests, scorer, table_at, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
-from distillkit.testing import check_plugin
+from distillkit.testing import check_plugin, make_context
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, parse_scores
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
@@ -83,14 +83,64 @@ async def test_a_server_that_takes_fewer_ids_than_it_says_is_refused_at_open(ser
         pass
 
 
-async def test_who_does_not_need_it_does_not_ask_for_it(serve: Serve) -> None:
-    server = serve(flavor=SCALED_OUT)
-    plugin = scorer(server)
-    assert "at_ids" in plugin.capabilities()  # `auto` may find it
-    async with opened(plugin):
+@pytest.mark.parametrize("dialect", ["auto", "vllm_tokens"])
+async def test_sampled_tokens_alone_are_scored_without_their_prompts_part(serve: Serve, dialect: str) -> None:
+    server, told = serve(flavor=SCALED_OUT), []
+    async with opened(scorer(server, dialect=dialect), make_context(notify=told.append)) as plugin:
+        server.traffic.clear()
+        (score,) = await outcomes(plugin, score_requests())
+    assert server.traffic.counts == {TOKENS: 1}
+    (body,) = bodies(server, TOKENS)
+    assert body["sampling_params"]["prompt_logprob_token_ids"] == [[index] for index in RESPONSE]
+    assert score.ids_proved
+    np.testing.assert_allclose(score.logprobs, truth(), atol=1e-6)
+    assert (score.arrays, told) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (403, "Scale-out endpoints are disabled. Restart vllm serve with --enable-scale-out to enable them."),
+        (404, "Not Found"),
+        (405, "Method Not Allowed"),
+        (400, "prompt_logprob_token_ids requires the V2 model runner (VLLM_USE_V2_MODEL_RUNNER=1)."),
+    ],
+)
+async def test_a_server_that_refuses_it_is_asked_for_whole_prompts_and_that_is_said_once(
+    serve: Serve, status: int, message: str
+) -> None:
+    one, other, told = serve(flavor=SCALED_OUT), serve(flavor=SCALED_OUT), []
+    other.faults.add(faults.Status(status, message=message), where=TOKENS, times=None)
+    async with opened(scorer(one, other), make_context(notify=told.append)) as plugin:
         assert "at_ids" not in plugin.capabilities()
+        one.traffic.clear()
+        scores = await outcomes(plugin, score_requests(3))
+        assert TOKENS not in one.traffic.counts  # a request may go to either
         with pytest.raises(InputError, match="does not give them: only vLLM gives logprobs of given ids"):
             await outcomes(plugin, score_requests(at_ids=IDS))
+    for score in scores:
+        np.testing.assert_allclose(score.logprobs, truth(), atol=1e-6)
+    (said,) = told
+    assert said.startswith(
+        f"teacher 'teacher': {other.url}: it is asked for the logprobs of whole prompts; vLLM 0.32 or"
+    )
+    assert said.endswith(f"({TOKENS}): it answered {status}: {message}")
+
+
+async def test_a_server_that_ignores_what_it_is_asked_for_is_asked_for_whole_prompts(serve: Serve) -> None:
+    server, told = serve(flavor=SCALED_OUT), []
+    server.faults.add(faults.Status(200, body={"choices": []}), where=TOKENS)
+    async with opened(scorer(server), make_context(notify=told.append)) as plugin:
+        assert plugin.provenance()["dialect"] == "PromptLogprobs"
+    assert told[0].endswith("the server ignores prompt_logprob_token_ids")
+
+
+async def test_a_run_of_top_k_alone_does_not_ask_for_it(serve: Serve) -> None:
+    server, plugin = serve(flavor=SCALED_OUT), scorer(serve(flavor=SCALED_OUT))
+    assert "at_ids" in plugin.capabilities()  # `auto` may find it
+    async with opened(scorer(server), needing(topk=2)) as plugin:
+        assert "at_ids" not in plugin.capabilities()
+        await outcomes(plugin, score_requests(topk=2))
     assert TOKENS not in server.traffic.counts
 
 
@@ -152,13 +202,16 @@ def test_any_bytes_are_an_array_of_logprobs_or_refused(at: int, bytes_there: byt
     assert (scored.at_logprobs <= 0.01).all()
 
 
-async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(serve: Serve) -> None:
+@pytest.mark.parametrize("needs", [{}, {"at_ids": 1}], ids=["sampled", "given ids"])
+async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(
+    serve: Serve, needs: dict[str, int]
+) -> None:
     """With a logits --logprobs-mode the array holds logits."""
     server = serve(flavor=SCALED_OUT)
     asked = len("Hello there, friend.")
     server.faults.add(faults.Status(200, body=sent([[-40.0, -40.0]] * asked)), where=TOKENS)
     with pytest.raises(InputError, match=r"nats from its own logprobs of the same tokens .*raw_logprobs"):
-        async with opened(scorer(server), needing(at_ids=1)):
+        async with opened(scorer(server), needing(**needs)):
             pass
 
 

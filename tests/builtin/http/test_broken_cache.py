@@ -46,7 +46,9 @@ async def test_a_file_that_is_no_cache_is_said_once_and_done_without(
     if what != "in a file":
         path.parent.mkdir()
     no_cache(path, what)
-    async with opened(scorer(serve(), cache=str(path)), make_context(notify=told.append)) as plugin:
+    async with opened(
+        scorer(serve(), dialect="prompt_logprobs", cache=str(path)), make_context(notify=told.append)
+    ) as plugin:
         for score in await outcomes(plugin, score_requests(3)):
             np.testing.assert_array_equal(score.logprobs, truth())
         assert counted(plugin) == {"hits": 0, "misses": 0, "failed": 3}
@@ -90,7 +92,9 @@ async def test_a_file_that_breaks_in_a_run_is_said_once_and_done_without(
 ) -> None:
     monkeypatch.setattr(score_file, "BUSY_SECONDS", 0.05)
     server, told = serve(), []
-    async with opened(scorer(server, cache=path), make_context(notify=told.append)) as plugin:
+    async with opened(
+        scorer(server, dialect="prompt_logprobs", cache=path), make_context(notify=told.append)
+    ) as plugin:
         await outcomes(plugin, score_requests(1, ids=[*RESPONSE, *range(200)]))  # so that it has some pages
         assert counted(plugin) == {"hits": 0, "misses": 1, "failed": 0}
         harm(plugin._live.cache.file)
@@ -124,11 +128,13 @@ async def test_a_damaged_score_is_not_taken_for_one(
     serve: Serve, path: str, column: str, value: str | None, said: str
 ) -> None:
     server, told = serve(), []
-    async with opened(scorer(server, cache=path)) as plugin:
+    async with opened(scorer(server, dialect="prompt_logprobs", cache=path)) as plugin:
         await outcomes(plugin, score_requests(topk=1))
     with sqlite3.connect(path) as database:
         database.execute(f"update scores set {column} = ?", (value,))
-    async with opened(scorer(server, cache=path), make_context(notify=told.append)) as plugin:
+    async with opened(
+        scorer(server, dialect="prompt_logprobs", cache=path), make_context(notify=told.append)
+    ) as plugin:
         (score,) = await outcomes(plugin, score_requests(topk=1))
     np.testing.assert_array_equal(score.logprobs, truth())
     (message,) = told
@@ -141,8 +147,10 @@ async def test_teachers_of_one_run_share_the_file_and_its_one_warning(serve: Ser
     no_cache(path, "text")
     run = make_context(notify=told.append)
     async with (
-        opened(scorer(serve(), cache=str(path)), run) as one,
-        opened(scorer(serve(), cache=str(path)), replace(run, user="teachers.other.scorer")) as other,
+        opened(scorer(serve(), dialect="prompt_logprobs", cache=str(path)), run) as one,
+        opened(
+            scorer(serve(), dialect="prompt_logprobs", cache=str(path)), replace(run, user="teachers.other.scorer")
+        ) as other,
     ):
         assert one._live.cache.file is other._live.cache.file
         await outcomes(one, score_requests())

@@ -219,7 +219,7 @@ def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
 
 async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serve) -> None:
     server = serve()
-    async with opened(scorer(server)) as plugin:
+    async with opened(scorer(server, dialect="prompt_logprobs")) as plugin:
         await outcomes(plugin, score_requests())
     assert bodies(server)[-1]["prompt"] == [*PROMPT, *RESPONSE]
     assert set(server.traffic.counts) == {"/v1/models", "/tokenize", "/version", COMPLETIONS}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from loopback.openai.wire import COMPLETIONS, GENERATE, Serve
+from loopback.openai.wire import COMPLETIONS, GENERATE, Serve, post, write_adapter
 
 from builtin.http.serving import bodies, opened, scorer
 from distillkit.errors import InputError
@@ -17,6 +17,7 @@ from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import ByteTokenizer, CategoricalModel
 from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.transport.messages import Request
 
 
 @pytest.mark.parametrize(
@@ -223,3 +224,24 @@ async def test_sglang_is_probed_where_completions_prove_nothing(serve: Serve) ->
     server = serve(flavor=Flavor("sglang", ids=False))
     async with opened(scorer(server)):
         assert bodies(server, GENERATE)[-1]["logprob_start_len"] == len(bodies(server, COMPLETIONS)[-1]["prompt"]) - 21
+
+
+@pytest.mark.parametrize("scale_out", [False, True], ids=["whole prompts", "token interface"])
+async def test_a_teacher_that_is_an_adapter_is_refused_where_scores_leave_it_out(
+    serve: Serve, tmp_path: Any, scale_out: bool
+) -> None:
+    """vLLM leaves a LoRA on the head out of prompt logprobs, and says nothing; samples have it."""
+    server = serve(flavor=Flavor(scale_out=scale_out))
+    load = {"lora_name": "mine", "lora_path": write_adapter(tmp_path / "adapter")}
+    assert post(server, "/v1/load_lora_adapter", **load).status_code == 200
+    async with opened(scorer(server, model="mine")):
+        pass
+    server.faults.add(faults.OtherWeights(5.0), where=lambda request: "max_tokens" in sampled(request), times=None)
+    assert "leaves a LoRA on the head (lm_head) out" in await refusal(scorer(server, model="mine"))
+    async with opened(scorer(server)):  # of a base model nothing of the kind is known, and nothing asked
+        pass
+
+
+def sampled(request: Request) -> Any:
+    """The fields of a request that samples; of any other none."""
+    return request.fields if request.fields.get("seed") is not None else {}

@@ -7,17 +7,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+import numpy as np
 import pytest
-from loopback.openai.wire import COMPLETIONS, Serve, write_adapter
+from loopback.openai.wire import COMPLETIONS, Serve, complete, post, write_adapter
 
-from builtin.http.serving import bodies, opened
+from builtin.http.serving import bodies, opened, truth
 from builtin.vllm.pushes import LOAD, UNLOAD, require_sampled_by, sample, sampler, with_weights
-from distillkit.errors import RunFailedError
+from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
 from distillkit_builtin.vllm import weight_push
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
+from distillkit_loopback.transport.messages import Request
 
 # Adapters
 
@@ -36,6 +39,34 @@ async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloa
     assert not server.catalogue.adapters
     assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
     assert {body["model"] for body in bodies(server)} == {"loopback", *names}
+    assert not any(body.get("cache_salt") for body in bodies(server))  # the adapter's name is in the cache's keys
+
+
+def scores_prompts(request: Request) -> bool:
+    return request.fields.get("prompt_logprobs") is not None
+
+
+async def test_a_first_adapter_that_is_left_out_of_scores_is_refused(serve: Serve, adapters: Sequence[Weights]) -> None:
+    """As vLLM leaves a LoRA on the head out of prompt logprobs; of the base model both are the same."""
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(faults.OtherWeights(5.0), where=scores_prompts, times=None)
+        with pytest.raises(
+            InputError, match=r"differ by \d+\.\d\d nats .* leaves a LoRA on the head .* merge this adapter"
+        ):
+            await plugin.sync(adapters[0])
+    assert not server.catalogue.adapters
+
+
+async def test_later_adapters_cost_no_question(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.traffic.clear()
+        await plugin.sync(adapters[0])
+        assert server.traffic.counts[COMPLETIONS] == 4
+        server.traffic.clear()
+        await plugin.sync(adapters[1])
+        assert COMPLETIONS not in server.traffic.counts
 
 
 async def test_runs_that_share_a_server_do_not_share_names(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -215,9 +246,61 @@ async def test_all_weights_are_reloaded_in_place_and_labelled(serve: Serve, mode
             assert server.catalogue.weight_version.endswith(f"-v{weights.version}")
     assert server.traffic.counts["/reset_prefix_cache"] == 3
     assert {body["model"] for body in bodies(server)} == {"loopback"}
+    salts = [salt.rpartition("-")[2] for body in bodies(server) if (salt := body.get("cache_salt"))]
+    assert salts == ["v0"] * 4 + ["v1"] * 4 + ["v2"] * 4  # vLLM may fill its cache behind a reset
     assert [body["kwargs"] for body in bodies(server, "/collective_rpc")] == [
         {"weights_path": str(weights.path)} for weights in models
     ]
+
+
+async def test_weights_are_replaced_only_once_nothing_is_computed(serve: Serve, models: Sequence[Weights]) -> None:
+    """A completion that is under way ends with the weights that it began with; one that comes meanwhile waits."""
+    server = serve(delay=0.3)
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.traffic.clear()
+        asked = {"prompt": [5, 70], "max_tokens": 6, "logprobs": 0, "return_token_ids": True}
+        under_way = asyncio.ensure_future(asyncio.to_thread(complete, server, **asked))
+        while not server.traffic.counts.get(COMPLETIONS):
+            await asyncio.sleep(0.005)
+        await plugin.sync(models[1])
+        found = await under_way
+    expected = truth(found["token_ids"], [5, 70], with_weights(models[0]))
+    np.testing.assert_allclose(found["logprobs"]["token_logprobs"], expected, atol=1e-6)
+    assert not server._engine.gate.paused
+
+
+@pytest.mark.parametrize("fault", [faults.Status(500), faults.Status(404)])
+async def test_a_server_goes_on_after_a_load_that_failed(
+    serve: Serve, models: Sequence[Weights], fault: faults.Status
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(fault, where="/collective_rpc")
+        with pytest.raises(RunFailedError, match=f"answered {fault.status}"):
+            await plugin.sync(models[0])
+        assert httpx.get(f"{server.url}/is_paused").json() == {"is_paused": False}
+
+
+@pytest.mark.parametrize("status", [404, 405])
+async def test_a_server_that_knows_no_pause_is_given_weights_without_one(
+    serve: Serve, models: Sequence[Weights], status: int
+) -> None:
+    server = serve()
+    server.faults.add(faults.Status(status), where="/pause", times=None)
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        require_sampled_by(await sample(plugin), with_weights(models[0]), 0)
+    assert "/resume" not in server.traffic.counts
+
+
+async def test_a_server_that_was_left_paused_is_said_before_it_is_asked(serve: Serve) -> None:
+    server = serve()
+    assert post(server, "/pause?mode=wait").json() == {"status": "paused"}
+    with pytest.raises(InputError, match=f"is paused, .* curl -X POST {server.url}/resume"):
+        async with opened(sampler(server)):
+            pass
+    assert COMPLETIONS not in server.traffic.counts
 
 
 def with_weights_on(pushed: Sequence[Weights]) -> CategoricalModel:

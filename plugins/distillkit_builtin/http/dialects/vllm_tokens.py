@@ -39,9 +39,12 @@ _RESPONSE = TypeAdapter(_Response)
 class VllmTokens:
     """`POST /inference/v1/generate` with `prompt_logprob_token_ids`, which vLLM 0.32 has with `--enable-scale-out`.
 
-    Row i of the answer is of the position before the response's token i, its columns are of the ids that were asked
-    for there: the sampled one first, then the query's `at_ids`. `topk` is not asked for here. vLLM takes as many
-    columns as its `--max-logprobs`. Needs its V2 model runner. Written from vLLM's documentation and sources.
+    The head is computed for the response's rows alone, and the answer holds 4 bytes a number and nothing of the prompt.
+    The prefix cache is not read: vLLM computes the whole prompt where a part of it is scored.
+
+    Row i of the answer is of the position before the response's token i, its columns are of the ids that were asked for
+    there: the sampled one first, then the query's `at_ids`. `topk` is not asked for here. vLLM takes as many columns as
+    its `--max-logprobs`. Needs its V2 model runner. Written from vLLM's documentation and sources.
     """
 
     name: ClassVar[str] = "vllm_tokens"
