@@ -71,10 +71,11 @@ def test_each_step_samples_from_the_adapter_of_its_version(serve: Serve, real: A
     assert [body["lora_name"] for body in bodies(server, UNLOAD)] == loaded
     assert not server.catalogue.adapters
     assert [Path(body["lora_path"]).parent.name for body in bodies(server, LOAD)] == [f"version-{v}" for v in range(4)]
-    # what comes before is what is measured of the base model when the run starts
+    # what comes before is what is measured of the base model when the run starts, and of the first adapter
     sampled = [body["model"] for body in bodies(server) if "return_token_ids" in body]
     assert sampled[-12:] == [loaded[0]] * 4 + [loaded[1]] * 4 + [loaded[2]] * 4
-    assert set(sampled[:-12]) == {"loopback"}
+    assert set(sampled[:-14]) == {"loopback"}
+    assert sampled[-14:-12] == [loaded[0]] * 2
     assert all(row["concurrency/student/window"] >= 1 for row in result.metrics)
 
 
