@@ -71,9 +71,7 @@ class LoopbackServer:
         self.faults = faults or Faults[Fault]()
         self.traffic = Traffic(remembered)
         self.catalogue = Catalogue(name, model, context_length)
-        self._delay = delay
-        self._api_key = api_key
-        self._port = port
+        self._delay, self._api_key, self._port = delay, api_key, port
         self._closing = threading.Event()
         self._server: LocalServer | None = None
         self._engine = Engine(self.catalogue, max_logprobs, processed=processed_logprobs)

@@ -37,6 +37,8 @@ DIALECTS: Sequence[Dialect] = (
 )
 VERSION_SECONDS = 5.0
 """Within which a server is to say its version; that is good to know, and no more."""
+NOT_OFFERED = (403, 404, 405)
+"""What a server answers at a path that it does not have, or that is switched off."""
 WEIGHTS_PATHS = ("/get_model_info", "/weight_info")
 """Where SGLang, and vLLM in its development mode, say which weights they hold now."""
 WHOLE_PROMPTS = (
@@ -49,13 +51,17 @@ HOW_TO_START = (
 )
 
 
+class NotOfferedError(UnprovedError):
+    """The server has no token interface, or it is switched off: nobody asked for it, so nothing is wrong."""
+
+
 async def find_spoken(
     client: ServiceClient, options: HttpScorerOptions, query: ScoreQuery, tell: Callable[[str], None]
 ) -> Spoken:
     """How every replica is asked for what `query` asks.
 
-    With dialect `auto` a vLLM whose token interface works is asked by it, and one that refuses it as any other; `tell`
-    hears why then. Raises InputError as `find_dialect`, and for ids that are needed and not given.
+    With dialect `auto` a vLLM whose token interface works is asked by it, and one that has none as any other; `tell`
+    hears why where it has one that does not work. Raises InputError as `find_dialect`, and for ids that are needed and not given.
     """
     by_tokens = options.dialect == "vllm_tokens"
     name = "prompt_logprobs" if by_tokens else options.dialect
@@ -72,7 +78,8 @@ async def find_spoken(
             await _require_given(client, root, spoken.dialect, asked)
         except UnprovedError as error:
             if not needed:
-                tell(f"{root}: {WHOLE_PROMPTS}: {error}")
+                if not isinstance(error, NotOfferedError):
+                    tell(f"{root}: {WHOLE_PROMPTS}: {error}")
                 return spoken
             raise InputError(f"{root} gives no logprobs of given ids ({VllmTokens.path}): {error}; {AT_IDS}") from error
         except AlignmentError as error:
@@ -84,14 +91,15 @@ async def _require_given(client: ServiceClient, root: str, dialect: Dialect, que
     """Ask a replica for `query.at_ids`, which are those of the response.
 
     Raises:
-        UnprovedError: if it does not know or refuses the token interface, with its own words.
+        UnprovedError: if it refuses the token interface, with its own words; NotOfferedError where it has none.
         AlignmentError: if what it gives is not right: `dialect` must give the same numbers.
     """
     plain, tokens = replace(query, at_ids=None), VllmTokens()
     try:
         given = tokens.parse((await client.post_to(root, tokens.path, tokens.payload(query))).value, query)
     except RefusedError as error:
-        raise UnprovedError(f"it answered {error.status}: {error.message}{refused_field(error.message)}") from error
+        kind = NotOfferedError if error.status in NOT_OFFERED else UnprovedError
+        raise kind(f"it answered {error.status}: {error.message}{refused_field(error.message)}") from error
     known = dialect.parse((await client.post_to(root, dialect.path, dialect.payload(plain))).value, plain)
     if given.at_logprobs is None:
         raise AssertionError("the query has ids, which are those of the response")
