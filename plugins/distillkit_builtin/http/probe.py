@@ -61,7 +61,8 @@ async def find_spoken(
     """How every replica is asked for what `query` asks.
 
     With dialect `auto` a vLLM whose token interface works is asked by it, and one that has none as any other; `tell`
-    hears why where it has one that does not work. Raises InputError as `find_dialect`, and for ids that are needed and not given.
+    hears why where it has one that does not work. Raises InputError as `find_dialect`, and for ids that are needed and
+    not given.
     """
     by_tokens = options.dialect == "vllm_tokens"
     name = "prompt_logprobs" if by_tokens else options.dialect
