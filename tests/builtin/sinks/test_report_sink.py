@@ -87,4 +87,4 @@ def test_a_report_that_cannot_be_written_is_a_warning(fake_config: Make, monkeyp
     result = run(fake_config(sinks=["list", "report"]))
     assert result.summary["status"] == "completed"
     log = (result.run_dir / "run.log").read_text(encoding="utf-8")
-    assert "WARNING sink 'report' failed when it was closed: OSError: no room" in log
+    assert "WARNING sink 'report' could not be closed: OSError: no room" in log

@@ -255,7 +255,10 @@ def test_peaks_that_were_measured_on_a_gpu_are_reckoned(
     planned: Callable[..., DeviceFit],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In benchmarks/README.md; layers recomputed nothing then, slots stayed, and the head saw 2,048 positions."""
+    """In benchmarks/README.md; layers recomputed nothing then, the fast path's slots stayed, and the head saw 2,048
+    positions."""
+    monkeypatch.setattr(reports, "keeps_slots", lambda size, *, fast: fast)
+    monkeypatch.setattr(inference_sizes, "keeps_slots", lambda size, *, fast: fast)
     monkeypatch.setattr(inference_sizes, "ON_CUDA", 2048)
     monkeypatch.setattr(reports, "recomputes", lambda options: False)
     monkeypatch.setattr(reports, "LARGE", 10**12)
