@@ -121,6 +121,10 @@ def test_a_step_on_top_k_from_servers_is_that_of_the_local_backends(
     assert steps[0]["train/grad_norm"] > 0
 
 
+SLOWLY = 0.1
+"""Seconds a completion: a sink hears of progress a moment late, and is to act while there is more to sample."""
+
+
 class Restarter(Sink):
     """Restarts a server on its port while the second step draws or, with `between`, after the first step."""
 
@@ -148,7 +152,7 @@ class Restarter(Sink):
 
 @pytest.mark.parametrize("between", [False, True], ids=["while it draws", "between steps"])
 def test_a_restarted_server_costs_nothing_but_time(serve: Serve, real: Any, remote_config: Make, between: bool) -> None:
-    server = serve(real)
+    server = serve(real, delay=SLOWLY)
     restarter = Restarter.of(server, between=between)
     result = distillkit.run(remote_config(server, sampler=ONE_BY_ONE, sinks=[restarter]))
     assert restarter._done
@@ -188,7 +192,7 @@ class Stopper(Sink):
 def test_one_of_two_servers_that_dies_costs_no_completion(
     serve: Serve, real: Any, remote_config: Make, lora_rank: int, returns: bool
 ) -> None:
-    staying, dying = serve(real, delay=0.01), serve(real, delay=0.01)
+    staying, dying = serve(real, delay=SLOWLY), serve(real, delay=SLOWLY)
     stopper = Stopper.of(dying, returns=returns)
     options = {"base_url": [staying.url, dying.url], "timeouts": {"retry": 60, "request": 10}}
     student = {"lora_rank": lora_rank, "learning_rate": 0.01}
@@ -203,7 +207,7 @@ def test_one_of_two_servers_that_dies_costs_no_completion(
 def test_all_weights_are_pushed_and_pushed_again_after_a_restart(
     serve: Serve, real: Any, remote_config: Make, between: bool
 ) -> None:
-    server = serve(real)
+    server = serve(real, delay=SLOWLY)
     restarter = Restarter.of(server, between=between)
     student = {"lora_rank": 0, "learning_rate": 0.01}
     result = distillkit.run(remote_config(server, sampler=ONE_BY_ONE, student=student, sinks=[restarter]))
