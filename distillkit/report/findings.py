@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillkit.frozen import Value
+from distillkit.loop.route_headroom import LEAST_GAP
 from distillkit.report.run_record import RunRecord
 from distillkit.report.starting_gaps import starting_gaps
-from distillkit.report.training_routes import NOTHING, TrainedRoute, trained_routes
+from distillkit.report.training_routes import TrainedRoute, trained_routes
 from distillkit.significant import significant
 
 STEPS = 5
@@ -92,7 +93,7 @@ def _drowns(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[Finding]
 
 def _agrees(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[Finding]:
     for route, gap in _agreeing(run, routes):
-        moved = abs(route.newest_gap or 0.0) >= NOTHING
+        moved = abs(route.newest_gap or 0.0) >= LEAST_GAP
         yield Finding(
             f"The teacher of route {route.shown} agrees with the student everywhere: {gap}, so there is nothing to "
             "learn. Does it read the privileged prompt that is meant for it, and is it the model that was meant "
@@ -107,9 +108,9 @@ def _agreeing(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[tuple[
     for route in routes:
         start = starts.get(route.slug)
         sizes = [abs(gap) for gap in (route.first_gap, route.newest_gap) if gap is not None]
-        if start is not None and abs(start.mean) < NOTHING and start.size < SAME_SIZE:
+        if start is not None and abs(start.mean) < LEAST_GAP and start.size < SAME_SIZE:
             yield route, f"before training the gap is {significant(start.mean)} nats a token"
-        elif start is None and sizes and max(sizes) < NOTHING:
+        elif start is None and sizes and max(sizes) < LEAST_GAP:
             yield route, f"the gap is {significant(route.first_gap or 0.0)} nats a token from the first steps on"
 
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillkit.frozen import Value
+from distillkit.loop.route_headroom import LEAST_GAP, STEPS
 from distillkit.report.route_names import route_names
 from distillkit.report.run_record import RunRecord
 
 ROUTE = re.compile(r"teacher_route/(.+)/tokens")
-STEPS = 5
-NOTHING = 0.02
-"""Nats a token: a teacher that was never further from the student than this has nothing to teach it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def _route(run: RunRecord, slug: str, shown: str, weighed: int) -> TrainedRoute:
         weight=sum(weights) / weighed if weights else None,
         first_gap=first,
         newest_gap=newest,
-        headroom=newest / first if first is not None and newest is not None and first >= NOTHING else None,
+        headroom=newest / first if first is not None and newest is not None and first >= LEAST_GAP else None,
         truncated=_mean(values("truncated_fraction")[-STEPS:]),
     )
 
