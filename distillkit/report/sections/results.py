@@ -1,12 +1,13 @@
 """Held-out rows before and after by route, and what training did by route."""
 
 from distillkit.events import Measure
+from distillkit.loop.route_headroom import STEPS
 from distillkit.report.charts import charts_of
 from distillkit.report.html_templates import rendered
 from distillkit.report.route_results import RouteResults, route_results
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import ReportSection
-from distillkit.report.training_routes import STEPS, trained_routes
+from distillkit.report.training_routes import trained_routes
 
 COMPARED = ("Learning", "Completions", "Policy", "Speed")
 """Groups of charts whose newest values stand side by side."""
