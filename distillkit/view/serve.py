@@ -49,11 +49,16 @@ def server_of(pages: Pages, token: str) -> uvicorn.Server:
 
 
 def listening(port: int) -> socket.socket:
-    """A socket on loopback. Raises InputError if the port is taken."""
+    """A socket on loopback that takes connections from now on, and keeps them until a server serves.
+
+    Raises:
+        InputError: if the port is taken.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((LOOPBACK, port))
+        listener.listen()  # bound alone it refuses who asks before uvicorn has started
     except (OSError, OverflowError) as error:
         listener.close()
         why = error.strerror if isinstance(error, OSError) else "no such port"

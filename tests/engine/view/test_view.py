@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -46,6 +47,11 @@ def client(runs: Path) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_an_address_that_was_told_refuses_nobody_before_the_server_runs() -> None:
+    with listening(0) as listener, socket.create_connection(listener.getsockname(), timeout=5):
+        pass
 
 
 def _told(client: httpx.Client) -> dict[str, Any]:
