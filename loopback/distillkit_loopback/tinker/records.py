@@ -74,7 +74,10 @@ class Records:
 
     def _info(self, call: Call) -> Response:
         saving = self._shared.checkpoints.find(read(call, WeightsInfo).tinker_path, "weights").saving
-        return Response({"base_model": saving.base_model, "is_lora": True, "lora_rank": saving.rank})
+        known: dict[str, JsonValue] = {"base_model": saving.base_model, "is_lora": True, "lora_rank": saving.lora.rank}
+        if self._shared.behavior.knows_models:
+            known |= saving.lora.model_dump(include={"train_unembed", "train_mlp", "train_attn"})
+        return Response(known)
 
     def _delete(self, call: Call) -> Response:
         self._shared.checkpoints.delete(self._named(call))
