@@ -46,6 +46,8 @@ class Records:
         if self._shared.behavior.keeps_options:
             yield Route.to("PUT", runs + "/{checkpoint+}/ttl", self._keep)
             yield Route.to("GET", API + "checkpoints", self._list_all)
+        else:
+            yield Route.to("PUT", runs + "/{checkpoint+}/ttl", _not_allowed)
         if self._shared.behavior.exports:
             yield Route.to("GET", runs + "/{checkpoint+}/external_weights_urls", self._addresses)
             yield Route.to("GET", DOWNLOADS + "{run+}/{checkpoint}/{file}", self._download)
@@ -123,6 +125,10 @@ class Records:
 
     def _sampler(self, call: Call) -> Checkpoint:
         return self._shared.checkpoints.get(call.names["run"], "sampler_weights", call.names["checkpoint"])
+
+
+def _not_allowed(call: Call) -> Response:
+    raise Refused(405, "Method Not Allowed")
 
 
 def _plain(checkpoint: Checkpoint) -> JsonValue:
