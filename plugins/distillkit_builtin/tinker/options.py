@@ -65,5 +65,60 @@ class TinkerOptions(FrozenOptions):
         return value
 
 
+class TinkerStudentTimeouts(RequestTimeouts):
+    """How long each thing may take, in seconds."""
+
+    step: float = Field(1800.0, gt=0, description="Seconds for one optimizer step, or to make, save or load a model.")
+    weight_sync: float = Field(600.0, gt=0, description="Seconds for new weights to be there for sampling.")
+
+
+class TinkerStudentOptions(TinkerOptions):
+    """What is trained, and how. A mixin: `class TinkerStudent(TinkerStudentOptions, Student, Sampler)`."""
+
+    model: str = Field(
+        min_length=1,
+        examples=["Qwen/Qwen3-8B"],
+        description="The base model as the server calls it; at SkyRL what it was started with, which may be a path.",
+    )
+    tokenizer_model: str | None = Field(
+        None,
+        min_length=1,
+        examples=["Qwen/Qwen3-8B"],
+        description="Its tokenizer: a local directory, or `org/name` on the Hugging Face hub; null: the model's name "
+        "before any colon.",
+    )
+    lora_rank: int = Field(
+        32, ge=1, description="Rank of the LoRA, whose alpha is 32 at every server; Tinker takes powers of 2."
+    )
+    train_mlp: bool = Field(True, description="The LoRA is also on the layers of the MLPs.")
+    train_attn: bool = Field(True, description="The LoRA is also on the layers of the attention.")
+    train_unembed: bool = Field(True, description="The LoRA is also on the head, at servers that can.")
+    learning_rate: float = Field(1e-4, gt=0, description="AdamW's.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's.")
+    adam_betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's.")
+    adam_epsilon: float = Field(1e-8, gt=0, description="AdamW's.")
+    grad_clip_norm: float = Field(
+        0.0,
+        ge=0,
+        description="Gradients are clipped to this norm; 0: not clipped. Refused where the server says that it reads "
+        "no such field.",
+    )
+    max_seq_len: int | None = Field(
+        None, ge=2, description="The longest prompt plus completion in tokens; null: what the server says of the model."
+    )
+    checkpoint_ttl: int | None = Field(
+        None,
+        ge=3600,
+        description="Seconds after which the server deletes the checkpoints that a run saved there, but for the final "
+        "weights; null: never. A run that is older than that cannot be resumed.",
+    )
+    timeouts: TinkerStudentTimeouts = Field(TinkerStudentTimeouts(), description="How long each thing may take.")
+
+    @property
+    def tokenizer_source(self) -> str:
+        """Where the tokenizer is: a served name may be `name:peft:262144`."""
+        return self.tokenizer_model or self.model.partition(":")[0]
+
+
 def _root(url: str) -> str:
     return url.strip().rstrip("/").removesuffix("/api/v1").rstrip("/")

@@ -4,6 +4,8 @@ import contextlib
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from distillkit.context import RunContext
 from distillkit.errors import RunFailedError
 from distillkit_builtin.remote.keys import Key
@@ -11,6 +13,7 @@ from distillkit_builtin.tinker.options import TinkerOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
 from distillkit_builtin.tinker.server_facts import ServerFacts, ask_server, read_key
 
+UNLOAD = "/api/v1/unload_model"
 CLOSE_SECONDS = 10.0
 """For the end of the session: SkyRL knows no such request, and a server that is gone does not hold up the run's end."""
 
@@ -39,6 +42,22 @@ class TinkerService:
             key = self._key or read_key(self.key_variable)
             self._client = load_sdk().ServiceClient(base_url=self.root, api_key=key.reveal())
         return self._client
+
+    def unload(self, model_id: str) -> None:
+        """Let the server free a model, if it says that it can; blocking. One that cannot frees it with the session.
+
+        The SDK has no call for it, and SkyRL has room for so many models as it was started with.
+        """
+        if self.facts is None or not self.facts.has_path(UNLOAD):
+            return
+        key = self._key or read_key(self.key_variable)
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(
+                f"{self.root}{UNLOAD}",
+                json={"model_id": model_id, "type": "unload_model"},
+                headers={"X-API-Key": key.reveal()},
+                timeout=CLOSE_SECONDS,
+            )
 
     async def close(self) -> None:
         """End the session and its heartbeats. A server that does not know how to end one drops it by itself."""
