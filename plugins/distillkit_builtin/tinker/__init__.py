@@ -1,1 +1,1 @@
-"""Student and scorer on servers that speak the Tinker protocol. Not a plugin by itself."""
+"""Student and scorer on servers that speak the Tinker protocol: Tinker itself, SkyRL and others."""

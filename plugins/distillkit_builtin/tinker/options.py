@@ -1,0 +1,69 @@
+"""The options of student and scorer `tinker`: mixins of the plugins, and all that live objects are given of them."""
+
+import os
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from distillkit_builtin.remote.options import names_a_variable, split_address
+
+KEY = "TINKER_API_KEY"
+BASE_URL = "TINKER_BASE_URL"
+DEFAULT_BASE_URL = "https://tinker.thinkingmachines.dev/services/tinker-prod"
+
+
+class FrozenOptions(BaseModel):
+    """Frozen, and without keys that nobody reads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class TinkerConcurrency(FrozenOptions):
+    """How many requests the server is sent at once."""
+
+    max: int = Field(256, ge=1, description="Requests at once, at most.")
+
+
+class RequestTimeouts(FrozenOptions):
+    """How long each thing may take, in seconds."""
+
+    request: float = Field(600.0, gt=0, description="Seconds for one completion or score, with the SDK's own retries.")
+
+
+class TinkerOptions(FrozenOptions):
+    """Where a Tinker server is, and how requests are sent to it."""
+
+    base_url: str | None = Field(
+        None, description="The server, as the SDK wants it (without /api/v1); null: TINKER_BASE_URL, else Tinker's own."
+    )
+    api_key_env: str = Field(
+        KEY,
+        description="The name of the environment variable that holds the key. A server that checks no key gets any "
+        "that begins with tml-, which the SDK asks for.",
+    )
+    concurrency: TinkerConcurrency = Field(TinkerConcurrency(), description="How many requests are sent at once.")
+
+    @property
+    def root(self) -> str:
+        """The server's address, without a trailing slash or /api/v1."""
+        return _root(self.base_url or os.environ.get(BASE_URL, "").strip() or DEFAULT_BASE_URL)
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address(cls, value: str | None) -> str | None:
+        if value is not None:
+            split_address(value.strip())
+        return value
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _is_a_name(cls, value: object) -> object:
+        if not (isinstance(value, str) and names_a_variable(value)):
+            raise ValueError(
+                "wants the name of an environment variable, such as TINKER_API_KEY, and this looks like a key itself "
+                "or is no name (it is not repeated here); export the key and name its variable"
+            )
+        return value
+
+
+def _root(url: str) -> str:
+    return url.strip().rstrip("/").removesuffix("/api/v1").rstrip("/")
