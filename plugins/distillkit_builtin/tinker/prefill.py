@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distillkit_builtin.tinker.prompt_logprobs import Asked
+from distillkit_builtin.tinker.scored_response import Asked
 
 LAST_N = "prompt_logprobs_last_n"
 TARGETS = "target_prompt_logprobs"

@@ -17,7 +17,7 @@ from distillkit.errors import AlignmentError, InputError
 from distillkit.tokenizer import Tokenizer, vocabulary_size
 from distillkit.types import Message
 from distillkit_builtin.tinker.prefill import LAST_N, TARGETS, Prefill
-from distillkit_builtin.tinker.prompt_logprobs import ROUNDING, Asked, ResponseLogprobs, leading_nones, read_response
+from distillkit_builtin.tinker.scored_response import ROUNDING, Asked, ResponseLogprobs, leading_nones, read_response
 from distillkit_builtin.tinker.sdk import sdk_version
 from distillkit_builtin.tinker.sdk_errors import refused_input, status_of
 

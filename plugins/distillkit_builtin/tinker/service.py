@@ -9,7 +9,7 @@ from distillkit.errors import RunFailedError
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.tinker.options import TinkerOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
-from distillkit_builtin.tinker.server_facts import ServerFacts, ask_server, read_key
+from distillkit_builtin.tinker.server_facts import ServerFacts, ask_server, base_model_of, read_key
 
 CLOSE_SECONDS = 10.0
 """For the end of the session: SkyRL knows no such request, and a server that is gone does not hold up the run's end."""
@@ -32,6 +32,10 @@ class TinkerService:
         if self.facts is None:
             self.facts = ask_server(self.root, self._key)
         return self.facts
+
+    def base_model_of(self, run_id: str) -> str | None:
+        """The base model of a training run; None where the server does not say. Blocking."""
+        return base_model_of(self.root, self._key or read_key(self.key_variable), run_id)
 
     def client(self) -> Any:  # noqa: ANN401 - the SDK's ServiceClient
         """The one client, which begins a session with its first request; blocking on the first call (an import)."""

@@ -8,7 +8,7 @@ import pytest
 
 from distillkit.errors import AlignmentError
 from distillkit.token_arrays import id_table
-from distillkit_builtin.tinker.prompt_logprobs import Asked, leading_nones, read_response
+from distillkit_builtin.tinker.scored_response import Asked, leading_nones, read_response
 
 RESPONSE = np.array([7, 8, 9])
 ROWS = [-0.5, -1.0, -2.0, -3.0]
