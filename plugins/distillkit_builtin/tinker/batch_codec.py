@@ -67,7 +67,7 @@ def _trained(datum: Datum) -> TrainedTokens:
     return TrainedTokens(weighted, sampling, counts)
 
 
-def as_datums(batch: Batch, tokens: Sequence[TrainedTokens], scale: GradientScale, types: Any) -> list[Any]:  # noqa: ANN401
+def as_datums(batch: Batch, tokens: Sequence[TrainedTokens], scale: GradientScale, sdk: Any) -> list[Any]:  # noqa: ANN401
     """All of a batch, in its order, with advantages that make the server's gradient the sum over tokens."""
     made = []
     for datum, trained in zip(batch.datums, tokens, strict=True):
@@ -79,7 +79,7 @@ def as_datums(batch: Batch, tokens: Sequence[TrainedTokens], scale: GradientScal
             "logprobs": [*before, *trained.sampling.tolist()],
             "advantages": [*before, *(trained.weighted * np.float32(factor)).tolist()],
         }
-        made.append(types.Datum(model_input=types.ModelInput.from_ints(full[:-1]), loss_fn_inputs=arrays))
+        made.append(sdk.Datum(model_input=sdk.ModelInput.from_ints(full[:-1]), loss_fn_inputs=arrays))
     return made
 
 
@@ -138,9 +138,9 @@ def server_metrics(*results: Any) -> dict[str, float]:  # noqa: ANN401 - the SDK
     return metrics
 
 
-def adam_params(options: TinkerStudentOptions, types: Any) -> Any:  # noqa: ANN401 - the SDK's AdamParams
+def adam_params(options: TinkerStudentOptions, sdk: Any) -> Any:  # noqa: ANN401 - the SDK's AdamParams
     """The optimizer's options, as each step sends them."""
-    return types.AdamParams(
+    return sdk.AdamParams(
         learning_rate=options.learning_rate,
         beta1=options.adam_betas[0],
         beta2=options.adam_betas[1],

@@ -71,7 +71,7 @@ class Checkpoints:
             await self.connection.load(record["checkpoint"])
         except RunFailedError as error:
             raise RunFailedError(
-                f"{error}; the checkpoint is kept by the server alone ({self.options.root}): has it been deleted, or is "
-                "it another server's?"
+                f"{error}; the checkpoint is kept by the server alone ({self.options.root}): has it been deleted, or "
+                "is it another server's?"
             ) from error
         return int(record["version"])

@@ -5,21 +5,24 @@ an empty one ends at nothing, not even at the model's own end. Stop strings are 
 behind the token that completes one: what was sampled behind it depends on nothing that is kept.
 """
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from distillkit.arrays import FloatArray, token_ids
+import numpy as np
+
+from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token_ids
 from distillkit.errors import AlignmentError, DistillkitError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.remote.admission import Admission
 from distillkit_builtin.remote.completion_length import require_own_limit
-from distillkit_builtin.tinker.prompt_logprobs import checked_logprobs, response_logprobs
-from distillkit_builtin.tinker.sdk import got, load_sdk
+from distillkit_builtin.tinker.prefill import submit
+from distillkit_builtin.tinker.scored_response import Asked, ResponseLogprobs, leading_nones, read_response
+from distillkit_builtin.tinker.sdk import got
 from distillkit_builtin.tinker.sdk_errors import failure_of
 
 SEEDS = 2**31
@@ -42,18 +45,19 @@ class Sampled:
 class Endpoint:
     """A model that can be asked, and how many requests it is sent at once."""
 
+    sdk: Any
+    """The SDK's module."""
     client: Any
     """The SDK's `SamplingClient`."""
-    slots: asyncio.Semaphore
+    admission: Admission
     seconds: float
     """For one request."""
     raw: bool = True
     """Whether the logprobs of completions are those at temperature 1, before top-p and top-k, however sampled."""
-    types: Any = field(default_factory=lambda: load_sdk().types)
 
     async def sample(self, prompt: Sequence[int], params: SamplingParams, seed: int) -> Sampled:
         """One completion. Raises what the SDK raises, or TimeoutError."""
-        asked = self.types.SamplingParams(
+        asked = self.sdk.SamplingParams(
             max_tokens=params.max_tokens,
             seed=seed % SEEDS,
             stop=list(params.stop_ids),
@@ -61,23 +65,28 @@ class Endpoint:
             top_k=params.top_k or ALL,
             top_p=params.top_p,
         )
-        async with self.slots:
-            pending = self.client.sample(self._input(prompt), num_samples=1, sampling_params=asked)
-            response = await got(pending, self.seconds)
+        async with self.admission.slot(self.admission.ticket()):
+            given = self.sdk.ModelInput.from_ints(list(prompt))
+            response = await got(self.client.sample(given, num_samples=1, sampling_params=asked), self.seconds)
         if len(response.sequences) != 1:
             raise AlignmentError(f"{len(response.sequences)} completions came back for one request")
         (sequence,) = response.sequences
         reason = getattr(sequence.stop_reason, "value", sequence.stop_reason)
         return Sampled([int(index) for index in sequence.tokens], str(reason), sequence.logprobs)
 
-    async def logprobs(self, ids: Sequence[int]) -> list[float | None]:
-        """What the server says of each of `ids`; how long that is, servers differ in. Raises as `sample`."""
-        async with self.slots:
-            found: list[float | None] = await got(self.client.compute_logprobs(self._input(ids)), self.seconds)
-        return found
+    async def score(self, what: str, prompt: Sequence[int], asked: Asked) -> ResponseLogprobs:
+        """The logprobs of a response, however the server lines them up with its ids, which their number tells.
 
-    def _input(self, ids: Sequence[int]) -> Any:  # noqa: ANN401 - the SDK's ModelInput
-        return self.types.ModelInput.from_ints(list(ids))
+        Raises AlignmentError, or as `sample`.
+        """
+        ids = [*prompt, *asked.response_ids.tolist()]
+        async with self.admission.slot(self.admission.ticket()):
+            answer = await got(submit(self.sdk, self.client, ids, asked, last_n=False), self.seconds)
+        try:
+            leading = leading_nones(answer.prompt_logprobs, asked.count)
+        except AlignmentError as error:
+            raise AlignmentError(f"{what}: {error}") from error
+        return read_response(what, answer, asked, leading)
 
 
 async def sample_completion(
@@ -105,7 +114,7 @@ async def sample_completion(
             reason = "stop"
         ids = sampled.ids[:end]
         if not endpoint.raw and not request.params.is_untouched:
-            logprobs = await _rescored(endpoint, what, prompt, ids)
+            logprobs = (await endpoint.score(what, prompt, Asked(len(prompt), token_ids(ids)))).logprobs
     except DistillkitError:
         raise
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
@@ -139,18 +148,27 @@ def _require_own_end(what: str, request: SampleRequest, ids: Sequence[int], reas
     require_own_limit(len(ids), reason, request, what, OWN_LIMIT)
 
 
-async def _rescored(endpoint: Endpoint, what: str, prompt: list[int], ids: list[int]) -> FloatArray:
-    """The logprobs of a completion as the server scores it, where those it samples with are of another distribution."""
-    values = await endpoint.logprobs([*prompt, *ids])
-    return response_logprobs(what, values, len(prompt) + len(ids), len(ids))
+def checked_logprobs(what: str, values: Sequence[float] | None, count: int) -> FloatArray:
+    """Logprobs of sampled tokens [count], each there and possible. Raises AlignmentError."""
+    if values is None:
+        raise AlignmentError(f"{what}: no logprobs came back")
+    if len(values) != count:
+        raise AlignmentError(f"{what}: {len(values)} logprobs came back for {count} tokens")
+    found = np.array([np.nan if value is None else value for value in values], np.float64)
+    bad = np.flatnonzero(~(found <= LOGPROB_ROUNDING) | np.isneginf(found))
+    if len(bad):
+        raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {values[bad[0]]}")
+    return logprob_array(found)
 
 
 async def score_completion(endpoint: Endpoint, request: ScoreRequest) -> Score | Failure:
     """The logprobs of a given response, or a Failure where the server could not give them. Raises as above."""
-    prompt, response = request.prompt_ids.tolist(), request.token_ids.tolist()
     what = f"score of {request.key} by teacher {request.teacher!r}"
+    asked = Asked(len(request.prompt_ids), request.token_ids, request.topk, request.at_ids)
     try:
-        values = await endpoint.logprobs([*prompt, *response])
+        found = await endpoint.score(what, request.prompt_ids.tolist(), asked)
+    except DistillkitError:
+        raise
     except Exception as error:  # noqa: BLE001 - read there, and raised again if it is not of this request alone
         return failure_of(request, error, endpoint.seconds)
-    return Score(request, response_logprobs(what, values, len(prompt) + len(response), len(response)), None)
+    return Score(request, found.logprobs, None, arrays=found.arrays)

@@ -60,7 +60,7 @@ class GradientScale:
         return f"the server divides {' and '.join(divisors)} (measured); advantages are multiplied by as much"
 
 
-def probe_datums(types: Any, copies: int, ids: Sequence[int]) -> list[Any]:  # noqa: ANN401 - the SDK's module and data
+def probe_datums(sdk: Any, copies: int, ids: Sequence[int]) -> list[Any]:  # noqa: ANN401 - the SDK's module and data
     """`copies` of a sequence in which one position trains, with the advantage 1."""
     count = len(ids) - 1
     arrays = {
@@ -68,12 +68,12 @@ def probe_datums(types: Any, copies: int, ids: Sequence[int]) -> list[Any]:  # n
         "logprobs": [0.0] * count,
         "advantages": [1.0 if at == AT else 0.0 for at in range(count)],
     }
-    datum = types.Datum(model_input=types.ModelInput.from_ints(list(ids[:-1])), loss_fn_inputs=arrays)
+    datum = sdk.Datum(model_input=sdk.ModelInput.from_ints(list(ids[:-1])), loss_fn_inputs=arrays)
     return [datum] * copies
 
 
 def scale_of_loss(found: float, logprobs: Sequence[float]) -> GradientScale:
-    """What the `loss:sum` of `probe_datums(types, 2, IDS)` says; `logprobs` [N] are those of the sequence.
+    """What the `loss:sum` of `probe_datums(sdk, 2, IDS)` says; `logprobs` [N] are those of the sequence.
 
     Raises:
         InputError: if it is not the sum over tokens, which is `-exp(logprob)` at the position that trains, twice.

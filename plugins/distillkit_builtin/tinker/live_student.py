@@ -1,8 +1,7 @@
 """The live side of student `tinker`: its training client and its sampling client, between open and close."""
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,11 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
+from distillkit_builtin.remote.admission import Admission
+from distillkit_builtin.remote.aimd_window import AimdWindow
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.blocking_calls import start_in_thread
+from distillkit_builtin.remote.service_client import loop_time
 from distillkit_builtin.tinker.batch_codec import (
     LOSS,
     adam_params,
@@ -30,7 +32,7 @@ from distillkit_builtin.tinker.export import export
 from distillkit_builtin.tinker.gradient_scale import GradientScale
 from distillkit_builtin.tinker.options import TinkerStudentOptions
 from distillkit_builtin.tinker.raw_probe import reports_raw_logprobs
-from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
+from distillkit_builtin.tinker.sdk import load_sdk, retry_config, sdk_call
 from distillkit_builtin.tinker.service import TinkerService
 from distillkit_builtin.tinker.trainer_connection import TrainerConnection
 
@@ -51,9 +53,9 @@ class LiveTinkerStudent:
     checkpoints: Checkpoints
     tokenizer: HFTokenizer
     scale: GradientScale
-    types: Any
-    """The SDK's module of types."""
-    slots: asyncio.Semaphore
+    sdk: Any
+    """The SDK's module."""
+    admission: Admission
     endpoint: Endpoint | None = None
     """Of the last publish; its snapshot never changes."""
     published: int | None = None
@@ -71,8 +73,9 @@ class LiveTinkerStudent:
         connection = TrainerConnection(service, options, run.seed, run.notify_as("student 'tinker'"))
         scale = await connection.measure()
         tokenizer = shared_tokenizer(run, options.tokenizer_source)
-        slots = asyncio.Semaphore(options.concurrency.max)
-        return cls(run, options, connection, Checkpoints(options, connection), tokenizer, scale, sdk.types, slots)
+        most = options.concurrency.max
+        admission = Admission(AimdWindow(most, most, loop_time))
+        return cls(run, options, connection, Checkpoints(options, connection), tokenizer, scale, sdk, admission)
 
     async def close(self) -> None:
         """Unload the model, where the server can."""
@@ -86,8 +89,8 @@ class LiveTinkerStudent:
             RunFailedError: if the step fails, or what comes back is not finite: the server has applied it by then.
         """
         tokens = trained_tokens(batch)
-        datums = as_datums(batch, tokens, self.scale, self.types)
-        client, params = await self.connection.ensure(), adam_params(self.options, self.types)
+        datums = as_datums(batch, tokens, self.scale, self.sdk)
+        client, params = await self.connection.ensure(), adam_params(self.options, self.sdk)
         seconds, started = self.options.timeouts.step, time.perf_counter()
 
         def send() -> tuple[Any, Any]:
@@ -114,13 +117,13 @@ class LiveTinkerStudent:
         """
         client, before = await self.connection.ensure(), self.endpoint
         seconds = self.options.timeouts.request
-        retries = load_sdk().lib.retry_handler.RetryConfig(progress_timeout=seconds)
+        retries = retry_config(seconds)
         sampler = await sdk_call(
             f"publishing weights {version}",
             self.options.timeouts.weight_sync,
             lambda: client.save_weights_and_get_sampling_client(retry_config=retries),
         )
-        endpoint = Endpoint(sampler, self.slots, seconds, True if before is None else before.raw, self.types)
+        endpoint = Endpoint(self.sdk, sampler, self.admission, seconds, before is None or before.raw)
         if before is None:
             endpoint.raw = await reports_raw_logprobs(endpoint, "student 'tinker'")
             if not endpoint.raw:
@@ -154,6 +157,11 @@ class LiveTinkerStudent:
         async for outcome in as_completed(requests, scored):
             yield outcome
 
+    def metrics(self) -> Mapping[str, float]:
+        """`concurrency/student/window` (requests at once, at most) and `inflight` (the most since the last call)."""
+        window, peak = self.admission.window.size, self.admission.take_peak()
+        return {"concurrency/student/window": float(window), "concurrency/student/inflight": float(peak)}
+
     async def save(self, path: Path) -> None:
         """Let the server save weights and optimizer; write down what it calls them."""
         await self.checkpoints.save(path, self.version)
@@ -164,7 +172,7 @@ class LiveTinkerStudent:
 
     async def export(self, run_dir: Path) -> Path:
         """Save the final weights, and fetch them as an adapter that PEFT loads whole, where the server gives them."""
-        return await export(run_dir, self.options, self.connection, self.run.notify)
+        return await export(run_dir, self.options, self.connection, self.tokenizer, self.run.notify)
 
     def _ready(self) -> Endpoint:
         if self.endpoint is None:

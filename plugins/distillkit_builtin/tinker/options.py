@@ -65,6 +65,18 @@ class TinkerOptions(FrozenOptions):
         return value
 
 
+class TinkerScorerOptions(TinkerOptions):
+    """What a teacher's live side needs to know besides the teacher."""
+
+    timeouts: RequestTimeouts = Field(RequestTimeouts(), description="How long a request may take.")
+    max_logprobs: int | None = Field(
+        20,
+        ge=1,
+        description="How many most probable tokens a position the server gives at most, where it gives any: 20 is what "
+        "tinker-cookbook asks for; null: any number.",
+    )
+
+
 class TinkerStudentTimeouts(RequestTimeouts):
     """How long each thing may take, in seconds."""
 

@@ -7,10 +7,11 @@ probable token alone, and what came with them is compared with what the server s
 
 import numpy as np
 
+from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.types import SamplingParams
-from distillkit_builtin.tinker.completions import Endpoint
-from distillkit_builtin.tinker.prompt_logprobs import checked_logprobs, response_logprobs
+from distillkit_builtin.tinker.completions import Endpoint, checked_logprobs
+from distillkit_builtin.tinker.scored_response import Asked
 from distillkit_builtin.tinker.sdk_errors import refused_input
 
 PROBE_IDS = (1, 2, 3, 4)
@@ -47,12 +48,10 @@ async def _difference(endpoint: Endpoint, params: SamplingParams, where: str) ->
     """The largest over the sampled tokens, in nats."""
     try:
         sampled = await endpoint.sample(PROBE_IDS, params, SEED)
-        full = [*PROBE_IDS, *sampled.ids]
-        values = await endpoint.logprobs(full)
         ours = checked_logprobs("a probe", sampled.logprobs, len(sampled.ids))
-        scored = response_logprobs("a probe", values, len(full), len(sampled.ids))
+        scored = await endpoint.score("a probe", PROBE_IDS, Asked(len(PROBE_IDS), token_ids(sampled.ids)))
     except AlignmentError as error:
         raise InputError(f"{where}: {error}") from error
     except Exception as error:
         raise refused_input(f"{where}: a first completion", error) from error
-    return float(np.max(np.abs(ours - scored), initial=0.0))
+    return float(np.max(np.abs(ours - scored.logprobs), initial=0.0))

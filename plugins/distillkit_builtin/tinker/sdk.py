@@ -31,6 +31,16 @@ def load_sdk() -> Any:  # noqa: ANN401 - its types differ between the versions
     return tinker
 
 
+def retry_config(seconds: float) -> Any:  # noqa: ANN401 - the SDK's RetryConfig
+    """How the SDK tries sampling again: without progress for no longer than we wait for a request, not for two hours.
+
+    Nothing of ours tries again on top of it.
+    """
+    from tinker.lib.retry_handler import RetryConfig
+
+    return RetryConfig(progress_timeout=seconds)
+
+
 def sdk_version() -> str:
     """The installed SDK's version; empty where there is none."""
     try:

@@ -22,6 +22,7 @@ from distillkit_builtin.remote.results import AttemptError, RefusedError
 HEALTH = "/api/v1/healthz"
 CAPABILITIES = "/api/v1/get_server_capabilities"
 DESCRIPTION = "/openapi.json"
+TRAINING_RUNS = "/api/v1/training_runs"
 CHECK_SECONDS = 10.0
 KEY_STARTS = ("tml-", "eyJ")
 
@@ -93,9 +94,7 @@ def ask_server(root: str, key: Key, *, transport: httpx.BaseTransport | None = N
     Raises:
         InputError: if it does not respond, or does not as a Tinker server does: where, why, and what to check.
     """
-    quieten()
-    headers = {"X-API-Key": key.reveal(), "Accept": "application/json"}
-    with httpx.Client(headers=headers, http2=True, transport=transport, timeout=timeouts(CHECK_SECONDS)) as client:
+    with _client(key, transport) as client:
         _get(client, root, HEALTH, key)
         said = _get(client, root, CAPABILITIES, key)
         try:
@@ -113,6 +112,23 @@ def ask_server(root: str, key: Key, *, transport: httpx.BaseTransport | None = N
         _schemas(description),
         frozenset(_mapping(description, "paths")),
     )
+
+
+def base_model_of(root: str, key: Key, run_id: str) -> str | None:
+    """The base model of a training run; None where the server does not say, as of a run of somebody else."""
+    with _client(key, None) as client:
+        try:
+            said = read_response(client.get(f"{root}{TRAINING_RUNS}/{run_id}"), root, 0.0, key, lenient=True).value
+        except (RefusedError, AttemptError, httpx.RequestError):
+            return None
+    found = said.get("base_model") if isinstance(said, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _client(key: Key, transport: httpx.BaseTransport | None) -> httpx.Client:
+    quieten()
+    headers = {"X-API-Key": key.reveal(), "Accept": "application/json"}
+    return httpx.Client(headers=headers, http2=True, transport=transport, timeout=timeouts(CHECK_SECONDS))
 
 
 def _get(client: httpx.Client, root: str, path: str, key: Key) -> JsonValue:

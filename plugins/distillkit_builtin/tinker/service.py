@@ -11,7 +11,7 @@ from distillkit.errors import RunFailedError
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.tinker.options import TinkerOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
-from distillkit_builtin.tinker.server_facts import ServerFacts, ask_server, read_key
+from distillkit_builtin.tinker.server_facts import ServerFacts, ask_server, base_model_of, read_key
 
 UNLOAD = "/api/v1/unload_model"
 CLOSE_SECONDS = 10.0
@@ -36,11 +36,20 @@ class TinkerService:
             self.facts = ask_server(self.root, self._key)
         return self.facts
 
+    def key(self) -> Key:
+        """The key of its requests. Raises InputError if it is not set, or is none that the SDK takes."""
+        if self._key is None:
+            self._key = read_key(self.key_variable)
+        return self._key
+
+    def base_model_of(self, run_id: str) -> str | None:
+        """The base model of a training run; None where the server does not say. Blocking."""
+        return base_model_of(self.root, self.key(), run_id)
+
     def client(self) -> Any:  # noqa: ANN401 - the SDK's ServiceClient
         """The one client, which begins a session with its first request; blocking on the first call (an import)."""
         if self._client is None:
-            key = self._key or read_key(self.key_variable)
-            self._client = load_sdk().ServiceClient(base_url=self.root, api_key=key.reveal())
+            self._client = load_sdk().ServiceClient(base_url=self.root, api_key=self.key().reveal())
         return self._client
 
     def unload(self, model_id: str) -> None:
@@ -50,12 +59,12 @@ class TinkerService:
         """
         if self.facts is None or not self.facts.has_path(UNLOAD):
             return
-        key = self._key or read_key(self.key_variable)
+        headers = {"X-API-Key": self.key().reveal()}
         with contextlib.suppress(httpx.HTTPError):
             httpx.post(
                 f"{self.root}{UNLOAD}",
                 json={"model_id": model_id, "type": "unload_model"},
-                headers={"X-API-Key": key.reveal()},
+                headers=headers,
                 timeout=CLOSE_SECONDS,
             )
 

@@ -113,12 +113,12 @@ class TrainerConnection:
 
     async def _summed(self, client: Any, copies: int, ids: tuple[int, ...]) -> Any:  # noqa: ANN401 - the SDK's
         """What came of a gradient of a probe."""
-        data = probe_datums(load_sdk().types, copies, ids)
+        data = probe_datums(load_sdk(), copies, ids)
         return await sdk_call(MEASURING, self.options.timeouts.step, lambda: client.forward_backward(data, LOSS))
 
     async def _norm(self, client: Any) -> float | None:  # noqa: ANN401 - the SDK's
         """The norm of the gradient that has been summed, which is gone then; None where the server does not say it."""
-        adam = load_sdk().types.AdamParams(learning_rate=0.0, weight_decay=0.0)
+        adam = load_sdk().AdamParams(learning_rate=0.0, weight_decay=0.0)
         stepped = await sdk_call(MEASURING, self.options.timeouts.step, lambda: client.optim_step(adam))
         return norm_in(stepped.metrics)
 
