@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue, PrivateAttr
 
-from distillkit import Scorer
+from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.records import Failure, Score, ScoreRequest
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import error_context
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from distillkit_builtin.tinker.live_teacher import TinkerTeacher
 
 
-class TinkerScorer(TinkerScorerOptions, Scorer):
+class TinkerScorer(TinkerScorerOptions, Scorer, Sampler):
     """A frozen teacher at Tinker, SkyRL or another such server: a base model, or weights saved for a sampler."""
 
     role: ClassVar[str] = "scorer"
@@ -98,14 +99,14 @@ class TinkerScorer(TinkerScorerOptions, Scorer):
 
     def provenance(self) -> Mapping[str, JsonValue]:
         """Model, its base, the server, the SDK, and whether prompts are left out of what is computed."""
-        if self._service is None or self._served is None or self._live is None or self._live.prefill is None:
+        if self._service is None or self._served is None or self._live is None or self._live.opened is None:
             return {}
         return {
             "model": self._served.model,
             "base_model": self._served.base_model,
             "service": self._service.root,
             "sdk": sdk_version(),
-            "response_only": self._live.prefill.last_n,
+            "response_only": self._live.opened.prefill.last_n,
         }
 
     async def close(self) -> None:
@@ -116,6 +117,14 @@ class TinkerScorer(TinkerScorerOptions, Scorer):
         """Score each as soon as fewer than `concurrency.max` are under way; the SDK alone tries again."""
         async for outcome in as_completed(requests, self._open_teacher().score):
             yield outcome
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """The teacher's own completions, for evaluators."""
+        async for outcome in as_completed(requests, self._open_teacher().sample):
+            yield outcome
+
+    async def sync(self, weights: Weights) -> None:
+        """Do nothing: this teacher is frozen."""
 
     def metrics(self) -> Mapping[str, float]:
         """`concurrency/<slug>/window` and `inflight`; of routes to one model, which share it, the first has them."""

@@ -15,14 +15,16 @@ from builtin.tinker.fake_sdk import FakeServer, StatusError
 from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.frozen import FrozenDict
-from distillkit.records import Failure, Score
-from distillkit.testing import ByteTokenizer, check_plugin, make_context, make_teacher
+from distillkit.records import Failure, Rollout, Score
+from distillkit.testing import ByteTokenizer, check_plugin, make_context, make_request, make_teacher
 from distillkit.tokenizer import Tokenizer
 from distillkit_builtin.tinker import live_teacher, service
 from distillkit_builtin.tinker.scorer import TinkerScorer
 from distillkit_builtin.tinker.server_facts import ServerFacts
 
 MODEL, ROOT, SAVED = "test/model", "http://tinker.test", "tinker://run-1/sampler_weights/best"
+PROBES = 4
+"""Completions of a probe that says which logprobs come with them, each scored once."""
 Fake = Callable[..., FakeServer]
 
 
@@ -327,6 +329,49 @@ async def test_ids_that_seem_to_mean_something_else_are_told(fake: Fake) -> None
     said: list[str] = []
     await scores(scorer(), make_context(notify=said.append))
     assert any("either the model is untrained, or ids mean something else" in message for message in said)
+
+
+async def test_weights_that_are_not_there_are_refused_in_the_servers_words(fake: Fake) -> None:
+    fake(refuses=StatusError(404, "no such checkpoint"))
+    with pytest.raises(InputError, match=f"^teacher 'teacher': opening '{SAVED}': HTTP 404: no such checkpoint"):
+        await scores(scorer(SAVED))
+
+
+@pytest.mark.parametrize("old_sdk", [False, True], ids=["0.38", "0.25"])
+@pytest.mark.parametrize(("tempered", "temperature"), [(False, 0.5), (True, 0.5), (True, 1.0)])
+async def test_a_teachers_own_completions_carry_its_own_logprobs_at_temperature_1(
+    fake: Fake, old_sdk: bool, tempered: bool, temperature: float
+) -> None:
+    server, said = fake(old_sdk=old_sdk, tempered=tempered), list[str]()
+    plugin = scorer()
+    async with opened(plugin, run=make_context(notify=said.append)):
+        asked = len(server.asked)
+        requests = [make_request(max_tokens=5, sample=i, temperature=temperature) for i in range(2)]
+        found = [outcome async for outcome in plugin.sample(requests) if isinstance(outcome, Rollout)]
+        again = [outcome async for outcome in plugin.sample(requests) if isinstance(outcome, Rollout)]
+    assert len(found) == len(again) == 2
+    assert any("scored once more each" in message for message in said) is tempered
+    assert len(server.asked) - asked == PROBES + (4 if tempered and temperature != 1.0 else 0)
+    for rollout in (*found, *again):
+        wanted = truth([*rollout.token_ids], [int(rollout.request.prompt_ids[-1])])
+        np.testing.assert_allclose(rollout.logprobs, wanted, rtol=1e-5)
+    ids = [
+        {rollout.key: [*rollout.token_ids] for rollout in each if isinstance(rollout, Rollout)}
+        for each in (found, again)
+    ]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(("tokens", "probed"), [(0, False), (64, True)])
+async def test_how_it_samples_is_found_out_at_the_start_of_a_run_in_which_teachers_write(
+    fake: Fake, tokens: int, probed: bool
+) -> None:
+    said: list[str] = []
+    run = make_context(notify=said.append)
+    assert run.plan is not None
+    fake(tempered=True)
+    async with opened(scorer(), run=replace(run, plan=replace(run.plan, eval_teacher_tokens=tokens))):
+        assert any("scored once more each" in message for message in said) is probed
 
 
 def test_it_keeps_the_contract_of_its_role(fake: Fake) -> None:
