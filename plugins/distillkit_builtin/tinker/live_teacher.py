@@ -18,7 +18,7 @@ from distillkit_builtin.remote.results import error_context
 from distillkit_builtin.remote.service_client import loop_time
 from distillkit_builtin.tinker.completions import Endpoint, sample_completion
 from distillkit_builtin.tinker.options import TinkerScorerOptions
-from distillkit_builtin.tinker.prefill import LAST_N, TARGETS, Prefill, knows
+from distillkit_builtin.tinker.prefill import LAST_N, SAMPLE_REQUEST, TARGETS, Prefill, knows
 from distillkit_builtin.tinker.raw_probe import reports_raw_logprobs
 from distillkit_builtin.tinker.scored_response import Asked, read_response
 from distillkit_builtin.tinker.scorer_probe import Probe, find_prefill, is_refusal, require_needs
@@ -40,6 +40,8 @@ class OpenTeacher:
     endpoint: Endpoint
     prefill: Prefill
     """How it is asked for logprobs of a response."""
+    targets: bool
+    """Whether the SDK can ask for logprobs of given ids."""
     tokenizer: Tokenizer
     tell: Notify
     """As the teacher of the route that opened it."""
@@ -108,10 +110,11 @@ class TinkerTeacher:
             return await endpoint.prefill(ids, asked, last_n=last_n)
 
         probe = Probe.of(tokenizer)
-        last_n, targets = knows(endpoint.client, LAST_N), knows(endpoint.client, TARGETS)
+        ignored = self.service.facts is not None and self.service.facts.ignores(SAMPLE_REQUEST, LAST_N)
+        last_n, targets = not ignored and knows(endpoint.client, LAST_N), knows(endpoint.client, TARGETS)
         prefill = await find_prefill(ask, probe, tokenizer, tell, last_n=last_n)
         await require_needs(ask, probe, prefill, run.scorer_needs, targets=targets)
-        return OpenTeacher(endpoint, prefill, tokenizer, tell)
+        return OpenTeacher(endpoint, prefill, targets, tokenizer, tell)
 
     async def _client(self) -> Any:  # noqa: ANN401 - the SDK's SamplingClient
         def create() -> Any:  # noqa: ANN401 - the SDK's future of one, or one

@@ -16,12 +16,18 @@ from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import error_context
 from distillkit_builtin.tinker.options import TinkerScorerOptions
+from distillkit_builtin.tinker.prefill import SAMPLE_REQUEST, TARGETS
 from distillkit_builtin.tinker.sdk import LIBRARIES, missing_extra, sdk_version
 from distillkit_builtin.tinker.served_teacher import ServedTeacher, find_teacher
 from distillkit_builtin.tinker.service import TinkerService, shared_service
 
 if TYPE_CHECKING:
     from distillkit_builtin.tinker.live_teacher import TinkerTeacher
+
+AT_IDS = (
+    f"the server says that it reads no {TARGETS}; Tinker's own SDK documents it: serve the teacher there, by vLLM "
+    "(scorer http), or locally"
+)
 
 
 class TinkerScorer(TinkerScorerOptions, Scorer, Sampler):
@@ -77,16 +83,20 @@ class TinkerScorer(TinkerScorerOptions, Scorer, Sampler):
         return None if longest is None else longest - 1
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """`sampled`; `topk` up to `max_logprobs` and any number of `at_ids`, where the server gives them.
+        """`sampled`, `topk` up to `max_logprobs`, and `at_ids` unless the server says that it reads no such request.
 
-        Whether it does is found out at `open`, which refuses it otherwise.
+        Whether it gives what it reads is found out at `open`, which ends the run otherwise.
         """
-        return {"sampled": None, "topk": self.max_logprobs, "at_ids": None}
+        given: dict[str, int | None] = {"sampled": None, "topk": self.max_logprobs}
+        facts = None if self._service is None else self._service.facts
+        opened = None if self._live is None else self._live.opened
+        ignored = facts is not None and facts.ignores(SAMPLE_REQUEST, TARGETS)
+        return given if ignored or (opened is not None and not opened.targets) else {**given, "at_ids": None}
 
     def way_out(self, need: str, amount: int, given: int) -> str:
         """How a server gives more, or who does."""
-        ways = {"topk": f"set max_logprobs: {amount}, if the server gives as many", "full": "serve the teacher locally"}
-        return ways.get(need, "")
+        more = f"set max_logprobs: {amount}, if the server gives as many"
+        return {"topk": more, "at_ids": AT_IDS, "full": "serve the teacher locally"}.get(need, "")
 
     async def open(self, run: RunContext) -> None:
         """Make the SDK's client, and find out how the server scores. Raises InputError if it does not."""

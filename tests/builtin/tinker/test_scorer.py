@@ -42,9 +42,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Puts a server in the place of the SDK, and of what is asked before it is used."""
     monkeypatch.setenv("TINKER_API_KEY", "tml-0123456789")
 
-    def make(lengths: dict[str, int | None] | None = None, base: str | None = MODEL, **behaviour: Any) -> FakeServer:
+    def make(
+        lengths: dict[str, int | None] | None = None,
+        base: str | None = MODEL,
+        reads: frozenset[str] | None = None,
+        **behaviour: Any,
+    ) -> FakeServer:
         server = FakeServer(**behaviour)
-        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}))
+        schemas = None if reads is None else FrozenDict({"SampleRequest": reads})
+        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}), schemas=schemas)
         monkeypatch.setattr(service, "ask_server", lambda root, key: facts)
         monkeypatch.setattr(service, "base_model_of", lambda root, key, run_id: base)
         monkeypatch.setattr(service, "load_sdk", server.sdk)
@@ -135,6 +141,21 @@ async def test_what_is_not_given_is_refused_in_one_sentence_before_anything_is_s
     with pytest.raises(InputError, match=f"^teacher 'teacher': .*{message}") as error:
         await scores(scorer(), needing(**needs))
     assert "\n" not in str(error.value)
+
+
+async def test_what_a_server_says_it_does_not_read_is_neither_sent_nor_offered(fake: Fake) -> None:
+    server, plugin = fake(reads=frozenset({"prompt_logprobs", "topk_prompt_logprobs"})), scorer()
+    assert plugin.capabilities() == {"sampled": None, "topk": 20, "at_ids": None}
+    async with opened(plugin):
+        assert plugin.capabilities() == {"sampled": None, "topk": 20}
+        assert "reads no target_prompt_logprobs" in plugin.way_out("at_ids", 5, 0)
+    assert all(asked["prompt_logprobs_last_n"] is None for asked in server.asked)
+
+
+async def test_what_the_sdk_cannot_ask_for_is_not_offered_once_that_is_known(fake: Fake) -> None:
+    fake(old_sdk=True)
+    async with opened(plugin := scorer(max_logprobs=None)):
+        assert plugin.capabilities() == {"sampled": None, "topk": None}
 
 
 @pytest.mark.parametrize("leading", [0, 1])
