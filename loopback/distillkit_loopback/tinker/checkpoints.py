@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from distillkit_loopback.training.learner import Targets
+from distillkit_loopback.tinker.lora_settings import LoraSettings
 from distillkit_loopback.transport.messages import Body
 from distillkit_loopback.transport.routes import Refused
 
@@ -27,8 +27,7 @@ class Saving(Body):
     """What is known of a checkpoint beside its weights."""
 
     base_model: str
-    rank: int
-    targets: Targets
+    lora: LoraSettings
     time: datetime
     expires_at: datetime | None = None
     ephemeral: bool = False

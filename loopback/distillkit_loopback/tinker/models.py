@@ -6,29 +6,15 @@ from dataclasses import dataclass
 from secrets import randbelow
 from uuid import uuid4
 
-import torch
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 
-from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.tinker.lora_settings import ALPHA, LoraSettings
 from distillkit_loopback.tinker.routing import API, Call, Route, Shared, promise, read
 from distillkit_loopback.tinker.sessions import Sessions
 from distillkit_loopback.training.futures import InOrder, Operation
-from distillkit_loopback.training.learner import Learner, Targets
+from distillkit_loopback.training.learner import Learner
 from distillkit_loopback.transport.messages import Body, Response
 from distillkit_loopback.transport.routes import Refused
-
-ALPHA = 32
-"""Of every adapter; no request names one."""
-
-
-class LoraSettings(Body):
-    """The adapter of a new model."""
-
-    rank: int = Field(gt=0)
-    seed: int | None = None
-    train_unembed: bool = True
-    train_mlp: bool = True
-    train_attn: bool = True
 
 
 class NewModel(Body):
@@ -55,9 +41,8 @@ class TrainedModel:
     session_id: str
     base_model: str
     """As it was asked for."""
-    rank: int
+    lora: LoraSettings
     operations: InOrder
-    targets: Targets = "all-linear"
     learner: Learner | None = None
     """None: it is being made, or could not be."""
     steps: int = 0
@@ -118,23 +103,23 @@ class TrainedModels:
         if model_id in self._models:
             self._models[model_id].operations.skip(seq_id)
 
-    def add(self, session_id: str, number: int, base_model: str, rank: int) -> TrainedModel:
+    def add(self, session_id: str, number: int, base_model: str, lora: LoraSettings) -> TrainedModel:
         """A new model of a session, without weights yet. Raises Refused for an unknown base, an ended session."""
         self._shared.base(base_model)
         self._sessions.require(session_id)
-        if self._shared.behavior.knows_models and rank & (rank - 1):
-            raise Refused(400, f"lora rank {rank} is not a power of 2")
+        if self._shared.behavior.knows_models and lora.rank & (lora.rank - 1):
+            raise Refused(400, f"lora rank {lora.rank} is not a power of 2")
         repeats = self._shared.behavior.knows_repeats
         model_id = f"{session_id}:train:{number}" if repeats else f"model_{uuid4().hex[:8]}"
         operations = InOrder(session_id, self._shared.futures, self._shared.worker)
         with self._lock:
-            return self._models.setdefault(model_id, TrainedModel(model_id, session_id, base_model, rank, operations))
+            return self._models.setdefault(model_id, TrainedModel(model_id, session_id, base_model, lora, operations))
 
-    def make(self, model: TrainedModel, seed: int, targets: Targets) -> None:
+    def make(self, model: TrainedModel) -> None:
         """Give the model its weights: the base's, and a new adapter."""
         base = self._shared.models.load(self._shared.base(model.base_model))
-        model.targets = targets
-        model.learner = Learner(base, model.rank, ALPHA, seed, targets)
+        seed = randbelow(2**31) if model.lora.seed is None else model.lora.seed
+        model.learner = Learner(base, model.lora.rank, ALPHA, seed, model.lora.layers(base))
 
     def promised(self, model: TrainedModel, operation: Operation) -> Response:
         """Have the model made, once."""
@@ -147,13 +132,12 @@ class TrainedModels:
     def _create(self, call: Call) -> Response:
         new = read(call, NewModel)
         lora = new.lora_config
-        model = self.add(new.session_id, new.model_seq_id, new.base_model, lora.rank)
-        seed = randbelow(2**31) if lora.seed is None else lora.seed
+        if not self._shared.behavior.knows_models:  # all layers but the head, whatever is asked for
+            lora = LoraSettings(rank=lora.rank, seed=lora.seed, train_unembed=False)
+        model = self.add(new.session_id, new.model_seq_id, new.base_model, lora)
 
         def create() -> JsonValue:
-            base = self._shared.models.frozen(self._shared.base(new.base_model))
-            layers = layers_of(base, lora) if self._shared.behavior.knows_models else "all-linear"
-            self.make(model, seed, layers)
+            self.make(model)
             return {"type": "create_model", "model_id": model.model_id}
 
         request_id = self._shared.futures.make(new.session_id)
@@ -164,7 +148,7 @@ class TrainedModels:
         if not self._shared.behavior.knows_models:
             data: JsonValue = {
                 "base_model": model.base_model,
-                "lora_config": {"rank": model.rank, "seed": None},
+                "lora_config": {"rank": model.lora.rank, "seed": None},
                 "model_name": model.base_model,
             }
             return Response({"model_id": model.model_id, "status": "created", "model_data": data})
@@ -176,7 +160,7 @@ class TrainedModels:
                 "model_data": data,
                 "model_name": model.base_model,
                 "is_lora": True,
-                "lora_rank": model.rank,
+                "lora_rank": model.lora.rank,
             }
         )
 
@@ -202,23 +186,6 @@ class TrainedModels:
             "base_model": model.base_model,
             "model_owner": "loopback",
             "is_lora": True,
-            "lora_rank": model.rank,
+            "lora_rank": model.lora.rank,
             "last_request_time": "2026-01-01T00:00:00Z",
         }
-
-
-def layers_of(base: CausalLM, lora: LoraSettings) -> Targets:
-    """The layers that have an adapter, by the last parts of their names. Raises ValueError if there are none."""
-    if lora.train_mlp and lora.train_attn and not lora.train_unembed:
-        return "all-linear"
-    head = base.model.get_output_embeddings()
-    found = set()
-    for name, layer in base.model.named_modules():
-        if isinstance(layer, torch.nn.Linear):
-            in_attention = "attn" in name or "attention" in name
-            wanted = lora.train_attn if in_attention else lora.train_mlp
-            if lora.train_unembed if layer is head else wanted:
-                found.add(name.rpartition(".")[2])
-    if not found:
-        raise ValueError("no layer is to be trained")
-    return sorted(found)

@@ -160,8 +160,7 @@ class Operations:
             learner.save(folder) if kind == "weights" else learner.save_adapter(folder)
             saving = Saving(
                 base_model=model.base_model,
-                rank=model.rank,
-                targets=model.targets,
+                lora=model.lora,
                 time=datetime.now(UTC),
                 expires_at=expires,
                 ephemeral=body.path is None,
@@ -191,10 +190,10 @@ class Operations:
             raise Invalid([{**missing, "input": call.request.body}])
         checkpoint = self._shared.checkpoints.find(body.path, "weights")
         saving = checkpoint.saving
-        model = self._models.add(body.session_id, body.model_seq_id, saving.base_model, saving.rank)
+        model = self._models.add(body.session_id, body.model_seq_id, saving.base_model, saving.lora)
 
         def make() -> JsonValue:
-            self._models.make(model, 0, saving.targets)
+            self._models.make(model)
             return _load(model, checkpoint, optimizer=body.optimizer)
 
         request_id = self._shared.futures.make(body.session_id)

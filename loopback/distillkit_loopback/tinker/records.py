@@ -46,6 +46,8 @@ class Records:
         if self._shared.behavior.keeps_options:
             yield Route.to("PUT", runs + "/{checkpoint+}/ttl", self._keep)
             yield Route.to("GET", API + "checkpoints", self._list_all)
+        else:
+            yield Route.to("PUT", runs + "/{checkpoint+}/ttl", _not_allowed)
         if self._shared.behavior.exports:
             yield Route.to("GET", runs + "/{checkpoint+}/external_weights_urls", self._addresses)
             yield Route.to("GET", DOWNLOADS + "{run+}/{checkpoint}/{file}", self._download)
@@ -74,7 +76,10 @@ class Records:
 
     def _info(self, call: Call) -> Response:
         saving = self._shared.checkpoints.find(read(call, WeightsInfo).tinker_path, "weights").saving
-        return Response({"base_model": saving.base_model, "is_lora": True, "lora_rank": saving.rank})
+        known: dict[str, JsonValue] = {"base_model": saving.base_model, "is_lora": True, "lora_rank": saving.lora.rank}
+        if self._shared.behavior.knows_models:
+            known |= saving.lora.model_dump(include={"train_unembed", "train_mlp", "train_attn"})
+        return Response(known)
 
     def _delete(self, call: Call) -> Response:
         self._shared.checkpoints.delete(self._named(call))
@@ -120,6 +125,10 @@ class Records:
 
     def _sampler(self, call: Call) -> Checkpoint:
         return self._shared.checkpoints.get(call.names["run"], "sampler_weights", call.names["checkpoint"])
+
+
+def _not_allowed(call: Call) -> Response:
+    raise Refused(405, "Method Not Allowed")
 
 
 def _plain(checkpoint: Checkpoint) -> JsonValue:

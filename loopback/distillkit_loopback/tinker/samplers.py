@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from distillkit_loopback.hf.causal_lm import CausalLM
 from distillkit_loopback.tinker.checkpoints import Checkpoint
 from distillkit_loopback.tinker.faults import NoSequenceIds
-from distillkit_loopback.tinker.models import ALPHA, TrainedModels
+from distillkit_loopback.tinker.lora_settings import ALPHA, LoraSettings
+from distillkit_loopback.tinker.models import TrainedModels
 from distillkit_loopback.tinker.routing import API, Call, Invalid, Route, Shared, promise, read
 from distillkit_loopback.tinker.sampling import SampleBody, Sampler
 from distillkit_loopback.tinker.sessions import Sessions
 from distillkit_loopback.training.futures import Operation
-from distillkit_loopback.training.learner import Targets, lora
+from distillkit_loopback.training.learner import lora
 from distillkit_loopback.transport.messages import Body, Response
 from distillkit_loopback.transport.routes import Refused
 
@@ -72,7 +73,7 @@ class Samplers:
         self._lock = threading.Lock()
         self._sources: dict[str, Source] = {}
         self._promised: dict[tuple[str, int], str] = {}
-        self._adapters: dict[tuple[str, int, Targets], LoadedAdapter] = {}
+        self._adapters: dict[tuple[str, LoraSettings], LoadedAdapter] = {}
         self.cancelled: set[str] = set()
         """The request ids that clients gave up."""
 
@@ -188,11 +189,10 @@ class Samplers:
             raise ValueError(f"Model {run} not loaded")
         saving = checkpoint.saving
         base = self._shared.base(saving.base_model)
-        targets = saving.targets if isinstance(saving.targets, str) else tuple(saving.targets)
-        key = (base, saving.rank, targets)
+        key = (base, saving.lora.model_copy(update={"seed": None}))
         if key not in self._adapters:
             copy = self._shared.models.load(base)
-            adapted = lora(copy, saving.rank, ALPHA, 0, targets)
+            adapted = lora(copy, saving.lora.rank, ALPHA, 0, saving.lora.layers(copy))
             adapted.requires_grad_(False)
             self._adapters[key] = LoadedAdapter(
                 adapted, CausalLM(cast(PreTrainedModel, adapted), copy.tokenizer, copy.eos_ids)

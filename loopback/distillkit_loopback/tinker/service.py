@@ -76,6 +76,8 @@ class TinkerService:
         Raises:
             OSError: if the port is taken.
         """
+        self.kind = kind
+        """`hosted` or `skyrl`."""
         self._behavior, self._api_key, self._port = KINDS[kind], api_key, port
         self._options = (context_length, session_timeout, tempered)
         self._served = tuple(models)
