@@ -39,6 +39,8 @@ from distillkit_builtin.sinks.report import ReportSink
 from distillkit_builtin.sinks.tensorboard import TensorboardSink
 from distillkit_builtin.sinks.trackio import TrackioSink
 from distillkit_builtin.sinks.wandb import WandbSink
+from distillkit_builtin.tinker.scorer import TinkerScorer
+from distillkit_builtin.tinker.student import TinkerStudent
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_builtin.weightings.entropy import Entropy
 from distillkit_builtin.weightings.position import Position
@@ -68,8 +70,8 @@ def distillkit_prompt_builders() -> Sequence[type[PromptBuilder]]:
 
 @hookimpl
 def distillkit_students() -> Sequence[type[Student]]:
-    """`local` and `fireworks`."""
-    return [LocalStudent, FireworksStudent]
+    """`local`, `fireworks` and `tinker`."""
+    return [LocalStudent, FireworksStudent, TinkerStudent]
 
 
 @hookimpl
@@ -80,8 +82,8 @@ def distillkit_samplers() -> Sequence[type[Sampler]]:
 
 @hookimpl
 def distillkit_scorers() -> Sequence[type[Scorer]]:
-    """`local`, `http` and `fireworks`."""
-    return [LocalScorer, HttpScorer, FireworksScorer]
+    """`local`, `http`, `fireworks` and `tinker`."""
+    return [LocalScorer, HttpScorer, FireworksScorer, TinkerScorer]
 
 
 @hookimpl

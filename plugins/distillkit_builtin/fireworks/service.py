@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit_builtin.fireworks.blocking_calls import call_within
 from distillkit_builtin.fireworks.control_plane import ControlPlane
 from distillkit_builtin.fireworks.leftovers import base_urls, reclaim_leftovers
 from distillkit_builtin.fireworks.options import FireworksStudentOptions
@@ -21,6 +20,7 @@ from distillkit_builtin.fireworks.provision_teacher import TeacherKey, TeacherRe
 from distillkit_builtin.fireworks.provisioning import Provisioning
 from distillkit_builtin.fireworks.sdk_errors import KEY, explain, status_of
 from distillkit_builtin.fireworks.trainer_connection import TrainerConnection
+from distillkit_builtin.remote.blocking_calls import call_within
 
 T = TypeVar("T")
 log = logging.getLogger("distillkit")
@@ -70,7 +70,7 @@ class FireworksService:
                 return query(control)
 
         try:
-            return call_within(CHECK_SECONDS, work)
+            return call_within(CHECK_SECONDS, work, "fireworks: check")
         except InputError:
             raise
         except Exception as error:

@@ -33,6 +33,10 @@ class Key:
         """The header that authorizes a request; none without a key."""
         return {} if self.variable is None else {"Authorization": f"Bearer {self._value.get_secret_value()}"}
 
+    def reveal(self) -> str:
+        """The key itself, for an SDK that takes it as an argument; empty without a key."""
+        return self._value.get_secret_value()
+
     def redacted(self, text: str) -> str:
         """`text` without the key: some services repeat it when they refuse it."""
         value = self._value.get_secret_value()

@@ -83,7 +83,7 @@ class RemoteOptions(BaseModel):
     @field_validator("api_key_env", mode="before")
     @classmethod
     def _is_a_name(cls, value: object) -> object:
-        if value is not None and not (isinstance(value, str) and _names_a_variable(value)):
+        if value is not None and not (isinstance(value, str) and names_a_variable(value)):
             raise ValueError(
                 "wants the name of an environment variable, such as MY_API_KEY, and this looks like a key itself or is "
                 "no name (it is not repeated here); export the key and name its variable"
@@ -127,7 +127,8 @@ def split_address(url: str, instead: str = "use api_key_env") -> SplitResult:
     return parts
 
 
-def _names_a_variable(value: str) -> bool:
+def names_a_variable(value: str) -> bool:
+    """Whether a value of `api_key_env` is the name of an environment variable, and does not look like a key itself."""
     if VARIABLE.fullmatch(value) is None:
         return False
     return len(value) <= LONG or (value == value.upper() and "_" in value)

@@ -14,7 +14,6 @@ from distillkit import EvalContext, Evaluator
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.events import EvalResult
-from distillkit_builtin.fireworks.blocking_calls import start_in_thread
 from distillkit_builtin.fireworks.completions import Endpoint
 from distillkit_builtin.fireworks.control_plane import api_key
 from distillkit_builtin.fireworks.recipe.config import Config, EvalCallback
@@ -23,6 +22,7 @@ from distillkit_builtin.fireworks.recipe.teachers import deployment_id_of, teach
 from distillkit_builtin.fireworks.requirements import resolve_base_url
 from distillkit_builtin.fireworks.service import shared_service
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.remote.blocking_calls import start_in_thread
 
 Named = tuple[str, EvalCallback]
 
@@ -99,7 +99,7 @@ class RecipeCallbacks(Evaluator):
                 raise InputError(f"{name}: gives {type(result).__name__}, not a dict of metrics")
             return result
 
-        return await start_in_thread(work, name)
+        return await start_in_thread(work, f"fireworks: {name}")
 
     async def _endpoints(self) -> tuple[Endpoint, dict[str, Endpoint]]:
         provisioning = shared_service(self._require_run(), resolve_base_url(None)).provisioning

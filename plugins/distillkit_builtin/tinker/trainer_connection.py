@@ -1,0 +1,149 @@
+"""The run's training clients: made when one is needed, measured once, replaced by a load, unloaded in the end."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+from distillkit.context import Notify
+from distillkit.errors import RunFailedError
+from distillkit_builtin.remote.blocking_calls import start_in_thread
+from distillkit_builtin.tinker.batch_codec import LOSS
+from distillkit_builtin.tinker.gradient_scale import (
+    IDS,
+    LOSS_SUM,
+    SHORT,
+    GradientScale,
+    norm_in,
+    probe_datums,
+    scale_of_loss,
+    scale_of_norms,
+)
+from distillkit_builtin.tinker.options import TinkerStudentOptions
+from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
+from distillkit_builtin.tinker.sdk_errors import status_of
+from distillkit_builtin.tinker.service import TinkerService
+
+LACKS_CREATOR = (400, 404, 405, 422)
+"""SkyRL 0.4.0 refuses what SDK 0.38 sends as one request, with 422; a path that is wrong is refused by the other way
+too."""
+MEASURING = "measuring what the server divides gradients by"
+OF_A_LOAD = "TrainingClient.load_state_with_optimizer"
+
+
+@dataclass(slots=True)
+class TrainerConnection:
+    """The training client of the run, at one service. A model that is loaded is always a new one."""
+
+    service: TinkerService
+    options: TinkerStudentOptions
+    seed: int
+    notify: Notify
+    _client: Any = None
+
+    @property
+    def client(self) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
+        """The training client. Raises RuntimeError before there is one."""
+        if self._client is None:
+            raise RuntimeError("the Tinker student has no training client yet")
+        return self._client
+
+    @property
+    def model_id(self) -> str:
+        """What the server calls the model that is trained; empty before there is one."""
+        return "" if self._client is None else str(self._client.model_id)
+
+    async def ensure(self) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
+        """The training client; of a new model, if nothing was loaded. Raises RunFailedError."""
+        if self._client is None:
+            self._client = await self._new()
+        return self._client
+
+    async def load(self, path: str) -> None:
+        """Go on with a new model that has the weights and the optimizer saved at `path`. Raises RunFailedError.
+
+        A server takes weights only as a model's first request.
+        """
+        before, self._client = self._client, None
+        service, seconds = self.service, self.options.timeouts.step
+        try:
+            self._client = await sdk_call(
+                f"loading {path}",
+                seconds,
+                lambda: service.client().create_training_client_from_state_with_optimizer(path),
+            )
+        except RunFailedError as error:
+            if error.__cause__ is None or status_of(error.__cause__) not in LACKS_CREATOR:
+                raise
+            client = await self._new()
+            warnings.filterwarnings("ignore", f".*{OF_A_LOAD}", FutureWarning)
+            await sdk_call(f"loading {path}", seconds, lambda: client.load_state_with_optimizer(path))
+            self._client = client
+        await self.unload(before)
+
+    async def measure(self) -> GradientScale:
+        """What the server divides gradients by, measured on a model of its own, which is unloaded then.
+
+        Raises:
+            InputError: if that fits neither sums nor means.
+            RunFailedError: if it cannot be measured.
+        """
+        client = await self._new()
+        try:
+            scale = await self._measure(client)
+        finally:
+            await self.unload(client)
+        said = scale.describe()
+        if said:
+            self.notify(said, "note" if scale.measured else "warning")
+        return scale
+
+    async def _measure(self, client: Any) -> GradientScale:  # noqa: ANN401 - the SDK's TrainingClient
+        summed = await self._summed(client, 2, IDS)
+        loss = (summed.metrics or {}).get(LOSS_SUM)
+        if loss is not None:
+            return scale_of_loss(loss, summed.loss_fn_outputs[0]["logprobs"].data)
+        norms = [await self._norm(client)]
+        for ids in (IDS, IDS[:SHORT]):
+            await self._summed(client, 1, ids)
+            norms.append(await self._norm(client))
+        twice, once, short = norms
+        if twice is None or once is None or short is None:
+            return GradientScale(measured=False)
+        return scale_of_norms(short, once, twice)
+
+    async def _summed(self, client: Any, copies: int, ids: tuple[int, ...]) -> Any:  # noqa: ANN401 - the SDK's
+        """What came of a gradient of a probe."""
+        data = probe_datums(load_sdk(), copies, ids)
+        return await sdk_call(MEASURING, self.options.timeouts.step, lambda: client.forward_backward(data, LOSS))
+
+    async def _norm(self, client: Any) -> float | None:  # noqa: ANN401 - the SDK's
+        """The norm of the gradient that has been summed, which is gone then; None where the server does not say it."""
+        adam = load_sdk().AdamParams(learning_rate=0.0, weight_decay=0.0)
+        stepped = await sdk_call(MEASURING, self.options.timeouts.step, lambda: client.optim_step(adam))
+        return norm_in(stepped.metrics)
+
+    async def _new(self) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
+        options, service = self.options, self.service
+        return await sdk_call(
+            f"making a LoRA of rank {options.lora_rank} on {options.model}",
+            options.timeouts.step,
+            lambda: service.client().create_lora_training_client(
+                options.model,
+                rank=options.lora_rank,
+                seed=self.seed,
+                train_mlp=options.train_mlp,
+                train_attn=options.train_attn,
+                train_unembed=options.train_unembed,
+            ),
+        )
+
+    async def close(self) -> None:
+        """Unload the model, where the server can; others drop it with the session."""
+        client, self._client = self._client, None
+        await self.unload(client)
+
+    async def unload(self, client: Any) -> None:  # noqa: ANN401 - the SDK's TrainingClient, or None
+        """Free a model's place at a server that has so many; what fails is left to the end of the session."""
+        if client is not None:
+            model = str(client.model_id)
+            await start_in_thread(lambda: self.service.unload(model), "tinker: unloading a model")
