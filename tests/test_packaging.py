@@ -48,7 +48,7 @@ def test_the_loopback_servers_are_a_wheel_of_their_own(wheel: zipfile.ZipFile, t
     own = built(TOP / "loopback", tmp_path)
     names = own.namelist()
     assert {name.partition("/")[0] for name in names} == {"distillkit_loopback", "distillkit_loopback-0.1.0.dist-info"}
-    for module in ("openai/__main__", "fireworks/__main__", "transport/faults", "hf/causal_lm"):
+    for module in ("openai/__main__", "fireworks/__main__", "tinker/__main__", "transport/faults", "hf/causal_lm"):
         assert f"distillkit_loopback/{module}.py" in names
     assert "distillkit_loopback/py.typed" in names
     metadata = own.read("distillkit_loopback-0.1.0.dist-info/METADATA").decode()

@@ -1,4 +1,4 @@
-"""What the commands `python -m distillkit_loopback.openai` and `... .fireworks` share."""
+"""What the commands `python -m distillkit_loopback.openai`, `... .fireworks` and `... .tinker` share."""
 
 import logging
 import os

@@ -29,9 +29,11 @@ def test_no_plugin_and_nothing_private_is_used() -> None:
     }
 
 
+SERVERS = ("openai", "fireworks", "tinker")
+SHARED = ("transport", "hf", "training")
+
+
 def test_no_server_is_built_on_another_one() -> None:
-    for folder, other in (("openai", "fireworks"), ("fireworks", "openai")):
-        assert not [name for name in imported(LOOPBACK / folder) if name.startswith(f"distillkit_loopback.{other}")]
-    for folder in ("transport", "hf"):
-        for other in ("openai", "fireworks"):
-            assert not [name for name in imported(LOOPBACK / folder) if name.startswith(f"distillkit_loopback.{other}")]
+    for folder in (*SERVERS, *SHARED):
+        others = tuple(f"distillkit_loopback.{other}" for other in SERVERS if other != folder)
+        assert not [name for name in imported(LOOPBACK / folder) if name.startswith(others)]

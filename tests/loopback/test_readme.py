@@ -21,9 +21,9 @@ def test_a_server_is_started_and_counts_requests() -> None:
 
 def test_a_service_is_started_and_leaves_nothing(tiny_model: str) -> None:
     pytest.importorskip("torch")
-    code = BLOCKS[1].replace("/path/to/a/tiny/model", tiny_model)
-    assert "LoopbackService" in code
-    exec(code, {})
+    for code, name in zip(BLOCKS[1:3], ("LoopbackService", "TinkerService"), strict=True):
+        assert name in code
+        exec(code.replace("/path/to/a/tiny/model", tiny_model), {})
 
 
 def test_faults_are_added() -> None:
@@ -35,9 +35,9 @@ def test_faults_are_added() -> None:
             statuses.extend(httpx.post(f"{server.url}/v1/completions", json=body).status_code for _ in range(7))
 
         names: dict[str, Any] = {"server": server, "ask": ask}
-        exec(BLOCKS[2].replace("\n...\n", "\nask()\n"), names)
+        exec(BLOCKS[3].replace("\n...\n", "\nask()\n"), names)
     assert statuses == [503, 503, 200, 200, 200, 200, 200]
 
 
 def test_the_fixture_is_code() -> None:
-    compile(BLOCKS[3], "README.md", "exec")
+    compile(BLOCKS[4], "README.md", "exec")

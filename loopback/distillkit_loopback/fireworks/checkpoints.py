@@ -5,12 +5,13 @@ from itertools import count
 
 from pydantic import JsonValue
 
-from distillkit_loopback.fireworks.faults import Fails, NeverDone
 from distillkit_loopback.fireworks.jobs import ACCOUNT, Jobs
-from distillkit_loopback.fireworks.learner import export_folder
-from distillkit_loopback.fireworks.messages import Call, Route, not_found
+from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.training.faults import Fails, NeverDone
+from distillkit_loopback.training.learner import export_folder
 from distillkit_loopback.transport.messages import Body, Response
+from distillkit_loopback.transport.routes import not_found
 
 PAGE = 200
 

@@ -8,11 +8,12 @@ from itertools import count
 from distillkit.seeds import derive_seed
 from distillkit_loopback.fireworks.deployments import Deployments
 from distillkit_loopback.fireworks.inference import CompletionBody, complete
-from distillkit_loopback.fireworks.messages import Call, Refused, Route
+from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
 from distillkit_loopback.fireworks.stream import as_object, as_stream
 from distillkit_loopback.hf.causal_lm import CausalLM
 from distillkit_loopback.transport.messages import Response
+from distillkit_loopback.transport.routes import Refused
 
 
 class Completions:

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 
 from pydantic import ConfigDict, Field, JsonValue
 
-from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
+from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.jobs import ACCOUNT
-from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
+from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
 from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.training.faults import Fails, NeverDone
 from distillkit_loopback.transport.messages import Body, Response
+from distillkit_loopback.transport.routes import Refused, not_found
 
 ID = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 PREFIX = f"accounts/{ACCOUNT}/deployments/"

@@ -1,7 +1,11 @@
-"""The faults of the Fireworks service; `transport.faults` has the queue, and what all can have."""
+"""The faults of the Fireworks service; `transport.faults` has the queue, and what all can have.
+
+`training.faults` are for whatever a request starts: a job, a deployment, a hot load, a promotion, an operation.
+"""
 
 from dataclasses import dataclass
 
+from distillkit_loopback.training.faults import Fails, NeverDone
 from distillkit_loopback.transport.faults import Delay, GenerationConfig, Hangup, Status
 
 
@@ -67,18 +71,6 @@ class WrongIds:
 
     at: int = -1
     """The position in the prompt."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fails:
-    """What the request starts ends in failure: a job, a deployment, a hot load, a promotion, a trainer's operation."""
-
-    message: str = "injected fault"
-
-
-@dataclass(frozen=True, slots=True)
-class NeverDone:
-    """The job or deployment that the request starts never gets ready."""
 
 
 @dataclass(frozen=True, slots=True)

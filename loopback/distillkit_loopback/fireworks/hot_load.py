@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from safetensors.torch import load_file
 
 from distillkit_loopback.fireworks.deployments import PREFIX, Deployment, Deployments
-from distillkit_loopback.fireworks.faults import Fails, NeverDone
-from distillkit_loopback.fireworks.learner import SAMPLING_WEIGHTS
 from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.training.faults import Fails, NeverDone
+from distillkit_loopback.training.learner import SAMPLING_WEIGHTS
 from distillkit_loopback.transport.messages import Body, Response
 
 PATH = "/hot_load/v1/models/hot_load"

@@ -7,10 +7,12 @@ from itertools import count
 
 from pydantic import Field, JsonValue
 
-from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
-from distillkit_loopback.fireworks.messages import Call, Refused, Route, not_found
+from distillkit_loopback.fireworks.faults import Fault
+from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.training.faults import Fails, NeverDone
 from distillkit_loopback.transport.messages import Body, Response
+from distillkit_loopback.transport.routes import Refused, not_found
 
 ACCOUNT = "loopback"
 COST = ("JOB_STATE_PENDING", "JOB_STATE_CREATING", "JOB_STATE_RUNNING")

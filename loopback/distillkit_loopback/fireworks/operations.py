@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from distillkit_loopback.fireworks.datums import WireBatch
-from distillkit_loopback.fireworks.futures import Futures, InOrder, Worker
+from distillkit_loopback.fireworks.datums import WireBatch, as_sent
 from distillkit_loopback.fireworks.jobs import Job
-from distillkit_loopback.fireworks.learner import AdamParams, Learner, Normalization
-from distillkit_loopback.fireworks.messages import Call, not_found
+from distillkit_loopback.fireworks.messages import Call
 from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.training.futures import Futures, InOrder, Worker
+from distillkit_loopback.training.learner import AdamParams, Learner, Normalization
 from distillkit_loopback.transport.messages import Body, Response
+from distillkit_loopback.transport.routes import not_found
 
 CROSS_JOB = re.compile(r"cross_job://([^/]+)/([^/]+)")
 
@@ -138,17 +139,22 @@ class Models:
     def _forward(self, call: Call) -> Response:
         body = call.body(Forward)
         learner = self._model(body).learner
-        return self._submit(call, body, lambda: learner.forward(body.forward_input))
+        return self._submit(call, body, lambda: as_sent(learner.forward(body.forward_input.read(learner.vocabulary))))
 
     def _forward_backward(self, call: Call) -> Response:
         body = call.body(ForwardBackward)
-        learner = self._model(body).learner
-        return self._submit(call, body, lambda: learner.forward_backward(body.forward_backward_input))
+        learner, sent = self._model(body).learner, body.forward_backward_input
+        return self._submit(call, body, lambda: as_sent(learner.forward_backward(sent.read(learner.vocabulary))))
 
     def _optim_step(self, call: Call) -> Response:
         body = call.body(OptimStep)
         learner, normalization = self._model(body).learner, body.grad_accumulation_normalization or "none"
-        return self._submit(call, body, lambda: learner.optim_step(body.adam_params, normalization))
+
+        def step() -> JsonValue:
+            norm = learner.optim_step(body.adam_params, normalization)
+            return {"metrics": {"optim/lr": body.adam_params.learning_rate, "optim/grad_norm": norm}}
+
+        return self._submit(call, body, step)
 
     def _save(self, call: Call) -> Response:
         body = call.body(Saving)

@@ -25,12 +25,13 @@ from distillkit_loopback.fireworks.deployments import Deployments, RunningDeploy
 from distillkit_loopback.fireworks.faults import Fault
 from distillkit_loopback.fireworks.hot_load import HotLoads
 from distillkit_loopback.fireworks.jobs import RunningJob
-from distillkit_loopback.fireworks.messages import Refused, dispatch
 from distillkit_loopback.fireworks.shapes import Shapes
-from distillkit_loopback.fireworks.store import Models, Store
+from distillkit_loopback.fireworks.store import Store
 from distillkit_loopback.fireworks.trainer import Trainers
+from distillkit_loopback.hf.named_models import Models
 from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig, Hangup, Status
 from distillkit_loopback.transport.messages import Request, Response
+from distillkit_loopback.transport.routes import Refused, dispatch
 from distillkit_loopback.transport.server import Server
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,13 @@ from itertools import count
 from pydantic import JsonValue
 
 from distillkit_loopback.fireworks.faults import Dies
-from distillkit_loopback.fireworks.futures import Futures, Operation, Worker
 from distillkit_loopback.fireworks.jobs import Job, Jobs
-from distillkit_loopback.fireworks.messages import Call, Refused, Route
+from distillkit_loopback.fireworks.messages import Call, Route
 from distillkit_loopback.fireworks.operations import LoraSettings, Models
 from distillkit_loopback.fireworks.store import Store
+from distillkit_loopback.training.futures import Futures, Operation, Worker
 from distillkit_loopback.transport.messages import Body, Response
+from distillkit_loopback.transport.routes import Refused
 
 LONG_POLL_S = 10.0
 """The SDK asks again at once after `try_again`."""

@@ -25,9 +25,9 @@ from distillkit_loopback.openai.flavors import Flavor, routes_of
 from distillkit_loopback.openai.handler import Hanging, LocalServer
 from distillkit_loopback.openai.models import Model
 from distillkit_loopback.openai.routes import RawResponse
-from distillkit_loopback.openai.traffic import Traffic
 from distillkit_loopback.transport.faults import Delay, Faults, GenerationConfig, Hangup, Status
 from distillkit_loopback.transport.messages import Request, Response
+from distillkit_loopback.transport.traffic import Traffic
 
 log = logging.getLogger(__name__)
 COMPUTES = ("/v1/completions", "/inference/v1/generate", "/generate")

@@ -1,1 +1,1 @@
-"""What the loopback services of `http` and `fireworks` share: HTTP on this machine, faults on command. No plugin."""
+"""What all loopback servers share: HTTP on this machine, faults on command. No plugin."""

@@ -29,6 +29,8 @@ class Request:
     body: JsonValue
     received: float
     """`time.monotonic()`."""
+    raw: bytes = b""
+    """The body, where it is not JSON but protobuf."""
 
     @property
     def fields(self) -> Mapping[str, JsonValue]:
@@ -47,6 +49,7 @@ class Response:
 
     body: JsonValue | bytes
     status: int = 200
+    """204: nothing is sent of the body."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -19,6 +20,7 @@ MAX_BODY = 64 * 2**20
 """Bytes."""
 JOIN_S = 5.0
 MALFORMED = "INVALID_ARGUMENT"
+PROTOBUF = "application/x-protobuf"
 SECRET = ("x-api-key", "authorization")
 
 Responder = Callable[[Request, str | None], Response | None]
@@ -51,17 +53,20 @@ class Handler(BaseHTTPRequestHandler):
             return
         data, kind = self.encoded(response)
         self.send_response(response.status)
-        self.send_header("content-type", kind)
+        if "content-type" not in response.headers:
+            self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         for name, value in response.headers.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(self.sent(response, data))
 
-    do_GET = do_POST = do_PATCH = do_DELETE = handle_request  # noqa: N815 - http.server's names
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = handle_request  # noqa: N815 - http.server's names
 
     def encoded(self, response: Response) -> tuple[bytes, str]:
-        """The response's body and content type; bytes are an event stream."""
+        """The response's body and content type; bytes are an event stream, unless a header says otherwise."""
+        if response.status == HTTPStatus.NO_CONTENT:
+            return b"", "application/json"
         if isinstance(response.body, bytes):
             return response.body, "text/event-stream"
         return as_bytes(response.body), "application/json"
@@ -77,15 +82,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return refusal(413, f"a body of more than {MAX_BODY} bytes", MALFORMED)
         raw = self.rfile.read(size)
+        sealed = self.headers.get_content_type() == PROTOBUF
         try:
-            body: JsonValue = json.loads(raw) if raw else None
+            body: JsonValue = json.loads(raw) if raw and not sealed else None
         except ValueError:
             return refusal(400, "the body is not JSON", MALFORMED)
         url = urlsplit(self.path)
         names = {name.lower(): value for name, value in self.headers.items()}
         shown = {name: value for name, value in names.items() if name not in SECRET}
         query = dict(parse_qsl(url.query, keep_blank_values=True))
-        request = Request(self.command, url.path, query, shown, body, time.monotonic())
+        request = Request(self.command, url.path, query, shown, body, time.monotonic(), raw if sealed else b"")
         return self.server.respond(request, names.get("x-api-key"))
 
     def log_message(self, format: str, *args: object) -> None:

@@ -16,9 +16,10 @@ from distillkit.arrays import LOGPROB_ROUNDING, FloatArray, logprob_array, token
 from distillkit.errors import AlignmentError, DistillkitError
 from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout, Score, ScoreRequest
+from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, SamplingParams
-from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.remote.admission import Admission
+from distillkit_builtin.remote.candidates import MINUS_INFINITY
 from distillkit_builtin.remote.completion_length import require_own_limit
 from distillkit_builtin.tinker.prefill import submit
 from distillkit_builtin.tinker.scored_response import Asked, ResponseLogprobs, leading_nones, read_response
@@ -79,18 +80,21 @@ class Endpoint:
 
         Raises AlignmentError, or as `sample`.
         """
-        ids = [*prompt, *asked.response_ids.tolist()]
-        async with self.admission.slot(self.admission.ticket()):
-            answer = await got(submit(self.sdk, self.client, ids, asked, last_n=False), self.seconds)
+        answer = await self.prefill([*prompt, *asked.response_ids.tolist()], asked, last_n=False)
         try:
             leading = leading_nones(answer.prompt_logprobs, asked.count)
         except AlignmentError as error:
             raise AlignmentError(f"{what}: {error}") from error
         return read_response(what, answer, asked, leading)
 
+    async def prefill(self, ids: Sequence[int], asked: Asked, *, last_n: bool) -> Any:  # noqa: ANN401 - the SDK's SampleResponse
+        """What comes back for a prompt, unread. Raises as `sample`."""
+        async with self.admission.slot(self.admission.ticket()):
+            return await got(submit(self.sdk, self.client, ids, asked, last_n=last_n), self.seconds)
+
 
 async def sample_completion(
-    endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: HFTokenizer
+    endpoint: Endpoint, request: SampleRequest, version: int, tokenizer: Tokenizer
 ) -> Rollout | Failure:
     """One completion by policy `version`, or a Failure where the server could not give this one.
 
@@ -122,7 +126,7 @@ async def sample_completion(
     return Rollout(request, version, token_ids(ids), logprobs[:end], reason, tokenizer.decode(ids))
 
 
-def kept_length(ids: Sequence[int], params: SamplingParams, tokenizer: HFTokenizer) -> int | None:
+def kept_length(ids: Sequence[int], params: SamplingParams, tokenizer: Tokenizer) -> int | None:
     """How many of `ids` there are up to the first stop id or the end of the first stop string; None: neither is there.
 
     A string is there from some token on, and then in every longer part of the completion.
@@ -155,7 +159,7 @@ def checked_logprobs(what: str, values: Sequence[float] | None, count: int) -> F
     if len(values) != count:
         raise AlignmentError(f"{what}: {len(values)} logprobs came back for {count} tokens")
     found = np.array([np.nan if value is None else value for value in values], np.float64)
-    bad = np.flatnonzero(~(found <= LOGPROB_ROUNDING) | np.isneginf(found))
+    bad = np.flatnonzero(~((found > MINUS_INFINITY) & (found <= LOGPROB_ROUNDING)))  # NaN is neither
     if len(bad):
         raise AlignmentError(f"{what}: the logprob of token {bad[0]} is {values[bad[0]]}")
     return logprob_array(found)

@@ -59,6 +59,7 @@ async def export(
             )
         await sdk_call(f"fetching {path}", options.timeouts.step, lambda: fetch(aside))
         await start_in_thread(lambda: _complete(aside, options.tokenizer_source, tokenizer), "tinker: reading back")
+        notify(f"the final weights also stay at the server, as {path}")
         return _put(aside, run_dir / ADAPTER_FOLDER)
     except DistillkitError as error:
         notify(f"the final weights stay at the server, as {path}: {error}", "warning")

@@ -9,6 +9,8 @@ from distillkit_builtin.tinker.scored_response import Asked
 
 LAST_N = "prompt_logprobs_last_n"
 TARGETS = "target_prompt_logprobs"
+SAMPLE_REQUEST = "SampleRequest"
+"""What a server that describes itself calls such a request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import JsonValue, PrivateAttr
 
-from distillkit import Scorer
+from distillkit import Sampler, Scorer
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.records import Failure, Score, ScoreRequest
+from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
+from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import error_context
 from distillkit_builtin.tinker.options import TinkerScorerOptions
+from distillkit_builtin.tinker.prefill import SAMPLE_REQUEST, TARGETS
 from distillkit_builtin.tinker.sdk import LIBRARIES, missing_extra, sdk_version
 from distillkit_builtin.tinker.served_teacher import ServedTeacher, find_teacher
 from distillkit_builtin.tinker.service import TinkerService, shared_service
@@ -22,8 +24,13 @@ from distillkit_builtin.tinker.service import TinkerService, shared_service
 if TYPE_CHECKING:
     from distillkit_builtin.tinker.live_teacher import TinkerTeacher
 
+AT_IDS = (
+    f"the server says that it reads no {TARGETS}; Tinker's own SDK documents it: serve the teacher there, by vLLM "
+    "(scorer http), or locally"
+)
 
-class TinkerScorer(TinkerScorerOptions, Scorer):
+
+class TinkerScorer(TinkerScorerOptions, Scorer, Sampler):
     """A frozen teacher at Tinker, SkyRL or another such server: a base model, or weights saved for a sampler."""
 
     role: ClassVar[str] = "scorer"
@@ -76,16 +83,20 @@ class TinkerScorer(TinkerScorerOptions, Scorer):
         return None if longest is None else longest - 1
 
     def capabilities(self) -> Mapping[str, int | None]:
-        """`sampled`; `topk` up to `max_logprobs` and any number of `at_ids`, where the server gives them.
+        """`sampled`, `topk` up to `max_logprobs`, and `at_ids` unless the server says that it reads no such request.
 
-        Whether it does is found out at `open`, which refuses it otherwise.
+        Whether it gives what it reads is found out at `open`, which ends the run otherwise.
         """
-        return {"sampled": None, "topk": self.max_logprobs, "at_ids": None}
+        given: dict[str, int | None] = {"sampled": None, "topk": self.max_logprobs}
+        facts = None if self._service is None else self._service.facts
+        opened = None if self._live is None else self._live.opened
+        ignored = facts is not None and facts.ignores(SAMPLE_REQUEST, TARGETS)
+        return given if ignored or (opened is not None and not opened.targets) else {**given, "at_ids": None}
 
     def way_out(self, need: str, amount: int, given: int) -> str:
         """How a server gives more, or who does."""
-        ways = {"topk": f"set max_logprobs: {amount}, if the server gives as many", "full": "serve the teacher locally"}
-        return ways.get(need, "")
+        more = f"set max_logprobs: {amount}, if the server gives as many"
+        return {"topk": more, "at_ids": AT_IDS, "full": "serve the teacher locally"}.get(need, "")
 
     async def open(self, run: RunContext) -> None:
         """Make the SDK's client, and find out how the server scores. Raises InputError if it does not."""
@@ -98,14 +109,14 @@ class TinkerScorer(TinkerScorerOptions, Scorer):
 
     def provenance(self) -> Mapping[str, JsonValue]:
         """Model, its base, the server, the SDK, and whether prompts are left out of what is computed."""
-        if self._service is None or self._served is None or self._live is None or self._live.prefill is None:
+        if self._service is None or self._served is None or self._live is None or self._live.opened is None:
             return {}
         return {
             "model": self._served.model,
             "base_model": self._served.base_model,
             "service": self._service.root,
             "sdk": sdk_version(),
-            "response_only": self._live.prefill.last_n,
+            "response_only": self._live.opened.prefill.last_n,
         }
 
     async def close(self) -> None:
@@ -116,6 +127,14 @@ class TinkerScorer(TinkerScorerOptions, Scorer):
         """Score each as soon as fewer than `concurrency.max` are under way; the SDK alone tries again."""
         async for outcome in as_completed(requests, self._open_teacher().score):
             yield outcome
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """The teacher's own completions, for evaluators."""
+        async for outcome in as_completed(requests, self._open_teacher().sample):
+            yield outcome
+
+    async def sync(self, weights: Weights) -> None:
+        """Do nothing: this teacher is frozen."""
 
     def metrics(self) -> Mapping[str, float]:
         """`concurrency/<slug>/window` and `inflight`; of routes to one model, which share it, the first has them."""

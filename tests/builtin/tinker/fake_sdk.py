@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from distillkit.types import SamplingParams
 from distillkit_loopback.openai.categorical import CategoricalModel
 
 
@@ -47,6 +48,10 @@ class FakeServer:
     model: CategoricalModel = field(default_factory=CategoricalModel)
     errors: list[BaseException | str] = field(default_factory=list)
     """What the next prefills end with; `hang`: with nothing."""
+    tempered: bool = False
+    """Whether the logprobs of what it samples are those at the temperature that it samples at."""
+    refuses: StatusError | None = None
+    """What creating a client ends with."""
     spoil: Any = None
     """Makes another answer of a right one."""
     asked: list[dict[str, Any]] = field(default_factory=list)
@@ -117,6 +122,25 @@ class FakeServer:
             return future if self.old_sdk else ApiFuture(future)
         return self.wrapped(error)
 
+    def completion(self, prompt: Sequence[int], asked: dict[str, Any]) -> Any:
+        """What 0.38 and 0.25 return for a completion."""
+        temperature = asked["temperature"]
+        params = SamplingParams(
+            asked["max_tokens"],
+            temperature=temperature,
+            top_p=asked["top_p"],
+            top_k=max(0, asked["top_k"]),
+            stop_ids=tuple(asked["stop"]),
+        )
+        found = self.model.sample(prompt, asked["seed"], params)
+        before = [prompt[-1], *found.ids[:-1]]
+        logprobs = []
+        for previous, token in zip(before, found.ids, strict=True):
+            row = self.model.distribution(previous) / (temperature if self.tempered else 1.0)
+            logprobs.append(float(row[token] - np.log(np.exp(row).sum())))
+        sequence = SimpleNamespace(stop_reason=found.finish_reason, tokens=list(found.ids), logprobs=logprobs)
+        return self.later(SimpleNamespace(sequences=[sequence]))
+
     def later(self, answer: Any) -> Any:
         """After the loop had its turn, so that requests are under way together."""
         future: Future[Any] = Future()
@@ -139,7 +163,11 @@ class ServiceClient:
     def __init__(self, server: FakeServer, options: dict[str, Any]) -> None:
         self.server, self.options = server, options
 
-    def create_sampling_client(self, model_path: str | None = None, base_model: str | None = None) -> Any:
+    def create_sampling_client(
+        self, model_path: str | None = None, base_model: str | None = None, retry_config: Any = None
+    ) -> Any:
+        if self.server.refuses is not None:
+            return self.server.wrapped(self.server.refuses)
         self.server.clients.append({"model_path": model_path, "base_model": base_model})
         cls = OldSamplingClient if self.server.old_sdk else SamplingClient
         client = cls(self.server)
@@ -166,6 +194,8 @@ class SamplingClient:
         target_prompt_logprobs: Any = None,
         prompt_logprobs_last_n: int | None = None,
     ) -> Any:
+        if not include_prompt_logprobs:
+            return self.server.completion(prompt, sampling_params)
         asked = {
             "num_samples": num_samples,
             "params": sampling_params,
@@ -191,6 +221,8 @@ class OldSamplingClient:
         include_prompt_logprobs: bool = False,
         topk_prompt_logprobs: int = 0,
     ) -> Any:
+        if not include_prompt_logprobs:
+            return self.server.completion(prompt, sampling_params)
         asked = {
             "num_samples": num_samples,
             "params": sampling_params,

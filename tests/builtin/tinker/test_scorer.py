@@ -15,14 +15,16 @@ from builtin.tinker.fake_sdk import FakeServer, StatusError
 from distillkit.context import RunContext
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.frozen import FrozenDict
-from distillkit.records import Failure, Score
-from distillkit.testing import ByteTokenizer, check_plugin, make_context, make_teacher
+from distillkit.records import Failure, Rollout, Score
+from distillkit.testing import ByteTokenizer, check_plugin, make_context, make_request, make_teacher
 from distillkit.tokenizer import Tokenizer
 from distillkit_builtin.tinker import live_teacher, service
 from distillkit_builtin.tinker.scorer import TinkerScorer
 from distillkit_builtin.tinker.server_facts import ServerFacts
 
 MODEL, ROOT, SAVED = "test/model", "http://tinker.test", "tinker://run-1/sampler_weights/best"
+PROBES = 4
+"""Completions of a probe that says which logprobs come with them, each scored once."""
 Fake = Callable[..., FakeServer]
 
 
@@ -40,9 +42,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     """Puts a server in the place of the SDK, and of what is asked before it is used."""
     monkeypatch.setenv("TINKER_API_KEY", "tml-0123456789")
 
-    def make(lengths: dict[str, int | None] | None = None, base: str | None = MODEL, **behaviour: Any) -> FakeServer:
+    def make(
+        lengths: dict[str, int | None] | None = None,
+        base: str | None = MODEL,
+        reads: frozenset[str] | None = None,
+        **behaviour: Any,
+    ) -> FakeServer:
         server = FakeServer(**behaviour)
-        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}))
+        schemas = None if reads is None else FrozenDict({"SampleRequest": reads})
+        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}), schemas=schemas)
         monkeypatch.setattr(service, "ask_server", lambda root, key: facts)
         monkeypatch.setattr(service, "base_model_of", lambda root, key, run_id: base)
         monkeypatch.setattr(service, "load_sdk", server.sdk)
@@ -133,6 +141,21 @@ async def test_what_is_not_given_is_refused_in_one_sentence_before_anything_is_s
     with pytest.raises(InputError, match=f"^teacher 'teacher': .*{message}") as error:
         await scores(scorer(), needing(**needs))
     assert "\n" not in str(error.value)
+
+
+async def test_what_a_server_says_it_does_not_read_is_neither_sent_nor_offered(fake: Fake) -> None:
+    server, plugin = fake(reads=frozenset({"prompt_logprobs", "topk_prompt_logprobs"})), scorer()
+    assert plugin.capabilities() == {"sampled": None, "topk": 20, "at_ids": None}
+    async with opened(plugin):
+        assert plugin.capabilities() == {"sampled": None, "topk": 20}
+        assert "reads no target_prompt_logprobs" in plugin.way_out("at_ids", 5, 0)
+    assert all(asked["prompt_logprobs_last_n"] is None for asked in server.asked)
+
+
+async def test_what_the_sdk_cannot_ask_for_is_not_offered_once_that_is_known(fake: Fake) -> None:
+    fake(old_sdk=True)
+    async with opened(plugin := scorer(max_logprobs=None)):
+        assert plugin.capabilities() == {"sampled": None, "topk": None}
 
 
 @pytest.mark.parametrize("leading", [0, 1])
@@ -327,6 +350,49 @@ async def test_ids_that_seem_to_mean_something_else_are_told(fake: Fake) -> None
     said: list[str] = []
     await scores(scorer(), make_context(notify=said.append))
     assert any("either the model is untrained, or ids mean something else" in message for message in said)
+
+
+async def test_weights_that_are_not_there_are_refused_in_the_servers_words(fake: Fake) -> None:
+    fake(refuses=StatusError(404, "no such checkpoint"))
+    with pytest.raises(InputError, match=f"^teacher 'teacher': opening '{SAVED}': HTTP 404: no such checkpoint"):
+        await scores(scorer(SAVED))
+
+
+@pytest.mark.parametrize("old_sdk", [False, True], ids=["0.38", "0.25"])
+@pytest.mark.parametrize(("tempered", "temperature"), [(False, 0.5), (True, 0.5), (True, 1.0)])
+async def test_a_teachers_own_completions_carry_its_own_logprobs_at_temperature_1(
+    fake: Fake, old_sdk: bool, tempered: bool, temperature: float
+) -> None:
+    server, said = fake(old_sdk=old_sdk, tempered=tempered), list[str]()
+    plugin = scorer()
+    async with opened(plugin, run=make_context(notify=said.append)):
+        asked = len(server.asked)
+        requests = [make_request(max_tokens=5, sample=i, temperature=temperature) for i in range(2)]
+        found = [outcome async for outcome in plugin.sample(requests) if isinstance(outcome, Rollout)]
+        again = [outcome async for outcome in plugin.sample(requests) if isinstance(outcome, Rollout)]
+    assert len(found) == len(again) == 2
+    assert any("scored once more each" in message for message in said) is tempered
+    assert len(server.asked) - asked == PROBES + (4 if tempered and temperature != 1.0 else 0)
+    for rollout in (*found, *again):
+        wanted = truth([*rollout.token_ids], [int(rollout.request.prompt_ids[-1])])
+        np.testing.assert_allclose(rollout.logprobs, wanted, rtol=1e-5)
+    ids = [
+        {rollout.key: [*rollout.token_ids] for rollout in each if isinstance(rollout, Rollout)}
+        for each in (found, again)
+    ]
+    assert ids[0] == ids[1]
+
+
+@pytest.mark.parametrize(("tokens", "probed"), [(0, False), (64, True)])
+async def test_how_it_samples_is_found_out_at_the_start_of_a_run_in_which_teachers_write(
+    fake: Fake, tokens: int, probed: bool
+) -> None:
+    said: list[str] = []
+    run = make_context(notify=said.append)
+    assert run.plan is not None
+    fake(tempered=True)
+    async with opened(scorer(), run=replace(run, plan=replace(run.plan, eval_teacher_tokens=tokens))):
+        assert any("scored once more each" in message for message in said) is probed
 
 
 def test_it_keeps_the_contract_of_its_role(fake: Fake) -> None:

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 
 from distillkit_loopback.fireworks import faults
 from distillkit_loopback.fireworks.faults import Fault
-from distillkit_loopback.fireworks.futures import Futures, InOrder, Worker
-from distillkit_loopback.fireworks.messages import Refused
 from distillkit_loopback.fireworks.service import LoopbackService
+from distillkit_loopback.training.futures import Futures, InOrder, Worker
+from distillkit_loopback.transport.routes import Refused
 from loopback.fireworks.sdk_calls import (
     ADAM,
     TIME,

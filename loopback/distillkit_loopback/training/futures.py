@@ -1,4 +1,4 @@
-"""The trainer's asynchronous side: operations run once, in order, in one thread; their results are fetched later."""
+"""The asynchronous side of a service: operations run once, in order, in one thread; their results are fetched later."""
 
 import logging
 import queue
@@ -10,18 +10,20 @@ from itertools import count
 
 from pydantic import JsonValue
 
-from distillkit_loopback.fireworks.faults import Fails, Fault, NeverDone
-from distillkit_loopback.fireworks.messages import not_found
+from distillkit_loopback.training.faults import Fails, NeverDone
+from distillkit_loopback.transport.routes import not_found
 
 log = logging.getLogger(__name__)
 KEPT = 1024
 """Results; the oldest go first."""
+Result = JsonValue | bytes
+"""What becomes of an operation, as it is sent; None: nothing yet."""
 
 
 @dataclass(slots=True)
 class _Future:
     owner: str
-    result: JsonValue = None
+    result: Result = None
 
 
 class Futures:
@@ -35,7 +37,7 @@ class Futures:
         self._closed = False
 
     def make(self, owner: str) -> str:
-        """A new id, whose result is not there yet; `owner` is the trainer job."""
+        """A new id, whose result is not there yet; `owner` is what it goes with: a trainer job, a session."""
         with self._changed:
             request_id = f"request-{next(self._numbers)}"
             self._futures[request_id] = _Future(owner)
@@ -43,7 +45,7 @@ class Futures:
                 self._futures.popitem(last=False)
             return request_id
 
-    def finish(self, request_id: str, result: JsonValue) -> None:
+    def finish(self, request_id: str, result: Result) -> None:
         """Set the result; nothing happens if the owner is gone."""
         with self._changed:
             if request_id in self._futures:
@@ -62,7 +64,12 @@ class Futures:
         with self._changed:
             return request_id in self._futures
 
-    def wait(self, request_id: str, seconds: float) -> JsonValue:
+    def unfinished(self) -> int:
+        """How many operations have no result yet."""
+        with self._changed:
+            return sum(future.result is None for future in self._futures.values())
+
+    def wait(self, request_id: str, seconds: float) -> Result:
         """The result, or None if it takes longer. Raises Refused for an id that is not known (any more)."""
 
         def settled() -> bool:
@@ -87,15 +94,16 @@ class Operation:
     """Work whose result goes into a future."""
 
     request_id: str
-    work: Callable[[], JsonValue]
-    fault: Fault | None
+    work: Callable[[], Result]
+    fault: object
+    """`Fails` and `NeverDone` are for the operation; any other one is not, and None is no fault."""
 
     def run(self, futures: Futures) -> None:
         """Do it; an exception is a failed future, as the real service has it."""
         if isinstance(self.fault, NeverDone) or not futures.is_known(self.request_id):
             return
         if isinstance(self.fault, Fails):
-            futures.finish(self.request_id, failed(self.fault.message, "server"))
+            futures.finish(self.request_id, failed(self.fault.message, self.fault.category))
             return
         try:
             result = self.work()
@@ -111,14 +119,14 @@ def failed(message: str, category: str) -> JsonValue:
 
 
 class Worker:
-    """One daemon thread: trainers compute one operation at a time."""
+    """One daemon thread: a service computes one operation at a time."""
 
     def __init__(self, futures: Futures) -> None:
         """Start the thread; results go into `futures`."""
         self._futures = futures
         self._queue: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._closed = False
-        self._thread = threading.Thread(target=self._loop, name="loopback-trainer", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="loopback-worker", daemon=True)
         self._thread.start()
 
     def submit(self, operation: Operation) -> None:
@@ -140,7 +148,7 @@ class InOrder:
     """The operations of one model: each once, however often it is sent; by `seq_id`, in whatever order they arrive."""
 
     def __init__(self, owner: str, futures: Futures, worker: Worker) -> None:
-        """The SDK counts from 1. `owner` is the trainer job."""
+        """SDKs count from 1. `owner` is what its futures go with."""
         self._owner = owner
         self._futures = futures
         self._worker = worker
@@ -149,13 +157,28 @@ class InOrder:
         self._request_ids: dict[int, str] = {}
         self._waiting: dict[int, Operation | None] = {}
 
-    def add(self, seq_id: int, work: Callable[[], JsonValue], fault: Fault | None) -> str:
-        """The request id of operation `seq_id`, which runs after all before it."""
+    @property
+    def begun(self) -> bool:
+        """Whether any operation came, also one that was refused."""
+        with self._lock:
+            return self._next > 1 or bool(self._waiting)
+
+    def known(self, seq_id: int) -> str | None:
+        """The request id of an operation that came before; None: it did not."""
+        with self._lock:
+            return self._request_ids.get(seq_id)
+
+    def add(self, seq_id: int, work: Callable[[], Result], fault: object) -> str:
+        """The request id of operation `seq_id`, which runs after all before it; one that was skipped runs at once."""
         with self._lock:
             if seq_id not in self._request_ids:
                 self._request_ids[seq_id] = request_id = self._futures.make(self._owner)
-                self._waiting[seq_id] = Operation(request_id, work, fault)
-                self._advance()
+                operation = Operation(request_id, work, fault)
+                if seq_id < self._next:
+                    self._worker.submit(operation)
+                else:
+                    self._waiting[seq_id] = operation
+                    self._advance()
             return self._request_ids[seq_id]
 
     def skip(self, seq_id: int) -> None:

@@ -1,4 +1,4 @@
-"""One model of a trainer: a LoRA or all weights, AdamW, and the operations of the SDK on them.
+"""One model of a service that trains: a LoRA or all weights, AdamW, and the operations of SDKs on them.
 
 Logprobs are those of transformers' own forward in float32, LoRA is PEFT's, AdamW torch's. Sequences of one length are
 computed together, so nothing is padded.
@@ -13,13 +13,12 @@ from typing import Literal, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from pydantic import JsonValue
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distillkit_loopback.fireworks.datums import Datum, Loss, WireBatch, loss_named, require_targets
 from distillkit_loopback.hf.causal_lm import CausalLM
+from distillkit_loopback.training.datums import Batch, Computed, Datum, loss_named, require_targets
 from distillkit_loopback.transport.messages import Body
 
 SAMPLING_WEIGHTS = "sampling.safetensors"
@@ -43,15 +42,20 @@ class AdamParams(Body):
 
 
 Normalization = Literal["num_loss_tokens", "num_sequences", "none"]
+Targets = str | Sequence[str]
+"""The ends of the names of the layers that have an adapter, or `all-linear`: all but the head."""
 
 
 class Learner:
     """A model, its optimizer, and the gradient that has come together since the last step."""
 
-    def __init__(self, base: CausalLM, rank: int, alpha: int, seed: int) -> None:
-        """A new LoRA on `base`, which nobody else may use, or all of its weights if the rank is 0."""
+    def __init__(self, base: CausalLM, rank: int, alpha: int, seed: int, targets: Targets = "all-linear") -> None:
+        """A new LoRA on `base`, which nobody else may use, or all of its weights if the rank is 0.
+
+        Raises ValueError if no layer of `base` is called as in `targets`.
+        """
         self._base = base
-        self._adapter = lora(base, rank, alpha, seed) if rank else None
+        self._adapter = lora(base, rank, alpha, seed, targets) if rank else None
         if self._adapter is None:
             base.model.requires_grad_(True)
         whole = self._adapter or base.model
@@ -65,21 +69,27 @@ class Learner:
         """Whether an adapter is trained."""
         return self._adapter is not None
 
-    def forward(self, wire: WireBatch) -> JsonValue:
-        """The loss, and the logprobs of the targets, without a gradient."""
+    @property
+    def vocabulary(self) -> int:
+        """How many ids the model knows."""
+        return self._base.vocabulary
+
+    def forward(self, batch: Batch) -> Computed:
+        """The loss, and the logprobs of the targets, without a gradient. Raises ValueError for an unknown loss."""
         with torch.no_grad():
-            total, data, logprobs = self._compute(wire, backward=False)
-        return _output(total, _active(data, wire), logprobs)
+            return self._compute(batch, backward=False)
 
-    def forward_backward(self, wire: WireBatch) -> JsonValue:
-        """The same, and the gradient of the loss, summed over tokens, is added to what the next step uses."""
-        total, data, logprobs = self._compute(wire, backward=True)
-        active = _active(data, wire)
-        self._loss_tokens += active
-        self._sequences += len(data)
-        return _output(total, active, logprobs)
+    def forward_backward(self, batch: Batch) -> Computed:
+        """The same, and the gradient of the loss, summed over tokens, is added to what the next step uses.
 
-    def optim_step(self, adam: AdamParams, normalization: Normalization) -> JsonValue:
+        Raises ValueError also for a loss that is not finite.
+        """
+        computed = self._compute(batch, backward=True)
+        self._loss_tokens += computed.active
+        self._sequences += len(batch.data)
+        return computed
+
+    def optim_step(self, adam: AdamParams, normalization: Normalization) -> float:
         """One step of AdamW by the gradient so far, which is forgotten then; returns the norm before it is clipped."""
         try:
             self._normalize(normalization)
@@ -91,7 +101,7 @@ class Learner:
             self._optimizer.step()
         finally:
             self._forget_gradient()
-        return {"metrics": {"optim/lr": adam.learning_rate, "optim/grad_norm": norm}}
+        return norm
 
     def save(self, folder: Path) -> None:
         """Write weights and moments. Raises FileExistsError if that name was saved before."""
@@ -132,16 +142,24 @@ class Learner:
         (self._adapter or self._base.model).save_pretrained(str(path))
         self._base.tokenizer.save(path)
 
-    def _compute(self, wire: WireBatch, *, backward: bool) -> tuple[float, list[Datum], list[Tensor]]:
-        """The sum of `weights * loss`, the data, and the logprobs of each one's targets."""
-        loss = loss_named(wire.loss_fn)
-        data = [datum.read(index, self._base.vocabulary) for index, datum in enumerate(wire.data)]
-        require_targets(wire.loss_fn, data)
+    def save_adapter(self, folder: Path) -> None:
+        """Write the LoRA as PEFT does. Raises FileExistsError as `save` does, ValueError if all weights are trained."""
+        if self._adapter is None:
+            raise ValueError("this model trains all weights: it has no adapter to save")
+        _create(folder)
+        self._adapter.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def _compute(self, batch: Batch, *, backward: bool) -> Computed:
+        loss = loss_named(batch.loss)
+        require_targets(batch.loss, batch.data)
         logprobs: dict[int, Tensor] = {}
+        losses: dict[int, Tensor] = {}
         total = 0.0
-        for group in of_one_length(data):
-            rows = self._logprobs([data[i] for i in group])
-            summed = _weighted_loss(loss, rows, [data[i] for i in group], wire.options)
+        for group in of_one_length(batch.data):
+            data = [batch.data[i] for i in group]
+            rows = self._logprobs(data)
+            each = loss(rows, _arrays(data), batch.options)
+            summed = (each * _arrays(data)["weights"]).sum()
             value = float(summed.detach())
             if not math.isfinite(value):
                 raise ValueError("the loss is not a finite number")
@@ -149,7 +167,9 @@ class Learner:
                 torch.autograd.backward(summed)
             total += value
             logprobs |= dict(zip(group, rows.detach(), strict=True))
-        return total, data, [logprobs[i] for i in range(len(data))]
+            losses |= dict(zip(group, each.detach(), strict=True))
+        order = range(len(batch.data))
+        return Computed(total, batch.active(), [logprobs[i] for i in order], [losses[i] for i in order])
 
     def _logprobs(self, data: Sequence[Datum]) -> Tensor:
         """[n, T] logprobs of the targets, or [n, T, K] where each position has K."""
@@ -186,9 +206,10 @@ class Learner:
         self._loss_tokens = self._sequences = 0
 
 
-def lora(base: CausalLM, rank: int, alpha: int, seed: int) -> PeftModel:
-    """A new adapter, put on every linear layer of `base` but the head; its weights depend on the seed alone."""
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+def lora(base: CausalLM, rank: int, alpha: int, seed: int, targets: Targets = "all-linear") -> PeftModel:
+    """A new adapter on `base`, by default on every linear layer but the head; its weights depend on the seed alone."""
+    layers = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=layers, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = cast(PeftModel, get_peft_model(base.model, config))
@@ -208,27 +229,9 @@ def _in_parts(positions: Iterable[int], size: int) -> Iterator[list[int]]:
     yield from (whole[start : start + size] for start in range(0, len(whole), size))
 
 
-def _weighted_loss(loss: Loss, logprobs: Tensor, data: Sequence[Datum], options: Mapping[str, float]) -> Tensor:
-    """The sum of `weights * loss` over [n, T] tokens."""
-    arrays = {name: torch.stack([torch.tensor(datum.arrays[name]) for datum in data]) for name in data[0].arrays}
-    return (loss(logprobs, arrays, options) * arrays["weights"]).sum()
-
-
-def _active(data: Sequence[Datum], wire: WireBatch) -> int:
-    """How many tokens count for `num_loss_tokens`: those with an advantage, or with a weight of any target."""
-    name = "advantages" if wire.loss_fn == "importance_sampling" else "weights"
-    return sum(int((datum.arrays[name].reshape(len(datum.inputs), -1) != 0).any(axis=1).sum()) for datum in data)
-
-
-def _output(total: float, active: int, logprobs: Sequence[Tensor]) -> JsonValue:
-    outputs: list[JsonValue] = [
-        {"logprobs": {"data": row.flatten().tolist(), "dtype": "float32", "shape": [*row.shape]}} for row in logprobs
-    ]
-    return {
-        "loss_fn_output_type": "TensorDictLossReturn",
-        "loss_fn_outputs": outputs,
-        "metrics": {"loss:sum": total, "active_tokens:sum": float(active)},
-    }
+def _arrays(data: Sequence[Datum]) -> Mapping[str, Tensor]:
+    """[n, T] of each array of sequences of one length; [n, T, K] of the weights of K targets."""
+    return {name: torch.stack([torch.tensor(datum.arrays[name]) for datum in data]) for name in data[0].arrays}
 
 
 def _create(folder: Path) -> None:

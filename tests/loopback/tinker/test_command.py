@@ -1,0 +1,51 @@
+"""`python -m distillkit_loopback.tinker`, by which the backend is tried without an account."""
+
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+
+from distillkit_loopback.tinker.__main__ import main
+from loopback.commands import require_loopback_alone, served
+
+
+def test_it_serves_the_model_by_its_name(
+    tiny_model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEACHER_KEY", "tml-abc")
+
+    def look() -> None:
+        shown = capsys.readouterr().out
+        assert shown.startswith("org/tiny is served by the Tinker protocol")
+        assert shown.endswith('export TINKER_API_KEY="$TEACHER_KEY"\n')
+        url = re.search(r"TINKER_BASE_URL=(\S+)", shown)
+        assert url is not None
+        address = f"{url.group(1)}/api/v1/get_server_capabilities"
+        assert httpx.get(address, headers={"x-api-key": "tml-no"}).status_code == 401
+        answer = httpx.get(address, headers={"x-api-key": "tml-abc"})
+        assert answer.json() == {"supported_models": [{"model_name": "org/tiny"}]}
+
+    options = ["--name", "org/tiny", "--kind", "skyrl", "--port", "0", "--api-key-env", "TEACHER_KEY"]
+    assert main([tiny_model, *options], look) == 0
+
+
+@pytest.mark.slow
+def test_it_ends_well_by_ctrl_c(tiny_model: str) -> None:
+    with served("distillkit_loopback.tinker", tiny_model, "--port", "0") as (_, url, key):
+        address = re.fullmatch(r"export TINKER_BASE_URL=http://127\.0\.0\.1:(\d+)\n", url)
+        assert address is not None
+        assert key == "export TINKER_API_KEY=tml-loopback\n"
+        require_loopback_alone(int(address.group(1)))
+
+
+def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    def twice() -> None:
+        port = re.search(r"BASE_URL=http://127.0.0.1:(\d+)", capsys.readouterr().out)
+        assert port is not None
+        assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
+
+    assert main([tiny_model, "--port", "0"], twice) == 0
+    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
+    assert main([str(tmp_path), "--port", "0"], pytest.fail) == 2
+    assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
