@@ -19,6 +19,7 @@ SGLANG_STAMP := $(SGLANG_VENV)/.installed-0.5.23
 SKYRL_VENV := .venv-skyrl
 SKYRL_PYTHON := $(SKYRL_VENV)/bin/python
 SKYRL_STAMP := $(SKYRL_VENV)/.installed-0.4.0
+SKYRL := skyrl==0.4.0
 
 TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
@@ -117,15 +118,15 @@ $(SGLANG_STAMP): $(wildcard tests/servers/sglang/setup.*)
 	tests/servers/sglang/setup.sh $(SGLANG_PYTHON) $(TORCH)
 	@touch $@
 
-# SkyRL 0.4.0 asks for Python 3.12, of which it uses nothing but a TypedDict: 0.3.0 brings what it needs.
+# SkyRL asks for Python 3.12, of which it uses nothing but a TypedDict, and for what it needs on GPUs: its requirements are ours.
 $(SKYRL_STAMP): tests/servers/skyrl/requirements.txt
-	@echo "setting up $(SKYRL_VENV): SkyRL 0.4.0 with JAX, 2.2 GB"
+	@echo "setting up $(SKYRL_VENV): $(SKYRL) with JAX, 1.9 GB"
 	@rm -rf $(SKYRL_VENV)
 	$(BASE_PYTHON) -m venv $(SKYRL_VENV)
 	$(SKYRL_PYTHON) -m pip install --quiet --upgrade pip
 	$(SKYRL_PYTHON) -m pip install --quiet "torch==$(TORCH)"
 	$(SKYRL_PYTHON) -m pip install --quiet --requirement tests/servers/skyrl/requirements.txt
-	$(SKYRL_PYTHON) -m pip install --quiet --ignore-requires-python --no-deps "skyrl==0.4.0"
+	$(SKYRL_PYTHON) -m pip install --quiet --ignore-requires-python --no-deps "$(SKYRL)"
 	@touch $@
 
 SERVERS ?= vllm sglang skyrl

@@ -59,14 +59,15 @@ def run_api(arguments: list[str]) -> None:
 
 
 def name_sampled_sequences(api: Any) -> None:
-    """Add `sample_sequence_ids` to what /asample promises: Tinker's SDK asserts them since 0.26, SkyRL 0.4.0 has none."""
+    """Add `sample_sequence_ids` to what /asample promises: Tinker's SDK 0.38 asserts them, SkyRL 0.4.0 has none."""
     from fastapi import Depends, Request
 
+    Session = typing.Annotated[Any, Depends(api.get_session)]  # noqa: N806 - a type
     routes = api.app.router.routes
     routes[:] = [route for route in routes if getattr(route, "path", "") != "/api/v1/asample"]
 
     @api.app.post("/api/v1/asample")
-    async def asample(request: api.SampleRequest, http: Request, session: Any = Depends(api.get_session)) -> Any:
+    async def asample(request: api.SampleRequest, http: Request, session: Session) -> Any:
         promise = await api.asample(request, http, session)
         ids = [f"seq-{promise.request_id}-{index}" for index in range(request.num_samples)]
         return {**promise.model_dump(), "sample_sequence_ids": ids}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from servers.server_process import TOP, ServerProcess, python_of
+from servers.server_process import ServerProcess, python_of
 
 SERVE = Path(__file__).parent / "serve.py"
 LIMITS = {"max_lora_adapters": 8, "max_lora_rank": 16, "train_micro_batch_size": 8, "sample_max_num_sequences": 8}
