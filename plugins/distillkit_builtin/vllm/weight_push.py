@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillkit.errors import InputError, RunFailedError
-from distillkit.frozen import frozen
+from distillkit.frozen import FrozenDict
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
@@ -57,7 +57,7 @@ class WeightPush(ABC):
     """The base model's name at the servers."""
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
-    base_versions: Mapping[str, str] = frozen({})
+    base_versions: Mapping[str, str] = field(default_factory=FrozenDict)
     """What each replica called its base model's weights when the run started; empty where answers do not say it."""
     current: PushedVersion | None = None
     """The version that every replica has loaded; None before the first push."""
