@@ -6,6 +6,8 @@ started otherwise.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from pydantic import BaseModel, JsonValue, TypeAdapter
@@ -16,6 +18,7 @@ from distillkit.files.strict_json import shortened
 from distillkit.frozen import frozen
 from distillkit.records import Failure, FinishReason, Rollout, ScoreRequest
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
+from distillkit_builtin.http.completion_dialect import CompletionDialect
 from distillkit_builtin.http.dialects.dialect import (
     LOGPROB_TOLERANCE,
     Dialect,
@@ -42,6 +45,10 @@ RAW = "start vLLM with --logprobs-mode raw_logprobs"
 ADAPTER_LEFT_OUT = (
     f"{RAW}; if it is, vLLM leaves a LoRA on the head (lm_head) out of the logprobs of prompts: merge this adapter "
     "into its base model, or train one without the head"
+)
+PLAIN = (
+    "start vLLM with --generation-config vllm and without --override-generation-config and logits processors, and look "
+    "for a proxy before it that changes requests"
 )
 PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=2.0))
 """A peaked distribution hardly changes when sharpened, a flat one hardly when flattened; vLLM allows at most 2."""
@@ -152,6 +159,26 @@ def _topk(top: object, count: int, request: SampleRequest) -> Mapping[str, Array
     return {"topk_ids": best.ids, "topk_logprobs": best.logprobs}
 
 
+@dataclass(frozen=True, slots=True)
+class Completions:
+    """`POST /v1/completions` of vLLM, and of servers that take after it."""
+
+    path: ClassVar[str] = PATH
+    raw: ClassVar[str] = RAW
+    plain: ClassVar[str] = PLAIN
+
+    def payload(self, request: SampleRequest, model: str) -> dict[str, JsonValue]:
+        """As `completion_payload`."""
+        return completion_payload(request, model)
+
+    def parse(self, body: JsonValue, request: SampleRequest, model: str, version: int) -> Rollout | Failure:
+        """As `parse_completion`."""
+        return parse_completion(body, request, model, version)
+
+
+VLLM = Completions()
+
+
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
     """The Failure of a request without a result. Raises RunFailedError for a bad key, which no request survives."""
     if isinstance(error, UnansweredError):
@@ -170,7 +197,13 @@ def raw_logprob_probes(wanted: Mapping[str, int] = frozen({})) -> Sequence[Sampl
 
 
 async def require_raw_logprobs(
-    client: ServiceClient, dialect: Dialect, model: str, request: SampleRequest, *, adapter: bool = False
+    client: ServiceClient,
+    dialect: Dialect,
+    model: str,
+    request: SampleRequest,
+    *,
+    adapter: bool = False,
+    by: CompletionDialect = VLLM,
 ) -> None:
     """Raise InputError if a replica's logprobs of what it sampled are not its scores of the same tokens.
 
@@ -178,16 +211,16 @@ async def require_raw_logprobs(
     leaves a part of it out of prompt logprobs (vllm-project/vllm#51594: a LoRA on the head, in 0.32).
     """
     for root in client.roots:
-        result = await client.post_to(root, PATH, completion_payload(request, model))
-        sampled = parse_completion(result.value, request, model, 0)
+        result = await client.post_to(root, by.path, by.payload(request, model))
+        sampled = by.parse(result.value, request, model, 0)
         if isinstance(sampled, Failure):
             raise InputError(f"{root}: {sampled.reason}")
-        query = ScoreQuery(model, request.prompt_ids, sampled.token_ids)
+        query = ScoreQuery(model, request.prompt_ids, sampled.token_ids, adapter=adapter)
         result = await client.post_to(root, dialect.path, dialect.payload(query))
         scored = parse_scores(dialect, result.value, query, f"{root} scores its own completion")
         apart = float(np.abs(scored.logprobs - sampled.logprobs).max())
         if apart > LOGPROB_TOLERANCE:
             raise InputError(
                 f"{root} reports logprobs of what it sampled that differ by {apart:.2f} nats from its own scores of "
-                f"the same tokens; {ADAPTER_LEFT_OUT if adapter else RAW}"
+                f"the same tokens; {ADAPTER_LEFT_OUT if adapter and by == VLLM else by.raw}"
             )

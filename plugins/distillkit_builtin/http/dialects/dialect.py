@@ -42,6 +42,8 @@ class ScoreQuery:
     """How many top-k tokens to return at each position besides; 0: none."""
     at_ids: IntArray | None = None
     """[R, K] ids whose logprobs to return at each position besides, -1 for none; None: no array of them."""
+    adapter: bool = False
+    """Whether `model` is an adapter, for servers that are told so."""
 
     @property
     def ids(self) -> list[int]:
