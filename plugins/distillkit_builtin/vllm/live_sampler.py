@@ -12,19 +12,22 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError, PluginError
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.types import SampleRequest
-from distillkit_builtin.http.completions import PROBE_IDS, failure_of, raw_logprob_probes, require_raw_logprobs
+from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
 from distillkit_builtin.http.options import more_logprobs
 from distillkit_builtin.http.probe import server_version
+from distillkit_builtin.http.raw_logprobs import PROBE_IDS, raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
+from distillkit_builtin.vllm.completion_form import FormProbe, FoundForm
 from distillkit_builtin.vllm.each_server import require_served
 from distillkit_builtin.vllm.options import VllmSamplerOptions
-from distillkit_builtin.vllm.push_kinds import AdapterPush, FullWeightsPush
+from distillkit_builtin.vllm.push_kinds import AdapterPush, FullWeightsPush, require_no_pushed_base
+from distillkit_builtin.vllm.token_completions import TokenCompletions, weight_versions
 from distillkit_builtin.vllm.weight_push import PushedVersion, WeightPush
 
 NAME = "student"
@@ -43,6 +46,8 @@ class LiveVllmSampler:
     base_model: str
     client: ServiceClient
     nonce: str
+    found: FoundForm
+    """By which endpoint the servers are asked for completions."""
     server_version: str | None = None
     weight_push: WeightPush | None = None
     _scoring: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -62,9 +67,12 @@ class LiveVllmSampler:
             client = ServiceClient.open(options, NAME, tell=run.notify_as("sampler 'vllm'"))
             try:
                 await require_served(client, base_model, run)
+                tell = run.notify_as("sampler 'vllm'")
+                first = FormProbe(client, base_model, probes[0])
+                found = await first.found(run.tokenizer, options.max_logprobs, tell)
                 for probe in probes:
-                    await require_raw_logprobs(client, PromptLogprobs(), base_model, probe)
-                await require_untouched_sampling(client, base_model, PROBE_IDS)
+                    await require_raw_logprobs(client, found.form, PromptLogprobs(), base_model, probe)
+                await require_untouched_sampling(client, found.form, base_model, PROBE_IDS)
                 version = await server_version(client)
             except RefusedError as error:
                 await client.close()
@@ -73,7 +81,7 @@ class LiveVllmSampler:
             except BaseException:
                 await client.close()
                 raise
-        return cls(options, run, base_model, client, secrets.token_hex(3), version)
+        return cls(options, run, base_model, client, secrets.token_hex(3), found, version)
 
     async def close(self) -> None:
         """Unload the last adapter, and one whose load was interrupted; close connections."""
@@ -89,7 +97,8 @@ class LiveVllmSampler:
 
         Raises:
             PluginError: if the student writes no weights to disk.
-            InputError: if a server's scores of the first adapter's completions are not the logprobs that it reported.
+            InputError: if a server's scores of the first adapter's completions are not the logprobs that it reported,
+                or its base model has weights that a run pushed.
         """
         if weights.path is None:
             raise PluginError(
@@ -97,7 +106,9 @@ class LiveVllmSampler:
             )
         if self.weight_push is None:
             kind = AdapterPush if weights.format == "peft" else FullWeightsPush
-            self.weight_push = kind(self.client, self.base_model, self.nonce)
+            if kind is AdapterPush:
+                require_no_pushed_base(self.found.base_versions)
+            self.weight_push = kind(self.client, self.base_model, self.nonce, self.found.base_versions)
         old = self.weight_push.current
         absent = await self.weight_push.push(weights.version, self._server_path(weights.path))
         for reason in absent.values():
@@ -109,8 +120,9 @@ class LiveVllmSampler:
         if old is not None and old.label != self.weight_push.served.label:
             await self._unload(self.weight_push, old)
         if old is None and not absent and isinstance(self.weight_push, AdapterPush):
+            form, model = self.found.form, self.weight_push.model
             for probe in raw_logprob_probes():
-                await require_raw_logprobs(self.client, PromptLogprobs(), self.weight_push.model, probe, adapter=True)
+                await require_raw_logprobs(self.client, form, PromptLogprobs(), model, probe, adapter=True)
 
     async def _unload(self, weight_push: WeightPush, old: PushedVersion | None) -> None:
         """Unload a version that is not used any more; a server that does not do it is no reason to end a run."""
@@ -138,7 +150,7 @@ class LiveVllmSampler:
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
         weight_push = self._ready()
         version, salt = weight_push.served.version, weight_push.cache_salt
-        return await sample_completion(self._send, request, weight_push.model, version, salt)
+        return await sample_completion(self._send, self.found.form, request, weight_push.model, version, salt)
 
     async def _score(self, request: ScoreRequest) -> Score | Failure:
         query = ScoreQuery(self._ready().model, request.prompt_ids, request.token_ids, request.topk)
@@ -155,7 +167,7 @@ class LiveVllmSampler:
             seen = {root: weight_push.repairs(root) for root in self.client.roots}
             try:
                 result = await self.client.post(path, payload)
-                if await weight_push.holds_since(result.root, seen[result.root]):
+                if await self._is_current(result, request, seen[result.root]):
                     return result
                 lost_by = result.root
             except RefusedError as error:
@@ -170,6 +182,14 @@ class LiveVllmSampler:
             f"the servers lost the weights of version {weight_push.served.version} again and again",
             retryable=True,
         )
+
+    async def _is_current(self, result: Result, request: SampleRequest | ScoreRequest, seen: int) -> bool:
+        """Whether the version's weights made a result: it says so itself, or its server is asked now."""
+        weight_push = self._ready()
+        if isinstance(request, SampleRequest) and isinstance(self.found.form, TokenCompletions):
+            versions = weight_versions(result.value, f"completion {request.key}")
+            return weight_push.sampled_it_all(result.root, versions)
+        return await weight_push.holds_since(result.root, seen)
 
     def _ready(self) -> WeightPush:
         if self.weight_push is None:

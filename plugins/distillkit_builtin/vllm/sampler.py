@@ -68,10 +68,11 @@ class VllmSampler(VllmSamplerOptions, Sampler):
         self._live = await LiveVllmSampler.open(run, self, self._served.id)
 
     def provenance(self) -> Mapping[str, JsonValue]:
-        """What is served, where, and by which version of vLLM."""
+        """What is served, where, by which version of vLLM, and at which endpoint it is asked for completions."""
         if self._served is None or self._live is None:
             return {}
-        return self._served.provenance(self.roots, self._live.server_version)
+        served = self._served.provenance(self.roots, self._live.server_version)
+        return {**served, "completions": self._live.found.form.path}
 
     async def close(self) -> None:
         """Unload the last adapter and close connections."""

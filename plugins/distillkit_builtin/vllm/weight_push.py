@@ -2,8 +2,9 @@
 
 A completion counts as policy `version` only if the server can show that it had these weights: an
 adapter by its name, which is new at each version; whole weights by the label that the server keeps beside them and
-loses when it is restarted. A version counts from when every replica has it; until then, and if one does not take it,
-completions are requested of the version before.
+loses when it is restarted: the answer names it itself (`TokenCompletions`), or the server is asked afterwards. A
+version counts from when every replica has it; until then, and if one does not take it, completions are requested of the
+version before.
 
 A replica that does not answer at all, while others do, is absent: they go on without it. When it is back, it is given
 the current version before a completion of it counts, as one that was restarted is.
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillkit.errors import InputError, RunFailedError
+from distillkit.frozen import frozen
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
@@ -26,6 +28,8 @@ DISK_HOW = (
     "have, and set student.sampler.server_run_dir to where that is there; without one let the student sample by itself "
     "(no student.sampler)"
 )
+LABEL = "distillkit-"
+"""What the names of all versions begin with."""
 UNLOAD_SECONDS = 10.0
 """Within which a server must unload an adapter; one that is gone must not hold up the run's end."""
 THERE_SECONDS = 10.0
@@ -53,6 +57,8 @@ class WeightPush(ABC):
     """The base model's name at the servers."""
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
+    base_versions: Mapping[str, str] = frozen({})
+    """What each replica called its base model's weights when the run started; empty where answers do not say it."""
     current: PushedVersion | None = None
     """The version that every replica has loaded; None before the first push."""
     pending: PushedVersion | None = None
@@ -92,7 +98,7 @@ class WeightPush(ABC):
                 one.
             InputError: instead, if it is the first version, and a server does not see its directory.
         """
-        self.pending = PushedVersion(version, str(path), f"distillkit-{self.nonce}-v{version}")
+        self.pending = PushedVersion(version, str(path), f"{LABEL}{self.nonce}-v{version}")
         problems = await self._load_everywhere(self.pending)
         if len(problems) == len(self.client.roots) or any(map(_is_refused, problems.values())):
             unseen = any(map(_is_unseen, problems.values()))
@@ -195,6 +201,14 @@ class WeightPush(ABC):
         A result from before a repair, or from within, is of other weights, although the replica has ours by now.
         """
         return await self.holds(root) and seen == self.repairs(root) and seen % 2 == 0
+
+    @abstractmethod
+    def sampled_it_all(self, root: str, versions: frozenset[str]) -> bool:
+        """Whether an answer that names the `versions` of the weights of its tokens is of the current version alone.
+
+        Raises:
+            RunFailedError: if it never will be, since somebody else replaces weights at the replica.
+        """
 
     @property
     @abstractmethod
