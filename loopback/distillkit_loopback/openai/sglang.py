@@ -24,6 +24,7 @@ from distillkit_loopback.openai.faults import Fault
 from distillkit_loopback.openai.models import AdapterError, Model
 from distillkit_loopback.openai.routes import Function
 from distillkit_loopback.openai.sglang_bodies import GenerateBody
+from distillkit_loopback.openai.sglang_management import unseen
 from distillkit_loopback.transport.messages import Request, Response
 
 
@@ -66,7 +67,10 @@ class Generate:
                 f"Got LoRA adapter that has never been loaded: {adapter}\nAll loaded adapters: dict_keys([{names}]).",
             )
         if adapter not in catalogue.adapters:
+            problem = unseen(path, "adapter_config.json")
             try:
+                if problem is not None:
+                    raise AdapterError(problem)
                 catalogue.add(adapter, path)
             except AdapterError as error:
                 raise Refused(400, f"Failed to implicitly load LoRA adapter {adapter}: {error}") from error

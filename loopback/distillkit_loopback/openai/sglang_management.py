@@ -5,6 +5,7 @@ what comes meanwhile waits; after that the server calls its model by the path of
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pydantic import JsonValue
 
@@ -61,8 +62,10 @@ class SGLangManagement:
     def _load(self, request: Request, fault: Fault | None) -> Response:
         body, catalogue = read(AdapterBody, request.body), self._engine.catalogue
         if body.lora_name in catalogue.adapters:
-            reason = f"Failed to load LoRA adapter {body.lora_name}: LoRA adapter {body.lora_name} is already loaded."
-            return self._adapters(reason)
+            return self._adapters(f"Failed to load LoRA adapter {body.lora_name} because it is already loaded")
+        problem = unseen(body.lora_path, "adapter_config.json")
+        if problem is not None:
+            return self._adapters(problem)
         try:
             catalogue.add(body.lora_name, body.lora_path)
         except AdapterError as error:
@@ -73,7 +76,10 @@ class SGLangManagement:
         """The name goes on answering: `/generate` loads it again."""
         name = read(AdapterBody, request.body).lora_name
         gone = self._engine.catalogue.remove(name)
-        return self._adapters(None if gone else f"LoRA with name {name} does not exist in the registry.")
+        names = ", ".join(map(repr, self._engine.catalogue.adapters))
+        return self._adapters(
+            None if gone else f"LoRA with name {name} does not exist. Loaded LoRAs: odict_keys([{names}])"
+        )
 
     def _adapters(self, problem: str | None) -> Response:
         loaded: dict[str, JsonValue] = {**self._engine.catalogue.adapters}
@@ -82,21 +88,41 @@ class SGLangManagement:
 
     def _replace(self, request: Request, fault: Fault | None) -> Response:
         body, catalogue, gate = read(WeightsFromDiskBody, request.body), self._engine.catalogue, self._engine.gate
+        problem = unseen(body.model_path, "model.safetensors")
+        if problem is not None:
+            return _replaced(f"Failed to get weights iterator: {problem}.", success=False)
         gate.pause()
         try:
             catalogue.reload(body.model_path)
             catalogue.name = body.model_path
             catalogue.weight_version = body.weight_version or catalogue.weight_version
         except Refused as error:
-            said: dict[str, JsonValue] = {"success": False, "message": str(error), "num_paused_requests": 0}
-            return Response(said, 400)
+            return _replaced(f"Failed to update weights: {error}.\nRolling back to original weights.", success=False)
         finally:
             gate.resume()
         label = f" Weight version updated to {body.weight_version}." if body.weight_version else ""
-        message = f"Succeeded to update model weights.{label}"
-        return Response({"success": True, "message": message, "num_paused_requests": 0})
+        return _replaced(f"Succeeded to update model weights.{label}", success=True)
 
     def _label(self, request: Request, fault: Fault | None) -> Response:
         new = read(WeightVersionBody, request.body).new_version
         self._engine.catalogue.weight_version = new
         return Response({"success": True, "message": f"Weight version updated to {new}", "new_version": new})
+
+
+def unseen(path: str, file: str) -> str | None:
+    """What SGLang says of a directory without that file; a path that is not there it takes for a hub's name."""
+    if not Path(path).is_dir():
+        return (
+            f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{path}'. Use `repo_type` argument if "
+            "needed."
+        )
+    if (Path(path) / file).is_file():
+        return None
+    if file.endswith(".json"):
+        return f"[Errno 2] No such file or directory: '{path}/{file}'"
+    return f"Cannot find any model weights with `{path}`"
+
+
+def _replaced(message: str, *, success: bool) -> Response:
+    said: dict[str, JsonValue] = {"success": success, "message": message, "num_paused_requests": 0}
+    return Response(said, 200 if success else 400)

@@ -43,8 +43,10 @@ class SGLang:
 
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """Logprobs from the prompt's last token on, which is the first that predicts a response's token."""
+        salt: dict[str, JsonValue] = {} if query.cache_salt is None else {"cache_salt": query.cache_salt}
         return {
             **GENERATE_BODY,
+            **salt,
             "input_ids": list(query.ids),
             "sampling_params": {**GENERATE, "max_new_tokens": 0},
             "return_logprob": True,
