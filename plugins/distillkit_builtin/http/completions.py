@@ -15,6 +15,7 @@ from distillkit.records import Failure, Rollout, ScoreRequest
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import Logprob, TokenId, UnprovedError, require_length, validated
 from distillkit_builtin.http.dialects.echo import named_by_id
+from distillkit_builtin.http.how_to_start import VLLM, HowToStart
 from distillkit_builtin.http.sampled import SampledTokens, rollout_of
 from distillkit_builtin.remote.candidates import TopK
 from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
@@ -116,6 +117,7 @@ class Completions:
     """`POST /v1/completions`, which says nothing of the version of its weights."""
 
     path: ClassVar[str] = "/v1/completions"
+    start: ClassVar[HowToStart] = VLLM
 
     def payload(self, request: SampleRequest, model: str, cache_salt: str | None = None) -> dict[str, JsonValue]:
         """`completion_payload`, with the salt where there is one."""

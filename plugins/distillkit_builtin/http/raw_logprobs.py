@@ -13,11 +13,6 @@ from distillkit_builtin.http.dialects.dialect import LOGPROB_TOLERANCE, Dialect,
 from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.remote.service_client import ServiceClient
 
-RAW = "start vLLM with --logprobs-mode raw_logprobs"
-ADAPTER_LEFT_OUT = (
-    f"{RAW}; if it is, vLLM leaves a LoRA on the head (lm_head) out of the logprobs of prompts: merge this adapter "
-    "into its base model, or train one without the head"
-)
 PROBES = (SamplingParams(max_tokens=4, temperature=0.3), SamplingParams(max_tokens=4, temperature=2.0))
 """A peaked distribution hardly changes when sharpened, a flat one hardly when flattened; vLLM allows at most 2."""
 PROBE_IDS = (1, 2, 3, 4)
@@ -51,12 +46,12 @@ async def require_raw_logprobs(
         sampled = form.parse(result.value, request, model, 0)
         if isinstance(sampled, Failure):
             raise InputError(f"{root}: {sampled.reason}")
-        query = ScoreQuery(model, request.prompt_ids, sampled.token_ids)
+        query = ScoreQuery(model, request.prompt_ids, sampled.token_ids, adapter=adapter)
         result = await client.post_to(root, dialect.path, dialect.payload(query))
         scored = parse_scores(dialect, result.value, query, f"{root} scores its own completion")
         apart = float(np.abs(scored.logprobs - sampled.logprobs).max())
         if apart > LOGPROB_TOLERANCE:
             raise InputError(
                 f"{root} reports logprobs of what it sampled that differ by {apart:.2f} nats from its own scores of "
-                f"the same tokens; {ADAPTER_LEFT_OUT if adapter else RAW}"
+                f"the same tokens; {form.start.raw_of_adapters if adapter else form.start.raw}"
             )

@@ -13,14 +13,11 @@ from distillkit.files.strict_json import shortened
 from distillkit.records import Failure, FinishReason, Rollout
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import require_length, require_possible
+from distillkit_builtin.http.how_to_start import VLLM, HowToStart
 from distillkit_builtin.remote.candidates import TopK
 from distillkit_builtin.remote.completion_length import require_own_limit
 
 FINISHED: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
-OTHER_LIMITS = (
-    "start vLLM with --generation-config vllm (max_new_tokens of a generation config limits every request), and with a "
-    "--max-model-len that holds prompt and completion"
-)
 
 
 class CompletionForm(Protocol):
@@ -28,6 +25,8 @@ class CompletionForm(Protocol):
 
     path: ClassVar[str]
     """The endpoint's path."""
+    start: ClassVar[HowToStart]
+    """What its server needs, for messages."""
 
     def payload(self, request: SampleRequest, model: str, cache_salt: str | None = None) -> dict[str, JsonValue]:
         """The request's JSON body. Of a prompt's prefixes the server uses only what has the same `cache_salt`."""
@@ -50,6 +49,8 @@ class SampledTokens:
     text: str
     prompt_ids: Sequence[int] | None = None
     """The prompt that it was given, where it says so."""
+    start: HowToStart = VLLM
+    """What the server needs, for messages."""
     topk: TopK | None = None
     """The most probable tokens of each position, where the request wants any."""
 
@@ -69,7 +70,7 @@ def rollout_of(said: SampledTokens, request: SampleRequest, model: str, version:
     if reason is None:
         ended = shortened(repr(said.finish_reason), 200)
         return Failure(request, f"the completion ended by {ended}", retryable=True)
-    require_own_limit(len(said.ids), reason, request, what, OTHER_LIMITS)
+    require_own_limit(len(said.ids), reason, request, what, said.start.limits)
     require_length(said.logprobs, len(said.ids), "logprobs")
     if None in said.logprobs:
         raise AlignmentError(f"{what}: the logprob of token {said.logprobs.index(None)} is null")

@@ -29,10 +29,6 @@ TIMES, ROUNDS = 32, 8
 TEXT_TOKENS = 16
 Sampled = Callable[[Sequence[int], int, int], Awaitable[Rollout]]
 """`(prompt, seed, most tokens) -> completion` of one replica."""
-HOW_TO_START = (
-    "start vLLM with --generation-config vllm and without --override-generation-config and logits processors, and look "
-    "for a proxy before it that changes requests"
-)
 
 
 async def require_untouched_sampling(
@@ -45,9 +41,10 @@ async def require_untouched_sampling(
     for root in client.roots:
         test = await _measured(partial(_sampled, client, form, root, model), start, len(client.roots))
         if not test.untouched:
+            how = form.start.untouched
             raise InputError(
                 f"{root} samples from another distribution than the one whose logprobs it reports, although requests "
-                f"name every sampling field: {test.finding}. {HOW_TO_START[0].upper()}{HOW_TO_START[1:]}"
+                f"name every sampling field: {test.finding}. {how[0].upper()}{how[1:]}"
             )
 
 

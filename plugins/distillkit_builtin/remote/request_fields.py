@@ -5,7 +5,7 @@ take top_k, top_p, min_p, temperature and repetition_penalty from the model's ge
 `--sampling-defaults` and `--preferred-sampling-params`. So each request begins with its dialect's table here, also one
 that only scores, and overwrites what it has an opinion on. What is not sent stands in a second table with the reason
 why its default changes no number. A test compares both with the request models of the loopback servers, which list the
-real servers' fields, so that none is forgotten.
+real servers' fields, so that none is forgotten. SGLang's tables are in `generate_fields`.
 
 Read off vLLM's CompletionRequest (0.24 to 0.32, and what was newest in 2026), SGLang 0.5.23's SamplingParams and
 GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
@@ -14,11 +14,9 @@ GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
 import re
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
 from distillkit.frozen import frozen
-
-Fields = Mapping[str, JsonValue]
+from distillkit_builtin.remote.field_reasons import NO_DEFAULT, NOT_OURS, NOT_THE_NUMBERS, Fields
+from distillkit_builtin.remote.generate_fields import GENERATE, GENERATE_BODY
 
 COMPLETIONS: Fields = frozen(
     {
@@ -49,9 +47,6 @@ COMPLETIONS: Fields = frozen(
 )
 """`POST /v1/completions` of vLLM, and of servers that take after it."""
 
-NO_DEFAULT = "null or empty where it is left out, and no setting of the server's fills it in"
-NOT_THE_NUMBERS = "changes when or how the response comes, not which tokens and logprobs are in it"
-NOT_OURS = "of other inputs or outputs than token ids and logprobs"
 COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
     {
         "seed": "of the token behind a scored prompt, which is ignored; what is sampled has a seed of its own",
@@ -135,41 +130,6 @@ TOKENS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-GENERATE: Fields = frozen(
-    {
-        "n": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "logit_bias": None,
-        "min_new_tokens": 0,
-        "ignore_eos": False,
-        "stop": None,
-        "stop_token_ids": None,
-        "stop_regex": None,
-        "no_stop_trim": False,
-        "skip_special_tokens": True,
-        "spaces_between_special_tokens": True,
-        "json_schema": None,
-        "regex": None,
-        "ebnf": None,
-        "structural_tag": None,
-        "custom_params": None,
-    }
-)
-"""`sampling_params` of SGLang's `POST /generate`; null is sent too: it overrules `--preferred-sampling-params`."""
-
-GENERATE_UNSENT: Mapping[str, str] = frozen(
-    {
-        "sampling_seed": "of a token that is not sampled: this dialect only scores",
-        "stream_interval": NOT_THE_NUMBERS,
-    }
-)
-
 FIREWORKS: Fields = frozen(
     {
         "temperature": 1.0,
@@ -217,7 +177,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-SENT = frozenset({*COMPLETIONS, *TOKENS, *GENERATE, *FIREWORKS})
+SENT = frozenset({*COMPLETIONS, *TOKENS, *GENERATE, *GENERATE_BODY, *FIREWORKS})
 WORD = re.compile(r"[a-z_]+")
 UNKNOWN = re.compile(
     r"(?i)unrecognized|unknown|unexpected|unsupported|not supported|extra (?:inputs|fields)|not permitted"

@@ -1,14 +1,14 @@
 """What is pushed, and how vLLM takes it: a LoRA as an adapter of a new name, all weights in place."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from pydantic import JsonValue
 
-from distillkit.errors import InputError, RunFailedError
+from distillkit_builtin.pushed.adapter_push import AdapterPush
+from distillkit_builtin.pushed.weight_push import THERE_SECONDS, LoadError, PushedVersion, WeightPush
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError
-from distillkit_builtin.vllm.weight_push import LABEL, THERE_SECONDS, PushedVersion, WeightPush
 
 LORA_HOW = (
     "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora --max-lora-rank N (at "
@@ -17,7 +17,6 @@ LORA_HOW = (
 ALREADY_LOADED = "already been loaded"
 """In what vLLM responds to an adapter's name that it has."""
 NO_SUCH_ENDPOINT = (404, 405)
-OWN_SERVER = "start that server anew, and give each run that samples from vLLM servers of its own"
 RESUME_SECONDS = 30.0
 """Within which a server must go on that was paused."""
 WEIGHTS_HOW = (
@@ -26,23 +25,12 @@ WEIGHTS_HOW = (
 )
 
 
-def require_no_pushed_base(base_versions: Mapping[str, str]) -> None:
-    """Raise InputError for a server (address to what it calls its base model's weights) whose base is another run's."""
-    for root, version in base_versions.items():
-        if version.startswith(LABEL):
-            raise InputError(
-                f"sampler 'vllm': {root}: its base model has weights that an earlier run pushed ({version!r}), and an "
-                f"adapter on them is no policy of this run; {OWN_SERVER}"
-            )
+NO_ADAPTER = "No adapter found"
+"""In what vLLM responds, with 404, where it finds no adapter at the path that it is given."""
 
 
-class AdapterPush(WeightPush):
+class VllmAdapterPush(AdapterPush):
     """A LoRA, pushed by `/v1/load_lora_adapter`."""
-
-    @property
-    def model(self) -> str:
-        """The adapter's name at the servers."""
-        return self.served.label
 
     @property
     def how_to_start(self) -> str:
@@ -66,18 +54,9 @@ class AdapterPush(WeightPush):
             if error.status != 404:
                 raise
 
-    def sampled_it_all(self, root: str, versions: frozenset[str]) -> bool:
-        """True: the answer is of the adapter by its name; the versions are those of the base model below it."""
-        for version in versions - {self.base_versions[root]}:
-            raise RunFailedError(
-                f"{root}: the base model below the adapter {self.served.label} has other weights ({version!r}) than "
-                f"when the run started ({self.base_versions[root]!r}); {OWN_SERVER}"
-            )
-        return True
-
-    async def holds(self, root: str) -> bool:
-        """True: a server gives results of an adapter only if it has one of that name."""
-        return True
+    def is_unseen(self, problem: LoadError) -> bool:
+        """Whether it finds no adapter there."""
+        return isinstance(problem, RefusedError) and problem.status == 404 and NO_ADAPTER in problem.message
 
 
 class FullWeightsPush(WeightPush):
@@ -137,6 +116,10 @@ class FullWeightsPush(WeightPush):
         except TimeoutError:
             reason = f"{root}: no answer to /resume within {RESUME_SECONDS:g} s; it may still be paused"
             raise UnansweredError(reason, 1, None) from None
+
+    def is_unseen(self, problem: LoadError) -> bool:
+        """False: what a worker says of a path that it does not see has no form of its own."""
+        return False
 
     def sampled_it_all(self, root: str, versions: frozenset[str]) -> bool:
         """Whether all weights that sampled have the current version's label."""

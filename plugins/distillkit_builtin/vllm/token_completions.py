@@ -11,7 +11,9 @@ from distillkit.records import Failure, Rollout
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import Logprob, TokenId, require_length, validated
+from distillkit_builtin.http.how_to_start import VLLM, HowToStart
 from distillkit_builtin.http.sampled import SampledTokens, rollout_of
+from distillkit_builtin.http.weight_spans import WeightSpan, versions_of
 from distillkit_builtin.remote.candidates import Candidates, TopK
 from distillkit_builtin.remote.request_fields import TOKENS
 
@@ -29,19 +31,11 @@ class _Logprobs(BaseModel):
     content: list[_Entry] | None = None
 
 
-class _Span(BaseModel):
-    """Output tokens `start` to `end`, this one excluded, and the label of the weights that sampled them."""
-
-    version: str
-    start: int
-    end: int
-
-
 class _Choice(BaseModel):
     token_ids: list[TokenId] | None = None
     finish_reason: str | None = None
     logprobs: _Logprobs | None = None
-    weight_versions: list[_Span] | None = None
+    weight_versions: list[WeightSpan] | None = None
 
 
 class _Response(BaseModel):
@@ -65,6 +59,7 @@ class TokenCompletions:
     """The student's."""
 
     path: ClassVar[str] = "/inference/v1/generate"
+    start: ClassVar[HowToStart] = VLLM
 
     def payload(self, request: SampleRequest, model: str, cache_salt: str | None = None) -> dict[str, JsonValue]:
         """The request's body; each request has its own seed, so it does not matter which others are in its batch."""
@@ -126,14 +121,7 @@ def weight_versions(body: JsonValue, what: str) -> frozenset[str]:
         AlignmentError: that begins with `what`, if a token's is not said.
     """
     _, choice = _read(body, what)
-    end = 0
-    for span in choice.weight_versions or ():
-        if span.start != end or span.end < end:
-            raise AlignmentError(f"{what}: weight_versions has tokens {span.start} to {span.end} behind token {end}")
-        end = span.end
-    if end != len(choice.token_ids or ()):
-        raise AlignmentError(f"{what}: weight_versions says whose {end} of {len(choice.token_ids or ())} tokens are")
-    return frozenset(span.version for span in choice.weight_versions or ())
+    return versions_of(choice.weight_versions or (), len(choice.token_ids or ()), what)
 
 
 def _read(body: JsonValue, what: str) -> tuple[_Response, _Choice]:
