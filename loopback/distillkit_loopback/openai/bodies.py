@@ -144,6 +144,7 @@ class TokensBody(Body):
     sampling_params: TokensParams = TokensParams()
     return_token_ids: bool | None = None
     cache_salt: str | None = None
+    output_mode: str = "tokens"
     stream: bool = False
 
 

@@ -63,8 +63,8 @@ class Tokens:
     def _require_possible(self, body: TokensBody, length: int, vocabulary: int) -> None:
         params = body.sampling_params
         params.require_computed()
-        if body.stream:
-            raise Refused(400, "the loopback server does not stream", param="stream")
+        if body.stream or body.output_mode != "tokens":
+            raise Refused(400, "the loopback server sends tokens, and no stream", param="stream")
         if length + params.max_tokens > self._engine.catalogue.context_length:
             raise Refused(
                 400, f"This model's maximum context length is {self._engine.catalogue.context_length} tokens."
