@@ -12,7 +12,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
-from distillkit_builtin.http.completions import failure_of, raw_logprob_probes, require_raw_logprobs
+from distillkit_builtin.http.completions import Completions, failure_of
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
@@ -25,6 +25,7 @@ from distillkit_builtin.http.probe import (
     served_weights,
     server_version,
 )
+from distillkit_builtin.http.raw_logprobs import raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.score_file import ScoreFile
 from distillkit_builtin.http.spoken import Spoken, joined
 from distillkit_builtin.remote.as_completed import as_completed
@@ -61,7 +62,7 @@ class HttpTeacher:
                 if served.parent is not None and not isinstance(spoken.dialect, SGLang):
                     for probe in raw_logprob_probes():
                         way = spoken.given or spoken.dialect
-                        await require_raw_logprobs(client, way, teacher.model, probe, adapter=True)
+                        await require_raw_logprobs(client, Completions(), way, teacher.model, probe, adapter=True)
                 cache = await _open_cache(run, teacher, options, client, served)
                 version = await server_version(client)
             except BaseException:
@@ -127,7 +128,7 @@ class HttpTeacher:
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
         if isinstance(self.spoken.dialect, SGLang):
             return Failure(request, f"teacher {self.name!r}: {ONLY_SCORES}")
-        return await sample_completion(self._send, request, self.model, 0)
+        return await sample_completion(self._send, Completions(), request, self.model, 0)
 
     async def _send(
         self,
