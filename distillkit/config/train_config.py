@@ -46,6 +46,12 @@ class TrainConfig(Section):
         1, ge=0, description="Write completions to samples.jsonl every so many steps and at evaluations; 0: never."
     )
     samples_per_route: int = Field(2, ge=1, description="How many completions of each route are written then.")
+    samples_topk: int = Field(
+        5,
+        ge=0,
+        description="How many of the most probable tokens are written with each of theirs, where a loss or weighting "
+        "asks for top-K; 0: none.",
+    )
     route_gradients_every: int = Field(
         0,
         ge=0,

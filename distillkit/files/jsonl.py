@@ -33,9 +33,11 @@ class JsonLines:
 
     def append(self, records: Iterable[Mapping[str, JsonValue]], *, ascii_only: bool = True) -> None:
         """Write one line a record. Raises RunFailedError if the disk is full; then the file is as it was."""
-        lines = [_one_line(json.dumps(record, allow_nan=False, ensure_ascii=ascii_only)) for record in records]
-        # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as the escape that it came as.
-        data = memoryview("".join(lines).encode("utf-8", errors="backslashreplace"))
+        self.write(json_lines(records, ascii_only=ascii_only))
+
+    def write(self, lines: bytes) -> None:
+        """Append what `json_lines` made. Raises as `append`."""
+        data = memoryview(lines)
         with explain_write_errors(self.path):
             before = os.fstat(self._file.fileno()).st_size
             try:
@@ -73,6 +75,13 @@ class JsonLines:
     def __exit__(self, *failure: object) -> None:
         """Close the file."""
         self.close()
+
+
+def json_lines(records: Iterable[Mapping[str, JsonValue]], *, ascii_only: bool = True) -> bytes:
+    """One line a record, as a file holds them."""
+    lines = [_one_line(json.dumps(record, allow_nan=False, ensure_ascii=ascii_only)) for record in records]
+    # A lone surrogate, which JSON can hold and UTF-8 cannot, is written as the escape that it came as.
+    return "".join(lines).encode("utf-8", errors="backslashreplace")
 
 
 def read_json_lines(path: Path) -> Iterator[Any]:

@@ -101,7 +101,7 @@ class Engine:
         self.dispatcher.phase("train")
         scored_at = time.perf_counter()
         batches = await self.trainer.batches(scored)
-        self.report.keep_samples(self.step + 1, scored.scored, batches)
+        await self.report.keep_samples(self.step + 1, scored.scored, batches)
         trained = await self.trainer.train(scored, batches, self.step + 1)
         trained_at = time.perf_counter()
         self.step += 1

@@ -15,10 +15,12 @@ from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.loop.window import Scheduler
 from distillkit.metrics import eval_metrics, finite
 from distillkit.preflight.prepared_run import PreparedRun
+from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import named
 from distillkit.roles.evaluator import Evaluator
 from distillkit.roles.returned import awaited, require_returned
 from distillkit.run_directory.run_files import RunFiles
+from distillkit.run_directory.sample_record import sample_record
 from distillkit.types import Prompts
 from distillkit.verdict.completion_figures import COMPLETION_MEASURES, COMPLETIONS, completion_figures
 from distillkit.verdict.run_verdict import Missing
@@ -61,7 +63,7 @@ class EvaluatorRunner:
         self.figures[stage] = PolicyFigures(step, results, evaluation.route_labels)
         examples = evaluation.examples(config.train.samples_per_route)
         if config.train.sample_every:
-            self.files.write_held_out(step, stage, examples, self.prepared.renderer.student.tokenizer)
+            await self.files.write_samples(lambda: self._records(step, stage, examples))
         measures = measures_of(config.evaluators, results)
         self.dispatcher.emit(
             Evaluated(stage, step, results, examples, {} if before is None else before.results, measures)
@@ -77,6 +79,13 @@ class EvaluatorRunner:
         if not config.evaluators:
             missing = "evaluators" if config.data.holds_out else "held-out rows"
         return verdict_of(before, after, measures, self.prepared.pipeline.routed_to, steps, missing)
+
+    def _records(
+        self, step: int, stage: EvalStage, completions: Sequence[ScoredRollout]
+    ) -> Iterator[dict[str, JsonValue]]:
+        tokenizer, topk = self.prepared.renderer.student.tokenizer, self.prepared.config.train.samples_topk
+        about: dict[str, JsonValue] = {"step": step, "split": "heldout", "stage": stage}
+        return (about | sample_record(completion, tokenizer, topk) for completion in completions)
 
     async def _held_out_prompts(self) -> Sequence[Prompts]:
         if self._prompts is None:

@@ -93,6 +93,7 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
         "status": _status(ended),
         "error": one_line_error(ended) if _status(ended) == "failed" and ended is not None else None,
         "steps": engine.step,
+        "planned_steps": engine.prepared.plan.steps,
         "rows": totals.rows_admitted,
         "trained_rows": totals.rows_trained,
         "failed_rows": totals.rows_failed,

@@ -99,7 +99,8 @@ class SinkDispatcher:
         threads = tuple(self._sinks or ())
         for thread in threads:
             thread.hand(event)
-        for told in [told for thread in threads for told in self._failures_of(thread)]:
+        troubled = [thread for thread in threads if thread.has_trouble(STUCK_SECONDS)]
+        for told in [told for thread in troubled for told in self._failures_of(thread)]:
             self.warn(told)
 
     def _thread(self, sink: Sink) -> SinkThread:

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, TypeVar
 
 from distillkit.events import Event, PhaseProgress, PhaseStarted
@@ -51,7 +52,8 @@ class Delivery:
     """An event on its way to a sink."""
 
     event: Event
-    taken: threading.Event = field(default_factory=threading.Event)
+    taken: threading.Event | None = None
+    """Set once it is taken; None where nobody waits for that: it costs more than all else of a delivery."""
 
     @property
     def kind(self) -> str:
@@ -118,12 +120,13 @@ class SinkThread:
             ):
                 self.dropped += not isinstance(event, PhaseProgress | PhaseStarted)
                 return
-            delivery = Delivery(event)
-            self._pending.append(delivery)
+            waits = not passing and self._to_wait > 0 and threading.current_thread() is not self._thread
+            taken = threading.Event() if waits else None
+            self._pending.append(Delivery(event, taken))
             self._wake(at_once=not passing)
-        if not passing and self._to_wait > 0 and threading.current_thread() is not self._thread:
+        if taken is not None:
             started = time.perf_counter()
-            delivery.taken.wait(self._to_wait)
+            taken.wait(self._to_wait)
             self._to_wait -= time.perf_counter() - started
 
     def _wake(self, *, at_once: bool) -> None:
@@ -136,6 +139,10 @@ class SinkThread:
         elif self._woken == "no":
             self._woken = "soon"
             self._loop.call_soon_threadsafe(self._loop.call_later, PROGRESS_SECONDS, self._deliver)
+
+    def has_trouble(self, seconds: float) -> bool:
+        """Whether there are failures to take, or it has been at one event for longer than `seconds`."""
+        return bool(self._failed) or (self._began is not None and self.seconds_at_event() > seconds)
 
     def take_failures(self) -> Iterator[tuple[str, BaseException]]:
         """Which events it raised at, and what; each once, whichever threads ask."""
@@ -160,9 +167,11 @@ class SinkThread:
         self._thread.join(0.0 if self._pending else 1.0)
 
     def _deliver(self) -> None:
-        """Take one event; what the sink began at it, as a task, has its turn before the next."""
-        if self._pending:
-            self._take(self._pending[0])
+        """Take one event, or all progress that is there by now; what the sink began then, as a task, has its turn."""
+        waiting = tuple(self._pending)
+        progress = tuple(takewhile(lambda delivery: isinstance(delivery.event, PhaseProgress), waiting))
+        for delivery in progress or waiting[:1]:
+            self._take(delivery)
         with self._handing:
             self._woken = "now" if self._pending else "no"
             if self._pending:
@@ -176,7 +185,8 @@ class SinkThread:
             self._failed.append((delivery.kind, error))
         self._began = None
         self._pending.popleft()
-        delivery.taken.set()
+        if delivery.taken is not None:
+            delivery.taken.set()
 
     def _after_pending(self, begin: Callable[[], None]) -> None:
         """Take what is pending, and then begin."""

@@ -1,7 +1,9 @@
 """What the engine itself measures of a step, by the same names on every backend, and the completions that it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from pydantic import JsonValue
 
 from distillkit.frozen import require_numbers
 from distillkit.loop.batch_maker import WeighedBatch
@@ -18,6 +20,7 @@ from distillkit.roles.returned import returned
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 from distillkit.run_directory.run_files import RunFiles
+from distillkit.run_directory.sample_record import sample_record
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +60,21 @@ class StepReport:
             measured |= found
         return measured
 
-    def keep_samples(self, step: int, scored: Sequence[ScoredRollout], batches: Sequence[WeighedBatch]) -> None:
+    async def keep_samples(self, step: int, scored: Sequence[ScoredRollout], batches: Sequence[WeighedBatch]) -> None:
         """Write some completions of each route, as they will be trained on, every `sample_every` steps."""
         train = self.prepared.config.train
         if not train.sample_every or step % train.sample_every:
             return
-        data = {datum.key: datum for weighed in batches for datum in weighed.batch.datums}
         by_route: dict[str, list[ScoredRollout]] = {}
         for completion in scored:
             by_route.setdefault(completion.prompts.route.label, []).append(completion)
-        for completions in by_route.values():
-            tokenizer = self.prepared.renderer.student.tokenizer
-            self.files.write_samples(step, completions[: train.samples_per_route], tokenizer, data)
+        kept = [each for completions in by_route.values() for each in completions[: train.samples_per_route]]
+        tokenizer, topk = self.prepared.renderer.student.tokenizer, train.samples_topk
+
+        def records() -> Iterator[dict[str, JsonValue]]:
+            data = {datum.key: datum for weighed in batches for datum in weighed.batch.datums}
+            for each in kept:
+                about: dict[str, JsonValue] = {"step": step, "split": "train"}
+                yield about | sample_record(each, tokenizer, topk, data.get(each.key))
+
+        await self.files.write_samples(records)

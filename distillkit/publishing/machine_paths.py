@@ -2,10 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
+
+from pydantic import JsonValue
+
+from distillkit.run_directory.saved_run import paths_start_at
 
 READ_AT_ONCE = 1 << 24
 
@@ -45,6 +49,27 @@ class MachinePaths:
                     return needle
             kept = window[-most:]
         return None
+
+
+def folders_of_run(run_dir: Path, config: Mapping[str, JsonValue]) -> Iterator[Path]:
+    """Those that texts of a run may name: the user's, where this process and the run began, and of paths in its config.
+
+    Raises OSError where its config cannot be read.
+    """
+    yield from (Path.home(), Path.cwd(), run_dir)
+    began = paths_start_at(run_dir)
+    if began is not None:
+        yield began
+    yield from (path.parent for path in _absolute(config))
+
+
+def _absolute(value: object) -> Iterator[Path]:
+    """Whole paths among what a config says."""
+    if isinstance(value, str) and value.startswith("/") and len(Path(value).parts) > 2:
+        yield Path(value)
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _absolute(each)
 
 
 def _forms(path: str) -> set[str]:

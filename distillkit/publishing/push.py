@@ -12,7 +12,7 @@ from pydantic import JsonValue
 from distillkit.errors import InputError
 from distillkit.publishing.hub_card import CardFacts, hub_card, is_hub_name
 from distillkit.publishing.hub_files import ADAPTER_CONFIG, CARD, HubFile, hub_files, weight_files
-from distillkit.publishing.machine_paths import MachinePaths
+from distillkit.publishing.machine_paths import MachinePaths, folders_of_run
 from distillkit.run_directory.directory import MARKER, read_summary
 from distillkit.run_directory.saved_run import exported_weights, paths_start_at, require_run
 
@@ -65,7 +65,7 @@ def prepare_push(wish: Wish, base_licence: Callable[[str], str | None]) -> Push:
     is_adapter = (exported / ADAPTER_CONFIG).is_file()
     base = _base_model(wish, config, exported, is_adapter=is_adapter)
     facts = CardFacts(wish.repo, base, _licence(wish, base, base_licence), is_adapter)
-    paths = MachinePaths.of(_folders(wish.run_dir, config))
+    paths = MachinePaths.of(folders_of_run(wish.run_dir, config))
     written = (exported / CARD).read_text(encoding="utf-8")
     card = paths.scrubbed(hub_card(written, facts, config, summary))
     files = [HubFile(CARD, card.encode()), *hub_files(exported, base, paths)]
@@ -187,23 +187,6 @@ def _licence(wish: Wish, base: str | None, base_licence: Callable[[str], str | N
     if found is None:
         raise InputError(f"the hub names no licence of {base}: look at it there, and name one by --license")
     return found
-
-
-def _folders(run_dir: Path, config: Mapping[str, JsonValue]) -> Iterator[Path]:
-    yield from (Path.home(), Path.cwd(), run_dir)
-    began = paths_start_at(run_dir)
-    if began is not None:
-        yield began
-    yield from (path.parent for path in _absolute(config))
-
-
-def _absolute(value: object) -> Iterator[Path]:
-    """Whole paths among what a config says."""
-    if isinstance(value, str) and value.startswith("/") and len(Path(value).parts) > 2:
-        yield Path(value)
-    elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _absolute(each)
 
 
 def _report(run_dir: Path) -> str:

@@ -10,6 +10,7 @@ from distillkit.events import Measure
 from distillkit.frozen import Value
 from distillkit.report.chart_spec import ChartSpec
 from distillkit.report.chart_specs import specs_of
+from distillkit.report.route_names import RouteNames, route_names
 from distillkit.report.run_record import RunRecord, Step
 
 MOST_POINTS = 2000
@@ -18,6 +19,8 @@ CURVES_BYTES = 1_600_000
 """About what all curves of a page may take, so that most of it is left for completions."""
 POINT_BYTES = 9
 SMALL = 0.01
+OF_ROUTES = ("teacher_route/", "eval_route/")
+"""How metrics of one route begin; its slug comes next."""
 IN_WORDS = 8
 """Curves that a chart's summary names."""
 Points = Sequence[tuple[int, float]]
@@ -71,9 +74,10 @@ class Chart(Value):
 def charts_of(runs: Sequence[RunRecord]) -> dict[str, list[Chart]]:
     """Heading to charts: of every metric that any of the runs has, and no empty one."""
     tables = [[_derived(step) for step in run.steps] for run in runs]
+    names = [route_names(run.config) for run in runs]
     groups = specs_of(name for table in tables for step in table for name in step)
     charts = {
-        heading: [Chart(spec, curves) for spec in specs if (curves := tuple(_curves(spec, tables)))]
+        heading: [Chart(spec, curves) for spec in specs if (curves := tuple(_curves(spec, tables, names)))]
         for heading, specs in groups.items()
     }
     return {heading: found for heading, found in charts.items() if found}
@@ -85,7 +89,7 @@ def _derived(step: Step) -> Step:
     return {**step, "throughput": tokens / seconds} if tokens and seconds else step
 
 
-def _curves(spec: ChartSpec, tables: Sequence[Sequence[Step]]) -> Iterator[Curve]:
+def _curves(spec: ChartSpec, tables: Sequence[Sequence[Step]], called: Sequence[RouteNames]) -> Iterator[Curve]:
     for run, table in enumerate(tables):
         names = dict.fromkeys(name for step in table for name in step)
         labels = {name: label for name in names if (label := spec.curve_of(name)) is not None}
@@ -96,7 +100,7 @@ def _curves(spec: ChartSpec, tables: Sequence[Sequence[Step]]) -> Iterator[Curve
                 if (at := step.get("step")) is not None and (value := step.get(name)) is not None
             )
             if points and not (spec.kind == "count" and not any(value for _, value in points)):  # nothing happened
-                yield Curve(run, label, points)
+                yield Curve(run, called[run].shown_as(label) if name.startswith(OF_ROUTES) else label, points)
 
 
 def thinned(points: Points, most: int = MOST_POINTS) -> list[tuple[int, float]]:

@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from distillkit.errors import InputError
 from distillkit.files.atomic import replacing
 from distillkit.files.os_errors import advice
+from distillkit.publishing.machine_paths import MachinePaths
 from distillkit.report.inspector.inspector_section import ROOM, inspector_section
 from distillkit.report.inspector.samples_reader import SamplesReader
 from distillkit.report.page import bytes_left, page_html
@@ -22,6 +23,7 @@ from distillkit.report.sections.results import results_section
 from distillkit.report.sections.settings_section import settings_section
 from distillkit.report.sections.verdict_section import verdict_section
 from distillkit.report.sections.warnings_section import warnings_section
+from distillkit.report.without_paths import paths_of, without_paths
 from distillkit.run_directory.directory import REPORT
 
 Maker = Callable[[tuple[RunRecord, ...]], ReportSection | None]
@@ -80,18 +82,19 @@ def report_sections(runs: Sequence[RunRecord], reader: SamplesReader | None = No
     """All sections that have something to say of these runs, in the order in which they are read."""
     shown = tuple(runs)
     several = len(shown) > 1  # then what differs comes before what came of it
-    first = _made(shown, verdict_section, *[settings_section] * several, results_section, curves_section)
+    paths = paths_of(shown)
+    first = _made(shown, paths, verdict_section, *[settings_section] * several, results_section, curves_section)
     last = _made(
-        shown, lost_section, warnings_section, probe_section, *[settings_section] * (not several), facts_section
+        shown, paths, lost_section, warnings_section, probe_section, *[settings_section] * (not several), facts_section
     )
     room = min(ROOM, bytes_left(*_titles(shown), [*first, *last]) - UNCOUNTED)
     return [*first, inspector_section(shown, room, reader), *last]
 
 
 def _made(
-    runs: tuple[RunRecord, ...], *makers: Callable[[tuple[RunRecord, ...]], ReportSection | None]
+    runs: tuple[RunRecord, ...], paths: MachinePaths, *makers: Callable[[tuple[RunRecord, ...]], ReportSection | None]
 ) -> list[ReportSection]:
-    return [section for make in makers if (section := make(runs)) is not None]
+    return [without_paths(section, paths) for make in makers if (section := make(runs)) is not None]
 
 
 def _titles(runs: Sequence[RunRecord]) -> tuple[str, str]:

@@ -26,6 +26,10 @@ class RouteNames(Value):
         """What metric names call the route of this label; of several teachers they are joined by `+`."""
         return _joined(label, self.slug)
 
+    def shown_label(self, label: str) -> str:
+        """How people read the route of this label, or the teacher of this name."""
+        return self.shown_as(self.slug_of(label))
+
     def shown_as(self, slug: str) -> str:
         """How people read the route that metric names call so."""
         return _joined(slug, self.shown)

@@ -63,6 +63,12 @@ class RunRecord(Value):
         seen = int(max((step["step"] or 0 for step in self.steps), default=0))
         return max(counted if isinstance(counted, int) else 0, seen)
 
+    @property
+    def planned(self) -> int | None:
+        """How many steps its plan has; None where that is not known, as of runs of earlier versions."""
+        found = self.summary.get("planned_steps")
+        return found if isinstance(found, int) else None
+
     def values(self, metric: str) -> list[tuple[int, float]]:
         """Step and value of each line that has a number for this metric."""
         found = ((step["step"], step.get(metric)) for step in self.steps)

@@ -1,8 +1,9 @@
 """The run's own files. They are the engine's, not a sink's: failing to write them ends the run."""
 
+import asyncio
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +12,12 @@ import yaml
 from pydantic import JsonValue
 
 from distillkit.config.run_config import RunConfig
-from distillkit.events import EvalStage
 from distillkit.files.atomic import write_json
-from distillkit.files.jsonl import JsonLines, explain_write_errors
+from distillkit.files.jsonl import JsonLines, explain_write_errors, json_lines
 from distillkit.files.redaction import RedactingFormatter
 from distillkit.metrics import finite
-from distillkit.records import ScoredRollout
 from distillkit.registry import Registry
 from distillkit.run_directory.directory import HEADER, MARKER, PATHS_START_AT
-from distillkit.run_directory.sample_record import sample_record
-from distillkit.tokenizer import Tokenizer
-from distillkit.training_data import Datum
-from distillkit.types import SampleKey
 
 log = logging.getLogger("distillkit")
 
@@ -107,24 +102,9 @@ class RunFiles:
         self._metrics.append([row])
         return row
 
-    def write_samples(
-        self, step: int, scored: Sequence[ScoredRollout], tokenizer: Tokenizer, data: Mapping[SampleKey, Datum]
-    ) -> None:
-        """A step's completions with each token's logprob under student and teacher, and as they are trained on."""
-        self._write(
-            {"step": step, "split": "train", **sample_record(completion, tokenizer, data.get(completion.key))}
-            for completion in scored
-        )
-
-    def write_held_out(
-        self, step: int, stage: EvalStage, scored: Sequence[ScoredRollout], tokenizer: Tokenizer
-    ) -> None:
-        """The completions of held-out rows, likewise."""
-        about: dict[str, JsonValue] = {"step": step, "split": "heldout", "stage": stage}
-        self._write({**about, **sample_record(completion, tokenizer)} for completion in scored)
-
-    def _write(self, records: Iterable[Mapping[str, JsonValue]]) -> None:
-        self._samples.append(records, ascii_only=False)
+    async def write_samples(self, records: Callable[[], Iterable[Mapping[str, JsonValue]]]) -> None:
+        """Append completions. `records` is called in a thread: those of long completions take tens of milliseconds."""
+        self._samples.write(await asyncio.to_thread(lambda: json_lines(records(), ascii_only=False)))
 
     def write_summary(self, summary: Mapping[str, JsonValue]) -> None:
         """`summary.json`, whole or not at all."""

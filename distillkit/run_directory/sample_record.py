@@ -4,7 +4,9 @@ Numbers are rounded, and what a run does not have is left out, so that the file 
 completion's tokens; lists of that length are joined to `tokens` by position.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from pydantic import JsonValue
@@ -17,15 +19,20 @@ from distillkit.training_data import Datum
 
 DECIMALS = 5
 TOPK_DECIMALS = 3
-TOPK_KEPT = 5
-"""How many of the most probable tokens are kept at each position: enough to see what would stand there instead."""
+TOPK_LEAST = 0.001
+"""The least probability of a token that could have stood in the place of the most probable one, and is kept."""
 CHARACTER_BYTES = 4
 """The most bytes, and so tokens, of one character in UTF-8."""
 PART = "\ufffd"
 
 
-def sample_record(completion: ScoredRollout, tokenizer: Tokenizer, datum: Datum | None = None) -> dict[str, JsonValue]:
-    """A completion as `samples.jsonl` holds it; `datum`: as it is trained on, None at evaluations."""
+def sample_record(
+    completion: ScoredRollout, tokenizer: Tokenizer, topk: int, datum: Datum | None = None
+) -> dict[str, JsonValue]:
+    """A completion as `samples.jsonl` holds it; `datum`: as it is trained on, None at evaluations.
+
+    `topk`: how many of the most probable tokens are kept at each position, where the run has them.
+    """
     rollout = completion.rollout
     return {
         "row_id": completion.key.row_id,
@@ -44,6 +51,7 @@ def sample_record(completion: ScoredRollout, tokenizer: Tokenizer, datum: Datum 
         "teacher_logprobs": {name: _rounded(score.logprobs) for name, score in completion.scores.items()},
         "ids_proved": {name: score.ids_proved for name, score in completion.scores.items()},
         **_where_there(completion, tokenizer, {} if datum is None else datum.inputs),
+        **_topk_where_there(completion, tokenizer, topk),
     }
 
 
@@ -62,11 +70,18 @@ def _where_there(completion: ScoredRollout, tokenizer: Tokenizer, inputs: Mappin
             found[name] = _rounded(inputs[name]) if name == "advantages" else _significant(inputs[name])
     if "entropy" in rollout.arrays:
         found["entropy"] = _rounded(rollout.arrays["entropy"])
-    if "topk_ids" in rollout.arrays:
-        found["student_topk"] = _topk(rollout.arrays, tokenizer)
+    return found
+
+
+def _topk_where_there(completion: ScoredRollout, tokenizer: Tokenizer, topk: int) -> dict[str, JsonValue]:
+    """What the most probable tokens of either side were, and where the sampled one stands among the teacher's."""
+    rollout, found = completion.rollout, dict[str, JsonValue]()
+    if topk and "topk_ids" in rollout.arrays:
+        found["student_topk"] = _topk(rollout.arrays, tokenizer, topk)
     tables = {name: score.arrays for name, score in completion.scores.items() if "topk_ids" in score.arrays}
+    if topk and tables:
+        found["teacher_topk"] = {name: _topk(arrays, tokenizer, topk) for name, arrays in tables.items()}
     if tables:
-        found["teacher_topk"] = {name: _topk(arrays, tokenizer) for name, arrays in tables.items()}
         found["teacher_ranks"] = {
             name: _ranks(arrays["topk_ids"], rollout.token_ids) for name, arrays in tables.items()
         }
@@ -93,8 +108,8 @@ def token_texts(tokenizer: Tokenizer, ids: Sequence[int]) -> Sequence[str]:
     return texts
 
 
-def _rounded(values: Array, decimals: int = DECIMALS) -> list[JsonValue]:
-    return [finite(round(x, decimals)) for x in values.tolist()]
+def _rounded(values: Array) -> list[JsonValue]:
+    return [finite(round(x, DECIMALS)) for x in values.tolist()]
 
 
 def _significant(values: Array) -> list[JsonValue]:
@@ -102,13 +117,24 @@ def _significant(values: Array) -> list[JsonValue]:
     return [finite(float(f"{x:.4g}")) for x in values.tolist()]
 
 
-def _topk(arrays: Mapping[str, Array], tokenizer: Tokenizer) -> dict[str, JsonValue]:
-    """The most probable tokens at each position, as text, and their logprobs: two tables of R rows."""
-    ids, logprobs = arrays["topk_ids"][:, :TOPK_KEPT].tolist(), arrays["topk_logprobs"][:, :TOPK_KEPT]
-    return {
-        "tokens": [[tokenizer.show([index]) if index >= 0 else "" for index in row] for row in ids],
-        "logprobs": [_rounded(row, TOPK_DECIMALS) for row in logprobs],
-    }
+def _topk(arrays: Mapping[str, Array], tokenizer: Tokenizer, topk: int) -> dict[str, JsonValue]:
+    """The most probable tokens at each position, as text, and their logprobs: two tables of R rows.
+
+    The first of a row, and behind it those that are not too improbable to stand there instead.
+    """
+    ids, logprobs = arrays["topk_ids"][:, :topk], arrays["topk_logprobs"][:, :topk]
+    kept = (logprobs >= math.log(TOPK_LEAST)) & (ids >= 0)
+    kept[:, 0] = True
+    counts = kept.sum(1).cumsum()[:-1]
+    texts = {index: tokenizer.show([index]) if index >= 0 else "" for index in np.unique(ids[kept]).tolist()}
+    rounded = np.round(logprobs[kept].astype(np.float64), TOPK_DECIMALS)
+    tokens, numbers = [texts[index] for index in ids[kept].tolist()], [finite(x) for x in rounded.tolist()]
+    return {"tokens": _rows(tokens, counts.tolist()), "logprobs": _rows(numbers, counts.tolist())}
+
+
+def _rows(values: Sequence[JsonValue], ends: Sequence[int]) -> list[JsonValue]:
+    """`values` cut behind each of `ends`."""
+    return [[*values[low:high]] for low, high in pairwise([0, *ends, len(values)])]
 
 
 def _ranks(topk_ids: Array, token_ids: Array) -> list[JsonValue]:

@@ -32,6 +32,7 @@ MAY_CHANGE = frozenset(
         "train.keep_last",
         "train.sample_every",
         "train.samples_per_route",
+        "train.samples_topk",
         "train.route_gradients_every",
         "train.max_bad_steps",
         "train.max_failed_fraction",

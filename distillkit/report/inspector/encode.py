@@ -20,8 +20,9 @@ for all; -32768 is not known.
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from pydantic import JsonValue
@@ -29,6 +30,9 @@ from pydantic import JsonValue
 from distillkit.arrays import Array, FloatArray
 from distillkit.report.inspector.completion import Completion, TopK
 from distillkit.report.inspector.recorded import Place
+from distillkit.report.route_names import RouteNames
+
+T = TypeVar("T")
 
 UNIT = 0.001
 """Nats: what logprobs are rounded to."""
@@ -65,6 +69,8 @@ class Encoder:
     """What goes into the page; its tables grow with it."""
 
     run_names: Sequence[str]
+    called: Sequence[RouteNames]
+    """By run: how people read its routes and teachers."""
     tokens: Table = field(default_factory=Table)
     texts: Table = field(default_factory=Table)
     rows: Table = field(default_factory=Table)
@@ -96,34 +102,41 @@ class Encoder:
         return True
 
     def _made(self, place: Place, completion: Completion) -> dict[str, JsonValue]:
-        source = (place.run, place.step, place.stage)
+        source, called = (place.run, place.step, place.stage), self.called[place.run]
         gap, of = completion.gap, completion
         known = np.where(np.isfinite(gap), gap, 0.0)
         lowest = int(known.argmin())
         found: dict[str, JsonValue] = {
             "s": self.sources.setdefault(source, len(self.sources)),
-            "r": self.routes.index(of.route),
+            "r": self.routes.index(called.shown_label(of.route)),
             "w": self.rows.index(of.row_id),
             "n": of.sample,
             "f": int(of.finish_reason == "length"),
             "q": self.texts.index(of.question),
             "p": self.texts.index(of.prompt),
-            "t": [[self.teachers.index(name), self.texts.index(text)] for name, text in of.teacher_prompts.items()],
+            "t": [
+                [self.teachers.index(called.shown_label(name)), self.texts.index(text)]
+                for name, text in of.teacher_prompts.items()
+            ],
             "k": self._tokens(of.tokens),
             "u": packed(np.where(of.active, of.student, np.nan)),
             "v": packed(np.where(of.active, of.teacher, np.nan)),
             "d": [int(of.active.sum()), round(float(known.sum()), 3), round(float(known[lowest]), 3), lowest],
         }
-        return found | self._where_there(of)
+        return found | self._where_there(of, called)
 
-    def _where_there(self, of: Completion) -> dict[str, JsonValue]:
+    def _where_there(self, of: Completion, called: RouteNames) -> dict[str, JsonValue]:
         found: dict[str, JsonValue] = {}
+
+        def by_teacher(values: Mapping[str, T], made: Callable[[T], JsonValue]) -> JsonValue:
+            return [[self.teachers.index(called.shown_label(name)), made(value)] for name, value in values.items()]
+
         if of.special:
             found["x"] = [*sorted(of.special)]
         if not of.active.all():
             found["m"] = _stretches(~of.active)
         if len(of.teachers) > 1:
-            found["o"] = [[self.teachers.index(name), packed(values)] for name, values in of.teachers.items()]
+            found["o"] = by_teacher(of.teachers, packed)
         if of.advantages is not None and not _same(of.advantages, of.gap):
             found["a"] = packed(of.advantages)
         for key, values in (("g", of.weights), ("e", of.entropy), ("h", of.ranks)):
@@ -132,7 +145,7 @@ class Encoder:
         if of.student_topk is not None:
             found["y"] = self._topk(of.student_topk)
         if of.teacher_topk:
-            found["z"] = [[self.teachers.index(name), self._topk(table)] for name, table in of.teacher_topk.items()]
+            found["z"] = by_teacher(of.teacher_topk, self._topk)
         return found
 
     def _topk(self, table: TopK) -> list[JsonValue]:

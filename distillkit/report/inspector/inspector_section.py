@@ -13,6 +13,7 @@ from distillkit.report.inspector.encode import Encoder
 from distillkit.report.inspector.pushes import FIRST, RoutePushes, TokenPush, examples_of
 from distillkit.report.inspector.recorded import Place, Recorded, read_again
 from distillkit.report.inspector.samples_reader import SamplesReader
+from distillkit.report.route_names import RouteNames, route_names
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import ReportSection
 from distillkit.significant import significant
@@ -63,13 +64,14 @@ def inspector_section(
     except OSError as error:
         return ReportSection(ID, TITLE, Markup("<p>samples.jsonl cannot be read: {}.</p>").format(error.strerror))
     routes = reader.pushes.told()
-    encoder = Encoder([run.name for run in runs])
+    called = [route_names(run.config) for run in runs]
+    encoder = Encoder([run.name for run in runs], called)
     _fill(encoder, recorded, routes, files, room)
     places = encoder.places()
     html = rendered(
         "inspector.html",
-        routes=[_told(each, runs, places) for each in routes if not each.is_still],
-        still=[each.route for each in routes if each.is_still],
+        routes=[_told(each, runs, called, places) for each in routes if not each.is_still],
+        still=[called[each.run].shown_label(each.route) for each in routes if each.is_still],
         shown=_shown(encoder, recorded),
         damaged=_damaged(recorded.damaged),
         any=bool(encoder.completions),
@@ -113,12 +115,14 @@ def _damaged(count: int) -> str:
     return f"{counted(count, 'line')} of samples.jsonl cannot be read (cut off, or damaged), and left out."
 
 
-def _told(pushes: RoutePushes, runs: Sequence[RunRecord], shown: Mapping[Place, int]) -> dict[str, object]:
+def _told(
+    pushes: RoutePushes, runs: Sequence[RunRecord], called: Sequence[RouteNames], shown: Mapping[Place, int]
+) -> dict[str, object]:
     """What the template says of a route."""
     up, down = pushes.most(1), pushes.most(-1)
     return {
         "run": runs[pushes.run].name if len(runs) > 1 else "",
-        "route": pushes.route,
+        "route": called[pushes.run].shown_label(pushes.route),
         "completions": counted(pushes.completions, "completion"),
         "cut": f", {pushes.cut:,} cut at the limit" if pushes.cut else "",
         "at_first": f"{pushes.at_first / pushes.size:.0%}",

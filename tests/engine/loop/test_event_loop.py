@@ -11,7 +11,7 @@ from distillkit import RunConfig
 from distillkit.data.render import Renderer
 from distillkit.errors import RowError
 from distillkit.records import ScoredRollout
-from distillkit.testing import FakeScorer, FakeStudent
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.training_data import Batch
 from distillkit.types import Prompts, RoutedRow
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
@@ -49,5 +49,24 @@ def test_a_loss_makes_its_batches_off_the_event_loop(fake_config: Make, monkeypa
 
     monkeypatch.setattr(ImportanceSampling, "batch", noting)
     distillkit.run(fake_config(), plugins=[FakeStudent, FakeScorer])
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_completions_are_turned_into_lines_off_the_event_loop(
+    fake_config: Make, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    show = ByteTokenizer.show
+
+    def noting(tokenizer: ByteTokenizer, ids: Sequence[int]) -> str:
+        threads.append(threading.get_ident())
+        return show(tokenizer, ids)
+
+    monkeypatch.setattr(ByteTokenizer, "show", noting)
+    held_out = jsonl([question("held out")], "heldout.jsonl")
+    config = fake_config(data={"eval_path": held_out}, probe={"at_start": "never"})
+    result = distillkit.run(config, plugins=[FakeStudent, FakeScorer])
+    assert "heldout" in (result.run_dir / "samples.jsonl").read_text()
     assert threads
     assert threading.get_ident() not in threads

@@ -61,6 +61,31 @@ async def test_much_progress_wakes_it_a_few_times_and_all_of_it_comes_in_order(m
     thread.end()
 
 
+async def test_progress_that_waited_comes_in_one_turn_and_tasks_have_theirs_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sink_thread, "PROGRESS_SECONDS", 60.0)
+    turns: list[int] = []
+
+    class Begins(ListSink):
+        """Begins a task at each event, which notes how many events had come when it ran."""
+
+        def emit(self, event: Event) -> None:
+            super().emit(event)
+            asyncio.get_running_loop().call_soon(lambda: turns.append(len(self.events)))
+
+    thread = SinkThread(Begins())
+    thread.hand(Notice("the first"))
+    for done in range(100):
+        thread.hand(PhaseProgress("sample", done, 100))
+    for text in ("behind it", "and behind that"):
+        thread.hand(Notice(text))
+    assert await thread.attempt(thread.sink.close, 5) is None
+    assert turns[:2] == [1, 101]
+    assert turns[-2:] == [102, 103]
+    thread.end()
+
+
 async def test_progress_comes_though_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sink_thread, "PROGRESS_SECONDS", 0.01)
     sink = ListSink()

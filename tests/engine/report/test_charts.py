@@ -61,6 +61,15 @@ def test_curves_by_route_are_labelled_as_the_routes_are(tmp_path: Path) -> None:
     assert gap.words(["run"])[0] == ("all: 0.450 at step 1, 0.061 at step 20; lowest 0.061 at 20, highest 0.450 at 1")
 
 
+def test_a_route_is_called_as_people_call_its_teacher(tmp_path: Path) -> None:
+    slug, held_out = "teacher_route/Maths-und-Physik/reverse_kl", "eval_route/Maths-und-Physik/reverse_kl"
+    teachers = [{"model": "org/a", "route_value": "Maths und Physik"}, {"model": "org/b", "route_value": "code"}]
+    steps = [step(number, **{slug: 0.5, held_out: 0.5}) for number in (1, 2)]
+    groups = charts_of([read_run(write_run(tmp_path / "run", steps, config={"teachers": teachers}))])
+    labels = [[curve.label for curve in chart.curves] for chart in groups["Learning"][:2]]
+    assert labels == [["all", "math", "code", "Maths und Physik"], ["Maths und Physik"]]
+
+
 def test_throughput_is_tokens_by_seconds(tmp_path: Path) -> None:
     groups = charts_of([read_run(write_run(tmp_path / "run", [step(1)]))])
     (curve,) = next(chart for chart in groups["Speed"] if chart.spec.id == "throughput").curves

@@ -46,7 +46,7 @@ def test_a_script_that_the_run_names_is_not_run(tmp_path: Path) -> None:
     script = tmp_path / "evil.py"
     script.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
     html = report_html([read_run(write_run(tmp_path / "run", config={"plugins": [str(script)]}))])
-    assert str(script) in html
+    assert script.name in html
     assert not (tmp_path / "ran").exists()
 
 
