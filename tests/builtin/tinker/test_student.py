@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 import distillkit
 from builtin.tinker.conftest import Start
 from builtin.tinker.runs import make_config
-from distillkit.errors import RunFailedError
+from distillkit.errors import InputError, RunFailedError
+from distillkit.testing import check_plugin
+from distillkit_builtin.tinker.student import TinkerStudent
 
 pytest.importorskip("tinker")
 if TYPE_CHECKING:
@@ -128,3 +130,29 @@ def test_a_step_that_never_ends_fails_the_run_in_time(
     student = {"timeouts": {"step": 2.0}}
     with pytest.raises(RunFailedError, match=r"no response within 2 s; whether it is applied is not known.*--resume"):
         distillkit.run(make_config(service, tmp_path, tiny_model, other_tiny_model, student=student))
+
+
+def test_it_keeps_the_contract_of_its_role(
+    start: Start, tmp_path: Path, tiny_model: str, other_tiny_model: str
+) -> None:
+    student = make_config(start("hosted"), tmp_path, tiny_model, other_tiny_model).student
+    assert isinstance(student, TinkerStudent)
+    check_plugin(student)
+
+
+def test_skyrl_is_told_to_free_what_was_made(
+    start: Start, tmp_path: Path, tiny_model: str, other_tiny_model: str
+) -> None:
+    service = start("skyrl")
+    distillkit.run(make_config(service, tmp_path, tiny_model, other_tiny_model, train={"max_steps": 1}))
+    made, freed = (len(service.traffic.requests(f"/api/v1/{name}")) for name in ("create_model", "unload_model"))
+    assert made == freed == 2  # the one that was measured, and the run's own
+
+
+def test_skyrl_is_not_asked_for_what_it_drops(
+    start: Start, tmp_path: Path, tiny_model: str, other_tiny_model: str
+) -> None:
+    student = {"grad_clip_norm": 1.0}
+    config = make_config(start("skyrl"), tmp_path, tiny_model, other_tiny_model, student=student)
+    with pytest.raises(InputError, match=r"student\.grad_clip_norm is 1\.0.*gradients would not be clipped"):
+        distillkit.run(config)
