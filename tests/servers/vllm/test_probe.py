@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,28 +13,15 @@ from distillkit.preflight.prepared_run import prepare_run
 from distillkit.probe.figures import as_json
 from distillkit.probe.report import ProbeReport
 from distillkit.probe.without_run import probed
-from servers.vllm_process import VllmProcess
+from servers.scoring import FLOAT32
+from servers.server_process import TOP
+from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
-TOP = Path(__file__).parents[2]
-CACHES = {"with": "--enable-prefix-caching", "without": "--no-enable-prefix-caching"}
-FLOAT32 = 5e-4
-"""Nats, as in `test_vllm`."""
-
-
-@pytest.fixture(params=[*CACHES])
-def server(request: pytest.FixtureRequest, model: Path, tmp_path: Path) -> Iterator[VllmProcess]:
-    server = VllmProcess(model, tmp_path / "vllm.log", (CACHES[request.param],))
-    server.start()
-    try:
-        server.wait()
-        yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
-def config(server: VllmProcess, student_server: VllmProcess, model: Path, tmp_path: Path) -> Path:
+def config(cached_or_not: VllmProcess, student_server: VllmProcess, model: Path, tmp_path: Path) -> Path:
     """A student that samples from vLLM, and a teacher of the same weights that reads an answered example first."""
     values = {
         "log_path": str(tmp_path / "runs/{name}"),
@@ -48,7 +34,7 @@ def config(server: VllmProcess, student_server: VllmProcess, model: Path, tmp_pa
             "sampler": {"name": "vllm", "base_url": student_server.url},
         },
         "teachers": [
-            {"model": "smol", "tokenizer_model": str(model), "scorer": {"name": "http", "base_url": server.url}}
+            {"model": "smol", "tokenizer_model": str(model), "scorer": {"name": "http", "base_url": cached_or_not.url}}
         ],
         "router": "single",
         "sampling": {"max_completion_tokens": 128},
@@ -62,7 +48,7 @@ async def test_a_real_server_is_steady_and_samples_from_what_it_says(
     config: Path, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     report = await _report(config)
-    cache = request.node.callspec.params["server"]
+    cache = request.node.callspec.params["cached_or_not"]
     print(f"\nvLLM, {cache} prefix cache: {json.dumps(as_json(report.figures), indent=1)}")
     assert not report.refused
     (teacher,) = report.figures.teachers

@@ -1,0 +1,26 @@
+"""The demo's run with its real model, on whatever serves it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distillkit import RunConfig
+from distillkit.config.load import load_config
+from servers.server_process import TOP
+
+SHORT = [
+    "data.max_eval_rows=8",
+    "sampling.max_completion_tokens=24",
+    "train.prompt_groups_per_step=4",
+    "evaluators=[reverse_kl]",
+    "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
+]
+
+
+def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> RunConfig:
+    """The demo's config with the demo's model, and other plugins where they are named."""
+    text = (TOP / "examples/routed_mopd/config.yaml").read_text(encoding="utf-8")
+    config = tmp_path / "config.yaml"
+    config.write_text(text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(model)), encoding="utf-8")
+    resolved, _ = load_config([config], [f"log_path={tmp_path}/runs/{{name}}", *over], extra=sections)
+    return resolved

@@ -1,0 +1,76 @@
+"""Runs on a real Tinker server, killed and resumed, with the SDK that is installed and with the one of SkyRL's own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import read_jsonl
+
+from servers.skyrl.skyrl_process import SkyrlProcess
+from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, start
+
+pytestmark = pytest.mark.servers
+STEPS = 3
+SAME = ("train/loss", "train/grad_norm", "reverse_kl")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> str:
+    """Short prompts for a model that reads a token a byte; the teacher reads a word more."""
+    path = tmp_path / "train.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        for index in range(8):
+            asked, hinted = ([{"role": "user", "content": f"{text} {index}"}] for text in ("why", "why, then,"))
+            file.write(json.dumps({"messages": asked, "teacher_messages": hinted}) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def old_sdk(tmp_path: Path) -> dict[str, str]:
+    """An environment in which `import tinker` is the 0.25.0 that SkyRL asks for; all it needs is what 0.38 needs."""
+    (site,) = SkyrlProcess.python.parents[1].glob("lib/python3*/site-packages")
+    folder = tmp_path / "sdk"
+    folder.mkdir()
+    for name in ("tinker", "tinker-0.25.0.dist-info"):
+        (folder / name).symlink_to(site / name)
+    return {"PYTHONPATH": str(folder)}
+
+
+def losses_of(run_dir: Path) -> list[list[float]]:
+    return [[row[name] for name in SAME] for row in read_jsonl(run_dir / "metrics.jsonl") if SAME[0] in row]
+
+
+def config_in(folder: Path, server: SkyrlProcess, rows: str) -> Path:
+    folder.mkdir()
+    return config_on(
+        server,
+        folder,
+        name="run",
+        data={"path": rows, "eval_path": None},
+        teachers=[{"model": str(server.model), "scorer": {"name": "tinker", "base_url": server.url}}],
+        router="single",
+        evaluators=[],
+        sampling={"max_completion_tokens": 8},
+        train={"prompt_groups_per_step": 4, "max_steps": STEPS, "save_every": 1},
+    )
+
+
+def test_a_run_that_is_killed_and_resumed_ends_as_one_that_is_not(
+    server: SkyrlProcess, tmp_path: Path, rows: str, old_sdk: dict[str, str]
+) -> None:
+    whole = config_in(tmp_path / "whole", server, rows)
+    ended(start(whole), whole)
+    expected = losses_of(tmp_path / "whole/runs/run")
+    assert len(expected) == STEPS
+    assert all(loss != 0 for loss, *_ in expected)
+    version = [sys.executable, "-c", "import tinker; print(tinker.__version__)"]
+    assert subprocess.check_output(version, env=old_sdk, text=True).strip() == "0.25.0"
+    for sdk, env in (("installed", {}), ("old", old_sdk)):
+        config, run_dir = config_in(tmp_path / sdk, server, rows), tmp_path / sdk / "runs/run"
+        kill_behind_checkpoint(start(config, env=env), run_dir)
+        ended(start(config, "--resume", env=env), config)
+        assert losses_of(run_dir) == [pytest.approx(step, rel=1e-4) for step in expected], sdk
+        assert {entry["outcome"] for entry in read_jsonl(run_dir / "ledger.jsonl")} == {"trained"}
+        assert (run_dir / "adapter/adapter_model.safetensors").exists()

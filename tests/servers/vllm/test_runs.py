@@ -1,0 +1,118 @@
+"""Runs with teachers, and with a sampler, on a real vLLM server."""
+
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from conftest import read_jsonl
+from pydantic import PrivateAttr
+
+import distillkit
+from distillkit import Sink
+from distillkit.events import Event, StepFinished
+from servers.demo_config import SHORT, demo
+from servers.scoring import FLOAT32
+from servers.server_process import TOP
+from servers.vllm.vllm_process import VllmProcess
+
+pytestmark = pytest.mark.servers
+
+
+def http_teachers(server: VllmProcess, model: Path) -> list[dict[str, Any]]:
+    return [
+        {
+            "model": "smol",
+            "route_value": route,
+            "teacher_messages_key": key,
+            "tokenizer_model": str(model),
+            "scorer": {"name": "http", "base_url": server.url},
+        }
+        for route, key in (("short", "teacher_messages"), ("list", "list_messages"))
+    ]
+
+
+def test_the_demo_with_both_teachers_over_http_reaches_its_target(
+    teacher_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    result = distillkit.run(demo(model, tmp_path, [], teachers=http_teachers(teacher_server, model)))
+    before, after = result.eval["before"], result.eval["after"]
+    assert after["reverse_kl"] < 0.6 * before["reverse_kl"]
+    assert after["routes"]["short"]["pattern_rate"] > before["routes"]["short"]["pattern_rate"] + 0.3
+    assert "teacher_rate" in after["routes"]["short"]
+    assert (result.summary["failed_completions"], result.steps) == (0, 15)
+
+
+def test_a_student_that_samples_from_vllm_learns(
+    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    sampler = f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}"
+    result = distillkit.run(demo(model, tmp_path, [*SHORT, sampler, "train.max_steps=12"]))
+    mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
+    assert len(mismatches) == 12
+    assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
+    assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+@pytest.mark.parametrize(("support", "scorer"), [("teacher_topk", "http"), ("student_topk", "local")])
+def test_a_divergence_on_top_k_learns(
+    teacher_server: VllmProcess,
+    student_server: VllmProcess,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    support: str,
+    scorer: str,
+) -> None:
+    """The teacher's top-K come from the teachers' server, or the student's from the one that samples."""
+    monkeypatch.chdir(TOP)
+    over = [*SHORT, f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}", "train.max_steps=12"]
+    over.append(f"loss={{name: divergence, support: {support}, k: 8}}")
+    sections = {"teachers": http_teachers(teacher_server, model)} if scorer == "http" else {}
+    result = distillkit.run(demo(model, tmp_path, over, **sections))
+    assert (result.steps, result.summary["failed_completions"]) == (12, 0)
+    assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+
+
+class Killer(Sink):
+    """Kills a server in the middle of the third step, and starts it again."""
+
+    name: ClassVar[str] = "killer"
+    _server: VllmProcess | None = PrivateAttr(None)
+    _thread: threading.Thread | None = PrivateAttr(None)
+
+    @classmethod
+    def of(cls, server: VllmProcess) -> "Killer":
+        killer = cls()
+        killer._server = server
+        return killer
+
+    def emit(self, event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step == 2:
+            self._thread = threading.Timer(1.0, self._kill)
+            self._thread.start()
+
+    def _kill(self) -> None:
+        assert self._server is not None
+        self._server.kill()
+        self._server.start()
+
+
+def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
+    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(TOP)
+    sampler = {"name": "vllm", "base_url": student_server.url, "timeouts": {"retry": 500.0}}
+    student = {"name": "local", "model": str(model), "lora_rank": 8, "learning_rate": 1e-3, "sampler": sampler}
+    killer = Killer.of(student_server)
+    config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
+    result = distillkit.run(config)
+    assert killer._thread is not None
+    killer._thread.join()
+    ledger = read_jsonl(result.run_dir / "ledger.jsonl")
+    assert (result.steps, result.summary["failed_completions"]) == (4, 0)
+    assert {entry["outcome"] for entry in ledger} == {"trained"}
+    assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
+    assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0
