@@ -75,10 +75,9 @@ class TinkerService:
         """`hosted` or `skyrl`."""
         self._behavior, self._api_key, self._port = KINDS[kind], api_key, port
         self._options = (context_length, session_timeout, tempered)
-        self._served = tuple(models)
-        self._models = NamedModels(models)
+        self._models, self._served = NamedModels(models), tuple(models)
         self._own_folder = tempfile.TemporaryDirectory(prefix="distillkit-loopback-")
-        self._checkpoints = Checkpoints(folder or Path(self._own_folder.name))
+        self._checkpoints, self._lock = Checkpoints(folder or Path(self._own_folder.name)), threading.Lock()
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         self.faults: Faults[Fault] = Faults()
@@ -86,7 +85,6 @@ class TinkerService:
         self.traffic = Traffic(REMEMBERED)
         """Counts of requests by path, and the last ones whole; no request holds its key."""
         self._server: Server | None = None
-        self._lock = threading.Lock()
         self._gateway = self._new_gateway()
         self.start()
 
