@@ -125,7 +125,7 @@ WRITTEN_BY_THE_ENGINE = ("ledger.jsonl", "summary.json")
 def test_what_plugins_say_too_much_of_is_neither_printed_nor_logged(told: Done) -> None:
     assert told.codes == [0, 1, 1, 130, 1, 1, 0]
     assert not [one for one in told.leaks() if not any(name in one for name in WRITTEN_BY_THE_ENGINE)]
-    assert b"cannot go on with ***, ***, ***, ***, *** through http://***@127.0.0.1:9" in told.printed
+    assert b"cannot go on with ***, ***, ***, ***, ***, *** through http://***@127.0.0.1:9" in told.printed
     assert b"go on after step 1 with:\n  distillkit run error.yaml -v --resume" in told.printed
 
 
@@ -328,3 +328,50 @@ def test_a_key_that_fireworks_repeats_goes_nowhere(folder: Path, tiny_model: str
     assert not done.leaks()
     assert b"Invalid API key ***" in done.printed
     assert b"_base_client" in done.printed or b"Request options" in done.printed  # the SDK was loud
+
+
+# -- Tinker
+
+
+def of_tinker(folder: Path, name: str, base_url: str, tokenizer: str) -> str:
+    """A config of student and teacher at one service."""
+    student = {"name": "tinker", "model": "org/student", "tokenizer_model": tokenizer, "lora_rank": 4}
+    scorer = {"name": "tinker", "base_url": base_url}
+    teachers = [{"model": "org/teacher", "tokenizer_model": tokenizer, "scorer": scorer}]
+    sections: dict[str, Any] = {"student": {**student, "base_url": base_url}, "teachers": teachers}
+    return write(folder, name, **sections, sampling={"max_completion_tokens": 4}, train={"prompt_groups_per_step": 4})
+
+
+@pytest.mark.slow
+def test_a_key_that_a_tinker_server_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
+    pytest.importorskip("tinker")
+    from distillkit_loopback.tinker.service import TinkerService
+    from distillkit_loopback.training.faults import Fails
+    from distillkit_loopback.transport.faults import Status
+
+    key, models = SECRETS["TINKER_API_KEY"], {"org/student": tiny_model, "org/teacher": tiny_model}
+    said = f"Invalid API key {key} in X-API-Key: {key}"
+    failing: Mapping[str, tuple[str, Any, int] | None] = {
+        "fine": None,
+        "training": ("forward_backward$", Status(400, message=said), 1),
+        "failed": ("optim_step$", Fails(said), 1),
+        "polling": ("retrieve_future$", Status(404, message=said), 12),
+        "cut-off": ("asample$", Status(403, message="z" * 585 + key), 12),
+        "making": ("create_model$", Status(400, body={"error": said}), 0),
+        "checking": ("healthz$", Status(401, message=said), 0),
+    }
+    with ExitStack() as stack:
+        commands = []
+        for name, failure in failing.items():
+            service = stack.enter_context(TinkerService(models, api_key=key))
+            if failure is not None:
+                where, fault, after = failure
+                service.faults.add(fault, times=None, after=after, where=where)
+            commands.append(["run", of_tinker(folder, name, service.base_url, tiny_model)])
+        other = stack.enter_context(TinkerService(models, api_key="tml-another"))
+        commands.append(["check", of_tinker(folder, "other", other.base_url, tiny_model)])
+        commands.append(["run", of_tinker(folder, "address", f"http://me:{PASSWORD}@host", tiny_model)])
+        done = distillkit(folder, commands)
+    assert done.codes == [0, 1, 1, 1, 1, 1, 2, 2, 2], done.printed.decode()[-4000:]
+    assert not done.leaks()
+    assert b"Invalid API key ***" in done.printed

@@ -9,6 +9,7 @@ PROXY_USER = "proxy-user"
 SECRETS: Mapping[str, str] = {
     "HF_TOKEN": "hf_Q7zN/vXw2+KdRm5TjYb8Lp",
     "FIREWORKS_API_KEY": "fw_G3hC/sBt6+UeWn9XkZa1Mq",
+    "TINKER_API_KEY": "tml-J4xQ/uPe8+NbVs3KdHw7Rc",
     "WANDB_API_KEY": "0d4f6c8e2a1b3957/dE+f0e2c4a6b8d1f3957a1c3e5b7",
     "OPENAI_API_KEY": "sk-P8rV/yDf4+HgJs2LmNc7Bt",
     "TEACHER_LOGIN": "tl-E5kM/wZq9+RxTv3CbFn6Hj",
