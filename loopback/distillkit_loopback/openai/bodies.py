@@ -114,8 +114,7 @@ class TokensParams(Sampling):
     """`sampling_params` of `POST /inference/v1/generate`: the fields of vLLM's SamplingParams that are of any use."""
 
     uncomputed: ClassVar[tuple[str, ...]] = (
-        *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "logprobs", "prompt_logprobs"),
-        "watermarking",
+        *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "prompt_logprobs", "watermarking"),
     )
 
     max_tokens: int = Field(16, ge=1)
@@ -125,7 +124,7 @@ class TokensParams(Sampling):
     allowed_token_ids: tuple[int, ...] | None = None
     include_stop_str_in_output: bool = False
     detokenize: bool = True
-    logprobs: int | None = None
+    logprobs: int | None = Field(None, ge=0)
     prompt_logprobs: int | None = None
     prompt_logprob_token_ids: tuple[tuple[int, ...], ...] | None = None
     prompt_logprob_start: int | None = Field(None, ge=0)
@@ -143,6 +142,9 @@ class TokensBody(Body):
     model: str | None = None
     token_ids: tuple[int, ...]
     sampling_params: TokensParams = TokensParams()
+    return_token_ids: bool | None = None
+    cache_salt: str | None = None
+    output_mode: str = "tokens"
     stream: bool = False
 
 

@@ -5,7 +5,8 @@ take top_k, top_p, min_p, temperature and repetition_penalty from the model's ge
 `--sampling-defaults` and `--preferred-sampling-params`. So each request begins with its dialect's table here, also one
 that only scores, and overwrites what it has an opinion on. What is not sent stands in a second table with the reason
 why its default changes no number. A test compares both with the request models of the loopback servers, which list the
-real servers' fields, so that none is forgotten. SGLang's tables are in `generate_fields`.
+real servers' fields, so that none is forgotten. SGLang's tables are in `generate_fields`, those of vLLM's token
+interface in `token_fields`.
 
 Read off vLLM's CompletionRequest (0.24 to 0.32, and what was newest in 2026), SGLang 0.5.23's SamplingParams and
 GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from distillkit.frozen import frozen
 from distillkit_builtin.remote.field_reasons import NO_DEFAULT, NOT_OURS, NOT_THE_NUMBERS, Fields
 from distillkit_builtin.remote.generate_fields import GENERATE, GENERATE_BODY
+from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY
 
 COMPLETIONS: Fields = frozen(
     {
@@ -83,53 +85,6 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-TOKENS: Fields = frozen(
-    {
-        "n": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "logit_bias": None,
-        "allowed_token_ids": None,
-        "watermarking": False,
-        "min_tokens": 0,
-        "ignore_eos": False,
-        "stop": [],
-        "stop_token_ids": [],
-        "include_stop_str_in_output": False,
-        "skip_special_tokens": True,
-        "spaces_between_special_tokens": True,
-        "detokenize": False,
-    }
-)
-"""`sampling_params` of vLLM's `POST /inference/v1/generate`."""
-
-TOKENS_UNSENT: Mapping[str, str] = frozen(
-    {
-        "seed": "of a token that is ignored: this dialect only scores",
-        "logprobs": "of a token that is ignored: this dialect only scores",
-        "prompt_logprobs": NO_DEFAULT,
-        "skip_reading_prefix_cache": "vLLM sets it where a prompt is scored",
-        "logprob_token_ids": NO_DEFAULT,
-        "structured_outputs": NO_DEFAULT,
-        "bad_words": NO_DEFAULT,
-        "repetition_detection": NO_DEFAULT,
-        "thinking_token_budget": NO_DEFAULT,
-        "trace_decode_token_ids": NO_DEFAULT,
-        "extra_args": "of logits processors that a server was extended by; what those do by themselves is measured",
-        "flat_logprobs": NOT_THE_NUMBERS,
-        "stream_interval": NOT_THE_NUMBERS,
-        "skip_clone": NOT_THE_NUMBERS,
-        "output_kind": "vLLM sets it",
-        "output_text_buffer_length": "vLLM sets it",
-        "routed_experts_prompt_start": NOT_OURS,
-    }
-)
-
 FIREWORKS: Fields = frozen(
     {
         "temperature": 1.0,
@@ -177,7 +132,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-SENT = frozenset({*COMPLETIONS, *TOKENS, *GENERATE, *GENERATE_BODY, *FIREWORKS})
+SENT = frozenset({*COMPLETIONS, *TOKENS, *TOKENS_BODY, *GENERATE, *GENERATE_BODY, *FIREWORKS})
 WORD = re.compile(r"[a-z_]+")
 UNKNOWN = re.compile(
     r"(?i)unrecognized|unknown|unexpected|unsupported|not supported|extra (?:inputs|fields)|not permitted"

@@ -15,7 +15,7 @@ from distillkit_builtin.http.how_to_start import VLLM, HowToStart
 from distillkit_builtin.http.sampled import SampledTokens, rollout_of
 from distillkit_builtin.http.weight_spans import WeightSpan, versions_of
 from distillkit_builtin.remote.candidates import Candidates, TopK
-from distillkit_builtin.remote.request_fields import TOKENS
+from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY
 
 
 class _Candidate(BaseModel):
@@ -77,6 +77,7 @@ class TokenCompletions:
             "detokenize": bool(params.stop),  # stop strings are looked for in the text
         }
         payload: dict[str, JsonValue] = {
+            **TOKENS_BODY,
             "model": model,
             "token_ids": request.prompt_ids.tolist(),
             "sampling_params": sampling,
