@@ -17,7 +17,8 @@ def require_replaceable(run: RunContext, roots: Iterable[str], sampler: str) -> 
         if root in _teachers(run):
             raise InputError(
                 f"sampler {sampler!r}: {root} also serves teacher {_teachers(run)[root]!r}, whose weights the "
-                "student's would replace at each sync; give the teacher a server of its own, or train a LoRA (student.lora_rank)"
+                "student's would replace at each sync; give the teacher a server of its own, or train a LoRA "
+                "(student.lora_rank)"
             )
 
 
