@@ -112,6 +112,28 @@ VALID: Mapping[str, Any] = {
             }
         ],
     },
+    "token_completion": {
+        "model": "m",
+        "prompt_token_ids": make_request().prompt_ids.tolist(),
+        "choices": [
+            {
+                "finish_reason": "stop",
+                "token_ids": [110, 111],
+                "logprobs": {"content": [{"token_id": i, "logprob": -1, "top_logprobs": []} for i in (110, 111)]},
+                "weight_versions": [{"version": "v0", "start": 0, "end": 2}],
+            }
+        ],
+    },
+    "sglang_completion": {
+        "text": "no",
+        "output_ids": [110, 111],
+        "meta_info": {
+            "finish_reason": {"type": "stop", "matched": 111},
+            "output_token_logprobs": [[-0.5, 110, None], [-1, 111, None]],
+            "weight_version": "v0",
+            "weight_versions": [{"version": "v0", "start": 0, "end": 2}],
+        },
+    },
     "models": {"data": [{"id": "m", "max_model_len": 4096, "root": "/m", "parent": None}, {"id": "other"}]},
     "fireworks": {
         "text": "no",

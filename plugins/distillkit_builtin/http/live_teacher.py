@@ -16,6 +16,7 @@ from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import Completions, failure_of
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.frozen_teachers import keep_weights
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
 from distillkit_builtin.http.models import ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
@@ -69,6 +70,7 @@ class HttpTeacher:
         Raises InputError if the server cannot score, tokenizes in another way, or leaves a part of an adapter out.
         """
         who, adapter = f"teacher {teacher.name!r}", served.parent is not None
+        keep_weights(run, options.roots, teacher.name)
         with error_context(who):
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:

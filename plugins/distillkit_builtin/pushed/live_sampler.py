@@ -15,6 +15,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
+from distillkit_builtin.http.frozen_teachers import require_replaceable
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
 from distillkit_builtin.http.raw_logprobs import raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.sampled import CompletionForm
@@ -85,7 +86,8 @@ class LivePushedSampler(ABC):
         Raises:
             PluginError: if the student writes no weights to disk.
             InputError: if a server's scores of the first adapter's completions are not the logprobs that it reported,
-                or its base model has weights that a run pushed.
+                or its base model has weights that a run pushed; or a teacher is served by weights that would be
+                replaced.
         """
         if weights.path is None:
             raise PluginError(
@@ -96,6 +98,8 @@ class LivePushedSampler(ABC):
             kind = self.push_of(weights)
             if issubclass(kind, AdapterPush):
                 require_no_pushed_base(self.plugin, self.base_versions)
+            else:
+                require_replaceable(self.run, self.client.roots, self.plugin)
             self.weight_push = kind(self.client, self.base_model, self.nonce, self.base_versions)
         old = self.weight_push.current
         absent = await self.weight_push.push(weights.version, self._server_path(weights.path))

@@ -2,12 +2,13 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
-from distillkit.records import Failure, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, ScoreRequest, Weights
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
@@ -27,6 +28,8 @@ from distillkit_builtin.vllm.push_kinds import FullWeightsPush, VllmAdapterPush
 from distillkit_builtin.vllm.token_completions import TokenCompletions, weight_versions
 
 NOT_FOUND = 404
+LOWEST_TEMPERATURE = 0.01
+"""Beside 0; vLLM 0.32 takes it for anything between (`SamplingParams`)."""
 
 
 @dataclass(slots=True)
@@ -77,6 +80,17 @@ class LiveVllmSampler(LivePushedSampler):
     def is_lost(self, error: RefusedError) -> bool:
         """Whether the model that was asked for is not there."""
         return error.status == NOT_FOUND
+
+    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+        """As every sampler's. Raises InputError for a temperature that vLLM raises without a word."""
+        for request in requests:
+            if 0.0 < request.params.temperature < LOWEST_TEMPERATURE:
+                raise InputError(
+                    f"sampler 'vllm': vLLM samples at temperature {LOWEST_TEMPERATURE:g} where it is asked for "
+                    f"{request.params.temperature:g}; set sampling.temperature to 0, or {LOWEST_TEMPERATURE:g} or more"
+                )
+        async for outcome in LivePushedSampler.sample(self, requests):
+            yield outcome
 
     async def scored(self, request: ScoreRequest, query: ScoreQuery) -> TokenLogprobs | Failure:
         """One request at a time."""

@@ -94,6 +94,8 @@ class TokenCompletions:
             raise AlignmentError(f"{what}: the response holds no token_ids")
         if choice.logprobs is None or choice.logprobs.content is None:
             raise AlignmentError(f"{what}: the response holds no logprobs")
+        if response.prompt_token_ids is None:
+            raise AlignmentError(f"{what}: the response holds no prompt_token_ids")
         entries = choice.logprobs.content
         require_length(entries, len(ids), "logprobs")
         for at, (index, entry) in enumerate(zip(ids, entries, strict=True)):

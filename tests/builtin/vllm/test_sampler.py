@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, Serve
 
-from builtin.http.serving import opened, score_requests, truth
+from builtin.http.serving import opened, score_requests, scorer, truth
 from builtin.vllm.pushes import sample, sampler, with_weights
 from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.records import Failure, Weights
-from distillkit.testing import make_context
+from distillkit.testing import make_context, make_request
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
@@ -153,3 +153,41 @@ async def test_completions_without_proper_logprobs_end_the_run(
         server.faults.add(fault, where=COMPLETIONS)
         with pytest.raises(AlignmentError, match=message):
             await sample(plugin)
+
+
+@pytest.mark.parametrize(("temperature", "fine"), [(0.005, False), (0.0, True), (0.01, True)])
+async def test_a_temperature_that_vllm_raises_without_a_word_ends_the_run(
+    serve: Serve, adapters: Sequence[Weights], temperature: float, fine: bool
+) -> None:
+    async with opened(sampler(serve())) as plugin:
+        await plugin.sync(adapters[0])
+        requests = [make_request(temperature=temperature)]
+        if fine:
+            assert [one async for one in plugin.sample(requests)]
+            return
+        with pytest.raises(InputError, match=r"samples at temperature 0.01 where it is asked for 0.005"):
+            _ = [one async for one in plugin.sample(requests)]
+
+
+async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
+    serve: Serve, adapters: Sequence[Weights], models: Sequence[Weights]
+) -> None:
+    """Its scores would be those of the student that it teaches, and look fine."""
+    one, shared = serve(), serve()
+    for weights, refused in ((models[0], True), (adapters[0], False)):
+        run = make_context()
+        teacher, plugin = scorer(shared), sampler(one, shared)
+        for each in (teacher, plugin):
+            each.check(run)
+            await each.open(run)
+        try:
+            if refused:
+                with pytest.raises(InputError, match=f"{shared.url} also serves teacher 'teacher'"):
+                    await plugin.sync(weights)
+                assert "/collective_rpc" not in shared.traffic.counts
+            else:
+                await plugin.sync(weights)
+        finally:
+            await plugin.close()
+            await teacher.close()
+            await run.shared.release(run.user)

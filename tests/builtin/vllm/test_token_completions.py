@@ -128,6 +128,7 @@ def test_an_answer_is_read() -> None:
         ({"model": "other"}, "of model 'other', not of 'm'"),
         ({"model": None}, "of model None, not of 'm'"),
         ({"prompt_token_ids": [1]}, "other prompt tokens than were sent"),
+        ({"prompt_token_ids": None}, "holds no prompt_token_ids"),
         ({"token_ids": None}, "holds no token_ids"),
         ({"token_ids": [3]}, "2 logprobs where 1 were expected"),
         ({"token_ids": [3, True]}, "valid integer"),

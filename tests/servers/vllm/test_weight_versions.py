@@ -23,6 +23,8 @@ from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
 PROMPT = token_ids([1, 2, 3, 4])
+LONG = 60
+"""Tokens: some seconds, in which a label can change."""
 
 
 @asynccontextmanager
@@ -35,6 +37,21 @@ async def opened(server: VllmProcess, tokenizer: HFTokenizer) -> AsyncIterator[V
         yield sampler
     finally:
         await sampler.close()
+
+
+def generated(server: VllmProcess) -> float:
+    """How many tokens the server has sampled; a completion's count while it is under way."""
+    lines = httpx.get(f"{server.root}/metrics", timeout=60).text.splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
+
+
+@asynccontextmanager
+async def under_way(server: VllmProcess) -> AsyncIterator[None]:
+    """Ends once something of what the block asks for is sampled."""
+    before = await asyncio.to_thread(generated, server)
+    yield
+    while await asyncio.to_thread(generated, server) <= before + 1:
+        await asyncio.sleep(0.05)
 
 
 def asked(seed: int, tokens: int = 8) -> SampleRequest:
@@ -69,8 +86,8 @@ async def test_whole_weights_count_by_the_label_in_their_answers(
         assert await asyncio.to_thread(label, teacher_server, "somebody else") == "somebody else"
         again = await sampled(sampler, *map(asked, range(4)))
         assert label(teacher_server) == ours  # they were pushed again before anything counted
-        long = asyncio.ensure_future(sampled(sampler, asked(9, 200)))
-        await asyncio.sleep(1.0)
+        async with under_way(teacher_server):
+            long = asyncio.ensure_future(sampled(sampler, asked(9, LONG)))
         await asyncio.to_thread(label, teacher_server, "in the middle")
         assert [rollout.policy_version for rollout in await long] == [3]
         assert label(teacher_server) == ours
@@ -86,11 +103,11 @@ async def test_whole_weights_count_by_the_label_in_their_answers(
 
 
 async def test_an_answer_names_each_weights_that_sampled_a_part_of_it(teacher_server: VllmProcess, model: Path) -> None:
-    form, request = TokenCompletions(HFTokenizer.load(str(model))), asked(11, 200)
+    form, request = TokenCompletions(HFTokenizer.load(str(model))), asked(11, LONG)
     before = label(teacher_server)
     async with httpx.AsyncClient(base_url=teacher_server.root, timeout=300) as client:
-        long = asyncio.ensure_future(client.post(form.path, json=form.payload(request, "smol")))
-        await asyncio.sleep(1.0)
+        async with under_way(teacher_server):
+            long = asyncio.ensure_future(client.post(form.path, json=form.payload(request, "smol")))
         await asyncio.to_thread(label, teacher_server, "later")
         body = (await long).raise_for_status().json()
     label(teacher_server, before)
