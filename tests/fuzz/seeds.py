@@ -124,6 +124,16 @@ VALID: Mapping[str, Any] = {
             }
         ],
     },
+    "sglang_completion": {
+        "text": "no",
+        "output_ids": [110, 111],
+        "meta_info": {
+            "finish_reason": {"type": "stop", "matched": 111},
+            "output_token_logprobs": [[-0.5, 110, None], [-1, 111, None]],
+            "weight_version": "v0",
+            "weight_versions": [{"version": "v0", "start": 0, "end": 2}],
+        },
+    },
     "models": {"data": [{"id": "m", "max_model_len": 4096, "root": "/m", "parent": None}, {"id": "other"}]},
     "fireworks": {
         "text": "no",

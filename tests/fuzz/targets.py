@@ -42,6 +42,7 @@ from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.live_teacher import as_score
 from distillkit_builtin.http.models import find_model, served_models
 from distillkit_builtin.http.sampled import CompletionForm
+from distillkit_builtin.http.sglang_completions import SGLangCompletions, sglang_weight_versions
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.response import read_response
@@ -222,6 +223,7 @@ def require_likely(logprobs: Sequence[float]) -> None:
 FORMS: Mapping[str, CompletionForm] = {
     "completion": Completions(),
     "token_completion": TokenCompletions(ByteTokenizer()),
+    "sglang_completion": SGLangCompletions(),
 }
 
 
@@ -230,8 +232,9 @@ def completion(form: CompletionForm, data: bytes) -> None:
     body = body_of(data)
     try:
         sampled = form.parse(body, make_request(), "m", 3)
-        if isinstance(form, TokenCompletions):
-            assert all(isinstance(version, str) for version in weight_versions(body, "it"))
+        if not isinstance(form, Completions):
+            versions = weight_versions if isinstance(form, TokenCompletions) else sglang_weight_versions
+            assert all(isinstance(version, str) for version in versions(body, "it"))
     except AlignmentError as error:
         require_short(error)
         return

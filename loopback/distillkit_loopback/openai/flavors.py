@@ -21,7 +21,7 @@ class Flavor:
 
     name: FlavorName = "vllm"
     """`vllm`: everything but `/generate`; `echo`: `/v1/completions` without `prompt_logprobs`, no more; `sglang`:
-    `/generate` and what stands beside it, and `/v1/completions` as `echo` has it."""
+    `/generate` and what stands beside it, and `/v1/completions` as `echo` has it, of any model name."""
     ids: bool = True
     """Whether `/v1/completions` knows `return_token_ids` and `return_tokens_as_token_ids`, or ignores them."""
     scale_out: bool = False
@@ -31,7 +31,8 @@ class Flavor:
 def routes_of(engine: Engine, flavor: Flavor) -> Routes:
     """The endpoints of a server of that flavor."""
     owner = "sglang" if flavor.name == "sglang" else "vllm"
-    completions = Completions(engine, prompt_logprobs=flavor.name == "vllm", ids=flavor.ids)
+    is_vllm, is_sglang = flavor.name == "vllm", flavor.name == "sglang"
+    completions = Completions(engine, prompt_logprobs=is_vllm, ids=flavor.ids, any_model=is_sglang)
     known: Routes = {
         ("GET", "/health"): lambda request, fault: RawResponse(b""),
         ("GET", "/v1/models"): lambda request, fault: Response(engine.catalogue.listing(owner)),

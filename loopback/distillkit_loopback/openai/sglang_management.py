@@ -83,7 +83,11 @@ class SGLangManagement:
 
     def _adapters(self, problem: str | None) -> Response:
         loaded: dict[str, JsonValue] = {**self._engine.catalogue.adapters}
-        said: dict[str, JsonValue] = {"success": problem is None, "error_message": problem, "loaded_adapters": loaded}
+        said: dict[str, JsonValue] = {
+            "success": problem is None,
+            "error_message": problem or "",
+            "loaded_adapters": loaded,
+        }
         return Response(said, 200 if problem is None else 400)
 
     def _replace(self, request: Request, fault: Fault | None) -> Response:

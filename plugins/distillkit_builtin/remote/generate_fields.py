@@ -60,36 +60,40 @@ GENERATE_BODY: Fields = frozen(
 
 GENERATE_BODY_UNSENT: Mapping[str, str] = frozen(
     {
-        "text": NOT_OURS,
-        "input_embeds": NOT_OURS,
-        "image_data": NOT_OURS,
-        "video_data": NOT_OURS,
-        "audio_data": NOT_OURS,
         "watermark": "SGLang does not let --preferred-sampling-params set it; what a server adds to every request by "
         "itself is looked for when a run starts",
         "cache_salt": "the version's label where a server's own weights are replaced; elsewhere null: SGLang keeps the "
         "prefixes of adapters apart by itself",
         "extra_key": "as cache_salt",
-        "max_thinking_tokens": NO_DEFAULT,
-        "require_reasoning": NO_DEFAULT,
-        "positional_embed_overrides": NO_DEFAULT,
-        "token_indices_to_pool": NO_DEFAULT,
-        "multi_item_delimiter_indices": NO_DEFAULT,
+        "lora_id": "SGLang finds it by lora_path",
         "sampling_logprobs_mode": "of return_sampling_mask, which is off where it is left out",
-        "return_sampling_mask": NOT_OURS,
-        "return_flat_raw_top_logprobs": NOT_OURS,
-        "return_flat_raw_output_top_logprobs": NOT_OURS,
-        "return_flat_raw_top_logprobs_b64": NOT_OURS,
-        "return_hidden_states": NOT_OURS,
-        "return_routed_experts": NOT_OURS,
-        "return_indexer_topk": NOT_OURS,
-        "return_prompt_token_ids": NOT_OURS,
-        "return_entropy": NOT_OURS,
-        "rid": NOT_THE_NUMBERS,
-        "session_id": NOT_THE_NUMBERS,
-        "priority": NOT_THE_NUMBERS,
-        "routing_key": NOT_THE_NUMBERS,
-        "log_metrics": NOT_THE_NUMBERS,
-        "no_logs": NOT_THE_NUMBERS,
+        **dict.fromkeys(
+            (
+                *("max_thinking_tokens", "require_reasoning", "positional_embed_overrides", "token_indices_to_pool"),
+                "multi_item_delimiter_indices",
+            ),
+            NO_DEFAULT,
+        ),
+        **dict.fromkeys(
+            (
+                *("text", "input_embeds", "image_data", "video_data", "audio_data", "mm_hashes", "mm_content_hashes"),
+                *("use_audio_in_video", "video_config", "modalities", "images_config", "mm_processor_kwargs"),
+                *("max_dynamic_patch", "min_dynamic_patch", "image_max_dynamic_patch", "video_max_dynamic_patch"),
+                *("need_wait_for_mm_inputs", "num_items_assigned", "encoder_urls", "return_bytes"),
+                *("return_sampling_mask", "return_flat_raw_top_logprobs", "return_flat_raw_output_top_logprobs"),
+                *("return_flat_raw_top_logprobs_b64", "return_hidden_states", "return_routed_experts"),
+                *("routed_experts_start_len", "return_indexer_topk", "return_prompt_token_ids", "return_entropy"),
+            ),
+            NOT_OURS,
+        ),
+        **dict.fromkeys(
+            (
+                *("rid", "session_id", "conversation_id", "priority", "routing_key", "log_metrics", "no_logs"),
+                *("custom_labels", "background", "http_worker_ipc", "external_trace_header", "received_time"),
+                *("bootstrap_host", "bootstrap_port", "bootstrap_room", "bootstrap_pair_key", "decode_tp_size"),
+                *("routed_dp_rank", "data_parallel_rank", "disagg_prefill_dp_rank", "kv_hints"),
+            ),
+            NOT_THE_NUMBERS,
+        ),
     }
 )
