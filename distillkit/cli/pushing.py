@@ -25,6 +25,7 @@ def _show_files(push: Push) -> None:
     where = f"{wish.repo}{f' ({wish.revision})' if wish.revision else ''}{', private' if wish.private else ''}"
     OUT.print(f"{where}: weights after step {push.step}")
     width = max(len(file.name) for file in push.files)
+    OUT.print(f"  {'file':<{width}}  {'bytes':>14}  from")
     for file in push.files:
-        of = f"  {Path(file.content)}" if isinstance(file.content, Path) else ""
-        OUT.print(f"  {file.name:<{width}}  {file.size:>14,} bytes{of}")
+        of = str(file.content) if isinstance(file.content, Path) else "made for the hub"
+        OUT.print(f"  {file.name:<{width}}  {file.size:>14,}  {of}")

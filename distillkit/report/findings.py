@@ -19,10 +19,10 @@ STEPS = 5
 """Steps whose mean is compared: the first and the newest."""
 NEVER_ENDS, OFTEN_CUT = 0.8, 0.5
 """The share of completions cut at the limit from which on they hardly ever end by themselves, and often do not."""
-DROWNS = 3.0
-"""How many times a route's weight may be its even part (with two routes: at most 0.9) before it drowns the others."""
+MOST_WEIGHT, DROWNS = 0.9, 3.0
+"""The weight at which a route drowns the others, or how many times its even part: whichever is less."""
 DROWNED = 0.5
-"""The part of its completions' share that a route's weight may be before it is drowned."""
+"""The part of its completions' share at which a route's weight is drowned: lengths alone make less than that."""
 SAME_SIZE = 0.1
 """Nats a token in either direction: what one model's own logprobs differ by in two number formats is less."""
 STUCK, RISES, STUCK_STEPS = 0.9, 1.2, 15
@@ -72,7 +72,7 @@ def _drowns(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[Finding]
         return
     shown, most = max(weights.items(), key=lambda each: each[1])
     help_ = "train.normalization: route_mean weighs routes alike, `share` of teachers sets their part of the rows."
-    if most >= min(0.9, DROWNS / len(weights)):
+    if round(most, 2) >= min(MOST_WEIGHT, DROWNS / len(weights)):  # what people read: 89.99% is said to be 90%
         yield Finding(
             f"Route {shown} drowns the others: it has {most:.0%} of all token weight, with {len(weights)} routes. Rows "
             f"or lengths are uneven: {help_}",
@@ -82,7 +82,7 @@ def _drowns(run: RunRecord, routes: Sequence[TrainedRoute]) -> Iterator[Finding]
     completions = sum(route.completions for route in routes)
     for route in routes:
         part = route.completions / completions if completions else 0.0
-        if route.weight is not None and route.weight < DROWNED * part:
+        if route.weight is not None and round(route.weight, 3) <= round(DROWNED * part, 3) and part:
             yield Finding(
                 f"Route {route.shown} is drowned by {shown}: it has {part:.0%} of the completions and "
                 f"{route.weight:.1%} of all token weight ({shown}: {most:.0%}). Its completions are short, or "

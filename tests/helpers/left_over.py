@@ -27,8 +27,8 @@ from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.training_data import Batch
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
-SETTLED_S = 10.0
-"""Threads and connections of what was closed may need a moment to end."""
+SETTLED_S = 60.0
+"""Threads and connections of what was closed may need a moment to end; long on a machine that does other work."""
 QUESTIONS = [{"messages": [{"role": "user", "content": f"number {i}"}]} for i in range(6)]
 
 

@@ -1,12 +1,14 @@
 """Runs in several processes on this machine, started by torchrun as a user starts them."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,15 @@ def torchrun(ranks: int, *arguments: str, **options: Any) -> "subprocess.Popen[s
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A port that nobody listens at, and that no connection or server of other tests is given before it is used.
+
+    Those get theirs from the system, of a range of its own; this one is below that, and another for each process.
+    """
+    for port in random.sample(range(15_000, 30_000), 100):
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("none of a hundred ports is free")
 
 
 def agent(host: int, port: int, *program: str, **options: Any) -> "subprocess.Popen[str]":

@@ -48,6 +48,15 @@ class TokenPush:
     """How often it was sampled."""
     examples: list[tuple[float, int, Example]] = field(default_factory=list)
     """A heap: the least push first."""
+    least: float = 0.0
+    """The size that a push has to exceed to be an example."""
+
+    def keep(self, size: float, number: int, example: Example) -> None:
+        """Keep an example, in the place of the least where there are enough."""
+        entry = (size, number, example)
+        (heapq.heappush if len(self.examples) < EXAMPLES else heapq.heapreplace)(self.examples, entry)
+        if len(self.examples) == EXAMPLES:
+            self.least = self.examples[0][0]
 
     @property
     def best_examples(self) -> list[Example]:
@@ -108,21 +117,24 @@ class Pushes:
         pushes.size += float(np.abs(values).sum())
         pushes.at_first += float(np.abs(values[:FIRST]).sum())
         pushes.down += float(values[values < 0].sum())
-        for position, push in enumerate(values.tolist()):
-            if completion.active[position]:
-                self._count(pushes, place, completion, position, push)
+        self._count(pushes.tokens, place, completion, values.tolist())
 
-    def _count(self, pushes: RoutePushes, place: Place, completion: Completion, position: int, push: float) -> None:
-        text = completion.tokens[position]
-        token = pushes.tokens.setdefault(text, TokenPush(text))
-        token.total += push
-        token.count += 1
-        size = abs(push)
-        if push == 0.0 or (len(token.examples) >= EXAMPLES and size <= token.examples[0][0]):
-            return
-        self._added += 1  # so that no two examples are compared with each other
-        entry = (size, self._added, _example(place, completion, position, push))
-        (heapq.heappush if len(token.examples) < EXAMPLES else heapq.heapreplace)(token.examples, entry)
+    def _count(
+        self, tokens: dict[str, TokenPush], place: Place, completion: Completion, values: Sequence[float]
+    ) -> None:
+        """Add each active token's push to what the token had; files of 100 MB have two million of them."""
+        active = completion.active.tolist()
+        for position, (text, push, counts) in enumerate(zip(completion.tokens, values, active, strict=True)):
+            if not counts:
+                continue
+            token = tokens.get(text)
+            if token is None:
+                token = tokens[text] = TokenPush(text)
+            token.total += push
+            token.count += 1
+            if abs(push) > token.least:
+                self._added += 1  # so that no two examples are compared with each other
+                token.keep(abs(push), self._added, _example(place, completion, position, push))
 
     def told(self) -> list[RoutePushes]:
         """A run's routes as trained; of a run without training completions, as evaluated."""

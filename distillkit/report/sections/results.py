@@ -2,8 +2,9 @@
 
 from distillkit.events import Measure
 from distillkit.loop.route_headroom import STEPS
-from distillkit.report.charts import charts_of
+from distillkit.report.charts import Chart, charts_of
 from distillkit.report.html_templates import rendered
+from distillkit.report.main_charts import main_charts
 from distillkit.report.route_results import RouteResults, route_results
 from distillkit.report.run_record import RunRecord
 from distillkit.report.section import ReportSection
@@ -20,6 +21,8 @@ def results_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
     if not any(results) and not any(trained):
         return None
     several = len(runs) > 1
+    newest = newest_values(runs) if several else []
+    read_first = {(_title(chart), chart.spec.label) for run in runs for chart in main_charts(run)}
     html = rendered(
         "results.html",
         runs=[run.name for run in runs],
@@ -27,7 +30,8 @@ def results_section(runs: tuple[RunRecord, ...]) -> ReportSection | None:
         beside=any(row.teacher or row.control for each in results for route in each for row in route.results),
         tables=list(zip([run.name for run in runs], results, trained, strict=True)),
         compared=side_by_side(results) if several else [],
-        newest=newest_values(runs) if several else [],
+        newest=[row for row in newest if row[:2] in read_first],
+        more=[row for row in newest if row[:2] not in read_first],
         number=Measure("").text,
         share=SHARE.text,
     )
@@ -45,12 +49,16 @@ def side_by_side(results: list[tuple[RouteResults, ...]]) -> list[tuple[str, str
     return [(route, label, cells) for (route, label), cells in found.items()]
 
 
+def _title(chart: Chart) -> str:
+    return ", ".join(part for part in (chart.spec.title, chart.spec.unit) if part)
+
+
 def newest_values(runs: tuple[RunRecord, ...]) -> list[tuple[str, str, list[str]]]:
     """Chart, curve, and the mean of the newest values in each run; empty where a run lacks it."""
     groups = charts_of(runs)
     found: dict[tuple[str, str], list[str]] = {}
     for chart in (chart for heading in COMPARED for chart in groups.get(heading, ())):
-        title = ", ".join(part for part in (chart.spec.title, chart.spec.unit) if part)
+        title = _title(chart)
         for curve in chart.curves:
             values = [value for _, value in curve.points[-STEPS:]]
             cells = found.setdefault((title, curve.label), [""] * len(runs))

@@ -1,7 +1,7 @@
 """Sink `csv`: the metrics as a table in a file, for a spreadsheet."""
 
 import csv
-import os
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +31,10 @@ class CsvSink(Sink):
     _names: list[str] = PrivateAttr(default_factory=list)
     _last: dict[str, float] = PrivateAttr(default_factory=dict)
     _step: int = PrivateAttr(-1)
+    _last_at: int = PrivateAttr(0)
+    """Where, in bytes, the newest row begins."""
+    _end: int = PrivateAttr(0)
+    """How long the file is."""
 
     async def open(self, run: RunContext) -> None:
         """Know where to write."""
@@ -63,27 +67,50 @@ class CsvSink(Sink):
         self._last = {**self._last, **metrics} if again else metrics
         self._names += new
         self._step = step
-        if new or again:
+        if new or path.stat().st_size != self._end:  # another header, or somebody else has written
             rows = [row for row in read(path) if int(row[STEP]) != step]
             self._rewrite(path, [*rows, self._row()])
-            return
-        before = path.stat().st_size
-        try:
-            with path.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, [STEP, *self._names], extrasaction="ignore").writerow(self._row())
-        except OSError:
-            os.truncate(path, before)  # or the next row would stand behind a part of this one
-            raise
+        else:
+            self._write_behind(path, self._last_at if again else self._end)
+
+    def _write_behind(self, path: Path, place: int) -> None:
+        """Write the newest row at this byte, where the one that it replaces begins, or the file ends."""
+        row, self._last_at = self._text([self._row()]), place
+        with path.open("r+b", buffering=0) as file:
+            file.seek(place)
+            before = file.read()
+            try:
+                _write(file, place, row)
+            except OSError:
+                _write(file, place, before)  # or the next row would stand behind a part of this one
+                raise
+        self._end = place + len(row)
 
     def _row(self) -> dict[str, object]:
         return {STEP: self._step, **self._last}
 
     def _rewrite(self, path: Path, rows: Sequence[Mapping[str, object]]) -> None:
         """Replace the file, header first, by all that it is to hold."""
-        with replacing(path) as new, new.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, [STEP, *self._names], extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
+        header = {name: name for name in (STEP, *self._names)}
+        above, last = self._text([header, *rows[:-1]]), self._text(rows[-1:])
+        self._end = -1  # unless it succeeds: then the header is still another
+        with replacing(path) as new:
+            new.write_bytes(above + last)
+        self._last_at, self._end = len(above), len(above + last)
+
+    def _text(self, rows: Sequence[Mapping[str, object]]) -> bytes:
+        text = io.StringIO(newline="")
+        csv.DictWriter(text, [STEP, *self._names], extrasaction="ignore").writerows(rows)
+        return text.getvalue().encode("utf-8")
+
+
+def _write(file: io.FileIO, place: int, data: bytes) -> None:
+    """Let the file end with `data` from this byte on."""
+    file.seek(place)
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]
+    file.truncate(place + len(data))
 
 
 def read(path: Path) -> list[dict[str, str]]:

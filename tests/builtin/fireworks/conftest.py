@@ -41,7 +41,7 @@ def _no_session_outlives_the_tests() -> Iterator[None]:
     yield
     holder: Any = sys.modules.get("fireworks.training.sdk._core.lib.internal_client_holder")
     loop = None if holder is None else holder._internal_client_holder_thread_singleton._loop
-    until = time.monotonic() + 10.0
+    until = time.monotonic() + 60.0
     while loop is not None and (left := asyncio.all_tasks(loop)):
         assert time.monotonic() < until, left
         time.sleep(0.05)

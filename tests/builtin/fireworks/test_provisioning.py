@@ -220,7 +220,7 @@ async def test_a_run_that_is_interrupted_while_it_waits_leaves_nothing_running(
 
     service.faults.add(NeverDone(), times=None, where=f"POST .*{path}")
     run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
-    while not (service.jobs and len(service.deployments) == 2):
+    while not (service.jobs and len(service.deployments) == 2) and not run.done():
         await asyncio.sleep(0.05)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -233,7 +233,7 @@ async def test_a_run_that_is_interrupted_while_it_trains_leaves_nothing_running(
 ) -> None:
     config = make_config(service, tmp_path, tiny_model, data={"epochs": 50})
     run = asyncio.create_task(distillkit.arun(config))
-    while not made(service, "optim_step"):
+    while not made(service, "optim_step") and not run.done():
         await asyncio.sleep(0.05)
     run.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -125,7 +125,11 @@ def test_no_byte_that_arrives_says_where_it_was_made(
 def test_the_card_says_what_came_of_the_run(hub: Hub, runs: Callable[[int], Path]) -> None:
     said = call(runs(4), "org/new", *LICENCE, *BASE, "--dry-run")
     assert hub.requests == []
-    assert "adapter_model.safetensors" in said
+    columns = [line.split() for line in said[: said.index("---\n")].splitlines()[1:] if line]
+    assert columns[0] == ["file", "bytes", "from"]
+    sources = {name: " ".join(source) for name, _, *source in columns[1:]}
+    assert sources["README.md"] == "made for the hub"
+    assert sources["adapter_model.safetensors"].endswith("adapter/adapter_model.safetensors")
     _, front, text = said[said.index("---\n") :].split("---\n", 2)
     assert yaml.safe_load(front) == {
         "base_model": "org/base",

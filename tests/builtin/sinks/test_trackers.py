@@ -1,6 +1,7 @@
 """What the sinks for trackers share, and the same run at each of them, read back by the tracker's own reader."""
 
 import csv
+import io
 import json
 import threading
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from distillkit.errors import MissingExtraError, RunFailedError
 from distillkit.run_directory.result import RunResult
 from distillkit.testing import FakeStudent, check_plugin
 from distillkit.training_data import Batch, StepResult
+from distillkit_builtin.sinks import csv_file
 from distillkit_builtin.sinks.csv_file import CsvSink, read
 from distillkit_builtin.sinks.mlflow import MlflowSink, beside_database, mlflow_name
 from distillkit_builtin.sinks.tensorboard import TensorboardSink, markdown_cell
@@ -316,17 +318,43 @@ def test_a_row_that_does_not_fit_on_the_disk_leaves_no_part_behind(
     sink._add(path, 1, {"a": 1.0})
     whole = path.read_bytes()
 
-    def full(writer: Any, row: Mapping[str, Any]) -> None:
-        path.write_bytes(whole + b"2,")
+    write, left = csv_file._write, [1, 3]  # of each row that is written, the first bytes fit
+
+    def full(file: io.FileIO, place: int, data: bytes) -> None:
+        if data in whole:  # what stood there fits again
+            return write(file, place, data)
+        write(file, place, data[: left.pop()])
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr(csv.DictWriter, "writerow", full)
-        with pytest.raises(OSError, match="No space"):
-            sink._add(path, 2, {"a": 2.0})
-    assert path.read_bytes() == whole
+        disk.setattr(csv_file, "_write", full)
+        for step in (1, 2):  # the first is there already
+            with pytest.raises(OSError, match="No space"):
+                sink._add(path, step, {"a": 2.0})
+            assert path.read_bytes() == whole
+    sink._add(path, 2, {"a": 2.5})
     sink._add(path, 3, {"a": 3.0})
-    assert [row["step"] for row in read(path)] == ["1", "3"]
+    assert [(row["step"], row["a"]) for row in read(path)] == [("1", "1.0"), ("2", "2.5"), ("3", "3.0")]
+
+
+def test_an_evaluation_replaces_the_last_row_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink, path = CsvSink(), tmp_path / "metrics.csv"
+    sink._begin(path, 1)
+    sink._add(path, 1, {"a": 1.0, "eval/b": 9.0})
+    monkeypatch.setattr(CsvSink, "_rewrite", None)  # a call of it would fail
+    for step in (2, 3):
+        sink._add(path, step, {"a": float(step)})
+        sink._add(path, step, {"eval/b": 0.5})
+    assert path.read_text(encoding="utf-8").split() == ["step,a,eval/b", "1,1.0,9.0", "2,2.0,0.5", "3,3.0,0.5"]
+
+
+def test_a_file_that_somebody_else_has_changed_is_written_whole(tmp_path: Path) -> None:
+    sink, path = CsvSink(), tmp_path / "metrics.csv"
+    sink._begin(path, 1)
+    sink._add(path, 1, {"a": 1.0})
+    path.write_text("step,a\n1,1.0\n", encoding="utf-8")  # line ends of another program
+    sink._add(path, 2, {"a": 2.0})
+    assert [(row["step"], row["a"]) for row in read(path)] == [("1", "1.0"), ("2", "2.0")]
 
 
 def test_small_parts() -> None:

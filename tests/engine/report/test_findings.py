@@ -120,6 +120,21 @@ def test_a_fault_of_one_route_is_said_of_it(tmp_path: Path, over: dict[str, floa
     assert message.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (0.9, "math drowns the others"),
+        (0.8951, "math drowns the others"),  # it reads 90%
+        (0.8949, "code is drowned by math"),
+        (0.75, "code is drowned by math"),  # half of its part of the completions
+        (0.749, ""),
+    ],
+)
+def test_at_its_bound_a_rule_speaks(tmp_path: Path, weight: float, said: str) -> None:
+    told = found(tmp_path, **{"teacher_route/math/weight": weight, "teacher_route/code/weight": 1 - weight})
+    assert [each.startswith(f"Route {said}") for each in told] == [True] * bool(said)
+
+
 def test_a_route_whose_rows_are_few_by_choice_is_not_drowned(tmp_path: Path) -> None:
     over = {"teacher_route/math/weight": 0.8, "teacher_route/code/weight": 0.2, "teacher_route/code/scored": 2.0}
     assert found(tmp_path, **over) == []

@@ -81,7 +81,7 @@ def test_no_template_lets_a_value_through_unescaped(template: str) -> None:
 
 def test_a_value_that_a_template_lacks_is_an_error() -> None:
     with pytest.raises(UndefinedError):
-        rendered("settings.html", rows=[("a", ["1"])])
+        rendered("settings.html", rows=[("a", ["1"])], some=[])
 
 
 def test_code_in_a_sentence_is_escaped_too() -> None:

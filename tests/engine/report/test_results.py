@@ -84,6 +84,27 @@ def test_several_runs_stand_side_by_side(tmp_path: Path) -> None:
     assert "Reverse KL, nats a tokenmath0.0760.076" in text
 
 
+def test_of_several_runs_what_is_read_first_stands_above_and_the_rest_is_folded(tmp_path: Path) -> None:
+    runs = [read_run(write_run(tmp_path / name, name=name)) for name in "ab"]
+    page = outline(report_html(runs))
+    (folded,) = (e for e in page.all("details") if "more metrics of training" in e.text)
+    whole = next(e for e in page.all("section") if e.attributes["id"] == "results").text
+    assert "Reverse KL, nats a tokenall0.076" in whole
+    assert "Reverse KL, nats a tokenall" not in folded.text
+    assert "Reverse KL, nats a tokenmath0.0760.076" in folded.text
+    assert not [e for e in outline(report_html(runs[:1])).all("details") if "more metrics of training" in e.text]
+
+
+def test_options_of_another_loss_are_folded(tmp_path: Path) -> None:
+    loss = {"name": "divergence", **{f"option_{number}": number for number in range(6)}}
+    configs = ({"seed": 1}, {"seed": 2, "loss": loss})
+    runs = [read_run(write_run(tmp_path / str(at), config=config)) for at, config in enumerate(configs)]
+    page = outline(report_html(runs))
+    (folded,) = (e for e in page.all("details") if "only some of the runs have" in e.text)
+    assert "loss.option_5null5" in folded.text
+    assert "seed" not in folded.text
+
+
 def test_the_settings_that_differ_come_before_the_results(tmp_path: Path) -> None:
     runs = [write_run(tmp_path / name, name=name, config={"seed": seed}) for seed, name in enumerate("ab")]
     several = [section.attributes["id"] for section in outline(report_html([*map(read_run, runs)])).all("section")]

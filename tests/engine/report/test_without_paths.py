@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from helpers.html_outline import outline
+from helpers.sample_lines import sample_line
 from helpers.written_runs import lost, write_run
 
 from distillkit.report.read_run import read_run
@@ -14,24 +14,6 @@ from distillkit.run_directory.directory import HEADER, PATHS_START_AT
 HOME = "/home/ada"
 """Of another machine: this process does not know it."""
 MODEL = f"{HOME}/models/teacher-7b"
-
-
-def sample(route: str) -> dict[str, Any]:
-    """A line of `samples.jsonl`."""
-    return {
-        "step": 1,
-        "split": "train",
-        "row_id": "1",
-        "sample": 0,
-        "route": route,
-        "finish_reason": "stop",
-        "question": "q",
-        "prompt": "p",
-        "teacher_prompts": {route: "t"},
-        "tokens": ["a", "b"],
-        "student_logprobs": [-1.0, -2.0],
-        "teacher_logprobs": {route: [-0.5, -0.25]},
-    }
 
 
 def written(run_dir: Path) -> Path:
@@ -53,7 +35,9 @@ def written(run_dir: Path) -> Path:
             "plugins": {"student": {"file": f"{HOME}/code/my_student.py"}},
         },
     )
-    (run / "samples.jsonl").write_text(json.dumps(sample(MODEL)) + "\n", encoding="utf-8")
+    (run / "samples.jsonl").write_text(
+        json.dumps(sample_line(["a", "b"], [-1.0, -2.0], [-0.5, -0.25], route=MODEL)) + "\n", encoding="utf-8"
+    )
     lines = (run / "config.yaml").read_text(encoding="utf-8").split("\n", 1)
     (run / "config.yaml").write_text("\n".join([lines[0], f"{PATHS_START_AT}{HOME}/code", lines[1]]), encoding="utf-8")
     return run
