@@ -13,7 +13,7 @@ from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, 
 
 pytestmark = pytest.mark.servers
 STEPS = 3
-SAME = ("train/loss", "train/grad_norm", "reverse_kl")
+SAME = ("train/loss", "train/grad_norm", "train/reverse_kl")
 
 
 @pytest.fixture
