@@ -38,6 +38,8 @@ class Behavior:
     """`save_weights_external`, files by signed addresses; else the archive of sampler weights."""
     knows_repeats: bool
     """A request that comes twice is done once; else a new model, save or sample is another one each time."""
+    describes_itself: bool
+    """/openapi.json, in which stands what it reads of each request."""
     fails_by_status: bool
     """A failed operation's result is HTTP 400; else 200 with `error` and `category`."""
     loss_options: Mapping[str, frozenset[str]] = field(default_factory=dict)
@@ -60,6 +62,7 @@ HOSTED = Behavior(
     finishes_sessions=True,
     exports=True,
     knows_repeats=True,
+    describes_itself=False,
     fails_by_status=False,
     loss_options=NO_OPTIONS,
 )
@@ -77,6 +80,7 @@ SKYRL = Behavior(
     finishes_sessions=False,
     exports=False,
     knows_repeats=False,
+    describes_itself=True,
     fails_by_status=True,
     loss_options=NO_OPTIONS,
 )

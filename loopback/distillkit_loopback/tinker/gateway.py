@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from distillkit_loopback.tinker.description import description
 from distillkit_loopback.tinker.faults import Fault
 from distillkit_loopback.tinker.messages import SentBatch
 from distillkit_loopback.tinker.models import TrainedModels
@@ -86,6 +87,8 @@ class Gateway:
         }
         if self._shared.behavior.knows_repeats:
             posts["client/dynamic_config"] = lambda call: Response({"sample_cancel_enabled": True})
+        if self._shared.behavior.describes_itself:
+            yield Route.to("GET", "/openapi.json", lambda call: Response(description()))
         for method, functions in (("GET", gets), ("POST", posts)):
             for name, function in functions.items():
                 yield Route.to(method, API + name, function)

@@ -185,7 +185,7 @@ def _distorted(logprobs: FloatArray, fault: Fault | None) -> FloatArray | None:
             return None
         case FewerLogprobs():
             return logprobs[:-1]
-        case NaNLogprob(at):
+        case NaNLogprob(at) if -len(logprobs) <= at < len(logprobs):
             changed = logprobs.copy()
             changed[at] = np.nan
             return changed

@@ -59,22 +59,17 @@ class TinkerService:
         api_key: str | None = None,
         port: int = 0,
     ) -> None:
-        """Listen; models are loaded when they are needed.
+        """Listen; models are loaded when they are needed. Raises OSError if the port is taken.
 
         Args:
-            models: Base models, as configs name them, to local directories or hub names. Of kind `skyrl` the first
-                one is trained whatever name is asked for.
+            models: Base models by name; of kind `skyrl` the first one is trained whatever name is asked for.
             kind: Which server's behavior: `behavior.Behavior` says what differs.
             tempered: Logprobs of completions are those at the temperature that sampled them, not at 1.
             context_length: The most tokens of prompt and completion.
             session_timeout: Seconds without a heartbeat after which a session ends.
-            folder: Where checkpoints are kept, also after the service has closed; None: in one of its own, which goes
-                with it. Another service of the same folder knows them.
+            folder: Where checkpoints stay when the service closes, for another service; None: they go with it.
             api_key: The one key that is let in; None: any.
             port: Where to listen on 127.0.0.1; 0: any that is free.
-
-        Raises:
-            OSError: if the port is taken.
         """
         self.kind = kind
         """`hosted` or `skyrl`."""
@@ -82,8 +77,8 @@ class TinkerService:
         self._options = (context_length, session_timeout, tempered)
         self._served = tuple(models)
         self._models = NamedModels(models)
-        self._own_folder = tempfile.TemporaryDirectory(prefix="distillkit-loopback-") if folder is None else None
-        self._checkpoints = Checkpoints(Path(self._own_folder.name) if self._own_folder else folder or Path())
+        self._own_folder = tempfile.TemporaryDirectory(prefix="distillkit-loopback-")
+        self._checkpoints = Checkpoints(folder or Path(self._own_folder.name))
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(1)
         self.faults: Faults[Fault] = Faults()
@@ -139,8 +134,7 @@ class TinkerService:
     def close(self) -> None:
         """Stop, and delete what was saved unless a folder was given. A second call does nothing."""
         self.stop()
-        if self._own_folder is not None:
-            self._own_folder.cleanup()
+        self._own_folder.cleanup()
         torch.set_num_threads(self._threads_before)
 
     @property

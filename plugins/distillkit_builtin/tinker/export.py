@@ -10,11 +10,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from pydantic import JsonValue
 
 from distillkit.context import Notify
-from distillkit.errors import DistillkitError, InputError
+from distillkit.errors import DistillkitError, InputError, RunFailedError
 from distillkit.files.atomic import replacing, write_json
 from distillkit.files.permissions import apply_umask
 from distillkit_builtin.hf_tokenizer import HFTokenizer
@@ -22,11 +23,14 @@ from distillkit_builtin.remote.blocking_calls import start_in_thread
 from distillkit_builtin.tinker.checkpoints import new_name
 from distillkit_builtin.tinker.options import TinkerStudentOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
+from distillkit_builtin.tinker.sdk_errors import lacks_request
+from distillkit_builtin.tinker.service import TinkerService
 from distillkit_builtin.tinker.trainer_connection import TrainerConnection
 from distillkit_builtin.tinker.weight_download import fetch_archive, fetch_files
 
 ADAPTER_FOLDER, MODEL_FOLDER = "adapter", "model"
 EXTERNAL = "/save_weights_external"
+SAVING = "saving the final weights"
 READERS = ("torch", "peft")
 README = """# {base}, distilled on-policy
 
@@ -69,22 +73,37 @@ async def export(
 
 
 async def _save(options: TinkerStudentOptions, connection: TrainerConnection) -> tuple[str, Callable[[Path], None]]:
-    """Where the weights are saved at the server, and what fetches their files into a folder."""
-    client, service, seconds = await connection.ensure(), connection.service, options.timeouts.step
-    name, key = new_name("final"), service.key()
-    has_external = service.facts is None or service.facts.has_path(EXTERNAL) is not False
-    if hasattr(client, "save_weights_external") and has_external:
-        saved = await sdk_call("saving the final weights", seconds, lambda: client.save_weights_external(name))
-        path = str(saved.path)
+    """Where the weights are saved at the server, and what fetches their files into a folder.
 
-        def signed(folder: Path) -> None:
-            rest = load_sdk().RestClient(base_url=options.root, api_key=key.reveal())
-            fetch_files(rest.get_external_weights_urls(path).result(seconds).urls, folder, seconds)
-
-        return path, signed
-    saved = await sdk_call("saving the final weights", seconds, lambda: client.save_weights_for_sampler(name))
-    path = str(saved.path)
+    Tinker's way first, unless SDK or server lacks it: not every server says which requests it knows.
+    """
+    client, service = await connection.ensure(), connection.service
+    external = service.facts is None or service.facts.has_path(EXTERNAL) is not False
+    if hasattr(client, "save_weights_external") and external:
+        try:
+            return await _save_files(options, service, client)
+        except RunFailedError as error:
+            if not lacks_request(error.__cause__):
+                raise
+    seconds, key = options.timeouts.step, service.key()
+    name = new_name("final")
+    path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_for_sampler(name))).path)
     return path, lambda folder: fetch_archive(options.root, key, path, folder, seconds)
+
+
+async def _save_files(
+    options: TinkerStudentOptions,
+    service: TinkerService,
+    client: Any,  # noqa: ANN401 - the SDK's TrainingClient
+) -> tuple[str, Callable[[Path], None]]:
+    seconds, key, name = options.timeouts.step, service.key(), new_name("final")
+    path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_external(name))).path)
+
+    def fetch(folder: Path) -> None:
+        rest = load_sdk().RestClient(base_url=options.root, api_key=key.reveal())
+        fetch_files(rest.get_external_weights_urls(path).result(seconds).urls, folder, seconds)
+
+    return path, fetch
 
 
 def _complete(folder: Path, base: str, tokenizer: HFTokenizer) -> None:

@@ -65,6 +65,11 @@ def status_of(error: BaseException) -> int | None:
     return None
 
 
+def lacks_request(error: BaseException | None) -> bool:
+    """Whether a server refused a request for not knowing it, or not all that it needs: another way may do."""
+    return error is not None and status_of(error) in (400, 404, 405, 422)
+
+
 def _may_pass(error: BaseException, status: int | None) -> bool:
     """Whether the same request might succeed later."""
     category = getattr(getattr(error, "category", None), "value", None)

@@ -1,5 +1,6 @@
 """The run's training clients: made when one is needed, measured once, replaced by a load, unloaded in the end."""
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -20,14 +21,12 @@ from distillkit_builtin.tinker.gradient_scale import (
 )
 from distillkit_builtin.tinker.options import TinkerStudentOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
-from distillkit_builtin.tinker.sdk_errors import status_of
+from distillkit_builtin.tinker.sdk_errors import lacks_request
 from distillkit_builtin.tinker.service import TinkerService
 
-LACKS_CREATOR = (400, 404, 405, 422)
-"""SkyRL 0.4.0 refuses what SDK 0.38 sends as one request, with 422; a path that is wrong is refused by the other way
-too."""
 MEASURING = "measuring what the server divides gradients by"
-OF_A_LOAD = "TrainingClient.load_state_with_optimizer"
+WARNS = "tinker.lib.public_interfaces.training_client"
+OF_A_LOAD = "TrainingClient.load_state"
 
 
 @dataclass(slots=True)
@@ -72,13 +71,28 @@ class TrainerConnection:
                 lambda: service.client().create_training_client_from_state_with_optimizer(path),
             )
         except RunFailedError as error:
-            if error.__cause__ is None or status_of(error.__cause__) not in LACKS_CREATOR:
+            if not lacks_request(error.__cause__):
                 raise
-            client = await self._new()
-            warnings.filterwarnings("ignore", f".*{OF_A_LOAD}", FutureWarning)
-            await sdk_call(f"loading {path}", seconds, lambda: client.load_state_with_optimizer(path))
-            self._client = client
+            self._client = await self._loaded(path)
         await self.unload(before)
+
+    async def _loaded(self, path: str) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
+        """By a second request, which SkyRL takes where it refuses (422) what SDK 0.38 sends as one; 0.38 warns of it.
+
+        A path that is wrong is refused by either.
+        """
+        client, log = await self._new(), logging.getLogger(WARNS)
+        warnings.filterwarnings("ignore", f".*{OF_A_LOAD}", FutureWarning)
+        log.addFilter(_is_of_no_load)
+        try:
+            doing, seconds = f"loading {path}", self.options.timeouts.step
+            await sdk_call(doing, seconds, lambda: client.load_state_with_optimizer(path))
+        except RunFailedError:
+            await self.unload(client)
+            raise
+        finally:
+            log.removeFilter(_is_of_no_load)
+        return client
 
     async def measure(self) -> GradientScale:
         """What the server divides gradients by, measured on a model of its own, which is unloaded then.
@@ -147,3 +161,8 @@ class TrainerConnection:
         if client is not None:
             model = str(client.model_id)
             await start_in_thread(lambda: self.service.unload(model), "tinker: unloading a model")
+
+
+def _is_of_no_load(record: logging.LogRecord) -> bool:
+    """Whether the SDK says something else than that its users should load otherwise, which is not the user's to do."""
+    return OF_A_LOAD not in record.getMessage()

@@ -152,6 +152,13 @@ def test_the_names_of_models(start: Start, connect: Connect) -> None:
     assert (known.model_name, known.max_context_length) == (MODEL, 512)
 
 
+def test_skyrl_says_what_it_reads(start: Start) -> None:
+    said = httpx.get(f"{start('skyrl').base_url}/openapi.json").json()
+    assert "grad_clip_norm" not in said["components"]["schemas"]["AdamParams"]["properties"]
+    assert "/api/v1/unload_model" in said["paths"]
+    assert httpx.get(f"{start('hosted').base_url}/openapi.json", headers={"x-api-key": KEY}).status_code == 404
+
+
 def test_sessions_end_by_their_finish_or_by_silence(start: Start, connect: Connect) -> None:
     service = start("hosted")
     client = connect(service)
