@@ -19,6 +19,8 @@ class SGLangProcess(ServerProcess):
     """Whether it reports raw logprobs of what it samples, which it does not by default."""
 
     python: ClassVar[Path] = python_of("sglang")
+    health: ClassVar[str] = "/model_info"
+    """Not `/health`, which asks for a token in 20 seconds, or it fails."""
     environment: ClassVar[Mapping[str, str]] = {
         "PYTHONPATH": str(Path(__file__).parent / "stubs"),
         "SGLANG_USE_CPU_ENGINE": "1",

@@ -1,35 +1,18 @@
 """Runs with teachers, and with a sampler, on a real SGLang server."""
 
-import threading
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from conftest import read_jsonl
-from pydantic import PrivateAttr
 
 import distillkit
-from distillkit import Sink
-from distillkit.events import Event, StepFinished
-from servers.demo_config import SHORT, demo
+from servers.demo_config import SHORT, demo, http_teachers
+from servers.killer import Killer
 from servers.scoring import FLOAT32
 from servers.server_process import TOP
 from servers.sglang.sglang_process import SGLangProcess
 
 pytestmark = pytest.mark.servers
-
-
-def http_teachers(server: SGLangProcess, model: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": "smol",
-            "route_value": route,
-            "teacher_messages_key": key,
-            "tokenizer_model": str(model),
-            "scorer": {"name": "http", "base_url": server.root, "dialect": "sglang"},
-        }
-        for route, key in (("short", "teacher_messages"), ("list", "list_messages"))
-    ]
 
 
 @pytest.mark.parametrize("loss", ["importance_sampling", "divergence"])
@@ -40,35 +23,11 @@ def test_student_and_teachers_on_one_server_learn(
     over = [*SHORT, f"student.sampler={{name: sglang, base_url: '{server.root}'}}", "train.max_steps=8"]
     if loss == "divergence":
         over.append("loss={name: divergence, support: teacher_topk, k: 8}")
-    result = distillkit.run(demo(model, tmp_path, over, teachers=http_teachers(server, model)))
+    result = distillkit.run(demo(model, tmp_path, over, teachers=http_teachers(server.root, model, dialect="sglang")))
     mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
     assert (result.steps, len(mismatches), result.summary["failed_completions"]) == (8, 8, 0)
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
     assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
-
-
-class Killer(Sink):
-    """Kills a server in the middle of the third step, and starts it again."""
-
-    name: ClassVar[str] = "killer"
-    _server: SGLangProcess | None = PrivateAttr(None)
-    _thread: threading.Thread | None = PrivateAttr(None)
-
-    @classmethod
-    def of(cls, server: SGLangProcess) -> "Killer":
-        killer = cls()
-        killer._server = server
-        return killer
-
-    def emit(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step == 2:
-            self._thread = threading.Timer(1.0, self._kill)
-            self._thread.start()
-
-    def _kill(self) -> None:
-        assert self._server is not None
-        self._server.kill()
-        self._server.start()
 
 
 @pytest.mark.parametrize("lora_rank", [8, 0], ids=["an adapter", "all weights"])
@@ -83,8 +42,7 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
     try:
         result = distillkit.run(config)
-        assert killer._thread is not None
-        killer._thread.join()
+        killer.join()
         ledger = read_jsonl(result.run_dir / "ledger.jsonl")
         assert (result.steps, result.summary["failed_completions"]) == (4, 0)
         assert {entry["outcome"] for entry in ledger} == {"trained"}
