@@ -39,6 +39,8 @@ TOKENS_UNSENT: Mapping[str, str] = frozen(
         "seed": "of the token behind a scored prompt, which is ignored; what is sampled has a seed of its own",
         "logprobs": "asked for where logprobs of sampled tokens are read",
         "prompt_logprobs": NO_DEFAULT,
+        "prompt_logprob_token_ids": "asked for where a prompt is scored; " + NO_DEFAULT,
+        "prompt_logprob_start": "of prompt_logprob_token_ids",
         "skip_reading_prefix_cache": "true where a prompt is scored; what is sampled has the same distribution without",
         "logprob_token_ids": NO_DEFAULT,
         "structured_outputs": NO_DEFAULT,

@@ -18,12 +18,12 @@ from distillkit_builtin.http.sglang_completions import SGLangCompletions, sglang
 from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.pushed.adapter_push import AdapterPush
 from distillkit_builtin.pushed.live_sampler import NAME, LivePushedSampler
+from distillkit_builtin.pushed.options import PushedSamplerOptions
 from distillkit_builtin.pushed.weight_push import WeightPush
 from distillkit_builtin.remote.results import RefusedError, Result, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
 from distillkit_builtin.sglang.each_server import require_usable
 from distillkit_builtin.sglang.push_kinds import SGLangAdapterPush, SGLangWeightsPush
-from distillkit_builtin.sglang.sampler import SGLangSampler
 
 NEVER_LOADED = "has never been loaded"
 """In what SGLang responds to a request for an adapter that it does not know."""
@@ -38,7 +38,7 @@ class LiveSGLangSampler(LivePushedSampler):
     dialect: ClassVar[Dialect] = SGLang()
 
     @classmethod
-    async def open(cls, run: RunContext, options: SGLangSampler, base_model: str) -> "LiveSGLangSampler":
+    async def open(cls, run: RunContext, options: PushedSamplerOptions, base_model: str) -> "LiveSGLangSampler":
         """Connect. Raises InputError if a server is not one that the run can sample from.
 
         It must serve the model, at a length that prompts and completions fit in, without watermarks, and report the
