@@ -11,7 +11,13 @@ import pytest
 from helpers import left_over
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="reads Linux's /proc")
-QUIET = {"FIREWORKS_API_KEY": "test-key", "TINKER_TELEMETRY": "0", "WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+QUIET = {
+    "FIREWORKS_API_KEY": "test-key",
+    "TINKER_API_KEY": "tml-test-key",
+    "TINKER_TELEMETRY": "0",
+    "WANDB_MODE": "offline",
+    "WANDB_SILENT": "true",
+}
 WAYS = [way.__name__ for way in left_over.WAYS]
 
 
@@ -26,11 +32,11 @@ def after_runs(backend: str, folder: Path, model: str, teacher: str) -> dict[str
     return found
 
 
-@pytest.mark.parametrize("backend", ["fakes", "wandb", "local", "http", "fireworks"])
+@pytest.mark.parametrize("backend", ["fakes", "wandb", "local", "http", "fireworks", "tinker"])
 def test_a_run_leaves_nothing_however_it_ends(
     backend: str, tmp_path: Path, tiny_model: str, other_tiny_model: str
 ) -> None:
-    for library in {"wandb": ["wandb"], "fireworks": ["fireworks.training.sdk"]}.get(backend, []):
+    for library in {"wandb": ["wandb"], "fireworks": ["fireworks.training.sdk"], "tinker": ["tinker"]}.get(backend, []):
         pytest.importorskip(library)
     assert after_runs(backend, tmp_path, tiny_model, other_tiny_model) == {way: {} for way in WAYS}
 

@@ -223,7 +223,20 @@ def fireworks(folder: Path, model: str, teacher: str) -> Iterator[Make]:
         yield lambda **over: config_of(folder, student=student, teachers=teachers, **{"sinks": [], **over})
 
 
-BACKENDS = {backend.__name__: backend for backend in (fakes, forgetful, wandb, local, http, fireworks)}
+@contextmanager
+def tinker(folder: Path, model: str, teacher: str) -> Iterator[Make]:
+    """Student and scorer `tinker`, at the loopback service."""
+    from distillkit_loopback.tinker.service import TinkerService
+
+    with TinkerService({"org/student": model, "org/teacher": teacher}) as service:
+        student = {"name": "tinker", "model": "org/student", "tokenizer_model": model, "lora_rank": 4}
+        scorer = {"name": "tinker", "base_url": service.base_url}
+        teachers = [{"model": "org/teacher", "tokenizer_model": model, "scorer": scorer}]
+        student["base_url"] = service.base_url
+        yield lambda **over: config_of(folder, student=student, teachers=teachers, **{"sinks": [], **over})
+
+
+BACKENDS = {backend.__name__: backend for backend in (fakes, forgetful, wandb, local, http, fireworks, tinker)}
 
 
 def main(backend: str, folder: Path, model: str, teacher: str) -> dict[str, dict[str, int]]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from distillkit_loopback.transport.messages import Request
 
 KILLS = (("optim_step", 2), ("save_weights", 1), ("save_weights_for_sampler", 2))
-"""The request at which a process is killed: that to a path, of so many in this process; the first is after a save."""
+"""The request at which a process is killed: that to a path, of this number in it. The first one is after a save."""
 
 
 class Victim:

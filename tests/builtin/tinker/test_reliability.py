@@ -4,7 +4,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 from conftest import read_jsonl
@@ -173,6 +173,20 @@ def test_a_completion_without_its_logprobs_ends_the_run(
     service.faults.add(getattr(faults, fault)(), after=12, where="asample$")
     with pytest.raises(AlignmentError, match=message):
         distillkit.run(config_of(service, tmp_path, models, "troubled"))
+    assert nothing_is_left(service)
+
+
+@pytest.mark.parametrize("of", ["prompt", "completion"])
+def test_a_server_whose_scores_and_samples_are_not_of_the_same_ids_is_refused(
+    start: Start, tmp_path: Path, models: tuple[str, str], of: Literal["prompt", "completion"]
+) -> None:
+    from distillkit_loopback.tinker.faults import WrongIds
+
+    service = start("hosted")
+    service.faults.add(WrongIds(of=of), times=None, where="asample$")
+    with pytest.raises(distillkit.InputError, match=r"nats from its own scores of the same tokens"):
+        distillkit.run(config_of(service, tmp_path, models, "wrong"))
+    assert service.traffic.counts.get("/api/v1/save_weights") is None
     assert nothing_is_left(service)
 
 
