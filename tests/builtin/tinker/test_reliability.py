@@ -118,7 +118,7 @@ def test_a_dead_server_is_named_in_time_and_the_run_goes_on_with_another(
 
     kept = tmp_path / "server"
     kept.mkdir()
-    dying, timeouts = start("hosted", folder=kept), {"step": 2.0, "request": 2.0, "weight_sync": 2.0}
+    dying, timeouts = start("hosted", folder=kept), {"step": 2.0, "request": 20.0, "weight_sync": 20.0}
     dying.faults.add(Dies(), after=2, where="optim_step$")
     began = time.monotonic()
     with pytest.raises(RunFailedError, match=r"a training step: no response within 2 s.*--resume"):
