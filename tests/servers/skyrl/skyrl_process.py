@@ -12,7 +12,7 @@ SERVE = Path(__file__).parent / "serve.py"
 LIMITS = {"max_lora_adapters": 8, "max_lora_rank": 16, "train_micro_batch_size": 1, "sample_max_num_sequences": 4}
 PYTHON = python_of("skyrl")
 COMPILED = PYTHON.parents[1] / "jax-cache"
-"""XLA compiles each shape once, which takes seconds; it stays with the environment."""
+"""XLA compiles each shape once, which takes seconds, or a minute; it stays with the environment."""
 
 
 @dataclass
@@ -25,6 +25,7 @@ class SkyrlProcess(ServerProcess):
     health: ClassVar[str] = "/api/v1/healthz"
     environment: ClassVar[Mapping[str, str]] = {
         "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",  # it mostly compiles
         "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
         "HF_HUB_OFFLINE": "1",
