@@ -104,7 +104,8 @@ def test_what_the_sdk_tries_again_changes_no_number(
 
     service = start("hosted")
     for path in ("asample", "forward_backward", "optim_step", "save_weights_for_sampler", "retrieve_future"):
-        for number, fault in enumerate((Status(503), Hangup(), Hangup(applied=True), Delay(0.2))):
+        faults: tuple[Status | Hangup | Delay, ...] = (Status(503), Hangup(), Hangup(applied=True), Delay(0.2))
+        for number, fault in enumerate(faults):
             service.faults.add(fault, after=3 * number, where=f"{path}$")
     distillkit.run(config_of(service, tmp_path, models, "troubled"))
     require_same(tmp_path / "runs/troubled", calm)
